@@ -1,0 +1,1 @@
+"""World cache: points or Gaussians that persist over the whole walk, and their rasterizers."""

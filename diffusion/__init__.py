@@ -1,0 +1,1 @@
+"""Diffusion: copying prior, noise map, flow step, causal sampler, generators and their training."""

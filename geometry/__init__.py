@@ -1,0 +1,1 @@
+"""Geometry: the types that travel between rooms, cameras and paths, projection and depth."""

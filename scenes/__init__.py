@@ -1,0 +1,1 @@
+"""Scenes: a world on disk, its exports, and textured worlds to learn from."""

@@ -1,0 +1,1 @@
+"""Viz: everything the explorer does, live in Rerun."""
