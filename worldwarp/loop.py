@@ -1,0 +1,143 @@
+"""The loop: render the world, fill what is unknown, put it back. Everything else watches or stores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cache3d.cache import Integration, WorldCache
+from diffusion.condition import Condition
+from diffusion.generator import Generator
+from diffusion.memory import KVMemory
+from diffusion.noise import NoiseConfig, noise_map
+from diffusion.prior import Prior, PriorConfig, copy_into_holes
+from diffusion.sampler import Generated, SamplerConfig, sample
+from geometry.camera import Camera
+from geometry.depth import align_depth, clean_discontinuities
+from geometry.frame import Chunk, Frame, Guide
+from geometry.primitives import Gaussians, Points
+from worldwarp.gauges import measure
+
+REFERENCE_FRAMES = 4
+GENERATED_CONFIDENCE = 0.6  # a generated pixel is never trusted like one that a camera saw
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop is made of; each is exchangeable (see `worldwarp/conf`)."""
+
+    cache: WorldCache
+    generator: Generator
+    noise: NoiseConfig
+    prior: PriorConfig
+    sampler: SamplerConfig
+
+
+@dataclass
+class Walk:
+    """Where a walk stands between two chunks; this and the cache are all that a resumed walk needs."""
+
+    memory: KVMemory
+    reference: Frame  # the photo and the last frames of recent chunks, to copy texture from
+    rng: torch.Generator
+    chunks: int  # finished chunks; the photo is chunk 0
+    frames: int  # finished frames; the photo is frame 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Everything that one chunk produced, for viewers, recorders and gauges."""
+
+    chunk: Chunk
+    first_frame: int
+    guide: Guide
+    prior: Prior
+    sigma: Float[Tensor, "t 1 h w"]
+    integration: Integration
+    added: Points | Gaussians
+    timings_s: dict[str, float]
+    gauges: dict[str, float]
+    walk: Walk = field(repr=False)
+
+
+def begin(seed: Chunk, seed_detail: Chunk, parts: Parts, rng: torch.Generator) -> Walk:
+    """Start a world from its photo.
+
+    Args:
+        seed: the photo at frame size, as chunk 0 of one frame.
+        seed_detail: the same photo as the cache should hold it, at frame size or finer.
+        parts: what the loop is made of; its cache must be empty.
+        rng: the one source of randomness of the walk.
+    """
+    parts.cache.integrate(seed_detail)
+    return Walk(parts.generator.start(seed), seed.frames, rng, chunks=1, frames=1)
+
+
+def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterator[Step]:
+    """Walk along the cameras; yields one `Step` per chunk and advances ``walk`` in place.
+
+    Args:
+        walk: where to start, from `begin` or from a saved world.
+        chunks: batches ``[t]`` of cameras; may be endless.
+        parts: what the loop is made of.
+    """
+    for cameras in chunks:
+        clock = _Clock()
+        with clock("render"):
+            guide = parts.cache.render(cameras)
+        with clock("copy"):
+            prior = copy_into_holes(guide, walk.reference, walk.rng, parts.prior)
+        with clock("denoise"):
+            sigma = noise_map(guide, prior, parts.noise)
+            made = sample(parts.generator, Condition(guide, prior), sigma, walk.memory, walk.rng, parts.sampler)
+        with clock("align"):
+            chunk, residual = _as_chunk(made, guide, sigma, walk)
+        with clock("integrate"):
+            integration = parts.cache.integrate(chunk)
+        with clock("remember"):
+            walk.memory = parts.generator.remember(chunk, walk.memory)
+        first_frame = walk.frames
+        walk.chunks, walk.frames = walk.chunks + 1, walk.frames + len(cameras)
+        walk.reference = _next_reference(walk.reference, chunk.frames)
+        gauges = measure(guide, chunk.frames, residual, integration.total)
+        added = parts.cache.snapshot()[integration.first :]
+        yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, walk)
+
+
+def _as_chunk(made: Generated, guide: Guide, sigma: Tensor, walk: Walk) -> tuple[Chunk, float]:
+    """Make a chunk of what was generated: depth aligned to the world, no flying pixels, 8-bit colours."""
+    seen = guide.coverage * guide.confidence * (1.0 - guide.sky)
+    aligned = align_depth(made.depth, ~made.sky, guide.depth, seen)
+    depth = torch.where(made.sky, made.depth, aligned.depth)
+    valid = made.sky | clean_discontinuities(depth, ~made.sky)
+    # Frames are stored losslessly as 8-bit images: rounding here keeps a resumed walk on the same bits.
+    rgb = (made.rgb * 255.0).round().clamp(0.0, 255.0) / 255.0
+    confidence = guide.confidence + (1.0 - guide.confidence) * (1.0 - 0.5 * sigma) * GENERATED_CONFIDENCE
+    frames = Frame(rgb, depth, valid, made.sky, guide.camera, walk.reference.metric)
+    return Chunk(frames, walk.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), aligned.residual
+
+
+def _next_reference(reference: Frame, frames: Frame) -> Frame:
+    """Keep the photo and the last frames of the most recent chunks."""
+    kept = [reference[:1], reference[1:], frames[-1:]] if len(reference) > 1 else [reference, frames[-1:]]
+    joined = Frame.concatenate(kept)
+    return joined if len(joined) <= REFERENCE_FRAMES else Frame.concatenate([joined[:1], joined[-REFERENCE_FRAMES + 1 :]])
+
+
+class _Clock:
+    """Wall time by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - start

@@ -1,0 +1,99 @@
+"""What a walk will cost and meet, told before anything heavy is done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from cache3d.cache import WorldCache
+from geometry.camera import Camera
+from geometry.frame import Frame
+from geometry.project import project
+
+PREVIEW_SCALE = 2  # the path check renders at half the frame size
+BYTES_PER_PRIMITIVE = 160
+BASE_MEMORY_MIB = 900
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to happen.
+
+    Attributes:
+        frames: frames to make (the photo not counted).
+        chunks: chunks to make.
+        size: frame size ``(H, W)``.
+        backends: what stands in for each part.
+        seconds_per_chunk: estimate, from timing the cache and the generator here.
+        memory_mib: estimate of this process's peak.
+        hole_ratio: per chunk, the share of its last frame that the photo alone does not show.
+        collisions: frames whose camera lies behind a surface of the photo.
+    """
+
+    frames: int
+    chunks: int
+    size: tuple[int, int]
+    backends: dict[str, str]
+    seconds_per_chunk: float
+    memory_mib: float
+    hole_ratio: list[float]
+    collisions: list[int]
+
+    def lines(self) -> list[str]:
+        """The plan as a few lines of text."""
+        height, width = self.size
+        bars = "".join(" ▁▂▃▄▅▆▇█"[min(8, round(8 * ratio))] for ratio in self.hole_ratio)
+        worst = max(self.hole_ratio, default=0.0)
+        total = self.seconds_per_chunk * self.chunks
+        lines = [
+            f"plan     {self.frames} frames of {width}x{height} in {self.chunks} chunks, "
+            f"about {self.seconds_per_chunk:.1f} s each ({total:.0f} s), memory about {self.memory_mib / 1024:.1f} GiB",
+            "with     " + ", ".join(f"{part} {name}" for part, name in self.backends.items()),
+            f"path     new to the photo, chunk by chunk: [{bars}] at most {worst:.0%} of the view",
+        ]
+        if worst > 0.6:
+            lines.append("warning  most of some views was never photographed; expect invention there (try a shorter path)")
+        if self.collisions:
+            first, last = self.collisions[0], self.collisions[-1]
+            lines.append(
+                f"warning  the camera passes through what the photo shows, frames {first} to {last}; "
+                "try a smaller distance or another direction"
+            )
+        return lines
+
+
+def predicted_holes(cache: WorldCache, chunks: list[Camera]) -> list[float]:
+    """Share of each chunk's last view that ``cache`` does not cover."""
+    ratios = []
+    for cameras in chunks:
+        height, width = cameras.size
+        guide = cache.render(cameras[-1:].resized((height // PREVIEW_SCALE, width // PREVIEW_SCALE)))
+        ratios.append((guide.coverage < 0.5).float().mean().item())
+    return ratios
+
+
+def collisions(photo: Frame, cameras: Camera) -> list[int]:
+    """Indices of cameras that lie behind a surface which the photo shows.
+
+    Args:
+        photo: the photo with depth, ``[1]``.
+        cameras: the whole walk ``[n]``.
+    """
+    pixels, depth = project(cameras.position[None], photo.camera)
+    height, width = photo.camera.size
+    columns, rows = pixels[0].nan_to_num(-1.0).floor().long().unbind(-1)
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height) & (depth[0] > 1e-3)
+    columns, rows = columns.clamp(0, width - 1), rows.clamp(0, height - 1)
+    behind = depth[0] > photo.depth[0, 0, rows, columns]
+    return (inside & behind & photo.valid[0, 0, rows, columns]).nonzero()[:, 0].tolist()
+
+
+def time_render(cache: WorldCache, cameras: Camera) -> float:
+    """Seconds that rendering one chunk takes here (after compilation)."""
+    cache.render(cameras[:1])
+    start = time.perf_counter()
+    with torch.no_grad():
+        cache.render(cameras)
+    return time.perf_counter() - start
