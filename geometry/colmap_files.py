@@ -1,0 +1,216 @@
+"""COLMAP models, text and binary: world-to-camera poses in OpenCV axes, pixel centres at +0.5 as ours.
+
+The layout is COLMAP's documented one (https://colmap.github.io/format.html). Points are neither read nor written: an
+empty points file goes with each model because readers expect one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from geometry.camera import Camera
+from geometry.camera_record import CameraRecord, Lenses, order_by_name, require_path, unit_quat
+from geometry.se3 import checked_rigid, inverse, matrix_from_quat, quat_from_matrix, rigid
+
+MODELS = (
+    "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV",
+    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE",
+)  # fmt: skip
+PARAMETER_COUNT = {"SIMPLE_PINHOLE": 3, "PINHOLE": 4}
+PINHOLE_ID = MODELS.index("PINHOLE")
+
+
+@dataclass(frozen=True)
+class _Image:
+    name: str
+    quat: np.ndarray
+    translation: np.ndarray
+    camera_id: int
+
+
+def read_colmap(folder: Path) -> CameraRecord:
+    """Read the cameras and images of a COLMAP model, in the order of the images' names; binary if both kinds are there.
+
+    Raises:
+        ValueError: a distorted camera model, a truncated file, or a wrong field; the message names it.
+    """
+    if (folder / "cameras.bin").is_file():
+        lenses = _read_cameras_binary(_Bytes(folder / "cameras.bin"))
+        images = _read_images_binary(_Bytes(folder / "images.bin"))
+        source = "images.bin"
+    else:
+        lenses = _read_cameras_text((folder / "cameras.txt").read_text("utf-8"))
+        images = _read_images_text((folder / "images.txt").read_text("utf-8"))
+        source = "images.txt"
+    require_path(len(images), source)
+    images = [images[i] for i in order_by_name([image.name for image in images])]
+    poses = []
+    for image in images:
+        if image.camera_id not in lenses:
+            raise ValueError(
+                f"{source}: image {image.name} has CAMERA_ID {image.camera_id}, which the cameras file lacks"
+            )
+        quat = unit_quat(image.quat, f"{source}: QW QX QY QZ of {image.name}")
+        poses.append(rigid(matrix_from_quat(quat), torch.from_numpy(image.translation)))
+    camera_from_world = checked_rigid(torch.stack(poses), source + ": TX TY TZ of image {}")
+    table = torch.tensor([lenses[image.camera_id] for image in images], dtype=torch.float64)
+    found = Lenses(table[:, 0:2], table[:, 2:4], table[:, 4:6], "WIDTH, HEIGHT of the COLMAP cameras")
+    return CameraRecord(inverse(camera_from_world), found)
+
+
+def write_colmap(folder: Path, camera: Camera, names: Sequence[str] | None = None, *, binary: bool) -> None:
+    """Write a batch ``[n]`` as a COLMAP model without points; cameras of one lens share one PINHOLE camera.
+
+    Args:
+        folder: where to write; made if missing.
+        camera: the cameras.
+        names: the image of each; ``00000.png`` and so on when not given.
+        binary: ``.bin`` instead of ``.txt``.
+    """
+    names = [f"{i:05d}.png" for i in range(len(camera))] if names is None else names
+    if len(names) != len(camera):
+        raise ValueError(f"file_paths: want one for each of {len(camera)} cameras, got {len(names)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    lenses, which = torch.cat([camera.focal_px, camera.center_px], -1).double().unique(dim=0, return_inverse=True)
+    pose = inverse(camera.world_from_camera.double())
+    rows = torch.cat([quat_from_matrix(pose[:, :3, :3]), pose[:, :3, 3]], -1).tolist()
+    images = list(zip(rows, (which + 1).tolist(), names, strict=True))
+    height, width = camera.size
+    if binary:
+        cameras = [struct.pack("<iiQQ4d", i, PINHOLE_ID, width, height, *p) for i, p in enumerate(lenses.tolist(), 1)]
+        records = [
+            struct.pack("<i7di", i, *row, camera_id) + name.encode() + b"\0" + struct.pack("<Q", 0)
+            for i, (row, camera_id, name) in enumerate(images, 1)
+        ]
+        (folder / "cameras.bin").write_bytes(struct.pack("<Q", len(cameras)) + b"".join(cameras))
+        (folder / "images.bin").write_bytes(struct.pack("<Q", len(records)) + b"".join(records))
+        (folder / "points3D.bin").write_bytes(struct.pack("<Q", 0))
+        return
+    lines = [f"{i} PINHOLE {width} {height} {_numbers(p)}\n" for i, p in enumerate(lenses.tolist(), 1)]
+    (folder / "cameras.txt").write_text("# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n" + "".join(lines), "utf-8")
+    header = "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# POINTS2D[] as (X, Y, POINT3D_ID)\n"
+    lines = [f"{i} {_numbers(row)} {camera_id} {name}\n\n" for i, (row, camera_id, name) in enumerate(images, 1)]
+    (folder / "images.txt").write_text(header + "".join(lines), "utf-8")
+    (folder / "points3D.txt").write_text("# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[]\n", "utf-8")
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(map(repr, values))
+
+
+def _lens(model: str, width: float, height: float, params: Sequence[float], where: str) -> list[float]:
+    """``fx fy cx cy h w`` of one camera."""
+    _require_pinhole(model, where)
+    if len(params) != PARAMETER_COUNT[model]:
+        raise ValueError(f"{where}: want {PARAMETER_COUNT[model]} PARAMS for {model}, got {len(params)}")
+    focal = [params[0], params[0]] if model == "SIMPLE_PINHOLE" else list(params[:2])
+    return [*focal, *params[-2:], height, width]
+
+
+def _require_pinhole(model: str, where: str) -> None:
+    if model not in PARAMETER_COUNT:
+        raise ValueError(
+            f"{where}: want MODEL PINHOLE or SIMPLE_PINHOLE, got {model}, which has distortion; "
+            "run `colmap image_undistorter` and use the model that it writes"
+        )
+
+
+def _read_cameras_text(text: str) -> dict[int, list[float]]:
+    lenses = {}
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        camera_id, model, *rest = line.split()
+        where = f"cameras.txt: camera {camera_id}"
+        values = _floats(rest, where)
+        if len(values) < 2:
+            raise ValueError(f"{where}: want CAMERA_ID MODEL WIDTH HEIGHT PARAMS, got {line.strip()!r}")
+        lenses[_integer(camera_id, "cameras.txt: CAMERA_ID")] = _lens(model, values[0], values[1], values[2:], where)
+    return lenses
+
+
+def _read_images_text(text: str) -> list[_Image]:
+    """Two lines an image: its pose, then its points, which may be an empty line."""
+    images = []
+    lines = iter(line for line in text.splitlines() if not line.startswith("#"))
+    for line in lines:
+        if not line.strip():
+            continue
+        tokens = line.split(maxsplit=9)
+        where = f"images.txt: image {tokens[0]}"
+        if len(tokens) < 10:
+            raise ValueError(f"{where}: want IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, got {line.strip()[:60]!r}")
+        values = np.array(_floats(tokens[1:8], where))
+        images.append(_Image(tokens[9].strip(), values[:4], values[4:], _integer(tokens[8], f"{where}: CAMERA_ID")))
+        if len(next(lines, "").split()) % 3:
+            raise ValueError(f"{where}: want a line of POINTS2D (x y id, any number of them) after it; is one missing?")
+    return images
+
+
+def _floats(tokens: Sequence[str], where: str) -> list[float]:
+    try:
+        return [float(token) for token in tokens]
+    except ValueError:
+        raise ValueError(f"{where}: want numbers, got {' '.join(tokens)[:60]!r}") from None
+
+
+def _integer(token: str, where: str) -> int:
+    if not token.isdigit():
+        raise ValueError(f"{where}: want a whole number, got {token!r}")
+    return int(token)
+
+
+class _Bytes:
+    """A binary file read from front to back; running out of it is a ValueError."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise ValueError(f"{path.name}: missing from the COLMAP model")
+        self.name, self._content, self._offset = path.name, path.read_bytes(), 0
+
+    def take(self, layout: str) -> tuple:
+        end = self._offset + struct.calcsize("<" + layout)
+        if end > len(self._content):
+            raise ValueError(f"{self.name}: truncated at byte {len(self._content)}; copy the model again")
+        values = struct.unpack_from("<" + layout, self._content, self._offset)
+        self._offset = end
+        return values
+
+    def skip(self, count: int) -> None:
+        self._offset += count
+        self.take("")
+
+    def name_string(self) -> str:
+        end = self._content.find(b"\0", self._offset)
+        if end < 0:
+            raise ValueError(f"{self.name}: truncated at byte {len(self._content)}; copy the model again")
+        text = self._content[self._offset : end].decode("utf-8", "replace")
+        self._offset = end + 1
+        return text
+
+
+def _read_cameras_binary(file: _Bytes) -> dict[int, list[float]]:
+    lenses = {}
+    for _ in range(file.take("Q")[0]):
+        camera_id, model_id, width, height = file.take("iiQQ")
+        where = f"cameras.bin: camera {camera_id}"
+        model = MODELS[model_id] if 0 <= model_id < len(MODELS) else f"number {model_id}"
+        _require_pinhole(model, where)
+        lenses[camera_id] = _lens(model, width, height, file.take(f"{PARAMETER_COUNT[model]}d"), where)
+    return lenses
+
+
+def _read_images_binary(file: _Bytes) -> list[_Image]:
+    images = []
+    for _ in range(file.take("Q")[0]):
+        _, *values, camera_id = file.take("i7di")
+        name = file.name_string()
+        file.skip(24 * file.take("Q")[0])  # each 2D point is two doubles and an id
+        images.append(_Image(name, np.array(values[:4]), np.array(values[4:]), camera_id))
+    return images

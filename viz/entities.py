@@ -1,0 +1,91 @@
+"""The entity tree, planned once.
+
+::
+
+    world                    static, right-down-forward axes
+      photo_camera           frustum of the photo, static
+      camera                 the camera of the current frame
+        image                the generated frame
+      path/planned           static
+      path/done/00003        what chunk 3 walked
+      cache/00003            near primitives that chunk 3 added
+      sky/00003              far primitives that chunk 3 added
+    input/photo              static
+    frame/guide  coverage  prior  noise  depth
+    gauges/<panel>/<name>    one value per chunk
+    timings/<stage>          seconds, one value per chunk
+    log                      text lines
+    help/how_to_read  settings
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+FRAME_TIMELINE = "frame"
+CHUNK_TIMELINE = "chunk"
+
+WORLD = "world"
+PHOTO_CAMERA = "world/photo_camera"
+CAMERA = "world/camera"
+IMAGE = "world/camera/image"
+PATH_PLANNED = "world/path/planned"
+CACHE = "world/cache"
+SKY = "world/sky"
+PHOTO = "input/photo"
+GUIDE = "frame/guide"
+COVERAGE = "frame/coverage"
+PRIOR = "frame/prior"
+NOISE = "frame/noise"
+DEPTH = "frame/depth"
+GAUGES_ROOT = "gauges"
+TIMINGS = "timings"
+LOG = "log"
+HOW_TO_READ = "help/how_to_read"
+SETTINGS = "help/settings"
+
+Panel = Literal["quality", "agreement", "size", "memory", "other"]
+
+
+class Gauge(NamedTuple):
+    """How a figure is plotted."""
+
+    panel: Panel
+    label: str
+    color: tuple[int, int, int]
+
+
+GAUGES: dict[str, Gauge] = {
+    "hole_ratio": Gauge("quality", "hole ratio", (244, 63, 94)),
+    "seam_error": Gauge("quality", "seam error", (250, 204, 21)),
+    "depth_residual": Gauge("quality", "depth residual", (56, 189, 248)),
+    "warp_agreement_db": Gauge("agreement", "warp agreement, dB", (74, 222, 128)),
+    "primitives": Gauge("size", "primitives", (192, 132, 252)),
+    "memory_mib": Gauge("memory", "memory, MiB", (251, 146, 60)),
+}
+
+
+def gauge(name: str) -> str:
+    """Where the figure ``name`` is logged; names that ``GAUGES`` does not know go to the panel ``other``."""
+    panel = GAUGES[name].panel if name in GAUGES else "other"
+    return f"{GAUGES_ROOT}/{panel}/{name}"
+
+
+def timing(stage: str) -> str:
+    """Where the seconds of a stage are logged."""
+    return f"{TIMINGS}/{stage}"
+
+
+def path_done(chunk: int) -> str:
+    """Where the path that ``chunk`` walked is logged."""
+    return f"world/path/done/{chunk:05d}"
+
+
+def cache(chunk: int) -> str:
+    """Where the near primitives that ``chunk`` added are logged."""
+    return f"{CACHE}/{chunk:05d}"
+
+
+def sky(chunk: int) -> str:
+    """Where the far primitives that ``chunk`` added are logged."""
+    return f"{SKY}/{chunk:05d}"

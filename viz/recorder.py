@@ -1,0 +1,85 @@
+"""What a recorder is told. The loop's side of every viewer, file and gauge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from geometry.camera import Camera
+from geometry.frame import Frame, Guide
+from geometry.primitives import Gaussians, Points
+
+Level = Literal["INFO", "WARN", "ERROR"]
+
+
+@dataclass(frozen=True)
+class ChunkEvent:
+    """Everything one chunk produced, as far as somebody who looks on is concerned.
+
+    Attributes:
+        index: the chunk's position in the world's history; the photo is 0, so the first generated chunk is 1.
+        first_frame: global number of the chunk's first frame; the photo is frame 0.
+        frames: the generated frames, batch ``[t]``.
+        guide: what the cache showed to their cameras before they were made, batch ``[t]``.
+        prior_rgb: the guide with its holes filled by copied texture, 0..1, ``[t 3 h w]``.
+        sigma: noise level the sampler started from, 0 = kept, 1 = unknown, ``[t 1 h w]``.
+        added: the primitives that this chunk put into the cache (only what is new).
+        timings_s: seconds per stage, by stage name.
+        gauges: figures of this chunk by name; ``viz.entities.GAUGES`` lists those that have a plot of their own.
+    """
+
+    index: int
+    first_frame: int
+    frames: Frame
+    guide: Guide
+    prior_rgb: Float[Tensor, "t 3 h w"]
+    sigma: Float[Tensor, "t 1 h w"]
+    added: Points | Gaussians
+    timings_s: dict[str, float] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
+
+
+class Recorder(Protocol):
+    """Somebody who looks on. No method raises or waits for a viewer once the recorder exists."""
+
+    def begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
+        """Tell what there is before the first chunk.
+
+        Args:
+            photo: the photo as a frame, batch ``[1]``.
+            world: the primitives it put into the cache (on resume: all that the cache holds).
+            planned: the cameras of the whole walk, batch ``[n]``.
+            settings_markdown: what the run was asked to do, for a human.
+        """
+        ...
+
+    def chunk(self, event: ChunkEvent) -> None:
+        """Tell what a chunk produced."""
+        ...
+
+    def text(self, message: str, level: Level = "INFO") -> None:
+        """Tell a line for the log."""
+        ...
+
+    def close(self) -> None:
+        """Write out what is pending, within seconds. May be called twice."""
+        ...
+
+
+class NullRecorder:
+    """Looks away: ``viewer=none``."""
+
+    def begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
+        """Ignore it."""
+
+    def chunk(self, event: ChunkEvent) -> None:
+        """Ignore it."""
+
+    def text(self, message: str, level: Level = "INFO") -> None:
+        """Ignore it."""
+
+    def close(self) -> None:
+        """Nothing to do."""

