@@ -143,7 +143,10 @@ def unit_quat(quat: np.ndarray, field: str) -> Tensor:
 
 def order_by_name(names: Sequence[str]) -> list[int]:
     """The order of file names in which numbers compare as numbers: ``frame_2`` before ``frame_10``."""
-    keys = [[int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)] for name in names]
+    keys = [
+        [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", name))]  # odd parts are the digits
+        for name in names
+    ]
     return sorted(range(len(names)), key=keys.__getitem__)
 
 

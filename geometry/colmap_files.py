@@ -45,8 +45,8 @@ def read_colmap(folder: Path) -> CameraRecord:
         images = _read_images_binary(_Bytes(folder / "images.bin"))
         source = "images.bin"
     else:
-        lenses = _read_cameras_text((folder / "cameras.txt").read_text("utf-8"))
-        images = _read_images_text((folder / "images.txt").read_text("utf-8"))
+        lenses = _read_cameras_text(_text(folder / "cameras.txt"))
+        images = _read_images_text(_text(folder / "images.txt"))
         source = "images.txt"
     require_path(len(images), source)
     images = [images[i] for i in order_by_name([image.name for image in images])]
@@ -121,14 +121,21 @@ def _require_pinhole(model: str, where: str) -> None:
         )
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path.name}: want UTF-8 text, got other bytes; copy the model again") from None
+
+
 def _read_cameras_text(text: str) -> dict[int, list[float]]:
     lenses = {}
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
-        camera_id, model, *rest = line.split()
+        camera_id, *rest = line.split()
         where = f"cameras.txt: camera {camera_id}"
-        values = _floats(rest, where)
+        model, values = rest[0] if rest else "", _floats(rest[1:], where)
         if len(values) < 2:
             raise ValueError(f"{where}: want CAMERA_ID MODEL WIDTH HEIGHT PARAMS, got {line.strip()!r}")
         lenses[_integer(camera_id, "cameras.txt: CAMERA_ID")] = _lens(model, values[0], values[1], values[2:], where)
@@ -202,7 +209,7 @@ def _read_cameras_binary(file: _Bytes) -> dict[int, list[float]]:
         where = f"cameras.bin: camera {camera_id}"
         model = MODELS[model_id] if 0 <= model_id < len(MODELS) else f"number {model_id}"
         _require_pinhole(model, where)
-        lenses[camera_id] = _lens(model, width, height, file.take(f"{PARAMETER_COUNT[model]}d"), where)
+        lenses[camera_id] = _lens(model, float(width), float(height), file.take(f"{PARAMETER_COUNT[model]}d"), where)
     return lenses
 
 

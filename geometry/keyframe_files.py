@@ -63,7 +63,8 @@ def keyframes_content(camera: Camera, fps: float) -> dict:
 def _file_size(content: dict, size: tuple[int, int]) -> tuple[int, int] | None:
     if "size" not in content:
         return None
-    height, width = (int(value) for value in array(content["size"], (2,), "size").clip(0, 1e6))
+    entries = array(content["size"], (2,), "size").tolist()
+    height, width = (int(number(value, "size")) for value in entries)
     if min(height, width) < 1:
         raise ValueError(f"size: want [height, width] in pixels, got {content['size']}")
     if abs(math.log(width / height * size[0] / size[1])) > ASPECT_TOLERANCE:

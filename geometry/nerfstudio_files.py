@@ -86,7 +86,7 @@ def _lens(fields: dict, where: str, size: tuple[int, int]) -> list[float] | None
             f"{where}w, {where}h: missing; fl_x and cx are pixels of an image whose size the file must say"
         )
     else:
-        height, width = size
+        height, width = float(size[0]), float(size[1])
     value = number(fields[focal_name], where + focal_name, positive=True)
     if focal_name == "camera_angle_x" and value >= math.pi:
         raise ValueError(f"{where}camera_angle_x: want radians in (0, pi), got {value}")

@@ -16,6 +16,8 @@ from torch import Tensor
 from geometry.camera import Camera
 from geometry.se3 import checked_rigid, quat_from_matrix
 
+SHORTEST_STEP_S = 1e-9  # less is the same time: velocities would overflow
+
 
 @dataclass(frozen=True)
 class Keyframe:
@@ -110,8 +112,8 @@ def _checked_times(times: list[float]) -> np.ndarray:
     for index, time in enumerate(times):
         if not math.isfinite(time):
             raise ValueError(f"keyframes[{index}].time_s: want a finite number of seconds, got {time}")
-        if index and time <= times[index - 1]:
-            problem = "the same time as" if time == times[index - 1] else "earlier than"
+        if index and time - times[index - 1] < SHORTEST_STEP_S:
+            problem = "earlier than" if time < times[index - 1] else "the same time as"
             raise ValueError(
                 f"keyframes[{index}].time_s: want increasing times, got {time}, {problem} the keyframe before it; "
                 "sort the keyframes and give each its own time"

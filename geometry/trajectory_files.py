@@ -118,10 +118,8 @@ def read_npy(path: Path, convention: str | None) -> CameraRecord:
         )
     try:
         stack = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(
-            f"{path.name}: want a NumPy array of numbers, got a file that does not load ({error})"
-        ) from None
+    except Exception as error:  # NumPy's header parser raises what Python's tokenizer and parser do
+        raise ValueError(f"{path.name}: want a NumPy array of numbers, got a file that does not load") from error
     if not isinstance(stack, np.ndarray) or stack.ndim != 3 or stack.shape[1:] not in ((4, 4), (3, 4)):
         raise ValueError(
             f"{path.name}: want poses [n 4 4] or [n 3 4], got {getattr(stack, 'shape', type(stack).__name__)}"

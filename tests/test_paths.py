@@ -33,9 +33,11 @@ def pixels(camera: Camera, point: tuple[float, float, float]) -> Tensor:
     return (image[..., :2, 0] / image[..., 2:, 0]).squeeze(-1)
 
 
-def moved(name: str, point: tuple[float, float, float] = (0.0, 0.0, 1.0), **settings: float) -> tuple[float, float]:
+def moved(
+    name: str, point: tuple[float, float, float] = (0.0, 0.0, 1.0), angle_deg: float | None = None
+) -> tuple[float, float]:
     """By how many pixels a point moves from the first to the last frame: (right, down)."""
-    seen = pixels(preset(name, size=SIZE, fov_deg=60.0, **settings), point)
+    seen = pixels(preset(name, size=SIZE, fov_deg=60.0, angle_deg=angle_deg), point)
     dx, dy = (seen[-1] - seen[0]).tolist()
     return dx, dy
 
@@ -53,8 +55,8 @@ def test_a_spline_passes_through_its_keys(rows: list[tuple[float, ...]]) -> None
     time_s, keys = 0.0, []
     for *values, step, fov in rows:
         time_s += step
-        x, y, z, *turn = values
-        keys.append(Keyframe(time_s, pose(x, y, z, tuple(turn)), fov_deg=fov))
+        x, y, z, a, b, c = values
+        keys.append(Keyframe(time_s, pose(x, y, z, (a, b, c)), fov_deg=fov))
     spline = CameraSpline(keys, SIZE)
     cameras = spline.at(torch.tensor([key.time_s for key in keys], dtype=torch.float64).numpy())
     torch.testing.assert_close(
@@ -106,7 +108,7 @@ def test_constant_speed_is_constant_and_the_default_is_not() -> None:
 
 
 def test_constant_speed_of_a_turn_on_the_spot_and_of_no_motion() -> None:
-    turn = [Keyframe(t, pose(turn=(0.0, a, 0.0)), 60.0) for t, a in [(0.0, 0.0), (1.0, 0.9), (5.0, 1.0)]]
+    turn = [Keyframe(t, pose(turn=(0.0, a, 0.0)), 60.0) for t, a in [(0.0, 0.0), (1.0, 0.6), (3.0, 1.0)]]
     forward = CameraSpline(turn, SIZE, constant_speed=True).sample(11).world_from_camera[:, :3, 2]
     steps = (forward[1:] * forward[:-1]).sum(-1).clamp(-1, 1).acos()
     assert (steps.max() / steps.min()).item() < 1.05
@@ -166,9 +168,10 @@ def test_every_preset_starts_at_the_photo_at_rest_and_without_jerks(name: str) -
     torch.testing.assert_close(
         rotation.transpose(-1, -2) @ rotation, torch.eye(3).expand_as(rotation), atol=1e-5, rtol=0
     )
-    track = torch.cat([pixels(camera, point) for point in (LEFT, RIGHT, ABOVE, BELOW)], -1)
+    points = [(0.4, 0.3, 2.0), (-0.4, 0.0, 2.0), (0.1, -0.3, 1.2)]
+    track = torch.cat([pixels(camera, point) for point in points], -1)
     speed = track.diff(dim=0).abs().amax(-1)
-    assert speed.max() > 0.1  # something moves
+    assert speed.max() > 0.05  # something moves
     assert max(speed[0], speed[-1]) < 0.02 * speed.max()
     assert track.diff(n=2, dim=0).abs().max() < 0.5 * speed.max()
 
@@ -238,16 +241,15 @@ def test_arc_goes_both_ways_and_returns() -> None:
     assert x[-1].abs() < 1e-6
 
 
-def test_spiral_goes_round_twice_faces_its_subject_and_returns() -> None:
+def test_spiral_goes_round_faces_its_subject_and_returns() -> None:
     camera = preset("spiral", size=SIZE, fov_deg=60.0)
     torch.testing.assert_close(
         pixels(camera, (0.0, 0.0, 1.0)), torch.tensor([[50.0, 30.0]]).double().expand(49, 2), atol=1e-4, rtol=0
     )
     assert camera.position[-1].norm() < 1e-6
     assert camera.position.norm(dim=-1).max().item() == pytest.approx(0.2, abs=0.01)
-    angle = torch.atan2(camera.position[8:-8, 1], camera.position[8:-8, 0])
-    whole = torch.remainder(angle.diff(), 2 * math.pi).sum().item()
-    assert whole > math.radians(600)
+    angle = torch.atan2(camera.position[1:-1, 1], camera.position[1:-1, 0])
+    assert torch.remainder(angle.diff(), 2 * math.pi).sum().item() == pytest.approx(2 * math.pi, abs=0.1)
     assert camera.world_from_camera[:, 1, 0].abs().max() < 1e-6  # the horizon stays level
 
 
@@ -316,7 +318,8 @@ def test_moves_one_after_the_other() -> None:
     assert len(camera) == 31  # the legs share the frame in which they meet
     assert camera.position[10].abs().max() == 0.0
     torch.testing.assert_close(camera.position[-1], torch.tensor([2.0, 0.0, 0.0]))  # ahead is now to the right
-    zoomed = path("dolly_zoom,dolly_zoom:angle_deg=-20")
+    left = math.tan(math.radians(30)) / math.tan(math.radians(40))  # of the way to the subject
+    zoomed = path(f"dolly_zoom,dolly_zoom:angle_deg=-20:distance={left}")
     torch.testing.assert_close(zoomed.world_from_camera[-1], torch.eye(4), atol=1e-5, rtol=0)
     torch.testing.assert_close(zoomed.focal_px[-1], zoomed.focal_px[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import rerun as rr
 import rerun.blueprint as rrb
 
 from geometry.camera import Camera
@@ -11,21 +12,19 @@ from viz import entities
 from viz.rows import Scale
 
 HOW_TO_READ = """\
-**Left: the world.** Everything known so far, from a seat above and behind the photographer. The little pyramid is \
-the camera now, the grey line its planned path, the orange line what it has walked. *Drag* to turn, *scroll* to \
-zoom, *WASD* to fly.
+**Left: the world**, as far as it is known. The orange pyramid is the camera now, the grey one took the photo; grey \
+line = path ahead, orange = walked. *Drag* to turn, *scroll* to zoom.
 
-**Above: how a new frame is made**, from left to right
+**Above: how a frame is made**
 
 1. **Guide**: what the world already shows from there. *Checkerboard* = nothing known.
-2. **Noise**: how freely the generator may paint. *Dark blue* = keep, *amber* = copied texture, adjust, *pink* = \
-unknown, invent.
-3. **Result**: the finished frame. It goes back into the world.
+2. **Noise**: how freely to paint. *Blue* = keep, *amber* = copied texture, adjust, *pink* = unknown, invent.
+3. **Result**: the new frame. It goes back into the world.
 
-**Below: figures per chunk.** Hole ratio, seam error and depth residual are good when low, warp agreement when high.
+**Below: figures**, one per chunk of frames.
 
-**Bottom edge: time.** Drag the cursor to look back; tabs beside this one hold settings and log. *Sky* is hidden in \
-the world: the eye next to `world/sky` in the left panel shows it.
+**Bottom edge: time.** Drag to look back. The sky is hidden in the world: the eye beside `sky` in the left side panel \
+shows it.
 """
 
 
@@ -56,7 +55,7 @@ def make_blueprint(photo: Frame, planned: Camera, scale: Scale, *, following: bo
             rrb.TextLogView(origin=entities.LOG, name="Log"),
         ),
     )
-    top = rrb.Horizontal(_world_view(photo, planned, scale), rrb.Vertical(how, more), column_shares=[4, 6])
+    top = rrb.Horizontal(_world_view(photo, planned, scale), rrb.Vertical(how, more), column_shares=[9, 11])
     time = (
         rrb.TimePanel(state="collapsed", timeline=entities.FRAME_TIMELINE, play_state="following")
         if following
@@ -65,7 +64,7 @@ def make_blueprint(photo: Frame, planned: Camera, scale: Scale, *, following: bo
         )
     )
     return rrb.Blueprint(
-        rrb.Vertical(top, _gauges_row(), row_shares=[7, 2]),
+        rrb.Vertical(top, _gauges_row(), row_shares=[2, 1]),
         rrb.BlueprintPanel(state="collapsed"),
         rrb.SelectionPanel(state="collapsed"),
         time,
@@ -87,21 +86,32 @@ def _world_view(photo: Frame, planned: Camera, scale: Scale) -> rrb.Spatial3DVie
         line_grid=False,
         eye_controls=rrb.EyeControls3D(
             kind="orbital",
-            position=center + rotation @ (back * np.array([-0.45, -0.5, -0.75])),
-            look_target=center + rotation @ np.array([0.0, 0.0, 0.9 * scale.median_depth]),
+            position=center + rotation @ (back * np.array([-0.25, -0.34, -0.5])),
+            look_target=center + rotation @ (scale.median_depth * np.array([0.0, 0.05, 0.8])),
             eye_up=-rotation[:, 1],
         ),
-        overrides={entities.SKY: rrb.EntityBehavior(visible=False)},
+        overrides={
+            entities.SKY: rrb.EntityBehavior(visible=False),
+            # Naming the one visualizer keeps the axes arrows away.
+            entities.CAMERA: rr.Pinhole.from_fields().visualizer(),
+            entities.PHOTO_CAMERA: rr.Pinhole.from_fields().visualizer(),
+        },
     )
 
 
 def _gauges_row() -> rrb.Horizontal:
-    def plot(panel: entities.Panel, name: str) -> rrb.TimeSeriesView:
-        return rrb.TimeSeriesView(origin=f"{entities.GAUGES_ROOT}/{panel}", name=name)
+    def plot(panel: entities.Panel, name: str, *, legend: bool) -> rrb.TimeSeriesView:
+        return rrb.TimeSeriesView(
+            origin=f"{entities.GAUGES_ROOT}/{panel}", name=name, plot_legend=rrb.PlotLegend("LeftTop", visible=legend)
+        )
 
     return rrb.Horizontal(
-        plot("quality", "Quality (low is good)"),
-        plot("agreement", "Agreement (high is good)"),
-        rrb.TimeSeriesView(origin=entities.TIMINGS, name="Seconds per stage"),
-        rrb.Tabs(plot("size", "World size"), plot("memory", "Memory"), plot("other", "More")),
+        plot("quality", "Holes and errors (low is good)", legend=True),
+        plot("agreement", "Warp agreement, dB (high is good)", legend=False),
+        rrb.TimeSeriesView(origin=entities.TIMINGS, name="Seconds per stage", plot_legend=rrb.PlotLegend("LeftTop")),
+        rrb.Tabs(
+            plot("size", "Primitives", legend=False),
+            plot("memory", "Memory, MiB", legend=False),
+            plot("other", "More", legend=True),
+        ),
     )

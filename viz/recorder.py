@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -42,6 +42,7 @@ class ChunkEvent:
     gauges: dict[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Recorder(Protocol):
     """Somebody who looks on. No method raises or waits for a viewer once the recorder exists."""
 

@@ -135,6 +135,8 @@ class RerunRecorder:
         self._guarded(self._close_file)
         if self._live is not None and not self._live.close():
             self._warn("viewer", "it did not take the end of the walk in time; the recording has it")
+            # Rerun's own hook at exit would wait for that viewer, for ever if it is frozen.
+            rr.unregister_shutdown()
         self._live = None
         if self._program is not None and self._target is not None and self._target.ends_with_run:
             self._program.terminate()

@@ -76,7 +76,7 @@ def opening_rows(
     yield Row(entities.WORLD, (rr.ViewCoordinates.RDF,), None)
     yield Row(entities.PHOTO, (rr.Image(to_uint8(photo.rgb)[0]).compress(jpeg_quality=JPEG_QUALITY),), None)
     yield Row(entities.PHOTO_CAMERA, _frustum(photo.camera[0], 0.25 * scale.median_depth, (148, 163, 184)), None)
-    strip = rr.LineStrips3D([planned.position.cpu().numpy()], colors=(148, 163, 184), radii=rr.Radius.ui_points(1.0))
+    strip = rr.LineStrips3D([planned.position.cpu().numpy()], colors=(148, 163, 184), radii=rr.Radius.ui_points(0.75))
     yield Row(entities.PATH_PLANNED, (strip,), None)
     for name, (_, label, color) in entities.GAUGES.items():
         yield Row(entities.gauge(name), (rr.SeriesLines(names=label, colors=color, widths=2.0),), None)
@@ -111,7 +111,7 @@ def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> It
         for entity, pictures in panels:
             yield Row(entity, (rr.Image(pictures[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
     walked = torch.cat([start[None], event.frames.camera.position.cpu()]).numpy()
-    strip = rr.LineStrips3D([walked], colors=(251, 146, 60), radii=rr.Radius.ui_points(2.5))
+    strip = rr.LineStrips3D([walked], colors=(251, 146, 60), radii=rr.Radius.ui_points(1.5))
     end = Moment(event.first_frame + len(event.frames) - 1, event.index)
     yield Row(entities.path_done(event.index), (strip,), end)
     yield from _figure_rows(event, end)
@@ -153,7 +153,7 @@ def _frame_rows(frames: Frame, first_frame: int, chunk: int, scale: Scale) -> It
         when = Moment(first_frame + t, chunk)
         yield Row(entities.CAMERA, _frustum(frames.camera[t], 0.3 * scale.median_depth, (251, 146, 60)), when)
         yield Row(entities.IMAGE, (rr.Image(images[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
-        depth = rr.DepthImage(depths[t], meter=1.0, depth_range=scale.depth_range, colormap="turbo")
+        depth = rr.DepthImage(depths[t], meter=1.0, depth_range=scale.depth_range, colormap="viridis")
         yield Row(entities.DEPTH, (depth,), when)
 
 

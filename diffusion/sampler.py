@@ -1,0 +1,78 @@
+"""The few-step sampler: every pixel starts at its own noise level and waits there until the schedule reaches it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from diffusion.condition import Condition, decode, encode
+from diffusion.flow import add_noise, step
+from diffusion.generator import Generator
+from diffusion.memory import KVMemory
+from diffusion.schedule import schedule_matrix
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """Steps per frame, and how the levels are spaced (see `schedule_matrix`)."""
+
+    steps: int = 2
+    shift: float = 1.0
+    lag: float = 0.0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Finished frames: colours 0..1, depth in scene units (complete), and where the sky is."""
+
+    rgb: Float[Tensor, "t 3 h w"]
+    depth: Float[Tensor, "t 1 h w"]
+    sky: Bool[Tensor, "t 1 h w"]
+
+
+@torch.no_grad()
+def sample(
+    generator: Generator,
+    condition: Condition,
+    sigma: Float[Tensor, "t 1 h w"],
+    memory: KVMemory,
+    rng: torch.Generator,
+    config: SamplerConfig = SamplerConfig(),  # noqa: B008 (frozen)
+) -> Generated:
+    """Make the frames that ``condition`` describes. No gradient.
+
+    Args:
+        generator: predicts the clean state.
+        condition: guide and prior of ``t`` cameras; the prior's depth must be positive everywhere.
+        sigma: level at which each pixel starts; pixels at 0 are returned exactly as the prior (there: the guide) has
+            them.
+        memory: what the generator remembers of the past.
+        rng: source of the noise; the same amount is drawn whatever ``sigma`` is.
+        config: steps and spacing.
+
+    Returns:
+        The frames.
+    """
+    # 1. The prior is what is known so far; each pixel of it is noised to its own level.
+    prior = condition.prior
+    known = encode(prior.rgb, prior.depth, memory.unit)
+    noise = torch.randn(known.shape, generator=rng, dtype=known.dtype, device=rng.device).to(known.device)
+    state = add_noise(known, noise, sigma)
+    # 2. Walk down the schedule; pixels idle at their own level until it is their turn.
+    levels = schedule_matrix(config.steps, len(known), shift=config.shift, lag=config.lag).to(known)
+    now = sigma
+    for level in levels[1:]:
+        then = torch.minimum(sigma, level[:, None, None, None])
+        if torch.equal(then, now):
+            continue
+        clean = generator.denoise(state, now, condition, memory)
+        state, now = step(state, clean, now, then), then
+    # 3. Back to colours and depth; what was sure is left untouched.
+    rgb, depth, sky = decode(state, memory.unit)
+    sure, _, known_sky = sigma == 0.0, *decode(known, memory.unit)[1:]
+    return Generated(
+        torch.where(sure, prior.rgb, rgb), torch.where(sure, prior.depth, depth), torch.where(sure, known_sky, sky)
+    )

@@ -1,0 +1,179 @@
+"""Camera moves by name.
+
+They speak as their viewer sees it: ``left`` moves the camera to its own left (things in the picture go right), ``pan``
+by a positive angle looks to the right, ``tilt`` looks up, ``roll`` turns the camera clockwise. Distances are in scene
+units: the photo's median depth is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geometry.se3 import rigid
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Poses relative to where a move starts, ``[n 4 4]``, and the factor on the focal length, ``[n]``."""
+
+    start_from_camera: Float[Tensor, "n 4 4"]
+    focal_scale: Float[Tensor, "n"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named move and its defaults; a default of None says that the move has no such parameter.
+
+    Attributes:
+        description: one line for people.
+        move: ``(progress [n] from 0 to 1, distance, angle_rad, fov_rad) -> Motion``; the identity at progress 0.
+        distance: scene units.
+        angle_deg: degrees.
+        frames: number of cameras, the first one included.
+    """
+
+    description: str
+    move: Callable[[Tensor, float, float, float], Motion]
+    distance: float | None = None
+    angle_deg: float | None = None
+    frames: int = 49
+
+
+def _motion(
+    progress: Tensor,
+    *,
+    right: Tensor | float = 0.0,
+    down: Tensor | float = 0.0,
+    forward: Tensor | float = 0.0,
+    pan: Tensor | float = 0.0,
+    tilt: Tensor | float = 0.0,
+    roll: Tensor | float = 0.0,
+    focal_scale: Tensor | float = 1.0,
+) -> Motion:
+    """A motion from offsets along the start's axes and angles in radians, turned in the order pan, tilt, roll."""
+
+    def column(value: Tensor | float) -> Tensor:
+        return torch.as_tensor(value, dtype=progress.dtype).expand(progress.shape)
+
+    def turn(axis: int, angle: Tensor) -> Tensor:
+        matrix = torch.eye(3, dtype=progress.dtype).repeat(len(progress), 1, 1)
+        a, b = (axis + 1) % 3, (axis + 2) % 3
+        matrix[:, a, a] = matrix[:, b, b] = torch.cos(angle)
+        matrix[:, b, a], matrix[:, a, b] = torch.sin(angle), -torch.sin(angle)
+        return matrix
+
+    rotation = turn(1, column(pan)) @ turn(0, column(tilt)) @ turn(2, column(roll))
+    position = torch.stack([column(right), column(down), column(forward)], -1)
+    return Motion(rigid(rotation, position), column(focal_scale))
+
+
+def _line(axis: str, sign: float) -> Callable[[Tensor, float, float, float], Motion]:
+    return lambda u, distance, _angle, _fov: _motion(u, **{axis: sign * distance * u})
+
+
+def _turn(axis: str) -> Callable[[Tensor, float, float, float], Motion]:
+    return lambda u, _distance, angle, _fov: _motion(u, **{axis: angle * u})
+
+
+def _circle(u: Tensor, distance: float, around: Tensor) -> Motion:
+    """On the horizontal circle around the point at ``distance``; a positive angle goes to the camera's right."""
+    _require_depth(distance)
+    return _motion(u, right=distance * torch.sin(around), forward=distance * (1.0 - torch.cos(around)), pan=-around)
+
+
+def _require_depth(distance: float) -> None:
+    if distance <= 0.0:
+        raise ValueError(f"distance: want the depth of the subject, more than 0, got {distance}")
+
+
+def _spiral(u: Tensor, distance: float, angle: float, _fov: float) -> Motion:
+    """A circle in the picture plane that widens to ``distance`` and narrows back, facing the point at depth 1."""
+    radius = distance * torch.sin(math.pi * u)
+    right, down = radius * torch.cos(angle * u), radius * torch.sin(angle * u)
+    return _motion(u, right=right, down=down, pan=-torch.atan(right), tilt=torch.atan2(down, torch.sqrt(1 + right**2)))
+
+
+def _dolly_zoom(u: Tensor, distance: float, angle: float, fov: float) -> Motion:
+    """Move until the wider lens shows the subject at its old size; the focal length follows the distance left."""
+    _require_depth(distance)
+    end_fov = fov + angle
+    if not math.radians(2.0) <= end_fov <= math.radians(170.0):
+        raise ValueError(
+            f"angle_deg: want a dolly_zoom that ends with a field of view from 2 to 170 degrees, got "
+            f"{math.degrees(end_fov):.1f}; change angle_deg"
+        )
+    travel = distance * (1.0 - math.tan(fov / 2.0) / math.tan(end_fov / 2.0))
+    return _motion(u, forward=travel * u, focal_scale=1.0 - travel * u / distance)
+
+
+def _look_around(u: Tensor, _distance: float, angle: float, _fov: float) -> Motion:
+    return _motion(u, pan=angle * torch.sin(2 * math.pi * u), tilt=angle / 3.0 * torch.sin(4 * math.pi * u))
+
+
+def _fly_through(u: Tensor, distance: float, angle: float, _fov: float) -> Motion:
+    """A bend to the right and back that looks where it goes; ``angle`` is the largest heading."""
+    if abs(angle) > math.radians(80.0):
+        raise ValueError(f"angle_deg: want a heading within 80 degrees, got {math.degrees(angle):g}")
+    bend = math.tan(angle)
+    heading = torch.atan(bend * torch.sin(2 * math.pi * u))
+    sideways = distance * bend / (2 * math.pi) * (1.0 - torch.cos(2 * math.pi * u))
+    return _motion(u, right=sideways, forward=distance * u, pan=heading)
+
+
+PRESETS: dict[str, Preset] = {
+    "forward": Preset("move straight ahead", _line("forward", 1.0), distance=0.35),
+    "back": Preset("move straight back", _line("forward", -1.0), distance=0.35),
+    "left": Preset("move to the left, looking ahead", _line("right", -1.0), distance=0.3),
+    "right": Preset("move to the right, looking ahead", _line("right", 1.0), distance=0.3),
+    "up": Preset("rise, looking ahead", _line("down", -1.0), distance=0.2),
+    "down": Preset("sink, looking ahead", _line("down", 1.0), distance=0.2),
+    "pan": Preset("turn the view to the right on the spot (negative: left)", _turn("pan"), angle_deg=25.0),
+    "tilt": Preset("turn the view up on the spot (negative: down)", _turn("tilt"), angle_deg=12.0),
+    "roll": Preset("turn the camera clockwise about its axis (negative: the other way)", _turn("roll"), angle_deg=12.0),
+    "orbit": Preset(
+        "circle to the right around the point straight ahead at the distance, facing it (negative angle: to the left)",
+        lambda u, distance, angle, _fov: _circle(u, distance, angle * u),
+        distance=1.0,
+        angle_deg=30.0,
+    ),
+    "arc": Preset(
+        "swing to the right, across to the left and back around the point at the distance, facing it",
+        lambda u, distance, angle, _fov: _circle(u, distance, angle * torch.sin(2 * math.pi * u)),
+        distance=1.0,
+        angle_deg=15.0,
+    ),
+    "spiral": Preset(
+        "circle in the picture plane out to the distance and back, facing the point at depth 1; the angle is the "
+        "whole way round",
+        _spiral,
+        distance=0.2,
+        angle_deg=360.0,
+    ),
+    "dolly_zoom": Preset(
+        "move in while the field of view widens by the angle, so that what is at the distance keeps its size "
+        "(negative angle: move out)",
+        _dolly_zoom,
+        distance=1.0,
+        angle_deg=20.0,
+    ),
+    "look_around": Preset(
+        "look right, left and back on the spot, by the angle to each side", _look_around, angle_deg=20.0
+    ),
+    "fly_through": Preset(
+        "fly ahead by the distance along a gentle bend, looking where it goes; the angle is the largest heading",
+        _fly_through,
+        distance=0.8,
+        angle_deg=15.0,
+    ),
+    "out_and_back": Preset(
+        "move straight ahead by the distance and return the same way",
+        lambda u, distance, _angle, _fov: _motion(u, forward=distance * torch.sin(math.pi * u)),
+        distance=0.4,
+    ),
+}

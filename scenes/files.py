@@ -1,0 +1,74 @@
+"""Files that are either all there or not there at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = ".partial"  # ends the name of a file that is still being written
+
+
+class WorldError(ValueError):
+    """A folder or file that cannot be read or written as asked; the message says which, and what to do."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; on success its bytes reach the disk and it takes the name.
+
+    Leaves ``path`` as it was when the body raises or the process dies.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` survive a power cut (where the system lets a folder be synced)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fingerprint(path: Path) -> dict[str, int | str]:
+    """Length and SHA-256 of a file, as a manifest keeps them."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+@contextmanager
+def disk_errors(action: str, advice: str = "") -> Iterator[None]:
+    """Turn an ``OSError`` of the body into one clear ``WorldError`` that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full; free some space",
+            errno.EDQUOT: "the disk quota is used up; free some space",
+            errno.EACCES: "permission denied; choose a folder that you may write to",
+            errno.EPERM: "permission denied; choose a folder that you may write to",
+            errno.EROFS: "the disk is read-only; choose another folder",
+        }
+        reason = reasons.get(error.errno or 0, error.strerror or str(error))
+        raise WorldError(f"{action}: {reason}{advice}") from error

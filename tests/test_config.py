@@ -1,0 +1,54 @@
+"""Settings: what is accepted, and how a wrong one is refused."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from worldwarp.config import ConfigError, compose_config, explore_settings, group_options
+
+
+def test_defaults_are_a_complete_configuration() -> None:
+    settings = explore_settings(compose_config("explore", ["image=a.jpg"]))
+    assert settings.size == (192, 320)
+    assert settings.path == "out_and_back"
+
+
+def test_free_text_needs_no_quoting() -> None:
+    words = ["image=my photo (1), it's.jpg", "path=left:distance=0.2,orbit+forward"]
+    settings = explore_settings(compose_config("explore", words))
+    assert settings.image == "my photo (1), it's.jpg"
+    assert settings.path == "left:distance=0.2,orbit+forward"
+
+
+@pytest.mark.parametrize("group", sorted(group_options()))
+def test_every_option_of_every_group_composes(group: str) -> None:
+    for option in group_options()[group]:
+        assert compose_config("explore", ["image=a.jpg", f"{group}={option}"])[group] is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["imag=a.jpg"], "did you mean `image`"),
+        (["image=a.jpg", "cache=gausians"], "did you mean `gaussians`"),
+        (["image=a.jpg", "depth=file", "depth.pth=x"], "did you mean `depth.path`"),
+        (["image=a.jpg", "orbit"], "want key=value"),
+        (["image=a.jpg", "size=[100,320]"], "multiples of 16"),
+        (["image=a.jpg", "size=320"], "multiples of 16"),
+        (["image=a.jpg", "frames=1"], "frames: want a whole number"),
+        (["image=a.jpg", "fov_deg=200"], "fov_deg: want a number from 5 to 150"),
+        (["image=a.jpg", "seed=-1"], "seed: want"),
+        (["image=a.jpg", "device=tpu"], "device: want cpu or cuda"),
+        ([], "image: want a photo"),
+    ],
+)
+def test_a_wrong_setting_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        explore_settings(compose_config("explore", words))
+
+
+def test_a_callers_own_hydra_is_left_alone() -> None:
+    before = GlobalHydra.instance().is_initialized()
+    compose_config("explore", ["image=a.jpg"])
+    assert GlobalHydra.instance().is_initialized() == before

@@ -1,0 +1,470 @@
+"""What a recorder writes, and that nothing about a viewer can hold a walk up."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rerun as rr
+import torch
+from rerun import chunk as rerun_chunk
+
+from geometry.camera import Camera
+from geometry.frame import Frame, Guide
+from geometry.primitives import Gaussians, Points
+from viz import entities, viewer
+from viz.live import LiveStream
+from viz.pictures import guide_picture, half_depth, noise_picture
+from viz.recorder import ChunkEvent, NullRecorder
+from viz.rerun_recorder import RerunRecorder, new_recording_path, open_recorder
+from viz.rows import Moment, Row, Scale, primitive_rows, text_row
+from viz.targets import LiveTarget, native_target, remote_target, web_target
+from viz.view import open_recording
+
+HEIGHT, WIDTH, FRAMES, CHUNKS = 24, 40, 4, 3
+
+
+def toy_frames(first: int, count: int) -> Frame:
+    """A textured wall two units away, seen while stepping right; the top rows are sky."""
+    poses = torch.eye(4).repeat(count, 1, 1)
+    poses[:, 0, 3] = 0.1 * torch.arange(first, first + count)
+    row, column = torch.meshgrid(torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH), indexing="ij")
+    rgb = torch.stack([row, column, 1 - row]).expand(count, 3, HEIGHT, WIDTH).contiguous()
+    depth = torch.full((count, 1, HEIGHT, WIDTH), 2.0)
+    sky = torch.zeros(count, 1, HEIGHT, WIDTH, dtype=torch.bool)
+    sky[..., :4, :] = True
+    depth[sky] = 200.0
+    return Frame(rgb, depth, torch.ones_like(sky), sky, Camera.from_fov(60.0, (HEIGHT, WIDTH), poses))
+
+
+def toy_gaussians(count: int, chunk: int, sky: int = 0) -> Gaussians:
+    """Gaussians on a line at the wall; the last ``sky`` of them are far."""
+    means = torch.stack([torch.linspace(-1, 1, count), torch.zeros(count), torch.full((count,), 2.0)], 1)
+    return Gaussians(
+        means + chunk,
+        torch.tensor([0.5, 0.1, 0.7, -0.5]).expand(count, 4),
+        torch.full((count, 3), 0.01),
+        torch.full((count,), 0.5),
+        torch.full((count, 3), 0.25),
+        torch.full((count,), chunk, dtype=torch.int32),
+        torch.full((count,), chunk == 0),
+        torch.ones(count),
+        torch.arange(count) >= count - sky,
+    )
+
+
+def toy_event(index: int, added: Gaussians | Points) -> ChunkEvent:
+    """The ``index``-th chunk of the walk; the left third is unknown."""
+    frames = toy_frames(1 + (index - 1) * FRAMES, FRAMES)
+    coverage = torch.ones(FRAMES, 1, HEIGHT, WIDTH)
+    coverage[..., : WIDTH // 3] = 0.0
+    guide = Guide(frames.rgb * coverage, frames.depth * coverage, coverage, coverage, frames.sky.float(), frames.camera)
+    gauges = {"hole_ratio": 0.3, "seam_error": 0.1 * index, "primitives": 10.0 * index, "nonsense": float("nan")}
+    return ChunkEvent(
+        index,
+        1 + (index - 1) * FRAMES,
+        frames,
+        guide,
+        frames.rgb,
+        1.0 - coverage,
+        added,
+        {"denoise": 0.5, "render": 0.1},
+        gauges,
+    )
+
+
+def walk(recorder: RerunRecorder, chunks: int = CHUNKS) -> None:
+    """Record the toy walk: 30 primitives from the photo, 10 x index new ones (2 of them sky) per chunk."""
+    recorder.begin(toy_frames(0, 1), toy_gaussians(30, 0, sky=5), toy_frames(1, CHUNKS * FRAMES).camera, "# Settings")
+    for index in range(1, chunks + 1):
+        recorder.chunk(toy_event(index, toy_gaussians(10 * index, index, sky=2)))
+        recorder.text(f"chunk {index} done")
+    recorder.close()
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recording read back."""
+
+    rows: Counter[str]
+    chunks: dict[str, list[rerun_chunk.Chunk]]
+    application: str
+    blueprints: int
+
+    @staticmethod
+    def read(path: Path) -> Recorded:
+        reader = rerun_chunk.RrdReader(path)
+        rows: Counter[str] = Counter()
+        chunks: dict[str, list[rerun_chunk.Chunk]] = {}
+        for chunk in reader.stream():
+            entity = chunk.entity_path.lstrip("/")
+            rows[entity] += chunk.num_rows
+            chunks.setdefault(entity, []).append(chunk)
+        return Recorded(rows, chunks, reader.recordings()[0].application_id, len(reader.blueprints()))
+
+    def column(self, entity: str, name: str) -> list:
+        """All values that an entity has under a column name."""
+        found = []
+        for chunk in self.chunks[entity]:
+            batch = chunk.to_record_batch()
+            if name in batch.schema.names:
+                found += batch.column(name).to_pylist()
+        return found
+
+
+@pytest.fixture
+def warnings_of_viz(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
+    caplog.set_level(logging.WARNING, logger="viz")
+    yield caplog.records
+
+
+def test_file_holds_everything(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"))
+    recorded = Recorded.read(tmp_path / "recording.rrd")
+    assert not warnings_of_viz
+    assert recorded.application == "worldwarp"
+    assert recorded.blueprints == 1
+    generated = CHUNKS * FRAMES
+    for entity in (entities.GUIDE, entities.NOISE, entities.PRIOR, entities.COVERAGE):
+        assert recorded.rows[entity] == generated
+    for entity in (entities.IMAGE, entities.DEPTH, entities.CAMERA):
+        assert recorded.rows[entity] == generated + 1  # and the photo
+    for entity in (
+        entities.WORLD,
+        entities.PHOTO,
+        entities.PHOTO_CAMERA,
+        entities.PATH_PLANNED,
+        entities.HOW_TO_READ,
+        entities.SETTINGS,
+        *(entities.path_done(c) for c in (1, 2, 3)),
+    ):
+        assert recorded.rows[entity] == 1, entity
+    assert recorded.rows[entities.LOG] == CHUNKS
+    assert len(recorded.column(entities.timing("denoise"), "Scalars:scalars")) == CHUNKS
+    assert recorded.column(entities.gauge("hole_ratio"), "Scalars:scalars") == [[0.3]] * CHUNKS
+    assert recorded.column(entities.gauge("hole_ratio"), "SeriesLines:names") == [["hole ratio"]]
+    assert recorded.rows[entities.gauge("nonsense")] == 0
+    assert sorted(recorded.column(entities.IMAGE, "frame")) == list(range(generated + 1))
+    assert set(recorded.column(entities.IMAGE, "chunk")) == {0, 1, 2, 3}
+
+
+def test_only_new_primitives_are_sent_and_sky_stands_apart(tmp_path: Path) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"))
+    recorded = Recorded.read(tmp_path / "recording.rrd")
+    near = {c: recorded.column(entities.cache(c), "GaussianSplats3D:centers") for c in range(4)}
+    far = {c: recorded.column(entities.sky(c), "GaussianSplats3D:centers") for c in range(4)}
+    assert {c: [len(rows) for rows in near[c]] for c in near} == {0: [25], 1: [8], 2: [18], 3: [28]}
+    assert {c: [len(rows) for rows in far[c]] for c in far} == {0: [5], 1: [2], 2: [2], 3: [2]}
+    np.testing.assert_allclose(near[2][0], toy_gaussians(20, 2).means[:18].numpy(), atol=1e-6)
+    quaternions = recorded.column(entities.cache(1), "GaussianSplats3D:quaternions")
+    np.testing.assert_allclose(quaternions[0][0], [0.1, 0.7, -0.5, 0.5], atol=1e-6)  # xyzw
+    assert set(recorded.column(entities.cache(2), "frame")) == {2 * FRAMES}
+
+
+def test_path_done_is_segments_that_join(tmp_path: Path) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"))
+    recorded = Recorded.read(tmp_path / "recording.rrd")
+    strips = [np.array(recorded.column(entities.path_done(c), "LineStrips3D:strips")[0][0]) for c in (1, 2, 3)]
+    assert [len(s) for s in strips] == [FRAMES + 1] * 3
+    np.testing.assert_allclose(strips[0][0], [0.0, 0.0, 0.0])
+    np.testing.assert_allclose(strips[1][0], strips[0][-1])
+
+
+def test_points_are_drawn_as_points() -> None:
+    g = toy_gaussians(6, 1)
+    points = Points(g.means, g.colors, torch.zeros(6, 3), torch.ones(6), g.chunk, g.observed, g.confidence, g.sky)
+    (row,) = primitive_rows(points, Moment(4, 1), None, np.random.default_rng(0))
+    assert isinstance(row.archetypes[0], rr.Points3D)
+    assert row.entity == entities.cache(1)
+
+
+def test_live_update_is_thinned_and_grows_to_cover() -> None:
+    (row,) = primitive_rows(toy_gaussians(400, 1), Moment(4, 1), 100, np.random.default_rng(0))
+    splats = row.archetypes[0]
+    assert isinstance(splats, rr.GaussianSplats3D)
+    assert splats.centers is not None
+    assert splats.scales is not None
+    assert len(splats.centers.as_arrow_array()) == 100
+    np.testing.assert_allclose(splats.scales.as_arrow_array().to_pylist()[0], 0.02, rtol=1e-5)
+
+
+def test_pictures_are_readable() -> None:
+    event = toy_event(1, toy_gaussians(1, 1))
+    guide = guide_picture(event.guide.rgb, event.guide.coverage)
+    assert len(np.unique(guide[0, :, :10].reshape(-1, 3), axis=0)) == 2  # a checkerboard of two greys
+    np.testing.assert_allclose(guide[0, 10, 30] / 255, event.frames.rgb[0, :, 10, 30], atol=0.01)
+    noise = noise_picture(event.sigma, torch.ones_like(event.prior_rgb))
+    assert noise[0, 0, 0, 0] > 200 > 60 > noise[0, 0, -1, 0]  # unknown is hot, kept is cold
+    valid = event.frames.valid.clone()
+    valid[..., 0] = False
+    depth = half_depth(torch.full_like(event.frames.depth, torch.nan).where(~valid, event.frames.depth), valid)
+    assert (depth[..., 0] == 0).all()
+    assert (depth[:, 4:, 1:] == 2.0).all()
+
+
+def test_scale_ignores_sky_and_survives_a_photo_of_nothing_else() -> None:
+    photo = toy_frames(0, 1)
+    assert Scale.of(photo).median_depth == 2.0
+    assert Scale.of(photo).depth_range[1] < 10.0
+    nothing = Frame(photo.rgb, photo.depth, photo.valid, torch.ones_like(photo.sky), photo.camera)
+    assert Scale.of(nothing).median_depth == 1.0
+
+
+class SlowRow:
+    """A row whose viewer takes it only when it is allowed to."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+
+    def __call__(self) -> rr.RecordingStream:
+        self.gate.wait()
+        return rr.RecordingStream("worldwarp", recording_id="toy")
+
+
+def test_live_queue_drops_instead_of_waiting(warnings_of_viz: list[logging.LogRecord]) -> None:
+    frozen = SlowRow()
+    live = LiveStream(frozen, capacity=2)
+    started = time.monotonic()
+    taken = [live.offer([text_row("x", "INFO", Moment(i, 0))]) for i in range(50)]
+    assert time.monotonic() - started < 0.5
+    assert taken.count(True) == 2
+    assert live.dropped == 48
+    assert [r.getMessage() for r in warnings_of_viz] == [
+        "viewer: too slow for the walk; it skips updates, the recording keeps them all"
+    ]
+    assert not live.close(timeout_s=0.2)
+    frozen.gate.set()
+    assert live.close(timeout_s=5.0)
+
+
+def test_a_live_view_that_fails_is_one_warning(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+    def no_window() -> subprocess.Popen[bytes]:
+        raise OSError("no such program")
+
+    target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=viewer.free_port()), no_window, "")
+    walk(RerunRecorder(tmp_path / "recording.rrd", "toy", target))
+    assert [r.getMessage() for r in warnings_of_viz] == [
+        "viewer: the live view stopped (no such program); the walk goes on"
+    ]
+    assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
+
+
+def test_viewer_killed_midway_changes_nothing(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+    port = viewer.free_port()
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=port), lambda: program, "")
+    recorder = RerunRecorder(tmp_path / "recording.rrd", "toy", target)
+    recorder.begin(toy_frames(0, 1), toy_gaussians(30, 0), toy_frames(1, 12).camera, "")
+    recorder.chunk(toy_event(1, toy_gaussians(10, 1)))
+    while recorder._program is None:
+        time.sleep(0.01)
+    program.kill()
+    program.wait()
+    for index in (2, 3):
+        recorder.chunk(toy_event(index, toy_gaussians(10, index)))
+    recorder.close()
+    (warning,) = warnings_of_viz
+    assert warning.getMessage() == "viewer: it is gone (exit code -9); the walk goes on without it"
+    assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
+
+
+def test_live_world_is_bounded_and_keeps_the_photo() -> None:
+    recorder = RerunRecorder(None, "toy", live_update_limit=50, live_limit=100)
+    cleared = []
+    for index in range(6):
+        recorder._now = Moment(index, index)
+        rows = recorder._live_rows(toy_gaussians(40, index))
+        cleared += [row.entity for row in rows if isinstance(row.archetypes[0], rr.Clear)]
+        assert sum(count for _, count in recorder._shown) <= 100
+    assert cleared == [path for c in (1, 2, 3, 4) for path in (entities.cache(c), entities.sky(c))]
+    assert recorder._shown[0] == (0, 40)
+
+
+def test_recorder_never_raises(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+    recorder = RerunRecorder(tmp_path / "not there" / "recording.rrd", "toy")
+    walk(recorder)
+    recorder.close()
+    (warning,) = warnings_of_viz
+    assert "the walk goes on, its recording has a gap" in warning.getMessage()
+
+
+def test_frozen_remote_viewer_holds_nothing_up(tmp_path: Path) -> None:
+    """A listener that never answers: the walk, the file and the end of the program do not wait for it."""
+    program = f"""
+        import importlib.util, time
+        spec = importlib.util.spec_from_file_location("toy", {str(Path(__file__))!r})
+        toy = importlib.util.module_from_spec(spec); __import__("sys").modules["toy"] = toy
+        spec.loader.exec_module(toy)
+        import socket
+        from pathlib import Path
+        silent = socket.socket(); silent.bind(("127.0.0.1", 0)); silent.listen()
+        url = f"rerun+http://127.0.0.1:{{silent.getsockname()[1]}}/proxy"
+        recorder = toy.open_recorder("remote", Path({str(tmp_path / "recording.rrd")!r}), recording_id="toy", url=url)
+        start = time.monotonic()
+        toy.walk(recorder)
+        print("walked", time.monotonic() - start)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(entities.__file__).parents[1])}
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 15.0
+    assert time.monotonic() - started < 40.0
+    assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        yield holder.getsockname()[1]
+
+
+@pytest.mark.parametrize("mode", ["native", "web"])
+def test_port_in_use_is_refused(mode: str, taken_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer.version_of_viewer, "__defaults__", (0.3,))
+    with pytest.raises(ValueError, match=rf"want {taken_port} on 127.0.0.1 .*another port"):
+        open_recorder(mode, tmp_path / "recording.rrd", recording_id="toy", port=taken_port)  # type: ignore[arg-type]
+    assert not (tmp_path / "recording.rrd").exists()
+
+
+def test_web_data_port_in_use_is_refused(taken_port: int) -> None:
+    with pytest.raises(ValueError, match=rf"want {taken_port} on 127.0.0.1 for the data"):
+        web_target(taken_port - 1)
+
+
+def test_viewer_of_another_version_is_refused(taken_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer, "version_of_viewer", lambda _url: "0.33.1")
+    with pytest.raises(
+        ValueError, match=rf"want Rerun {rr.__version__}, got 0.33.1 \(the viewer on port {taken_port}\)"
+    ):
+        native_target(taken_port)
+    with pytest.raises(ValueError, match="viewer=file"):
+        remote_target(viewer.stream_url(taken_port))
+
+
+def test_version_check() -> None:
+    viewer.check_version(None, "")
+    viewer.check_version(rr.__version__, "")
+    with pytest.raises(ValueError, match="got unknown"):
+        viewer.check_version("unknown", "an old one")
+
+
+def test_viewer_program_is_of_our_version() -> None:
+    assert viewer.viewer_executable().exists()
+
+
+def test_viewer_program_of_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rr, "__version__", "0.99.0")
+    with pytest.raises(ValueError, match=r"want Rerun 0\.99\.0, got 0\.41"):
+        viewer.viewer_executable()
+
+
+def test_absent_remote_viewer_is_one_warning(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+    url = viewer.stream_url(viewer.free_port())
+    started = time.monotonic()
+    recorder = open_recorder("remote", tmp_path / "recording.rrd", recording_id="toy", url=url)
+    assert isinstance(recorder, RerunRecorder)
+    walk(recorder)
+    assert time.monotonic() - started < 4.0
+    assert [r.getMessage() for r in warnings_of_viz] == [
+        f"viewer: nobody listens at {url}; the walk goes on without a live view"
+    ]
+
+
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:9876", "rerun+http://host:1/nowhere"])
+def test_malformed_remote_address_is_refused(url: str | None) -> None:
+    with pytest.raises(ValueError, match="viewer url: want rerun"):
+        remote_target(url)
+
+
+def test_auto_without_a_display_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer, "has_display", lambda: False)
+    recorder = open_recorder("auto", tmp_path / "recording.rrd", recording_id="toy")
+    assert isinstance(recorder, RerunRecorder)
+    assert recorder.how_to_look == "worldwarp view DIR"
+
+
+def test_none_looks_away_and_existing_recordings_stay(tmp_path: Path) -> None:
+    first = new_recording_path(tmp_path)
+    assert first.name == "recording.rrd"
+    first.write_bytes(b"precious")
+    assert isinstance(open_recorder("none", first, recording_id="toy"), NullRecorder)
+    with pytest.raises(ValueError, match="want a new file"):
+        open_recorder("file", first, recording_id="toy")
+    assert first.read_bytes() == b"precious"
+    assert new_recording_path(tmp_path).name == "recording-2.rrd"
+
+
+def test_closing_twice_and_without_a_beginning(tmp_path: Path) -> None:
+    recorder = RerunRecorder(tmp_path / "recording.rrd", "toy")
+    recorder.close()
+    recorder.close()
+    assert not (tmp_path / "recording.rrd").exists()
+
+
+def test_view_refuses_what_is_no_recording(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds none"):
+        open_recording(tmp_path)
+    (tmp_path / "recording.rrd").write_bytes(b"hello, world")
+    with pytest.raises(ValueError, match="which is none or cut off"):
+        open_recording(tmp_path)
+
+
+def test_view_refuses_a_recording_of_a_newer_rerun(tmp_path: Path) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"), chunks=1)
+    written = bytearray((tmp_path / "recording.rrd").read_bytes())
+    written[5] += 1
+    (tmp_path / "recording.rrd").write_bytes(written)
+    with pytest.raises(ValueError, match=r"open it with `pip install rerun-sdk==0\.42\.\*`"):
+        open_recording(tmp_path)
+
+
+def test_view_serves_a_page_on_loopback_only(tmp_path: Path) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"), chunks=1)
+    port = viewer.free_port()
+    program, address = open_recording(tmp_path, "web", port)
+    try:
+        until = time.monotonic() + 15.0
+        while not (viewer.is_listening("127.0.0.1", port) and viewer.is_listening("127.0.0.1", port + 1)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert address.startswith(f"http://127.0.0.1:{port}/?url=rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port + 1}%2Fproxy")
+        assert _listening_addresses({port, port + 1}) <= {"127.0.0.1"}
+    finally:
+        program.kill()
+        program.wait()
+
+
+def test_row_without_a_moment_is_static(tmp_path: Path) -> None:
+    stream = rr.RecordingStream("worldwarp", recording_id="toy")
+    stream.save(tmp_path / "one.rrd")
+    Row("a", (rr.TextDocument("x"),), None).log_to(stream)
+    stream.disconnect()
+    (chunk,) = Recorded.read(tmp_path / "one.rrd").chunks["a"]
+    assert chunk.is_static
+
+
+def _listening_addresses(ports: set[int]) -> set[str]:
+    """Addresses that anybody on this machine listens on for these ports (Linux; empty elsewhere)."""
+    table = Path("/proc/net/tcp")
+    if not table.exists():
+        return set()
+    rows = [line.split() for line in table.read_text().splitlines()[1:]]
+    local = [row[1].split(":") for row in rows if row[3] == "0A"]
+    return {socket.inet_ntoa(bytes.fromhex(host)[::-1]) for host, port in local if int(port, 16) in ports}
