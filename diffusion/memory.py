@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from geometry.camera import Camera
@@ -142,8 +142,3 @@ def view_distance(a: Camera, b: Camera, unit: float) -> Float[Tensor, "a b"]:
     apart = (a.position[:, None] - b.position[None]).norm(dim=-1) / unit
     axes = a.world_from_camera[:, :3, 2] @ b.world_from_camera[:, :3, 2].T
     return apart + (1.0 - axes)
-
-
-def frame_unit(depth: Float[Tensor, "t 1 h w"], usable: Int[Tensor, "t 1 h w"] | Tensor) -> float:
-    """Median of the usable depths; 1 when there are none."""
-    return depth[usable.bool()].median().item() if usable.any() else 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import subprocess
@@ -124,16 +123,10 @@ class Recorded:
         return found
 
 
-@pytest.fixture
-def warnings_of_viz(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
-    caplog.set_level(logging.WARNING, logger="viz")
-    yield caplog.records
-
-
-def test_file_holds_everything(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+def test_file_holds_everything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     walk(RerunRecorder(tmp_path / "recording.rrd", "toy"))
     recorded = Recorded.read(tmp_path / "recording.rrd")
-    assert not warnings_of_viz
+    assert not caplog.messages
     assert recorded.application == "worldwarp"
     assert recorded.blueprints == 1
     generated = CHUNKS * FRAMES
@@ -222,8 +215,8 @@ def test_scale_ignores_sky_and_survives_a_photo_of_nothing_else() -> None:
     assert Scale.of(nothing).median_depth == 1.0
 
 
-class SlowRow:
-    """A row whose viewer takes it only when it is allowed to."""
+class FrozenViewer:
+    """Accepts a connection only when it is allowed to."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -233,35 +226,31 @@ class SlowRow:
         return rr.RecordingStream("worldwarp", recording_id="toy")
 
 
-def test_live_queue_drops_instead_of_waiting(warnings_of_viz: list[logging.LogRecord]) -> None:
-    frozen = SlowRow()
+def test_live_queue_drops_instead_of_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    frozen = FrozenViewer()
     live = LiveStream(frozen, capacity=2)
     started = time.monotonic()
     taken = [live.offer([text_row("x", "INFO", Moment(i, 0))]) for i in range(50)]
     assert time.monotonic() - started < 0.5
     assert taken.count(True) == 2
     assert live.dropped == 48
-    assert [r.getMessage() for r in warnings_of_viz] == [
-        "viewer: too slow for the walk; it skips updates, the recording keeps them all"
-    ]
+    assert caplog.messages == ["viewer: too slow for the walk; it skips updates, the recording keeps them all"]
     assert not live.close(timeout_s=0.2)
     frozen.gate.set()
     assert live.close(timeout_s=5.0)
 
 
-def test_a_live_view_that_fails_is_one_warning(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+def test_a_live_view_that_fails_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def no_window() -> subprocess.Popen[bytes]:
         raise OSError("no such program")
 
     target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=viewer.free_port()), no_window, "")
     walk(RerunRecorder(tmp_path / "recording.rrd", "toy", target))
-    assert [r.getMessage() for r in warnings_of_viz] == [
-        "viewer: the live view stopped (no such program); the walk goes on"
-    ]
+    assert caplog.messages == ["viewer: the live view stopped (no such program); the walk goes on"]
     assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
 
 
-def test_viewer_killed_midway_changes_nothing(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+def test_viewer_killed_midway_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     port = viewer.free_port()
     program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=port), lambda: program, "")
@@ -275,8 +264,8 @@ def test_viewer_killed_midway_changes_nothing(tmp_path: Path, warnings_of_viz: l
     for index in (2, 3):
         recorder.chunk(toy_event(index, toy_gaussians(10, index)))
     recorder.close()
-    (warning,) = warnings_of_viz
-    assert warning.getMessage() == "viewer: it is gone (exit code -9); the walk goes on without it"
+    (warning,) = caplog.messages
+    assert warning == "viewer: it is gone (exit code -9); the walk goes on without it"
     assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
 
 
@@ -292,12 +281,12 @@ def test_live_world_is_bounded_and_keeps_the_photo() -> None:
     assert recorder._shown[0] == (0, 40)
 
 
-def test_recorder_never_raises(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+def test_recorder_never_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorder = RerunRecorder(tmp_path / "not there" / "recording.rrd", "toy")
     walk(recorder)
     recorder.close()
-    (warning,) = warnings_of_viz
-    assert "the walk goes on, its recording has a gap" in warning.getMessage()
+    (warning,) = caplog.messages
+    assert "the walk goes on, its recording has a gap" in warning
 
 
 def test_frozen_remote_viewer_holds_nothing_up(tmp_path: Path) -> None:
@@ -336,8 +325,7 @@ def taken_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("mode", ["native", "web"])
-def test_port_in_use_is_refused(mode: str, taken_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer.version_of_viewer, "__defaults__", (0.3,))
+def test_port_in_use_is_refused(mode: str, taken_port: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"want {taken_port} on 127.0.0.1 .*another port"):
         open_recorder(mode, tmp_path / "recording.rrd", recording_id="toy", port=taken_port)  # type: ignore[arg-type]
     assert not (tmp_path / "recording.rrd").exists()
@@ -375,16 +363,14 @@ def test_viewer_program_of_another_version_is_refused(monkeypatch: pytest.Monkey
         viewer.viewer_executable()
 
 
-def test_absent_remote_viewer_is_one_warning(tmp_path: Path, warnings_of_viz: list[logging.LogRecord]) -> None:
+def test_absent_remote_viewer_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     url = viewer.stream_url(viewer.free_port())
     started = time.monotonic()
     recorder = open_recorder("remote", tmp_path / "recording.rrd", recording_id="toy", url=url)
     assert isinstance(recorder, RerunRecorder)
     walk(recorder)
     assert time.monotonic() - started < 4.0
-    assert [r.getMessage() for r in warnings_of_viz] == [
-        f"viewer: nobody listens at {url}; the walk goes on without a live view"
-    ]
+    assert caplog.messages == [f"viewer: nobody listens at {url}; the walk goes on without a live view"]
 
 
 @pytest.mark.parametrize("url", [None, "http://127.0.0.1:9876", "rerun+http://host:1/nowhere"])

@@ -118,6 +118,10 @@ class RerunRecorder:
 
     def begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
         """Open file and live view; tell what there is before the first chunk (see ``Recorder``)."""
+        self._scale = Scale.of(photo)
+        self._position = photo.camera.position[0].cpu()
+        self._guarded(lambda: self._open_file(photo, planned))
+        self._guarded(lambda: self._open_live(photo, planned))
         self._guarded(lambda: self._begin(photo, world, planned, settings_markdown))
 
     def chunk(self, event: ChunkEvent) -> None:
@@ -143,24 +147,27 @@ class RerunRecorder:
             self._program.wait()
         self._program = None
 
-    def _begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
-        self._scale = Scale.of(photo)
-        self._position = photo.camera.position[0].cpu()
+    def _open_file(self, photo: Frame, planned: Camera) -> None:
         if self.recording is not None:
             file = rr.RecordingStream(APPLICATION, recording_id=self._recording_id)
             file.save(self.recording, make_blueprint(photo, planned, self._scale, following=False))
             self._file = file
+
+    def _open_live(self, photo: Frame, planned: Camera) -> None:
         target = self._target
-        if target is not None:
-            layout = make_blueprint(photo, planned, self._scale, following=True)
+        if target is None:
+            return
+        layout = make_blueprint(photo, planned, self._scale, following=True)
 
-            def connect() -> rr.RecordingStream:
-                stream = rr.RecordingStream(APPLICATION, recording_id=self._recording_id, send_properties=False)
-                stream.set_sinks(target.make_sink(), default_blueprint=layout)
-                self._program = target.show()
-                return stream
+        def connect() -> rr.RecordingStream:
+            stream = rr.RecordingStream(APPLICATION, recording_id=self._recording_id, send_properties=False)
+            stream.set_sinks(target.make_sink(), default_blueprint=layout)
+            self._program = target.show()
+            return stream
 
-            self._live = LiveStream(connect)
+        self._live = LiveStream(connect)
+
+    def _begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
         self._write(list(opening_rows(photo, planned, self._scale, settings_markdown, HOW_TO_READ)), world)
         self._write(list(photo_rows(photo, self._scale)))
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as functional
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from torch.nn.functional import interpolate
 
+from diffusion.memory import KVMemory
 from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
@@ -19,12 +21,14 @@ from geometry.camera_files import open_camera_path
 from geometry.depth import lift_photo
 from geometry.frame import Chunk, Frame
 from scenes.photo import read_photo
+from scenes.video import write_video
 from scenes.world import World
 from worldwarp.config import ConfigError, Settings, explore_settings
-from worldwarp.loop import Parts, Step, Walk, begin, explore_chunks
+from worldwarp.loop import Parts, Step, Walk, begin, explore_chunks, reference_of
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 
-DEFAULT_FRAMES = 49
+VIDEO = "video.mp4"
+VIDEO_FPS = 12.0
 
 
 @dataclass
@@ -34,11 +38,11 @@ class Exploration:
     Attributes:
         settings: the checked plain settings.
         config: the composed configuration, groups included.
-        parts: what the loop is made of.
+        parts: what the loop is made of; the cache already holds the photo.
         photo: the photo at frame size with its depth, ``[1]``.
         cameras: the whole walk ``[n]``; camera 0 is the photo's.
         walk: where the walk stands.
-        world: the folder it is stored in; None when nothing is stored.
+        world: the folder it is stored in; None when nothing is stored (yet).
     """
 
     settings: Settings
@@ -47,7 +51,7 @@ class Exploration:
     photo: Frame
     cameras: Camera
     walk: Walk
-    world: World | None
+    world: World | None = None
 
     @property
     def remaining(self) -> list[Camera]:
@@ -56,20 +60,147 @@ class Exploration:
         return [self.cameras[i : min(i + size, total)] for i in range(self.walk.frames, total, size)]
 
     def steps(self) -> Iterator[Step]:
-        """Walk on; stores every chunk before it is yielded."""
+        """Walk on; every chunk is stored before it is yielded."""
         for step in explore_chunks(self.walk, self.remaining, self.parts):
             if self.world is not None:
-                store(self.world, step)
+                self._store(step.chunk, step.gauges)
             yield step
 
+    def store_in(self, folder: Path) -> None:
+        """Start a world in ``folder`` with the photo as its chunk 0.
+
+        Raises:
+            WorldError: when the folder holds something, or cannot be written.
+        """
+        config: Any = OmegaConf.to_container(self.config, resolve=True)
+        metric, seed = self.photo.metric, self.settings.seed
+        self.world = World.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
+        self._store(_photo_chunk(self.photo), {})
+
     def plan(self) -> Plan:
-        """Look ahead along the path and time the parts."""
-        chunks = self.remaining
-        holes = predicted_holes(self.parts.cache, chunks)
-        seconds = 0.0
+        """Look ahead along the path and time the parts; the walk is left as it was."""
+        chunks, seconds = self.remaining, 0.0
         if chunks:
+            count = len(chunks[0])
+            self.parts.generator.rehearse(count, self.settings.size)
             start = time.perf_counter()
-            self.parts.generator.rehearse(len(chunks[0]), self.settings.size)
-            seconds = (time.perf_counter() - start) * (self.settings.steps + 1)
-            seconds += 2.0 * time_render(self.parts.cache, chunks[0]) + 0.5
-        return Plan.of(self, chunks, holes, collisions(self.photo, self.cameras), seconds)
+            self.parts.generator.rehearse(count, self.settings.size)
+            denoise_s = time.perf_counter() - start
+            # Rendering twice (guide, insertion), one pass per step and one to remember, copying about as long as a pass.
+            seconds = 2.0 * time_render(self.parts.cache, chunks[0]) + (self.settings.steps + 2) * denoise_s
+        names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
+        return Plan(
+            frames=len(self.cameras) - self.walk.frames,
+            chunks=len(chunks),
+            size=self.settings.size,
+            backends=names | {"noise": self.config.noise.kind, "device": self.settings.device},
+            seconds_per_chunk=seconds,
+            memory_mib=Plan.memory_estimate(len(self.parts.cache), len(self.cameras), self.settings.size),
+            hole_ratio=predicted_holes(self.parts.cache, chunks),
+            collisions=collisions(self.photo, self.cameras),
+        )
+
+    def write_video(self) -> None:
+        """Write ``video.mp4`` of all finished frames into the world's folder."""
+        if self.world is not None:
+            world = self.world
+            frames = (rgb for chunk in range(len(world.chunks)) for rgb in world.chunk(chunk).frames.rgb)
+            write_video(world.folder / VIDEO, frames, VIDEO_FPS)
+
+    def _store(self, chunk: Chunk, gauges: dict[str, float]) -> None:
+        assert self.world is not None
+        self.world.append(
+            chunk,
+            primitives=self.parts.cache.snapshot(),
+            memory=self.walk.memory.to_tensors(),
+            rng_state=self.walk.rng.get_state(),
+            gauges=gauges,
+        )
+
+
+def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
+    """Get a walk ready: everything that can be wrong with the input is refused here; nothing is written.
+
+    Args:
+        config: a composed `explore` configuration.
+        path: cameras ``[n]`` of frame size, the photo's first; instead of the configuration's `path`.
+
+    Raises:
+        ValueError: a bad photo, depth, path, size or setting, in one sentence.
+    """
+    settings = explore_settings(config)
+    cameras = _open_path(settings) if path is None else path
+    if cameras.size != settings.size:
+        raise ConfigError(f"path: want cameras of size {settings.size}, got {cameras.size}; set size to match")
+    assert settings.image is not None
+    picture = read_photo(settings.image, settings.size, settings.detail)
+    camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
+    detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
+    detail = lift_photo(picture.rgb[None], instantiate(config.depth), camera.resized(detail_size))
+    photo = _at_frame_size(detail, camera)
+    parts = _build_parts(config, settings)
+    rng = torch.Generator().manual_seed(settings.seed)
+    walk = begin(_photo_chunk(photo), _photo_chunk(detail), parts, rng)
+    return Exploration(settings, config, parts, photo, cameras, walk)
+
+
+def resume(folder: Path, device: str = "cpu") -> Exploration:
+    """Get a stored walk ready to go on, to the same bits as if it had never stopped.
+
+    Raises:
+        WorldError: no world, one of a later version, or one with a damaged file, which it names.
+    """
+    world = World.load(folder)
+    if not world.chunks or world.memory is None:
+        raise ConfigError(f"resume: {folder} was stopped before its first chunk was stored; start again with another out=")
+    config = OmegaConf.create(world.config)
+    assert isinstance(config, DictConfig)
+    config.device = device
+    settings = explore_settings(config)
+    parts = _build_parts(config, settings)
+    parts.cache.load(world.primitives)
+    rng = torch.Generator()
+    rng.set_state(world.rng_state)
+    last_frames = [world.chunk(i).frames[-1:] for i in range(len(world.chunks))[-REFERENCE_CHUNKS:] if i > 0]
+    photo = world.chunk(0).frames
+    memory = KVMemory.from_tensors(world.memory)
+    walk = Walk(memory, reference_of(photo, last_frames), rng, chunks=len(world.chunks), frames=len(world))
+    return Exploration(settings, config, parts, photo, world.path, walk, world)
+
+
+REFERENCE_CHUNKS = 8
+
+
+def _open_path(settings: Settings) -> Camera:
+    text, size = settings.path, settings.size
+    return open_camera_path(
+        text, size=size, fov_deg=float(settings.fov_deg), frames=settings.frames, convention=settings.convention
+    )
+
+
+def _build_parts(config: DictConfig, settings: Settings) -> Parts:
+    return Parts(
+        cache=instantiate(config.cache),
+        generator=instantiate(config.generator),
+        noise=instantiate(config.noise),
+        prior=PriorConfig(),
+        sampler=SamplerConfig(steps=settings.steps),
+    )
+
+
+def _photo_chunk(photo: Frame) -> Chunk:
+    return Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth))
+
+
+def _at_frame_size(detail: Frame, camera: Camera) -> Frame:
+    """The photo at frame size: colours averaged and rounded to 8 bits, depth and masks sampled."""
+    if detail.camera.size == camera.size:
+        return detail
+    rgb = interpolate(detail.rgb, camera.size, mode="bilinear", antialias=True)
+    rgb = (rgb * 255.0).round().clamp(0.0, 255.0) / 255.0
+
+    def sampled(mask: torch.Tensor) -> torch.Tensor:
+        return interpolate(mask.float(), camera.size, mode="nearest-exact")
+
+    valid, sky = sampled(detail.valid) > 0.5, sampled(detail.sky) > 0.5
+    return Frame(rgb, sampled(detail.depth), valid, sky, camera, detail.metric)

@@ -104,7 +104,8 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
             walk.memory = parts.generator.remember(chunk, walk.memory)
         first_frame = walk.frames
         walk.chunks, walk.frames = walk.chunks + 1, walk.frames + len(cameras)
-        walk.reference = _next_reference(walk.reference, chunk.frames)
+        earlier = [walk.reference[i : i + 1] for i in range(1, len(walk.reference))]
+        walk.reference = reference_of(walk.reference[:1], [*earlier, chunk.frames[-1:]])
         gauges = measure(guide, chunk.frames, residual, integration.total)
         added = parts.cache.snapshot()[integration.first :]
         yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, walk)
@@ -123,11 +124,9 @@ def _as_chunk(made: Generated, guide: Guide, sigma: Tensor, walk: Walk) -> tuple
     return Chunk(frames, walk.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), aligned.residual
 
 
-def _next_reference(reference: Frame, frames: Frame) -> Frame:
-    """Keep the photo and the last frames of the most recent chunks."""
-    kept = [reference[:1], reference[1:], frames[-1:]] if len(reference) > 1 else [reference, frames[-1:]]
-    joined = Frame.concatenate(kept)
-    return joined if len(joined) <= REFERENCE_FRAMES else Frame.concatenate([joined[:1], joined[-REFERENCE_FRAMES + 1 :]])
+def reference_of(photo: Frame, last_frames: list[Frame]) -> Frame:
+    """What texture may be copied from: the photo ``[1]`` and the newest of the chunks' last frames ``[1]`` each."""
+    return Frame.concatenate([photo, *last_frames[-(REFERENCE_FRAMES - 1) :]])
 
 
 class _Clock:

@@ -13,7 +13,9 @@ from geometry.frame import Frame
 from geometry.project import project
 
 PREVIEW_SCALE = 2  # the path check renders at half the frame size
-BYTES_PER_PRIMITIVE = 160
+BYTES_PER_PRIMITIVE = 400  # the store, its growth, and one copy on its way to disk
+NEW_PER_FRAME = 0.03  # share of a frame's pixels that enter the cache
+BYTES_PER_PIXEL = 6000  # activations of one chunk
 BASE_MEMORY_MIB = 900
 
 
@@ -40,6 +42,12 @@ class Plan:
     memory_mib: float
     hole_ratio: list[float]
     collisions: list[int]
+
+    @staticmethod
+    def memory_estimate(primitives: int, frames: int, size: tuple[int, int]) -> float:
+        """Peak memory of the process in MiB: what is loaded, the cache as it grows, and what a chunk holds."""
+        grown = primitives + frames * size[0] * size[1] * NEW_PER_FRAME
+        return BASE_MEMORY_MIB + grown * BYTES_PER_PRIMITIVE / 2**20 + size[0] * size[1] * BYTES_PER_PIXEL / 2**20
 
     def lines(self) -> list[str]:
         """The plan as a few lines of text."""

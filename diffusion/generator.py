@@ -1,0 +1,227 @@
+"""Generators: what turns a prior into finished frames and remembers them."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffusion.condition import Condition, encode
+from diffusion.memory import KVMemory, MemoryPolicy
+from diffusion.network import DenoiserNetwork, Inputs, NetworkConfig, Past
+from geometry.camera import Camera
+from geometry.frame import Chunk
+
+FORMAT = "worldwarp-generator-1"
+
+
+class Generator(Protocol):
+    """A causal denoiser with a memory. Memories are values: nothing that is remembered changes an older memory."""
+
+    def start(self, seed: Chunk) -> KVMemory:
+        """A memory that holds the photo (chunk 0)."""
+        ...
+
+    def denoise(
+        self,
+        x: Float[Tensor, "t 4 h w"],
+        sigma: Float[Tensor, "t 1 h w"],
+        condition: Condition,
+        memory: KVMemory,
+    ) -> Float[Tensor, "t 4 h w"]:
+        """The clean state (see `diffusion.condition.encode`) of a noisy one at the levels ``sigma``."""
+        ...
+
+    def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
+        """The memory with a finished chunk added."""
+        ...
+
+    def rehearse(self, frames: int, size: tuple[int, int]) -> None:
+        """Do the work of one `denoise` call on a blank chunk: warms up, and lets a plan time it."""
+        ...
+
+
+class PassthroughGenerator:
+    """Returns the prior: no diffusion, for ablations and tests."""
+
+    def start(self, seed: Chunk) -> KVMemory:
+        """A memory that knows only the unit and the cameras."""
+        return _empty_memory(seed, blocks=0, tokens=0, channels=0, dtype=torch.float32).extended(
+            *_no_keys(seed), seed.frames.camera, MemoryPolicy()
+        )
+
+    def denoise(
+        self,
+        x: Float[Tensor, "t 4 h w"],  # noqa: ARG002
+        sigma: Float[Tensor, "t 1 h w"],  # noqa: ARG002
+        condition: Condition,
+        memory: KVMemory,
+    ) -> Float[Tensor, "t 4 h w"]:
+        """The prior, encoded."""
+        return encode(condition.prior.rgb, condition.prior.depth, memory.unit)
+
+    def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
+        """The memory with the chunk's cameras added."""
+        return memory.extended(*_no_keys(chunk), chunk.frames.camera, MemoryPolicy())
+
+    def rehearse(self, frames: int, size: tuple[int, int]) -> None:
+        """Nothing to warm up."""
+
+
+class EmbeddedGenerator:
+    """The small network whose weights come with the package."""
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        policy: MemoryPolicy = MemoryPolicy(),  # noqa: B008 (frozen)
+    ) -> None:
+        """Load weights.
+
+        Args:
+            weights: a safetensors file that `worldwarp train` wrote; None takes the one in the package.
+            device: where to run.
+            policy: bounds of the memory.
+
+        Raises:
+            ValueError: when the file is missing, damaged, or holds another architecture.
+        """
+        self.network = load_network(package_weights() if weights is None else Path(weights)).to(device)
+        self.policy = policy
+        self._device = torch.device(device)
+
+    @classmethod
+    def of(cls, network: DenoiserNetwork, policy: MemoryPolicy = MemoryPolicy()) -> EmbeddedGenerator:  # noqa: B008
+        """A generator around a network in memory, on its device (training and tests)."""
+        self = cls.__new__(cls)
+        self.network, self.policy = network.eval(), policy
+        self._device = network.stem.weight.device
+        return self
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.network.stem.weight.dtype
+
+    def start(self, seed: Chunk) -> KVMemory:
+        """A memory that holds the photo (chunk 0); its median valid depth becomes the unit."""
+        height, width = seed.frames.camera.size
+        config = self.network.config
+        tokens = -(-height // 16) * -(-width // 16)
+        empty = _empty_memory(seed, config.blocks, tokens, config.dim, self._dtype)
+        return self.remember(seed, empty)
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        x: Float[Tensor, "t 4 h w"],
+        sigma: Float[Tensor, "t 1 h w"],
+        condition: Condition,
+        memory: KVMemory,
+    ) -> Float[Tensor, "t 4 h w"]:
+        """Predict the clean state, attending to the remembered frames nearest in view. No gradient."""
+        guide, prior = condition.guide, condition.prior
+        known = encode(prior.rgb, prior.depth, memory.unit)
+        smooth = encode(prior.smooth_rgb, prior.smooth_depth, memory.unit)
+        maps = (guide.coverage, guide.confidence, prior.copied, sigma)
+        inputs = self._inputs(x, known, smooth, maps, guide.camera, memory.unit)
+        clean, _, _ = self.network(inputs, self._recall(guide.camera, memory))
+        return clean[0].to(x)
+
+    @torch.no_grad()
+    def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
+        """Run the finished frames once, clean, and keep their keys and values. No gradient."""
+        frames = chunk.frames
+        depth = torch.where(frames.valid, frames.depth, torch.full_like(frames.depth, memory.unit))
+        state = encode(frames.rgb, depth, memory.unit)
+        one, none = torch.ones_like(chunk.confidence), torch.zeros_like(chunk.confidence)
+        inputs = self._inputs(state, state, state, (one, one, none, none), frames.camera, memory.unit)
+        _, keys, values = self.network(inputs, self._recall(frames.camera, memory), first=len(frames))
+        return memory.extended(keys[0], values[0], frames.camera, self.policy)
+
+    def rehearse(self, frames: int, size: tuple[int, int]) -> None:
+        """Denoise a blank chunk of ``frames`` frames of ``size = (H, W)``, seen from one place."""
+        camera = Camera.from_fov(60.0, size, torch.eye(4).repeat(frames, 1, 1))
+        blank, map_ = torch.zeros(frames, 4, *size), torch.ones(frames, 1, *size)
+        with torch.no_grad():
+            self.network(self._inputs(blank, blank, blank, (map_, map_, map_, map_), camera, 1.0))
+
+    def _inputs(
+        self,
+        state: Tensor,
+        prior: Tensor,
+        smooth: Tensor,
+        maps: tuple[Tensor, Tensor, Tensor, Tensor],
+        camera: Camera,
+        unit: float,
+    ) -> Inputs:
+        """Network inputs of one chunk, as a batch of one on the network's device; maps as in `Inputs`."""
+        pose, intrinsics = camera.world_from_camera, camera.intrinsics
+        scale = torch.tensor(unit)
+        return Inputs(*(self._batch(t) for t in (state, prior, smooth, *maps, pose, intrinsics, scale)))
+
+    def _recall(self, camera: Camera, memory: KVMemory) -> Past | None:
+        recalled = memory.recall(camera, self.policy)
+        if len(recalled) == 0:
+            return None
+        past = recalled.camera
+        parts = (recalled.keys, recalled.values, past.world_from_camera, past.intrinsics)
+        return Past(*(self._batch(t) for t in parts))
+
+    def _batch(self, tensor: Tensor) -> Tensor:
+        return tensor[None].to(self._device, self._dtype)
+
+
+def package_weights() -> Path:
+    """The weights file in the package."""
+    return Path(str(resources.files("diffusion"))) / "weights" / "generator.safetensors"
+
+
+def load_network(path: Path) -> DenoiserNetwork:
+    """Read a network in evaluation mode, float32, from a safetensors file.
+
+    Raises:
+        ValueError: when the file is missing, damaged, or holds another architecture.
+    """
+    if not path.is_file():
+        raise ValueError(f"weights: want a safetensors file, there is none at {path}; run `worldwarp train generator`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"weights: {path} is not a readable safetensors file ({error}); fetch it again") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"weights: want format '{FORMAT}', got '{metadata.get('format')}' in {path}")
+    try:
+        network = DenoiserNetwork(NetworkConfig.from_text(metadata))
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ValueError(f"weights: {path} holds another architecture than its metadata says ({error})") from error
+    return network.eval()
+
+
+def save_network(network: DenoiserNetwork, path: Path, notes: dict[str, str] | None = None) -> None:
+    """Write a network as float16 safetensors, its sizes and ``notes`` as metadata."""
+    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, path, metadata={"format": FORMAT, **network.config.to_text(), **(notes or {})})
+
+
+def _empty_memory(seed: Chunk, blocks: int, tokens: int, channels: int, dtype: torch.dtype) -> KVMemory:
+    """A memory without frames, in the unit of the photo: its median depth where it is known and not sky."""
+    frames = seed.frames
+    usable = frames.valid & ~frames.sky
+    unit = frames.depth[usable].median().item() if usable.any() else 1.0
+    none = torch.zeros(0, blocks, tokens, channels, dtype=dtype)
+    return KVMemory(none, none, frames.camera[:0], unit)
+
+
+def _no_keys(chunk: Chunk) -> tuple[Tensor, Tensor]:
+    none = torch.zeros(len(chunk.frames), 0, 0, 0)
+    return none, none

@@ -1,0 +1,239 @@
+"""The embedded generator's network: a small causal RGB-D denoiser in pixel space.
+
+Pixels are unshuffled by 2, a convolutional U-Net works on each frame alone down to 1/16, and there transformer blocks
+let frames of a chunk see each other and the remembered past. It predicts the clean state as *base + residual*: the base
+is the prior (with a learned share of the smooth fill where copying fails), the residual heals it, and both vanish where
+nothing is in doubt, so what was seen stays as it was seen.
+
+Shapes: B batch, T frames, S remembered frames, L blocks, N tokens per frame, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
+
+from diffusion.attention import CameraAttention, Views, block_causal, rotary, views
+
+STRIDE = 16  # pixels per token
+_SURE = 0.02  # noise level at which the residual has half its strength
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the network.
+
+    Attributes:
+        widths: channels at 1/2, 1/4 and 1/8, multiples of 8.
+        dim: channels of the transformer at 1/16.
+        blocks: transformer blocks.
+        heads: attention heads; ``dim / heads`` is a multiple of 8.
+    """
+
+    widths: tuple[int, int, int] = (48, 96, 160)
+    dim: int = 256
+    blocks: int = 6
+    heads: int = 4
+
+    def to_text(self) -> dict[str, str]:
+        """As the string metadata of a weights file."""
+        return {key: json.dumps(value) for key, value in asdict(self).items()}
+
+    @staticmethod
+    def from_text(text: dict[str, str]) -> NetworkConfig:
+        """Read what `to_text` wrote; other keys are ignored, missing ones raise KeyError."""
+        values = {field.name: json.loads(text[field.name]) for field in fields(NetworkConfig)}
+        return NetworkConfig(**{**values, "widths": tuple(values["widths"])})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the network sees of T frames (states are RGB in -1..1 and depth code, see `diffusion.condition`).
+
+    Attributes:
+        state: noisy state, ``[B T 4 H W]``.
+        prior: complete prior, ``[B T 4 H W]``.
+        smooth: smooth fill, ``[B T 4 H W]``.
+        coverage, confidence, copied, sigma: maps in 0..1, ``[B T 1 H W]``.
+        world_from_camera: ``[B T 4 4]``.
+        intrinsics: K in pixels, ``[B T 3 3]``.
+        unit: scene units per length unit, ``[B]``.
+    """
+
+    state: Tensor
+    prior: Tensor
+    smooth: Tensor
+    coverage: Tensor
+    confidence: Tensor
+    copied: Tensor
+    sigma: Tensor
+    world_from_camera: Tensor
+    intrinsics: Tensor
+    unit: Tensor
+
+    @property
+    def doubt(self) -> Tensor:
+        """How far each pixel may be changed: 1 where it was not seen, falling with confidence where it was."""
+        return (self.copied + (1.0 - self.copied) * (1.0 - self.coverage * self.confidence)).clamp(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Past:
+    """Remembered frames: keys and values ``[B S L N C]`` and their cameras."""
+
+    keys: Tensor
+    values: Tensor
+    world_from_camera: Tensor
+    intrinsics: Tensor
+
+
+class DenoiserNetwork(nn.Module):
+    """Predicts clean RGB-D states; see the module's docstring."""
+
+    def __init__(self, config: NetworkConfig = NetworkConfig()) -> None:  # noqa: B008 (frozen)
+        """Random weights; the head starts small, so that the first prediction is nearly the prior."""
+        super().__init__()
+        self.config = config
+        w2, w4, w8 = config.widths
+        self.stem = nn.Conv2d(4 * 18, w2, 3, padding=1)
+        self.down = nn.ModuleList([_ResBlock(w2), _ResBlock(w4), _ResBlock(w8)])
+        self.shrink = nn.ModuleList(
+            [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in ((w2, w4), (w4, w8), (w8, config.dim))]
+        )
+        self.blocks = nn.ModuleList([_Block(config.dim, config.heads) for _ in range(config.blocks)])
+        self.grow = nn.ModuleList([nn.Conv2d(a, 4 * b, 1) for a, b in ((config.dim, w8), (w8, w4), (w4, w2))])
+        self.up = nn.ModuleList([_ResBlock(w8), _ResBlock(w4), _ResBlock(w2)])
+        self.head = nn.Conv2d(w2, 4 * 5, 3, padding=1)
+        nn.init.normal_(self.head.weight, std=0.004)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, inputs: Inputs, past: Past | None = None, chunk_of_frame: Tensor | None = None, first: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predict the clean state of every frame from ``first`` on.
+
+        Args:
+            inputs: the frames; any image size, padded here to multiples of 16.
+            past: what earlier calls returned, for frames of earlier chunks.
+            chunk_of_frame: chunk index of each frame ``[T]``; frames see their own chunk and earlier ones. None: one
+                chunk.
+            first: frames before it are only attended to.
+
+        Returns:
+            Clean state ``[B T-first 4 H W]``; keys and values of all frames, ``[B T L N C]``.
+        """
+        batch, frames, _, height, width = inputs.state.shape
+        features = nn.functional.pad(
+            _channels(inputs).flatten(0, 1), (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate"
+        )
+        x = self.stem(pixel_unshuffle(features, 2).to(memory_format=torch.channels_last))
+        skips = []
+        for block, shrink in zip(self.down, self.shrink, strict=True):
+            x = block(x)
+            skips.append(x.unflatten(0, (batch, frames))[:, first:].flatten(0, 1))
+            x = shrink(x)
+        x, keys, values = self._attend(x.unflatten(0, (batch, frames)), inputs, past, chunk_of_frame)
+        if first == frames:
+            return inputs.prior[:, first:], keys, values
+        x = x[:, first:].flatten(0, 1)
+        for grow, block, skip in zip(self.grow, self.up, reversed(skips), strict=True):
+            x = block(pixel_shuffle(grow(x), 2) + skip)
+        raw = pixel_shuffle(self.head(silu(x)), 2)[..., :height, :width].unflatten(0, (batch, frames - first))
+        return _heal(inputs, raw.to(inputs.prior), first), keys, values
+
+    def _attend(
+        self, x_BTCHW: Tensor, inputs: Inputs, past: Past | None, chunk_of_frame: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the transformer blocks at 1/16."""
+        rows, columns = x_BTCHW.shape[-2:]
+        size = (inputs.state.shape[-2], inputs.state.shape[-1])
+        x_BTNC = x_BTCHW.flatten(3).transpose(2, 3)
+        origin = inputs.world_from_camera[:, -1]
+        frames = views(inputs.world_from_camera, inputs.intrinsics, size, origin, inputs.unit)
+        past_views = past and views(past.world_from_camera, past.intrinsics, size, origin, inputs.unit)
+        mask = None
+        if chunk_of_frame is not None:
+            if past is not None:
+                raise ValueError("chunk_of_frame: want None together with a past, which belongs to earlier chunks")
+            mask = block_causal(chunk_of_frame, chunk_of_frame, rows * columns)
+        code = rotary(rows, columns, self.config.dim // self.config.heads // 2, x_BTNC)
+        keys, values = [], []
+        for index, block in enumerate(self.blocks):
+            layer = None
+            if past is not None and past_views is not None:
+                layer = (past.keys[:, :, index], past.values[:, :, index], past_views)
+            x_BTNC, key, value = block(x_BTNC, code, frames, layer, mask)
+            keys.append(key)
+            values.append(value)
+        x = x_BTNC.transpose(2, 3).unflatten(3, (rows, columns))
+        return x, torch.stack(keys, dim=2), torch.stack(values, dim=2)
+
+
+class _ResBlock(nn.Module):
+    """Two convolutions around a normalisation, added to the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.normal_(self.second.weight, std=0.3 / (9 * channels) ** 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(silu(self.first(silu(self.norm(x)))))
+
+
+class _Block(nn.Module):
+    """A transformer block with pre-normalisation."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm_attention = nn.RMSNorm(dim, eps=1e-6)
+        self.attention = CameraAttention(dim, heads)
+        self.norm_mlp = nn.RMSNorm(dim, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(
+        self,
+        x_BTNC: Tensor,
+        code: tuple[Tensor, Tensor],
+        frames: Views,
+        past: tuple[Tensor, Tensor, Views] | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        attended, keys, values = self.attention(self.norm_attention(x_BTNC), code, frames, past, mask)
+        x_BTNC = x_BTNC + attended
+        return x_BTNC + self.mlp(self.norm_mlp(x_BTNC)), keys, values
+
+
+def _channels(inputs: Inputs) -> Tensor:
+    """Everything a pixel knows, and its ray, ``[B T 18 H W]``."""
+    batch, frames, _, height, width = inputs.state.shape
+    k = inputs.intrinsics
+    column = torch.arange(width, device=k.device, dtype=k.dtype) + 0.5
+    row = torch.arange(height, device=k.device, dtype=k.dtype) + 0.5
+    ray_x = (column - k[..., 0, 2, None]) / k[..., 0, 0, None]
+    ray_y = (row - k[..., 1, 2, None]) / k[..., 1, 1, None]
+    rays = torch.stack(
+        [
+            ray_x[..., None, :].expand(batch, frames, height, width),
+            ray_y[..., :, None].expand(batch, frames, height, width),
+        ],
+        dim=2,
+    )
+    maps = [inputs.coverage, inputs.confidence, inputs.copied, inputs.sigma]
+    return torch.cat([inputs.state, inputs.prior, inputs.smooth, *maps, rays], dim=2)
+
+
+def _heal(inputs: Inputs, raw: Tensor, first: int) -> Tensor:
+    """Base plus residual; both give way to the prior where nothing is in doubt or no noise is left."""
+    prior, smooth, sigma = inputs.prior[:, first:], inputs.smooth[:, first:], inputs.sigma[:, first:]
+    freedom = inputs.doubt[:, first:] * sigma / (sigma + _SURE)
+    share = torch.sigmoid(raw[:, :, 4:] - 3.0) * freedom
+    rgb = torch.lerp(prior[:, :, :3], smooth[:, :, :3], share)
+    base = torch.cat([rgb, prior[:, :, 3:]], dim=2)
+    return base + freedom * raw[:, :, :4]
