@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from geometry.frame import Chunk
 FORMAT = "worldwarp-generator-1"
 
 
+@runtime_checkable
 class Generator(Protocol):
     """A causal denoiser with a memory. Memories are values: nothing that is remembered changes an older memory."""
 

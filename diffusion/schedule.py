@@ -20,7 +20,7 @@ def schedule_matrix(
     Args:
         steps: number of steps that each frame takes from 1 to 0, at least 1.
         frames: number of frames.
-        shift: above 1 spends more steps at high noise (``shift * s / (1 + (shift - 1) * s)``).
+        shift: above 1 spends more steps at high noise (``s / (s + (1 - s) / shift)``).
         lag: steps by which each frame trails the one before it; 0 treats all frames alike, 1 is a full pyramid.
 
     Returns:
@@ -36,4 +36,4 @@ def schedule_matrix(
     rows = steps + math.ceil(lag * (frames - 1)) + 1
     done = torch.arange(rows)[:, None] - lag * torch.arange(frames)[None, :]
     level = (1.0 - done / steps).clamp(0.0, 1.0)
-    return shift * level / (1.0 + (shift - 1.0) * level)
+    return level / (level + (1.0 - level) / shift)

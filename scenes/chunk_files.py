@@ -2,9 +2,9 @@
 
 | file | holds |
 |---|---|
-| ``frames/00000.png`` | colours, 8 bits; lossless because generated frames are rounded to 8 bits before anything uses them |
+| ``frames/00000.png`` | colours, 8 bits: lossless, as frames are rounded to 8 bits before anything uses them |
 | ``depth/00000.png`` | depth for other programs: 16 bits, thousandths of a unit, 0 = unknown, sky or beyond 65.5 |
-| ``chunks/0000.safetensors`` | what a resumed walk needs to the bit: float32 depth, masks, confidence, cameras, random state |
+| ``chunks/0000.safetensors`` | for resuming to the bit: float32 depth, masks, confidence, cameras, random state |
 | ``cache/0000.safetensors`` | the primitives that this chunk added or changed (``scenes.primitive_log``) |
 """
 
@@ -92,7 +92,8 @@ def read_chunk(folder: Path, record: ChunkRecord, size: tuple[int, int], metric:
 def read_cameras_of(folder: Path, record: ChunkRecord, size: tuple[int, int]) -> Camera:
     """Only the cameras of a chunk."""
     with safe_open(folder / chunk_name(record.index), "pt") as file:
-        return Camera(*(file.get_tensor(name) for name in ("world_from_camera", "focal_px", "center_px")), size)
+        pose, focal_px, center_px = (file.get_tensor(name) for name in ("world_from_camera", "focal_px", "center_px"))
+        return Camera(pose, focal_px, center_px, size)
 
 
 def read_rng_state(folder: Path, record: ChunkRecord) -> UInt8[Tensor, "s"]:

@@ -81,7 +81,9 @@ def _upright_rgb(path: Path) -> Image.Image:
     except Image.DecompressionBombError:
         raise _too_large(path, "") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error):
-        raise ValueError(f"image: {str(path)!r} is not an image that can be read; want JPEG, PNG, WebP or TIFF") from None
+        raise ValueError(
+            f"image: {str(path)!r} is not an image that can be read; want JPEG, PNG, WebP or TIFF"
+        ) from None
     with opened as image:
         if max(image.size) > MAX_SIDE_PX or image.width * image.height > MAX_PIXELS:
             raise _too_large(path, f", got {image.width}x{image.height}")

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import torch
 from jaxtyping import UInt8
 from safetensors.torch import load_file
 from torch import Tensor
@@ -52,10 +51,16 @@ class World:
         self._stored: Points | Gaussians | None = None  # the primitives as the last committed chunk left them
         self._clean = False
 
-    @staticmethod
+    @classmethod
     def create(
-        folder: str | Path, *, path: Camera, seed: int, config: Mapping[str, Any] | None = None, metric: bool = False
-    ) -> World:
+        cls,
+        folder: str | Path,
+        *,
+        path: Camera,
+        seed: int,
+        config: Mapping[str, Any] | None = None,
+        metric: bool = False,
+    ) -> Self:
         """Start an empty world.
 
         Args:
@@ -76,18 +81,25 @@ class World:
             if folder.exists() and not folder.is_dir():
                 raise WorldError(f"out: {folder} is a file; want a new or empty folder")
             if folder.is_dir() and any(p.name != PATH and p.suffix != PARTIAL for p in folder.iterdir()):
-                raise WorldError(f"out: {folder} is not empty; choose another folder, or continue it with resume={folder}")
+                raise WorldError(
+                    f"out: {folder} is not empty; choose another folder, or continue it with resume={folder}"
+                )
             folder.mkdir(parents=True, exist_ok=True)
-            tensors = {"world_from_camera": path.world_from_camera, "focal_px": path.focal_px, "center_px": path.center_px}
+            tensors = {
+                "world_from_camera": path.world_from_camera,
+                "focal_px": path.focal_px,
+                "center_px": path.center_px,
+            }
             write_bytes(folder / PATH, chunk_files.tensors_as_bytes(tensors))
             for name in chunk_files.FOLDERS:
                 (folder / name).mkdir(exist_ok=True)
-            world = World(folder, replace(manifest, files={PATH: fingerprint(folder / PATH)}), path)
-            world._write_manifest(world.manifest)
+            world = cls(folder, replace(manifest, files={PATH: fingerprint(folder / PATH)}), path)
+            world._commit(world.manifest)
+            sync_folder(folder)
         return world
 
-    @staticmethod
-    def load(folder: str | Path) -> World:
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
         """Open a world and check every file of it; writes nothing.
 
         Raises:
@@ -100,7 +112,7 @@ class World:
         check_files(folder, manifest.all_files())
         tensors = load_file(folder / PATH)
         path = Camera(tensors["world_from_camera"], tensors["focal_px"], tensors["center_px"], manifest.size)
-        world = World(folder, manifest, path)
+        world = cls(folder, manifest, path)
         read = [chunk_files.read_cameras_of(folder, record, manifest.size) for record in manifest.chunks]
         world.cameras = Camera.concatenate([path[:0], *read])
         world._check_cameras_file()
@@ -154,12 +166,13 @@ class World:
                 marks,
             )
             files = {PATH: self.manifest.files[PATH], memory_name: fingerprint(self.folder / memory_name)}
-            self._write_manifest(replace(self.manifest, files=files, chunks=(*self.chunks, record)))
-            # Committed. What follows can be lost without harm.
+            self._commit(replace(self.manifest, files=files, chunks=(*self.chunks, record)))
             self._stored = now
             self.cameras = Camera.concatenate([self.cameras, chunk.frames.camera.to("cpu")])
+            # What follows can be lost without harm.
+            sync_folder(self.folder)
             self._remove_leftovers()
-            write_bytes(self.folder / CAMERAS, self._cameras_text(len(self.chunks)).encode())
+            write_bytes(self.folder / CAMERAS, self.cameras_text().encode())
 
     @property
     def chunks(self) -> tuple[ChunkRecord, ...]:
@@ -220,7 +233,7 @@ class World:
                 parts.append(self.chunk(record.index).frames[low:high])
         return Frame.concatenate(parts)
 
-    def branch(self, folder: str | Path, chunk: int) -> World:
+    def branch(self, folder: str | Path, chunk: int) -> Self:
         """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.
 
         Files are linked where the disk can, else copied. The generator's memory is kept of the last chunk only, so
@@ -232,7 +245,7 @@ class World:
         """
         if not 0 <= chunk < len(self.chunks):
             raise ValueError(f"chunk: want one of the {len(self.chunks)} finished chunks, got {chunk}")
-        branch = World.create(
+        branch = self.create(
             folder, path=self.path, seed=self.manifest.seed, config=self.config, metric=self.manifest.metric
         )
         is_last = chunk == len(self.chunks) - 1
@@ -242,15 +255,14 @@ class World:
             for name in manifest.all_files():
                 if name != PATH:
                     _link(self.folder / name, branch.folder / name)
-            branch._write_manifest(manifest)
+            branch._commit(manifest)
             branch.cameras = self.cameras[: sum(record.frames for record in manifest.chunks)]
-            write_bytes(branch.folder / CAMERAS, branch._cameras_text(len(manifest.chunks)).encode())
+            write_bytes(branch.folder / CAMERAS, branch.cameras_text().encode())
         return branch
 
-    def _write_manifest(self, manifest: Manifest) -> None:
+    def _commit(self, manifest: Manifest) -> None:
         write_bytes(self.folder / MANIFEST, manifest_text(manifest).encode())
         self.manifest = manifest
-        sync_folder(self.folder)
 
     def _check_next(self, chunk: Chunk) -> None:
         if chunk.index != len(self.chunks):
@@ -270,13 +282,16 @@ class World:
         if self._clean:
             return
         known = self.manifest.all_files()
-        for path in [*self.folder.glob(f"*{PARTIAL}"), *(p for d in chunk_files.FOLDERS for p in (self.folder / d).iterdir())]:
+        for path in [
+            *self.folder.glob(f"*{PARTIAL}"),
+            *(p for d in chunk_files.FOLDERS for p in (self.folder / d).iterdir()),
+        ]:
             if path.relative_to(self.folder).as_posix() not in known:
                 path.unlink()
         self._clean = True
 
-    def _cameras_text(self, chunks: int) -> str:
-        """``cameras.json`` after some chunks: nerfstudio's ``transforms.json`` plus our own ``worldwarp`` part."""
+    def cameras_text(self, chunks: int | None = None) -> str:
+        """``cameras.json`` after some chunks (all): nerfstudio's ``transforms.json`` and our own ``worldwarp`` part."""
         records = self.chunks[:chunks]
         camera = self.cameras[: sum(record.frames for record in records)]
         names = [chunk_files.frame_name(i) for i in range(len(camera))]
@@ -296,9 +311,9 @@ class World:
         if not path.is_file() or not self.chunks:
             return
         # A process that died right after a commit leaves the file one chunk behind.
-        behind = self._cameras_text(len(self.chunks) - 1) if len(self.chunks) > 1 else None
+        behind = self.cameras_text(len(self.chunks) - 1) if len(self.chunks) > 1 else None
         with contextlib.suppress(UnicodeDecodeError):
-            if path.read_text("utf-8") in (self._cameras_text(len(self.chunks)), behind):
+            if path.read_text("utf-8") in (self.cameras_text(), behind):
                 return
         raise WorldError(f"{path}: truncated or changed; delete it (it is written again with the next chunk)")
 

@@ -13,7 +13,7 @@ from viz.rows import Row
 
 log = logging.getLogger(__name__)
 
-_CAPACITY = 8
+_CAPACITY = 16  # a few hundred MB at most, and enough for the seconds that a window takes to open
 _FLUSH_S = 4.0
 
 

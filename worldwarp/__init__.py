@@ -7,7 +7,23 @@ check_siblings()
 from geometry.camera import Camera  # noqa: E402
 from geometry.frame import Chunk, Frame, Guide  # noqa: E402
 from geometry.primitives import Gaussians, Points  # noqa: E402
+from geometry.camera_files import read_cameras, write_cameras  # noqa: E402
+from geometry.spline import CameraSpline, Keyframe  # noqa: E402
 from worldwarp.api import World, explore  # noqa: E402
 from worldwarp.loop import Step  # noqa: E402
 
-__all__ = ["Camera", "Chunk", "Frame", "Gaussians", "Guide", "Points", "Step", "World", "explore"]
+__all__ = [
+    "Camera",
+    "CameraSpline",
+    "Chunk",
+    "Frame",
+    "Gaussians",
+    "Guide",
+    "Keyframe",
+    "Points",
+    "Step",
+    "World",
+    "explore",
+    "read_cameras",
+    "write_cameras",
+]

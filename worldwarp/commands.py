@@ -17,34 +17,43 @@ INTERRUPTED = 130
 
 def explore_command(words: list[str]) -> int:
     """`worldwarp explore image=... path=...`: plan, walk, store, show."""
-    from worldwarp.exploration import open_viewer, prepare
-    from worldwarp.report import after
+    from worldwarp.exploration import prepare, resume
+    from worldwarp.watch import after, introduce, open_viewer, show
 
-    with _progress_line("reading the photo, estimating depth"):
-        exploration = prepare(compose_config("explore", words))
-    recorder = open_viewer(exploration)
+    config = compose_config("explore", words)
+    if config.resume is None:
+        folder = Path(config.out or f"worlds/{Path(config.image or 'world').stem}")
+        check_new_folder(folder)
+        with _waiting("reading the photo and estimating its depth"):
+            exploration = prepare(config)
+    else:
+        folder = Path(config.resume)
+        _check_resume_words(words)
+        with _waiting("opening the world"):
+            exploration = resume(folder, config.device)
+    with _waiting("looking along the path (the first run compiles its kernels)"):
+        plan = exploration.plan()
+    for line in plan.lines():
+        tqdm.write(line)
+    recorder = open_viewer(config.viewer, folder)
     try:
-        with _progress_line("planning (the first run compiles its kernels)"):
-            plan = exploration.plan()
-        for line in plan.lines():
-            tqdm.write(line)
-        exploration.create_world()
-        exploration.introduce(recorder, plan)
-        with _stop_after_chunk() as stop, tqdm(total=plan.frames, unit="frame", smoothing=0.2) as bar:
+        if exploration.world is None:
+            exploration.store_in(folder)
+        introduce(recorder, exploration, plan)
+        with _stop_after_chunk() as asked_to_stop, tqdm(total=plan.frames, unit="frame", smoothing=0.2) as bar:
             for step in exploration.steps():
-                exploration.show(recorder, step)
-                bar.set_postfix(chunk=step.chunk.index, holes=f"{step.gauges['hole_ratio']:.0%}")
+                show(recorder, step)
+                bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
                 bar.update(len(step.chunk.frames))
-                if stop():
+                if asked_to_stop():
                     break
-        finished = not exploration.remaining
-        with _progress_line("writing the video"):
+        with _waiting("writing the video"):
             exploration.write_video()
     finally:
         recorder.close()
-    for line in after(exploration, finished):
+    for line in after(exploration):
         tqdm.write(line)
-    return 0 if finished else INTERRUPTED
+    return INTERRUPTED if exploration.remaining else 0
 
 
 def view_command(words: list[str]) -> int:
@@ -100,7 +109,7 @@ def doctor_command(words: list[str]) -> int:
 
 
 @contextmanager
-def _progress_line(text: str) -> Iterator[None]:
+def _waiting(text: str) -> Iterator[None]:
     """Say what is being waited for, and clear the line after."""
     with tqdm(total=1, desc=text, bar_format="{desc} … {elapsed}", leave=False):
         yield
@@ -124,6 +133,14 @@ def _stop_after_chunk() -> Iterator[object]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _check_resume_words(words: list[str]) -> None:
+    """A world goes on with the settings it was made with; only where it runs and who watches can change."""
+    for word in words:
+        key = word.partition("=")[0]
+        if key not in ("resume", "device", "viewer") and not key.startswith("viewer."):
+            raise ConfigError(f"resume: the world goes on with its own settings; remove {key}= (or start anew with out=)")
 
 
 def _folder_and_options(command: str, words: list[str], defaults: dict[str, str]) -> tuple[Path, dict[str, str]]:

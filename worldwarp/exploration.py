@@ -24,7 +24,7 @@ from scenes.photo import read_photo
 from scenes.video import write_video
 from scenes.world import World
 from worldwarp.config import ConfigError, Settings, explore_settings
-from worldwarp.loop import Parts, Step, Walk, begin, explore_chunks, reference_of
+from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 
 VIDEO = "video.mp4"
@@ -161,14 +161,12 @@ def resume(folder: Path, device: str = "cpu") -> Exploration:
     parts.cache.load(world.primitives)
     rng = torch.Generator()
     rng.set_state(world.rng_state)
-    last_frames = [world.chunk(i).frames[-1:] for i in range(len(world.chunks))[-REFERENCE_CHUNKS:] if i > 0]
+    count = len(world.chunks)
+    last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
     photo = world.chunk(0).frames
     memory = KVMemory.from_tensors(world.memory)
-    walk = Walk(memory, reference_of(photo, last_frames), rng, chunks=len(world.chunks), frames=len(world))
+    walk = Walk(memory, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
     return Exploration(settings, config, parts, photo, world.path, walk, world)
-
-
-REFERENCE_CHUNKS = 8
 
 
 def _open_path(settings: Settings) -> Camera:

@@ -1,0 +1,96 @@
+"""One rasterizer contract, three backends, the same picture.
+
+The semantics are those of gsplat's classic mode: footprints grow by 0.3 px², alpha is capped at 0.999, contributions
+under 1/255 are dropped, a pixel is finished when less than 1e-4 would pass through it, equal depths keep storage order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geometry.camera import Camera
+
+Backend = Literal["auto", "cpu", "gsplat", "reference"]
+
+
+@dataclass(frozen=True)
+class Splats:
+    """What a rasterizer needs of ``n`` Gaussians, in natural units.
+
+    Attributes:
+        means: ``[n 3]``, world, scene units.
+        quats: ``[n 4]``, wxyz, world from Gaussian, any length but zero.
+        scales: ``[n 3]``, standard deviations, scene units.
+        opacities: ``[n]``, 0..1.
+        values: ``[n c]``, whatever is to be composited: colours and other per-primitive numbers.
+    """
+
+    means: Float[Tensor, "n 3"]
+    quats: Float[Tensor, "n 4"]
+    scales: Float[Tensor, "n 3"]
+    opacities: Float[Tensor, "n"]
+    values: Float[Tensor, "n c"]
+
+    def __len__(self) -> int:
+        """Number of Gaussians."""
+        return self.means.shape[0]
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Composited images.
+
+    Attributes:
+        values: sums of value · weight, *not* divided by alpha, ``[t c h w]``.
+        depth: expected z, divided by alpha; 0 where nothing is hit, ``[t 1 h w]``.
+        alpha: what the Gaussians cover, 0..1, ``[t 1 h w]``.
+    """
+
+    values: Float[Tensor, "t c h w"]
+    depth: Float[Tensor, "t 1 h w"]
+    alpha: Float[Tensor, "t 1 h w"]
+
+
+def rasterize(splats: Splats, camera: Camera, backend: Backend = "auto") -> Raster:
+    """Composite Gaussians into the images of a batch of cameras.
+
+    Gradients reach means, quats, scales, opacities, values and ``camera.world_from_camera``; not focal lengths,
+    principal points, or the decision which Gaussians a pixel sees. The reference also differentiates the intrinsics.
+
+    Args:
+        splats: the Gaussians; one with a non-finite mean, quaternion, scale or opacity shows nowhere.
+        camera: a batch ``[t]``.
+        backend: `auto` is gsplat where the Gaussians are on a CUDA device, the CPU kernels elsewhere; `reference` is
+            dense, slow and follows the dtype of its input.
+
+    Raises:
+        ValueError: if the camera has no batch axis of one, or values are not finite.
+        RuntimeError: if `gsplat` is asked for and cannot run here.
+
+    Example:
+        >>> rasterize(splats, camera).values.shape
+        torch.Size([1, 3, 192, 320])
+    """
+    if len(camera.batch_shape) != 1:
+        raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; index or stack it")
+    if not torch.isfinite(splats.values).all():
+        raise ValueError("values: want finite numbers, got NaN or infinity; drop those primitives first")
+    if backend == "auto":
+        backend = "gsplat" if splats.means.is_cuda else "cpu"
+    # Imported here: each backend brings its own heavy library.
+    if backend == "reference":
+        from cache3d.reference import rasterize_reference
+
+        return rasterize_reference(splats, camera)
+    if backend == "gsplat":
+        from cache3d.rasterizer_gsplat import rasterize_gsplat
+
+        return rasterize_gsplat(splats, camera)
+    from cache3d.rasterizer_cpu import rasterize_cpu
+
+    return rasterize_cpu(splats, camera)

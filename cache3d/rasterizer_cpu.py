@@ -1,0 +1,178 @@
+"""The rasterizer for any CPU: Numba kernels under a torch autograd function.
+
+Project → stable depth order → tile lists → composite each tile Gaussian by Gaussian. No atomics: images and gradients
+are bitwise equal across runs and numbers of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from cache3d import projection_kernels as projection
+from cache3d import tile_kernels as tiles
+from cache3d.compiled import for_blocks
+from cache3d.rasterizer import Raster, Splats
+from geometry.camera import Camera
+
+PROJECT_BLOCK = 16384
+TILE_BLOCK = 16
+
+Array = np.ndarray[Any, Any]
+
+
+def rasterize_cpu(splats: Splats, camera: Camera) -> Raster:
+    """See `rasterize`. Computes in float32."""
+    camera_from_world = camera.camera_from_world.float()
+    parts = (splats.means, splats.quats, splats.scales, splats.opacities, splats.values)
+    images = [
+        _RasterizeCpu.apply(
+            *(part.float() for part in parts), camera_from_world[k], camera.focal_px[k], camera.center_px[k], camera.size
+        )
+        for k in range(len(camera))
+    ]
+    sums = torch.stack([image[0] for image in images])  # pyright: ignore[reportOptionalSubscript]
+    alpha = torch.stack([image[1] for image in images])[:, None]  # pyright: ignore[reportOptionalSubscript]
+    return Raster(sums[:, :-1], sums[:, -1:] / alpha.clamp_min(1e-10), alpha)
+
+
+def warm_up(*, gradients: bool = False) -> None:
+    """Compile the kernels, with one progress line; a moment when they are cached, else some seconds.
+
+    Args:
+        gradients: compile the backward kernels too.
+    """
+    with tqdm(total=1 + gradients, desc="compiling the CPU rasterizer (first use)", leave=False, delay=1.0) as bar:
+        values = [torch.ones(1, k) for k in (3, 4, 3)]
+        splats = Splats(*values, torch.ones(1), torch.ones(1, 3))
+        splats.means.requires_grad_(gradients)
+        raster = rasterize_cpu(splats, Camera.from_fov(60.0, (16, 16), torch.eye(4)[None]))
+        bar.update()
+        if gradients:
+            raster.alpha.sum().backward()
+            bar.update()
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What the backward pass needs of a forward pass."""
+
+    camera: Array
+    order: Array
+    records: Array
+    starts: Array
+    ranks: Array
+    slots: Array
+    firsts: Array
+    transmittance: Array
+    last: Array
+
+
+def _camera_row(camera_from_world: Tensor, focal_px: Tensor, center_px: Tensor) -> Array:
+    row = np.empty(16, np.float32)
+    row[:9] = camera_from_world[:3, :3].reshape(-1).numpy()
+    row[9:12] = camera_from_world[:3, 3].numpy()
+    row[12:14], row[14:] = focal_px.numpy(), center_px.numpy()
+    return row
+
+
+def _draw(parts: list[Array], camera: Array, size: tuple[int, int]) -> tuple[Array, _Drawn]:
+    """Forward pass of one camera; ``parts`` are means, quats, scales, opacities, values."""
+    height, width = size
+    means, quats, scales, opacities, values = parts
+    count, channels = values.shape[0], values.shape[1] + 1
+    flat = np.empty((count, projection.FLAT), np.float32)
+    box = np.empty((count, 4), np.int32)
+    for_blocks(
+        count,
+        PROJECT_BLOCK,
+        lambda i, j: projection.project(i, j, means, quats, scales, opacities, camera, width, height, flat, box),
+    )
+    order = projection.depth_order(flat, box)
+    records = np.empty((len(order), tiles.HEAD + channels), np.float32)
+    for_blocks(
+        len(order), PROJECT_BLOCK, lambda i, j: projection.fill_records(i, j, order, flat, values, records)
+    )
+    tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
+    starts, ranks, slots, firsts = projection.tile_lists(order, box, tiles_x, tiles_y)
+    sums = np.empty((channels, height, width), np.float32)
+    transmittance = np.empty((height, width), np.float32)
+    last = np.empty((height, width), np.int32)
+    for_blocks(
+        tiles_x * tiles_y,
+        TILE_BLOCK,
+        lambda i, j: tiles.composite(
+            i, j, tiles_x, width, height, starts, ranks, records, sums, transmittance, last
+        ),
+    )
+    return sums, _Drawn(camera, order, records, starts, ranks, slots, firsts, transmittance, last)
+
+
+def _pull_back(parts: list[Array], drawn: _Drawn, v_sums: Array, v_alpha: Array) -> tuple[list[Array], Array]:
+    """Backward pass of one camera: gradients of ``parts`` and of rotation and translation ``[12]``."""
+    height, width = v_alpha.shape
+    tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
+    per_entry = np.empty((len(drawn.ranks), 6 + v_sums.shape[0]), np.float32)
+    for_blocks(
+        tiles_x * tiles_y,
+        TILE_BLOCK,
+        lambda i, j: tiles.composite_backward(
+            i, j, tiles_x, width, height, drawn.starts, drawn.ranks, drawn.records, drawn.transmittance, drawn.last,
+            v_sums, v_alpha, per_entry,
+        ),
+    )  # fmt: skip
+    grads = [np.zeros_like(part) for part in parts]
+    v_means, v_quats, v_scales, v_opacities, v_values = grads
+    means, quats, scales, _, _ = parts
+    # Each block has a row of its own, summed in order: the same bits for any number of threads.
+    v_camera = np.zeros((-(-len(drawn.order) // PROJECT_BLOCK), 12), np.float64)
+    for_blocks(
+        len(drawn.order),
+        PROJECT_BLOCK,
+        lambda i, j: projection.project_backward(
+            i, j, drawn.order, drawn.firsts, drawn.slots, per_entry, drawn.records, means, quats, scales,
+            drawn.camera, width, height, v_means, v_quats, v_scales, v_opacities, v_values,
+            v_camera[i // PROJECT_BLOCK],
+        ),
+    )  # fmt: skip
+    return grads, v_camera.sum(axis=0)
+
+
+class _RasterizeCpu(torch.autograd.Function):
+    """Sums ``[c+1 h w]`` (the last is depth) and alpha ``[h w]`` of one camera."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        values: Tensor,
+        camera_from_world: Tensor,
+        focal_px: Tensor,
+        center_px: Tensor,
+        size: tuple[int, int],
+    ) -> tuple[Tensor, Tensor]:
+        parts = [t.detach().contiguous().numpy() for t in (means, quats, scales, opacities, values)]
+        camera = _camera_row(camera_from_world.detach(), focal_px.detach(), center_px.detach())
+        sums, drawn = _draw(parts, camera, size)
+        if any(ctx.needs_input_grad):
+            ctx.save_for_backward(means, quats, scales, opacities, values)
+            ctx.drawn = drawn
+        return torch.from_numpy(sums), torch.from_numpy(1.0 - drawn.transmittance)
+
+    @staticmethod
+    def backward(ctx: Any, v_sums: Tensor, v_alpha: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        parts = [t.detach().contiguous().numpy() for t in ctx.saved_tensors]
+        grads, v_camera = _pull_back(parts, ctx.drawn, v_sums.contiguous().numpy(), v_alpha.contiguous().numpy())
+        v_camera_from_world: Float[Tensor, "4 4"] = torch.zeros(4, 4)
+        v_camera_from_world[:3, :3] = torch.from_numpy(v_camera[:9].reshape(3, 3))
+        v_camera_from_world[:3, 3] = torch.from_numpy(v_camera[9:])
+        return (*(torch.from_numpy(g) for g in grads), v_camera_from_world, None, None, None)

@@ -1,0 +1,187 @@
+"""The walk as users start it: command and Python, stop and go on, good and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scenes.world import World as StoredWorld
+from worldwarp import Camera, World, explore
+from worldwarp.cli import main
+from worldwarp.config import compose_config
+from worldwarp.exploration import prepare, resume
+
+SMALL = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough", "viewer=none"]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (12, 20, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(coarse).resize((200, 120), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def words(photo: Path, out: Path, *more: str) -> list[str]:
+    return ["explore", f"image={photo}", f"out={out}", "path=left,back", "frames=9", *SMALL, *more]
+
+
+def bits(folder: Path) -> list[torch.Tensor]:
+    world = StoredWorld.load(folder)
+    frames = world.frames()
+    primitives = world.primitives
+    return [frames.rgb, frames.depth, *(getattr(primitives, name) for name in primitives.__dataclass_fields__)]
+
+
+def test_the_command_makes_a_world(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "world"
+    assert main(words(photo, out)) == 0
+    assert {"world.json", "cameras.json", "frames", "depth", "cache", "video.mp4"} <= {p.name for p in out.iterdir()}
+    world = World.load(out)
+    assert len(world.cameras) == 9
+    assert torch.equal(world.cameras.world_from_camera[0], torch.eye(4))
+    guide = world.render(world.cameras[0])
+    assert guide.rgb.shape == (1, 3, 48, 80)
+    assert guide.coverage.mean() > 0.9
+    text = capsys.readouterr()
+    assert "plan" in text.out
+    assert "worldwarp export" in text.out
+
+
+def test_one_seed_one_world(photo: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert main(words(photo, tmp_path / name)) == 0
+    assert all(torch.equal(a, b) for a, b in zip(bits(tmp_path / "a"), bits(tmp_path / "b"), strict=True))
+
+
+def test_a_stopped_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+    assert main(words(photo, tmp_path / "whole")) == 0
+    exploration = prepare(compose_config("explore", words(photo, tmp_path / "parts")[1:]))
+    exploration.store_in(tmp_path / "parts")
+    next(exploration.steps())
+    rest = resume(tmp_path / "parts")
+    assert len(rest.remaining) == 1
+    list(rest.steps())
+    whole, parts = bits(tmp_path / "whole"), bits(tmp_path / "parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+@pytest.mark.timeout(200)
+def test_a_killed_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+    more = ("frames=41", "chunk=1")
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worldwarp.cli", *words(photo, out, *more)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not _chunks(out) >= 4:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = _chunks(out)
+    assert 4 <= finished < 41
+    assert main(["explore", f"resume={out}", "viewer=none"]) == 0
+    assert main(words(photo, tmp_path / "whole", *more)) == 0
+    assert all(torch.equal(a, b) for a, b in zip(bits(tmp_path / "whole"), bits(out), strict=True))
+
+
+def _chunks(folder: Path) -> int:
+    try:
+        return len(json.loads((folder / "world.json").read_text())["chunks"])
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+@pytest.mark.timeout(200)
+def test_ctrl_c_finishes_the_chunk_and_saves(photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "worldwarp.cli", *words(photo, out, "frames=401", "chunk=1")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not _chunks(out) >= 3:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "stopped and saved" in text
+    assert 3 <= len(World.load(out).cameras) < 401
+    assert (out / "video.mp4").exists()
+
+
+def test_python_walks_without_storing(photo: Path) -> None:
+    steps = list(explore(image=photo, path="orbit", frames=5, overrides=SMALL))
+    assert [step.chunk.index for step in steps] == [1]
+    assert steps[0].chunk.frames.rgb.shape == (4, 3, 48, 80)
+    assert not steps[0].chunk.observed
+    assert set(steps[0].gauges) >= {"hole_ratio", "seam_error", "warp_agreement_db", "depth_residual"}
+
+
+def test_python_takes_cameras(photo: Path) -> None:
+    poses = torch.eye(4).repeat(3, 1, 1)
+    poses[:, 0, 3] = torch.tensor([0.0, 0.05, 0.1])
+    step = next(explore(image=photo, path=Camera.from_fov(60.0, (48, 80), poses), overrides=SMALL))
+    assert torch.equal(step.chunk.frames.camera.world_from_camera, poses[1:])
+
+
+def test_coming_back_adds_nothing(photo: Path) -> None:
+    steps = list(explore(image=photo, path="right,left", frames=17, overrides=SMALL))
+    added = [step.integration.added for step in steps]
+    assert added[0] > 0
+    assert added[-1] <= 0.05 * added[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("image=/nowhere/photo.jpg", "no file"),
+        ("path=orbitt", "orbit"),
+        ("path=cameras.json", "no file or folder"),
+        ("depth=fil", "did you mean `file`"),
+        ("fov_deg=0", "fov_deg"),
+        ("chunk=0", "chunk"),
+        ("sise=[48,80]", "did you mean `size`"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(
+    change: str, message: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "world"
+    assert main([*words(photo, out), change]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+def test_an_existing_folder_is_left_alone(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear")
+    assert main(words(photo, tmp_path / "mine")) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_resume_refuses_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explore", f"resume={tmp_path}", "seed=3"]) == 2
+    assert "remove seed=" in capsys.readouterr().err
+    assert main(["explore", f"resume={tmp_path / 'none'}"]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_help_paths_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, expected in (("--help", "worldwarp explore image=PHOTO"), ("paths", "dolly_zoom"), ("doctor", "torch")):
+        assert main([command]) == 0
+        assert expected in capsys.readouterr().out
+    assert main(["exlpore"]) == 2
+    assert "did you mean `explore`" in capsys.readouterr().err

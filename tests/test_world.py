@@ -1,0 +1,450 @@
+"""A world on disk: what is written comes back to the bit, and no moment of dying breaks it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Gaussians, Points
+from scenes import primitive_log
+from scenes.files import WorldError
+from scenes.manifest import manifest_text, read_manifest
+from scenes.world import World
+
+SIZE = (16, 32)
+
+
+def make_chunk(index: int, frames: int = 3, seed: int = 0) -> Chunk:
+    rng = torch.Generator().manual_seed(100 * seed + index)
+    poses = torch.eye(4).repeat(frames, 1, 1)
+    poses[:, :3, 3] = torch.rand(frames, 3, generator=rng)
+    field = torch.rand(frames, 1, *SIZE, generator=rng)
+    rgb = torch.randint(0, 256, (frames, 3, *SIZE), generator=rng).float() / 255.0
+    camera = Camera.from_fov(60.0, SIZE, poses)
+    return Chunk(Frame(rgb, field + 0.5, field > 0.1, field > 0.9, camera), index, index == 0, field)
+
+
+def make_points(count: int, seed: int = 0) -> Points:
+    rng = torch.Generator().manual_seed(seed)
+    column = torch.rand(count, 8, generator=rng)
+    flag = column[:, 7] > 0.5
+    chunk = torch.zeros(count, dtype=torch.int32)
+    return Points(column[:, :3], column[:, 3:6], column[:, 1:4], column[:, 6], chunk, flag, column[:, 5], ~flag)
+
+
+def make_gaussians(count: int, seed: int = 0) -> Gaussians:
+    p = make_points(count, seed)
+    quats = torch.nn.functional.normalize(torch.cat([p.positions, p.radii[:, None]], 1), dim=1)
+    return Gaussians(
+        p.positions, quats, p.normals + 0.1, p.confidence, p.colors, p.chunk, p.observed, p.confidence, p.sky
+    )
+
+
+def make_world(folder: Path) -> World:
+    path = Camera.from_fov(60.0, SIZE, torch.eye(4).repeat(9, 1, 1))
+    return World.create(folder, path=path, seed=7, config={"path": "orbit", "size": [16, 32]})
+
+
+def add(world: World, index: int, primitives: Points | Gaussians | None = None) -> None:
+    rng = torch.Generator().manual_seed(index)
+    world.append(
+        make_chunk(index, 1 if index == 0 else 3),
+        primitives=make_points(10 + 5 * index) if primitives is None else primitives,
+        memory={"keys": torch.full((2, 3), float(index)), "half": torch.ones(2, dtype=torch.bfloat16)},
+        rng_state=rng.get_state(),
+        gauges={"hole_ratio": 0.25},
+    )
+
+
+def same(a: object, b: object) -> bool:
+    """Equality of dataclasses of tensors, to the bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if hasattr(a, "__dataclass_fields__"):
+        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))  # type: ignore[arg-type]
+    return a == b
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def check_state(world: World, chunks: int) -> None:
+    """A loaded world holds exactly its first ``chunks`` chunks."""
+    assert len(world.chunks) == chunks
+    for index in range(chunks):
+        assert same(world.chunk(index), make_chunk(index, 1 if index == 0 else 3))
+    if chunks:
+        assert same(world.primitives, make_points(10 + 5 * (chunks - 1)))
+        memory = world.memory
+        assert memory is not None
+        assert torch.equal(memory["keys"], torch.full((2, 3), chunks - 1.0))
+        assert torch.equal(world.rng_state, torch.Generator().manual_seed(chunks - 1).get_state())
+
+
+def test_everything_comes_back_to_the_bit(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    check_state(World.load(tmp_path / "w"), 0)
+    for index in range(3):
+        add(world, index)
+    loaded = World.load(tmp_path / "w")
+    check_state(loaded, 3)
+    assert len(loaded) == len(world) == 7
+    assert same(loaded.path, world.path)
+    assert same(loaded.cameras, world.cameras)
+    assert loaded.config == {"path": "orbit", "size": [16, 32]}
+    assert (loaded.manifest.seed, loaded.manifest.size, loaded.manifest.metric) == (7, SIZE, False)
+    assert loaded.chunks[1].gauges == {"hole_ratio": 0.25}
+    assert (loaded.chunks[2].first_frame, loaded.chunks[2].frames, loaded.chunks[2].primitives) == (4, 3, 20)
+    memory = loaded.memory
+    assert memory is not None
+    assert memory["half"].dtype == torch.bfloat16
+    rng = torch.Generator()
+    rng.set_state(loaded.rng_state)  # as a resumed walk uses it
+
+
+def test_ranges_of_frames_cross_chunks(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    for index in range(3):
+        add(world, index)
+    everything = world.frames()
+    assert len(everything) == 7
+    assert same(world.frames(0, 2), everything[0:2])
+    assert same(world.frames(3, 5), everything[3:5])
+    for first, last in ((0, 8), (3, 3), (-1, 2)):
+        with pytest.raises(ValueError, match="within the 7 finished frames"):
+            world.frames(first, last)
+
+
+def test_a_resumed_world_has_the_files_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, parts = make_world(tmp_path / "whole"), make_world(tmp_path / "parts")
+    for index in range(4):
+        add(whole, index)
+        add(parts, index)
+        parts = World.load(tmp_path / "parts")
+    assert contents(tmp_path / "whole") == contents(tmp_path / "parts")
+
+
+def test_cameras_file_is_a_nerfstudio_dataset(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    add(world, 0)
+    add(world, 1)
+    content = json.loads((tmp_path / "w" / "cameras.json").read_text())
+    assert (content["w"], content["h"]) == (32, 16)
+    assert content["fl_x"] == pytest.approx(float(world.cameras.focal_px[0, 0]))
+    assert (content["cx"], content["cy"]) == (16.0, 8.0)
+    frame = content["frames"][2]
+    assert (frame["file_path"], frame["depth_file_path"]) == ("frames/00002.png", "depth/00002.png")
+    assert all((tmp_path / "w" / frame[key]).is_file() for key in ("file_path", "depth_file_path"))
+    matrix = torch.tensor(frame["transform_matrix"])
+    assert torch.allclose(matrix[:3, 3], world.cameras.position[2])
+    assert torch.allclose(matrix[:3, :3], torch.diag(torch.tensor([1.0, -1.0, -1.0])))  # OpenGL axes
+    assert content["worldwarp"]["chunk"] == [0, 1, 1, 1]
+    assert torch.equal(torch.tensor(content["worldwarp"]["world_from_camera"]), world.cameras.world_from_camera)
+
+
+def test_only_what_changed_is_stored(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    first = make_gaussians(5000)
+    add(world, 0, first)
+    colors = first.colors.clone()
+    colors[17] = 0.0
+    changed = Gaussians(*(colors if f.name == "colors" else getattr(first, f.name) for f in fields(first)))
+    second = Gaussians.concatenate([changed, make_gaussians(3, seed=1)])
+    add(world, 1, second)
+    sizes = [(tmp_path / "w" / f"cache/{i:04d}.safetensors").stat().st_size for i in (0, 1)]
+    assert sizes[1] < sizes[0] / 50
+    assert same(World.load(tmp_path / "w").primitives, second)
+
+
+def test_the_caller_may_go_on_changing_its_cache(tmp_path: Path) -> None:
+    world, points = make_world(tmp_path / "w"), make_points(10)
+    add(world, 0, points)
+    points.colors.mul_(0.5)  # a cache that refines in place
+    add(world, 1, points)
+    assert same(World.load(tmp_path / "w").primitives, points)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 20), st.integers(0, 20), st.lists(st.integers(0, 19), max_size=5))
+def test_patches_replay_to_the_bit(before: int, after: int, changed: list[int]) -> None:
+    old, new = make_points(before), make_points(after)
+    for i in changed:
+        if i < after:
+            new.positions[i] = torch.tensor([float("nan"), -0.0, 1.0])
+    patch = primitive_log.difference(old, new)
+    replayed = primitive_log.apply(old, patch)
+    for f in fields(Points):
+        a, b = getattr(replayed, f.name), getattr(new, f.name)
+        assert torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+    assert len(patch.index) <= max(after - before, 0) + len(changed)
+
+
+def test_patches_that_do_not_fit_are_refused() -> None:
+    points = make_points(4)
+    for total, index in ((4, [0, 9]), (6, [4]), (3, [-1])):
+        patch = primitive_log.Patch(total, torch.tensor(index), points[: len(index)])
+        with pytest.raises(WorldError, match="does not fit"):
+            primitive_log.apply(points, patch)
+    with pytest.raises(WorldError, match="holds Points, got Gaussians"):
+        primitive_log.difference(points, make_gaussians(4))
+    with pytest.raises(WorldError, match="follows"):
+        primitive_log.apply(make_gaussians(4), primitive_log.difference(None, points))
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, target: str, call: int) -> list[int]:
+    """Let the ``call``-th call of an ``os`` function kill the process; returns a counter."""
+    real, count = getattr(os, target), [0]
+
+    def dying(*args: object) -> object:
+        count[0] += 1
+        if count[0] == call:
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(os, target, dying)
+    return count
+
+
+def keep_partial_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process does not clean up after itself."""
+    real = Path.unlink
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix != ".partial":
+            real(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+
+
+@pytest.mark.parametrize("target", ["replace", "fsync"])
+def test_killed_at_any_step_of_a_chunk(tmp_path: Path, target: str) -> None:
+    reference = make_world(tmp_path / "reference")
+    for index in range(3):
+        add(reference, index)
+    wanted, seen, call = contents(tmp_path / "reference"), set(), 0
+    while True:
+        call += 1
+        folder = tmp_path / f"{target}{call}"
+        world = make_world(folder)
+        add(world, 0)
+        add(world, 1)
+        with pytest.MonkeyPatch.context() as patch:
+            keep_partial_files(patch)
+            count = die_at(patch, target, call)
+            try:
+                add(world, 2)
+            except Killed:
+                pass
+        resumed = World.load(folder)
+        check_state(resumed, len(resumed.chunks))
+        seen.add(len(resumed.chunks))
+        if len(resumed.chunks) == 2:
+            add(resumed, 2)  # leftovers are cleaned up and the same bits appear
+            assert contents(folder) == wanted
+        if count[0] < call:
+            break
+    assert seen == {2, 3}
+    assert call > 9
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_killed_while_the_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    with monkeypatch.context() as patch:
+        die_at(patch, "replace", call)
+        with pytest.raises(Killed):
+            make_world(tmp_path / "w")
+    with pytest.raises(WorldError, match=r"world\.json: missing"):
+        World.load(tmp_path / "w")
+
+
+def test_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(tmp_path / "w")
+    add(world, 0)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(WorldError, match=r"cannot store chunk 1 .* the disk is full.*every earlier chunk is kept"):
+            add(world, 1)
+    check_state(World.load(tmp_path / "w"), 1)
+    assert not list((tmp_path / "w").rglob("*.partial"))
+    add(world, 1)  # after the user has made room
+    check_state(World.load(tmp_path / "w"), 2)
+
+
+def test_create_refuses_what_exists(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WorldError, match="is a file"):
+        make_world(tmp_path / "file")
+    with pytest.raises(WorldError, match="not empty; choose another folder, or continue it with resume="):
+        make_world(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(WorldError, match="cannot write"):
+        make_world(tmp_path / "file" / "below")
+    (tmp_path / "empty").mkdir()
+    make_world(tmp_path / "empty")
+
+
+def test_create_says_when_it_may_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(WorldError, match="permission denied; choose a folder that you may write to"):
+        make_world(tmp_path / "w")
+
+
+def test_config_must_be_plain(tmp_path: Path) -> None:
+    path = Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
+    for value in (float("nan"), object()):
+        with pytest.raises(WorldError, match="plain JSON"):
+            World.create(tmp_path / "w", path=path, seed=0, config={"a": value})
+    assert not (tmp_path / "w").exists()
+
+
+def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    with pytest.raises(ValueError, match=r"chunk.index: want 0, the next one, got 1"):
+        add(world, 1)
+    add(world, 0)
+    chunk = make_chunk(1)
+    small = Camera.from_fov(60.0, (8, 16), torch.eye(4)[None])
+    frame = Frame(*(torch.zeros(1, c, 8, 16) for c in (3, 1)), *(2 * [torch.ones(1, 1, 8, 16).bool()]), small)  # type: ignore[arg-type]
+    rest = {"primitives": make_points(3), "memory": {}, "rng_state": torch.Generator().get_state()}
+    with pytest.raises(ValueError, match=r"want frames of \(16, 32\), got \(8, 16\)"):
+        world.append(Chunk(frame, 1, False, torch.zeros(1, 1, 8, 16)), **rest)
+    f = chunk.frames
+    with pytest.raises(ValueError, match="metric"):
+        world.append(Chunk(Frame(f.rgb, f.depth, f.valid, f.sky, f.camera, True), 1, False, chunk.confidence), **rest)
+    with pytest.raises(ValueError, match="8-bit grid"):
+        loose = Frame(f.rgb * 0.999, f.depth, f.valid, f.sky, f.camera)
+        world.append(Chunk(loose, 1, False, chunk.confidence), **rest)
+    with pytest.raises(WorldError, match="plain JSON"):
+        world.append(chunk, **rest, gauges={"psnr": float("inf")})
+    check_state(World.load(tmp_path / "w"), 1)
+
+
+def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    add(world, 0)
+    other = World.load(tmp_path / "w")
+    add(other, 1)
+    with pytest.raises(WorldError, match="another program has written"):
+        add(world, 1)
+    check_state(World.load(tmp_path / "w"), 2)
+
+
+def finished(folder: Path) -> Path:
+    world = make_world(folder)
+    add(world, 0)
+    add(world, 1)
+    return folder
+
+
+def test_every_truncated_or_changed_file_is_named(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    for name, content in contents(folder).items():
+        path = folder / name
+        path.write_bytes(content[:-3])
+        with pytest.raises(WorldError, match=name.replace(".", r"\.")):
+            World.load(folder)
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        with pytest.raises(WorldError, match=name.replace(".", r"\.")):
+            World.load(folder)
+        if name != "cameras.json":
+            path.unlink()
+            with pytest.raises(WorldError, match=name.replace(".", r"\.") + ": missing"):
+                World.load(folder)
+        path.write_bytes(content)
+    check_state(World.load(folder), 2)
+
+
+def test_a_changed_manifest_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    text = (folder / "world.json").read_text()
+    (folder / "world.json").write_text(text.replace('"seed": 7', '"seed": 8'))
+    with pytest.raises(WorldError, match="changed after it was written"):
+        World.load(folder)
+    (folder / "world.json").write_text("[]")
+    with pytest.raises(WorldError, match="not the folder of a world"):
+        World.load(folder)
+    (folder / "world.json").write_text(text)
+    assert manifest_text(read_manifest(folder / "world.json")) == text
+
+
+def test_a_manifest_may_not_point_outside(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    manifest = read_manifest(folder / "world.json")
+    manifest.files["../../secret"] = {"bytes": 1, "sha256": ""}
+    (folder / "world.json").write_text(manifest_text(manifest))
+    with pytest.raises(WorldError, match="outside the folder"):
+        World.load(folder)
+
+
+def test_a_later_version_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    content = json.loads((folder / "world.json").read_text())
+    content["version"], content["created_by"] = 2, "3.1.0"
+    (folder / "world.json").write_text(json.dumps(content))
+    with pytest.raises(WorldError, match=r"of version 2 \(made by worldwarp 3.1.0\), but this program reads version 1"):
+        World.load(folder)
+
+
+def test_a_folder_that_is_no_world(tmp_path: Path) -> None:
+    with pytest.raises(WorldError, match="no such folder"):
+        World.load(tmp_path / "none")
+    with pytest.raises(WorldError, match=r"world.json: missing"):
+        World.load(tmp_path)
+
+
+def test_nothing_to_show_before_the_photo(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    for name in ("primitives", "rng_state"):
+        with pytest.raises(WorldError, match="no chunk is finished yet"):
+            getattr(world, name)
+    assert world.memory is None
+
+
+def test_branches_share_the_past_and_go_their_own_way(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    world = World.load(folder)
+    add(world, 2)
+    before = contents(folder)
+    branch = world.branch(tmp_path / "b", chunk=1)
+    assert branch.memory is None
+    assert len(branch) == len(World.load(tmp_path / "b")) == 4
+    assert same(branch.primitives, make_points(15))
+    add(branch, 2, make_points(40, seed=9))
+    assert same(World.load(tmp_path / "b").primitives, make_points(40, seed=9))
+    assert contents(folder) == before
+    last = world.branch(tmp_path / "c", chunk=2)
+    assert contents(tmp_path / "c") == before
+    assert last.memory is not None
+    with pytest.raises(ValueError, match="one of the 3 finished chunks, got 3"):
+        world.branch(tmp_path / "d", chunk=3)
+
+
+def test_a_stored_chunk_costs_the_same_however_long_the_walk(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    for index in range(12):
+        add(world, index)
+    sizes = [sum(int(mark["bytes"]) for mark in chunk.files.values()) for chunk in world.chunks[1:]]
+    assert max(sizes) < 1.02 * min(sizes)

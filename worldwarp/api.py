@@ -1,0 +1,116 @@
+"""The Python face of WorldWarp: `explore` and `World`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from cache3d.cache import WorldCache
+from geometry.camera import Camera
+from geometry.frame import Frame, Guide
+from geometry.primitives import Gaussians, Points
+from scenes import world as stored
+from worldwarp.config import compose_config
+from worldwarp.exploration import prepare
+from worldwarp.loop import Step
+
+
+def explore(
+    *,
+    image: str | Path,
+    path: str | Path | Camera = "out_and_back",
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> Iterator[Step]:
+    """Walk through a photo; yields one `Step` per chunk as it is finished.
+
+    Args:
+        image: the photo.
+        path: preset expression, camera file, or cameras ``[n]`` of frame size (the photo's first).
+        out: folder to store the world in; nothing is stored when not given.
+        overrides: further settings as on the command line, for example ``["depth=file", "depth.path=d.npy"]``.
+        **settings: plain settings and group options by name, for example ``frames=33, size=(192, 320), cache="points"``.
+
+    Raises:
+        ValueError: bad input, in one sentence, before anything is written.
+
+    Example:
+        >>> for step in explore(image="photo.jpg", path="orbit", frames=17):
+        ...     print(step.chunk.frames.rgb.shape)
+        torch.Size([8, 3, 192, 320])
+        torch.Size([8, 3, 192, 320])
+    """
+    cameras = path if isinstance(path, Camera) else None
+    words = [f"image={image}", *(f"{key}={_as_text(value)}" for key, value in settings.items()), *overrides]
+    if cameras is None:
+        words.append(f"path={path}")
+    exploration = prepare(compose_config("explore", words), cameras)
+    if out is not None:
+        exploration.store_in(Path(out))
+    return exploration.steps()
+
+
+class World:
+    """A stored world: its frames, its cache, and new views of it.
+
+    Example:
+        >>> world = World.load("worlds/pagoda")
+        >>> guide = world.render(Camera.from_fov(60.0, (192, 320)))
+    """
+
+    def __init__(self, record: stored.World) -> None:
+        self.record = record
+        self._cache: WorldCache | None = None
+
+    @staticmethod
+    def load(folder: str | Path) -> World:
+        """Open a world.
+
+        Raises:
+            ValueError: not a world, of a later version, or damaged; the message names the file.
+        """
+        return World(stored.World.load(folder))
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.record.folder
+
+    @property
+    def cameras(self) -> Camera:
+        """Cameras of the finished frames, ``[n]``; the photo's is the first."""
+        return self.record.cameras
+
+    def frames(self, first: int = 0, last: int | None = None) -> Frame:
+        """Finished frames, to the bit."""
+        return self.record.frames(first, last)
+
+    @property
+    def primitives(self) -> Points | Gaussians:
+        """Everything the cache holds."""
+        return self.record.primitives
+
+    @property
+    def cache(self) -> WorldCache:
+        """The cache as the walk left it."""
+        if self._cache is None:
+            cache = instantiate(OmegaConf.create(self.record.config)["cache"])
+            cache.load(self.primitives)
+            self._cache = cache
+        return self._cache
+
+    def render(self, camera: Camera) -> Guide:
+        """What the world shows to cameras ``[t]``, or to one camera without a batch (then ``t`` is 1)."""
+        batched = camera if camera.batch_shape else Camera(
+            camera.world_from_camera[None], camera.focal_px[None], camera.center_px[None], camera.size
+        )
+        return self.cache.render(batched)
+
+
+def _as_text(value: object) -> str:
+    return "null" if value is None else f"[{','.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)

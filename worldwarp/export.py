@@ -1,0 +1,59 @@
+"""Take a world elsewhere, and check that what was written shows what the live cache shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from cache3d.cache import WorldCache
+from cache3d.gaussians import GaussianCache
+from cache3d.points import PointCache
+from geometry.camera import Camera
+from scenes.export import export
+from scenes.ply import read_gaussians_ply, read_points_ply
+from worldwarp.api import World
+from worldwarp.gauges import agreement_db
+
+DEFAULT_FORMATS = "[gaussians_ply,points_ply,glb,colmap,nerfstudio,mp4]"
+CHECKED_VIEWS = 5
+
+
+def export_world(folder: Path, formats: list[str], out: Path | None = None) -> Iterator[str]:
+    """Export and report, one line per format.
+
+    Args:
+        folder: the world's folder.
+        formats: names of `scenes.export.FORMATS`.
+        out: where to write; the world's ``exports`` folder when not given.
+
+    Raises:
+        ValueError: no such world, or an unknown format.
+    """
+    world = World.load(folder)
+    for report in export(world.record, formats, out):
+        line = f"{report.format:<13} {report.path}  {report.bytes / 2**20:.1f} MiB  {report.note}"
+        agreement = reexport_agreement_db(world, report.format, report.path)
+        yield line if agreement is None else f"{line}; re-rendered: {agreement:.1f} dB against the live cache"
+
+
+def reexport_agreement_db(world: World, name: str, path: Path) -> float | None:
+    """PSNR of the re-read export against the live cache, over views along the walk; None for other formats."""
+    if name == "gaussians_ply" and isinstance(world.cache, GaussianCache):
+        again: WorldCache = GaussianCache()
+        again.load(read_gaussians_ply(path))
+    elif name == "points_ply" and isinstance(world.cache, PointCache):
+        again = PointCache()
+        again.load(read_points_ply(path))
+    else:
+        return None
+    cameras = spread(world.cameras)
+    live, reread = world.render(cameras), again.render(cameras)
+    return agreement_db(reread.rgb, live.rgb, live.coverage > 0.5)
+
+
+def spread(cameras: Camera) -> Camera:
+    """A few cameras from first to last."""
+    index = torch.linspace(0, len(cameras) - 1, min(CHECKED_VIEWS, len(cameras))).round().long()
+    return cameras[index]
