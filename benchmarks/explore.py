@@ -42,7 +42,9 @@ def walk(generator: str, chunks: int) -> tuple[float, list[float]]:
 def main() -> None:
     """Print a table and, last, one JSON line."""
     chunks = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, 192x320, {chunks} chunks of 8 frames")
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, 192x320, {chunks} chunks of 8 frames"
+    )
     rows: dict[str, dict[str, float]] = {}
     for generator in ("passthrough", "embedded"):
         first, seconds = walk(generator, chunks)
@@ -59,7 +61,11 @@ def main() -> None:
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     ratio = rows["embedded"]["frames_per_s"] / rows["passthrough"]["frames_per_s"]
     print(f"peak memory {peak_mib:.0f} MiB; embedded runs at {ratio:.2f}x the speed of passthrough")
-    print(json.dumps({"benchmark": "explore", "chunks": chunks, "peak_mib": round(peak_mib), "ratio": round(ratio, 2), **rows}))
+    print(
+        json.dumps(
+            {"benchmark": "explore", "chunks": chunks, "peak_mib": round(peak_mib), "ratio": round(ratio, 2), **rows}
+        )
+    )
 
 
 if __name__ == "__main__":

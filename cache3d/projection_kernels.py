@@ -14,7 +14,6 @@ import numpy as np
 
 from cache3d.compiled import compiled
 
-EPS2D = 0.3  # variance in px² added to every footprint, as gsplat's classic mode does
 NEAR = 0.01
 FAR = 1e10
 MIN_ALPHA = 1.0 / 255.0
@@ -48,7 +47,7 @@ def _jacobian(x, y, z, fx, fy, cx, cy, width, height):
 
 
 @compiled
-def project(start, stop, means, quats, scales, opacities, camera, width, height, flat, box):
+def project(start, stop, means, quats, scales, opacities, camera, eps2d, width, height, flat, box):
     """Project Gaussians ``start:stop``; ``box`` gets the tile range, empty (-1) where a Gaussian shows nowhere.
 
     A Gaussian with a non-finite parameter shows nowhere.
@@ -75,7 +74,7 @@ def project(start, stop, means, quats, scales, opacities, camera, width, height,
             continue
         jx, jy, jxz, jyz, _, _ = _jacobian(x, y, z, fx, fy, cx, cy, np.float32(width), np.float32(height))
         _rotation(quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3], q)
-        xx, xy, yy = np.float32(EPS2D), np.float32(0.0), np.float32(EPS2D)
+        xx, xy, yy = np.float32(eps2d), np.float32(0.0), np.float32(eps2d)
         for j in range(3):
             m0 = (r[0, 0] * q[0, j] + r[0, 1] * q[1, j] + r[0, 2] * q[2, j]) * scales[i, j]
             m1 = (r[1, 0] * q[0, j] + r[1, 1] * q[1, j] + r[1, 2] * q[2, j]) * scales[i, j]

@@ -1,6 +1,6 @@
 """One rasterizer contract, three backends, the same picture.
 
-The semantics are those of gsplat's classic mode: footprints grow by 0.3 px², alpha is capped at 0.999, contributions
+The semantics are those of gsplat's classic mode: footprints grow by `eps2d`, 0.3 px², alpha is capped at 0.999, contributions
 under 1/255 are dropped, a pixel is finished when less than 1e-4 would pass through it, equal depths keep storage order.
 """
 
@@ -56,7 +56,7 @@ class Raster:
     alpha: Float[Tensor, "t 1 h w"]
 
 
-def rasterize(splats: Splats, camera: Camera, backend: Backend = "auto") -> Raster:
+def rasterize(splats: Splats, camera: Camera, backend: Backend = "auto", *, eps2d: float = 0.3) -> Raster:
     """Composite Gaussians into the images of a batch of cameras.
 
     Gradients reach means, quats, scales, opacities, values and ``camera.world_from_camera``; not focal lengths,
@@ -67,6 +67,8 @@ def rasterize(splats: Splats, camera: Camera, backend: Backend = "auto") -> Rast
         camera: a batch ``[t]``.
         backend: `auto` is gsplat where the Gaussians are on a CUDA device, the CPU kernels elsewhere; `reference` is
             dense, slow and follows the dtype of its input.
+
+        eps2d: variance in px² added to every footprint, so that none falls between the pixels.
 
     Raises:
         ValueError: if the camera has no batch axis of one, or values are not finite.
@@ -86,11 +88,11 @@ def rasterize(splats: Splats, camera: Camera, backend: Backend = "auto") -> Rast
     if backend == "reference":
         from cache3d.reference import rasterize_reference
 
-        return rasterize_reference(splats, camera)
+        return rasterize_reference(splats, camera, eps2d)
     if backend == "gsplat":
         from cache3d.rasterizer_gsplat import rasterize_gsplat
 
-        return rasterize_gsplat(splats, camera)
+        return rasterize_gsplat(splats, camera, eps2d)
     from cache3d.rasterizer_cpu import rasterize_cpu
 
-    return rasterize_cpu(splats, camera)
+    return rasterize_cpu(splats, camera, eps2d)

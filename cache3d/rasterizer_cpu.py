@@ -27,13 +27,13 @@ TILE_BLOCK = 16
 Array = np.ndarray[Any, Any]
 
 
-def rasterize_cpu(splats: Splats, camera: Camera) -> Raster:
+def rasterize_cpu(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:
     """See `rasterize`. Computes in float32."""
     camera_from_world = camera.camera_from_world.float()
     parts = (splats.means, splats.quats, splats.scales, splats.opacities, splats.values)
     images = [
         _RasterizeCpu.apply(
-            *(part.float() for part in parts), camera_from_world[k], camera.focal_px[k], camera.center_px[k], camera.size
+            *(part.float() for part in parts), camera_from_world[k], camera.focal_px[k], camera.center_px[k], camera.size, eps2d
         )
         for k in range(len(camera))
     ]
@@ -82,7 +82,7 @@ def _camera_row(camera_from_world: Tensor, focal_px: Tensor, center_px: Tensor) 
     return row
 
 
-def _draw(parts: list[Array], camera: Array, size: tuple[int, int]) -> tuple[Array, _Drawn]:
+def _draw(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: float) -> tuple[Array, _Drawn]:
     """Forward pass of one camera; ``parts`` are means, quats, scales, opacities, values."""
     height, width = size
     means, quats, scales, opacities, values = parts
@@ -92,7 +92,7 @@ def _draw(parts: list[Array], camera: Array, size: tuple[int, int]) -> tuple[Arr
     for_blocks(
         count,
         PROJECT_BLOCK,
-        lambda i, j: projection.project(i, j, means, quats, scales, opacities, camera, width, height, flat, box),
+        lambda i, j: projection.project(i, j, means, quats, scales, opacities, camera, eps2d, width, height, flat, box),
     )
     order = projection.depth_order(flat, box)
     records = np.empty((len(order), tiles.HEAD + channels), np.float32)
@@ -159,10 +159,11 @@ class _RasterizeCpu(torch.autograd.Function):
         focal_px: Tensor,
         center_px: Tensor,
         size: tuple[int, int],
+        eps2d: float,
     ) -> tuple[Tensor, Tensor]:
         parts = [t.detach().contiguous().numpy() for t in (means, quats, scales, opacities, values)]
         camera = _camera_row(camera_from_world.detach(), focal_px.detach(), center_px.detach())
-        sums, drawn = _draw(parts, camera, size)
+        sums, drawn = _draw(parts, camera, size, eps2d)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(means, quats, scales, opacities, values)
             ctx.drawn = drawn
@@ -175,4 +176,4 @@ class _RasterizeCpu(torch.autograd.Function):
         v_camera_from_world: Float[Tensor, "4 4"] = torch.zeros(4, 4)
         v_camera_from_world[:3, :3] = torch.from_numpy(v_camera[:9].reshape(3, 3))
         v_camera_from_world[:3, 3] = torch.from_numpy(v_camera[9:])
-        return (*(torch.from_numpy(g) for g in grads), v_camera_from_world, None, None, None)
+        return (*(torch.from_numpy(g) for g in grads), v_camera_from_world, None, None, None, None)

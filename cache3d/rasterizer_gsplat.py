@@ -8,7 +8,7 @@ from cache3d.rasterizer import Raster, Splats
 from geometry.camera import Camera
 
 
-def rasterize_gsplat(splats: Splats, camera: Camera) -> Raster:
+def rasterize_gsplat(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:
     """See `rasterize`.
 
     Raises:
@@ -41,7 +41,7 @@ def rasterize_gsplat(splats: Splats, camera: Camera) -> Raster:
         height=height,
         near_plane=0.01,
         far_plane=1e10,
-        eps2d=0.3,
+        eps2d=eps2d,
         rasterize_mode="classic",
         render_mode="RGB+ED",
         packed=False,

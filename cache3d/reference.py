@@ -9,13 +9,13 @@ from torch import Tensor
 from cache3d.rasterizer import Raster, Splats
 from geometry.camera import Camera
 
-EPS2D, NEAR, FAR = 0.3, 0.01, 1e10
+NEAR, FAR = 0.01, 1e10
 MIN_ALPHA, MAX_ALPHA, STOP = 1.0 / 255.0, 0.999, 1e-4
 
 
-def rasterize_reference(splats: Splats, camera: Camera) -> Raster:
+def rasterize_reference(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:
     """See `rasterize`; memory and time grow with Gaussians x pixels: for a few thousand and small images."""
-    images = [_one_camera(splats, camera[k]) for k in range(len(camera))]
+    images = [_one_camera(splats, camera[k], eps2d) for k in range(len(camera))]
     return Raster(*(torch.stack([image[j] for image in images]) for j in range(3)))
 
 
@@ -31,7 +31,7 @@ def rotation_matrices(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
 
 
 def project_reference(
-    splats: Splats, camera: Camera
+    splats: Splats, camera: Camera, eps2d: float = 0.3
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2 2"], Float[Tensor, "n"], Bool[Tensor, "n"]]:
     """Project Gaussians to one camera: image means (px), covariances (px²), depths, and which can show at all."""
     rotation, translation = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
@@ -49,13 +49,13 @@ def project_reference(
     zero = torch.zeros_like(z)
     jacobian = torch.stack([fx / z, zero, -fx * u / z, zero, fy / z, -fy * v / z], dim=-1).reshape(-1, 2, 3)
     root = jacobian @ rotation @ (rotation_matrices(splats.quats) * splats.scales[:, None, :])
-    covariance = root @ root.transpose(-1, -2) + EPS2D * torch.eye(2, dtype=root.dtype, device=root.device)
+    covariance = root @ root.transpose(-1, -2) + eps2d * torch.eye(2, dtype=root.dtype, device=root.device)
     return means, covariance, z, usable
 
 
-def _one_camera(splats: Splats, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
+def _one_camera(splats: Splats, camera: Camera, eps2d: float) -> tuple[Tensor, Tensor, Tensor]:
     height, width = camera.size
-    means, covariance, z, usable = project_reference(splats, camera)
+    means, covariance, z, usable = project_reference(splats, camera, eps2d)
     kept = torch.nonzero(usable & (torch.linalg.det(covariance.detach()) > 0))[:, 0]
     order = kept[torch.sort(z.detach()[kept], stable=True).indices]
     means, conic, z = means[order], torch.linalg.inv(covariance[order]), z[order]

@@ -1,6 +1,6 @@
 """Make a world from the bundled photo and print what each chunk found.
 
-    python examples/first_world.py [OUT]
+python examples/first_world.py [OUT]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Open a finished world and render it from a camera that the walk never took.
 
-    python examples/look_again.py WORLD PICTURE.png
+python examples/look_again.py WORLD PICTURE.png
 """
 
 import sys

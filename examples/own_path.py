@@ -1,6 +1,6 @@
 """Fly along a spline through three keyframes of your own, and keep the path as a nerfstudio camera file.
 
-    python examples/own_path.py PHOTO OUT
+python examples/own_path.py PHOTO OUT
 """
 
 import sys
@@ -19,7 +19,11 @@ def at(right: float, down: float, forward: float) -> torch.Tensor:
 
 
 size = (96, 160)
-keys = [Keyframe(0, at(0, 0, 0), fov_deg=60), Keyframe(1, at(0.1, 0, 0.1), fov_deg=55), Keyframe(3, at(0.2, -0.05, 0), fov_deg=65)]
+keys = [
+    Keyframe(0, at(0, 0, 0), fov_deg=60),
+    Keyframe(1, at(0.1, 0, 0.1), fov_deg=55),
+    Keyframe(3, at(0.2, -0.05, 0), fov_deg=65),
+]
 cameras = CameraSpline(keys, size).sample(9)
 for step in explore(image=photo, path=cameras, size=size, out=out):
     print(f"frames {step.first_frame} to {step.first_frame + len(step.chunk.frames) - 1} done")

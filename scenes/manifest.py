@@ -24,7 +24,7 @@ class ChunkRecord:
         frames: number of frames.
         observed: whether a camera saw it.
         primitives: number of primitives in the cache after it.
-        gauges: what was measured while it was made.
+        gauges: what was measured while it was made; None where that was not a finite number.
         files: length and SHA-256 of each of its files, by path relative to the world's folder.
     """
 
@@ -33,7 +33,7 @@ class ChunkRecord:
     frames: int
     observed: bool
     primitives: int
-    gauges: dict[str, float]
+    gauges: dict[str, float | None]
     files: dict[str, dict[str, int | str]]
 
 
@@ -68,7 +68,7 @@ def manifest_text(manifest: Manifest) -> str:
     """A manifest as the text of ``world.json``.
 
     Raises:
-        WorldError: a configuration or gauge that JSON cannot hold.
+        WorldError: a configuration that JSON cannot hold.
     """
     try:
         plain = json.dumps({"format": FORMAT, "version": VERSION} | asdict(manifest), allow_nan=False)

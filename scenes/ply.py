@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geometry.primitives import Gaussians, Points
@@ -109,8 +108,8 @@ def read_points_ply(path: str | Path) -> Points:
 def sky_on_sphere(primitives: Points | Gaussians) -> Points | Gaussians:
     """Put the sky on one sphere about the photo's camera, farther than everything else; it looks the same from there.
 
-    Other programs know no sky. At one far distance it parallaxes as little as it can, and each primitive keeps the
-    angle that it covers.
+    The cache keeps the sky relative to whoever looks, but other programs know no sky. At one far distance it
+    parallaxes as little as it can, and each primitive keeps the angle that it covers.
     """
     sky = primitives.sky
     if not bool(sky.any()):
@@ -123,7 +122,7 @@ def sky_on_sphere(primitives: Points | Gaussians) -> Points | Gaussians:
     return replace(primitives, positions=positions * grown, radii=primitives.radii * grown[:, 0])
 
 
-def _write(path: Path, rows: NDArray[np.void], comment: str) -> None:
+def _write(path: Path, rows: np.ndarray, comment: str) -> None:
     names = {"<f4": "float", "|u1": "uchar"}
     assert rows.dtype.names is not None
     properties = [f"property {names[rows.dtype[name].str]} {name}" for name in rows.dtype.names]
@@ -134,7 +133,7 @@ def _write(path: Path, rows: NDArray[np.void], comment: str) -> None:
         file.write(rows.tobytes())
 
 
-def _read(path: Path) -> NDArray[np.void]:
+def _read(path: Path) -> np.ndarray:
     """The vertices of a binary little-endian PLY."""
     content = path.read_bytes()
     header, end, body = content.partition(b"end_header\n")
@@ -157,7 +156,7 @@ def _read(path: Path) -> NDArray[np.void]:
     return np.frombuffer(body, layout, count)
 
 
-def _columns(rows: NDArray[np.void], names: tuple[str, ...], path: str | Path) -> Tensor:
+def _columns(rows: np.ndarray, names: tuple[str, ...], path: str | Path) -> Tensor:
     missing = [name for name in names if name not in (rows.dtype.names or ())]
     if missing:
         raise ValueError(f"{path}: misses the vertex properties {', '.join(missing)}")

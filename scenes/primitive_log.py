@@ -82,8 +82,9 @@ def apply(before: Points | Gaussians | None, patch: Patch) -> Points | Gaussians
 def write_patch(path: Path, patch: Patch) -> None:
     """Write a patch as safetensors, atomically."""
     tensors = {name: getattr(patch.rows, name).contiguous() for name in _names(patch.rows)}
-    metadata = {"kind": type(patch.rows).__name__, "total": str(patch.total)}
-    write_bytes(path, save(tensors | {"index": patch.index}, metadata))
+    tensors |= {"index": patch.index, "total": torch.tensor(patch.total)}
+    # One entry only: safetensors writes several in random order, and equal worlds must have equal files.
+    write_bytes(path, save(tensors, {"kind": type(patch.rows).__name__}))
 
 
 def read_patch(path: Path) -> Patch:
@@ -95,10 +96,10 @@ def read_patch(path: Path) -> Patch:
     with safe_open(path, "pt") as file:
         metadata, names = file.metadata() or {}, set(file.keys())
         kind = KINDS.get(metadata.get("kind", ""))
-        if kind is None or not {f.name for f in fields(kind)} | {"index"} <= names:
+        if kind is None or not {f.name for f in fields(kind)} | {"index", "total"} <= names:
             raise WorldError(f"{path.name}: want Points or Gaussians, got {metadata.get('kind', 'neither')}")
         rows = kind(*(file.get_tensor(f.name) for f in fields(kind)))
-        return Patch(int(metadata["total"]), file.get_tensor("index"), rows)
+        return Patch(int(file.get_tensor("total")), file.get_tensor("index"), rows)
 
 
 def on_cpu(primitives: Points | Gaussians) -> Points | Gaussians:

@@ -232,8 +232,9 @@ class WorldRenderer:
             irradiance = np.zeros_like(hits.albedo)
             position = (origin + depth[:, None] * directions).astype(np.float32)
             spread_irradiance(
-                *light, IRRADIANCE_STEP_PX, rows, columns, hits.normal, position, _SMOOTHING_METRES, irradiance
-            )
+                light[0], light[1], light[2], IRRADIANCE_STEP_PX, rows, columns, hits.normal, position,
+                _SMOOTHING_METRES, irradiance,
+            )  # fmt: skip
         glowing = hit & self.world.emissive[np.maximum(hits.triangle, 0)]
         color = np.where(glowing[:, None], hits.albedo, hits.albedo * irradiance)
         if lighting.haze_per_metre > 0.0:
@@ -259,13 +260,13 @@ class WorldRenderer:
         fx, fy = (x - x0)[:, None], (y - y0)[:, None]
         wrap = (lambda c: c % width) if sky.repeats == 1 else (lambda c: np.clip(c, 0, width - 1))
         rows, columns = [np.clip(y0 + d, 0, height - 1) for d in (0, 1)], [wrap(x0 + d) for d in (0, 1)]
-        picture = decode_table()[sky.panorama]
-        upper = (1 - fx) * picture[rows[0], columns[0]] + fx * picture[rows[0], columns[1]]
-        lower = (1 - fx) * picture[rows[1], columns[0]] + fx * picture[rows[1], columns[1]]
+        decode, picture = decode_table(), sky.panorama
+        upper = (1 - fx) * decode[picture[rows[0], columns[0]]] + fx * decode[picture[rows[0], columns[1]]]
+        lower = (1 - fx) * decode[picture[rows[1], columns[0]]] + fx * decode[picture[rows[1], columns[1]]]
         return (1 - fy) * upper + fy * lower
 
 
-_SHADOW_RAYS = 3
+_SHADOW_RAYS = 2
 _SMOOTHING_METRES = 0.25
 
 

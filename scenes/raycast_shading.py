@@ -83,7 +83,7 @@ def sample_texture(texels, start, size, levels, decode, k, u, v, texel_footprint
     height, width = size[k, level, 0], size[k, level, 1]
     x = (u - math.floor(u)) * width - 0.5
     y = (v - math.floor(v)) * height - 0.5
-    x0, y0 = int(math.floor(x)), int(math.floor(y))
+    x0, y0 = math.floor(x), math.floor(y)
     fx, fy = x - x0, y - y0
     out[0] = out[1] = out[2] = out[3] = 0.0
     for dy in range(2):
@@ -176,7 +176,7 @@ def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, column
     for i in range(rows.shape[0]):
         y = (rows[i] - 0.5) / step
         x = (columns[i] - 0.5) / step
-        y0, x0 = int(math.floor(y)), int(math.floor(x))
+        y0, x0 = math.floor(y), math.floor(x)
         total = 1e-8
         r = g = b = 0.0
         for yy in range(y0 - 1, y0 + 3):

@@ -11,7 +11,7 @@ import numpy as np
 
 from scenes.rooms_furniture import LICENCES, Furniture, load_furniture, read_catalogues
 from scenes.rooms_surfaces import floor_picture, painting_picture, wall_picture, window_picture
-from scenes.textured import NO_TEXTURE, Lighting, TexturedWorld, WorldBuilder, flip_up, gradient_sky
+from scenes.textured import NO_TEXTURE, Lighting, TexturedWorld, WorldBuilder, as_rgb, flip_up, gradient_sky
 
 SOURCE = "rooms"
 LICENCE = "furniture CC0-1.0 and CC-BY-3.0; surfaces Apache-2.0"
@@ -63,9 +63,7 @@ class RoomFactory:
 
     def __init__(self, furniture_cache: Path, surfaces: Path) -> None:
         self._cache, self._surfaces = furniture_cache, surfaces
-        self._items = [
-            i for i in read_catalogues(furniture_cache) if not re.search(_UNWANTED, i.name, re.IGNORECASE)
-        ]
+        self._items = [i for i in read_catalogues(furniture_cache) if not re.search(_UNWANTED, i.name, re.IGNORECASE)]
 
     def build(self, seed: int) -> Room:
         """The room of a seed; the same arrays every time."""
@@ -108,18 +106,18 @@ class RoomFactory:
         )
         color = 0.55 + 0.4 * rng.random(3)
         accent = 0.35 + 0.6 * rng.random(3)
-        skirting = tuple(float(v) for v in (0.75 * np.ones(3) if rng.random() < 0.6 else [0.25, 0.14, 0.07]))
+        skirting = (0.75, 0.75, 0.75) if rng.random() < 0.6 else (0.25, 0.14, 0.07)
         accent_wall = int(rng.integers(4)) if rng.random() < 0.4 else -1
         windows = []
         for side, (corner, along, inward) in enumerate(_walls(x, z, height)):
             span = float(np.linalg.norm(along))
-            tint = tuple(float(v) for v in (accent if side == accent_wall else color))
+            tint = as_rgb(accent if side == accent_wall else color)
             builder.add_quad(
                 corner, along, np.array([0, height, 0]), tiles=(span / wall_metres, height / wall_metres),
-                texture=wall_texture, tint=tint,  # type: ignore[arg-type]
+                texture=wall_texture, tint=tint,
             )  # fmt: skip
             foot = corner + [0, height - 0.09, 0] + 0.012 * inward
-            builder.add_quad(foot, along, np.array([0, 0.09, 0]), tint=skirting)  # type: ignore[arg-type]
+            builder.add_quad(foot, along, np.array([0, 0.09, 0]), tint=skirting)
             if rng.random() < 0.5:
                 windows.append(_add_window(builder, rng, corner, along, inward, height))
             elif rng.random() < 0.8:
@@ -135,11 +133,11 @@ class RoomFactory:
         rugs = [i for i in self._items if re.search(_RUG, i.name, re.IGNORECASE) and i.size[0] > 0.6]
         central = [i for i in large if re.search(_FREE_STANDING, i.name, re.IGNORECASE)]
         lining = [i for i in large if i not in central]
-        small = [i for i in self._items if max(i.size) < 0.5 and 0.08 < i.size[1] and i.size[0] * i.size[2] > 0.004]
+        small = [i for i in self._items if max(i.size) < 0.5 and i.size[1] > 0.08 and i.size[0] * i.size[2] > 0.004]
         placed: list[_Placed] = []
         if rugs and rng.random() < 0.7:
-            item = rugs[int(rng.integers(len(rugs)))]
-            placed.append(_Placed(item, *rng.uniform(-0.4, 0.4, 2), 0.0, 0.0, float(rng.uniform(0, 0.3)), 0.004))
+            item, at = rugs[int(rng.integers(len(rugs)))], rng.uniform(-0.4, 0.4, 2)
+            placed.append(_Placed(item, float(at[0]), float(at[1]), 0.0, 0.0, float(rng.uniform(0, 0.3)), 0.004))
         area = width * length
         for _ in range(int(area * rng.uniform(0.35, 0.6)) + 3):
             item = lining[int(rng.integers(len(lining)))]
@@ -163,13 +161,13 @@ class RoomFactory:
         tone = rng.uniform(0.75, 1.1, 3)
         for part in load_furniture(self._cache, piece.item):
             texture = NO_TEXTURE if part.picture is None else builder.add_texture(part.picture)
-            tint = tuple(float(min(t * f, 0.92)) for t, f in zip(part.tint, tone, strict=True))
+            tint = as_rgb(np.minimum(np.asarray(part.tint) * tone, 0.92))
             builder.add_triangles(
                 flip_up(part.corners @ turn.T + [piece.x, piece.foot, -piece.z]),
                 normals=flip_up(part.normals @ turn.T),
                 uv=part.uv,
                 texture=texture,
-                tint=tint,  # type: ignore[arg-type]
+                tint=tint,
                 cutout=builder.has_clear_pixels(texture),
             )
 
@@ -229,7 +227,7 @@ def _add_painting(builder, rng, corner, along, inward, height) -> None:
 def _try_place(placed, item, rng, width, length, *, against_wall: bool) -> None:
     """Add the piece where its footprint meets no other; give up after some tries."""
     for _ in range(12):
-        side = int(rng.integers(4)) if against_wall else int(rng.integers(4))
+        side = int(rng.integers(4))
         yaw = (0.0, 0.5 * math.pi, math.pi, 1.5 * math.pi)[side]
         half_x, half_z = (item.size[0] / 2, item.size[2] / 2)
         if side % 2:
@@ -260,11 +258,11 @@ def _room_lighting(rng, width, length, height, windows) -> Lighting:
         colors.append(np.array([0.85, 0.93, 1.0]) * rng.uniform(1.2, 3.0))
     ambient = rng.uniform(0.22, 0.4)
     return Lighting(
-        sky_rgb=tuple(float(v) for v in ambient * warm),  # type: ignore[arg-type]
-        ground_rgb=tuple(float(v) for v in 0.85 * ambient * np.array([1.0, 0.93, 0.85])),  # type: ignore[arg-type]
+        sky_rgb=as_rgb(ambient * warm),
+        ground_rgb=as_rgb(0.85 * ambient * np.array([1.0, 0.93, 0.85])),
         lamp_positions=np.asarray(lamps, np.float32),
         lamp_rgb=np.asarray(colors, np.float32),
-        occlusion_rays=14,
+        occlusion_rays=10,
     )
 
 
@@ -272,5 +270,3 @@ def room_licence(room: Room) -> str:
     """Licences of what the room shows."""
     furniture = sorted({LICENCES[c] for c in room.catalogues})
     return "; ".join([*furniture, "surface textures Apache-2.0"])
-
-

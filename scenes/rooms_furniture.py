@@ -84,7 +84,9 @@ def read_catalogues(cache: Path) -> list[Furniture]:
         if path.exists():
             found += _read_properties(catalogue, path.read_text(encoding="latin-1"))
     if not found:
-        raise ValueError(f"cache: want unpacked furniture catalogues, got none in {cache}; run the asset download first")
+        raise ValueError(
+            f"cache: want unpacked furniture catalogues, got none in {cache}; run the asset download first"
+        )
     return found
 
 
@@ -96,14 +98,20 @@ def _read_properties(catalogue: str, text: str) -> list[Furniture]:
     for _, entry in sorted(entries.items()):
         if not {"model", "width", "depth", "height", "name", "category"} <= entry.keys():
             continue
-        size = tuple(float(entry[key]) / 100.0 for key in ("width", "height", "depth"))
-        drop = float(entry.get("dropOnTopElevation", 100.0 * size[1]))
+        width, height, depth = (float(entry[key]) / 100.0 for key in ("width", "height", "depth"))
+        drop = float(entry.get("dropOnTopElevation", 100.0 * height))
         rotation = tuple(float(x) for x in entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split())
         found.append(
             Furniture(
-                catalogue, entry["model"].lstrip("/"), entry["name"], entry["category"], size,
-                float(entry.get("elevation", 0.0)) / 100.0, max(drop, 0.0) / 100.0, rotation,
-            )  # fmt: skip
+                catalogue,
+                entry["model"].lstrip("/"),
+                entry["name"],
+                entry["category"],
+                (width, height, depth),
+                float(entry.get("elevation", 0.0)) / 100.0,
+                max(drop, 0.0) / 100.0,
+                rotation,
+            )
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Pictures for the surfaces of a room: photographs of floors and walls, and drawn wallpaper, paintings and window views."""
+"""Pictures for the surfaces of a room: photographed floors and walls, drawn wallpaper, paintings and window views."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from PIL import Image
 
 _FLOORS = {
     "wood_1": 1.5, "wood_2": 1.5, "wood_planks_1": 1.6, "floor_tiles_bw_1": 1.2, "floor_tiles_white": 1.2,
-    "concrete_tiles_1": 2.0, "marble_1": 2.0, "marble_2": 2.0, "concrete_1": 2.5, "cardboard_2": 2.5, "brick_wall_1": 2.0,
+    "concrete_tiles_1": 2.0, "marble_1": 2.0, "marble_2": 2.0, "concrete_1": 2.5, "cardboard_2": 2.5,
+    "brick_wall_1": 2.0,
 }  # fmt: skip
 _WALLS = {
     "brick_wall_1": 1.8, "cinder_blocks_1": 1.8, "concrete_1": 2.5, "concrete_2": 2.5, "concrete_3": 2.5,

@@ -1,6 +1,7 @@
 """Textured triangle worlds: the arrays that a loader fills and the ray caster draws.
 
-The world's axes are those of a level camera: x right, y DOWN, z forward, in metres; ``flip_up`` turns y-up models into it.
+The world's axes are those of a level camera: x right, y DOWN, z forward, in metres;
+``flip_up`` turns y-up models into it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from jaxtyping import Float, Int, UInt8
 
 NO_TEXTURE = -1
 
+Rgb = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class Sky:
     """What rays that hit nothing see.
 
     Attributes:
-        panorama: sRGB picture whose width spans ``1 / repeats`` of the full turn, the horizon at half height; mirrored at
-            every repeat so that no seam shows.
+        panorama: sRGB picture whose width spans ``1 / repeats`` of the full turn, the horizon at half height;
+            mirrored at every repeat so that no seam shows.
         repeats: pictures around the full turn.
         half_height_rad: elevation of the picture's upper border.
     """
@@ -48,16 +51,16 @@ class Lighting:
         exposure: factor before the tone curve.
     """
 
-    sky_rgb: tuple[float, float, float]
-    ground_rgb: tuple[float, float, float]
+    sky_rgb: Rgb
+    ground_rgb: Rgb
     sun_direction: tuple[float, float, float] = (0.0, -1.0, 0.0)
-    sun_rgb: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    sun_rgb: Rgb = (0.0, 0.0, 0.0)
     lamp_positions: Float[np.ndarray, "k 3"] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     lamp_rgb: Float[np.ndarray, "k 3"] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
     lamp_radius: float = 0.25
     occlusion_rays: int = 0
     occlusion_reach: float = 1.5
-    haze_rgb: tuple[float, float, float] = (0.6, 0.68, 0.78)
+    haze_rgb: Rgb = (0.6, 0.68, 0.78)
     haze_per_metre: float = 0.0
     exposure: float = 1.0
 
@@ -97,6 +100,11 @@ class TexturedWorld:
         return len(self.corners)
 
 
+def as_rgb(values: Float[np.ndarray, "3"]) -> Rgb:
+    """Three numbers as a tuple of floats."""
+    return float(values[0]), float(values[1]), float(values[2])
+
+
 def flip_up(points: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
     """Turn y-up axes (z backward) into the world's y-down axes (z forward), a half turn about x; exact."""
     return points * np.array([1.0, -1.0, -1.0], points.dtype)
@@ -108,7 +116,7 @@ def face_normals(corners: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3"
     return normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
 
 
-def gradient_sky(zenith: tuple[float, float, float], horizon: tuple[float, float, float]) -> Sky:
+def gradient_sky(zenith: Rgb, horizon: Rgb) -> Sky:
     """A sky that fades between two sRGB colours (0..1), and a dim ground colour below the horizon."""
     height = np.linspace(1.0, -1.0, 256)[:, None]
     above = np.asarray(horizon) + (np.asarray(zenith) - np.asarray(horizon)) * np.clip(height, 0.0, 1.0) ** 0.7
@@ -139,7 +147,7 @@ class WorldBuilder:
         normals: Float[np.ndarray, "n 3 3"] | None = None,
         uv: Float[np.ndarray, "n 3 2"] | None = None,
         texture: int = NO_TEXTURE,
-        tint: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        tint: Rgb = (1.0, 1.0, 1.0),
         emissive: bool = False,
         shade_uv: Float[np.ndarray, "n 3 2"] | None = None,
         shade_texture: int = NO_TEXTURE,
@@ -178,7 +186,7 @@ class WorldBuilder:
         *,
         tiles: tuple[float, float] = (1.0, 1.0),
         texture: int = NO_TEXTURE,
-        tint: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        tint: Rgb = (1.0, 1.0, 1.0),
         emissive: bool = False,
     ) -> None:
         """Add the parallelogram ``corner + a along + b down``; the picture repeats ``tiles`` times along each side."""
@@ -197,6 +205,7 @@ class WorldBuilder:
         if not self._pieces:
             raise ValueError("world: want at least one triangle, got none; check the scene's files")
         joined = {key: np.concatenate([piece[key] for piece in self._pieces]) for key in self._pieces[0]}
-        area = np.linalg.norm(np.cross(*(joined["corners"][:, i] - joined["corners"][:, 0] for i in (1, 2))), axis=-1)
+        corners = joined["corners"]
+        area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
         kept = {key: values[area > 1e-10] for key, values in joined.items()}
         return TexturedWorld(textures=self._textures, sky=sky, **kept)  # type: ignore[arg-type]

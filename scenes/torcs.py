@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from scenes.textured import NO_TEXTURE, Sky, TexturedWorld, WorldBuilder, flip_up
+from scenes.textured import NO_TEXTURE, Sky, TexturedWorld, WorldBuilder, face_normals, flip_up
 
 LICENCE = "Free Art License 1.3"
 SOURCE = "torcs"
@@ -40,7 +40,7 @@ def load_track(tracks_folder: Path, name: str) -> TexturedWorld:
     """Read one track; metres.
 
     Args:
-        tracks_folder: the ``torcs`` folder of the unpacked package, which holds ``tracks/*/<name>`` and ``data/textures``.
+        tracks_folder: the ``torcs`` folder of the unpacked package with ``tracks/*/<name>`` and ``data/textures``.
         name: an entry of ``TRACKS``.
 
     Raises:
@@ -72,16 +72,19 @@ def load_track(tracks_folder: Path, name: str) -> TexturedWorld:
         )
         refs = np.asarray(mesh.triangles, np.float64)
         vertices = np.asarray(mesh.vertices)[refs[..., 0].astype(int)]
+        corners = flip_up(vertices[..., :3])
+        upright = float(np.abs(face_normals(corners)[:, 1]).mean()) < 0.6
         shade = None if shade_layer is None else _layer_uv(refs, shade_layer)
         builder.add_triangles(
-            flip_up(vertices[..., :3]),
+            corners,
             normals=flip_up(vertices[..., 3:6]) if vertices.shape[-1] >= 6 else None,
             uv=_layer_uv(refs, 0),
             texture=texture,
             tint=(1.0, 1.0, 1.0) if texture != NO_TEXTURE else (0.25, 0.25, 0.25),
             shade_uv=shade,
             shade_texture=NO_TEXTURE if shade_layer is None else texture_index(mesh.layers[shade_layer][0]),
-            cutout=shade_layer is None and builder.has_clear_pixels(texture),
+            # Opacity of ground textures means something else; trees and fences stand upright or carry no baked shadow.
+            cutout=(upright or shade_layer is None) and builder.has_clear_pixels(texture),
         )
     return builder.build(_panorama(folder))
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from jaxtyping import UInt8
 from safetensors.torch import load_file
@@ -32,6 +33,8 @@ from scenes.manifest import ChunkRecord, Manifest, check_files, manifest_text, r
 MANIFEST = "world.json"
 CAMERAS = "cameras.json"
 PATH = "path.safetensors"
+
+AnyWorld = TypeVar("AnyWorld", bound="World")  # not typing.Self, which run-time type checking of methods cannot read
 
 
 class World:
@@ -53,14 +56,14 @@ class World:
 
     @classmethod
     def create(
-        cls,
+        cls: type[AnyWorld],
         folder: str | Path,
         *,
         path: Camera,
         seed: int,
         config: Mapping[str, Any] | None = None,
         metric: bool = False,
-    ) -> Self:
+    ) -> AnyWorld:
         """Start an empty world.
 
         Args:
@@ -80,7 +83,7 @@ class World:
         with disk_errors(f"cannot write {folder}"):
             if folder.exists() and not folder.is_dir():
                 raise WorldError(f"out: {folder} is a file; want a new or empty folder")
-            if folder.is_dir() and any(p.name != PATH and p.suffix != PARTIAL for p in folder.iterdir()):
+            if folder.is_dir() and not _is_vacant(folder):
                 raise WorldError(
                     f"out: {folder} is not empty; choose another folder, or continue it with resume={folder}"
                 )
@@ -99,7 +102,7 @@ class World:
         return world
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls: type[AnyWorld], folder: str | Path) -> AnyWorld:
         """Open a world and check every file of it; writes nothing.
 
         Raises:
@@ -134,7 +137,7 @@ class World:
             primitives: the whole cache after it; only rows that are new or changed since the last chunk are written.
             memory: what the generator remembers after it; only the latest is kept.
             rng_state: ``torch.Generator.get_state()`` after it.
-            gauges: finite numbers measured while it was made.
+            gauges: numbers measured while it was made; one that is not finite is kept as None.
 
         Raises:
             ValueError: a chunk that does not follow the last one, or of another size.
@@ -162,7 +165,7 @@ class World:
                 len(chunk.frames),
                 chunk.observed,
                 len(now),
-                {name: float(value) for name, value in (gauges or {}).items()},
+                {name: float(value) if math.isfinite(value) else None for name, value in (gauges or {}).items()},
                 marks,
             )
             files = {PATH: self.manifest.files[PATH], memory_name: fingerprint(self.folder / memory_name)}
@@ -233,7 +236,7 @@ class World:
                 parts.append(self.chunk(record.index).frames[low:high])
         return Frame.concatenate(parts)
 
-    def branch(self, folder: str | Path, chunk: int) -> Self:
+    def branch(self: AnyWorld, folder: str | Path, chunk: int) -> AnyWorld:
         """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.
 
         Files are linked where the disk can, else copied. The generator's memory is kept of the last chunk only, so
@@ -316,6 +319,14 @@ class World:
             if path.read_text("utf-8") in (self.cameras_text(), behind):
                 return
         raise WorldError(f"{path}: truncated or changed; delete it (it is written again with the next chunk)")
+
+
+def _is_vacant(folder: Path) -> bool:
+    """Whether a folder holds nothing but what a process that died in ``World.create`` leaves."""
+    return all(
+        path.name == PATH or path.suffix == PARTIAL or (path.name in chunk_files.FOLDERS and not any(path.iterdir()))
+        for path in folder.iterdir()
+    )
 
 
 def _link(source: Path, target: Path) -> None:

@@ -82,7 +82,9 @@ def test_a_killed_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> 
     more = ("frames=41", "chunk=1")
     out = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-m", "worldwarp.cli", *words(photo, out, *more)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "worldwarp.cli", *words(photo, out, *more)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not _chunks(out) >= 4:
@@ -180,7 +182,11 @@ def test_resume_refuses_other_settings(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_help_paths_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, expected in (("--help", "worldwarp explore image=PHOTO"), ("paths", "dolly_zoom"), ("doctor", "torch")):
+    for command, expected in (
+        ("--help", "worldwarp explore image=PHOTO"),
+        ("paths", "dolly_zoom"),
+        ("doctor", "torch"),
+    ):
         assert main([command]) == 0
         assert expected in capsys.readouterr().out
     assert main(["exlpore"]) == 2

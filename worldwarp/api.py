@@ -106,11 +106,15 @@ class World:
 
     def render(self, camera: Camera) -> Guide:
         """What the world shows to cameras ``[t]``, or to one camera without a batch (then ``t`` is 1)."""
-        batched = camera if camera.batch_shape else Camera(
-            camera.world_from_camera[None], camera.focal_px[None], camera.center_px[None], camera.size
+        batched = (
+            camera
+            if camera.batch_shape
+            else Camera(camera.world_from_camera[None], camera.focal_px[None], camera.center_px[None], camera.size)
         )
         return self.cache.render(batched)
 
 
 def _as_text(value: object) -> str:
-    return "null" if value is None else f"[{','.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
+    return (
+        "null" if value is None else f"[{','.join(map(str, value))}]" if isinstance(value, tuple | list) else str(value)
+    )

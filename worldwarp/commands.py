@@ -23,7 +23,7 @@ def explore_command(words: list[str]) -> int:
     config = compose_config("explore", words)
     if config.resume is None:
         folder = Path(config.out or f"worlds/{Path(config.image or 'world').stem}")
-        check_new_folder(folder)
+        _check_free(folder)
         with _waiting("reading the photo and estimating its depth"):
             exploration = prepare(config)
     else:
@@ -93,7 +93,9 @@ def paths_command(words: list[str]) -> int:
     for name, preset in PRESETS.items():
         print(f"  {name:<14} {preset.description}")
     print("Join them with ',' one after the other and with '+' at the same time: left,orbit  forward+pan:angle_deg=20")
-    print("Files: worldwarp keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K,")
+    print(
+        "Files: worldwarp keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K,"
+    )
     print("  .npy pose stacks with convention=c2w_opencv|c2w_opengl|w2c_opencv|w2c_opengl")
     return 0
 
@@ -135,19 +137,29 @@ def _stop_after_chunk() -> Iterator[object]:
             signal.signal(number, handler)
 
 
+def _check_free(folder: Path) -> None:
+    """Refuse an output that holds something before any work is done (`World.create` checks again)."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ConfigError(f"out: {folder} is not empty; choose another, or go on with `worldwarp explore resume={folder}`")
+
+
 def _check_resume_words(words: list[str]) -> None:
     """A world goes on with the settings it was made with; only where it runs and who watches can change."""
     for word in words:
         key = word.partition("=")[0]
         if key not in ("resume", "device", "viewer") and not key.startswith("viewer."):
-            raise ConfigError(f"resume: the world goes on with its own settings; remove {key}= (or start anew with out=)")
+            raise ConfigError(
+                f"resume: the world goes on with its own settings; remove {key}= (or start anew with out=)"
+            )
 
 
 def _folder_and_options(command: str, words: list[str], defaults: dict[str, str]) -> tuple[Path, dict[str, str]]:
     """Split `DIR key=value ...`; unknown keys are refused with the nearest valid name."""
     folders = [word for word in words if "=" not in word]
     if len(folders) != 1:
-        raise ConfigError(f"{command}: want one folder, got {folders or 'none'}; e.g. `worldwarp {command} worlds/pagoda`")
+        raise ConfigError(
+            f"{command}: want one folder, got {folders or 'none'}; e.g. `worldwarp {command} worlds/pagoda`"
+        )
     options = dict(defaults)
     for word in words:
         key, equals, value = word.partition("=")

@@ -29,11 +29,14 @@ def diagnosis() -> list[str]:
         f"worldwarp {_version('worldwarp')} in {home}, Python {platform.python_version()} on {platform.system()}",
         "packages  " + ", ".join(f"{name} {_version(name)}" for name in CORE),
         f"cpu       {torch.get_num_threads()} threads, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory",
-        "gpu       " + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device: everything runs on the CPU"),
+        "gpu       "
+        + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device: everything runs on the CPU"),
     ]
     for name in ("geometry/weights/depth.safetensors", "diffusion/weights/generator.safetensors"):
         file = home / name
-        lines.append(f"weights   {name}: {f'{file.stat().st_size / 2**20:.1f} MiB' if file.exists() else 'MISSING: reinstall'}")
+        lines.append(
+            f"weights   {name}: {f'{file.stat().st_size / 2**20:.1f} MiB' if file.exists() else 'MISSING: reinstall'}"
+        )
     for module, (extra, gives) in EXTRAS.items():
         state = "found" if importlib.util.find_spec(module) else f"missing: pip install 'worldwarp[{extra}]'"
         lines.append(f"extra     {module:<33} {state}; {gives}")
@@ -43,7 +46,9 @@ def diagnosis() -> list[str]:
     for room in ROOMS:
         others = sorted({owner for owner in owners.get(room, []) if owner != "worldwarp"})
         if others:
-            lines.append(f"PROBLEM   another installed distribution also owns `{room}`: {', '.join(others)}; uninstall it")
+            lines.append(
+                f"PROBLEM   another installed distribution also owns `{room}`: {', '.join(others)}; uninstall it"
+            )
     if sys.version_info < (3, 11):
         lines.append("PROBLEM   Python 3.11 or newer is needed")
     return lines

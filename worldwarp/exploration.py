@@ -152,7 +152,9 @@ def resume(folder: Path, device: str = "cpu") -> Exploration:
     """
     world = World.load(folder)
     if not world.chunks or world.memory is None:
-        raise ConfigError(f"resume: {folder} was stopped before its first chunk was stored; start again with another out=")
+        raise ConfigError(
+            f"resume: {folder} was stopped before its first chunk was stored; start again with another out="
+        )
     config = OmegaConf.create(world.config)
     assert isinstance(config, DictConfig)
     config.device = device

@@ -107,7 +107,7 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
         earlier = [walk.reference[i : i + 1] for i in range(1, len(walk.reference))]
         walk.reference = reference_of(walk.reference[:1], [*earlier, chunk.frames[-1:]])
         gauges = measure(guide, chunk.frames, residual, integration.total)
-        added = parts.cache.snapshot()[integration.first :]
+        added = parts.cache.snapshot(integration.first)
         yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, walk)
 
 

@@ -62,7 +62,9 @@ class Plan:
             f"path     new to the photo, chunk by chunk: [{bars}] at most {worst:.0%} of the view",
         ]
         if worst > 0.6:
-            lines.append("warning  most of some views was never photographed; expect invention there (try a shorter path)")
+            lines.append(
+                "warning  most of some views was never photographed; expect invention there (try a shorter path)"
+            )
         if self.collisions:
             first, last = self.collisions[0], self.collisions[-1]
             lines.append(

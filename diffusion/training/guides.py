@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d
 
@@ -75,7 +77,8 @@ def warped_sample(clip: Frame, config: SampleConfig, rng: np.random.Generator) -
         config: shape of the sample.
         rng: the only randomness.
     """
-    frames = _augmented(_crop(clip[_choose(len(clip), config, rng)], config, rng), rng)
+    window = _Window.draw(clip.camera.size, config, rng)
+    frames = window.frames(clip[_choose(len(clip), config, rng)])
     context, targets = frames[: config.context], frames[config.context :]
     usable = context.valid & ~context.sky
     unit = context.depth[usable].median().item() if usable.any() else 1.0
@@ -87,7 +90,51 @@ def warped_sample(clip: Frame, config: SampleConfig, rng: np.random.Generator) -
     prior, determined = _fill(target_truth, seen, known, smooth, rng)
     prior[:, :3] = torch.where(known, doubtful(prior[:, :3], confidence, rng), prior[:, :3])
     smooth = torch.where(known, prior, smooth)
-    return _joined(truth, config.context, prior, smooth, known, confidence, determined, frames.camera, unit)
+    coverage = known.float()
+    return _joined(
+        truth, config.context, prior, smooth, coverage, confidence * coverage, 1.0 - coverage, determined,
+        frames.camera, unit,
+    )  # fmt: skip
+
+
+def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.random.Generator) -> Sample:
+    """A sample whose guide and prior come from a real cache and real copying (see `worldwarp.training_guides`).
+
+    Args:
+        clip: the clip that the guides were recorded from.
+        recorded: safetensors file with ``target`` and ``source`` (frame indices), ``prior_rgb``, ``smooth_rgb``
+            (uint8), ``prior_depth``, ``smooth_depth`` (float16, depth code) and ``coverage``, ``confidence``,
+            ``copied`` (uint8), one row per guide; rows of one source follow each other.
+        config: shape of the sample; of its context only one frame, the guide's source, is used and repeated.
+        rng: the only randomness.
+    """
+    rows = load_file(recorded)
+    count = len(rows["target"])
+    first = int(rng.integers(0, count))
+    same = (rows["source"] == rows["source"][first]).nonzero()[:, 0]
+    chosen = same[torch.from_numpy(np.sort(rng.choice(len(same), config.targets, replace=len(same) < config.targets)))]
+    source, targets = int(rows["source"][first]), rows["target"][chosen].tolist()
+    window = _Window.draw(clip.camera.size, config, rng)
+    frames = window.frames(clip[[source] * config.context + targets])
+    whole = clip[source]
+    usable = whole.valid & ~whole.sky
+    unit = whole.depth[usable].median().item() if usable.any() else 1.0
+
+    def maps(name: str) -> Tensor:
+        return window.shares(rows[name][chosen].float() / 255.0)
+
+    def state(name: str) -> Tensor:
+        rgb = window.colours(rows[f"{name}_rgb"][chosen].float() / 255.0)
+        return torch.cat([2.0 * rgb - 1.0, window.surfaces(rows[f"{name}_depth"][chosen].float())], 1)
+
+    coverage, copied = maps("coverage"), maps("copied")
+    hole = copied > 0.5
+    determined = (~hole | thin(hole)).float()
+    truth = encode(frames.rgb, frames.depth, unit)
+    return _joined(
+        truth, config.context, state("prior"), state("smooth"), coverage, maps("confidence"), copied, determined,
+        frames.camera, unit,
+    )  # fmt: skip
 
 
 def thin(hole: Bool[Tensor, "t 1 h w"], width_px: int = THIN_PX) -> Bool[Tensor, "t 1 h w"]:
@@ -110,40 +157,74 @@ def _choose(count: int, config: SampleConfig, rng: np.random.Generator) -> list[
     return order[::-1] if rng.random() < 0.5 else order
 
 
-def _crop(clip: Frame, config: SampleConfig, rng: np.random.Generator) -> Frame:
-    """A random crop, at half resolution if so configured."""
-    rgb, depth, valid, sky, camera = clip.rgb, clip.depth, clip.valid, clip.sky, clip.camera
-    if config.halved:
-        rgb, depth, valid, sky = avg_pool2d(rgb, 2), depth[..., ::2, ::2], valid[..., ::2, ::2], sky[..., ::2, ::2]
-        camera = camera.resized((depth.shape[-2], depth.shape[-1]))
-    height, width = config.size
-    if camera.size[0] < height or camera.size[1] < width:
-        raise ValueError(f"clip: want frames of at least {config.size}, got {camera.size}")
-    top = int(rng.integers(0, camera.size[0] - height + 1))
-    left = int(rng.integers(0, camera.size[1] - width + 1))
-    area = (..., slice(top, top + height), slice(left, left + width))
-    center = camera.center_px - torch.tensor([float(left), float(top)])
-    moved = Camera(camera.world_from_camera, camera.focal_px, center, config.size)
-    return Frame(rgb[area], depth[area], valid[area], sky[area], moved, clip.metric)
+@dataclass(frozen=True)
+class _Window:
+    """Which part of a clip a sample shows, and how: halved or not, mirrored or not, recoloured."""
 
+    config: SampleConfig
+    top: int
+    left: int
+    mirror: bool
+    channels: tuple[int, int, int]
+    gamma: float
+    gain: Float[Tensor, "3 1 1"]
 
-def _augmented(frames: Frame, rng: np.random.Generator) -> Frame:
-    """Mirror and recolour a clip as a whole."""
-    if rng.random() < 0.5:
-        mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
-        center = frames.camera.center_px.clone()
-        center[:, 0] = frames.camera.size[1] - center[:, 0]
-        pose = mirror @ frames.camera.world_from_camera @ mirror
-        camera = Camera(pose, frames.camera.focal_px, center, frames.camera.size)
-        frames = Frame(
-            frames.rgb.flip(-1), frames.depth.flip(-1), frames.valid.flip(-1), frames.sky.flip(-1), camera, frames.metric
+    @staticmethod
+    def draw(size: tuple[int, int], config: SampleConfig, rng: np.random.Generator) -> _Window:
+        """A random window of frames of ``size``, which must be at least ``config.size`` (twice that when halved)."""
+        size = (size[0] // 2, size[1] // 2) if config.halved else size
+        if size[0] < config.size[0] or size[1] < config.size[1]:
+            raise ValueError(f"clip: want frames of at least {config.size} (after halving, if any), got {size}")
+        return _Window(
+            config,
+            top=int(rng.integers(0, size[0] - config.size[0] + 1)),
+            left=int(rng.integers(0, size[1] - config.size[1] + 1)),
+            mirror=bool(rng.random() < 0.5),
+            channels=tuple(rng.permutation(3)) if rng.random() < 0.3 else (0, 1, 2),
+            gamma=float(np.exp(rng.normal(0.0, 0.2))),
+            gain=torch.from_numpy(np.exp(rng.normal(0.0, 0.1, (3, 1, 1))).astype(np.float32)),
         )
-    rgb = frames.rgb
-    if rng.random() < 0.3:
-        rgb = rgb[:, rng.permutation(3)]
-    gamma = float(np.exp(rng.normal(0.0, 0.2)))
-    gain = torch.from_numpy(np.exp(rng.normal(0.0, 0.1, (1, 3, 1, 1))).astype(np.float32))
-    return replace(frames, rgb=(rgb.clamp_min(1e-3) ** gamma * gain).clamp(0.0, 1.0))
+
+    def colours(self, rgb: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 h2 w2"]:
+        """Averaged when halved, and recoloured."""
+        rgb = self._part(avg_pool2d(rgb, 2) if self.config.halved else rgb)[:, list(self.channels)]
+        return (rgb.clamp_min(1e-3) ** self.gamma * self.gain).clamp(0.0, 1.0)
+
+    def shares(self, values: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h2 w2"]:
+        """Averaged when halved."""
+        return self._part(avg_pool2d(values, 2) if self.config.halved else values)
+
+    def surfaces(self, values: Tensor) -> Tensor:
+        """Never mixed across edges: depth, masks."""
+        return self._part(values[..., ::2, ::2] if self.config.halved else values)
+
+    def camera(self, camera: Camera) -> Camera:
+        """The camera that sees the window."""
+        if self.config.halved:
+            camera = camera.resized((camera.size[0] // 2, camera.size[1] // 2))
+        center = camera.center_px - torch.tensor([float(self.left), float(self.top)])
+        pose = camera.world_from_camera
+        if self.mirror:
+            flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
+            pose = flip @ pose @ flip
+            center = torch.stack([self.config.size[1] - center[:, 0], center[:, 1]], 1)
+        return Camera(pose, camera.focal_px, center, self.config.size)
+
+    def frames(self, clip: Frame) -> Frame:
+        """The window of a clip."""
+        return Frame(
+            self.colours(clip.rgb),
+            self.surfaces(clip.depth),
+            self.surfaces(clip.valid),
+            self.surfaces(clip.sky),
+            self.camera(clip.camera),
+            clip.metric,
+        )
+
+    def _part(self, values: Tensor) -> Tensor:
+        (height, width), top, left = self.config.size, self.top, self.left
+        part = values[..., top : top + height, left : left + width]
+        return part.flip(-1) if self.mirror else part
 
 
 def _warp(
@@ -163,7 +244,9 @@ def _warp(
     near = conv2d(hit.float(), torch.ones(1, 1, 3, 3), padding=1)
     crack = ~hit & (near >= 5.0)
     state = torch.where(crack, smooth_fill(state, hit), state)
-    confidence = 1.0 - float(rng.uniform(0.0, 0.8)) * smooth_noise((len(camera), 1, *camera.size), 5, rng).clamp_min(0.0)
+    confidence = 1.0 - float(rng.uniform(0.0, 0.8)) * smooth_noise((len(camera), 1, *camera.size), 5, rng).clamp_min(
+        0.0
+    )
     return state, hit | crack, torch.where(crack, 0.7 * confidence, confidence)
 
 
@@ -214,22 +297,22 @@ def _joined(
     context: int,
     prior: Tensor,
     smooth: Tensor,
-    known: Tensor,
+    coverage: Tensor,
     confidence: Tensor,
+    copied: Tensor,
     determined: Tensor,
     camera: Camera,
     unit: float,
 ) -> Sample:
     """Put the clean context frames before the targets."""
     clean, one = truth[:context], torch.ones_like(truth[:context, :1])
-    coverage = known.float()
     return Sample(
         truth=truth,
         prior=torch.cat([clean, prior]),
         smooth=torch.cat([clean, smooth]),
         coverage=torch.cat([one, coverage]),
-        confidence=torch.cat([one, confidence * coverage]),
-        copied=torch.cat([0.0 * one, 1.0 - coverage]),
+        confidence=torch.cat([one, confidence]),
+        copied=torch.cat([0.0 * one, copied]),
         determined=torch.cat([one, determined]),
         world_from_camera=camera.world_from_camera,
         intrinsics=camera.intrinsics,

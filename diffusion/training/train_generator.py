@@ -43,7 +43,9 @@ STAGES = (
 class GeneratorTask:
     """What a trainer needs to know: batches, a loss, a validation picture."""
 
-    def __init__(self, clips: Callable[[], list[Path]], guides: Path | None, stages: tuple[Stage, ...] = STAGES) -> None:
+    def __init__(
+        self, clips: Callable[[], list[Path]], guides: Path | None, stages: tuple[Stage, ...] = STAGES
+    ) -> None:
         """Train on clips (a callable, since they may still be arriving) and on recorded guides where there are any."""
         self.clips, self.guides, self.stages = clips, guides, stages
 

@@ -1,0 +1,68 @@
+"""How far what the cache shows can be believed, per pixel, 0..1.
+
+`Guide.confidence` is a product; each factor is continuous in the camera, and 1 where a photo's pixel is seen again from
+the photo's own camera.
+
+- *Provenance.* Each primitive carries a confidence: 1 for what a camera saw, the chunk's own estimate for what was
+  generated.
+- *Sampling density.* A primitive is one sample of the surface and knows how far the next one is (its footprint). With
+  ``m`` the larger extent of that footprint in pixels of the camera that looks now, the factor is ``min(1, 1.25 / m)``:
+  twice as close means 0.62, eight times 0.16. A surface first seen at a grazing angle has long footprints, so that
+  looking at it frontally lowers the confidence by itself.
+- *Viewing angle.* The footprint's aspect also tells the cosine under which the surface was seen first, ``c0``; with
+  ``c`` the cosine now, the factor is a smooth step of ``c / c0`` from 0.1 (nothing) to 0.6 (everything). A surface seen
+  from behind is worth nothing.
+- *Depth agreement.* Primitives that meet in one pixel should lie at one depth. With ``v`` the relative standard
+  deviation of their inverse depths, the factor is ``1 / (1 + (v / 0.2)²)``; where surface and sky mix with share ``s``,
+  it loses ``2 s (1 - s)`` more. Edges, veils and bleeding backgrounds fall here. (Of the inverse depth, because a trace
+  of something very far would outweigh all else in a variance of depth.)
+- *Coverage.* The share of the pixel that is covered at all.
+
+The first three belong to a primitive and a camera and are composited like a colour; the other two belong to the pixel.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geometry.camera import Camera
+
+ENOUGH_SAMPLES = 1.25
+DEPTH_TOLERANCE = 0.2
+ANGLE_LOW, ANGLE_HIGH = 0.1, 0.6
+
+
+def pixel_gradients(
+    positions: Float[Tensor, "n 3"], camera: Camera
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+    """How image x and y (pixels) change with the world position, and the depth, for one camera."""
+    pose = camera.camera_from_world
+    x, y, z = (positions @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    z = z.clamp_min(1e-6)
+    right, down, forward = pose[0, :3], pose[1, :3], pose[2, :3]
+    gradient_x = (right - (x / z)[:, None] * forward) * (camera.focal_px[0] / z)[:, None]
+    gradient_y = (down - (y / z)[:, None] * forward) * (camera.focal_px[1] / z)[:, None]
+    return gradient_x, gradient_y, z
+
+
+def sampling_density(extent_px: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """The density factor from the larger extent of a sample's footprint, pixels."""
+    return (ENOUGH_SAMPLES / extent_px.clamp_min(1e-6)).clamp(max=1.0)
+
+
+def viewing_angle(cosine: Float[Tensor, "n"], first_cosine: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+    """The angle factor from the cosine between normal and direction to the camera, now and when first seen."""
+    step = ((cosine / first_cosine.clamp_min(1e-3) - ANGLE_LOW) / (ANGLE_HIGH - ANGLE_LOW)).clamp(0.0, 1.0)
+    return step * step * (3.0 - 2.0 * step)
+
+
+def facing(positions: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], camera: Camera) -> Float[Tensor, "n"]:
+    """Cosine between each normal and the direction to one camera; negative where a surface is seen from behind."""
+    return (torch.nn.functional.normalize(camera.position - positions, dim=-1) * normals).sum(-1)
+
+
+def depth_agreement(spread: Float[Tensor, "*b h w"], sky: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w"]:
+    """The agreement factor from the relative standard deviation of inverse depth in a pixel and its sky share."""
+    return (1.0 - 2.0 * sky * (1.0 - sky)) / (1.0 + (spread / DEPTH_TOLERANCE) ** 2)

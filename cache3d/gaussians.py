@@ -1,0 +1,233 @@
+"""The world as Gaussians: one small disc per new pixel, splatted with anti-aliasing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from cache3d import confidence as trust
+from cache3d.cache import Integration, check_chunk
+from cache3d.insertion import Shown, new_pixels
+from cache3d.rasterizer import Backend, Raster, Splats, rasterize
+from cache3d.reference import rotation_matrices
+from cache3d.refinement import refine_guesses
+from cache3d.store import GrowingStore
+from cache3d.surfels import lift_surfels
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame, Guide
+from geometry.primitives import Gaussians
+
+# Standard deviation in pixels of the photo: smaller shows the grid on zooming in, larger blurs (measured: 0.5 is best).
+KERNEL = 0.5
+# Closer than the photo (from one to two pixels per sample) footprints grow to this, or the gaps between them show.
+CLOSE_KERNEL = 0.7
+OPACITY = 0.97
+# What a gapless surface reaches at least between its samples; more is full coverage.
+GAPLESS = 0.9
+THICKNESS = 0.1  # of the smaller extent along the surface
+FAINTEST = 1.0 / 255.0
+SAMPLES = 2  # per pixel and axis
+FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
+
+
+class GaussianCache:
+    """A world cache of surface-aligned Gaussians.
+
+    The third axis of a Gaussian is the surface normal, towards the camera that made it; the first two span its
+    footprint. Sky is a far layer: it is drawn behind everything as if it moved with the camera, so it never parallaxes
+    and is never reached. Images are divided by alpha, so that soft coverage neither darkens nor cracks.
+
+    Args:
+        device: where the world lives; on a CUDA device gsplat draws it.
+        rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
+    """
+
+    def __init__(self, device: str | torch.device = "cpu", rasterizer: Backend = "auto") -> None:
+        self._device = torch.device(device)
+        self._rasterizer: Backend = rasterizer
+        self._store = GrowingStore(_empty(self._device))
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @torch.no_grad()
+    def integrate(self, chunk: Chunk) -> Integration:
+        """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.insertion` for the rules.
+
+        Args:
+            chunk: frames of any one size; on any device.
+
+        Raises:
+            ValueError: if its parts disagree in shape, or depth is not positive where valid.
+        """
+        check_chunk(chunk)
+        first, refined = len(self), 0
+        for k in range(len(chunk.frames)):
+            frame = _on(chunk.frames[k], self._device)
+            believed = chunk.confidence[k].to(self._device)
+            shown = self._show(frame.camera)
+            live = self._store.live
+            refined += len(refine_guesses(live, live.means, shown, frame, believed))
+            new = new_pixels(shown, frame, observed=chunk.observed)
+            self._store.append(_gaussians(frame, new, believed, chunk))
+        return Integration(len(self) - first, refined, len(self), first)
+
+    @torch.no_grad()
+    def render(self, camera: Camera) -> Guide:
+        """Show the cache to a batch ``[t]`` of cameras of any image size."""
+        if len(camera.batch_shape) != 1:
+            raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
+        shown = [self._show(camera[k].to(self._device)) for k in range(len(camera))]
+        parts = ("rgb", "depth", "coverage", "confidence", "sky")
+        return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
+
+    def snapshot(self, first: int = 0) -> Gaussians:
+        """A copy of the Gaussians from index ``first`` on."""
+        return self._store.copy(first)
+
+    def load(self, primitives: Gaussians) -> None:
+        """Replace the content by a snapshot; renders bit-identically afterwards."""
+        if not isinstance(primitives, Gaussians):
+            raise ValueError(f"primitives: want Gaussians, got {type(primitives).__name__}; use the cache that made them")
+        store = GrowingStore(_empty(self._device))
+        store.append(primitives)
+        self._store = store
+
+    def _show(self, camera: Camera) -> Shown:
+        """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
+        live = self._store.live
+        near = self._draw(live[_in_view(live.means, camera) & ~live.sky], camera)
+        sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
+        far = self._draw(live[_in_view(live.means, sky_camera) & live.sky], sky_camera)
+        passed = 1.0 - near.alpha
+        alpha = near.alpha + passed * far.alpha
+        hit = alpha >= FAINTEST
+        share = torch.where(hit, 1.0 / alpha.clamp_min(FAINTEST), torch.zeros_like(alpha))
+        rgb, belief, observed, away = (
+            ((near.values[:, part] + passed * far.values[:, part]) * share)[0]
+            for part in (slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6))
+        )
+        sky = (passed * far.alpha * share).clamp(0.0, 1.0)
+        spread = _spread(near.values[:, 6:7], near.values[:, 7:8], near.alpha)
+        agreement = trust.depth_agreement(spread, sky)
+        # A mixture of depths is the depth of nothing: the pixel takes that of its larger part.
+        depth = torch.where(sky > 0.5, far.depth, near.depth) * hit
+        coverage = (alpha / GAPLESS).clamp(max=1.0) * hit
+        confidence = (coverage * belief * agreement).clamp(0.0, 1.0)
+        return Shown(
+            rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away
+        )
+
+    def _draw(self, part: Gaussians, camera: Camera) -> Raster:
+        """Rasterize values rgb, belief, observed, away, 1/z, 1/z² for one camera, each pixel from 2x2 samples.
+
+        Gaussians are composited nearest first, so a few of those that share a sample hide the rest. Four samples with a
+        footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
+        """
+        belief, away, inverse_depth, growth = _belief(part, camera)
+        extra = torch.stack([belief, part.observed.float(), away, inverse_depth, inverse_depth**2], dim=-1)
+        splats = Splats(part.means, part.quats, part.scales * growth, part.opacities, torch.cat([part.colors, extra], dim=-1))
+        fine = camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
+        raster = rasterize(splats, fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
+        alpha = avg_pool2d(raster.alpha, SAMPLES)
+        depth = avg_pool2d(raster.depth * raster.alpha, SAMPLES) / alpha.clamp_min(1e-10)
+        return Raster(avg_pool2d(raster.values, SAMPLES), depth, alpha)
+
+
+def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:
+    """Relative standard deviation from alpha-weighted sums of a quantity and of its square."""
+    scale = 1.0 / alpha.clamp_min(FAINTEST)
+    mean, square = mean * scale, square * scale
+    return torch.sqrt((square - mean**2).clamp_min(0.0)) / mean.clamp_min(1e-10)
+
+
+def _belief(part: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Per Gaussian, for one camera: confidence from here, 1 where seen from behind, inverse depth, growth of the footprint ``[n 1]``."""
+    axes = rotation_matrices(part.quats)
+    gradient_x, gradient_y, z = trust.pixel_gradients(part.means, camera)
+    extent = torch.zeros_like(z)
+    for k in range(2):
+        step = axes[:, :, k] * (part.scales[:, k] / KERNEL)[:, None]
+        image = ((gradient_x * step).sum(-1) ** 2 + (gradient_y * step).sum(-1) ** 2).sqrt()
+        extent = torch.maximum(extent, image)
+    cosine = trust.facing(part.means, axes[:, :, 2], camera)
+    first_cosine = part.scales[:, :2].amin(-1) / part.scales[:, :2].amax(-1)
+    angle = torch.where(part.sky, torch.ones_like(z), trust.viewing_angle(cosine, first_cosine))
+    belief = part.confidence * trust.sampling_density(extent) * angle
+    growth = 1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * (extent - 1.0).clamp(0.0, 1.0)
+    return belief, ((cosine < 0) & ~part.sky).float(), 1.0 / z, growth[:, None]
+
+
+def _gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, "1 h w"], chunk: Chunk) -> Gaussians:
+    """One Gaussian per new pixel of one frame."""
+    surfels = lift_surfels(frame, new)
+    count = len(surfels.positions)
+    along, across = (torch.linalg.norm(axis, dim=-1) for axis in (surfels.along, surfels.across))
+    thickness = THICKNESS * torch.minimum(along, across)
+    axes = torch.stack([surfels.along / along[:, None], surfels.across / across[:, None], surfels.normals], dim=-1)
+    where = new[0]
+    return Gaussians(
+        means=surfels.positions,
+        quats=quaternions(axes),
+        scales=KERNEL * torch.stack([along, across, thickness], dim=-1),
+        opacities=torch.full((count,), OPACITY, device=where.device),
+        colors=frame.rgb[:, where].T.contiguous(),
+        chunk=torch.full((count,), chunk.index, dtype=torch.int32, device=where.device),
+        observed=torch.full((count,), chunk.observed, device=where.device),
+        confidence=confidence[0][where],
+        sky=frame.sky[0][where],
+    )
+
+
+def quaternions(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
+    """Unit quaternions wxyz of rotation matrices, exact at every angle.
+
+    The matrix gives all products of the quaternion's parts; the row of the largest part is the well-conditioned one.
+    """
+    r = [[rotation[:, i, j] for j in range(3)] for i in range(3)]
+    one = torch.ones_like(r[0][0])
+    products = torch.stack(
+        [
+            torch.stack([one + r[0][0] + r[1][1] + r[2][2], r[2][1] - r[1][2], r[0][2] - r[2][0], r[1][0] - r[0][1]]),
+            torch.stack([r[2][1] - r[1][2], one + r[0][0] - r[1][1] - r[2][2], r[0][1] + r[1][0], r[0][2] + r[2][0]]),
+            torch.stack([r[0][2] - r[2][0], r[0][1] + r[1][0], one - r[0][0] + r[1][1] - r[2][2], r[1][2] + r[2][1]]),
+            torch.stack([r[1][0] - r[0][1], r[0][2] + r[2][0], r[1][2] + r[2][1], one - r[0][0] - r[1][1] + r[2][2]]),
+        ]
+    )
+    largest = torch.diagonal(products, dim1=0, dim2=1).argmax(-1)
+    chosen = products[largest, :, torch.arange(len(one), device=one.device)]
+    return torch.nn.functional.normalize(chosen, dim=-1)
+
+
+def _in_view(means: Float[Tensor, "n 3"], camera: Camera) -> Bool[Tensor, "n"]:
+    """A generous first look at what can show: in front, and within a margin around the image."""
+    height, width = camera.size
+    pose = camera.camera_from_world
+    x, y, z = (means @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    focal, center = camera.focal_px, camera.center_px
+    margin = 0.15  # of the image; the rasterizer itself decides exactly
+    left, right = -(center[0] + margin * width) / focal[0], (width * (1 + margin) - center[0]) / focal[0]
+    top, bottom = -(center[1] + margin * height) / focal[1], (height * (1 + margin) - center[1]) / focal[1]
+    return (z > 0.01) & (x >= left * z) & (x <= right * z) & (y >= top * z) & (y <= bottom * z)
+
+
+def _at_origin(world_from_camera: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
+    rotation_only = world_from_camera.clone()
+    rotation_only[:3, 3] = 0.0
+    return rotation_only
+
+
+def _on(frame: Frame, device: torch.device) -> Frame:
+    parts = (frame.rgb, frame.depth, frame.valid, frame.sky)
+    return Frame(*(part.to(device) for part in parts), camera=frame.camera.to(device), metric=frame.metric)
+
+
+def _empty(device: torch.device) -> Gaussians:
+    flags = torch.zeros(0, dtype=torch.bool, device=device)
+    numbers = [torch.zeros(0, k, device=device) for k in (3, 4, 3)]
+    one, index = torch.zeros(0, device=device), torch.zeros(0, dtype=torch.int32, device=device)
+    return Gaussians(*numbers, one, numbers[0], index, flags, one, flags)

@@ -1,0 +1,158 @@
+"""The world as points: the light alternative, drawn as small discs into a z-buffer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cache3d import confidence as trust
+from cache3d.cache import Integration, check_chunk
+from cache3d.compiled import for_blocks
+from cache3d.insertion import Shown, new_pixels
+from cache3d.point_kernels import splat_discs
+from cache3d.refinement import refine_guesses
+from cache3d.store import GrowingStore
+from cache3d.surfels import lift_surfels
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame, Guide
+from geometry.primitives import Points
+
+
+class PointCache:
+    """A world cache of surface points, under the same protocol and rules as `GaussianCache`.
+
+    Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown. Nothing is
+    drawn into gaps that no disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the
+    camera. Runs on the CPU.
+    """
+
+    def __init__(self) -> None:
+        self._store = GrowingStore(_empty())
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @torch.no_grad()
+    def integrate(self, chunk: Chunk) -> Integration:
+        """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.insertion` for the rules.
+
+        Raises:
+            ValueError: if its parts disagree in shape, or depth is not positive where valid.
+        """
+        check_chunk(chunk)
+        first, refined = len(self), 0
+        for k in range(len(chunk.frames)):
+            frame, believed = chunk.frames[k], chunk.confidence[k]
+            shown = self._show(frame.camera[None])[0]
+            live = self._store.live
+            refined += len(refine_guesses(live, live.positions, shown, frame, believed))
+            new = new_pixels(shown, frame, observed=chunk.observed)
+            self._store.append(_points(frame, new, believed, chunk))
+        return Integration(len(self) - first, refined, len(self), first)
+
+    @torch.no_grad()
+    def render(self, camera: Camera) -> Guide:
+        """Show the cache to a batch ``[t]`` of cameras of any image size."""
+        if len(camera.batch_shape) != 1:
+            raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
+        shown = self._show(camera)
+        parts = ("rgb", "depth", "coverage", "confidence", "sky")
+        return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
+
+    def snapshot(self, first: int = 0) -> Points:
+        """A copy of the points from index ``first`` on."""
+        return self._store.copy(first)
+
+    def load(self, primitives: Points) -> None:
+        """Replace the content by a snapshot; renders bit-identically afterwards."""
+        if not isinstance(primitives, Points):
+            raise ValueError(f"primitives: want Points, got {type(primitives).__name__}; use the cache that made them")
+        store = GrowingStore(_empty())
+        store.append(primitives)
+        self._store = store
+
+    def _show(self, camera: Camera) -> list[Shown]:
+        """Draw the surfaces, then the sky where none is, for each camera."""
+        live = self._store.live
+        height, width = camera.size
+        count = len(camera)
+        rows = torch.cat(
+            [
+                camera.camera_from_world[:, :3, :3].reshape(count, 9),
+                camera.camera_from_world[:, :3, 3],
+                camera.focal_px,
+                camera.center_px,
+            ],
+            dim=-1,
+        ).numpy()
+        depth = np.full((2, count, height, width), np.inf, np.float32)
+        owner = np.full((2, count, height, width), -1, np.int32)
+        arrays = [t.numpy() for t in (live.positions, live.normals, live.radii)]
+        for layer, shift in ((0, 1.0), (1, 0.0)):
+            which = torch.nonzero(live.sky == bool(layer))[:, 0].numpy()
+            for_blocks(
+                count,
+                1,
+                lambda i, j, which=which, shift=np.float32(shift), layer=layer: splat_discs(
+                    i, j, which, *arrays, rows, shift, height, width, depth[layer], owner[layer]
+                ),
+            )
+        sky = owner[0] < 0
+        chosen = torch.from_numpy(np.where(sky, owner[1], owner[0])).long()
+        nearest = torch.from_numpy(np.where(sky, depth[1], depth[0]))
+        return [_shown(live, camera[k], chosen[k], nearest[k]) for k in range(count)]
+
+
+def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
+    """Gather what each pixel ``[h w]`` shows from the point that owns it."""
+    hit = owner >= 0
+    part = live[owner[hit]]
+    z = depth[hit]
+    extent = 2.0 * part.radii / z * torch.sqrt(camera.focal_px[0] * camera.focal_px[1])
+    cosine = trust.facing(part.positions, part.normals, camera)
+    front = part.sky | (part.normals == 0).all(-1)
+    cosine = torch.where(front, torch.ones_like(cosine), cosine)
+    angle = trust.viewing_angle(cosine, torch.full_like(cosine, 0.5))
+    belief = part.confidence * trust.sampling_density(extent) * angle
+
+    def image(values: Tensor) -> Tensor:
+        full = torch.zeros(*owner.shape, *values.shape[1:], dtype=torch.float32)
+        full[hit] = values.float()
+        return full
+
+    none = torch.zeros(1, *owner.shape)
+    return Shown(
+        rgb=image(part.colors).permute(2, 0, 1).contiguous(),
+        depth=image(z)[None],
+        coverage=hit.float()[None],
+        confidence=image(belief)[None],
+        sky=image(part.sky)[None],
+        spread=none,
+        observed=image(part.observed)[None],
+        away=image(cosine < 0)[None],
+    )
+
+
+def _points(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, "1 h w"], chunk: Chunk) -> Points:
+    """One point per new pixel of one frame."""
+    surfels = lift_surfels(frame, new)
+    count, where = len(surfels.positions), new[0]
+    lengths = torch.linalg.norm(surfels.along, dim=-1) * torch.linalg.norm(surfels.across, dim=-1)
+    return Points(
+        positions=surfels.positions,
+        colors=frame.rgb[:, where].T.contiguous(),
+        normals=surfels.normals,
+        radii=0.5 * lengths.sqrt(),
+        chunk=torch.full((count,), chunk.index, dtype=torch.int32),
+        observed=torch.full((count,), chunk.observed),
+        confidence=confidence[0][where],
+        sky=frame.sky[0][where],
+    )
+
+
+def _empty() -> Points:
+    flags, one = torch.zeros(0, dtype=torch.bool), torch.zeros(0)
+    three, index = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int32)
+    return Points(three, three, three, one, index, flags, one, flags)

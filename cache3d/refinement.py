@@ -1,0 +1,59 @@
+"""Let a better look improve the guesses that are already stored."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cache3d.insertion import CLEARLY, Shown
+from geometry.frame import Frame
+from geometry.primitives import Gaussians, Points
+
+STEP = 0.25
+GUESS_LIMIT = 0.9  # a guess that was confirmed again and again is still a guess
+VISIBLE = 0.05  # relative depth within which a primitive is the surface that is shown
+
+
+def refine_guesses(
+    primitives: Gaussians | Points,
+    positions: Float[Tensor, "n 3"],
+    shown: Shown,
+    frame: Frame,
+    confidence: Float[Tensor, "1 h w"],
+) -> Int[Tensor, "k"]:
+    """Move colours and confidences of generated primitives towards a frame that knows better; in place.
+
+    A primitive takes a quarter step towards the pixel it falls on when it is the surface shown there, the frame's depth
+    agrees, and the frame is more confident than the primitive. Its confidence takes the same step, so that repeated
+    looks converge. Observed primitives, sky and positions stay as they are.
+
+    Args:
+        primitives: views into a store.
+        positions: where they are.
+        shown: what the cache shows to the frame's camera.
+        frame: one frame, no batch axis.
+        confidence: trust in the frame's pixels.
+
+    Returns:
+        Indices of the refined primitives.
+    """
+    height, width = frame.camera.size
+    pose, focal, center = frame.camera.camera_from_world, frame.camera.focal_px, frame.camera.center_px
+    guesses = torch.nonzero(~primitives.observed & ~primitives.sky)[:, 0]
+    x, y, z = (positions[guesses] @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    column, row = focal[0] * x / z + center[0], focal[1] * y / z + center[1]
+    inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    guesses, z = guesses[inside], z[inside]
+    pixel = row[inside].long() * width + column[inside].long()
+    depth, shown_depth = frame.depth.reshape(-1)[pixel], shown.depth.reshape(-1)[pixel]
+    limit = torch.full_like(z, GUESS_LIMIT)
+    better = torch.minimum(confidence.reshape(-1)[pixel], limit) - primitives.confidence[guesses]
+    chosen = (frame.valid & ~frame.sky).reshape(-1)[pixel] & (better > 0.01)
+    chosen &= ((z - shown_depth).abs() < VISIBLE * z) & ((depth - z).abs() < CLEARLY * z)
+    guesses, pixel, better = guesses[chosen], pixel[chosen], better[chosen]
+    seen = frame.rgb.reshape(3, -1)[:, pixel].T
+    colors = primitives.colors[guesses]
+    primitives.colors[guesses] = colors + STEP * (seen - colors)
+    primitives.confidence[guesses] += STEP * better
+    return guesses

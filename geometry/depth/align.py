@@ -1,0 +1,84 @@
+"""Bring a new depth map to the scale of what the world already shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+MIN_PIXELS = 64
+ROUNDS = 12
+SCALE_RANGE = (0.2, 5.0)
+
+
+@dataclass(frozen=True)
+class DepthAlignment:
+    """An aligned depth map and how it came about.
+
+    Attributes:
+        depth: aligned, positive, ``[t 1 h w]``.
+        scale: factor on inverse depth.
+        shift: added to inverse depth after the factor.
+        residual: median relative difference of inverse depths that is left on the reference's pixels.
+        count: pixels that took part; 0 means nothing was aligned (scale 1, shift 0).
+    """
+
+    depth: Float[Tensor, "t 1 h w"]
+    scale: float
+    shift: float
+    residual: float
+    count: int
+
+
+def align_depth(
+    depth: Float[Tensor, "t 1 h w"],
+    valid: Bool[Tensor, "t 1 h w"],
+    reference_depth: Float[Tensor, "t 1 h w"],
+    reference_weight: Float[Tensor, "t 1 h w"],
+) -> DepthAlignment:
+    """Robust scale and shift in inverse depth, the same for all frames (iteratively reweighted least squares, Cauchy).
+
+    Args:
+        depth: new depth, positive where ``valid``.
+        valid: where it can be used.
+        reference_depth: what is already known.
+        reference_weight: how far that can be believed, 0..1; 0 excludes the pixel.
+
+    Returns:
+        The aligned depth; unchanged, with ``count`` 0, when fewer than 64 pixels are shared or the fit is degenerate.
+    """
+    shared = valid & (reference_weight > 0.0) & (reference_depth > 0.0)
+    count = int(shared.sum())
+    if count < MIN_PIXELS:
+        return DepthAlignment(depth, 1.0, 0.0, 0.0, 0)
+    x, y = 1.0 / depth[shared].double(), 1.0 / reference_depth[shared].double()
+    trust = reference_weight[shared].double() / y.square()  # relative, not absolute, errors count
+    scale, shift = (y.median() / x.median()).item(), 0.0
+    for _ in range(ROUNDS):
+        error = ((scale * x + shift - y) / y).abs()
+        width = 1.5 * error.median().clamp_min(1e-6)
+        weight = trust / (1.0 + (error / width).square())
+        fitted = _weighted_line(x, y, weight)
+        if fitted is None:
+            break
+        scale, shift = fitted
+    inverse = scale / depth.double() + shift
+    if not SCALE_RANGE[0] < scale < SCALE_RANGE[1] or bool((inverse[valid] <= 0.0).any()):
+        scale, shift = min(max((y.median() / x.median()).item(), SCALE_RANGE[0]), SCALE_RANGE[1]), 0.0
+        inverse = scale / depth.double()
+    residual = ((scale * x + shift - y) / y).abs().median().item()
+    aligned = torch.where(valid, 1.0 / inverse.clamp_min(1e-9), depth.double()).to(depth)
+    return DepthAlignment(aligned, scale, shift, residual, count)
+
+
+def _weighted_line(x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float] | None:
+    """Least-squares line; None when x does not vary enough to tell scale from shift."""
+    total = weight.sum()
+    mean_x, mean_y = (weight * x).sum() / total, (weight * y).sum() / total
+    variance = (weight * (x - mean_x).square()).sum() / total
+    if variance < 1e-6 * mean_x.square():
+        return None
+    slope = (weight * (x - mean_x) * (y - mean_y)).sum() / total / variance
+    return slope.item(), (mean_y - slope * mean_x).item()

@@ -1,0 +1,101 @@
+"""Sharp depth edges and no flying pixels."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import max_pool2d, pad, unfold
+
+EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two surfaces
+SNAP_RADIUS_PX = 4
+SNAP_CANDIDATE = 1.15
+
+
+def clean_discontinuities(
+    depth: Float[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"], ratio: float = EDGE_RATIO
+) -> Bool[Tensor, "b 1 h w"]:
+    """Where depth can be lifted into 3D without flying pixels.
+
+    A mixed pixel lies *between* two surfaces: one neighbour is clearly nearer and the opposite one clearly farther. It
+    is dropped; the pixels of the two surfaces themselves stay, so that thin structures survive.
+
+    Args:
+        depth: positive z.
+        valid: where it is known.
+        ratio: how far apart in depth, as a factor, two surfaces are.
+    """
+    log_depth = depth.clamp_min(1e-8).log()
+    step = torch.log(depth.new_tensor(ratio))
+    flying = torch.zeros_like(valid)
+    for axis in (-1, -2):
+        before, after = _shifted(log_depth, 1, axis), _shifted(log_depth, -1, axis)
+        down, up = log_depth - before, after - log_depth
+        # Between two surfaces: the same sign on both sides, and together more than one surface can slope.
+        flying |= (
+            (down * up > 0) & (torch.minimum(down.abs(), up.abs()) > 0.5 * step) & ((down + up).abs() > 2.0 * step)
+        )
+    return valid & ~flying
+
+
+def snap_depth_edges(
+    depth: Float[Tensor, "b 1 h w"], rgb: Float[Tensor, "b 3 h w"], radius_px: int = SNAP_RADIUS_PX
+) -> Float[Tensor, "b 1 h w"]:
+    """Turn soft depth edges into steps that lie on colour edges.
+
+    Within ``radius_px`` of a soft edge each pixel takes the depth of whichever side it looks like: the near or the far
+    extreme of its neighbourhood, by the colours of the pixels that have those depths. Elsewhere nothing changes.
+    """
+    size = 2 * radius_px + 1
+    inverse = 1.0 / depth.clamp_min(1e-8)
+    near = max_pool2d(inverse, size, 1, radius_px)
+    far = -max_pool2d(-inverse, size, 1, radius_px)
+    soft = near / far > SNAP_CANDIDATE
+    if not soft.any():
+        return depth
+    out = depth.clone()
+    for index in range(len(depth)):
+        where = soft[index, 0].flatten().nonzero()[:, 0]
+        if not len(where):
+            continue
+        weight_of = _windows(torch.cat([inverse[index], rgb[index]]), size, where)
+        inverse_near, inverse_far = near[index].flatten()[where], far[index].flatten()[where]
+        share = (weight_of[:, 0] - inverse_far[:, None]) / (inverse_near - inverse_far)[:, None]
+        own = rgb[index].flatten(1)[:, where].T
+        distance = (weight_of[:, 1:] - own[:, :, None]).square().sum(1)
+        like = torch.exp(-distance / 0.01)
+        near_like = (like * (share > 0.8)).sum(1) / (share > 0.8).sum(1).clamp_min(1)
+        far_like = (like * (share < 0.2)).sum(1) / (share < 0.2).sum(1).clamp_min(1)
+        present = inverse[index].flatten()[where]
+        middle = (present - inverse_far) / (inverse_near - inverse_far)
+        choose_near = near_like * (0.25 + middle) > far_like * (1.25 - middle)
+        out[index].view(-1)[where] = 1.0 / torch.where(choose_near, inverse_near, inverse_far)
+    # A step changes only where the two extremes are two surfaces, not one that slopes.
+    sharp = _curvature(inverse, radius_px)
+    return torch.where(soft & sharp, out, depth)
+
+
+def _curvature(inverse: Tensor, radius_px: int) -> Tensor:
+    """Where inverse depth bends: a sloping plane is linear in it, and has no edge to snap."""
+    size = 2 * radius_px + 1
+    bends = torch.zeros_like(inverse, dtype=torch.bool)
+    for axis in (-1, -2):
+        before, after = _shifted(inverse, radius_px, axis), _shifted(inverse, -radius_px, axis)
+        bends |= (before + after - 2.0 * inverse).abs() > 0.08 * inverse
+    return max_pool2d(bends.float(), size, 1, radius_px) > 0.0
+
+
+def _shifted(values: Tensor, by: int, axis: int) -> Tensor:
+    """Values moved along an axis, the border repeated."""
+    amount = abs(by)
+    widths = (amount, amount, 0, 0) if axis == -1 else (0, 0, amount, amount)
+    padded = pad(values, widths, mode="replicate")
+    return padded.narrow(axis, amount - by, values.shape[axis])
+
+
+def _windows(values: Float[Tensor, "c h w"], size: int, where: Tensor) -> Float[Tensor, "n c k"]:
+    """The ``size x size`` neighbourhood of some pixels, borders repeated."""
+    half = size // 2
+    padded = pad(values[None], (half, half, half, half), mode="replicate")
+    columns = unfold(padded, size)[0].reshape(values.shape[0], size * size, -1)
+    return columns[:, :, where].permute(2, 0, 1)

@@ -1,0 +1,87 @@
+"""Depth from the network whose weights come with the package."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from geometry.depth.estimate import DepthMap, far_sky
+from geometry.depth.network import STRIDE, DepthNetwork
+
+FORMAT = "worldwarp-depth-1"
+SHORT_SIDE_PX = 256  # what the network was trained around
+
+
+def package_weights() -> Path:
+    """Where the package keeps the depth weights."""
+    return Path(str(resources.files("geometry"))) / "weights" / "depth.safetensors"
+
+
+def save_depth_network(network: DepthNetwork, path: Path, notes: dict[str, str]) -> None:
+    """Write weights as float16 with their architecture; ``notes`` say how they came about."""
+    tensors = {
+        name: (t.half() if t.is_floating_point() else t).contiguous() for name, t in network.state_dict().items()
+    }
+    save_file(tensors, path, {**notes, "format": FORMAT, "channels": str(network.channels)})
+
+
+def load_depth_network(path: Path) -> DepthNetwork:
+    """Read weights.
+
+    Raises:
+        ValueError: a file that is missing, damaged, or holds another architecture.
+    """
+    if not path.is_file():
+        raise ValueError(f"depth weights: no file {path}; reinstall worldwarp, or give depth.weights=FILE")
+    try:
+        with safe_open(path, "pt") as file:
+            notes = file.metadata() or {}
+        if notes.get("format") != FORMAT:
+            raise ValueError(f"depth weights: want format {FORMAT}, got {notes.get('format')} in {path}")
+        network = DepthNetwork(int(notes["channels"]))
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"depth weights: {path} is damaged ({error}); reinstall worldwarp") from error
+    except RuntimeError as error:
+        raise ValueError(f"depth weights: {path} holds another architecture than {FORMAT}") from error
+    return network.eval()
+
+
+class EmbeddedDepth:
+    """Relative depth, median 1, with a sky mask.
+
+    Args:
+        weights: a file that `worldwarp train depth` wrote; None takes the one in the package.
+        device: where to run.
+    """
+
+    def __init__(self, weights: str | Path | None = None, device: str = "cpu") -> None:
+        self.network = load_depth_network(package_weights() if weights is None else Path(weights)).to(device)
+        self.device = torch.device(device)
+
+    @torch.no_grad()
+    def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
+        """Depth of colours in 0..1: the mean over the image and its mirror image."""
+        height, width = rgb.shape[-2:]
+        scale = SHORT_SIDE_PX / min(height, width)
+        size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width)]
+        small = interpolate(rgb.to(self.device), size, mode="bilinear", antialias=True)
+        log_depth, sky_logit = self.network(small)
+        mirrored = self.network(small.flip(-1))
+        log_depth = 0.5 * (log_depth + mirrored[0].flip(-1))
+        sky_logit = 0.5 * (sky_logit + mirrored[1].flip(-1))
+        full = interpolate(torch.cat([log_depth, sky_logit], 1), (height, width), mode="bilinear", align_corners=False)
+        log_depth, sky = full[:, :1].to(rgb), full[:, 1:].to(rgb.device) > 0.0
+        depth = log_depth.exp()
+        for index in range(len(depth)):
+            ground = ~sky[index]
+            depth[index] /= depth[index][ground].median() if ground.any() else depth[index].median()
+        valid = torch.ones_like(sky)
+        return DepthMap(far_sky(depth, sky, valid), valid, sky, metric=False)

@@ -1,0 +1,47 @@
+"""What a depth estimator is and gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+SKY_MEDIANS = 100.0  # the sky's depth, in median depths of the rest
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """Depth of a batch of images.
+
+    Attributes:
+        depth: z along the optical axis, positive where ``valid``; metres when ``metric``, else up to scale.
+        valid: where depth is known, sky included.
+        sky: where the surface is so far that it never parallaxes; ``depth`` is far there.
+        metric: whether the unit is a metre.
+    """
+
+    depth: Float[Tensor, "b 1 h w"]
+    valid: Bool[Tensor, "b 1 h w"]
+    sky: Bool[Tensor, "b 1 h w"]
+    metric: bool
+
+
+@runtime_checkable
+class DepthEstimator(Protocol):
+    """Anything that gives images a depth."""
+
+    def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None) -> DepthMap:
+        """Depth of colours in 0..1; ``focal_px`` for estimators that can use it."""
+        ...
+
+
+def far_sky(depth: Float[Tensor, "b 1 h w"], sky: Bool[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"]) -> Tensor:
+    """Depth with the sky pushed to ``SKY_MEDIANS`` times the median of the rest, image by image."""
+    far = depth.clone()
+    for index in range(len(depth)):
+        ground = valid[index] & ~sky[index]
+        median = depth[index][ground].median() if ground.any() else depth.new_tensor(1.0)
+        far[index][sky[index]] = SKY_MEDIANS * median
+    return far

@@ -1,0 +1,48 @@
+"""From a photo to a frame with geometry."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geometry.camera import Camera
+from geometry.depth.clean import clean_discontinuities, snap_depth_edges
+from geometry.depth.estimate import DepthEstimator, DepthMap, far_sky
+from geometry.frame import Frame
+
+
+def lift_photo(rgb: Float[Tensor, "1 3 h w"], estimator: DepthEstimator, camera: Camera) -> Frame:
+    """Estimate, check, sharpen and clean the depth of a photo.
+
+    Args:
+        rgb: colours in 0..1.
+        estimator: gives the depth.
+        camera: the photo's camera, batch ``[1]``, of the photo's size.
+
+    Returns:
+        The frame; unless the depth is metric, its median depth (sky left out) is 1.
+
+    Raises:
+        ValueError: depth of another size, not finite, not positive, or nowhere valid.
+    """
+    made = estimator.estimate(rgb, camera.focal_px)
+    _check(made, rgb)
+    depth = snap_depth_edges(made.depth, rgb)
+    ground = made.valid & ~made.sky
+    if not made.metric and ground.any():
+        depth = depth / depth[ground].median()
+    depth = far_sky(depth, made.sky, made.valid)
+    kept = made.sky | clean_discontinuities(depth, ground)
+    return Frame(rgb, depth, kept, made.sky, camera, made.metric)
+
+
+def _check(made: DepthMap, rgb: Tensor) -> None:
+    if made.depth.shape[-2:] != rgb.shape[-2:]:
+        want, got = tuple(rgb.shape[-2:]), tuple(made.depth.shape[-2:])
+        raise ValueError(f"depth: want the photo's size {want}, got {got}")
+    if not made.valid.any():
+        raise ValueError("depth: want some valid depth, got none (all zero, or all marked invalid)")
+    known = made.depth[made.valid]
+    if not torch.isfinite(known).all() or (known <= 0.0).any():
+        raise ValueError("depth: want finite positive values where valid, got NaN, infinite, zero or negative ones")

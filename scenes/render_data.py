@@ -1,0 +1,226 @@
+"""Training clips from freely licensed textured worlds: colour, exact depth and poses, one safetensors file per clip.
+
+Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/metre, 0 = sky),
+``world_from_camera`` float32 [T 4 4] relative to the first frame, ``focal_px`` and ``center_px`` float32 [T 2], and the
+text fields of ``ClipPlan`` plus licence and unit. ``manifest.json`` lists the clips; train and held-out clips never
+share a scene.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from scenes import rooms, torcs
+from scenes.raycast import WorldRenderer
+from scenes.rooms_furniture import unpack_catalogues
+from scenes.textured_assets import FURNITURE_ARCHIVES, FURNITURE_FOLDER, SURFACES_FOLDER, TRACKS_FOLDER
+from scenes.textured_filming import Stage, film_clip
+from scenes.textured_paths import choose_move
+
+CLIP_FRAMES, LONG_CLIP_FRAMES, LONG_CLIPS = 12, 41, 12
+CLIPS_PER_SCENE_VISIT = 4
+_VISITS_PER_CYCLE = 10
+_ROOM_VISITS = 4
+_MANIFEST_EVERY = 8
+_CACHED_WORLDS = 14
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """What one clip will show; the picture follows from it alone."""
+
+    index: int
+    source: str
+    scene: str
+    split: str
+    move: str
+    frames: int
+    seed: int
+
+    @property
+    def file_name(self) -> str:
+        """Name of the clip's file."""
+        return f"clip_{self.index:05d}.safetensors"
+
+
+def plan_clips(clips: int, seed: int) -> list[ClipPlan]:
+    """The first ``clips`` clips of a seed; any prefix is a fair sample of sources, scenes, moves and splits.
+
+    Scenes are visited for four clips at a time. Even and odd visits use different tracks, so that two processes need
+    not load the same ones.
+    """
+    plans: list[ClipPlan] = []
+    visits, lane_visits, held_out_visits, room_visits, long_clips = 0, [0, 0], 0, 0, 0
+    lanes = [_shuffled_tracks(seed, lane) for lane in (0, 1)]
+    while len(plans) < clips:
+        cycle, within = divmod(visits, _VISITS_PER_CYCLE)
+        kinds = ["held-out"] + ["room"] * _ROOM_VISITS + ["track"] * (_VISITS_PER_CYCLE - 1 - _ROOM_VISITS)
+        kind = [kinds[i] for i in np.random.default_rng([seed, 1, cycle]).permutation(len(kinds))][within]
+        lane = visits % 2
+        split = "train"
+        if kind == "held-out":
+            split, turn = "heldout", held_out_visits // 2
+            in_room = held_out_visits % 2 == 1
+            source = rooms.SOURCE if in_room else torcs.SOURCE
+            choices = [f"room-{s}" for s in rooms.HELD_OUT_SEEDS] if in_room else list(torcs.HELD_OUT_TRACKS)
+            scene = choices[turn % len(choices)]
+            held_out_visits += 1
+        elif kind == "room":
+            source, scene = rooms.SOURCE, f"room-{room_visits}"
+            room_visits += 1
+        else:
+            source, scene = torcs.SOURCE, lanes[lane][lane_visits[lane] % len(lanes[lane])]
+            lane_visits[lane] += 1
+        for i in range(CLIPS_PER_SCENE_VISIT):
+            long = split == "heldout" and i == CLIPS_PER_SCENE_VISIT - 1 and long_clips < LONG_CLIPS
+            long_clips += long
+            index = len(plans)
+            clip_seed = int(np.random.default_rng([seed, 2, index]).integers(2**31))
+            move = choose_move(np.random.default_rng([seed, 3, index]))
+            frames = LONG_CLIP_FRAMES if long else CLIP_FRAMES
+            plans.append(ClipPlan(index, source, scene, split, move, frames, clip_seed))
+        visits += 1
+    return plans[:clips]
+
+
+def _shuffled_tracks(seed: int, lane: int) -> list[str]:
+    names = [t for t in torcs.TRACKS if t not in torcs.HELD_OUT_TRACKS]
+    order = np.random.default_rng([seed, 4]).permutation(len(names))
+    return [names[i] for i in order][lane::2]
+
+
+class AssetStages:
+    """Loads scenes from an asset folder (see ``scenes.textured_assets``) and keeps the latest ones."""
+
+    def __init__(self, assets: Path) -> None:
+        self._tracks = assets / TRACKS_FOLDER
+        furniture = unpack_catalogues(assets / FURNITURE_ARCHIVES, assets / FURNITURE_FOLDER)
+        self._rooms = rooms.RoomFactory(furniture, assets / SURFACES_FOLDER)
+        self._kept: dict[str, Stage] = {}
+
+    def __call__(self, source: str, scene: str) -> Stage:
+        """The stage of a scene.
+
+        Raises:
+            ValueError: when the asset folder does not hold it.
+        """
+        if scene not in self._kept:
+            self._kept[scene] = self._load(source, scene)
+            while len(self._kept) > _CACHED_WORLDS:
+                self._kept.pop(next(iter(self._kept)))
+        stage = self._kept.pop(scene)
+        self._kept[scene] = stage
+        return stage
+
+    def _load(self, source: str, scene: str) -> Stage:
+        if source == torcs.SOURCE:
+            return Stage(WorldRenderer(torcs.load_track(self._tracks, scene)), None, torcs.LICENCE)
+        room = self._rooms.build(int(scene.removeprefix("room-")))
+        renderer = WorldRenderer(room.world)
+        return Stage(renderer, room.lighting, rooms.room_licence(room), room.low, room.high)
+
+
+def render_data(
+    out: Path,
+    clips: int,
+    seed: int = 0,
+    *,
+    assets: Path | None = None,
+    size: tuple[int, int] = (144, 240),
+    worker: int = 0,
+    workers: int = 1,
+    stages: Callable[[str, str], Stage] | None = None,
+) -> Path:
+    """Render the planned clips that ``out`` does not hold yet and return the manifest's path.
+
+    Args:
+        out: folder of the clips and ``manifest.json``; created when missing.
+        clips: number of clips of the whole plan.
+        seed: of the plan; the same seed gives the same files.
+        assets: folder filled by ``scenes.textured_assets.fetch_assets``.
+        size: ``(H, W)`` of the frames.
+        worker: which share to render, 0 to ``workers - 1``.
+        workers: number of processes that fill the same folder.
+        stages: gives the stage of a source and scene, instead of ``assets``.
+
+    Raises:
+        ValueError: neither or both of ``assets`` and ``stages``, or a worker out of range.
+    """
+    if (assets is None) == (stages is None):
+        raise ValueError("assets: want a folder of downloaded worlds or stages, exactly one of the two")
+    if not 0 <= worker < workers:
+        raise ValueError(f"worker: want 0 to {workers - 1}, got {worker}")
+    out.mkdir(parents=True, exist_ok=True)
+    load = stages if assets is None else AssetStages(assets)
+    assert load is not None
+    plans = plan_clips(clips, seed)
+    mine = [p for p in plans if (p.index // CLIPS_PER_SCENE_VISIT) % workers == worker]
+    written = 0
+    for plan in tqdm(mine, desc=f"clips {worker + 1}/{workers}", unit="clip", mininterval=5.0):
+        if (out / plan.file_name).exists():
+            continue
+        stage = load(plan.source, plan.scene)
+        filmed = film_clip(stage, move=plan.move, frames=plan.frames, seed=plan.seed, size=size)
+        if filmed is None:
+            log.warning("clip %d: no free %s path in %s; left out", plan.index, plan.move, plan.scene)
+            continue
+        _write_clip(out / plan.file_name, filmed, plan, stage.licence)
+        written += 1
+        if written % _MANIFEST_EVERY == 0:
+            write_manifest(out)
+    return write_manifest(out)
+
+
+def _write_clip(path: Path, arrays: dict[str, np.ndarray], plan: ClipPlan, licence: str) -> None:
+    fields = {**asdict(plan), "licence": licence, "unit": "metre"}
+    partial = path.with_suffix(f".{os.getpid()}.partial")
+    save_file(arrays, partial, metadata={key: str(value) for key, value in fields.items()})
+    partial.replace(path)
+
+
+def write_manifest(out: Path) -> Path:
+    """List every clip of the folder in ``manifest.json`` (replaced in one step) and return its path."""
+    path = out / "manifest.json"
+    partial = out / f"manifest.{os.getpid()}.partial"
+    partial.write_text(json.dumps({"version": 1, "unit": "metre", "clips": list(_clip_fields(out))}, indent=1))
+    partial.replace(path)
+    return path
+
+
+def _clip_fields(out: Path) -> Iterator[dict[str, str | int]]:
+    for file in sorted(out.glob("clip_*.safetensors")):
+        with safe_open(file, framework="np") as clip:
+            fields = dict(clip.metadata())
+        numbers = {key: int(fields[key]) for key in ("index", "frames", "seed")}
+        yield {"file": file.name, **fields, **numbers}
+
+
+def main() -> None:
+    """Command line of the renderer."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("out", type=Path, help="folder of the clips")
+    parser.add_argument("--assets", type=Path, required=True, help="folder of the downloaded worlds")
+    parser.add_argument("--clips", type=int, default=900, help="clips of the whole plan")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--worker", type=int, default=0, help="which share to render")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes on the same folder")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    render_data(given.out, given.clips, given.seed, assets=given.assets, worker=given.worker, workers=given.workers)
+
+
+if __name__ == "__main__":
+    main()

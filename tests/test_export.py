@@ -1,0 +1,359 @@
+"""Exports, each read back by a program that is not ours."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pycolmap
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from plyfile import PlyData
+
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Gaussians, Points
+from geometry.project import project, unproject
+from scenes.export import FORMATS, as_points, discs, export
+from scenes.files import WorldError
+from scenes.mesh import fuse
+from scenes.open3d_library import load_open3d
+from scenes.ply import (
+    SH_CONSTANT,
+    read_gaussians_ply,
+    read_points_ply,
+    sky_on_sphere,
+    write_gaussians_ply,
+    write_points_ply,
+)
+from scenes.video import read_video, write_video
+from scenes.world import World
+
+SIZE = (48, 80)
+GREEN, RED, BLUE = (51 / 255, 153 / 255, 51 / 255), (204 / 255, 51 / 255, 51 / 255), (128 / 255, 179 / 255, 1.0)
+
+
+def make_chunk(index: int, first: int, frames: int) -> Chunk:
+    """A green floor one unit below the camera, a red wall four units ahead, blue sky above; seen while moving right."""
+    poses = torch.eye(4).repeat(frames, 1, 1)
+    poses[:, 0, 3] = 0.05 * torch.arange(first, first + frames)
+    camera = Camera.from_fov(70.0, SIZE, poses)
+    position = camera.position[:, :, None, None]
+    rays = unproject(torch.ones(frames, 1, *SIZE), camera) - position
+    floor = 1.0 / rays[:, 1:2].clamp_min(1e-6)
+    is_floor, sky = floor < 4.0, rays[:, 1:2] < -0.25
+    depth = torch.where(sky, 100.0, floor.clamp_max(4.0))
+    colors = [torch.tensor(c)[None, :, None, None] for c in (GREEN, RED, BLUE)]
+    rgb = torch.where(sky, colors[2], torch.where(is_floor, colors[0], colors[1]))
+    rgb = (rgb * 255.0).round() / 255.0
+    return Chunk(Frame(rgb, depth, torch.ones_like(sky), sky, camera), index, index == 0, torch.ones_like(depth))
+
+
+def points_of(chunk: Chunk) -> Points:
+    f = chunk.frames[0]
+    count = SIZE[0] * SIZE[1]
+    normals = torch.zeros(3, *SIZE)
+    normals[1] = torch.where(f.rgb[0] < 0.4, -1.0, 0.0)
+    normals[2] = torch.where(f.rgb[0] > 0.4, -1.0, 0.0)
+    world = unproject(f.depth, f.camera)
+    positions, colors, flat_normals = (t.flatten(1).t().contiguous() for t in (world, f.rgb, normals))
+    radii = (f.depth / f.camera.focal_px[0] / 2.0).flatten()
+    ones, chunk_of = torch.ones(count, dtype=torch.bool), torch.zeros(count, dtype=torch.int32)
+    return Points(positions, colors, flat_normals, radii, chunk_of, ones, torch.ones(count), f.sky.flatten())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worlds") / "w"
+    path = Camera.from_fov(70.0, SIZE, torch.eye(4).repeat(13, 1, 1))
+    world = World.create(folder, path=path, seed=0)
+    first, points = 0, points_of(make_chunk(0, 0, 1))
+    for index, frames in enumerate((1, 6, 6)):
+        chunk = make_chunk(index, first, frames)
+        world.append(chunk, primitives=points, memory={}, rng_state=torch.Generator().get_state())
+        first += frames
+    return folder
+
+
+@pytest.fixture
+def world(saved: Path, tmp_path: Path) -> World:
+    return World.load(shutil.copytree(saved, tmp_path / "w"))
+
+
+def make_gaussians(count: int = 50) -> Gaussians:
+    rng = torch.Generator().manual_seed(0)
+    quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=rng), dim=1)
+    scales = torch.rand(count, 3, generator=rng) * 0.1 + 1e-3
+    rest = torch.rand(count, 7, generator=rng)
+    flag = torch.zeros(count, dtype=torch.bool)
+    chunk = torch.zeros(count, dtype=torch.int32)
+    return Gaussians(rest[:, :3], quats, scales, rest[:, 3], rest[:, 4:], chunk, ~flag, torch.ones(count), flag)
+
+
+def test_gaussians_in_the_standard_layout(tmp_path: Path) -> None:
+    gaussians = make_gaussians()
+    write_gaussians_ply(tmp_path / "g.ply", gaussians)
+    ply = PlyData.read(str(tmp_path / "g.ply"))
+    assert (ply.text, ply.byte_order) == (False, "<")
+    vertex = ply["vertex"]
+    # The order is part of the layout: several viewers read by offset.
+    order = [*"xyz", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
+    order += ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+    assert [p.name for p in vertex.properties] == order
+    assert {p.val_dtype for p in vertex.properties} == {"f4"}
+
+    def column(*names: str) -> np.ndarray:
+        return np.stack([vertex[name] for name in names], 1)
+
+    assert np.array_equal(column("x", "y", "z"), gaussians.means.numpy())
+    colors = 0.5 + SH_CONSTANT * column("f_dc_0", "f_dc_1", "f_dc_2")
+    assert np.allclose(colors, gaussians.colors, atol=1e-6)
+    assert np.allclose(1.0 / (1.0 + np.exp(-vertex["opacity"])), gaussians.opacities, atol=1e-5)
+    assert np.allclose(np.exp(column("scale_0", "scale_1", "scale_2")), gaussians.scales, rtol=1e-5)
+    assert np.array_equal(column("rot_0", "rot_1", "rot_2", "rot_3"), gaussians.quats.numpy())
+
+
+def test_gaussians_round_trip(tmp_path: Path) -> None:
+    gaussians = make_gaussians()
+    gaussians.opacities[:2] = torch.tensor([0.0, 1.0])
+    write_gaussians_ply(tmp_path / "g.ply", gaussians)
+    read = read_gaussians_ply(tmp_path / "g.ply")
+    assert torch.equal(read.means, gaussians.means)
+    for name, tolerance in {"quats": 1e-6, "scales": 1e-6, "opacities": 1e-5, "colors": 1e-6}.items():
+        assert torch.allclose(getattr(read, name), getattr(gaussians, name), atol=tolerance), name
+
+
+def test_points_round_trip(tmp_path: Path) -> None:
+    points = points_of(make_chunk(0, 0, 1))
+    write_points_ply(tmp_path / "p.ply", points)
+    vertex = PlyData.read(str(tmp_path / "p.ply"))["vertex"]
+    assert [p.name for p in vertex.properties] == ["x", "y", "z", "nx", "ny", "nz", "red", "green", "blue"]
+    assert np.array_equal(np.stack([vertex["x"], vertex["y"], vertex["z"]], 1), points.positions.numpy())
+    assert vertex["red"].dtype == np.uint8
+    read = read_points_ply(tmp_path / "p.ply")
+    for name in ("positions", "normals", "colors"):
+        assert torch.equal(getattr(read, name), getattr(points, name)), name
+
+
+def test_ply_files_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "g.ply"
+    write_gaussians_ply(path, make_gaussians())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match="truncated: want 50 vertices, got 48"):
+        read_gaussians_ply(path)
+    path.write_bytes(whole.replace(b"rot_3", b"rot_4"))
+    with pytest.raises(ValueError, match="misses the vertex properties rot_3"):
+        read_gaussians_ply(path)
+    path.write_bytes(whole.replace(b"binary_little_endian", b"ascii"))
+    with pytest.raises(ValueError, match="want a binary little-endian PLY"):
+        read_gaussians_ply(path)
+    path.write_bytes(whole.replace(b"property float rot_3", b"property list uchar int x"))
+    with pytest.raises(ValueError, match="want plain vertex properties"):
+        read_gaussians_ply(path)
+
+
+def test_the_sky_goes_to_one_sphere_and_looks_the_same(world: World) -> None:
+    points = world.primitives
+    assert isinstance(points, Points)
+    moved = sky_on_sphere(points)
+    assert isinstance(moved, Points)
+    camera = world.cameras[0]
+    before, after = (project(p.positions, camera)[0] for p in (points, moved))
+    assert torch.allclose(before, after, atol=1e-3)
+    distance = moved.positions.norm(dim=1)
+    assert torch.allclose(distance[points.sky], distance.max().expand(int(points.sky.sum())), rtol=1e-5)
+    assert torch.equal(moved.positions[~points.sky], points.positions[~points.sky])
+    angle = points.radii / points.positions.norm(dim=1)
+    assert torch.allclose(moved.radii / distance, angle, rtol=1e-4)
+    land = points[~points.sky]
+    assert sky_on_sphere(land) is land
+
+
+def test_points_and_gaussians_stand_in_for_each_other() -> None:
+    points = points_of(make_chunk(0, 0, 1))[:500]
+    tilted = torch.nn.functional.normalize(torch.randn(500, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+    points = Points(
+        points.positions,
+        points.colors,
+        tilted,
+        points.radii + 0.01,
+        *(points.chunk, points.observed),
+        points.confidence,
+        points.sky,
+    )
+    back = as_points(discs(points))
+    assert torch.allclose((back.normals * tilted).sum(1).abs(), torch.ones(500), atol=1e-5)
+    assert torch.allclose(back.radii, points.radii)
+    unknown = discs(
+        Points(
+            points.positions,
+            points.colors,
+            torch.zeros(500, 3),
+            points.radii,
+            points.chunk,
+            points.observed,
+            points.confidence,
+            points.sky,
+        )
+    )
+    assert torch.equal(unknown.scales, points.radii[:, None].expand(-1, 3))
+    assert torch.allclose(unknown.quats.norm(dim=1), torch.ones(500))
+
+
+def test_splats_and_points_of_a_world(world: World) -> None:
+    reports = export(world, ["gaussians_ply", "points_ply"])
+    assert [r.format for r in reports] == ["gaussians_ply", "points_ply"]
+    assert all(r.bytes == r.path.stat().st_size and "y down" in r.note for r in reports)
+    gaussians, points = read_gaussians_ply(reports[0].path), read_points_ply(reports[1].path)
+    assert len(gaussians) == len(points) == len(world.primitives)
+    assert torch.equal(gaussians.means, points.positions)
+    readme = (world.folder / "exports" / "README.txt").read_text()
+    assert readme.startswith("gaussians.ply: 3D Gaussian Splatting PLY")
+    assert "points.ply: " in readme
+    export(world, ["points_ply"])  # again: one line each
+    assert (world.folder / "exports" / "README.txt").read_text().count("points.ply: ") == 1
+
+
+def test_mesh_is_upright_coloured_and_without_sky(world: World) -> None:
+    report = export(world, ["glb"])[0]
+    mesh = trimesh.load(report.path, force="mesh")
+    assert isinstance(mesh, trimesh.Trimesh)
+    vertices, centers = np.asarray(mesh.vertices), np.asarray(mesh.triangles_center)
+    # glTF: the floor one unit below is at y = -1, the wall four units ahead at z = -4.
+    on_floor, on_wall = np.abs(centers[:, 1] + 1.0) < 0.05, np.abs(centers[:, 2] + 4.0) < 0.1
+    assert on_floor.mean() > 0.2
+    assert on_wall.mean() > 0.1
+    assert (on_floor | on_wall).mean() > 0.95
+    assert np.abs(vertices).max() < 8.0
+    # Outward is towards the viewer: up from the floor, and from the wall to +z.
+    normals = np.asarray(mesh.face_normals)
+    assert np.median(normals[on_floor & ~on_wall][:, 1]) > 0.95
+    assert np.median(normals[on_wall & ~on_floor][:, 2]) > 0.95
+    read = load_open3d().io.read_triangle_mesh(str(report.path))  # trimesh drops vertex colours beside a material
+    linear, (_, height, backward) = np.asarray(read.vertex_colors), np.asarray(read.vertices).T
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    assert np.allclose(np.median(srgb[backward > -3.5], 0), GREEN, atol=0.02)
+    assert np.allclose(np.median(srgb[(height > -0.5) & (height < 0.5)], 0), RED, atol=0.02)
+    content = report.path.read_bytes()
+    tree = json.loads(content[20 : 20 + struct.unpack_from("<I", content, 12)[0]])
+    assert "KHR_materials_unlit" in tree["extensionsUsed"]
+    assert tree["materials"][tree["meshes"][0]["primitives"][0]["material"]]["extensions"] == {
+        "KHR_materials_unlit": {}
+    }
+
+
+def test_nothing_to_mesh_is_said() -> None:
+    frames = make_chunk(0, 0, 2).frames
+    nothing = Frame(frames.rgb, frames.depth, torch.zeros_like(frames.valid), frames.sky, frames.camera)
+    with pytest.raises(ValueError, match="nothing to mesh"):
+        fuse([nothing])
+    with pytest.raises(ValueError, match="nothing to mesh"):
+        fuse([])
+
+
+def test_colmap_model(world: World) -> None:
+    report = export(world, ["colmap"])[0]
+    model = pycolmap.Reconstruction(str(report.path / "sparse" / "0"))
+    assert model.num_images() == len(world) == 13
+    assert len(model.cameras) == 1
+    points = world.primitives
+    assert isinstance(points, Points)
+    assert model.num_points3D() == int((~points.sky).sum())
+    images = sorted(model.images.values(), key=lambda image: image.name)
+    assert [image.name for image in images] == sorted(p.name for p in (report.path / "images").iterdir())
+    for image, camera in zip(images, [world.cameras[i] for i in range(13)], strict=True):
+        assert np.allclose(image.cam_from_world().matrix(), camera.camera_from_world[:3], atol=1e-5)
+    # A point of the photo, drawn by COLMAP, lands on a pixel of its colour.
+    point = next(p for p in model.points3D.values() if p.xyz[2] > 3.9)
+    pixel = images[5].project_point(point.xyz)
+    assert pixel is not None
+    with Image.open(report.path / "images" / images[5].name) as picture:
+        assert picture.getpixel((int(pixel[0]), int(pixel[1]))) == tuple(point.color)
+
+
+def test_nerfstudio_dataset(world: World) -> None:
+    report = export(world, ["nerfstudio"])[0]
+    content = json.loads((report.path / "transforms.json").read_text())
+    assert len(content["frames"]) == 13
+    frame = content["frames"][12]
+    with Image.open(report.path / frame["file_path"]) as image:
+        assert image.size == (content["w"], content["h"]) == (80, 48)
+    # Re-project a depth pixel with nerfstudio's own rules: OpenGL axes, depth in thousandths.
+    with Image.open(report.path / frame["depth_file_path"]) as image:
+        depth = np.asarray(image) * 1e-3
+    assert depth.max() <= 4.001  # the sky is 0
+    row, column = 46, 11
+    z = depth[row, column]
+    x, y = (column + 0.5 - content["cx"]) / content["fl_x"] * z, -(row + 0.5 - content["cy"]) / content["fl_y"] * z
+    point = np.asarray(frame["transform_matrix"]) @ [x, y, -z, 1.0]
+    assert point[1] == pytest.approx(1.0, abs=2e-3)  # the floor; world axes stay OpenCV's
+
+
+def test_video_of_a_world(world: World) -> None:
+    report = export(world, ["mp4"])[0]
+    with av.open(str(report.path)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", Fraction(24))
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert len(frames) == 13
+    wanted = (world.frames().rgb * 255).permute(0, 2, 3, 1).numpy()
+    error = np.square(np.stack(frames).astype(np.float64) - wanted).mean()
+    assert 10 * np.log10(255**2 / error) > 26.0  # chroma at half resolution blurs the hard edges of this picture
+    head = report.path.read_bytes()
+    assert head.find(b"moov") < head.find(b"mdat")  # it starts to play before it is loaded
+
+
+def test_video_of_odd_size_and_other_rate(tmp_path: Path) -> None:
+    frames = torch.zeros(5, 3, 33, 47)
+    frames[:, 0], frames[:, 1] = 0.8, 0.4
+    write_video(tmp_path / "a.mp4", frames, fps=29.97)
+    read, fps = read_video(tmp_path / "a.mp4")
+    assert read.shape == (5, 3, 34, 48)
+    assert fps == pytest.approx(29.97)
+    assert torch.allclose(read[2, :, 16, 24], torch.tensor([0.8, 0.4, 0.0]), atol=0.02)
+
+
+def test_video_refuses(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        write_video(tmp_path / "a.mp4", [])
+    with pytest.raises(ValueError, match="one size"):
+        write_video(tmp_path / "a.mp4", [torch.zeros(3, 16, 16), torch.zeros(3, 16, 32)])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(WorldError, match="cannot write"):
+        write_video(tmp_path / "none" / "a.mp4", [torch.zeros(3, 16, 16)])
+
+
+def test_formats_are_checked_before_anything_is_written(world: World) -> None:
+    with pytest.raises(ValueError, match=r"there is no 'gaussian_ply'; did you mean gaussians_ply\?"):
+        export(world, ["mp4", "gaussian_ply"])
+    with pytest.raises(ValueError, match="want some of gaussians_ply, points_ply, glb, colmap, nerfstudio, mp4"):
+        export(world, ["zzz"])
+    with pytest.raises(ValueError, match="got none"):
+        export(world, [])
+    assert not (world.folder / "exports").exists()
+
+
+def test_everything_can_go_elsewhere_and_be_done_again(world: World, tmp_path: Path) -> None:
+    for _ in range(2):
+        reports = export(world, list(FORMATS), tmp_path / "elsewhere" / "out")
+        assert len(reports) == 6
+        assert all(r.path.is_relative_to(tmp_path / "elsewhere") and r.bytes > 0 for r in reports)
+    assert not (world.folder / "exports").exists()
+    World.load(world.folder)  # exporting changes nothing in a world
+
+
+def test_unwritable_output_and_empty_world(world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WorldError, match="cannot write"):
+        export(world, ["mp4"], tmp_path / "file")
+    empty = World.create(tmp_path / "e", path=world.path, seed=0)
+    with pytest.raises(ValueError, match="no chunk is finished yet"):
+        export(empty, ["mp4"])
