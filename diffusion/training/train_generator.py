@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
-from diffusion.network import DenoiserNetwork, Inputs
-from diffusion.training.clips import read_clip
-from diffusion.training.generator_loss import generator_loss
+from diffusion.flow import add_noise, step
+from diffusion.generator import save_network
+from diffusion.network import DenoiserNetwork, NetworkConfig
+from diffusion.training.clips import list_clips, read_clip
+from diffusion.training.generator_loss import generator_loss, noisy_inputs
 from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
-from geometry.frame import Frame
+from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
+
+RELIST_S = 60.0  # clips may still be arriving
+RECORDED_SHARE = 0.6
+VALIDATION_CLIPS = 6
 
 
 @dataclass(frozen=True)
@@ -35,40 +42,140 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.6, SampleConfig((64, 112), halved=True), batch=5),
-    Stage(1.0, SampleConfig((144, 240), halved=False, context=1), batch=2),
+    Stage(0.65, SampleConfig((64, 112), halved=True), batch=5),
+    Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),
 )
 
 
 class GeneratorTask:
-    """What a trainer needs to know: batches, a loss, a validation picture."""
+    """Sequences with holes, the generator's loss, and a contact sheet of held-out clips."""
 
-    def __init__(
-        self, clips: Callable[[], list[Path]], guides: Path | None, stages: tuple[Stage, ...] = STAGES
-    ) -> None:
-        """Train on clips (a callable, since they may still be arriving) and on recorded guides where there are any."""
-        self.clips, self.guides, self.stages = clips, guides, stages
-
-    def stage(self, progress: float) -> Stage:
-        """The stage at a share of the training time."""
-        return next((s for s in self.stages if progress < s.until), self.stages[-1])
+    def __init__(self, data: Path, guides: Path | None = None, stages: tuple[Stage, ...] = STAGES) -> None:
+        """Train on the clips in ``data``, and on guides recorded from them in ``guides`` where there are any."""
+        self.data, self.guides, self.stages = data, guides, stages
+        self._listed_s, self._paths = -RELIST_S, []
 
     def batch(self, progress: float, rng: np.random.Generator) -> tuple[Sample, int]:
         """A batch and its number of context frames."""
-        stage, paths = self.stage(progress), self.clips()
-        samples = [self._sample(paths[int(rng.integers(len(paths)))], stage.config, rng) for _ in range(stage.batch)]
-        return Sample.stack(samples), stage.config.context
-
-    def _sample(self, path: Path, config: SampleConfig, rng: np.random.Generator) -> Sample:
-        clip = read_clip(path)
-        recorded = self.guides and self.guides / path.name
-        if recorded and recorded.is_file() and rng.random() < 0.6:
-            return recorded_sample(clip, recorded, config, rng)
-        return warped_sample(clip, config, rng)
+        if time.monotonic() - self._listed_s > RELIST_S:
+            self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
+        stage = next((s for s in self.stages if progress < s.until), self.stages[-1])
+        paths = [self._paths[int(rng.integers(len(self._paths)))] for _ in range(stage.batch)]
+        return Sample.stack([self._sample(path, stage.config, rng) for path in paths]), stage.config.context
 
     def loss(
         self, network: DenoiserNetwork, batch: tuple[Sample, int], rng: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Loss and its terms; bfloat16 inside where the processor is fast at it."""
+        """Loss and its terms; bfloat16 inside."""
         with torch.autocast("cpu", torch.bfloat16):
             return generator_loss(network, *batch, rng)
+
+    def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
+        """Depth and colour in the holes of held-out clips, for the prior and the network; a contact sheet.
+
+        The sheet shows, from left to right: what is seen, the prior, two sampling steps, the truth; then the depth of
+        the prior, of two steps, and of the truth.
+        """
+        stage, rows, figures = self.stages[-1], [], []
+        for index, path in enumerate(list_clips(self.data, "heldout")[:: 7][:VALIDATION_CLIPS]):
+            rng = np.random.default_rng(index)
+            sample = Sample.stack([self._sample(path, stage.config, rng)])
+            made = two_steps(network, sample, stage.config.context, torch.Generator().manual_seed(index))
+            shown = _last(sample)
+            hole = shown.copied > 0.5
+            figures.append(_figures(made[0, -1], shown, hole))
+            seen = torch.where(hole, -0.8, shown.prior[:3])
+            pictures = [_colour(t) for t in (seen, shown.prior, made[0, -1], shown.truth)]
+            pictures += [_grey(t) for t in (shown.prior, made[0, -1], shown.truth)]
+            rows.append(np.concatenate(pictures, axis=1))
+        if not rows:
+            return {}
+        Image.fromarray(np.concatenate(rows)).save(folder / "sheet.png")
+        return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
+
+    def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
+        """Write the weights as the package holds them."""
+        save_network(network, path, notes)
+
+    def _sample(self, path: Path, config: SampleConfig, rng: np.random.Generator) -> Sample:
+        recorded = None if self.guides is None else self.guides / path.name
+        if recorded is not None and recorded.is_file() and rng.random() < RECORDED_SHARE:
+            return recorded_sample(read_clip(path), recorded, config, rng)
+        return warped_sample(read_clip(path), config, rng)
+
+
+def train_generator(
+    data: Path,
+    out: Path,
+    config: TrainConfig,
+    guides: Path | None = None,
+    ranks: int = 2,
+    seed: int = 0,
+    network: NetworkConfig = NetworkConfig(),  # noqa: B008 (frozen)
+) -> None:
+    """Train from rendered clips; resumes from ``out`` when it holds a checkpoint.
+
+    Args:
+        data: clips, as `worldwarp render-data` makes them.
+        out: folder of checkpoints, pictures, the log, and ``ema.safetensors``: the weights to use.
+        config: how long and how fast.
+        guides: guides recorded from the clips (see `worldwarp.training_guides`).
+        ranks: processes of one thread each.
+        seed: decides everything random.
+        network: sizes of the network.
+    """
+    run_ranks(partial(_train, data, out, config, guides, seed, network), ranks)
+
+
+@torch.no_grad()
+def two_steps(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.Generator) -> Tensor:
+    """What the sampler would make of a batch in two steps, ``[b t-context 4 h w]``."""
+    inputs = noisy_inputs(sample, context, rng)
+    start = 0.7 * sample.copied + 0.4 * (1.0 - sample.copied) * (1.0 - sample.confidence)
+    start[:, :context] = 0.0
+    state, now = add_noise(sample.prior, torch.randn(sample.prior.shape, generator=rng), start), start
+    chunks = (torch.arange(state.shape[1]) >= context).long()
+    for level in (0.5, 0.0):
+        made, _, _ = network(replace(inputs, state=state, sigma=now), chunk_of_frame=chunks, first=context)
+        clean, then = torch.cat([state[:, :context], made.float()], dim=1), now.clamp(max=level)
+        state, now = step(state, clean, now, then), then
+    return state[:, context:]
+
+
+def _train(
+    data: Path, out: Path, config: TrainConfig, guides: Path | None, seed: int, sizes: NetworkConfig
+) -> None:
+    torch.manual_seed(seed)
+    network = DenoiserNetwork(sizes).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    Trainer(network, GeneratorTask(data, guides), config, out, seed).run()
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The last frame of the first sequence."""
+
+    prior: Tensor
+    truth: Tensor
+    copied: Tensor
+
+
+def _last(sample: Sample) -> _Shown:
+    return _Shown(sample.prior[0, -1], sample.truth[0, -1], sample.copied[0, -1])
+
+
+def _figures(made: Tensor, shown: _Shown, hole: Tensor) -> dict[str, float]:
+    """Mean error of depth code and colour in the hole, of what was made and of the prior."""
+    area = hole.sum().clamp_min(1)
+    return {
+        f"{name}_{what}": ((state[part] - shown.truth[part]).abs().mean(0) * hole[0]).sum().item() / area.item()
+        for name, state in (("made", made), ("prior", shown.prior))
+        for what, part in (("colour", slice(0, 3)), ("depth", slice(3, 4)))
+    }
+
+
+def _colour(state: Tensor) -> np.ndarray:
+    return ((state[:3].clamp(-1.0, 1.0) + 1.0) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _grey(state: Tensor) -> np.ndarray:
+    return _colour(state[3:].expand(3, -1, -1))
