@@ -7,6 +7,7 @@ not depend on the number of threads.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ def compiled(function: Callable[..., Any]) -> Any:
     Numba refuses `cache=True` when neither the package nor the home folder is writable and `NUMBA_CACHE_DIR` is not
     set; such an install compiles anew in every process instead of failing at import.
     """
+    function = inspect.unwrap(function)  # shape checkers wrap every function in tests; Numba wants the bare one
     try:
         return numba.njit(function, nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
     except RuntimeError:

@@ -110,11 +110,13 @@ def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
     hit = owner >= 0
     part = live[owner[hit]]
     z = depth[hit]
-    extent = 2.0 * part.radii / z * torch.sqrt(camera.focal_px[0] * camera.focal_px[1])
     cosine = trust.facing(part.positions, part.normals, camera)
     front = part.sky | (part.normals == 0).all(-1)
     cosine = torch.where(front, torch.ones_like(cosine), cosine)
-    angle = trust.viewing_angle(cosine, torch.full_like(cosine, 0.5))
+    # A disc is as long as its pixel's footprint on the surface: foreshortened, it is a pixel again.
+    pixels = 2.0 * part.radii / z * torch.sqrt(camera.focal_px[0] * camera.focal_px[1])
+    extent = pixels * cosine.clamp(0.25, 1.0)
+    angle = trust.viewing_angle(cosine, torch.full_like(cosine, 0.25))
     belief = part.confidence * trust.sampling_density(extent) * angle
 
     def image(values: Tensor) -> Tensor:
@@ -139,12 +141,12 @@ def _points(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, 
     """One point per new pixel of one frame."""
     surfels = lift_surfels(frame, new)
     count, where = len(surfels.positions), new[0]
-    lengths = torch.linalg.norm(surfels.along, dim=-1) * torch.linalg.norm(surfels.across, dim=-1)
+    longer = torch.maximum(torch.linalg.norm(surfels.along, dim=-1), torch.linalg.norm(surfels.across, dim=-1))
     return Points(
         positions=surfels.positions,
         colors=frame.rgb[:, where].T.contiguous(),
         normals=surfels.normals,
-        radii=0.5 * lengths.sqrt(),
+        radii=0.5 * longer,
         chunk=torch.full((count,), chunk.index, dtype=torch.int32),
         observed=torch.full((count,), chunk.observed),
         confidence=confidence[0][where],

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ from geometry.camera import Camera
 PROJECT_BLOCK = 16384
 TILE_BLOCK = 16
 
-Array = np.ndarray[Any, Any]
+Array = NDArray[Any]
 
 
 def rasterize_cpu(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:

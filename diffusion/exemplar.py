@@ -13,7 +13,9 @@ from geometry.project import smooth_fill
 
 ROUNDS = 4  # one round leaves strips where the hole is wider than its largest shift
 MARGIN_PX = 96  # surroundings of a hole that texture may be copied from
-BLEND_PX = 2.0  # smoothing, along the border, of the colour step that blending removes
+BLEND_PX = 4.0  # smoothing, along the border, of the colour step that blending removes
+BLEND_REACH_PX = 20.0  # how far into the hole the correction is felt
+LARGEST_STEP = 0.15  # a larger step is an edge of the picture, not a seam
 
 
 def fill_from_picture(
@@ -67,7 +69,7 @@ def blend_in(
         neighbour_is_source = torch.roll(source, shift, axis) & hole
         index = 0 if shift == 1 else -1
         neighbour_is_source.select(axis, index).fill_(False)
-        step += (torch.roll(rgb, shift, axis) - rgb) * neighbour_is_source
+        step += (torch.roll(rgb, shift, axis) - rgb).clamp(-LARGEST_STEP, LARGEST_STEP) * neighbour_is_source
         weight += neighbour_is_source
     border = weight > 0
     if not border.any():
@@ -78,7 +80,8 @@ def blend_in(
 
     mean_step = smoothed(step) / smoothed(weight).clamp_min(1e-3)
     correction = smooth_fill(torch.where(border, mean_step, 0.0)[None], border[None])[0]
-    return torch.where(hole, (rgb + correction).clamp(0.0, 1.0), rgb)
+    distance = torch.from_numpy(ndimage.distance_transform_edt(~border[0].numpy())).to(rgb)
+    return torch.where(hole, (rgb + correction * torch.exp(-distance / BLEND_REACH_PX)).clamp(0.0, 1.0), rgb)
 
 
 def _window(hole: Bool[Tensor, "1 h w"]) -> tuple[int, int, int, int]:

@@ -68,8 +68,8 @@ class Camera:
         """Length of the first batch dimension."""
         return self.batch_shape[0]
 
-    def __getitem__(self, index: int | slice | Tensor | list[int]) -> Camera:
-        """Index the first batch dimension; an int removes it."""
+    def __getitem__(self, index: int | slice | Tensor | list[int] | None) -> Camera:
+        """Index the first batch dimension; an int removes it, None adds one."""
         return self._each(lambda t: t[index])
 
     def to(self, *args: torch.device | torch.dtype | str) -> Camera:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numba
 import numpy as np
 import torch
@@ -139,9 +141,12 @@ def _splat_reference(
     for t in range(targets):
         nearest = np.full((height, width), np.inf)
         for n in range(len(points)):
-            x, y, z = pose[t, :3, :3] @ points[n] + pose[t, :3, 3]
+            px, py, pz = points[n, 0], points[n, 1], points[n, 2]
+            z = pose[t, 2, 0] * px + pose[t, 2, 1] * py + pose[t, 2, 2] * pz + pose[t, 2, 3]
             if z <= 1e-4:
                 continue
+            x = pose[t, 0, 0] * px + pose[t, 0, 1] * py + pose[t, 0, 2] * pz + pose[t, 0, 3]
+            y = pose[t, 1, 0] * px + pose[t, 1, 1] * py + pose[t, 1, 2] * pz + pose[t, 1, 3]
             u, v = x / z * focal[t, 0] + center[t, 0], y / z * focal[t, 1] + center[t, 1]
             half = 0.5 * min(max(spacing[n] * focal[t, 0] / z * 1.1, 1.0), MAX_FOOTPRINT)
             for row in range(max(int(np.ceil(v - half - 0.5)), 0), min(int(np.floor(v + half - 0.5)) + 1, height)):
@@ -151,7 +156,8 @@ def _splat_reference(
     return out, depth, depth > 0
 
 
-_splat = numba.njit(cache=True)(_splat_reference)
+# Shape checkers wrap every function in tests; Numba wants the bare one.
+_splat = numba.njit(cache=True)(inspect.unwrap(_splat_reference))
 
 
 def smooth_fill(values: Float[Tensor, "*b c h w"], known: Bool[Tensor, "*b 1 h w"]) -> Float[Tensor, "*b c h w"]:

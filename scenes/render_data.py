@@ -149,7 +149,7 @@ def render_data(
     Args:
         out: folder of the clips and ``manifest.json``; created when missing.
         clips: number of clips of the whole plan.
-        seed: of the plan; the same seed gives the same files.
+        seed: of the plan; the same seed gives the same clips.
         assets: folder filled by ``scenes.textured_assets.fetch_assets``.
         size: ``(H, W)`` of the frames.
         worker: which share to render, 0 to ``workers - 1``.

@@ -11,7 +11,7 @@ import numpy as np
 
 from scenes.rooms_furniture import LICENCES, Furniture, load_furniture, read_catalogues
 from scenes.rooms_surfaces import floor_picture, painting_picture, wall_picture, window_picture
-from scenes.textured import NO_TEXTURE, Lighting, TexturedWorld, WorldBuilder, as_rgb, flip_up, gradient_sky
+from scenes.textured import NO_TEXTURE, Lighting, Rgb, TexturedWorld, WorldBuilder, as_rgb, flip_up, gradient_sky
 
 SOURCE = "rooms"
 LICENCE = "furniture CC0-1.0 and CC-BY-3.0; surfaces Apache-2.0"
@@ -102,11 +102,11 @@ class RoomFactory:
         )  # fmt: skip
         paint = float(rng.uniform(0.6, 0.85))
         builder.add_quad(
-            np.array([-x, -height, -z]), np.array([width, 0, 0]), np.array([0, 0, length]), tint=(paint,) * 3
+            np.array([-x, -height, -z]), np.array([width, 0, 0]), np.array([0, 0, length]), tint=(paint, paint, paint)
         )
         color = 0.55 + 0.4 * rng.random(3)
         accent = 0.35 + 0.6 * rng.random(3)
-        skirting = (0.75, 0.75, 0.75) if rng.random() < 0.6 else (0.25, 0.14, 0.07)
+        skirting: Rgb = (0.75, 0.75, 0.75) if rng.random() < 0.6 else (0.25, 0.14, 0.07)
         accent_wall = int(rng.integers(4)) if rng.random() < 0.4 else -1
         windows = []
         for side, (corner, along, inward) in enumerate(_walls(x, z, height)):

@@ -23,9 +23,9 @@ SURFACES_FOLDER = Path("miniworld/textures")
 def fetch_assets(folder: Path) -> Path:
     """Download and unpack what ``scenes.render_data`` films, about 500 MB, and return the folder.
 
-    Parts that are already there are kept, so an interrupted call can be repeated. The tracks are under the Free Art License,
-    the furniture under CC0 and CC-BY-3.0, the surface textures under Apache-2.0; the packages' copyright files stay beside
-    them.
+    Parts that are already there are kept, so an interrupted call can be repeated. The tracks are under the Free Art
+    License, the furniture under CC0 and CC-BY-3.0, the surface textures under Apache-2.0; the packages' copyright files
+    stay beside them.
 
     Args:
         folder: created when missing.

@@ -110,6 +110,36 @@ def doctor_command(words: list[str]) -> int:
     return 0
 
 
+def render_data_command(words: list[str]) -> int:
+    """`worldwarp render-data out=DIR assets=DIR`: fetch freely licensed textured worlds and render training clips."""
+    from scenes.render_data import render_data
+    from scenes.textured_assets import fetch_assets
+
+    defaults = {"out": "runs/data", "assets": "runs/assets", "clips": "900", "seed": "0", "worker": "0", "workers": "1"}
+    options = _options("render-data", words, defaults)
+    whole = {key: _whole(key, options[key]) for key in ("clips", "seed", "worker", "workers")}
+    assets = fetch_assets(Path(options["assets"]))
+    print(render_data(Path(options["out"]), assets=assets, **whole))
+    return 0
+
+
+def train_command(words: list[str]) -> int:
+    """`worldwarp train depth|generator data=DIR out=DIR`: train an embedded network, or go on training it."""
+    from diffusion.training.train_depth import train_depth
+    from diffusion.training.train_generator import train_generator
+
+    trainings = {"depth": train_depth, "generator": train_generator}
+    if not words or words[0] not in trainings:
+        raise ConfigError(f"train: want depth or generator, got {words[0] if words else 'nothing'}")
+    what, rest = words[0], words[1:]
+    defaults = {"data": "runs/data", "out": f"runs/{what}", "steps": "4000", "minutes": "600", "ranks": "2", "seed": "0"}
+    options = _options(f"train {what}", rest, defaults)
+    whole = {key: _whole(key, options[key]) for key in ("steps", "minutes", "ranks", "seed")}
+    trainings[what](Path(options["data"]), Path(options["out"]), **whole)
+    print(f"averaged weights: {Path(options['out']) / 'ema.safetensors'}")
+    return 0
+
+
 @contextmanager
 def _waiting(text: str) -> Iterator[None]:
     """Say what is being waited for, and clear the line after."""
@@ -160,14 +190,25 @@ def _folder_and_options(command: str, words: list[str], defaults: dict[str, str]
         raise ConfigError(
             f"{command}: want one folder, got {folders or 'none'}; e.g. `worldwarp {command} worlds/pagoda`"
         )
+    return Path(folders[0]), _options(command, [word for word in words if "=" in word], defaults)
+
+
+def _options(command: str, words: list[str], defaults: dict[str, str]) -> dict[str, str]:
     options = dict(defaults)
     for word in words:
         key, equals, value = word.partition("=")
-        if equals and key not in defaults:
+        if not equals:
+            raise ConfigError(f"{command}: want key=value, got '{word}'")
+        if key not in defaults:
             raise ConfigError(f"unknown setting '{key}' of {command}; {nearest(key, defaults)}")
-        if equals:
-            options[key] = value
-    return Path(folders[0]), options
+        options[key] = value
+    return options
+
+
+def _whole(key: str, text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"{key}: want a whole number, got '{text}'")
+    return int(text)
 
 
 def _no_more(command: str, words: list[str]) -> None:

@@ -102,6 +102,7 @@ def _check_number(values: dict[str, Any], key: str, low: float, high: float) -> 
     value = values[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ConfigError(f"{key}: want a number from {low:g} to {high:g}, got {value!r}")
+    values[key] = float(value)
 
 
 def _check_whole(values: dict[str, Any], key: str, low: int, high: int) -> None:

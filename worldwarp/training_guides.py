@@ -25,7 +25,7 @@ from geometry.frame import Chunk, Frame
 
 
 def record_guides(clips: Iterable[Path], out: Path, takes: int = 2, seed: int = 0) -> None:
-    """Record guides of clips into ``out``, one file of the clip's name each; finished ones are skipped.
+    """Record guides of clips into ``out`` (``data/guides`` is where training looks), one file of the clip's name each; finished ones are skipped.
 
     Args:
         clips: clip files.

@@ -103,7 +103,7 @@ def loss_terms(
     open_ = hole * (1.0 - determined)
     # Along its border a wide hole is determined after all, as far as there must be no seam.
     band = open_ * max_pool2d(1.0 - hole, 2 * _BAND_PX + 1, stride=1, padding=_BAND_PX)
-    trusted = doubt * (determined + 0.3 * band).clamp(max=1.0)
+    trusted = doubt * (determined + 0.5 * band).clamp(max=1.0)
     pixel = (made[:, :3] - truth[:, :3]).abs()
     area = doubt.sum().clamp_min(1.0) * 3.0
     terms = {

@@ -22,7 +22,7 @@ from diffusion.training.guides import Sample, SampleConfig, recorded_sample, war
 from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
 
 RELIST_S = 60.0  # clips may still be arriving
-RECORDED_SHARE = 0.6
+RECORDED_SHARE = 0.45
 VALIDATION_CLIPS = 6
 
 
@@ -51,17 +51,20 @@ class GeneratorTask:
     """Sequences with holes, the generator's loss, and a contact sheet of held-out clips."""
 
     def __init__(self, data: Path, guides: Path | None = None, stages: tuple[Stage, ...] = STAGES) -> None:
-        """Train on the clips in ``data``, and on guides recorded from them in ``guides`` where there are any."""
+        """Train on the clips in ``data`` and on guides recorded from them, in ``guides`` or ``data/guides``."""
         self.data, self.guides, self.stages = data, guides, stages
-        self._listed_s, self._paths = -RELIST_S, []
+        self._listed_s = -RELIST_S
+        self._paths: list[Path] = []
+        self._recorded: list[Path] = []
 
     def batch(self, progress: float, rng: np.random.Generator) -> tuple[Sample, int]:
         """A batch and its number of context frames."""
         if time.monotonic() - self._listed_s > RELIST_S:
             self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
+            self._recorded = [p for p in self._paths if self._guide(p).is_file()]
         stage = next((s for s in self.stages if progress < s.until), self.stages[-1])
-        paths = [self._paths[int(rng.integers(len(self._paths)))] for _ in range(stage.batch)]
-        return Sample.stack([self._sample(path, stage.config, rng) for path in paths]), stage.config.context
+        samples = [self._draw(stage.config, rng) for _ in range(stage.batch)]
+        return Sample.stack(samples), stage.config.context
 
     def loss(
         self, network: DenoiserNetwork, batch: tuple[Sample, int], rng: torch.Generator
@@ -79,7 +82,7 @@ class GeneratorTask:
         stage, rows, figures = self.stages[-1], [], []
         for index, path in enumerate(list_clips(self.data, "heldout")[:: 7][:VALIDATION_CLIPS]):
             rng = np.random.default_rng(index)
-            sample = Sample.stack([self._sample(path, stage.config, rng)])
+            sample = Sample.stack([warped_sample(read_clip(path), stage.config, rng)])
             made = two_steps(network, sample, stage.config.context, torch.Generator().manual_seed(index))
             shown = _last(sample)
             hole = shown.copied > 0.5
@@ -97,34 +100,41 @@ class GeneratorTask:
         """Write the weights as the package holds them."""
         save_network(network, path, notes)
 
-    def _sample(self, path: Path, config: SampleConfig, rng: np.random.Generator) -> Sample:
-        recorded = None if self.guides is None else self.guides / path.name
-        if recorded is not None and recorded.is_file() and rng.random() < RECORDED_SHARE:
-            return recorded_sample(read_clip(path), recorded, config, rng)
-        return warped_sample(read_clip(path), config, rng)
+    def _draw(self, config: SampleConfig, rng: np.random.Generator) -> Sample:
+        if self._recorded and rng.random() < RECORDED_SHARE:
+            path = self._recorded[int(rng.integers(len(self._recorded)))]
+            return recorded_sample(read_clip(path), self._guide(path), config, rng)
+        return warped_sample(read_clip(self._paths[int(rng.integers(len(self._paths)))]), config, rng)
+
+    def _guide(self, path: Path) -> Path:
+        return (self.data / "guides" if self.guides is None else self.guides) / path.name
 
 
 def train_generator(
     data: Path,
     out: Path,
-    config: TrainConfig,
-    guides: Path | None = None,
+    *,
+    steps: int = 4000,
+    minutes: float = 60.0,
     ranks: int = 2,
     seed: int = 0,
-    network: NetworkConfig = NetworkConfig(),  # noqa: B008 (frozen)
+    guides: Path | None = None,
 ) -> None:
-    """Train from rendered clips; resumes from ``out`` when it holds a checkpoint.
+    """Train the generator; the same call again goes on where the last one stopped.
 
     Args:
-        data: clips, as `worldwarp render-data` makes them.
-        out: folder of checkpoints, pictures, the log, and ``ema.safetensors``: the weights to use.
-        config: how long and how fast.
-        guides: guides recorded from the clips (see `worldwarp.training_guides`).
-        ranks: processes of one thread each.
+        data: rendered clips.
+        out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
+        steps: length of the whole training.
+        minutes: stop after this long.
+        ranks: single-threaded processes.
         seed: decides everything random.
-        network: sizes of the network.
+        guides: guides recorded from the clips (see `worldwarp.training_guides`); ``data/guides`` when not given.
+            Clips without one are trained on warps.
     """
-    run_ranks(partial(_train, data, out, config, guides, seed, network), ranks)
+    list_clips(data, "train")
+    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=1e-3, ema=0.995, checkpoint_s=240.0)
+    run_ranks(partial(_train, data, out, config, guides, seed, NetworkConfig()), ranks)
 
 
 @torch.no_grad()

@@ -1,0 +1,173 @@
+"""Training samples, the loss that keeps texture, and a toy run of the real trainer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from diffusion.condition import encode
+from diffusion.generator import load_network
+from diffusion.network import DenoiserNetwork, NetworkConfig
+from diffusion.training.clips import read_clip
+from diffusion.training.corruption import copy_far, copy_near, hairlines
+from diffusion.training.generator_loss import generator_loss, loss_terms, noisy_inputs
+from diffusion.training.guides import Sample, SampleConfig, recorded_sample, thin, warped_sample
+from diffusion.training.train_generator import GeneratorTask, Stage
+from diffusion.training.trainer import TrainConfig, Trainer
+from geometry.camera import Camera
+
+TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
+SHAPE = SampleConfig((32, 48), halved=False, context=1, targets=2)
+
+
+def _clip(folder: Path, frames: int = 6) -> Path:
+    """A textured wall with a nearer box, passed sideways."""
+    rng = np.random.default_rng(0)
+    size = (36, 56)
+    rgb = np.repeat(rng.integers(0, 255, (1, 3, *size), dtype=np.uint8), frames, 0)
+    inverse = np.full((frames, 1, *size), 0.5, np.float16)
+    inverse[..., 10:24, 20:34] = 1.0
+    inverse[..., :4, :] = 0.0
+    pose = torch.eye(4).repeat(frames, 1, 1)
+    pose[:, 0, 3] = 0.15 * torch.arange(frames)
+    camera = Camera.from_fov(70.0, size, pose)
+    tensors = {
+        "rgb": torch.from_numpy(rgb),
+        "inverse_depth": torch.from_numpy(inverse),
+        "world_from_camera": pose,
+        "focal_px": camera.focal_px,
+        "center_px": camera.center_px,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "clip.safetensors")
+    clips = [{"file": "clip.safetensors", "split": split} for split in ("train", "heldout")]
+    (folder / "manifest.json").write_text(json.dumps({"clips": clips}))
+    return folder / "clip.safetensors"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_samples_are_complete_and_faithful_where_seen(tmp_path: Path, seed: int) -> None:
+    sample = warped_sample(read_clip(_clip(tmp_path)), SHAPE, np.random.default_rng(seed))
+    again = warped_sample(read_clip(tmp_path / "clip.safetensors"), SHAPE, np.random.default_rng(seed))
+    assert sample.truth.shape == (3, 4, 32, 48)
+    for name in ("truth", "prior", "smooth", "coverage", "confidence", "copied", "determined"):
+        value = getattr(sample, name)
+        assert torch.isfinite(value).all(), name
+        assert torch.equal(value, getattr(again, name)), name
+    assert torch.equal(sample.prior[:1], sample.truth[:1])
+    torch.testing.assert_close(sample.coverage + sample.copied, torch.ones_like(sample.copied))
+    assert (sample.confidence[sample.copied > 0] == 0).all()
+
+
+def test_half_size_and_bad_sizes(tmp_path: Path) -> None:
+    clip = read_clip(_clip(tmp_path))
+    sample = warped_sample(clip, replace(SHAPE, size=(16, 16), halved=True), np.random.default_rng(0))
+    assert sample.truth.shape == (3, 4, 16, 16)
+    with pytest.raises(ValueError, match="at least"):
+        warped_sample(clip, replace(SHAPE, size=(64, 64)), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="frames"):
+        warped_sample(clip, replace(SHAPE, targets=9), np.random.default_rng(0))
+
+
+def test_recorded_guides_are_read(tmp_path: Path) -> None:
+    clip = read_clip(_clip(tmp_path))
+    targets = [1, 3]
+    state = encode(clip.rgb[targets], clip.depth[targets], clip.depth[0][~clip.sky[0]].median().item())
+    whole = (clip.rgb[targets] * 255).round().to(torch.uint8)
+    hole = torch.zeros(2, 1, 36, 56, dtype=torch.uint8)
+    hole[..., 20:] = 255
+    rows = {
+        "source": torch.zeros(2, dtype=torch.int64),
+        "target": torch.tensor(targets),
+        "prior_rgb": whole,
+        "smooth_rgb": whole.clone(),
+        "prior_depth": state[:, 3:].half(),
+        "smooth_depth": state[:, 3:].half().clone(),
+        "coverage": 255 - hole,
+        "confidence": (255 - hole).clone(),
+        "copied": hole,
+    }
+    save_file({k: v.contiguous() for k, v in rows.items()}, tmp_path / "guide.safetensors")
+    sample = recorded_sample(clip, tmp_path / "guide.safetensors", SHAPE, np.random.default_rng(0))
+    torch.testing.assert_close(sample.prior, sample.truth, atol=0.02, rtol=0.0)  # the guide was the truth
+    assert 0.2 < sample.copied[1:].mean() < 0.9
+
+
+def test_copies_keep_to_their_part() -> None:
+    rng = np.random.default_rng(0)
+    truth = torch.rand(2, 4, 32, 48) * 2 - 1
+    near = copy_near(truth, rng)
+    assert near.shape == truth.shape
+    assert near.abs().max() <= 1.0
+    known = torch.ones(2, 1, 32, 48, dtype=torch.bool)
+    known[..., 30:] = False
+    seen = torch.where(known, 0.25, 9.0).expand(2, 4, 32, 48)
+    far, copied = copy_far(seen, known, rng)
+    assert not (copied & known).any()
+    assert copied.any()
+    assert (far[copied.expand_as(far)] == 0.25).all()  # never copied from a hole
+    lined = hairlines(torch.zeros(2, 3, 32, 48), ~known, rng)
+    assert (lined[known.expand_as(lined)] == 0).all()
+
+
+def test_thin_parts_of_holes() -> None:
+    hole = torch.zeros(1, 1, 40, 60, dtype=torch.bool)
+    hole[..., 5:9] = True
+    hole[..., 30:55] = True
+    narrow = thin(hole)
+    assert narrow[..., 5:9].all()
+    assert not narrow[..., 12:28, 34:50].any()
+
+
+def _sample(tmp_path: Path) -> Sample:
+    return Sample.stack([warped_sample(read_clip(_clip(tmp_path)), SHAPE, np.random.default_rng(3))])
+
+
+def test_fog_costs_more_than_texture(tmp_path: Path) -> None:
+    """Where nothing is determined, other texture of the right strength beats the blurred truth."""
+    sample = _sample(tmp_path)
+    open_ = replace(
+        sample, copied=torch.ones_like(sample.copied), determined=torch.zeros_like(sample.determined)
+    )
+    texture = sample.truth[:, 1:].flip(-1)
+    open_ = replace(open_, prior=torch.cat([sample.truth[:, :1], texture], 1))
+    fog = torch.nn.functional.avg_pool2d(sample.truth[:, 1:].flatten(0, 1), 9, 1, 4).unflatten(0, (1, 2))
+    fog[:, :, 3:] = texture[:, :, 3:]
+    one = torch.ones_like(open_.copied)
+    kept, lost = (loss_terms(made, open_, one, 1, guess=0.05) for made in (texture, fog))
+    assert kept["contrast"] < 0.3 * lost["contrast"]
+    assert kept["keep"] < 1e-6 < lost["keep"]
+
+
+def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:
+    sample = _sample(tmp_path)
+    inputs = noisy_inputs(sample, 1, torch.Generator().manual_seed(0))
+    assert (inputs.sigma[:, 0] == 0).all()
+    assert torch.equal(inputs.state[:, 0], sample.truth[:, 0])
+    sure = (inputs.doubt == 0).expand_as(inputs.sigma)
+    assert (inputs.sigma[sure] == 0).all()
+    assert inputs.sigma[sample.copied == 1].min() > 0
+
+
+def test_a_few_steps_lower_the_loss_and_resume(tmp_path: Path) -> None:
+    _clip(tmp_path / "data")
+    torch.manual_seed(0)
+    network = DenoiserNetwork(TOY)
+    task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=2),))
+    batch = task.batch(0.0, np.random.default_rng(0))
+    before = generator_loss(network, *batch, torch.Generator().manual_seed(0))[0].item()
+    config = TrainConfig(steps=12, learning_rate=3e-3, warmup=1)
+    figures = Trainer(network, task, config, tmp_path / "run").run()
+    after = generator_loss(network.train(), *batch, torch.Generator().manual_seed(0))[0].item()
+    assert after < before
+    assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
+    assert (tmp_path / "run" / "sheet.png").is_file()
+    assert load_network(tmp_path / "run" / "ema.safetensors").config == TOY
+    resumed = Trainer(DenoiserNetwork(TOY), task, config, tmp_path / "run")
+    assert resumed.step == 12
