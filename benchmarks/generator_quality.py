@@ -62,7 +62,7 @@ def scenes(data: Path, count: int) -> list[Scene]:
 
 
 def _scene(clip: Frame) -> Scene:
-    clip = _normalised(clip)
+    clip = normalised(clip)
     photo, truth = clip[[0]], clip[TARGETS]
     cache = GaussianCache()
     cache.integrate(Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth)))
@@ -71,7 +71,7 @@ def _scene(clip: Frame) -> Scene:
     return Scene(photo, Condition(guide, prior), truth)
 
 
-def _normalised(clip: Frame) -> Frame:
+def normalised(clip: Frame) -> Frame:
     """Scene units such that the first frame's median depth is 1."""
     unit = clip.depth[0][~clip.sky[0]].median()
     pose = clip.camera.world_from_camera.clone()
@@ -134,7 +134,7 @@ class Tally:
             "thin": narrow.sum(), "thin_error": (error * narrow).sum(),
             "step": sum((rgb.diff(dim=a).abs().mean(1, keepdim=True) * b).sum() for b, a in border),
             "true_step": sum((truth.rgb.diff(dim=a).abs().mean(1, keepdim=True) * b).sum() for b, a in border),
-            "contrast": (_contrast(rgb) * wide).sum(), "true_contrast": (_contrast(truth.rgb) * wide).sum(),
+            "contrast": (contrast(rgb) * wide).sum(), "true_contrast": (contrast(truth.rgb) * wide).sum(),
         }  # fmt: skip
         for name, value in figures.items():
             self.sums[name] = self.sums.get(name, torch.zeros(())) + value
@@ -153,7 +153,8 @@ class Tally:
         }
 
 
-def _contrast(rgb: Tensor) -> Tensor:
+def contrast(rgb: Tensor) -> Tensor:
+    """Local root mean square of what is finer than 3 px, ``[t 1 h/8 w/8]``."""
     fine = rgb - avg_pool2d(rgb, 3, stride=1, padding=1, count_include_pad=False)
     return avg_pool2d(fine.square().mean(1, keepdim=True), 8).sqrt()
 

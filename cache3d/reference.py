@@ -70,7 +70,7 @@ def _one_camera(splats: Splats, camera: Camera, eps2d: float) -> tuple[Tensor, T
     passed = torch.cumprod(1 - alpha, dim=0)
     alive = torch.cumprod((passed.detach() > STOP).to(alpha.dtype), dim=0)
     alpha = alpha * alive
-    passed = torch.cat([torch.ones_like(alpha[:1]), torch.cumprod(1 - alpha, dim=0)])
+    passed = torch.cat([alpha.new_ones(1, height, width), torch.cumprod(1 - alpha, dim=0)])
     weights = alpha * passed[:-1]
     values = torch.einsum("nhw,nc->chw", weights, splats.values[order])
     covered = 1 - passed[-1]

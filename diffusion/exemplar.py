@@ -12,7 +12,7 @@ from torch import Tensor
 from geometry.project import smooth_fill
 
 ROUNDS = 4  # one round leaves strips where the hole is wider than its largest shift
-MARGIN_PX = 96  # surroundings of a hole that texture may be copied from
+MARGIN_PX = 72  # surroundings of a hole that texture may be copied from
 BLEND_PX = 4.0  # smoothing, along the border, of the colour step that blending removes
 BLEND_REACH_PX = 20.0  # how far into the hole the correction is felt
 LARGEST_STEP = 0.15  # a larger step is an edge of the picture, not a seam

@@ -38,7 +38,7 @@ class PriorConfig:
     thin_px: int = 8
     covered: float = 0.5
     keys: int = 2
-    small: float = 0.002
+    small: float = 0.008
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from scenes.rooms_surfaces import floor_picture, painting_picture, wall_picture,
 from scenes.textured import NO_TEXTURE, Lighting, Rgb, TexturedWorld, WorldBuilder, as_rgb, flip_up, gradient_sky
 
 SOURCE = "rooms"
-LICENCE = "furniture CC0-1.0 and CC-BY-3.0; surfaces Apache-2.0"
 HELD_OUT_SEEDS = tuple(range(9000, 9008))
 KINDS = ("living", "bedroom", "kitchen", "office", "bathroom", "playroom")
 

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
+from diffusion.condition import SKY_BELOW
 from diffusion.flow import add_noise
 from diffusion.network import DenoiserNetwork, Inputs
-from diffusion.training.guides import Sample
+from diffusion.training.guides import Sample, thin
 
 _COARSE_PX = 8
 _BAND_PX = 3
@@ -27,6 +28,7 @@ class LossWeights:
     """Weights of the terms of `generator_loss`."""
 
     pixel: float = 1.0
+    thin: float = 0.5
     guess: float = 0.05  # the pixel term where the truth is not determined
     coarse: float = 1.0
     keep: float = 0.5
@@ -124,7 +126,11 @@ def loss_terms(
     inside = open_ * (1.0 - band)
     terms["keep"] = _mean((fine_made[:, :3] - fine_prior[:, :3]).abs() * textured, inside)
     terms["contrast"] = _mean((contrast_made - contrast_truth).abs(), avg_pool2d(hole, _COARSE_PX))
-    terms["depth"] = _mean((made[:, 3:] - truth[:, 3:]).abs(), hole)
+    terms["thin"] = _mean((made[:, :3] - truth[:, :3]).abs(), thin(hole > 0.5).to(hole))
+    # Weighted so that an error counts by its share of the depth, up to a limit; the sky has none.
+    relative = 1.0 / (1.0 - truth[:, 3:].square()).clamp_min(0.25)
+    relative = torch.where(truth[:, 3:] < SKY_BELOW, torch.ones_like(relative), relative)
+    terms["depth"] = _mean((made[:, 3:] - truth[:, 3:]).abs() * relative, hole)
     terms["slope"] = torch.stack(
         [
             _mean((made[:, 3:].diff(dim=axis) - truth[:, 3:].diff(dim=axis)).abs(), _both(hole, axis))

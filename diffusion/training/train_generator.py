@@ -22,7 +22,7 @@ from diffusion.training.guides import Sample, SampleConfig, recorded_sample, war
 from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
 
 RELIST_S = 60.0  # clips may still be arriving
-RECORDED_SHARE = 0.45
+RECORDED_SHARE = 0.55
 VALIDATION_CLIPS = 6
 
 
@@ -42,7 +42,7 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.65, SampleConfig((64, 112), halved=True), batch=5),
+    Stage(0.6, SampleConfig((64, 112), halved=True), batch=5),
     Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),
 )
 

@@ -1,0 +1,180 @@
+"""Patch correspondences: for every patch that touches the unknown, the best patch elsewhere (PatchMatch).
+
+Barnes et al., "PatchMatch: a randomized correspondence algorithm for structural image editing", SIGGRAPH 2009, with
+voting as in Wexler et al., "Space-time completion of video", PAMI 2007.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import numba
+import numpy as np
+
+RADIUS = 3  # patches are 7x7
+WORST = 1e9
+
+
+def _patch_cost_bare(
+    picture: np.ndarray,
+    weight: np.ndarray,
+    source: np.ndarray,
+    bias: np.ndarray,
+    wanted: np.ndarray,
+    pull: np.ndarray,
+    y: int,
+    x: int,
+    s: int,
+    sy: int,
+    sx: int,
+    best: float,
+) -> float:
+    """Cost of explaining the patch at ``(y, x)`` by the source patch at ``(s, sy, sx)``; may stop above ``best``."""
+    height, width, channels = picture.shape
+    row = (sy - y) / height
+    near = source[s, sy, sx, channels - 1] - wanted[y, x]
+    # A surface nearer than what is wanted is far worse than one behind it.
+    depth = pull[y, x] * (4.0 * max(near - 0.08, 0.0) + max(-near - 0.15, 0.0))
+    fixed = bias[s, sy, sx] + min(ROW * row * row, ROW_MOST) + DEPTH * min(depth, 1.0)
+    if fixed >= best:
+        return WORST
+    total, sum_weight = 0.0, 1e-3
+    for dy in range(-RADIUS, RADIUS + 1):
+        if 0 <= y + dy < height:
+            for dx in range(-RADIUS, RADIUS + 1):
+                if 0 <= x + dx < width:
+                    sum_weight += weight[y + dy, x + dx]
+    limit = (best - fixed) * sum_weight
+    for dy in range(-RADIUS, RADIUS + 1):
+        ty = y + dy
+        if ty < 0 or ty >= height:
+            continue
+        for dx in range(-RADIUS, RADIUS + 1):
+            tx = x + dx
+            if tx < 0 or tx >= width:
+                continue
+            w = weight[ty, tx]
+            if w > 0.0:
+                part = 0.0
+                for c in range(channels):
+                    step = picture[ty, tx, c] - source[s, sy + dy, sx + dx, c]
+                    part += step * step
+                total += w * part
+        if total >= limit:
+            return WORST
+    return total / sum_weight + fixed
+
+
+ROW = 1.5  # a source from another height of the picture: at most ROW_MOST
+ROW_MOST = 0.06
+DEPTH = 0.5
+
+
+def _improve_bare(
+    picture: np.ndarray,
+    weight: np.ndarray,
+    source: np.ndarray,
+    usable: np.ndarray,
+    bias: np.ndarray,
+    wanted: np.ndarray,
+    pull: np.ndarray,
+    ys: np.ndarray,
+    xs: np.ndarray,
+    field: np.ndarray,
+    cost: np.ndarray,
+    rounds: int,
+    reach: int,
+    seed: int,
+) -> None:
+    """Improve the correspondence ``field [h w 3]`` in place by propagation and random search."""
+    count, height, width = usable.shape
+    state = np.uint64(seed * 2654435761 + 88172645463325252)
+    for n in range(len(ys)):
+        y, x = ys[n], xs[n]
+        s, sy, sx = field[y, x]
+        cost[y, x] = _patch_cost(picture, weight, source, bias, wanted, pull, y, x, s, sy, sx, 2 * WORST)
+    for turn in range(rounds):
+        sign = 1 if turn % 2 == 0 else -1
+        for k in range(len(ys)):
+            n = k if sign == 1 else len(ys) - 1 - k
+            y, x = ys[n], xs[n]
+            best = cost[y, x]
+            for side in range(2):
+                ny, nx = (y - sign, x) if side == 0 else (y, x - sign)
+                if ny < 0 or ny >= height or nx < 0 or nx >= width or field[ny, nx, 0] < 0:
+                    continue
+                s, sy, sx = field[ny, nx, 0], field[ny, nx, 1] + y - ny, field[ny, nx, 2] + x - nx
+                if sy < 0 or sy >= height or sx < 0 or sx >= width or not usable[s, sy, sx]:
+                    continue
+                c = _patch_cost(picture, weight, source, bias, wanted, pull, y, x, s, sy, sx, best)
+                if c < best:
+                    best = c
+                    field[y, x, 0], field[y, x, 1], field[y, x, 2] = s, sy, sx
+            radius = reach
+            while radius >= 1:
+                state ^= state << np.uint64(13)
+                state ^= state >> np.uint64(7)
+                state ^= state << np.uint64(17)
+                a = np.int64(state & np.uint64(0xFFFFF)) / 1048576.0
+                b = np.int64((state >> np.uint64(20)) & np.uint64(0xFFFFF)) / 1048576.0
+                d = np.int64((state >> np.uint64(40)) & np.uint64(0xFFFFF)) / 1048576.0
+                s = int(d * count) if radius == reach else field[y, x, 0]
+                # Rows matter more than columns: search wide, not tall.
+                sy = field[y, x, 1] + int((2.0 * a - 1.0) * (0.5 * radius + 1.0))
+                sx = field[y, x, 2] + int((2.0 * b - 1.0) * (radius + 1.0))
+                radius //= 2
+                if sy < 0 or sy >= height or sx < 0 or sx >= width or not usable[s, sy, sx]:
+                    continue
+                c = _patch_cost(picture, weight, source, bias, wanted, pull, y, x, s, sy, sx, best)
+                if c < best:
+                    best = c
+                    field[y, x, 0], field[y, x, 1], field[y, x, 2] = s, sy, sx
+            cost[y, x] = best
+
+
+def _vote_bare(
+    picture: np.ndarray,
+    source: np.ndarray,
+    hole: np.ndarray,
+    field: np.ndarray,
+    cost: np.ndarray,
+    trust: np.ndarray,
+    scale: float,
+    single: bool,
+) -> None:
+    """Repaint the hole: each pixel is what the patches over it say, weighted by how well they fit (or the best one)."""
+    height, width, channels = picture.shape
+    value = np.zeros(channels)
+    for y in range(height):
+        for x in range(width):
+            if not hole[y, x]:
+                continue
+            value[:] = 0.0
+            total, most = 0.0, 0.0
+            for dy in range(-RADIUS, RADIUS + 1):
+                for dx in range(-RADIUS, RADIUS + 1):
+                    py, px = y + dy, x + dx
+                    if py < 0 or py >= height or px < 0 or px >= width or field[py, px, 0] < 0:
+                        continue
+                    w = trust[py, px] * math.exp(-cost[py, px] / scale) * math.exp(-0.08 * (dy * dy + dx * dx)) + 1e-20
+                    s, sy, sx = field[py, px, 0], field[py, px, 1] - dy, field[py, px, 2] - dx
+                    if single:
+                        if w > most:
+                            most = w
+                            total = 1.0
+                            for c in range(channels):
+                                value[c] = source[s, sy, sx, c]
+                    else:
+                        total += w
+                        for c in range(channels):
+                            value[c] += w * source[s, sy, sx, c]
+            if total > 0.0:
+                for c in range(channels):
+                    picture[y, x, c] = value[c] / total
+
+
+# Shape checkers wrap every function in tests; Numba wants the bare ones.
+_patch_cost = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_patch_cost_bare))
+improve = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_improve_bare))
+vote = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_vote_bare))

@@ -1,0 +1,243 @@
+"""Depth: estimators, files, alignment, sharp edges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from geometry.camera import Camera
+from geometry.depth import (
+    DepthEstimator,
+    DepthMap,
+    EmbeddedDepth,
+    FileDepth,
+    PlaneDepth,
+    TransformersDepth,
+    align_depth,
+    clean_discontinuities,
+    lift_photo,
+    snap_depth_edges,
+)
+from geometry.depth.embedded import save_depth_network
+from geometry.depth.network import DepthNetwork
+
+SIZE = (32, 48)
+
+
+def photo() -> torch.Tensor:
+    return torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+
+
+def camera() -> Camera:
+    return Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
+
+
+class Given:
+    """Gives the depth map it was made with."""
+
+    def __init__(self, made: DepthMap) -> None:
+        self.made = made
+
+    def estimate(self, rgb: torch.Tensor, focal_px: torch.Tensor | None = None) -> DepthMap:  # noqa: ARG002
+        return self.made
+
+
+def depth_map(depth: torch.Tensor, metric: bool = False) -> DepthMap:
+    return DepthMap(depth, torch.ones_like(depth, dtype=torch.bool), torch.zeros_like(depth, dtype=torch.bool), metric)
+
+
+def test_plane_is_one_depth() -> None:
+    made = PlaneDepth(2.0).estimate(photo())
+    assert isinstance(PlaneDepth(), DepthEstimator)
+    assert torch.equal(made.depth, torch.full((1, 1, *SIZE), 2.0))
+    with pytest.raises(ValueError, match="positive distance"):
+        PlaneDepth(0.0)
+
+
+def test_the_embedded_network_gives_median_one() -> None:
+    made = EmbeddedDepth().estimate(photo())
+    ground = ~made.sky
+    assert made.depth.shape == (1, 1, *SIZE)
+    assert (made.depth > 0).all()
+    assert not made.metric
+    if ground.any():
+        assert made.depth[ground].median().item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_embedded_network_is_blind_to_mirrors() -> None:
+    depth = EmbeddedDepth()
+    a, b = depth.estimate(photo()), depth.estimate(photo().flip(-1))
+    assert torch.allclose(a.depth.log(), b.depth.flip(-1).log(), atol=1e-3)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no file"):
+        EmbeddedDepth(tmp_path / "none.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(ValueError, match="damaged"):
+        EmbeddedDepth(tmp_path / "cut.safetensors")
+    network = DepthNetwork(16)
+    save_depth_network(network, tmp_path / "small.safetensors", {})
+    assert EmbeddedDepth(tmp_path / "small.safetensors").network.channels == 16
+    network.channels = 64
+    save_depth_network(network, tmp_path / "lie.safetensors", {})
+    with pytest.raises(ValueError, match="another architecture"):
+        EmbeddedDepth(tmp_path / "lie.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy", ".exr"])
+def test_files_are_read_with_their_unit(suffix: str, tmp_path: Path) -> None:
+    metres = np.linspace(1.0, 4.0, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)
+    metres[0, 0] = 0.0
+    path = tmp_path / f"depth{suffix}"
+    if suffix == ".png":
+        Image.fromarray((metres * 1000).round().astype(np.uint16)).save(path)
+    elif suffix == ".npy":
+        np.save(path, metres * 1000)
+    else:
+        openexr = pytest.importorskip("OpenEXR")
+        header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
+        openexr.File(header, {"Z": metres * 1000}).write(str(path))
+    made = FileDepth(path, unit_m=0.001).estimate(photo())
+    assert made.metric
+    assert not made.valid[0, 0, 0, 0]
+    assert torch.allclose(made.depth[made.valid], torch.from_numpy(metres)[None, None][made.valid], atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.zeros(SIZE), "all zeros"),
+        (-np.ones(SIZE), "negative or NaN"),
+        (np.full(SIZE, np.nan), "negative or NaN"),
+        (np.ones((*SIZE, 3)), "one channel"),
+        (np.ones((4, 4)), "about the photo's size"),
+    ],
+)
+def test_bad_depth_files_are_refused(values: np.ndarray, message: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", values.astype(np.float32))
+    with pytest.raises(ValueError, match=message):
+        FileDepth(tmp_path / "d.npy").estimate(photo())
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "d.npy").write_bytes(b"not an array")
+    (tmp_path / "d.png").write_bytes(b"not an image")
+    with pytest.raises(ValueError, match="NPY"):
+        FileDepth(tmp_path / "d.npy").estimate(photo())
+    with pytest.raises(ValueError, match="PNG"):
+        FileDepth(tmp_path / "d.png", 0.001).estimate(photo())
+    with pytest.raises(ValueError, match="unit_m"):
+        FileDepth(tmp_path / "d.png")
+    with pytest.raises(ValueError, match=r"want \.png"):
+        FileDepth(tmp_path / "d.tiff")
+    with pytest.raises(ValueError, match="no file"):
+        FileDepth(tmp_path / "gone.npy")
+
+
+@pytest.mark.parametrize("metric", [False, True])
+def test_any_hugging_face_depth_model(metric: bool, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    backbone = transformers.Dinov2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14,
+        out_features=["stage1", "stage2"], reshape_hidden_states=False,
+    )  # fmt: skip
+    config = transformers.DepthAnythingConfig(
+        backbone_config=backbone, patch_size=14, reassemble_hidden_size=16, reassemble_factors=[2, 1],
+        neck_hidden_sizes=[8, 16], fusion_hidden_size=8, head_hidden_size=4, max_depth=20 if metric else 1,
+        depth_estimation_type="metric" if metric else "relative",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.DepthAnythingForDepthEstimation(config).save_pretrained(tmp_path)
+    transformers.DPTImageProcessor(size={"height": 28, "width": 42}, ensure_multiple_of=14).save_pretrained(tmp_path)
+    made = TransformersDepth(str(tmp_path)).estimate(photo())
+    assert made.metric == metric
+    assert made.depth.shape == (1, 1, *SIZE)
+    assert (made.depth[made.valid] > 0).all()
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        TransformersDepth(str(tmp_path / "none"))
+
+
+def test_lifting_sets_the_median_to_one_and_the_sky_far() -> None:
+    depth = 5.0 + torch.linspace(0, 1, SIZE[1]).expand(1, 1, *SIZE)
+    made = depth_map(depth)
+    sky = torch.zeros_like(made.sky)
+    sky[..., :8, :] = True
+    frame = lift_photo(photo(), Given(DepthMap(depth, made.valid, sky, False)), camera())
+    assert frame.depth[~frame.sky].median().item() == pytest.approx(1.0, abs=1e-3)
+    assert torch.equal(frame.sky, sky)
+    assert (frame.depth[sky] > 50).all()
+    metric = lift_photo(photo(), Given(depth_map(depth, metric=True)), camera())
+    assert metric.metric
+    assert torch.allclose(metric.depth, depth, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [
+        (torch.ones(1, 1, 8, 8), "photo's size"),
+        (torch.full((1, 1, *SIZE), -1.0), "finite positive"),
+        (torch.full((1, 1, *SIZE), torch.nan), "finite positive"),
+    ],
+)
+def test_lifting_refuses_bad_depth(depth: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lift_photo(photo(), Given(depth_map(depth)), camera())
+
+
+def test_flying_pixels_are_dropped_and_surfaces_stay() -> None:
+    depth = torch.ones(1, 1, *SIZE)
+    depth[..., 24:] = 3.0
+    valid = torch.ones_like(depth, dtype=torch.bool)
+    assert clean_discontinuities(depth, valid).all()
+    depth[..., 24] = 1.8  # between the two surfaces
+    kept = clean_discontinuities(depth, valid)
+    assert not kept[..., 24].any()
+    assert kept[..., :23].all()
+    assert kept[..., 26:].all()
+
+
+def test_a_slope_is_not_an_edge() -> None:
+    depth = torch.linspace(1.0, 2.0, SIZE[0])[None, None, :, None].expand(1, 1, *SIZE).contiguous()
+    valid = torch.ones_like(depth, dtype=torch.bool)
+    assert clean_discontinuities(depth, valid).all()
+
+
+def test_soft_edges_snap_to_colour_edges() -> None:
+    rgb = torch.zeros(1, 3, *SIZE)
+    rgb[..., 24:] = 1.0
+    soft = 1.0 / (1.0 - 0.6 * torch.sigmoid((torch.arange(SIZE[1]) - 25.0) / 1.0))
+    depth = soft.expand(1, 1, *SIZE).contiguous()
+    sharp = snap_depth_edges(depth, rgb)
+    between = lambda d: ((d > 1.15) & (d < 2.1)).float().mean()  # noqa: E731
+    assert between(sharp) < 0.5 * between(depth)
+    step = sharp[0, 0, 16].diff().abs().argmax().item()
+    assert abs(step - 23) <= 1
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(0.5, 2.0), st.floats(-0.1, 0.3), st.integers(0, 100))
+def test_alignment_recovers_scale_and_shift_through_outliers(scale: float, shift: float, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    true = 1.0 + 3.0 * torch.rand(2, 1, 16, 16, generator=rng)
+    new = scale / (1.0 / true - shift)
+    valid = new > 0
+    spoiled = torch.where(torch.rand(true.shape, generator=rng) < 0.1, 5.0 * true, true)
+    made = align_depth(new.clamp_min(1e-3), valid, spoiled, torch.ones_like(true))
+    assert made.count == int(valid.sum())
+    assert torch.allclose(made.depth[valid], true[valid], rtol=0.02)
+    assert made.residual < 0.01
+
+
+def test_alignment_without_enough_shared_pixels_changes_nothing() -> None:
+    depth = 1.0 + torch.rand(1, 1, 16, 16)
+    made = align_depth(depth, torch.ones_like(depth, dtype=torch.bool), depth, torch.zeros_like(depth))
+    assert made.count == 0
+    assert torch.equal(made.depth, depth)
+    assert (made.scale, made.shift) == (1.0, 0.0)
