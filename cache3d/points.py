@@ -116,7 +116,7 @@ def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
     # A disc is as long as its pixel's footprint on the surface: foreshortened, it is a pixel again.
     pixels = 2.0 * part.radii / z * torch.sqrt(camera.focal_px[0] * camera.focal_px[1])
     extent = pixels * cosine.clamp(0.25, 1.0)
-    angle = trust.viewing_angle(cosine, torch.full_like(cosine, 0.25))
+    angle = trust.viewing_angle(cosine, torch.full_like(cosine, 0.4))
     belief = part.confidence * trust.sampling_density(extent) * angle
 
     def image(values: Tensor) -> Tensor:

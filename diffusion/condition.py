@@ -26,9 +26,7 @@ class Condition:
     prior: Prior
 
 
-def encode(
-    rgb: Float[Tensor, "t 3 h w"], depth: Float[Tensor, "t 1 h w"], unit: float
-) -> Float[Tensor, "t 4 h w"]:
+def encode(rgb: Float[Tensor, "t 3 h w"], depth: Float[Tensor, "t 1 h w"], unit: float) -> Float[Tensor, "t 4 h w"]:
     """RGB-D as the state that is diffused: colours in -1..1 and the depth code ``(u - z) / (u + z)``.
 
     The code is bounded, 0 at one unit, near 1 up close and -1 for the sky, and as even in inverse depth as in depth.

@@ -15,7 +15,8 @@ from geometry.project import smooth_fill
 COARSE_PX = 8  # surfaces are extended on a grid this coarse
 STIFFNESS = 0.02  # share of membrane in the plate: keeps the extension from running away
 FRONT_RATIO = 1.12  # inverse depth this much above what lies behind belongs to a surface in front
-FRONT_REACH_PX = 12
+FRONT_REACH_PX = 12  # how far from the hole its far side is looked for
+FRONT_SPAN_PX = 64  # how far into the surface in front what hides is followed
 FARTHEST = 1e-2  # inverse depth of the sky, in units of the median
 
 
@@ -55,8 +56,15 @@ def in_front(
     values = np.where(known[0].numpy(), inverse[0].numpy(), np.inf)
     behind = ndimage.minimum_filter(values, size)
     near_hole = ndimage.maximum_filter(disoccluded[0].numpy(), size)
-    front = near_hole & np.isfinite(behind) & (values > FRONT_RATIO * behind + 1e-3)
-    return torch.from_numpy(front & known[0].numpy())[None]
+    rim = near_hole & np.isfinite(values) & (values > FRONT_RATIO * behind + 1e-3)
+    if not rim.any():
+        return torch.zeros_like(known)
+    # The rim belongs to a surface: follow it as far as it stays in front of what the rim hides.
+    distance, nearest = ndimage.distance_transform_edt(~rim, return_indices=True)
+    hidden = behind[tuple(nearest)]
+    surface = np.isfinite(values) & (values > FRONT_RATIO * hidden + 1e-3) & (distance <= FRONT_SPAN_PX)
+    labels, _ = ndimage.label(surface)
+    return torch.from_numpy(np.isin(labels, np.unique(labels[rim])) & surface)[None]
 
 
 def _thin_plate(inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:

@@ -94,7 +94,7 @@ class Past:
 class DenoiserNetwork(nn.Module):
     """Predicts clean RGB-D states; see the module's docstring."""
 
-    def __init__(self, config: NetworkConfig = NetworkConfig()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, config: NetworkConfig = NetworkConfig()) -> None:
         """Random weights; the head starts small, so that the first prediction is nearly the prior."""
         super().__init__()
         self.config = config

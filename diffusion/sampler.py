@@ -40,7 +40,7 @@ def sample(
     sigma: Float[Tensor, "t 1 h w"],
     memory: KVMemory,
     rng: torch.Generator,
-    config: SamplerConfig = SamplerConfig(),  # noqa: B008 (frozen)
+    config: SamplerConfig = SamplerConfig(),
 ) -> Generated:
     """Make the frames that ``condition`` describes. No gradient.
 

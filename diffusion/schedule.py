@@ -9,9 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def schedule_matrix(
-    steps: int, frames: int, *, shift: float = 1.0, lag: float = 0.0
-) -> Float[Tensor, "rows {frames}"]:
+def schedule_matrix(steps: int, frames: int, *, shift: float = 1.0, lag: float = 0.0) -> Float[Tensor, "rows {frames}"]:
     """Global noise levels, one row per state of the sampler and one column per frame.
 
     The first row is 1 and the last row is 0 everywhere; every column falls monotonically. A pixel with its own level

@@ -26,7 +26,11 @@ class _Oracle(PassthroughGenerator):
         self.truth, self.calls = truth, 0
 
     def denoise(
-        self, x: Float[Tensor, "t 4 h w"], sigma: Float[Tensor, "t 1 h w"], condition: Condition, memory: KVMemory
+        self,
+        x: Float[Tensor, "t 4 h w"],  # noqa: ARG002
+        sigma: Float[Tensor, "t 1 h w"],  # noqa: ARG002
+        condition: Condition,  # noqa: ARG002
+        memory: KVMemory,  # noqa: ARG002
     ) -> Float[Tensor, "t 4 h w"]:
         self.calls += 1
         return self.truth

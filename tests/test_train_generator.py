@@ -132,9 +132,7 @@ def _sample(tmp_path: Path) -> Sample:
 def test_fog_costs_more_than_texture(tmp_path: Path) -> None:
     """Where nothing is determined, other texture of the right strength beats the blurred truth."""
     sample = _sample(tmp_path)
-    open_ = replace(
-        sample, copied=torch.ones_like(sample.copied), determined=torch.zeros_like(sample.determined)
-    )
+    open_ = replace(sample, copied=torch.ones_like(sample.copied), determined=torch.zeros_like(sample.determined))
     texture = sample.truth[:, 1:].flip(-1)
     open_ = replace(open_, prior=torch.cat([sample.truth[:, :1], texture], 1))
     fog = torch.nn.functional.avg_pool2d(sample.truth[:, 1:].flatten(0, 1), 9, 1, 4).unflatten(0, (1, 2))

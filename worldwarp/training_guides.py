@@ -25,11 +25,11 @@ from geometry.frame import Chunk, Frame
 
 
 def record_guides(clips: Iterable[Path], out: Path, takes: int = 2, seed: int = 0) -> None:
-    """Record guides of clips into ``out`` (``data/guides`` is where training looks), one file of the clip's name each; finished ones are skipped.
+    """Record guides of clips, one file of the clip's name each; finished ones are skipped.
 
     Args:
         clips: clip files.
-        out: folder, made when missing.
+        out: folder, made when missing; training looks in ``guides`` inside the clips' folder.
         takes: source frames per clip; each is seen from four other moments.
         seed: seeds depth errors and copying, together with the clip's name.
     """

@@ -79,7 +79,7 @@ def generator_loss(
     sample: Sample,
     context: int,
     rng: torch.Generator,
-    weights: LossWeights = LossWeights(),  # noqa: B008 (frozen)
+    weights: LossWeights = LossWeights(),
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Loss of one batch; differentiable in the network.
 

@@ -80,7 +80,7 @@ class GeneratorTask:
         the prior, of two steps, and of the truth.
         """
         stage, rows, figures = self.stages[-1], [], []
-        for index, path in enumerate(list_clips(self.data, "heldout")[:: 7][:VALIDATION_CLIPS]):
+        for index, path in enumerate(list_clips(self.data, "heldout")[::7][:VALIDATION_CLIPS]):
             rng = np.random.default_rng(index)
             sample = Sample.stack([warped_sample(read_clip(path), stage.config, rng)])
             made = two_steps(network, sample, stage.config.context, torch.Generator().manual_seed(index))
@@ -152,9 +152,7 @@ def two_steps(network: DenoiserNetwork, sample: Sample, context: int, rng: torch
     return state[:, context:]
 
 
-def _train(
-    data: Path, out: Path, config: TrainConfig, guides: Path | None, seed: int, sizes: NetworkConfig
-) -> None:
+def _train(data: Path, out: Path, config: TrainConfig, guides: Path | None, seed: int, sizes: NetworkConfig) -> None:
     torch.manual_seed(seed)
     network = DenoiserNetwork(sizes).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     Trainer(network, GeneratorTask(data, guides), config, out, seed).run()

@@ -1,0 +1,155 @@
+"""The copying prior: complete, untouched where seen, from behind at a disocclusion, the same place in every frame."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffusion.depth_fill import fill_inverse_depth, in_front
+from diffusion.exemplar import blend_in, fill_from_picture
+from diffusion.prior import Prior, PriorConfig, copy_into_holes
+from geometry.camera import Camera
+from geometry.frame import Frame, Guide
+from geometry.project import forward_warp
+
+SIZE = (64, 96)
+
+
+def cameras(count: int) -> Camera:
+    poses = torch.eye(4).repeat(count, 1, 1)
+    poses[:, 0, 3] = torch.linspace(0.0, 0.2, count)
+    return Camera.from_fov(60.0, SIZE, poses)
+
+
+def stripes(count: int = 1) -> torch.Tensor:
+    columns = torch.arange(SIZE[1]) // 4 % 2
+    green = torch.stack([torch.zeros(SIZE[1]), 0.4 + 0.4 * columns, torch.full((SIZE[1],), 0.2)])
+    return green[None, :, None].expand(count, 3, *SIZE).clone()
+
+
+def guide_of(rgb: torch.Tensor, depth: torch.Tensor, hole: torch.Tensor) -> Guide:
+    covered = (~hole).float()
+    return Guide(rgb * covered, depth * covered, covered, covered, torch.zeros_like(covered), cameras(len(rgb)))
+
+
+def reference() -> Frame:
+    depth = torch.full((1, 1, *SIZE), 2.0)
+    return Frame(stripes(), depth, depth > 0, depth < 0, cameras(2)[:1])
+
+
+def wide_hole(count: int = 1) -> torch.Tensor:
+    hole = torch.zeros(count, 1, *SIZE, dtype=torch.bool)
+    hole[..., 60:] = True
+    return hole
+
+
+def copied(guide: Guide, seed: int = 0) -> Prior:
+    return copy_into_holes(guide, reference(), torch.Generator().manual_seed(seed))
+
+
+def test_what_was_seen_stays_and_the_rest_is_complete() -> None:
+    guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
+    prior = copied(guide)
+    seen = prior.copied == 0
+    assert torch.equal(prior.rgb[seen.expand_as(prior.rgb)], guide.rgb[seen.expand_as(prior.rgb)])
+    assert torch.equal(prior.depth[seen], guide.depth[seen])
+    assert torch.equal(prior.copied > 0, ~seen)
+    assert (prior.copied[wide_hole(2)] == 1).all()
+    assert torch.isfinite(prior.depth).all()
+    assert (prior.depth > 0).all()
+    assert prior.rgb.min() >= 0
+    assert prior.rgb.max() <= 1
+
+
+def test_no_hole_no_change() -> None:
+    guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), torch.zeros(1, 1, *SIZE, dtype=torch.bool))
+    prior = copied(guide)
+    assert torch.equal(prior.rgb, guide.rgb)
+    assert torch.equal(prior.depth, guide.depth)
+    assert not prior.copied.any()
+
+
+def test_wide_holes_get_texture_and_not_fog() -> None:
+    guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), wide_hole())
+    prior = copied(guide)
+    contrast = lambda rgb: rgb[0, 1, :, 66:90].std().item()  # noqa: E731
+    assert contrast(prior.rgb) > 0.5 * contrast(stripes())
+    assert contrast(prior.rgb) > 2.0 * contrast(prior.smooth_rgb)
+
+
+def test_nothing_is_copied_from_the_foreground() -> None:
+    rgb, depth = stripes(), torch.full((1, 1, *SIZE), 4.0)
+    rgb[..., 16:48, 20:40] = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+    depth[..., 16:48, 20:40] = 1.0
+    hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
+    hole[..., 16:48, 40:60] = True  # what the red box hid
+    prior = copied(guide_of(rgb, depth, hole))
+    inside = prior.rgb[0, :, 18:46, 42:58]
+    assert inside[0].max() < 0.3, "red was copied behind the red box"
+    assert (prior.depth[0, 0, 18:46, 42:58] > 3.0).all(), "the hole got the box's depth"
+
+
+def test_a_plane_goes_on_as_a_plane() -> None:
+    rows = torch.linspace(0.2, 1.0, SIZE[0])[None, :, None].expand(1, *SIZE)
+    known = torch.ones(1, *SIZE, dtype=torch.bool)
+    known[:, 48:] = False
+    filled = fill_inverse_depth(rows * known, known)
+    assert torch.allclose(filled, rows, rtol=0.08)
+    assert torch.equal(filled[known], rows[known])
+
+
+def test_depth_is_filled_even_from_nothing() -> None:
+    known = torch.zeros(1, *SIZE, dtype=torch.bool)
+    assert (fill_inverse_depth(torch.zeros(1, *SIZE), known) == 1.0).all()
+    assert not in_front(torch.ones(1, *SIZE), known, ~known).any()
+
+
+def test_one_seed_one_prior() -> None:
+    guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
+    a, b = copied(guide, 3), copied(guide, 3)
+    assert torch.equal(a.rgb, b.rgb)
+    assert torch.equal(a.depth, b.depth)
+
+
+def test_the_frames_of_a_chunk_agree() -> None:
+    guide = guide_of(stripes(3), torch.full((3, 1, *SIZE), 2.0), wide_hole(3))
+    prior = copied(guide)
+    frames = Frame(prior.rgb, prior.depth, prior.depth > 0, prior.depth < 0, guide.camera)
+    carried, _, hit = forward_warp(frames[2:3], guide.camera[1:2], frames.rgb[2:3])
+    both = hit[0, 0] & wide_hole()[0, 0]
+    both[:, :70] = False
+    assert both.sum() > 500
+    assert (carried[0] - prior.rgb[1]).abs()[:, both].median() < 0.02
+
+
+def test_an_empty_guide_takes_from_the_photo() -> None:
+    hole = torch.ones(1, 1, *SIZE, dtype=torch.bool)
+    hole[..., :4] = False
+    prior = copied(guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), hole))
+    assert prior.rgb[0, 1, :, 8:].std() > 0.05
+
+
+def test_blending_takes_away_a_step() -> None:
+    rgb = torch.full((3, *SIZE), 0.5)
+    hole = wide_hole()[0]
+    rgb[:, :, 60:] = 0.6
+    blended = blend_in(rgb, ~hole, hole)
+    assert (blended[:, :, 60] - 0.5).abs().max() < 0.02
+    assert torch.equal(blended[:, :, :60], rgb[:, :, :60])
+
+
+def test_copying_changes_only_the_hole() -> None:
+    hole = wide_hole()[0]
+    rgb = stripes()[0]
+    filled = fill_from_picture(rgb, ~hole, hole, seed=0)
+    assert torch.equal(filled[:, :, :60], rgb[:, :, :60])
+    assert torch.isfinite(filled).all()
+
+
+def test_a_reference_of_another_size_is_refused() -> None:
+    guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), wide_hole())
+    small = Camera.from_fov(60.0, (32, 48), torch.eye(4)[None])
+    depth = torch.ones(1, 1, 32, 48)
+    frame = Frame(torch.zeros(1, 3, 32, 48), depth, depth > 0, depth < 0, small)
+    with pytest.raises(ValueError, match="reference: want frames"):
+        copy_into_holes(guide, frame, torch.Generator(), PriorConfig())
