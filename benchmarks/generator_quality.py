@@ -1,7 +1,7 @@
 """How good are the filled holes? `python -m benchmarks.generator_quality DATA [clips] [weights]`.
 
-Held-out clips (see `worldwarp render-data`): the first frame goes into the Gaussian cache with its true depth, the cache
-is rendered for four later frames, and every method fills the same holes:
+Held-out clips (see `worldwarp render-data`): the first frame goes into the Gaussian cache with its true depth, the
+cache is rendered for four later frames, and every method fills the same holes:
 
 * `telea`: OpenCV's Telea inpainting of colour and of depth code; * `smooth`: push-pull fill;
 * `prior`: the copying prior alone; * `generator`: the embedded generator (two and four steps).

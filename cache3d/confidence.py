@@ -13,9 +13,10 @@ the photo's own camera.
   ``c`` the cosine now, the factor is a smooth step of ``c / c0`` from 0.1 (nothing) to 0.6 (everything). A surface seen
   from behind is worth nothing.
 - *Depth agreement.* Primitives that meet in one pixel should lie at one depth. With ``v`` the relative standard
-  deviation of their inverse depths, the factor is ``1 / (1 + (v / 0.2)²)``; where surface and sky mix with share ``s``,
+  deviation of their inverse depths, the factor is ``1 / (1 + (v / 0.3)⁴)``; where surface and sky mix with share ``s``,
   it loses ``2 s (1 - s)`` more. Edges, veils and bleeding backgrounds fall here. (Of the inverse depth, because a trace
-  of something very far would outweigh all else in a variance of depth.)
+  of something very far would outweigh all else in a variance of depth; to the fourth power, because a few percent of a
+  background always pass between the samples of a surface, and are harmless.)
 - *Coverage.* The share of the pixel that is covered at all.
 
 The first three belong to a primitive and a camera and are composited like a colour; the other two belong to the pixel.
@@ -30,7 +31,7 @@ from torch import Tensor
 from geometry.camera import Camera
 
 ENOUGH_SAMPLES = 1.25
-DEPTH_TOLERANCE = 0.2
+DEPTH_TOLERANCE = 0.3
 ANGLE_LOW, ANGLE_HIGH = 0.1, 0.6
 
 
@@ -65,4 +66,4 @@ def facing(positions: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], camer
 
 def depth_agreement(spread: Float[Tensor, "*b h w"], sky: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w"]:
     """The agreement factor from the relative standard deviation of inverse depth in a pixel and its sky share."""
-    return (1.0 - 2.0 * sky * (1.0 - sky)) / (1.0 + (spread / DEPTH_TOLERANCE) ** 2)
+    return (1.0 - 2.0 * sky * (1.0 - sky)) / (1.0 + (spread / DEPTH_TOLERANCE) ** 4)

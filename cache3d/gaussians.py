@@ -19,13 +19,14 @@ from cache3d.store import GrowingStore
 from cache3d.surfels import lift_surfels
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
-from geometry.primitives import Gaussians
+from geometry.primitives import Gaussians, Points
 
 # Standard deviation in pixels of the photo: smaller shows the grid on zooming in, larger blurs (measured: 0.5 is best).
 KERNEL = 0.5
-# Closer than the photo (from one to two pixels per sample) footprints grow to this, or the gaps between them show.
+# Closer than the photo (from `CLOSE_FROM` to `CLOSE_TO` pixels per sample) footprints grow, or the gaps between them show.
 CLOSE_KERNEL = 0.7
-OPACITY = 0.97
+CLOSE_FROM, CLOSE_TO = 1.0, 1.5
+OPACITY = 0.99
 # What a gapless surface reaches at least between its samples; more is full coverage.
 GAPLESS = 0.9
 THICKNESS = 0.1  # of the smaller extent along the surface
@@ -89,10 +90,12 @@ class GaussianCache:
         """A copy of the Gaussians from index ``first`` on."""
         return self._store.copy(first)
 
-    def load(self, primitives: Gaussians) -> None:
+    def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
         if not isinstance(primitives, Gaussians):
-            raise ValueError(f"primitives: want Gaussians, got {type(primitives).__name__}; use the cache that made them")
+            raise ValueError(
+                f"primitives: want Gaussians, got {type(primitives).__name__}; use the cache that made them"
+            )
         store = GrowingStore(_empty(self._device))
         store.append(primitives)
         self._store = store
@@ -100,9 +103,9 @@ class GaussianCache:
     def _show(self, camera: Camera) -> Shown:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
         live = self._store.live
-        near = self._draw(live[_in_view(live.means, camera) & ~live.sky], camera)
+        near = self._draw(live, _in_view(live.means, camera) & ~live.sky, camera)
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
-        far = self._draw(live[_in_view(live.means, sky_camera) & live.sky], sky_camera)
+        far = self._draw(live, _in_view(live.means, sky_camera) & live.sky, sky_camera)
         passed = 1.0 - near.alpha
         alpha = near.alpha + passed * far.alpha
         hit = alpha >= FAINTEST
@@ -114,23 +117,30 @@ class GaussianCache:
         sky = (passed * far.alpha * share).clamp(0.0, 1.0)
         spread = _spread(near.values[:, 6:7], near.values[:, 7:8], near.alpha)
         agreement = trust.depth_agreement(spread, sky)
-        # A mixture of depths is the depth of nothing: the pixel takes that of its larger part.
-        depth = torch.where(sky > 0.5, far.depth, near.depth) * hit
+        # The mean of the inverse depth: the little background that passes between samples hardly moves it.
+        near_depth = torch.where(near.alpha >= FAINTEST, near.alpha / near.values[:, 6:7].clamp_min(1e-10), 0.0)
+        # A mixture of surface and sky is the depth of nothing: the pixel takes that of its larger part.
+        depth = torch.where(sky > 0.5, far.depth, near_depth) * hit
         coverage = (alpha / GAPLESS).clamp(max=1.0) * hit
         confidence = (coverage * belief * agreement).clamp(0.0, 1.0)
-        return Shown(
-            rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away
-        )
+        return Shown(rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away)
 
-    def _draw(self, part: Gaussians, camera: Camera) -> Raster:
+    def _draw(self, live: Gaussians, which: Bool[Tensor, "n"], camera: Camera) -> Raster:
         """Rasterize values rgb, belief, observed, away, 1/z, 1/z² for one camera, each pixel from 2x2 samples.
 
         Gaussians are composited nearest first, so a few of those that share a sample hide the rest. Four samples with a
         footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
         """
+        chosen = torch.nonzero(which)[:, 0]
+        if len(chosen) == 0:
+            nothing = live.means.new_zeros(1, 8, *camera.size)
+            return Raster(nothing, nothing[:, :1], nothing[:, :1])
+        part = live[chosen]
         belief, away, inverse_depth, growth = _belief(part, camera)
         extra = torch.stack([belief, part.observed.float(), away, inverse_depth, inverse_depth**2], dim=-1)
-        splats = Splats(part.means, part.quats, part.scales * growth, part.opacities, torch.cat([part.colors, extra], dim=-1))
+        splats = Splats(
+            part.means, part.quats, part.scales * growth, part.opacities, torch.cat([part.colors, extra], dim=-1)
+        )
         fine = camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
         raster = rasterize(splats, fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
         alpha = avg_pool2d(raster.alpha, SAMPLES)
@@ -146,7 +156,11 @@ def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:
 
 
 def _belief(part: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per Gaussian, for one camera: confidence from here, 1 where seen from behind, inverse depth, growth of the footprint ``[n 1]``."""
+    """What each Gaussian is worth to one camera.
+
+    Returns:
+        Confidence from here, 1 where seen from behind, inverse depth, growth of the footprint ``[n 1]``.
+    """
     axes = rotation_matrices(part.quats)
     gradient_x, gradient_y, z = trust.pixel_gradients(part.means, camera)
     extent = torch.zeros_like(z)
@@ -158,7 +172,7 @@ def _belief(part: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Te
     first_cosine = part.scales[:, :2].amin(-1) / part.scales[:, :2].amax(-1)
     angle = torch.where(part.sky, torch.ones_like(z), trust.viewing_angle(cosine, first_cosine))
     belief = part.confidence * trust.sampling_density(extent) * angle
-    growth = 1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * (extent - 1.0).clamp(0.0, 1.0)
+    growth = 1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * ((extent - CLOSE_FROM) / (CLOSE_TO - CLOSE_FROM)).clamp(0.0, 1.0)
     return belief, ((cosine < 0) & ~part.sky).float(), 1.0 / z, growth[:, None]
 
 
@@ -228,6 +242,6 @@ def _on(frame: Frame, device: torch.device) -> Frame:
 
 def _empty(device: torch.device) -> Gaussians:
     flags = torch.zeros(0, dtype=torch.bool, device=device)
-    numbers = [torch.zeros(0, k, device=device) for k in (3, 4, 3)]
+    three, four = torch.zeros(0, 3, device=device), torch.zeros(0, 4, device=device)
     one, index = torch.zeros(0, device=device), torch.zeros(0, dtype=torch.int32, device=device)
-    return Gaussians(*numbers, one, numbers[0], index, flags, one, flags)
+    return Gaussians(three, four, three, one, three, index, flags, one, flags)

@@ -3,10 +3,10 @@
 A valid pixel becomes a primitive when one of these holds:
 
 1. *Nothing is there*: the cache covers less than half of the pixel.
-2. *It faces away* (Voyager's rule): what is shown there has its normal more than 90° from the view, and the new surface
-   is not hidden behind it.
-3. *In front of a guess*: what is shown was generated, the new surface is closer by more than 10 %, and the shown depth is
-   no mixture of surfaces. Sky that was generated counts as a guess behind everything.
+2. *It faces away* (Voyager's rule): what is shown there has its normal more than 90° from the view, and the new
+   surface is not hidden behind it.
+3. *In front of a guess*: what is shown was generated, the new surface is closer by more than 10 %, and the shown depth
+   is no mixture of surfaces. Sky that was generated counts as a guess behind everything.
 
 Otherwise the pixel refines what is there. What a camera observed is never covered by what was generated, and no
 primitive ever moves. A new surface *behind* what is shown is never added: it would not be seen, and would be added
@@ -63,8 +63,6 @@ def new_pixels(shown: Shown, frame: Frame, *, observed: bool) -> Bool[Tensor, "1
     allowed = guess | observed
     not_hidden = shown_sky | (frame.depth < shown.depth * (1.0 + CLEARLY))
     faces_away = (shown.away > 0.75) & not_hidden & ~frame.sky & allowed
-    closer = torch.where(
-        shown_sky, ~frame.sky, (frame.depth < shown.depth * (1.0 - CLEARLY)) & (shown.spread < MIXED)
-    )
+    closer = torch.where(shown_sky, ~frame.sky, (frame.depth < shown.depth * (1.0 - CLEARLY)) & (shown.spread < MIXED))
     in_front = guess & closer & ~frame.sky
     return frame.valid & (~covered | faces_away | in_front)

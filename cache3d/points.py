@@ -17,14 +17,14 @@ from cache3d.store import GrowingStore
 from cache3d.surfels import lift_surfels
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
-from geometry.primitives import Points
+from geometry.primitives import Gaussians, Points
 
 
 class PointCache:
     """A world cache of surface points, under the same protocol and rules as `GaussianCache`.
 
-    Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown. Nothing is
-    drawn into gaps that no disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the
+    Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown. Nothing
+    is drawn into gaps that no disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the
     camera. Runs on the CPU.
     """
 
@@ -65,7 +65,7 @@ class PointCache:
         """A copy of the points from index ``first`` on."""
         return self._store.copy(first)
 
-    def load(self, primitives: Points) -> None:
+    def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
         if not isinstance(primitives, Points):
             raise ValueError(f"primitives: want Points, got {type(primitives).__name__}; use the cache that made them")
@@ -90,12 +90,12 @@ class PointCache:
         depth = np.full((2, count, height, width), np.inf, np.float32)
         owner = np.full((2, count, height, width), -1, np.int32)
         arrays = [t.numpy() for t in (live.positions, live.normals, live.radii)]
-        for layer, shift in ((0, 1.0), (1, 0.0)):
+        for layer, shift in ((0, np.float32(1.0)), (1, np.float32(0.0))):
             which = torch.nonzero(live.sky == bool(layer))[:, 0].numpy()
             for_blocks(
                 count,
                 1,
-                lambda i, j, which=which, shift=np.float32(shift), layer=layer: splat_discs(
+                lambda i, j, which=which, shift=shift, layer=layer: splat_discs(
                     i, j, which, *arrays, rows, shift, height, width, depth[layer], owner[layer]
                 ),
             )

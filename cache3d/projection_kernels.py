@@ -84,7 +84,9 @@ def project(start, stop, means, quats, scales, opacities, camera, eps2d, width, 
         det = xx * yy - xy * xy
         if not det > 0:
             continue
-        std = min(np.float32(MAX_STD), np.sqrt(np.float32(2.0) * np.log(opacity * np.float32(255.0))) + np.float32(1e-3))
+        std = min(
+            np.float32(MAX_STD), np.sqrt(np.float32(2.0) * np.log(opacity * np.float32(255.0))) + np.float32(1e-3)
+        )
         ex, ey = std * np.sqrt(xx), std * np.sqrt(yy)
         # The pixels whose centres lie within the extent; may be none.
         left, right = math.ceil(mx - ex - half), math.floor(mx + ex - half)
@@ -195,7 +197,7 @@ def project_backward(
     q, rq, m = np.empty((3, 3), np.float32), np.empty((3, 3), np.float32), np.empty((3, 3), np.float32)
     v_q, v_rq = np.empty((3, 3), np.float32), np.empty((3, 3), np.float32)
     p, v_p = np.empty(3, np.float32), np.empty(3, np.float32)
-    two, half, one = np.float32(2.0), np.float32(0.5), np.float32(1.0)
+    two, half = np.float32(2.0), np.float32(0.5)
     for k in range(start, stop):
         i = order[k]
         total[:] = 0.0
@@ -209,9 +211,7 @@ def project_backward(
         for j in range(3):
             p[j] = r[j, 0] * means[i, 0] + r[j, 1] * means[i, 1] + r[j, 2] * means[i, 2] + camera[9 + j]
         x, y, z = p[0], p[1], p[2]
-        jx, jy, jxz, jyz, inside_x, inside_y = _jacobian(
-            x, y, z, fx, fy, cx, cy, np.float32(width), np.float32(height)
-        )
+        jx, jy, jxz, jyz, inside_x, inside_y = _jacobian(x, y, z, fx, fy, cx, cy, np.float32(width), np.float32(height))
         inverse_length = _rotation(quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3], q)
         for a in range(3):
             for b in range(3):

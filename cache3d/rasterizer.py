@@ -1,7 +1,8 @@
 """One rasterizer contract, three backends, the same picture.
 
-The semantics are those of gsplat's classic mode: footprints grow by `eps2d`, 0.3 px², alpha is capped at 0.999, contributions
-under 1/255 are dropped, a pixel is finished when less than 1e-4 would pass through it, equal depths keep storage order.
+The semantics are those of gsplat's classic mode: footprints grow by `eps2d`, 0.3 px², alpha is capped at 0.999,
+contributions under 1/255 are dropped, a pixel is finished when less than 1e-4 would pass through it, equal depths keep
+storage order.
 """
 
 from __future__ import annotations

@@ -34,7 +34,12 @@ def rasterize_cpu(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:
     parts = (splats.means, splats.quats, splats.scales, splats.opacities, splats.values)
     images = [
         _RasterizeCpu.apply(
-            *(part.float() for part in parts), camera_from_world[k], camera.focal_px[k], camera.center_px[k], camera.size, eps2d
+            *(part.float() for part in parts),
+            camera_from_world[k],
+            camera.focal_px[k],
+            camera.center_px[k],
+            camera.size,
+            eps2d,
         )
         for k in range(len(camera))
     ]
@@ -50,8 +55,8 @@ def warm_up(*, gradients: bool = False) -> None:
         gradients: compile the backward kernels too.
     """
     with tqdm(total=1 + gradients, desc="compiling the CPU rasterizer (first use)", leave=False, delay=1.0) as bar:
-        values = [torch.ones(1, k) for k in (3, 4, 3)]
-        splats = Splats(*values, torch.ones(1), torch.ones(1, 3))
+        three = torch.ones(1, 3)
+        splats = Splats(three.clone(), torch.ones(1, 4), three, torch.ones(1), three)
         splats.means.requires_grad_(gradients)
         raster = rasterize_cpu(splats, Camera.from_fov(60.0, (16, 16), torch.eye(4)[None]))
         bar.update()
@@ -75,7 +80,8 @@ class _Drawn:
     last: Array
 
 
-def _camera_row(camera_from_world: Tensor, focal_px: Tensor, center_px: Tensor) -> Array:
+def camera_row(camera_from_world: Tensor, focal_px: Tensor, center_px: Tensor) -> Array:
+    """One camera as the kernels take it; see `cache3d.projection_kernels`."""
     row = np.empty(16, np.float32)
     row[:9] = camera_from_world[:3, :3].reshape(-1).numpy()
     row[9:12] = camera_from_world[:3, 3].numpy()
@@ -97,9 +103,7 @@ def _draw(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: float
     )
     order = projection.depth_order(flat, box)
     records = np.empty((len(order), tiles.HEAD + channels), np.float32)
-    for_blocks(
-        len(order), PROJECT_BLOCK, lambda i, j: projection.fill_records(i, j, order, flat, values, records)
-    )
+    for_blocks(len(order), PROJECT_BLOCK, lambda i, j: projection.fill_records(i, j, order, flat, values, records))
     tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
     starts, ranks, slots, firsts = projection.tile_lists(order, box, tiles_x, tiles_y)
     sums = np.empty((channels, height, width), np.float32)
@@ -108,9 +112,7 @@ def _draw(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: float
     for_blocks(
         tiles_x * tiles_y,
         TILE_BLOCK,
-        lambda i, j: tiles.composite(
-            i, j, tiles_x, width, height, starts, ranks, records, sums, transmittance, last
-        ),
+        lambda i, j: tiles.composite(i, j, tiles_x, width, height, starts, ranks, records, sums, transmittance, last),
     )
     return sums, _Drawn(camera, order, records, starts, ranks, slots, firsts, transmittance, last)
 
@@ -163,7 +165,7 @@ class _RasterizeCpu(torch.autograd.Function):
         eps2d: float,
     ) -> tuple[Tensor, Tensor]:
         parts = [t.detach().contiguous().numpy() for t in (means, quats, scales, opacities, values)]
-        camera = _camera_row(camera_from_world.detach(), focal_px.detach(), center_px.detach())
+        camera = camera_row(camera_from_world.detach(), focal_px.detach(), center_px.detach())
         sums, drawn = _draw(parts, camera, size, eps2d)
         if any(ctx.needs_input_grad):
             ctx.save_for_backward(means, quats, scales, opacities, values)

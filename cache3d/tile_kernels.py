@@ -52,7 +52,7 @@ def _exp_negative(s):
     p = p * f + np.float32(2.402264791363012e-1)
     p = p * f + np.float32(6.931472028550421e-1)
     p = p * f + _one
-    return p * _float_of_bits((whole + np.int32(127)) << np.int32(23))
+    return p * _float_of_bits((whole + np.int32(127)) << np.int32(23))  # pyright: ignore[reportCallIssue]
 
 
 @compiled
@@ -89,10 +89,9 @@ def composite(start, stop, tiles_x, width, height, starts, ranks, records, out, 
         plane[AREA : 2 * AREA] = -1.0
         begin = starts[tile]
         for entry in range(begin, starts[tile + 1]):
-            if (entry - begin) % PATIENCE == PATIENCE - 1:
-                # A finished pixel holds its transmittance negated.
-                if np.max(plane[:AREA]) <= _zero:
-                    break
+            # A finished pixel holds its transmittance negated.
+            if (entry - begin) % PATIENCE == PATIENCE - 1 and np.max(plane[:AREA]) <= _zero:
+                break
             rank = ranks[entry]
             mx, my = records[rank, 0], records[rank, 1]
             a, b, c, opacity = records[rank, 2], records[rank, 3], records[rank, 4], records[rank, 5]
@@ -138,7 +137,8 @@ def composite_backward(
     """Gradients of `composite` for tiles ``start:stop``, one row of ``per_entry`` per list entry.
 
     Args:
-        start, stop, tiles_x, width, height, starts, ranks, records, transmittance, last: as `composite` had or made them.
+        start, stop, tiles_x, width, height, starts, ranks, records: as `composite` had them.
+        transmittance, last: as `composite` made them.
         v_out: ``[c h w]`` gradient of the sums.
         v_alpha: ``[h w]`` gradient of alpha = 1 - transmittance.
         per_entry: ``[k 6+c]`` gets mean x y, conic a b c, opacity, values; zero where an entry never shows.

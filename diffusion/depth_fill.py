@@ -14,10 +14,9 @@ from geometry.project import smooth_fill
 
 COARSE_PX = 8  # surfaces are extended on a grid this coarse
 STIFFNESS = 0.02  # share of membrane in the plate: keeps the extension from running away
-FRONT_RATIO = 1.12  # inverse depth this much above what lies behind belongs to a surface in front
-FRONT_REACH_PX = 12  # how far from the hole its far side is looked for
-FRONT_SPAN_PX = 64  # how far into the surface in front what hides is followed
-FARTHEST = 1e-2  # inverse depth of the sky, in units of the median
+SKY = 1.0 / 30.0  # inverse depth, in units of the median, under which copied texture is sky
+AGREE = 0.35  # difference of log depths up to which a copied thing may be what was extended
+SETTLE_PX = 12.0  # how broadly copied depth follows the extended surface
 
 
 def fill_inverse_depth(
@@ -40,31 +39,37 @@ def fill_inverse_depth(
     return torch.where(known, inverse, (plate + detail).clamp(max(0.5 * low, 1e-6), 1.5 * high))
 
 
-def in_front(
-    inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"], disoccluded: Bool[Tensor, "1 h w"]
-) -> Bool[Tensor, "1 h w"]:
-    """Known pixels that hide what lies behind a disoccluded hole: nearer than the far side of its border.
+def settle_inverse_depth(
+    copied: Float[Tensor, "1 h w"],
+    extended: Float[Tensor, "1 h w"],
+    hole: Bool[Tensor, "1 h w"],
+) -> Float[Tensor, "1 h w"]:
+    """Depth for copied texture: its own steps, on the surfaces that go on from around the hole.
+
+    Where both agree roughly, the copied depth follows the extended surface at large and keeps its own detail, so that
+    planes go on as planes. Where they do not, the copied thing is another one than what was extended, and keeps its
+    depth.
 
     Args:
-        inverse: inverse depth, meaningful where ``known``.
-        known: pixels with geometry.
-        disoccluded: hole pixels which an earlier camera looked at but could not see.
+        copied: inverse depth that came with the texture, positive.
+        extended: inverse depth of the extended surfaces, positive.
+        hole: the copied pixels.
+
+    Returns:
+        Positive inverse depth in the hole.
     """
-    if not disoccluded.any() or not known.any():
-        return torch.zeros_like(known)
-    size = 2 * FRONT_REACH_PX + 1
-    values = np.where(known[0].numpy(), inverse[0].numpy(), np.inf)
-    behind = ndimage.minimum_filter(values, size)
-    near_hole = ndimage.maximum_filter(disoccluded[0].numpy(), size)
-    rim = near_hole & np.isfinite(values) & (values > FRONT_RATIO * behind + 1e-3)
-    if not rim.any():
-        return torch.zeros_like(known)
-    # The rim belongs to a surface: follow it as far as it stays in front of what the rim hides.
-    distance, nearest = ndimage.distance_transform_edt(~rim, return_indices=True)
-    hidden = behind[tuple(nearest)]
-    surface = np.isfinite(values) & (values > FRONT_RATIO * hidden + 1e-3) & (distance <= FRONT_SPAN_PX)
-    labels, _ = ndimage.label(surface)
-    return torch.from_numpy(np.isin(labels, np.unique(labels[rim])) & surface)[None]
+    sky = copied < SKY
+    solid = (hole & ~sky).to(copied)
+    difference = torch.where(hole & ~sky, extended.clamp_min(1e-4).log() - copied.clamp_min(1e-4).log(), 0.0)
+    weight = solid * torch.exp(-((difference / AGREE) ** 2))
+    low = _blur(difference * weight) / _blur(weight).clamp_min(1e-3)
+    low = low * torch.exp(-((low / AGREE) ** 2))
+    settled = copied * low.exp()
+    return torch.where(hole & ~sky, settled, copied)
+
+
+def _blur(values: Float[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
+    return torch.from_numpy(ndimage.gaussian_filter(values.numpy(), (0, SETTLE_PX, SETTLE_PX)))
 
 
 def _thin_plate(inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:

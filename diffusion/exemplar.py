@@ -6,16 +6,22 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
+from torch import Tensor
 
 from diffusion.patchmatch import RADIUS, improve, vote
+from geometry.project import smooth_fill
 
 COARSEST_ROWS = 20  # the pyramid stops before a picture has fewer rows
 PASSES = (10, 5, 3, 2)  # search and repaint, from the coarsest level on; the last number repeats
 DEPTH_WEIGHT = 0.3  # of the depth code among the colour channels
 TRUST_DECAY = 1.25  # per pixel away from what is known
 REPEAT = 0.01  # cost of using a source twice as often as would be even
+BLEND_PX = 4.0  # smoothing, along the border, of the colour step that blending removes
+BLEND_REACH_PX = 20.0  # how far into the hole the correction is felt
+LARGEST_STEP = 0.15  # a larger step is an edge of the picture, not a seam
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,31 @@ def fill(painting: Painting, sources: Sources, seed: int) -> Float[np.ndarray, "
         passes = PASSES[min(levels - level, len(PASSES) - 1)]
         _paint(picture, small, shown, usable, centers, field, passes, first=level == levels, last=level == 0, rng=rng)
     return painting.features if picture is None else picture
+
+
+def blend_in(
+    rgb: Float[Tensor, "3 h w"], source: Bool[Tensor, "1 h w"], hole: Bool[Tensor, "1 h w"]
+) -> Float[Tensor, "3 h w"]:
+    """Add to the filled part the smooth field that takes away the colour step along its border with ``source``."""
+    weight = torch.zeros_like(rgb[:1])
+    step = torch.zeros_like(rgb)
+    for axis, shift in ((-1, 1), (-1, -1), (-2, 1), (-2, -1)):
+        neighbour_is_source = torch.roll(source, shift, axis) & hole
+        index = 0 if shift == 1 else -1
+        neighbour_is_source.select(axis, index).fill_(False)
+        step += (torch.roll(rgb, shift, axis) - rgb).clamp(-LARGEST_STEP, LARGEST_STEP) * neighbour_is_source
+        weight += neighbour_is_source
+    border = weight > 0
+    if not border.any():
+        return rgb
+
+    def smoothed(values: Tensor) -> Tensor:
+        return torch.from_numpy(ndimage.gaussian_filter(values.numpy(), (0, BLEND_PX, BLEND_PX)))
+
+    mean_step = smoothed(step) / smoothed(weight).clamp_min(1e-3)
+    correction = smooth_fill(torch.where(border, mean_step, 0.0)[None], border[None])[0]
+    distance = torch.from_numpy(ndimage.distance_transform_edt(~border[0].numpy())).to(rgb)
+    return torch.where(hole, (rgb + correction * torch.exp(-distance / BLEND_REACH_PX)).clamp(0.0, 1.0), rgb)
 
 
 def _paint(picture, small, shown, usable, centers, field, passes, *, first, last, rng) -> None:

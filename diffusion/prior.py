@@ -14,15 +14,18 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
-from diffusion.depth_fill import fill_inverse_depth, in_front
-from diffusion.exemplar import fill_from_picture
+from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth
+from diffusion.disocclusion import split_sides
+from diffusion.exemplar import Painting, Sources, blend_in, fill, from_features, to_features
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
-from geometry.project import forward_warp, project, smooth_fill, unproject
+from geometry.project import forward_warp, smooth_fill
 
-SKY_DEPTH = 100.0
+SKY_UNITS = 100.0  # depth of the sky, in units of the photo's median
+SKY_BEYOND = 30.0  # what is farther than this is sky
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
-
+DEPTH_REACH_PX = 16.0  # how far from what is known the extended surfaces are believed, at the edge of the world
+GENERATED_DOUBT = 0.004  # cost of copying what was itself generated
 
 @dataclass(frozen=True)
 class PriorConfig:
@@ -61,14 +64,17 @@ class Prior:
 
 
 def copy_into_holes(
-    guide: Guide, reference: Frame, rng: torch.Generator, config: PriorConfig = PriorConfig()  # noqa: B008 (frozen)
+    guide: Guide,
+    reference: Frame,
+    rng: torch.Generator,
+    config: PriorConfig = PriorConfig(),  # noqa: B008 (frozen)
 ) -> Prior:
     """Complete a guide.
 
     Args:
         guide: what the cache shows, ``[t]``.
-        reference: the photo, then past frames, ``[r]``, of the same size: to tell disocclusions from the edge of the
-            world, and to copy from where the guide shows next to nothing.
+        reference: the photo, then past frames, ``[r]``, of the same size: where the world was last seen from, and more
+            to copy from.
         rng: the only randomness.
         config: when and how to copy.
 
@@ -79,85 +85,119 @@ def copy_into_holes(
         raise ValueError(f"reference: want frames of {guide.camera.size}, got {reference.camera.size}")
     seed = int(torch.randint(2**31 - 1, (), generator=rng))
     known = _sure(guide.coverage, config.covered)
-    frames = [_Canvas.of(guide, reference, index, known[index], config) for index in range(len(guide))]
-    keys = sorted(range(len(frames)), key=lambda i: (-int(frames[i].wide.sum()), -i))[: config.keys]
-    for key in keys:
+    ground = reference.valid[0] & ~reference.sky[0]
+    unit = reference.depth[0][ground].median().item() if ground.any() else 1.0
+    frames = [_Canvas.of(guide, reference, index, known[index], unit, config) for index in range(len(guide))]
+    for key in sorted(range(len(frames)), key=lambda i: (-int(frames[i].wide.sum()), -i))[: config.keys]:
         canvas = frames[key]
         if canvas.wide.float().mean() <= config.small:
             break
-        canvas.copy(reference, seed)
+        canvas.copy(guide.confidence[key], reference, seed)
         for other, target in enumerate(frames):
             if other != key:
-                target.receive(canvas)
+                target.receive(canvas, config)
     return Prior(
         rgb=torch.stack([f.rgb for f in frames]),
-        depth=torch.stack([f.depth for f in frames]),
+        depth=torch.stack([f.depth for f in frames]) * unit,
         copied=(~known).to(guide.coverage),
         smooth_rgb=torch.stack([f.smooth for f in frames]),
-        smooth_depth=torch.stack([f.smooth_depth for f in frames]),
+        smooth_depth=torch.stack([f.smooth_depth for f in frames]) * unit,
     )
 
 
 @dataclass
 class _Canvas:
-    """One frame while it is being completed; ``rgb`` and ``depth`` are complete from the start and get better."""
+    """One frame while it is being completed; ``rgb`` and ``depth`` are complete from the start and get better.
+
+    Depth is in units of the photo's median.
+    """
 
     rgb: Float[Tensor, "3 h w"]
     depth: Float[Tensor, "1 h w"]
     known: Bool[Tensor, "1 h w"]
     front: Bool[Tensor, "1 h w"]  # known, but hides what the hole would show
+    uncovered: Bool[Tensor, "1 h w"]  # hole that shows what was hidden, not what lay outside
     wide: Bool[Tensor, "1 h w"]  # still to be copied
-    carried: Bool[Tensor, "1 h w"]  # filled here, to be carried to other frames
     smooth: Float[Tensor, "3 h w"]
     smooth_depth: Float[Tensor, "1 h w"]
     camera: Camera
+    unit: float
 
     @staticmethod
-    def of(guide: Guide, reference: Frame, index: int, known: Tensor, config: PriorConfig) -> _Canvas:
+    def of(guide: Guide, reference: Frame, index: int, known: Tensor, unit: float, config: PriorConfig) -> _Canvas:
         rgb, camera = guide.rgb[index], guide.camera[index : index + 1]
-        inverse = torch.where(known, 1.0 / guide.depth[index].clamp_min(1e-6), torch.zeros_like(known, dtype=rgb.dtype))
-        first = fill_inverse_depth(inverse, known)
-        front = in_front(inverse, known, ~known & _looked_at(1.0 / first, camera, reference))
+        seen = torch.where(guide.sky[index] > 0.5, SKY_UNITS, guide.depth[index] / unit)
+        inverse = torch.where(known, 1.0 / seen.clamp_min(1e-6), 0.0)
+        # Everything in a picture is at least as near as the sky, so depths in units of the median suit the camera too.
+        uncovered, front = split_sides(inverse / unit, known, camera, reference.camera[-1:])
         behind = known & ~front if bool((known & ~front).any()) else known
-        filled = fill_inverse_depth(inverse, behind) if front.any() else first
-        depth = torch.where(known, guide.depth[index], 1.0 / filled.clamp_min(1.0 / SKY_DEPTH))
+        filled = 1.0 / fill_inverse_depth(inverse, behind)
+        depth = torch.where(known, seen, torch.where(filled > SKY_BEYOND, SKY_UNITS, filled))
         smooth = torch.where(known, rgb, smooth_fill(rgb[None], behind[None])[0])
         wide = _wide(~known, config.thin_px)
-        return _Canvas(smooth, depth, known, front, wide, torch.zeros_like(known), smooth, depth, camera)
+        # Where nothing new is seen the guide's own depth stays, to the bit.
+        return _Canvas(smooth, depth, known, front, uncovered, wide, smooth, depth, camera, unit)
 
-    def copy(self, reference: Frame, seed: int) -> None:
-        """Fill what is wide by copying from this frame, and from the photo where this frame shows little."""
-        source = self.known & ~self.front
-        picture, source_wide, hole = self.rgb, source, self.wide
-        if source.float().mean() < 0.35:
-            picture = torch.cat([picture, reference.rgb[0]], -1)
-            source_wide = torch.cat([source, torch.ones_like(source)], -1)
-            hole = torch.cat([self.wide, torch.zeros_like(self.wide)], -1)
-        filled = fill_from_picture(picture, source_wide, hole, seed)[..., : self.rgb.shape[-1]]
-        self.rgb = torch.where(self.wide, filled, self.rgb)
-        self.carried = self.wide
+    def copy(self, confidence: Float[Tensor, "1 h w"], reference: Frame, seed: int) -> None:
+        """Fill what is wide by copying, from this frame and from the references."""
+        painting, sources = self._painting(), self._sources(confidence, reference)
+        rgb, code = (torch.from_numpy(part) for part in from_features(fill(painting, sources, seed)))
+        behind = self.known & ~self.front
+        copied = torch.where(self.wide, rgb.to(self.rgb), self.rgb)
+        self.rgb = blend_in(copied, behind, self.wide)
+        inverse = settle_inverse_depth(_decode(code.to(self.depth)), 1.0 / self.depth, self.wide)
+        depth = 1.0 / inverse
+        self.depth = torch.where(self.wide, torch.where(depth > SKY_BEYOND, SKY_UNITS, depth), self.depth)
         self.wide = torch.zeros_like(self.wide)
 
-    def receive(self, other: _Canvas) -> None:
+    def receive(self, other: _Canvas, config: PriorConfig) -> None:
         """Take over what another frame filled, where this one is still open."""
         source = Frame(
             other.rgb[None],
-            other.depth[None],
-            other.carried[None],
-            torch.zeros_like(other.carried)[None],
+            other.depth[None] * self.unit,
+            ~other.known[None] & ~other.wide[None],
+            torch.zeros_like(other.known)[None],
             other.camera,
         )
         rgb, depth, hit = (part[0] for part in forward_warp(source, self.camera, other.rgb[None]))
-        hit = hit & self.wide
+        hit = hit & (self.wide | (~self.known & ~self.front))
         self.rgb = torch.where(hit, rgb, self.rgb)
-        self.depth = torch.where(hit, depth, self.depth)
+        self.depth = torch.where(hit, depth / self.unit, self.depth)
         left = self.wide & ~hit
-        settled = self.known | (hit & ~left)
-        self.wide = _wide(left, 3)
+        self.wide = _wide(left, config.thin_px // 2)
         cracks = left & ~self.wide
-        if cracks.any():
-            usable = settled & ~self.front if bool((settled & ~self.front).any()) else settled
+        usable = (self.known & ~self.front) | hit
+        if cracks.any() and usable.any():
             self.rgb = torch.where(cracks, smooth_fill(self.rgb[None], usable[None])[0], self.rgb)
+            smooth = smooth_fill(1.0 / self.depth[None], usable[None])[0]
+            self.depth = torch.where(cracks, 1.0 / smooth, self.depth)
+
+    def _painting(self) -> Painting:
+        behind = self.known & ~self.front
+        distance = ndimage.distance_transform_edt(~behind[0].numpy())
+        pull = np.where(self.uncovered[0].numpy(), 1.0, np.exp(-distance / DEPTH_REACH_PX)).astype(np.float32)
+        features = to_features(self.rgb.numpy(), _code(1.0 / self.depth).numpy())
+        hole = self.wide[0].numpy()
+        return Painting(features, behind[0].numpy(), hole, features[..., 3].copy(), pull)
+
+    def _sources(self, confidence: Float[Tensor, "1 h w"], reference: Frame) -> Sources:
+        code = torch.cat([_code(1.0 / self.depth)[None], _code(self.unit / reference.depth.clamp_min(1e-6))])
+        code[1:] = torch.where(reference.sky, -1.0, code[1:])
+        usable = torch.cat([self.known[None], reference.valid])
+        doubt = torch.zeros(usable.shape)
+        doubt[0] = GENERATED_DOUBT * (1.0 - confidence)
+        features = to_features(torch.cat([self.rgb[None], reference.rgb]).numpy(), code.numpy())
+        return Sources(features[:2], usable[:2, 0].numpy(), doubt[:2, 0].numpy())
+
+
+def _code(inverse: Tensor) -> Tensor:
+    """Inverse depth in units of the median as a value in -1 (sky) .. 1 (touching the camera)."""
+    return (inverse - 1.0) / (inverse + 1.0)
+
+
+def _decode(code: Tensor) -> Tensor:
+    bounded = code.clamp(-1.0 + 2.0 / (SKY_UNITS + 1.0), 0.98)
+    return (1.0 + bounded) / (1.0 - bounded)
 
 
 def _sure(coverage: Float[Tensor, "t 1 h w"], covered: float) -> Bool[Tensor, "t 1 h w"]:
@@ -179,13 +219,3 @@ def _wide(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"]:
     core = ndimage.distance_transform_edt(padded)[thin_px:-thin_px, thin_px:-thin_px] > 0.5 * thin_px
     grown = ndimage.distance_transform_edt(~core) <= 0.75 * thin_px + 1.0 if core.any() else core
     return torch.from_numpy(grown & mask)[None]
-
-
-def _looked_at(depth: Float[Tensor, "1 h w"], camera: Camera, reference: Frame) -> Bool[Tensor, "1 h w"]:
-    """Pixels whose (guessed) surface lies inside the photo's view: what is missing there was hidden."""
-    points = unproject(depth[None], camera)[0].flatten(1).T
-    pixels, z = project(points[None], reference.camera[:1])
-    height, width = reference.camera.size
-    x, y = pixels[0].unbind(-1)
-    inside = (x > 0) & (x < width) & (y > 0) & (y < height) & (z[0] > 0)
-    return inside.reshape(depth.shape)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -227,7 +228,7 @@ def test_confidence_falls_smoothly_with_zoom_and_angle(make: type[GaussianCache]
 
     zoom = [center(move(z=z)) for z in (0.0, 0.6, 1.0, 1.4, 1.7)]
     assert zoom[0] > 0.95
-    assert all(a >= b - 1e-3 for a, b in zip(zoom, zoom[1:], strict=False))
+    assert all(a >= b - 1e-3 for a, b in pairwise(zoom))
     assert 0.05 < zoom[-1] < 0.35
     # Around the point that the photo shows in its middle.
     turn = []
@@ -235,7 +236,7 @@ def test_confidence_falls_smoothly_with_zoom_and_angle(make: type[GaussianCache]
         a = math.radians(angle)
         turn.append(center(move(x=-2 * math.sin(a), z=2 - 2 * math.cos(a), yaw_deg=angle)))
     assert turn[1] > 0.9
-    assert all(a >= b - 1e-2 for a, b in zip(turn, turn[1:], strict=False))
+    assert all(a >= b - 1e-2 for a, b in pairwise(turn))
     assert turn[-1] < 0.4
 
 
@@ -268,7 +269,7 @@ def test_a_snapshot_brings_back_the_same_bits(make: type[GaussianCache], tmp_pat
     cache.integrate(chunk_of(with_sky(wall(cameras(move(), move(x=0.4))), 10)))
     cache.integrate(chunk_of(wall(cameras(move(x=0.9))), 1, observed=False, confidence=0.6))
     save_primitives(tmp_path / "cache.safetensors", cache.snapshot())
-    again.load(load_primitives(tmp_path / "cache.safetensors"))  # pyright: ignore[reportArgumentType]
+    again.load(load_primitives(tmp_path / "cache.safetensors"))
     camera = cameras(move(x=0.2), move(z=-0.5))
     a, b = cache.render(camera), again.render(camera)
     for part in ("rgb", "depth", "coverage", "confidence", "sky"):
@@ -344,7 +345,7 @@ def test_chunks_that_would_spoil_the_world_are_refused(make: type[GaussianCache]
         cache.render(cameras(move())[0])
     other = PointCache() if make is GaussianCache else GaussianCache()
     with pytest.raises(ValueError, match="primitives: want"):
-        cache.load(other.snapshot())  # pyright: ignore[reportArgumentType]
+        cache.load(other.snapshot())
 
 
 def test_a_file_that_is_not_what_it_says_is_refused(tmp_path: Path) -> None:

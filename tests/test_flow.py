@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,7 +44,7 @@ def test_step_is_exact_for_a_gaussian() -> None:
     start = torch.linspace(-2, 2, 60, dtype=torch.float64).reshape(1, 1, 6, 10)
     levels = torch.linspace(1.0, 0.0, 4001, dtype=torch.float64)
     state = start.clone()
-    for now, then in zip(levels[:-1], levels[1:], strict=True):
+    for now, then in itertools.pairwise(levels.tolist()):
         keep, variance = 1.0 - now, (1.0 - now) ** 2 * spread**2 + now**2
         clean = mu + keep * spread**2 / variance * (state - keep * mu)
         state = step(state, clean, torch.full_like(state, now), torch.full_like(state, then))

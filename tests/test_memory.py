@@ -66,8 +66,8 @@ def test_disk_round_trip_keeps_the_bits() -> None:
 def test_guards() -> None:
     with pytest.raises(ValueError, match="memory policy"):
         MemoryPolicy(bank=2, recent=2)
+    memory = _memory([0.0])
     with pytest.raises(ValueError, match="tokens"):
-        memory = _memory([0.0])
         memory.extended(torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 5, 4), _cameras([1.0]), MemoryPolicy())
     tensors = _memory([0.0, 1.0]).to_tensors()
     with pytest.raises(ValueError, match="missing"):

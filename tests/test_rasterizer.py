@@ -171,7 +171,7 @@ def test_warming_up_compiles_once() -> None:
     assert len(rasterizer_cpu.tiles.composite.signatures) == 1
 
 
-def test_an_install_that_cannot_cache_still_works(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_install_that_cannot_cache_still_works(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(function, cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
@@ -189,7 +189,8 @@ def test_a_forked_child_can_draw() -> None:
         "import os, torch\nfrom cache3d import rasterizer_cpu\nfrom cache3d.rasterizer_cpu import warm_up\n"
         "rasterizer_cpu.TILE_BLOCK = 1\ntorch.set_num_threads(2)\nwarm_up()\n"
         "from cache3d.rasterizer import Splats, rasterize\nfrom geometry.camera import Camera\n"
-        "s = Splats(torch.tensor([[0., 0, 2]]), torch.tensor([[1., 0, 0, 0]]), torch.ones(1, 3), torch.ones(1), torch.ones(1, 3))\n"
+        "s = Splats(torch.tensor([[0., 0, 2]]), torch.tensor([[1., 0, 0, 0]]), torch.ones(1, 3), torch.ones(1),"
+        " torch.ones(1, 3))\n"
         "c = Camera.from_fov(60.0, (64, 64), torch.eye(4)[None])\n"
         "rasterize(s, c)\npid = os.fork()\n"
         "if pid == 0:\n    rasterize(s, c)\n    os._exit(0)\n"

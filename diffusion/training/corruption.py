@@ -9,6 +9,8 @@ All images are ``[t c h w]`` in the code of `diffusion.condition`; randomness co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
@@ -39,22 +41,43 @@ def copy_near(truth: Float[Tensor, "t c h w"], rng: np.random.Generator) -> Floa
     """The truth in patches that are slightly displaced, tinted, blurred or doubled: what should be there is known."""
     size = (truth.shape[2], truth.shape[3])
     patches = int(rng.integers(3, 14))
-    out = torch.empty_like(truth)
-    for frame in range(len(truth)):
-        if frame == 0 or rng.random() < 0.5:
-            label = patch_map(size, patches, rng)
-            shift = rng.normal(0.0, rng.uniform(0.5, 4.0), (patches, 2)).round()
-            gain = rng.normal(0.0, rng.uniform(0.0, 0.12), (patches, 1, 3)) + rng.normal(0.0, 0.03, (patches, 1, 1))
-            scale = 1.0 + rng.normal(0.0, 0.08, patches)
-        out[frame] = _fetch(truth[frame], label, shift)
-        tint = np.moveaxis(gain[label, 0], -1, 0).astype(np.float32)
-        out[frame, :3] = out[frame, :3] * torch.from_numpy(scale[label].astype(np.float32)) + torch.from_numpy(tint)
+    layout = _Layout.draw(size, patches, rng)
+    frames = []
+    for frame in truth:
+        frames.append(layout.spoil(frame))
+        if rng.random() < 0.5:
+            layout = _Layout.draw(size, patches, rng)
+    out = torch.stack(frames)
     if rng.random() < 0.3:  # ghosts
-        out[:, :3] = torch.lerp(out[:, :3], torch.roll(out[:, :3], tuple(rng.integers(-6, 7, 2)), (2, 3)), 0.35)
+        out[:, :3] = torch.lerp(
+            out[:, :3], torch.roll(out[:, :3], tuple(rng.integers(-6, 7, 2).tolist()), (2, 3)), 0.35
+        )
     if rng.random() < 0.4:  # patches of a coarser view
         soft = avg_pool2d(out, 3, stride=1, padding=1, count_include_pad=False)
-        out = torch.where(torch.from_numpy(np.isin(label, rng.permutation(patches)[: patches // 2])), soft, out)
+        out = torch.where(torch.from_numpy(np.isin(layout.label, rng.permutation(patches)[: patches // 2])), soft, out)
     return out.clamp(-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Patches with a displacement, a tint and a contrast each."""
+
+    label: np.ndarray
+    shift: np.ndarray
+    tint: np.ndarray
+    scale: np.ndarray
+
+    @staticmethod
+    def draw(size: tuple[int, int], patches: int, rng: np.random.Generator) -> _Layout:
+        tint = rng.normal(0.0, rng.uniform(0.0, 0.12), (patches, 3)) + rng.normal(0.0, 0.03, (patches, 1))
+        shift = rng.normal(0.0, rng.uniform(0.5, 4.0), (patches, 2)).round()
+        return _Layout(patch_map(size, patches, rng), shift, tint, 1.0 + rng.normal(0.0, 0.08, patches))
+
+    def spoil(self, image: Tensor) -> Tensor:
+        out = _fetch(image, self.label, self.shift)
+        tint = torch.from_numpy(np.moveaxis(self.tint[self.label], -1, 0).astype(np.float32))
+        out[:3] = out[:3] * torch.from_numpy(self.scale[self.label].astype(np.float32)) + tint
+        return out
 
 
 def copy_far(
@@ -98,7 +121,7 @@ def hairlines(
 ) -> Float[Tensor, "t 3 h w"]:
     """Dark or pale lines a pixel wide just inside the border of the holes, in places."""
     border = hole & (max_pool2d((~hole).float(), 3, stride=1, padding=1) > 0.5)
-    where = border & (smooth_noise((len(rgb), 1, *rgb.shape[2:]), 6, rng) > 0.0)
+    where = border & (smooth_noise((len(rgb), 1, rgb.shape[2], rgb.shape[3]), 6, rng) > 0.0)
     amount = 0.3 * rng.normal(-0.5, 0.6)
     return torch.where(where, (rgb + amount).clamp(-1.0, 1.0), rgb)
 

@@ -22,7 +22,7 @@ from diffusion.training.guides import Sample, SampleConfig, recorded_sample, war
 from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
 
 RELIST_S = 60.0  # clips may still be arriving
-RECORDED_SHARE = 0.55
+RECORDED_SHARE = 0.65
 VALIDATION_CLIPS = 6
 
 
