@@ -42,9 +42,8 @@ def walk(generator: str, chunks: int) -> tuple[float, list[float]]:
 def main() -> None:
     """Print a table and, last, one JSON line."""
     chunks = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, 192x320, {chunks} chunks of 8 frames"
-    )
+    hardware = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    print(f"{hardware}, 192x320, {chunks} chunks of 8 frames")
     rows: dict[str, dict[str, float]] = {}
     for generator in ("passthrough", "embedded"):
         first, seconds = walk(generator, chunks)

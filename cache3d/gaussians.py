@@ -23,7 +23,7 @@ from geometry.primitives import Gaussians, Points
 
 # Standard deviation in pixels of the photo: smaller shows the grid on zooming in, larger blurs (measured: 0.5 is best).
 KERNEL = 0.5
-# Closer than the photo (from `CLOSE_FROM` to `CLOSE_TO` pixels per sample) footprints grow, or the gaps between them show.
+# Closer than the photo (between these pixels per sample) footprints grow, or the gaps between them show.
 CLOSE_KERNEL = 0.7
 CLOSE_FROM, CLOSE_TO = 1.0, 1.5
 OPACITY = 0.99

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage, sparse
@@ -19,9 +18,7 @@ AGREE = 0.35  # difference of log depths up to which a copied thing may be what 
 SETTLE_PX = 12.0  # how broadly copied depth follows the extended surface
 
 
-def fill_inverse_depth(
-    inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"]
-) -> Float[Tensor, "1 h w"]:
+def fill_inverse_depth(inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
     """Complete inverse depth: a thin plate over the known part (planes go on as planes), exact on known pixels.
 
     Args:

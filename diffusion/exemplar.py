@@ -58,7 +58,9 @@ class Sources:
     doubt: Float[np.ndarray, "s h w"]
 
 
-def to_features(rgb: Float[np.ndarray, "*b 3 h w"], code: Float[np.ndarray, "*b 1 h w"]) -> Float[np.ndarray, "*b h w 4"]:
+def to_features(
+    rgb: Float[np.ndarray, "*b 3 h w"], code: Float[np.ndarray, "*b 1 h w"]
+) -> Float[np.ndarray, "*b h w 4"]:
     """Colours in 0..1 and depth code in -1..1 as features."""
     image = np.moveaxis(rgb, -3, -1).astype(np.float32)
     lab = cv2.cvtColor(np.ascontiguousarray(image.reshape(-1, image.shape[-2], 3)), cv2.COLOR_RGB2Lab)
@@ -66,7 +68,9 @@ def to_features(rgb: Float[np.ndarray, "*b 3 h w"], code: Float[np.ndarray, "*b 
     return np.concatenate([lab, DEPTH_WEIGHT * np.moveaxis(code, -3, -1)], -1).astype(np.float32)
 
 
-def from_features(features: Float[np.ndarray, "h w 4"]) -> tuple[Float[np.ndarray, "3 h w"], Float[np.ndarray, "1 h w"]]:
+def from_features(
+    features: Float[np.ndarray, "h w 4"],
+) -> tuple[Float[np.ndarray, "3 h w"], Float[np.ndarray, "1 h w"]]:
     """The inverse of `to_features`."""
     lab = (features[..., :3] * np.array([100.0, 80.0, 80.0])).astype(np.float32)
     rgb = cv2.cvtColor(np.ascontiguousarray(lab), cv2.COLOR_Lab2RGB).clip(0.0, 1.0)

@@ -27,6 +27,7 @@ MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
 DEPTH_REACH_PX = 16.0  # how far from what is known the extended surfaces are believed, at the edge of the world
 GENERATED_DOUBT = 0.004  # cost of copying what was itself generated
 
+
 @dataclass(frozen=True)
 class PriorConfig:
     """When and how to copy.
@@ -67,7 +68,7 @@ def copy_into_holes(
     guide: Guide,
     reference: Frame,
     rng: torch.Generator,
-    config: PriorConfig = PriorConfig(),  # noqa: B008 (frozen)
+    config: PriorConfig = PriorConfig(),
 ) -> Prior:
     """Complete a guide.
 

@@ -161,7 +161,7 @@ _splat = numba.njit(cache=True)(inspect.unwrap(_splat_reference))
 
 
 def smooth_fill(values: Float[Tensor, "*b c h w"], known: Bool[Tensor, "*b 1 h w"]) -> Float[Tensor, "*b c h w"]:
-    """Push-pull fill: exact where ``known``, elsewhere a smooth blend of what is known around; 0 if nothing is known."""
+    """Push-pull fill: exact where ``known``, elsewhere a smooth blend of what is known around; 0 if nothing is."""
     batch = values.shape[:-3]
     flat, weight = values.reshape(-1, *values.shape[-3:]), known.reshape(-1, *known.shape[-3:]).to(values)
     filled = _push_pull(flat * weight, weight)

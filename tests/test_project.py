@@ -24,7 +24,9 @@ def camera_at(*twist: float) -> Camera:
 def plane(depth: float = 2.0) -> Frame:
     z = torch.full((1, 1, *SIZE), depth)
     rgb = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    return Frame(rgb, z, torch.ones_like(z, dtype=torch.bool), torch.zeros_like(z, dtype=torch.bool), camera_at(*[0.0] * 6))
+    return Frame(
+        rgb, z, torch.ones_like(z, dtype=torch.bool), torch.zeros_like(z, dtype=torch.bool), camera_at(*[0.0] * 6)
+    )
 
 
 @settings(max_examples=15, deadline=None)

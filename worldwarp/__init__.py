@@ -5,9 +5,9 @@ from worldwarp.siblings import check_siblings
 check_siblings()
 
 from geometry.camera import Camera  # noqa: E402
+from geometry.camera_files import read_cameras, write_cameras  # noqa: E402
 from geometry.frame import Chunk, Frame, Guide  # noqa: E402
 from geometry.primitives import Gaussians, Points  # noqa: E402
-from geometry.camera_files import read_cameras, write_cameras  # noqa: E402
 from geometry.spline import CameraSpline, Keyframe  # noqa: E402
 from worldwarp.api import World, explore  # noqa: E402
 from worldwarp.loop import Step  # noqa: E402

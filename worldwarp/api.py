@@ -34,7 +34,7 @@ def explore(
         path: preset expression, camera file, or cameras ``[n]`` of frame size (the photo's first).
         out: folder to store the world in; nothing is stored when not given.
         overrides: further settings as on the command line, for example ``["depth=file", "depth.path=d.npy"]``.
-        **settings: plain settings and group options by name, for example ``frames=33, size=(192, 320), cache="points"``.
+        **settings: plain settings and group options, for example ``frames=33, size=(192, 320), cache="points"``.
 
     Raises:
         ValueError: bad input, in one sentence, before anything is written.

@@ -93,9 +93,7 @@ def paths_command(words: list[str]) -> int:
     for name, preset in PRESETS.items():
         print(f"  {name:<14} {preset.description}")
     print("Join them with ',' one after the other and with '+' at the same time: left,orbit  forward+pan:angle_deg=20")
-    print(
-        "Files: worldwarp keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K,"
-    )
+    print("Files: our keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K")
     print("  .npy pose stacks with convention=c2w_opencv|c2w_opengl|w2c_opencv|w2c_opengl")
     return 0
 
@@ -132,7 +130,14 @@ def train_command(words: list[str]) -> int:
     if not words or words[0] not in trainings:
         raise ConfigError(f"train: want depth or generator, got {words[0] if words else 'nothing'}")
     what, rest = words[0], words[1:]
-    defaults = {"data": "runs/data", "out": f"runs/{what}", "steps": "4000", "minutes": "600", "ranks": "2", "seed": "0"}
+    defaults = {
+        "data": "runs/data",
+        "out": f"runs/{what}",
+        "steps": "4000",
+        "minutes": "600",
+        "ranks": "2",
+        "seed": "0",
+    }
     options = _options(f"train {what}", rest, defaults)
     whole = {key: _whole(key, options[key]) for key in ("steps", "minutes", "ranks", "seed")}
     trainings[what](Path(options["data"]), Path(options["out"]), **whole)
@@ -170,7 +175,9 @@ def _stop_after_chunk() -> Iterator[object]:
 def _check_free(folder: Path) -> None:
     """Refuse an output that holds something before any work is done (`World.create` checks again)."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ConfigError(f"out: {folder} is not empty; choose another, or go on with `worldwarp explore resume={folder}`")
+        raise ConfigError(
+            f"out: {folder} is not empty; choose another, or go on with `worldwarp explore resume={folder}`"
+        )
 
 
 def _check_resume_words(words: list[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
@@ -49,8 +48,6 @@ def diagnosis() -> list[str]:
             lines.append(
                 f"PROBLEM   another installed distribution also owns `{room}`: {', '.join(others)}; uninstall it"
             )
-    if sys.version_info < (3, 11):
-        lines.append("PROBLEM   Python 3.11 or newer is needed")
     return lines
 
 

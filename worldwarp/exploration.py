@@ -86,7 +86,7 @@ class Exploration:
             start = time.perf_counter()
             self.parts.generator.rehearse(count, self.settings.size)
             denoise_s = time.perf_counter() - start
-            # Rendering twice (guide, insertion), one pass per step and one to remember, copying about as long as a pass.
+            # Rendering twice (guide, insertion), a pass per step, one to remember, and copying about as long as one.
             seconds = 2.0 * time_render(self.parts.cache, chunks[0]) + (self.settings.steps + 2) * denoise_s
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
         return Plan(

@@ -20,7 +20,7 @@ class FileDepth:
     """Depth read from a file that belongs to the photo: z along the optical axis, 0 where unknown.
 
     Args:
-        path: a 16-bit (or 8-bit) grey PNG, a ``.npy`` array ``[h w]``, or an ``.exr`` with one channel named Z, Y or depth.
+        path: a 16-bit (or 8-bit) grey PNG, a ``.npy`` array ``[h w]``, or an ``.exr`` with a channel Z, Y or depth.
         unit_m: metres per stored unit (0.001 for millimetres). PNG needs it; without it depth is up to scale.
     """
 

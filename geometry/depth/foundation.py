@@ -19,7 +19,7 @@ class TransformersDepth:
 
     Args:
         checkpoint: model id or folder.
-        metric: whether it gives metres; None takes it from the model's configuration (relative models give inverse depth).
+        metric: whether it gives metres; None asks the model's configuration (relative ones give inverse depth).
         device: where to run.
     """
 

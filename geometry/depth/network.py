@@ -73,9 +73,9 @@ class Encoder(nn.Module):
                 channels = outputs
         self._blocks = nn.ModuleList(blocks)
 
-    def train(self, mode: bool = True) -> Encoder:
+    def train(self, mode: bool = True) -> Encoder:  # noqa: ARG002
         """Stay in evaluation mode: small batches of renders would spoil the running statistics."""
-        return super().train(False and mode)
+        return super().train(False)
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Features at strides 2, 4, 8, 16 and 32 of colours in 0..1."""
