@@ -90,10 +90,10 @@ def _thin_plate(inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"]) -
 def _second_difference(count: int) -> sparse.spmatrix:
     if count < 3:
         return sparse.csr_matrix((1, count))
-    return sparse.diags([1.0, -2.0, 1.0], [0, 1, 2], shape=(count - 2, count))
+    return sparse.eye(count - 2, count) - 2.0 * sparse.eye(count - 2, count, k=1) + sparse.eye(count - 2, count, k=2)
 
 
 def _first_difference(count: int) -> sparse.spmatrix:
     if count < 2:
         return sparse.csr_matrix((1, count))
-    return sparse.diags([-1.0, 1.0], [0, 1], shape=(count - 1, count))
+    return sparse.eye(count - 1, count, k=1) - sparse.eye(count - 1, count)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
+from diffusion.distance import distance_px
 from diffusion.patchmatch import RADIUS, improve, vote
 from geometry.project import smooth_fill
 
@@ -121,13 +122,13 @@ def blend_in(
 
     mean_step = smoothed(step) / smoothed(weight).clamp_min(1e-3)
     correction = smooth_fill(torch.where(border, mean_step, 0.0)[None], border[None])[0]
-    distance = torch.from_numpy(ndimage.distance_transform_edt(~border[0].numpy())).to(rgb)
+    distance = torch.from_numpy(distance_px(border[0].numpy())).to(rgb)
     return torch.where(hole, (rgb + correction * torch.exp(-distance / BLEND_REACH_PX)).clamp(0.0, 1.0), rgb)
 
 
 def _paint(picture, small, shown, usable, centers, field, passes, *, first, last, rng) -> None:
     ys, xs = (part.astype(np.int64) for part in np.nonzero(centers))
-    distance = ndimage.distance_transform_edt(~small.known).astype(np.float32)
+    distance = distance_px(small.known)
     trust = TRUST_DECAY**-distance
     cost = np.zeros(centers.shape, np.float32)
     evenly = max(len(ys) / usable.sum(), 1.0)
@@ -151,7 +152,7 @@ def _overuse(field, ys, xs, shape, evenly) -> np.ndarray:
     count = np.zeros(shape, np.float32)
     s, sy, sx = field[ys, xs].T
     np.add.at(count, (s, sy, sx), 1.0)
-    mean = np.stack([cv2.boxFilter(part, -1, (2 * RADIUS + 1,) * 2) for part in count])
+    mean = np.stack([ndimage.uniform_filter(part, 2 * RADIUS + 1, mode="nearest") for part in count])
     return np.maximum(mean / evenly - 1.0, 0.0)
 
 

@@ -109,6 +109,7 @@ class DenoiserNetwork(nn.Module):
         self.up = nn.ModuleList([_ResBlock(w8), _ResBlock(w4), _ResBlock(w2)])
         self.head = nn.Conv2d(w2, 4 * 5, 3, padding=1)
         nn.init.normal_(self.head.weight, std=0.004)
+        assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
 
     def forward(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth
 from diffusion.disocclusion import split_sides
+from diffusion.distance import distance_px
 from diffusion.exemplar import Painting, Sources, blend_in, fill, from_features, to_features
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
@@ -175,20 +176,21 @@ class _Canvas:
 
     def _painting(self) -> Painting:
         behind = self.known & ~self.front
-        distance = ndimage.distance_transform_edt(~behind[0].numpy())
+        distance = distance_px(behind[0].numpy())
         pull = np.where(self.uncovered[0].numpy(), 1.0, np.exp(-distance / DEPTH_REACH_PX)).astype(np.float32)
         features = to_features(self.rgb.numpy(), _code(1.0 / self.depth).numpy())
         hole = self.wide[0].numpy()
         return Painting(features, behind[0].numpy(), hole, features[..., 3].copy(), pull)
 
     def _sources(self, confidence: Float[Tensor, "1 h w"], reference: Frame) -> Sources:
-        code = torch.cat([_code(1.0 / self.depth)[None], _code(self.unit / reference.depth.clamp_min(1e-6))])
-        code[1:] = torch.where(reference.sky, -1.0, code[1:])
-        usable = torch.cat([self.known[None], reference.valid])
+        photo = reference[:1]
+        code = torch.cat([_code(1.0 / self.depth)[None], _code(self.unit / photo.depth.clamp_min(1e-6))])
+        code[1:] = torch.where(photo.sky, -1.0, code[1:])
+        usable = torch.cat([self.known[None], photo.valid])
         doubt = torch.zeros(usable.shape)
         doubt[0] = GENERATED_DOUBT * (1.0 - confidence)
-        features = to_features(torch.cat([self.rgb[None], reference.rgb]).numpy(), code.numpy())
-        return Sources(features[:2], usable[:2, 0].numpy(), doubt[:2, 0].numpy())
+        features = to_features(torch.cat([self.rgb[None], photo.rgb]).numpy(), code.numpy())
+        return Sources(features, usable[:, 0].numpy(), doubt[:, 0].numpy())
 
 
 def _code(inverse: Tensor) -> Tensor:
@@ -204,7 +206,7 @@ def _decode(code: Tensor) -> Tensor:
 def _sure(coverage: Float[Tensor, "t 1 h w"], covered: float) -> Bool[Tensor, "t 1 h w"]:
     """Seen pixels, without the ring around holes where two surfaces mix."""
     seen = (coverage >= covered)[:, 0].numpy()
-    hole = ~seen
+    hole: np.ndarray = np.logical_not(seen)
     # Specks of a pixel are sampling noise, not holes with a border; their ring stays.
     solid = np.stack([ndimage.binary_opening(h, np.ones((2, 2), bool)) for h in hole])
     ring = np.stack([ndimage.binary_dilation(h, iterations=MIXED_PX) for h in solid])
@@ -217,6 +219,6 @@ def _wide(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"]:
     if not mask.any():
         return hole
     padded = np.pad(mask, thin_px, constant_values=True) if mask.all() else np.pad(mask, thin_px, mode="edge")
-    core = ndimage.distance_transform_edt(padded)[thin_px:-thin_px, thin_px:-thin_px] > 0.5 * thin_px
-    grown = ndimage.distance_transform_edt(~core) <= 0.75 * thin_px + 1.0 if core.any() else core
+    core = distance_px(~padded)[thin_px:-thin_px, thin_px:-thin_px] > 0.5 * thin_px
+    grown = distance_px(core) <= 0.75 * thin_px + 1.0
     return torch.from_numpy(grown & mask)[None]

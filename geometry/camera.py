@@ -72,9 +72,11 @@ class Camera:
         """Index the first batch dimension; an int removes it, None adds one."""
         return self._each(lambda t: t[index])
 
-    def to(self, *args: torch.device | torch.dtype | str) -> Camera:
+    def to(self, target: torch.device | torch.dtype | str) -> Camera:
         """Move or cast every tensor, as ``Tensor.to``."""
-        return self._each(lambda t: t.to(*args))
+        if isinstance(target, torch.dtype):
+            return self._each(lambda t: t.to(dtype=target))
+        return self._each(lambda t: t.to(device=target))
 
     def resized(self, size: tuple[int, int]) -> Camera:
         """The same camera with its image resampled to ``size = (H, W)``; intrinsics follow the image."""

@@ -6,16 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
-
 from cache3d.cache import WorldCache
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
 from scenes import world as stored
 from worldwarp.config import compose_config
-from worldwarp.exploration import prepare
+from worldwarp.exploration import build_cache, prepare
 from worldwarp.loop import Step
 
 
@@ -99,9 +96,9 @@ class World:
     def cache(self) -> WorldCache:
         """The cache as the walk left it."""
         if self._cache is None:
-            cache = instantiate(OmegaConf.create(self.record.config)["cache"])
+            self._cache = cache = build_cache(self.record.config)
             cache.load(self.primitives)
-            self._cache = cache
+            return cache
         return self._cache
 
     def render(self, camera: Camera) -> Guide:

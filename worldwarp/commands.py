@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -115,9 +115,9 @@ def render_data_command(words: list[str]) -> int:
 
     defaults = {"out": "runs/data", "assets": "runs/assets", "clips": "900", "seed": "0", "worker": "0", "workers": "1"}
     options = _options("render-data", words, defaults)
-    whole = {key: _whole(key, options[key]) for key in ("clips", "seed", "worker", "workers")}
+    clips, seed, worker, workers = (_whole(key, options[key]) for key in ("clips", "seed", "worker", "workers"))
     assets = fetch_assets(Path(options["assets"]))
-    print(render_data(Path(options["out"]), assets=assets, **whole))
+    print(render_data(Path(options["out"]), clips, seed, assets=assets, worker=worker, workers=workers))
     return 0
 
 
@@ -153,7 +153,7 @@ def _waiting(text: str) -> Iterator[None]:
 
 
 @contextmanager
-def _stop_after_chunk() -> Iterator[object]:
+def _stop_after_chunk() -> Iterator[Callable[[], bool]]:
     """Ctrl-C once: finish the chunk and save. Twice: stop at once (what was committed is safe)."""
     asked = False
 

@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import interpolate
 
+from cache3d.cache import WorldCache
 from diffusion.memory import KVMemory
 from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
@@ -171,6 +172,11 @@ def resume(folder: Path, device: str = "cpu") -> Exploration:
     return Exploration(settings, config, parts, photo, world.path, walk, world)
 
 
+def build_cache(config: DictConfig | dict[str, Any]) -> WorldCache:
+    """The empty cache that a configuration asks for."""
+    return instantiate(config["cache"])
+
+
 def _open_path(settings: Settings) -> Camera:
     text, size = settings.path, settings.size
     return open_camera_path(
@@ -180,7 +186,7 @@ def _open_path(settings: Settings) -> Camera:
 
 def _build_parts(config: DictConfig, settings: Settings) -> Parts:
     return Parts(
-        cache=instantiate(config.cache),
+        cache=build_cache(config),
         generator=instantiate(config.generator),
         noise=instantiate(config.noise),
         prior=PriorConfig(),

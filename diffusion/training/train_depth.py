@@ -137,10 +137,13 @@ def imagenet_weights() -> Path:
 
 def _train(data: Path, out: Path, config: TrainConfig, seed: int, encoder: Path) -> None:
     torch.manual_seed(seed)
-    network = DepthNetwork().to(memory_format=torch.channels_last)  # twice as fast on a CPU
+    network = DepthNetwork()
     published = torch.load(encoder, weights_only=True)
     classifier = ("_conv_head", "_bn1.", "_fc")
     network.encoder.load_state_dict({k: v for k, v in published.items() if not k.startswith(classifier)})
+    for parameter in network.parameters():
+        if parameter.ndim == 4:  # twice as fast on a CPU
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     Trainer(network, DepthTask(data), config, out, seed, learning_rate_share).run()
 
 
