@@ -1,8 +1,12 @@
 """WorldWarp: one photo and a camera path in; a live, persistent, exportable 3D world out."""
 
+import os
+
 from worldwarp.siblings import check_siblings
 
 check_siblings()
+# Threads that spin while they wait take the processor from each other; this counts only before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from geometry.camera import Camera  # noqa: E402
 from geometry.camera_files import read_cameras, write_cameras  # noqa: E402
