@@ -210,7 +210,7 @@ def _sure(coverage: Float[Tensor, "t 1 h w"], covered: float) -> Bool[Tensor, "t
     # Specks of a pixel are sampling noise, not holes with a border; their ring stays.
     solid = np.stack([ndimage.binary_opening(h, np.ones((2, 2), bool)) for h in hole])
     ring = np.stack([ndimage.binary_dilation(h, iterations=MIXED_PX) for h in solid])
-    return torch.from_numpy(seen & ~ring)[:, None]
+    return torch.from_numpy(seen & np.logical_not(ring))[:, None]
 
 
 def _wide(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"]:

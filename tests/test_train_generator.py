@@ -130,7 +130,7 @@ def _sample(tmp_path: Path) -> Sample:
 
 
 def test_fog_costs_more_than_texture(tmp_path: Path) -> None:
-    """Where nothing is determined, other texture of the right strength beats the blurred truth."""
+    """Where nothing is determined, the texture that was copied beats the blurred truth."""
     sample = _sample(tmp_path)
     open_ = replace(sample, copied=torch.ones_like(sample.copied), determined=torch.zeros_like(sample.determined))
     texture = sample.truth[:, 1:].flip(-1)
@@ -138,9 +138,9 @@ def test_fog_costs_more_than_texture(tmp_path: Path) -> None:
     fog = torch.nn.functional.avg_pool2d(sample.truth[:, 1:].flatten(0, 1), 9, 1, 4).unflatten(0, (1, 2))
     fog[:, :, 3:] = texture[:, :, 3:]
     one = torch.ones_like(open_.copied)
-    kept, lost = (loss_terms(made, open_, one, 1, guess=0.05) for made in (texture, fog))
-    assert kept["contrast"] < 0.3 * lost["contrast"]
-    assert kept["keep"] < 1e-6 < lost["keep"]
+    kept, lost = (loss_terms(made, open_, one, 1) for made in (texture, fog))
+    assert kept["keep"] < 1e-6
+    assert lost["keep"] > 0.01
 
 
 def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:

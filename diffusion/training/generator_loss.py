@@ -1,8 +1,8 @@
 """What the generator is trained on: noisy inputs made from samples, and a loss that keeps texture.
 
-Regression turns what cannot be known into fog. So colours are compared pixel by pixel only where the truth is
-determined by what is shown; elsewhere only their low frequencies, their local contrast, and the fine texture that the
-prior already had are asked for.
+Regression turns what cannot be known into fog. So colours are compared with the truth only where it is determined by
+what is shown (seen but doubtful pixels, thin holes, borders, copies that were spoiled on purpose); inside wide holes
+the texture that was copied is to be kept. Depth is compared everywhere.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ class LossWeights:
 
     pixel: float = 1.0
     thin: float = 0.5
-    guess: float = 0.05  # the pixel term where the truth is not determined
-    coarse: float = 1.0
-    keep: float = 0.5
+    keep: float = 1.0
     contrast: float = 1.0
     depth: float = 2.0
     slope: float = 1.0
@@ -90,13 +88,13 @@ def generator_loss(
     frames = sample.truth.shape[1]
     chunk_of_frame = (torch.arange(frames) >= context).long()
     clean, _, _ = network(inputs, chunk_of_frame=chunk_of_frame, first=context)
-    terms = loss_terms(clean.float(), sample, inputs.doubt, context, weights.guess)
+    terms = loss_terms(clean.float(), sample, inputs.doubt, context)
     total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
     return total, {name: value.detach() for name, value in terms.items()}
 
 
 def loss_terms(
-    clean: Float[Tensor, "b t 4 h w"], sample: Sample, doubt: Float[Tensor, "b s 1 h w"], context: int, guess: float
+    clean: Float[Tensor, "b t 4 h w"], sample: Sample, doubt: Float[Tensor, "b s 1 h w"], context: int
 ) -> dict[str, Float[Tensor, ""]]:
     """The terms by name; each is a mean over the pixels it speaks of."""
     made = clean.flatten(0, 1)
@@ -108,24 +106,11 @@ def loss_terms(
     trusted = doubt * (determined + 0.5 * band).clamp(max=1.0)
     pixel = (made[:, :3] - truth[:, :3]).abs()
     area = doubt.sum().clamp_min(1.0) * 3.0
-    terms = {
-        "pixel": (pixel * (trusted + guess * (1.0 - trusted) * hole)).sum() / area,
-        "coarse": _mean(
-            (avg_pool2d(made[:, :3], _COARSE_PX) - avg_pool2d(truth[:, :3], _COARSE_PX)).abs(),
-            avg_pool2d(hole, _COARSE_PX),
-        ),
-    }
-    fine_made, fine_prior, fine_truth = (_bands(image[:, :3]) for image in (made, prior, truth))
-    contrast_made, contrast_prior, contrast_truth = (_contrast(fine) for fine in (fine_made, fine_prior, fine_truth))
-    # Only texture that the prior really has is worth keeping; its smooth patches are not.
-    textured = (contrast_prior[:, :3] > 0.5 * contrast_truth[:, :3]).to(made)
-    textured = textured.repeat_interleave(_COARSE_PX, 2).repeat_interleave(_COARSE_PX, 3)
-    textured = torch.nn.functional.pad(
-        textured, (0, made.shape[3] - textured.shape[3], 0, made.shape[2] - textured.shape[2])
-    )
+    terms = {"pixel": (pixel * trusted).sum() / area}
     inside = open_ * (1.0 - band)
-    terms["keep"] = _mean((fine_made[:, :3] - fine_prior[:, :3]).abs() * textured, inside)
-    terms["contrast"] = _mean((contrast_made - contrast_truth).abs(), avg_pool2d(hole, _COARSE_PX))
+    terms["keep"] = _mean((made[:, :3] - prior[:, :3]).abs(), inside)
+    contrast_made, contrast_truth = (_contrast(_bands(image[:, :3])) for image in (made, truth))
+    terms["contrast"] = _mean((contrast_made - contrast_truth).abs(), avg_pool2d(hole * determined, _COARSE_PX))
     terms["thin"] = _mean((made[:, :3] - truth[:, :3]).abs(), thin(hole > 0.5).to(hole))
     # Weighted so that an error counts by its share of the depth, up to a limit; the sky has none.
     relative = 1.0 / (1.0 - truth[:, 3:].square()).clamp_min(0.25)
