@@ -1,15 +1,18 @@
 # `make explore` and `make test` do everything on a fresh machine; .venv is made from pyproject.toml on first use.
 PYTHON ?= python3
 PHOTO ?= worldwarp/photos/pagoda.jpg
+WALK ?= out_and_back:distance=0.35,left:distance=0.2
 OUT ?= worlds/pagoda
+DATA ?= runs/data
 RUN := .venv/bin
 export OMP_WAIT_POLICY ?= passive
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 
-.PHONY: explore test lint bench clean
+.PHONY: explore test lint bench data clean
 
 explore: .venv/ready
-	$(RUN)/worldwarp explore image=$(PHOTO) path=out_and_back:distance=0.5 out=$(OUT) resume=auto
+	@if [ -f $(OUT)/world.json ]; then $(RUN)/worldwarp explore resume=$(OUT); \
+	else $(RUN)/worldwarp explore image=$(PHOTO) path=$(WALK) out=$(OUT); fi
 	$(RUN)/worldwarp export $(OUT) formats=[gaussians_ply,glb,mp4]
 
 test: .venv/ready
@@ -22,8 +25,15 @@ lint: .venv/ready
 	$(RUN)/pyright
 
 bench: .venv/ready
-	@for name in $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py$$//' | grep -v __init__); do \
-		echo "== $$name"; $(RUN)/python -m benchmarks.$$name || exit 1; done
+	$(RUN)/python -m benchmarks.rasterizer
+	$(RUN)/python -m benchmarks.explore
+	@if [ -f $(DATA)/manifest.json ]; then \
+		$(RUN)/python -m benchmarks.generator_quality $(DATA) && $(RUN)/python -m benchmarks.generator_rollout $(DATA); \
+	else echo "generator benchmarks need held-out clips: make data (see docs/training.md)"; fi
+
+data: .venv/ready
+	$(RUN)/python -m pip install --quiet --editable ".[train-data]"
+	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 REACH = 8.0  # units; farther cameras count as this far, so that the matrices stay well-conditioned
 _ROTARY_BASE = 100.0
@@ -76,6 +76,14 @@ def block_causal(chunk_query: Tensor, chunk_key: Tensor, tokens: int) -> Bool[Te
     return (chunk_query[:, None] >= chunk_key[None, :]).repeat_interleave(tokens, 0).repeat_interleave(tokens, 1)
 
 
+class RMSNorm(nn.RMSNorm):
+    """As torch's, its weight in the precision of the input (mixed ones are slow and warned about)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        return rms_norm(x, self.normalized_shape, self.weight.to(x), self.eps)
+
+
 class CameraAttention(nn.Module):
     """Multi-head attention over frames and their tokens, with memory."""
 
@@ -86,8 +94,8 @@ class CameraAttention(nn.Module):
             raise ValueError(f"dim: want a multiple of 8 x heads = {8 * heads}, got {dim}")
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.norm_query = nn.RMSNorm(dim // heads, eps=1e-6)
-        self.norm_key = nn.RMSNorm(dim // heads, eps=1e-6)
+        self.norm_query = RMSNorm(dim // heads, eps=1e-6)
+        self.norm_key = RMSNorm(dim // heads, eps=1e-6)
         self.out = nn.Linear(dim, dim)
         nn.init.normal_(self.out.weight, std=0.02)
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
-from diffusion.attention import CameraAttention, Views, block_causal, rotary, views
+from diffusion.attention import CameraAttention, RMSNorm, Views, block_causal, rotary, views
 
 STRIDE = 16  # pixels per token
 _SURE = 0.02  # noise level at which the residual has half its strength
@@ -193,9 +193,9 @@ class _Block(nn.Module):
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
-        self.norm_attention = nn.RMSNorm(dim, eps=1e-6)
+        self.norm_attention = RMSNorm(dim, eps=1e-6)
         self.attention = CameraAttention(dim, heads)
-        self.norm_mlp = nn.RMSNorm(dim, eps=1e-6)
+        self.norm_mlp = RMSNorm(dim, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(

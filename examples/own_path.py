@@ -27,4 +27,4 @@ keys = [
 cameras = CameraSpline(keys, size).sample(9)
 for step in explore(image=photo, path=cameras, size=size, out=out):
     print(f"frames {step.first_frame} to {step.first_frame + len(step.chunk.frames) - 1} done")
-write_cameras(f"{out}/exports/path.json", cameras, "nerfstudio")
+write_cameras(f"{out}/path.json", cameras, "nerfstudio")
