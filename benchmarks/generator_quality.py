@@ -3,7 +3,7 @@
 Held-out clips (see `worldwarp render-data`): the first frame goes into the Gaussian cache with its true depth, the
 cache is rendered for four later frames, and every method fills the same holes:
 
-* `telea`: OpenCV's Telea inpainting of colour and of depth code; * `smooth`: push-pull fill;
+* `telea`: OpenCV's Telea inpainting of colour and of depth code; * `pull-push`: smooth fill of both;
 * `prior`: the copying prior alone; * `generator`: the embedded generator (two and four steps).
 
 Figures: δ1 and AbsRel of depth in holes (sky left out), kernel distance of EfficientNet-Lite0 features between patches
@@ -15,6 +15,7 @@ that of the truth (1 = neither fog nor noise). Every figure of the holes is take
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ from diffusion.training.clips import list_clips, read_clip
 from diffusion.training.guides import thin
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
+from geometry.project import smooth_fill
 
 TARGETS = [2, 5, 8, 11]
 PATCH_PX = 48
@@ -84,7 +86,7 @@ def normalised(clip: Frame) -> Frame:
 def fillings(scene: Scene, generator: EmbeddedGenerator) -> dict[str, tuple[Tensor, Tensor]]:
     """Colour and depth by every method."""
     condition, prior = scene.condition, scene.condition.prior
-    made = {"telea": _telea(scene), "smooth": (prior.smooth_rgb, prior.smooth_depth), "prior": (prior.rgb, prior.depth)}
+    made = {"telea": _telea(scene), "pull-push": _pull_push(scene), "prior": (prior.rgb, prior.depth)}
     memory = generator.start(Chunk(scene.photo, 0, observed=True, confidence=torch.ones_like(scene.photo.depth)))
     sigma = noise_map(condition.guide, prior, NoiseConfig())
     for steps in (2, 4):
@@ -107,6 +109,12 @@ def _telea(scene: Scene) -> tuple[Tensor, Tensor]:
     made = torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
     hole = prior.copied > 0.5
     rgb, depth, _ = decode(torch.where(hole, made, state), 1.0)
+    return rgb, depth
+
+
+def _pull_push(scene: Scene) -> tuple[Tensor, Tensor]:
+    prior = scene.condition.prior
+    rgb, depth, _ = decode(smooth_fill(encode(prior.rgb, prior.depth, 1.0), prior.copied <= 0.5), 1.0)
     return rgb, depth
 
 
@@ -146,8 +154,8 @@ class Tally:
         return {
             "hole_delta1": round(s["near"] / s["ground"], 3),
             "hole_absrel": round(s["relative"] / s["ground"], 3),
-            "thin_psnr": round(-10 * np.log10(s["thin_error"] / max(s["thin"], 1.0)), 2),
-            "hole_psnr": round(-10 * np.log10(s["hole_error"] / s["hole"]), 2),
+            "thin_psnr": round(-10.0 * math.log10(s["thin_error"] / max(s["thin"], 1.0)), 2),
+            "hole_psnr": round(-10.0 * math.log10(s["hole_error"] / s["hole"]), 2),
             "seam": round(s["step"] / s["true_step"], 3),
             "contrast": round(s["contrast"] / max(s["true_contrast"], 1e-9), 3),
         }

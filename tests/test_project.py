@@ -115,3 +115,14 @@ def test_normals_of_a_plane_face_the_camera() -> None:
     assert torch.allclose(normals, torch.tensor([0.0, 0.0, -1.0])[None, :, None, None].expand_as(normals), atol=1e-4)
     unknown = normals_from_depth(frame.depth, frame.camera, torch.zeros_like(frame.valid))
     assert torch.equal(unknown, torch.zeros_like(unknown))
+
+
+def test_projection_agrees_with_kornia() -> None:
+    perspective = pytest.importorskip("kornia.geometry.camera.perspective")
+    camera = camera_at(0.2, -0.1, 0.3, 0.1, -0.2, 0.05)
+    points = torch.rand(1, 30, 3, generator=torch.Generator().manual_seed(1)) + torch.tensor([0.0, 0.0, 2.0])
+    pixels, depth = project(points, camera)
+    local = points @ camera.camera_from_world[:, :3, :3].mT + camera.camera_from_world[:, None, :3, 3]
+    assert torch.allclose(pixels, perspective.project_points(local, camera.intrinsics[:, None]), atol=1e-3)
+    again = perspective.unproject_points(pixels, depth[..., None], camera.intrinsics[:, None])
+    assert torch.allclose(again, local, atol=1e-4)

