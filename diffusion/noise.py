@@ -28,7 +28,7 @@ class NoiseConfig:
 
     kind: str = "confidence"
     seen: float = 0.4
-    copied: float = 0.7
+    copied: float = 0.3
     unknown: float = 1.0
 
     def __post_init__(self) -> None:
