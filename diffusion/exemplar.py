@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from diffusion.distance import distance_px
@@ -20,6 +21,12 @@ PASSES = (10, 5, 3, 2)  # search and repaint, from the coarsest level on; the la
 DEPTH_WEIGHT = 0.3  # of the depth code among the colour channels
 TRUST_DECAY = 1.25  # per pixel away from what is known
 REPEAT = 0.01  # cost of using a source twice as often as would be even
+ALIEN = 0.05  # cost of copying what is wholly unlike the border of the hole
+RIM_PX = 10.0  # width of the border of a hole that says what it is made of
+RIM_SAMPLES = 256
+LOOK_PX = 2.5  # extent of what is compared with it
+LOOK_STEP = 4
+STRANGE = 0.08  # difference from everything at the border at which a source becomes strange
 BLEND_PX = 4.0  # smoothing, along the border, of the colour step that blending removes
 BLEND_REACH_PX = 20.0  # how far into the hole the correction is felt
 LARGEST_STEP = 0.15  # a larger step is an edge of the picture, not a seam
@@ -87,6 +94,7 @@ def fill(painting: Painting, sources: Sources, seed: int) -> Float[np.ndarray, "
     height = painting.hole.shape[0]
     levels = max(int(np.log2(height / COARSEST_ROWS)), 0)
     rng = np.random.default_rng(seed)
+    sources = replace(sources, doubt=sources.doubt + ALIEN * strangeness(painting, sources))
     field = picture = None
     for level in range(levels, -1, -1):
         small, shown = _shrink(painting, 2**level), _shrink_sources(sources, 2**level)
@@ -99,6 +107,36 @@ def fill(painting: Painting, sources: Sources, seed: int) -> Float[np.ndarray, "
         passes = PASSES[min(levels - level, len(PASSES) - 1)]
         _paint(picture, small, shown, usable, centers, field, passes, first=level == levels, last=level == 0, rng=rng)
     return painting.features if picture is None else picture
+
+
+def strangeness(painting: Painting, sources: Sources) -> Float[np.ndarray, "s h w"]:
+    """How unlike each source is, 0..1, to everything along the border of the hole.
+
+    What goes on beyond a border touches it: sky, water, trees, walls. A thing that stands alone elsewhere does not.
+    """
+    rim = painting.known & (distance_px(painting.hole) <= RIM_PX)
+    ys, xs = np.nonzero(rim)
+    if not len(ys):
+        return np.zeros_like(sources.doubt)
+    at_rim = _look(painting.features, painting.known)[ys, xs][:: max(len(ys) // RIM_SAMPLES, 1)]
+    looks = np.stack([_look(f, m) for f, m in zip(sources.features, sources.usable, strict=True)])
+    coarse = looks[:, ::LOOK_STEP, ::LOOK_STEP]
+    distance = cKDTree(at_rim).query(coarse.reshape(-1, coarse.shape[-1]))[0].reshape(coarse.shape[:3])
+    strange = np.clip(0.5 * (distance / STRANGE - 1.0), 0.0, 1.0).astype(np.float32)
+    full = strange.repeat(LOOK_STEP, 1).repeat(LOOK_STEP, 2)
+    return full[:, : looks.shape[1], : looks.shape[2]]
+
+
+def _look(features: Float[np.ndarray, "h w 4"], mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 4"]:
+    """Mean colour and contrast of the surroundings of each pixel."""
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values * mask, LOOK_PX) / np.maximum(share, 1e-3)
+
+    share = ndimage.gaussian_filter(mask.astype(np.float32), LOOK_PX)
+    colour = [mean(features[..., c]) for c in range(3)]
+    contrast = np.sqrt(np.maximum(mean(features[..., 0] ** 2) - colour[0] ** 2, 0.0))
+    return np.stack([*colour, contrast], -1)
 
 
 def blend_in(

@@ -70,10 +70,10 @@ def sample(
             continue
         clean = generator.denoise(state, now, condition, memory)
         state, now = step(state, clean, now, then), then
-    # 3. Back to colours and depth; what was sure is left untouched, and what the prior knows as sky stays sky.
+    # 3. Back to colours and depth; what was sure is left untouched. So is the prior's sky: a smooth copy needs no healing.
     rgb, depth, sky = decode(state, memory.unit)
     sure, known_sky = sigma == 0.0, decode(known, memory.unit)[2]
     kept = sure | known_sky
     return Generated(
-        torch.where(sure, prior.rgb, rgb), torch.where(kept, prior.depth, depth), torch.where(kept, known_sky, sky)
+        torch.where(kept, prior.rgb, rgb), torch.where(kept, prior.depth, depth), torch.where(kept, known_sky, sky)
     )
