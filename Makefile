@@ -12,7 +12,7 @@ export PYTHONWARNINGS ?= ignore::SyntaxWarning
 
 explore: .venv/ready
 	@if [ -f $(OUT)/world.json ]; then $(RUN)/worldwarp explore resume=$(OUT); \
-	else $(RUN)/worldwarp explore image=$(PHOTO) path=$(WALK) out=$(OUT); fi
+	else $(RUN)/worldwarp explore image=$(PHOTO) path=$(WALK) frames=49 out=$(OUT); fi
 	$(RUN)/worldwarp export $(OUT) formats=[gaussians_ply,glb,mp4]
 
 test: .venv/ready

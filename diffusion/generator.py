@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffusion.condition import Condition, encode
+from diffusion.condition import SKY_CODE, Condition, encode
 from diffusion.memory import KVMemory, MemoryPolicy
 from diffusion.network import DenoiserNetwork, Inputs, NetworkConfig, Past
 from geometry.camera import Camera
@@ -133,7 +133,8 @@ class EmbeddedGenerator:
         maps = (guide.coverage, guide.confidence, prior.copied, sigma)
         inputs = self._inputs(x, known, smooth, maps, guide.camera, memory.unit)
         clean, _, _ = self.network(inputs, self._recall(guide.camera, memory))
-        return clean[0].to(x)
+        # Copied sky needs no healing: trained on rendered skies, the network draws rings into photographed ones.
+        return torch.where(known[:, 3:] <= SKY_CODE, known, clean[0].to(x))
 
     @torch.no_grad()
     def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:

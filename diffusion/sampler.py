@@ -70,10 +70,9 @@ def sample(
             continue
         clean = generator.denoise(state, now, condition, memory)
         state, now = step(state, clean, now, then), then
-    # 3. Back to colours and depth; what was sure is left untouched. So is the prior's sky: a smooth copy needs no healing.
+    # 3. Back to colours and depth; what was sure is left untouched.
     rgb, depth, sky = decode(state, memory.unit)
     sure, known_sky = sigma == 0.0, decode(known, memory.unit)[2]
-    kept = sure | known_sky
     return Generated(
-        torch.where(kept, prior.rgb, rgb), torch.where(kept, prior.depth, depth), torch.where(kept, known_sky, sky)
+        torch.where(sure, prior.rgb, rgb), torch.where(sure, prior.depth, depth), torch.where(sure, known_sky, sky)
     )
