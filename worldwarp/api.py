@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from cache3d.cache import WorldCache
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
@@ -96,7 +98,8 @@ class World:
     def cache(self) -> WorldCache:
         """The cache as the walk left it."""
         if self._cache is None:
-            self._cache = cache = build_cache(self.record.config)
+            config = OmegaConf.create({**self.record.config, "device": "cpu"})  # a world opens on any machine
+            self._cache = cache = build_cache(config)
             cache.load(self.primitives)
             return cache
         return self._cache

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
@@ -86,6 +87,8 @@ def explore_settings(config: DictConfig) -> Settings:
         _check_whole(values, "frames", 2, 1_000_000)
     if values["device"] not in ("cpu", "cuda"):
         raise ConfigError(f"device: want cpu or cuda, got '{values['device']}'")
+    if values["device"] == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: want a CUDA GPU for device=cuda, found none; leave it out to run on the CPU")
     if values["image"] is None and values["resume"] is None:
         raise ConfigError("image: want a photo, e.g. `worldwarp explore image=photo.jpg path=orbit`")
     return Settings(**values)

@@ -73,7 +73,7 @@ class Exploration:
         Raises:
             WorldError: when the folder holds something, or cannot be written.
         """
-        config: Any = OmegaConf.to_container(self.config, resolve=True)
+        config: Any = OmegaConf.to_container(self.config)  # `device` stays open: it may differ on resume
         metric, seed = self.photo.metric, self.settings.seed
         self.world = World.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
         self._store(_photo_chunk(self.photo), {})
@@ -172,9 +172,9 @@ def resume(folder: Path, device: str = "cpu") -> Exploration:
     return Exploration(settings, config, parts, photo, world.path, walk, world)
 
 
-def build_cache(config: DictConfig | dict[str, Any]) -> WorldCache:
+def build_cache(config: DictConfig) -> WorldCache:
     """The empty cache that a configuration asks for."""
-    return instantiate(config["cache"])
+    return instantiate(config.cache)
 
 
 def _open_path(settings: Settings) -> Camera:
