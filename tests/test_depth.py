@@ -24,6 +24,7 @@ from geometry.depth import (
     lift_photo,
     snap_depth_edges,
 )
+from geometry.depth.edges import fit_to_picture
 from geometry.depth.embedded import save_depth_network
 from geometry.depth.network import DepthNetwork
 
@@ -74,6 +75,34 @@ def test_the_embedded_network_is_blind_to_mirrors() -> None:
     depth = EmbeddedDepth()
     a, b = depth.estimate(photo()), depth.estimate(photo().flip(-1))
     assert torch.allclose(a.depth.log(), b.depth.flip(-1).log(), atol=1e-3)
+
+
+def test_soft_edges_move_onto_the_edges_of_the_picture() -> None:
+    column = torch.arange(96.0).expand(64, -1)
+    tower = (column >= 40) & (column < 60)
+    rgb = torch.where(tower, 0.2, 0.8).expand(3, -1, -1).contiguous()
+    sky = torch.sigmoid((50.0 - column).abs() - 14.0)  # four pixels too wide on either side
+    log_depth = torch.full((64, 96), 0.7)
+    fitted, fitted_sky = fit_to_picture(log_depth, sky, rgb)
+    clear = ~((column - 39.5).abs() < 1.0) & ~((column - 59.5).abs() < 1.0)  # the picture's own edge is two pixels soft
+    assert torch.equal((fitted_sky > 0.5)[clear], ~tower[clear])
+    assert not torch.equal((sky > 0.5)[clear], ~tower[clear])
+    assert torch.allclose(fitted, log_depth, atol=1e-3)
+
+
+def test_a_soft_step_of_depth_becomes_a_sharp_one_at_the_colour_edge() -> None:
+    column = torch.arange(96.0).expand(64, -1)
+    rgb = torch.where(column >= 48, 0.2, 0.8).expand(3, -1, -1).contiguous()
+    soft = torch.sigmoid((column - 51.0) / 2.0)
+    fitted, _ = fit_to_picture(soft, torch.zeros(64, 96), rgb)
+    assert (fitted[:, :47] < 0.01).all()
+    assert (fitted[:, 49:] > 0.99).all()
+
+
+def test_a_slope_of_one_colour_stays_a_slope() -> None:
+    slope = torch.linspace(0.0, 0.5, 96).expand(64, -1).contiguous()
+    fitted, _ = fit_to_picture(slope, torch.zeros(64, 96), torch.full((3, 64, 96), 0.5))
+    assert (fitted - slope).abs()[:, 8:-8].max() < 0.02
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ class DepthTask:
         parts = [self._frames(self._paths[int(rng.integers(len(self._paths)))], rng) for _ in range(self.clips)]
         height = STRIDE * int(rng.integers(4, 8))
         size = (height, STRIDE * round(height * 5 / 3 / STRIDE))
-        rgb, depth, sky = (torch.cat(part) for part in zip(*(_resized(f, size) for f in parts), strict=True))
+        views = [_resized(*cropped(frames, rng), size) for frames in parts]
+        rgb, depth, sky = (torch.cat(part) for part in zip(*views, strict=True))
         return augment(rgb, rng), log_about_median(depth, sky), sky
 
     def loss(
@@ -73,7 +74,7 @@ class DepthTask:
         absrel, delta, pictures = [], [], []
         for path in list_clips(self.data, "heldout")[:60]:
             frame = read_clip(path)[:1]
-            rgb, depth, sky = _resized(frame, (160, 256))
+            rgb, depth, sky = _resized(frame.rgb, frame.depth, frame.sky, (160, 256))
             log_depth, _ = network(rgb)
             ground = ~sky
             if ground.sum() < 100:
@@ -153,6 +154,21 @@ def learning_rate_share(name: str) -> float:
     return 0.0 if name.startswith(early) or "_bn" in name else 0.3
 
 
+def cropped(frames: Frame, rng: np.random.Generator) -> Batch:
+    """One random window of all frames, mirrored half of the time: another lens, horizon and framing."""
+    height, width = frames.camera.size
+    share = rng.uniform(0.6, 1.0)
+    rows, columns = round(share * height), round(share * width)
+    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    mirrored = bool(rng.random() < 0.5)
+
+    def window(values: Tensor) -> Tensor:
+        part = values[..., top : top + rows, left : left + columns]
+        return part.flip(-1) if mirrored else part
+
+    return window(frames.rgb), window(frames.depth), window(frames.sky)
+
+
 def augment(rgb: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> Float[Tensor, "b 3 h w"]:
     """Exposure, contrast, colour cast, gamma, saturation, blur and noise, image by image: renders are too alike."""
 
@@ -192,10 +208,10 @@ def gradient_loss(error: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"
     return total
 
 
-def _resized(frame: Frame, size: tuple[int, int]) -> Batch:
-    rgb = interpolate(frame.rgb, size, mode="bilinear", antialias=True, align_corners=False)
-    depth = interpolate(frame.depth, size, mode="nearest-exact")
-    return rgb, depth, interpolate(frame.sky.float(), size, mode="nearest-exact") > 0.5
+def _resized(rgb: Tensor, depth: Tensor, sky: Tensor, size: tuple[int, int]) -> Batch:
+    rgb = interpolate(rgb, size, mode="bilinear", antialias=True, align_corners=False)
+    depth = interpolate(depth, size, mode="nearest-exact")
+    return rgb, depth, interpolate(sky.float(), size, mode="nearest-exact") > 0.5
 
 
 def _grey(depth: Float[Tensor, "1 h w"], sky: Bool[Tensor, "1 h w"]) -> Float[Tensor, "3 h w"]:

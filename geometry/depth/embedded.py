@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from geometry.depth.edges import fit_to_picture
 from geometry.depth.estimate import DepthMap, far_sky
 from geometry.depth.network import STRIDE, DepthNetwork
 
 FORMAT = "worldwarp-depth-1"
-SHORT_SIDE_PX = 256  # what the network was trained around
+SHORT_SIDE_PX = 192  # what the network was trained around; at 256 it took mountains and bright air for each other
 
 
 def package_weights() -> Path:
@@ -68,7 +69,7 @@ class EmbeddedDepth:
 
     @torch.no_grad()
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
-        """Depth of colours in 0..1: the mean over the image and its mirror image."""
+        """Depth of colours in 0..1: the mean over the image and its mirror image, its edges fitted to the picture's."""
         height, width = rgb.shape[-2:]
         scale = SHORT_SIDE_PX / min(height, width)
         size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width)]
@@ -78,8 +79,9 @@ class EmbeddedDepth:
         log_depth = 0.5 * (log_depth + mirrored[0].flip(-1))
         sky_logit = 0.5 * (sky_logit + mirrored[1].flip(-1))
         full = interpolate(torch.cat([log_depth, sky_logit], 1), (height, width), mode="bilinear", align_corners=False)
-        log_depth, sky = full[:, :1].to(rgb), full[:, 1:].to(rgb.device) > 0.0
-        depth = log_depth.exp()
+        fitted = [fit_to_picture(f[0], f[1].sigmoid(), c) for f, c in zip(full.cpu(), rgb.cpu(), strict=True)]
+        log_depth, likely = (torch.stack(part)[:, None].to(rgb) for part in zip(*fitted, strict=True))
+        depth, sky = log_depth.exp(), likely > 0.5
         for index in range(len(depth)):
             ground = ~sky[index]
             depth[index] /= depth[index][ground].median() if ground.any() else depth[index].median()

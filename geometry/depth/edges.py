@@ -1,0 +1,85 @@
+"""Depth that ends where the picture ends: values flow from where the network is sure, but not across colour edges."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse import diags_array
+from scipy.sparse.linalg import cg
+from torch import Tensor
+
+COLOR_SCALE = 4.0  # CIELAB units within which two neighbours belong together
+SMOOTHNESS = 20.0  # weight of agreeing with a neighbour, over that of keeping a sure value
+HALO = 0.06  # of the short side: so far off may the network draw the outline of the sky
+SLOPE = 0.02  # change of log depth per pixel above which a value is doubted
+DOUBTED, LEAK = 5e-4, 1e-5  # weights that keep the system solvable
+TOLERANCE, LARGEST_ITERATIONS = 1e-4, 300
+
+
+def fit_to_picture(
+    log_depth: Float[Tensor, "h w"], sky: Float[Tensor, "h w"], rgb: Float[Tensor, "3 h w"]
+) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+    """Redraw the soft edges of a network's output along the edges of the picture it was given.
+
+    Weighted least squares (in the manner of Levin et al. 2004, *Colorization using optimization*): each pixel stays
+    near its own value as far as that is trusted, and near its neighbours as far as they have its colour. A value is
+    doubted near the outline of the sky and where depth changes fast; there the colours decide.
+
+    Args:
+        log_depth: log of the depth.
+        sky: probability of sky.
+        rgb: colours in 0..1.
+
+    Returns:
+        Log depth and probability of sky.
+    """
+    is_sky = (sky > 0.5).numpy().astype(np.uint8)
+    within = cv2.distanceTransform(is_sky, cv2.DIST_L2, 5) + cv2.distanceTransform(1 - is_sky, cv2.DIST_L2, 5)
+    halo = HALO * min(sky.shape)
+    inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2 if 0 < is_sky.mean() < 1 else np.ones_like(within)
+    likely, values = sky.numpy(), log_depth.numpy()
+    laplacian = _color_laplacian(rgb)
+    fitted_sky = _solve(laplacian, likely, 2.0 * np.abs(likely - 0.5) * inside)
+    steepest = np.hypot(cv2.Sobel(values, cv2.CV_32F, 1, 0) / 8.0, cv2.Sobel(values, cv2.CV_32F, 0, 1) / 8.0)
+    steepest = cv2.dilate(steepest, np.ones((7, 7)))
+    trust = np.exp(-((steepest / SLOPE) ** 2)) * (1.0 - likely) * inside
+    fitted = _solve(laplacian, values, trust)
+    return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
+
+
+def _color_laplacian(rgb: Tensor) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Diagonal, and per offset to a neighbour (in raster order) the weight that ties the two."""
+    image = np.ascontiguousarray(rgb.permute(1, 2, 0).numpy(), dtype=np.float32)
+    lab = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 0.7), cv2.COLOR_RGB2Lab)
+    height, width = lab.shape[:2]
+    diagonal, ties = np.zeros(height * width), []
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        left, end = max(0, -right), width - max(right, 0)
+        here, there = lab[: height - down, left:end], lab[down:, left + right : end + right]
+        weight = np.zeros((height, width))
+        weight[: height - down, left:end] = np.exp(-((here - there) ** 2).sum(-1) / COLOR_SCALE**2) + LEAK
+        offset = down * width + right
+        tie = weight.ravel()[: height * width - offset]
+        diagonal[: len(tie)] += tie
+        diagonal[offset:] += tie
+        ties.append((offset, tie))
+    return diagonal, ties
+
+
+def _solve(
+    laplacian: tuple[np.ndarray, list[tuple[int, np.ndarray]]], values: np.ndarray, trust: np.ndarray
+) -> np.ndarray:
+    """Minimise ``trust (x - values)² + SMOOTHNESS weight (x - neighbour)²`` by preconditioned conjugate gradients."""
+    diagonal, ties = laplacian
+    trust = np.maximum(trust, DOUBTED).ravel()
+    main = trust + SMOOTHNESS * diagonal
+    bands = [main, *(-SMOOTHNESS * tie for _, tie in ties), *(-SMOOTHNESS * tie for _, tie in ties)]
+    offsets = [0, *(offset for offset, _ in ties), *(-offset for offset, _ in ties)]
+    system = diags_array(bands, offsets=offsets, format="csr")
+    start = values.ravel().astype(np.float64)
+    fitted, _ = cg(
+        system, trust * start, x0=start, rtol=TOLERANCE, maxiter=LARGEST_ITERATIONS, M=diags_array(1.0 / main)
+    )
+    return fitted.reshape(values.shape).astype(np.float32)
