@@ -17,6 +17,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,13 @@ def rebased(camera: Camera) -> Camera:
     relative = (inverse(pose[0]) @ pose).to(camera.world_from_camera.dtype)
     relative[0] = torch.eye(4)  # exactly, not to rounding
     return Camera(relative, camera.focal_px, camera.center_px, camera.size)
+
+
+def continued(done: Camera, camera: Camera) -> Camera:
+    """Finished cameras ``[n]``, then a path ``[m]`` that starts where they end: ``[n + m - 1]``."""
+    pose = done.world_from_camera[-1].double() @ rebased(camera).world_from_camera.double()
+    onward = replace(camera, world_from_camera=pose.to(done.world_from_camera.dtype))
+    return Camera.concatenate([done, onward[1:]])
 
 
 def write_cameras(

@@ -8,6 +8,7 @@ the last committed chunk, and files that no manifest names are removed before th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import os
@@ -32,7 +33,7 @@ from scenes.manifest import ChunkRecord, Manifest, check_files, manifest_text, r
 
 MANIFEST = "world.json"
 CAMERAS = "cameras.json"
-PATH = "path.safetensors"
+PATH = "path-"  # and a fingerprint: a new path is a new file, so that the manifest alone says which one holds
 
 AnyWorld = TypeVar("AnyWorld", bound="World")  # not typing.Self, which run-time type checking of methods cannot read
 
@@ -88,15 +89,10 @@ class World:
                     f"out: {folder} is not empty; choose another folder, or continue it with resume={folder}"
                 )
             folder.mkdir(parents=True, exist_ok=True)
-            tensors = {
-                "world_from_camera": path.world_from_camera,
-                "focal_px": path.focal_px,
-                "center_px": path.center_px,
-            }
-            write_bytes(folder / PATH, chunk_files.tensors_as_bytes(tensors))
-            for name in chunk_files.FOLDERS:
-                (folder / name).mkdir(exist_ok=True)
-            world = cls(folder, replace(manifest, files={PATH: fingerprint(folder / PATH)}), path)
+            name = _write_path(folder, path)
+            for subfolder in chunk_files.FOLDERS:
+                (folder / subfolder).mkdir(exist_ok=True)
+            world = cls(folder, replace(manifest, files={name: fingerprint(folder / name)}), path)
             world._commit(world.manifest)
             sync_folder(folder)
         return world
@@ -113,7 +109,7 @@ class World:
             raise WorldError(f"{folder}: no such folder; want the folder of a world, as `worldwarp explore` makes it")
         manifest = read_manifest(folder / MANIFEST)
         check_files(folder, manifest.all_files())
-        tensors = load_file(folder / PATH)
+        tensors = load_file(folder / next(name for name in manifest.files if name.startswith(PATH)))
         path = Camera(tensors["world_from_camera"], tensors["focal_px"], tensors["center_px"], manifest.size)
         world = cls(folder, manifest, path)
         read = [chunk_files.read_cameras_of(folder, record, manifest.size) for record in manifest.chunks]
@@ -168,7 +164,7 @@ class World:
                 {name: float(value) if math.isfinite(value) else None for name, value in (gauges or {}).items()},
                 marks,
             )
-            files = {PATH: self.manifest.files[PATH], memory_name: fingerprint(self.folder / memory_name)}
+            files = self._path_file | {memory_name: fingerprint(self.folder / memory_name)}
             self._commit(replace(self.manifest, files=files, chunks=(*self.chunks, record)))
             self._stored = now
             self.cameras = Camera.concatenate([self.cameras, chunk.frames.camera.to("cpu")])
@@ -202,7 +198,7 @@ class World:
     @property
     def memory(self) -> dict[str, Tensor] | None:
         """What the generator remembered after the last chunk; None in a branch from an earlier one."""
-        names = [name for name in self.manifest.files if name != PATH]
+        names = [name for name in self.manifest.files if not name.startswith(PATH)]
         return load_file(self.folder / names[0]) if names else None
 
     @property
@@ -236,6 +232,38 @@ class World:
                 parts.append(self.chunk(record.index).frames[low:high])
         return Frame.concatenate(parts)
 
+    def redirect(self, path: Camera, config: Mapping[str, Any]) -> None:
+        """Go on along another path; what is finished stays.
+
+        Args:
+            path: the planned walk ``[n]``; its first cameras are those of the finished frames.
+            config: the configuration from now on, as plain JSON values.
+
+        Raises:
+            ValueError: a path that does not begin with the finished frames.
+            WorldError: the disk is full or refuses; the world is as it was.
+        """
+        done = self.cameras.world_from_camera
+        if (
+            len(path) < len(self)
+            or path.size != self.manifest.size
+            or not path.world_from_camera[: len(self)].equal(done)
+        ):
+            raise ValueError(f"path: want one that begins with the {len(self)} finished cameras")
+        with disk_errors(f"cannot store a path in {self.folder}", "; the world is as it was"):
+            self._check_unchanged()
+            others = {name: mark for name, mark in self.manifest.files.items() if name not in self._path_file}
+            name = _write_path(self.folder, path)
+            files = {name: fingerprint(self.folder / name)} | others
+            self._commit(replace(self.manifest, files=files, config=dict(config)))
+            self.path = path
+            self._clean = False
+            self._remove_leftovers()
+
+    @property
+    def _path_file(self) -> dict[str, dict[str, int | str]]:
+        return {name: mark for name, mark in self.manifest.files.items() if name.startswith(PATH)}
+
     def branch(self: AnyWorld, folder: str | Path, chunk: int) -> AnyWorld:
         """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.
 
@@ -252,11 +280,11 @@ class World:
             folder, path=self.path, seed=self.manifest.seed, config=self.config, metric=self.manifest.metric
         )
         is_last = chunk == len(self.chunks) - 1
-        files = self.manifest.files if is_last else {PATH: self.manifest.files[PATH]}
+        files = self.manifest.files if is_last else self._path_file
         manifest = replace(branch.manifest, files=files, chunks=self.chunks[: chunk + 1])
         with disk_errors(f"cannot write {branch.folder}"):
             for name in manifest.all_files():
-                if name != PATH:
+                if not name.startswith(PATH):
                     _link(self.folder / name, branch.folder / name)
             branch._commit(manifest)
             branch.cameras = self.cameras[: sum(record.frames for record in manifest.chunks)]
@@ -286,7 +314,7 @@ class World:
             return
         known = self.manifest.all_files()
         for path in [
-            *self.folder.glob(f"*{PARTIAL}"),
+            *{*self.folder.glob(f"*{PARTIAL}"), *self.folder.glob(f"{PATH}*")},
             *(p for d in chunk_files.FOLDERS for p in (self.folder / d).iterdir()),
         ]:
             if path.relative_to(self.folder).as_posix() not in known:
@@ -321,10 +349,21 @@ class World:
         raise WorldError(f"{path}: truncated or changed; delete it (it is written again with the next chunk)")
 
 
+def _write_path(folder: Path, path: Camera) -> str:
+    """Write a planned walk under a name that its content decides; returns the name."""
+    tensors = {"world_from_camera": path.world_from_camera, "focal_px": path.focal_px, "center_px": path.center_px}
+    content = chunk_files.tensors_as_bytes(tensors)
+    name = f"{PATH}{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
+    write_bytes(folder / name, content)
+    return name
+
+
 def _is_vacant(folder: Path) -> bool:
     """Whether a folder holds nothing but what a process that died in ``World.create`` leaves."""
     return all(
-        path.name == PATH or path.suffix == PARTIAL or (path.name in chunk_files.FOLDERS and not any(path.iterdir()))
+        path.name.startswith(PATH)
+        or path.suffix == PARTIAL
+        or (path.name in chunk_files.FOLDERS and not any(path.iterdir()))
         for path in folder.iterdir()
     )
 

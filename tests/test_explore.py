@@ -77,6 +77,46 @@ def test_a_stopped_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) ->
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
+def test_a_finished_walk_goes_on_along_another_path(photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "world"
+    assert main(words(photo, out)) == 0
+    before = World.load(out)
+    assert main(["explore", f"resume={out}", "path=up", "frames=6", "viewer=none"]) == 0
+    world = World.load(out)
+    assert len(world.cameras) == 9 + 5
+    assert torch.equal(world.cameras.world_from_camera[:9], before.cameras.world_from_camera)
+    assert torch.equal(world.frames(0, 9).rgb, before.frames().rgb)
+    climbed = world.cameras.position[-1] - world.cameras.position[8]
+    assert climbed[1] < 0  # y points down
+    assert climbed.abs()[[0, 2]].max() < 1e-5 < -climbed[1]
+    assert len(list(out.glob("path-*"))) == 1
+
+
+def test_an_unfinished_walk_can_turn_and_be_resumed_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+    for name in ("whole", "parts"):
+        exploration = prepare(compose_config("explore", words(photo, tmp_path / name)[1:]))
+        exploration.store_in(tmp_path / name)
+        next(exploration.steps())
+    list(resume(tmp_path / "whole", onward={"path": "right", "frames": 9}).steps())
+    next(resume(tmp_path / "parts", onward={"path": "right", "frames": 9}).steps())
+    list(resume(tmp_path / "parts").steps())
+    whole, parts = bits(tmp_path / "whole"), bits(tmp_path / "parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_a_bad_way_on_leaves_the_world_as_it_was(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "world"
+    assert main(words(photo, out)) == 0
+    before = (out / "world.json").read_bytes()
+    assert main(["explore", f"resume={out}", "path=upp", "viewer=none"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert main(["explore", f"resume={out}", "frames=30", "viewer=none"]) == 2
+    assert "give path= as well" in capsys.readouterr().err
+    assert (out / "world.json").read_bytes() == before
+
+
 @pytest.mark.timeout(200)
 def test_a_killed_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
     more = ("frames=41", "chunk=1")

@@ -274,6 +274,43 @@ def test_killed_while_the_folder_is_made(tmp_path: Path, monkeypatch: pytest.Mon
     check_state(World.load(tmp_path / "w"), 0)
 
 
+def onward(world: World) -> Camera:
+    turned = torch.eye(4).repeat(3, 1, 1)
+    turned[:, 2, 3] = torch.tensor([1.0, 2.0, 3.0])
+    return Camera.concatenate([world.cameras, Camera.from_fov(60.0, SIZE, turned)])
+
+
+@pytest.mark.parametrize("target", ["replace", "fsync", "unlink"])
+def test_killed_while_it_takes_another_path(tmp_path: Path, target: str) -> None:
+    before, call, seen = finished(tmp_path / "world"), 0, set()
+    while True:
+        call += 1
+        world = World.load(shutil.copytree(before, tmp_path / f"{target}{call}"))
+        old, new = world.path, onward(world)
+        with pytest.MonkeyPatch.context() as patch:
+            keep_partial_files(patch)
+            count = die_at(patch, target, call)
+            with contextlib.suppress(Killed):
+                world.redirect(new, {"path": "back"})
+        resumed = World.load(world.folder)
+        turned = resumed.config["path"] == "back"
+        assert same(resumed.path, new if turned else old)
+        seen.add(turned)
+        add(resumed, 2)
+        assert len(list(world.folder.glob("path-*"))) == 1
+        if count[0] < call:
+            break
+    assert True in seen
+
+
+def test_a_path_that_forgets_what_is_finished_is_refused(tmp_path: Path) -> None:
+    world = World.load(finished(tmp_path / "w"))
+    with pytest.raises(ValueError, match="begins with the 4 finished cameras"):
+        world.redirect(onward(world)[1:], {})
+    with pytest.raises(ValueError, match="begins with"):
+        world.redirect(world.cameras[:2], {})
+
+
 def test_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make_world(tmp_path / "w")
     add(world, 0)

@@ -10,7 +10,7 @@ HELP = """\
 WorldWarp: one photo and a camera path in; a live, persistent, exportable 3D world out.
 
   worldwarp explore image=PHOTO path=PATH   make a world
-  worldwarp explore resume=DIR              finish a world that was interrupted
+  worldwarp explore resume=DIR [path=PATH]  finish a world that was interrupted; or go on along another path
   worldwarp view DIR                        look at it in Rerun (mode=native|web)
   worldwarp export DIR formats=[...]        gaussians_ply, points_ply, glb, colmap, nerfstudio, mp4
   worldwarp paths                           what path= can be

@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig
 from tqdm import tqdm
 
-from worldwarp.config import ConfigError, compose_config, nearest
+from worldwarp.config import ONWARD, ConfigError, compose_config, nearest
 
 INTERRUPTED = 130
 
@@ -28,9 +30,9 @@ def explore_command(words: list[str]) -> int:
             exploration = prepare(config)
     else:
         folder = Path(config.resume)
-        _check_resume_words(words)
+        onward = _onward(words, config)
         with _waiting("opening the world"):
-            exploration = resume(folder, config.device)
+            exploration = resume(folder, config.device, onward)
     with _waiting("looking along the path (the first run compiles its kernels)"):
         plan = exploration.plan()
     for line in plan.lines():
@@ -180,14 +182,17 @@ def _check_free(folder: Path) -> None:
         )
 
 
-def _check_resume_words(words: list[str]) -> None:
-    """A world goes on with the settings it was made with; only where it runs and who watches can change."""
-    for word in words:
-        key = word.partition("=")[0]
-        if key not in ("resume", "device", "viewer") and not key.startswith("viewer."):
+def _onward(words: list[str], config: DictConfig) -> dict[str, Any]:
+    """What `explore resume=DIR` says of the way on; it may say where to run and who watches, and nothing else."""
+    given = {word.partition("=")[0] for word in words}
+    for key in sorted(given):
+        if key not in (*ONWARD, "resume", "device", "viewer") and not key.startswith("viewer."):
             raise ConfigError(
                 f"resume: the world goes on with its own settings; remove {key}= (or start anew with out=)"
             )
+    if given & {"frames", "convention"} and "path" not in given:
+        raise ConfigError("resume: frames= and convention= belong to a new path; give path= as well")
+    return {key: config[key] for key in ONWARD if key in given}
 
 
 def _folder_and_options(command: str, words: list[str], defaults: dict[str, str]) -> tuple[Path, dict[str, str]]:

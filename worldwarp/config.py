@@ -18,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 FREE_TEXT = ("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights")
 
+ONWARD = ("path", "frames", "convention")  # what may change when a world goes on
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message says what was wanted and what to do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ from diffusion.memory import KVMemory
 from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
-from geometry.camera_files import open_camera_path
+from geometry.camera_files import continued, open_camera_path
 from geometry.depth import lift_photo
 from geometry.frame import Chunk, Frame
 from scenes.photo import read_photo
 from scenes.video import write_video
 from scenes.world import World
-from worldwarp.config import ConfigError, Settings, explore_settings
+from worldwarp.config import ONWARD, ConfigError, Settings, explore_settings
 from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 
@@ -145,8 +145,13 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
     return Exploration(settings, config, parts, photo, cameras, walk)
 
 
-def resume(folder: Path, device: str = "cpu") -> Exploration:
+def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None = None) -> Exploration:
     """Get a stored walk ready to go on, to the same bits as if it had never stopped.
+
+    Args:
+        folder: of the world.
+        device: where to run from now on.
+        onward: new `path`, `frames` and `convention`: from the last finished frame on, they replace what was planned.
 
     Raises:
         WorldError: no world, one of a later version, or one with a damaged file, which it names.
@@ -159,8 +164,16 @@ def resume(folder: Path, device: str = "cpu") -> Exploration:
     config = OmegaConf.create(world.config)
     assert isinstance(config, DictConfig)
     config.device = device
+    if onward:
+        config.update(dict.fromkeys(ONWARD) | dict(onward))
     settings = explore_settings(config)
+    if onward:
+        fov_deg = float(world.cameras.fov_deg[-1, 0])
+        world_path = continued(world.cameras, _open_path(replace(settings, fov_deg=fov_deg)))
     parts = _build_parts(config, settings)
+    if onward:
+        stored: Any = OmegaConf.to_container(config)
+        world.redirect(world_path, stored)
     parts.cache.load(world.primitives)
     rng = torch.Generator()
     rng.set_state(world.rng_state)
