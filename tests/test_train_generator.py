@@ -21,6 +21,7 @@ from diffusion.training.guides import Sample, SampleConfig, recorded_sample, thi
 from diffusion.training.train_generator import GeneratorTask, Stage
 from diffusion.training.trainer import TrainConfig, Trainer
 from geometry.camera import Camera
+from worldwarp.training_guides import record_guides
 
 TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
 SHAPE = SampleConfig((32, 48), halved=False, context=1, targets=2)
@@ -63,6 +64,22 @@ def test_samples_are_complete_and_faithful_where_seen(tmp_path: Path, seed: int)
     assert torch.equal(sample.prior[:1], sample.truth[:1])
     torch.testing.assert_close(sample.coverage + sample.copied, torch.ones_like(sample.copied))
     assert (sample.confidence[sample.copied > 0] == 0).all()
+
+
+def test_guides_are_recorded_once_and_serve_as_samples(tmp_path: Path) -> None:
+    path = _clip(tmp_path)
+    record_guides([path], tmp_path / "guides")
+    written = tmp_path / "guides" / path.name
+    first = written.read_bytes()
+    record_guides([path], tmp_path / "guides")
+    assert written.read_bytes() == first
+    written.unlink()
+    record_guides([path], tmp_path / "guides")
+    assert written.read_bytes() == first
+    sample = recorded_sample(read_clip(path), written, SHAPE, np.random.default_rng(0))
+    assert sample.truth.shape == (3, 4, 32, 48)
+    assert (sample.copied[SHAPE.context :] > 0.5).any()
+    assert (sample.coverage[SHAPE.context :] > 0.5).any()
 
 
 def test_half_size_and_bad_sizes(tmp_path: Path) -> None:

@@ -125,8 +125,10 @@ def render_data_command(words: list[str]) -> int:
 
 def train_command(words: list[str]) -> int:
     """`worldwarp train depth|generator data=DIR out=DIR`: train an embedded network, or go on training it."""
+    from diffusion.training.clips import list_clips
     from diffusion.training.train_depth import train_depth
     from diffusion.training.train_generator import train_generator
+    from worldwarp.training_guides import record_guides
 
     trainings = {"depth": train_depth, "generator": train_generator}
     if not words or words[0] not in trainings:
@@ -142,7 +144,10 @@ def train_command(words: list[str]) -> int:
     }
     options = _options(f"train {what}", rest, defaults)
     whole = {key: _whole(key, options[key]) for key in ("steps", "minutes", "ranks", "seed")}
-    trainings[what](Path(options["data"]), Path(options["out"]), **whole)
+    data = Path(options["data"])
+    if what == "generator":
+        record_guides(list_clips(data, "train"), data / "guides")
+    trainings[what](data, Path(options["out"]), **whole)
     print(f"averaged weights: {Path(options['out']) / 'ema.safetensors'}")
     return 0
 

@@ -51,7 +51,7 @@ def noisy_inputs(sample: Sample, context: int, rng: torch.Generator) -> Inputs:
     def draw(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(batch, 1, 1, 1, 1, generator=rng)
 
-    start = sample.copied * draw(0.4, 1.0) + (1.0 - sample.copied) * (1.0 - sample.confidence) * draw(0.0, 0.7)
+    start = sample.copied * draw(0.2, 1.0) + (1.0 - sample.copied) * (1.0 - sample.confidence) * draw(0.0, 0.7)
     later = draw(0.0, 1.0) < 0.5
     level = torch.where(later, draw(0.05, 0.95), torch.ones_like(start[:, :1, :1, :1, :1]))
     sigma = torch.minimum(start, level)
