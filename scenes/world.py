@@ -33,7 +33,7 @@ from scenes.manifest import ChunkRecord, Manifest, check_files, manifest_text, r
 
 MANIFEST = "world.json"
 CAMERAS = "cameras.json"
-PATH = "path-"  # and a fingerprint: a new path is a new file, so that the manifest alone says which one holds
+PATH = "path"  # and a fingerprint: a new path is a new file, so that the manifest alone says which one holds
 
 AnyWorld = TypeVar("AnyWorld", bound="World")  # not typing.Self, which run-time type checking of methods cannot read
 
@@ -109,7 +109,10 @@ class World:
             raise WorldError(f"{folder}: no such folder; want the folder of a world, as `worldwarp explore` makes it")
         manifest = read_manifest(folder / MANIFEST)
         check_files(folder, manifest.all_files())
-        tensors = load_file(folder / next(name for name in manifest.files if name.startswith(PATH)))
+        paths = [name for name in manifest.files if name.startswith(PATH)]
+        if len(paths) != 1:
+            raise WorldError(f"{folder / MANIFEST}: want one planned path, got {paths or 'none'}; it was changed")
+        tensors = load_file(folder / paths[0])
         path = Camera(tensors["world_from_camera"], tensors["focal_px"], tensors["center_px"], manifest.size)
         world = cls(folder, manifest, path)
         read = [chunk_files.read_cameras_of(folder, record, manifest.size) for record in manifest.chunks]
@@ -353,7 +356,7 @@ def _write_path(folder: Path, path: Camera) -> str:
     """Write a planned walk under a name that its content decides; returns the name."""
     tensors = {"world_from_camera": path.world_from_camera, "focal_px": path.focal_px, "center_px": path.center_px}
     content = chunk_files.tensors_as_bytes(tensors)
-    name = f"{PATH}{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
+    name = f"{PATH}-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
     write_bytes(folder / name, content)
     return name
 

@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -432,6 +432,14 @@ def test_a_changed_manifest_is_refused(tmp_path: Path) -> None:
         World.load(folder)
     (folder / "world.json").write_text(text)
     assert manifest_text(read_manifest(folder / "world.json")) == text
+
+
+def test_a_manifest_without_a_path_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    manifest = replace(read_manifest(folder / "world.json"), files={})
+    (folder / "world.json").write_text(manifest_text(manifest))
+    with pytest.raises(WorldError, match="want one planned path, got none"):
+        World.load(folder)
 
 
 def test_a_manifest_may_not_point_outside(tmp_path: Path) -> None:
