@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth
 from diffusion.disocclusion import split_sides
@@ -25,6 +26,8 @@ from geometry.project import forward_warp, smooth_fill
 SKY_UNITS = 100.0  # depth of the sky, in units of the photo's median
 SKY_BEYOND = 30.0  # what is farther than this is sky
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
+SIDEWAYS = 16  # how much faster the colours of the sky spread sideways than up and down
+MIXED_SKY_PX = 2  # sky this close to something may hold its colours
 DEPTH_REACH_PX = 16.0  # how far from what is known the extended surfaces are believed, at the edge of the world
 GENERATED_DOUBT = 0.004  # cost of copying what was itself generated
 
@@ -98,6 +101,8 @@ def copy_into_holes(
         for other, target in enumerate(frames):
             if other != key:
                 target.receive(canvas, config)
+    for canvas in frames:
+        canvas.clear_sky()
     return Prior(
         rgb=torch.stack([f.rgb for f in frames]),
         depth=torch.stack([f.depth for f in frames]) * unit,
@@ -174,6 +179,18 @@ class _Canvas:
             smooth = smooth_fill(1.0 / self.depth[None], usable[None])[0]
             self.depth = torch.where(cracks, 1.0 / smooth, self.depth)
 
+    def clear_sky(self) -> None:
+        """Let the sky go on as it is around the hole: patches of it show their borders where there is nothing else."""
+        sky = self.depth >= SKY_UNITS
+        seen, hole = sky & self.known, sky & ~self.known
+        clear = seen & ~_grown(~sky & self.known, MIXED_SKY_PX)
+        if hole.any() and clear.any():
+            # Skies change with the height above the horizon: colours spread sideways first.
+            rows = smooth_fill(*_squeezed(self.rgb[None], clear[None]))
+            level = interpolate(rows, clear.shape[-2:], mode="bilinear", align_corners=False)[0]
+            filled = level + smooth_fill((self.rgb - level)[None], clear[None])[0]
+            self.rgb = torch.where(hole, filled.clamp(0.0, 1.0), self.rgb)
+
     def _painting(self) -> Painting:
         behind = self.known & ~self.front
         distance = distance_px(behind[0].numpy())
@@ -211,6 +228,17 @@ def _sure(coverage: Float[Tensor, "t 1 h w"], covered: float) -> Bool[Tensor, "t
     solid = np.stack([ndimage.binary_opening(h, np.ones((2, 2), bool)) for h in hole])
     ring = np.stack([ndimage.binary_dilation(h, iterations=MIXED_PX) for h in solid])
     return torch.from_numpy(seen & np.logical_not(ring))[:, None]
+
+
+def _squeezed(rgb: Float[Tensor, "1 3 h w"], known: Bool[Tensor, "1 1 h w"]) -> tuple[Tensor, Tensor]:
+    """A picture narrower by ``SIDEWAYS``, of the known pixels only, and where there are any."""
+    share = avg_pool2d(known.to(rgb), (1, SIDEWAYS), ceil_mode=True, count_include_pad=False)
+    mean = avg_pool2d(rgb * known, (1, SIDEWAYS), ceil_mode=True, count_include_pad=False) / share.clamp_min(1e-6)
+    return mean, share > 0.0
+
+
+def _grown(mask: Bool[Tensor, "1 h w"], by_px: int) -> Bool[Tensor, "1 h w"]:
+    return torch.from_numpy(ndimage.binary_dilation(mask[0].numpy(), iterations=by_px))[None]
 
 
 def _wide(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"]:

@@ -21,12 +21,14 @@ from geometry.depth import (
     TransformersDepth,
     align_depth,
     clean_discontinuities,
+    clear_sky,
     lift_photo,
     snap_depth_edges,
 )
 from geometry.depth.edges import fit_to_picture
 from geometry.depth.embedded import save_depth_network
 from geometry.depth.network import DepthNetwork
+from geometry.frame import Frame
 
 SIZE = (32, 48)
 
@@ -88,6 +90,34 @@ def test_soft_edges_move_onto_the_edges_of_the_picture() -> None:
     assert torch.equal((fitted_sky > 0.5)[clear], ~tower[clear])
     assert not torch.equal((sky > 0.5)[clear], ~tower[clear])
     assert torch.allclose(fitted, log_depth, atol=1e-3)
+
+
+def test_what_is_unlike_the_sky_around_is_not_sky() -> None:
+    row, column = torch.arange(96.0)[:, None].expand(96, 128), torch.arange(128.0).expand(96, -1)
+    pole = (column >= 62) & (column < 66) & (row >= 40)
+    ground = row >= 70
+    rgb = torch.where(pole | ground, 0.15, 0.85).expand(3, -1, -1).contiguous()
+    network = torch.sigmoid(65.0 - row)  # the ground a little too high, and nothing of the pole
+    _, fitted_sky = fit_to_picture(torch.zeros(96, 128), network, rgb)
+    low = pole & (row >= 64)
+    assert (fitted_sky[low] < 0.5).all()
+    assert (fitted_sky[(row < 40)] > 0.5).all()
+
+
+def test_clear_sky_holds_nothing_of_what_stands_before_it() -> None:
+    rgb = torch.full((1, 3, 64, 96), 0.8)
+    sky = torch.ones(1, 1, 64, 96, dtype=torch.bool)
+    sky[..., 40:, :] = False
+    rgb[..., 40:, :] = 0.2
+    rgb[..., 39, :] = 0.5  # mixed
+    frame = Frame(
+        rgb, torch.ones(1, 1, 64, 96), torch.ones_like(sky), sky, Camera.from_fov(60.0, (64, 96), torch.eye(4)[None])
+    )
+    cleared = clear_sky(frame)
+    assert torch.allclose(cleared.rgb[..., :40, :], torch.tensor(0.8))
+    assert torch.equal(cleared.rgb[..., 40:, :], rgb[..., 40:, :])
+    nothing = clear_sky(Frame(rgb, frame.depth, frame.valid, torch.zeros_like(sky), frame.camera))
+    assert torch.equal(nothing.rgb, rgb)
 
 
 def test_a_soft_step_of_depth_becomes_a_sharp_one_at_the_colour_edge() -> None:

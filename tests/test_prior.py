@@ -151,3 +151,22 @@ def test_a_reference_of_another_size_is_refused() -> None:
     frame = Frame(torch.zeros(1, 3, 32, 48), depth, depth > 0, depth < 0, small)
     with pytest.raises(ValueError, match="reference: want frames"):
         copy_into_holes(guide, frame, torch.Generator(), PriorConfig())
+
+
+def test_the_sky_goes_on_at_its_height_and_without_what_stands_before_it() -> None:
+    rows = torch.linspace(0.2, 0.9, SIZE[0])[:, None].expand(SIZE)
+    rgb = torch.stack([rows * 0.8, rows * 0.9, rows])[None]
+    hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
+    hole[..., 50:] = True
+    sky = torch.ones(1, 1, *SIZE)
+    sky[..., 20:30, 20:30] = 0.0  # a bird, and the pixels that it shares with the sky
+    seen = rgb.clone()
+    seen[..., 18:32, 18:32] = 0.0
+    covered = (~hole).float()
+    depth = torch.where(sky > 0.5, 200.0, 2.0)
+    guide = Guide(seen * covered, depth * covered, covered, covered, sky * covered, cameras(1))
+    far = Frame(seen, depth, depth > 0, sky > 0.5, cameras(2)[:1])
+    prior = copy_into_holes(guide, far, torch.Generator().manual_seed(0))
+    new = hole.clone()
+    new[..., :52] = False
+    assert (prior.rgb - rgb).abs()[new.expand_as(rgb)].max() < 0.1

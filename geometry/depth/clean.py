@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d, pad, unfold
 
+from geometry.frame import Frame
+from geometry.project import smooth_fill
+
 EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two surfaces
 SNAP_RADIUS_PX = 4
 SNAP_CANDIDATE = 1.15
+MIXED_SKY = 0.009  # of the short side
 
 
 def clean_discontinuities(
@@ -36,6 +42,21 @@ def clean_discontinuities(
             (down * up > 0) & (torch.minimum(down.abs(), up.abs()) > 0.5 * step) & ((down + up).abs() > 2.0 * step)
         )
     return valid & ~flying
+
+
+def clear_sky(frame: Frame) -> Frame:
+    """A frame whose sky holds nothing of what stands before it.
+
+    Pixels of sky beside something are mixed with its colours. They would stay behind as its ghost when the camera
+    moves, for the sky does not parallax; they take the colours of the clear sky around instead.
+    """
+    reach = max(1, round(MIXED_SKY * min(frame.camera.size)))
+    beside = max_pool2d((~frame.sky).float(), 2 * reach + 1, 1, reach) > 0.5
+    clear = frame.sky & ~beside
+    if not clear.any():
+        return frame
+    rgb = torch.where(frame.sky & beside, smooth_fill(frame.rgb, clear), frame.rgb)
+    return replace(frame, rgb=(rgb * 255.0).round() / 255.0)
 
 
 def snap_depth_edges(

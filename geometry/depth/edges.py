@@ -10,9 +10,12 @@ from scipy.sparse import diags_array
 from scipy.sparse.linalg import cg
 from torch import Tensor
 
+from geometry.project import smooth_fill
+
 COLOR_SCALE = 4.0  # CIELAB units within which two neighbours belong together
 SMOOTHNESS = 20.0  # weight of agreeing with a neighbour, over that of keeping a sure value
 HALO = 0.06  # of the short side: so far off may the network draw the outline of the sky
+ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
 SLOPE = 0.02  # change of log depth per pixel above which a value is doubted
 DOUBTED, LEAK = 5e-4, 1e-5  # weights that keep the system solvable
 TOLERANCE, LARGEST_ITERATIONS = 1e-4, 300
@@ -40,8 +43,11 @@ def fit_to_picture(
     halo = HALO * min(sky.shape)
     inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2 if 0 < is_sky.mean() < 1 else np.ones_like(within)
     likely, values = sky.numpy(), log_depth.numpy()
-    laplacian = _color_laplacian(rgb)
-    fitted_sky = _solve(laplacian, likely, 2.0 * np.abs(likely - 0.5) * inside)
+    lab = _lab(rgb)
+    laplacian = _color_laplacian(lab)
+    trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, DOUBTED)
+    alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5)) * (1.0 - inside)
+    fitted_sky = _solve(laplacian, likely * trust / (trust + alien), trust + alien)
     steepest = np.hypot(cv2.Sobel(values, cv2.CV_32F, 1, 0) / 8.0, cv2.Sobel(values, cv2.CV_32F, 0, 1) / 8.0)
     steepest = cv2.dilate(steepest, np.ones((7, 7)))
     trust = np.exp(-((steepest / SLOPE) ** 2)) * (1.0 - likely) * inside
@@ -49,10 +55,23 @@ def fit_to_picture(
     return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
 
 
-def _color_laplacian(rgb: Tensor) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Diagonal, and per offset to a neighbour (in raster order) the weight that ties the two."""
+def _lab(rgb: Tensor) -> np.ndarray:
     image = np.ascontiguousarray(rgb.permute(1, 2, 0).numpy(), dtype=np.float32)
-    lab = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 0.7), cv2.COLOR_RGB2Lab)
+    return cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 0.7), cv2.COLOR_RGB2Lab)
+
+
+def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray) -> np.ndarray:
+    """How far each pixel's colour is from that of the sure sky around it, 0..1."""
+    if not sure.any():
+        return np.zeros_like(lab[..., 0])
+    known = torch.from_numpy(sure)[None, None]
+    around = smooth_fill(torch.from_numpy(lab).permute(2, 0, 1)[None], known)[0].permute(1, 2, 0).numpy()
+    beyond = np.maximum(np.linalg.norm(lab - around, axis=-1) - ALIEN_COLOR, 0.0)
+    return 1.0 - np.exp(-((beyond / ALIEN_COLOR) ** 2))
+
+
+def _color_laplacian(lab: np.ndarray) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Diagonal, and per offset to a neighbour (in raster order) the weight that ties the two."""
     height, width = lab.shape[:2]
     diagonal, ties = np.zeros(height * width), []
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
