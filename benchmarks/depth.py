@@ -1,0 +1,112 @@
+"""How good is the embedded depth? `python -m benchmarks.depth DATA [WHEEL] [weights]`.
+
+On the first frame of every held-out clip of DATA (`make data`), and on the Middlebury 2014 motorcycle (Scharstein et
+al.) as scikit-image 0.16.2 carries it: `pip download --no-deps --only-binary :all: --python-version 3.8 --platform
+manylinux1_x86_64 --abi cp38 scikit-image==0.16.2` gives the WHEEL. Median-scaled AbsRel and δ1, sky left out; the
+baseline is one depth everywhere. Edges: median distance in pixels from a true depth edge to the nearest estimated one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+from torch import Tensor
+from torch.nn.functional import interpolate
+from tqdm import tqdm
+
+from diffusion.training.clips import list_clips, read_clip
+from geometry.depth import EmbeddedDepth, snap_depth_edges
+
+FOCAL_PX, BASELINE_MM, OFFSET_PX = 994.978, 193.001, 31.086  # calibration of the motorcycle at quarter size
+EDGE_RATIO = 1.15
+SHORT_SIDE_PX = 288
+
+
+def figures(made: Tensor, truth: Tensor, ground: Tensor) -> dict[str, float]:
+    """AbsRel, δ1 and edge distance of depth maps ``[1 1 h w]`` where ``ground``."""
+    ratio = (made / made[ground].median()) / (truth / truth[ground].median())
+    true_edges, made_edges = edges(truth, ground), edges(made, ground)
+    away = ndimage.distance_transform_edt(~made_edges)[true_edges] if made_edges.any() else np.full(1, np.inf)
+    return {
+        "absrel": (ratio - 1.0).abs()[ground].mean().item(),
+        "delta1": (torch.maximum(ratio, 1.0 / ratio)[ground] < 1.25).float().mean().item(),
+        "edge_px": float(np.median(away)) if len(away) else 0.0,
+    }
+
+
+def edges(depth: Tensor, ground: Tensor) -> np.ndarray:
+    """Pixels whose right or lower neighbour lies on another surface."""
+    log_depth, known = depth[0, 0].log().numpy(), ground[0, 0].numpy()
+    out = np.zeros(log_depth.shape, bool)
+    for axis in (0, 1):
+        step = np.abs(np.diff(log_depth, axis=axis)) > np.log(EDGE_RATIO)
+        both = known.take(range(1, known.shape[axis]), axis) & known.take(range(known.shape[axis] - 1), axis)
+        out[tuple(slice(0, size) for size in step.shape)] |= step & both
+    return out
+
+
+def summary(pictures: list[dict[str, float]]) -> dict[str, float | None]:
+    """Means over pictures, the median for the edges; None where there are no edges at all."""
+    row: dict[str, float | None] = {"pictures": len(pictures)}
+    for key in pictures[0]:
+        values = [picture[key] for picture in pictures]
+        value = float(np.median(values) if key == "edge_px" else np.mean(values))
+        row[key] = round(value, 3) if np.isfinite(value) else None
+    return row
+
+
+def motorcycle(wheel: Path) -> tuple[Tensor, Tensor, Tensor]:
+    """Colours, depth in millimetres and where it is known, of the left picture."""
+    with zipfile.ZipFile(wheel) as archive:
+        picture = Image.open(io.BytesIO(archive.read("skimage/data/motorcycle_left.png"))).convert("RGB")
+        disparity = np.load(io.BytesIO(archive.read("skimage/data/motorcycle_disp.npz")))["arr_0"]
+    rgb = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float() / 255.0
+    known = torch.from_numpy(np.isfinite(disparity))[None, None]
+    depth = FOCAL_PX * BASELINE_MM / (torch.from_numpy(disparity)[None, None].nan_to_num(1.0, 1.0, 1.0) + OFFSET_PX)
+    size = [round(side * SHORT_SIDE_PX / min(rgb.shape[-2:])) for side in rgb.shape[-2:]]
+    small = interpolate(rgb, size, mode="bilinear", antialias=True)
+    return (
+        small,
+        interpolate(depth, size, mode="nearest-exact"),
+        interpolate(known.float(), size, mode="nearest-exact") > 0.5,
+    )
+
+
+def main() -> None:
+    """Print a table and, last, one JSON line."""
+    if len(sys.argv) < 2:
+        sys.exit(str(__doc__).split("\n\n")[0])
+    estimator = EmbeddedDepth(sys.argv[3] if len(sys.argv) > 3 else None)
+
+    def estimate(rgb: Tensor) -> Tensor:
+        return snap_depth_edges(estimator.estimate(rgb).depth, rgb)
+
+    rows: dict[str, list[dict[str, float]]] = {"clips": [], "clips, one depth": []}
+    for path in tqdm(list_clips(Path(sys.argv[1]), "heldout"), unit="clip"):
+        frame = read_clip(path)[:1]
+        ground = ~frame.sky
+        if ground.float().mean() > 0.05:
+            rows["clips"].append(figures(estimate(frame.rgb), frame.depth, ground))
+            rows["clips, one depth"].append(figures(torch.ones_like(frame.depth), frame.depth, ground))
+    if len(sys.argv) > 2 and sys.argv[2]:
+        rgb, depth, known = motorcycle(Path(sys.argv[2]))
+        rows["motorcycle"] = [figures(estimate(rgb), depth, known)]
+        rows["motorcycle, one depth"] = [figures(torch.ones_like(depth), depth, known)]
+    table = {name: summary(part) for name, part in rows.items() if part}
+    for name, row in table.items():
+        print(f"{name:<24}", "  ".join(f"{key} {value}" for key, value in row.items()))
+    mean = {name: np.mean([picture["absrel"] for picture in part]) for name, part in rows.items() if part}
+    ratio = round(float(mean["clips"] / mean["clips, one depth"]), 3)
+    print(json.dumps({"benchmark": "depth", "absrel_over_one_depth": ratio, **table}))
+
+
+if __name__ == "__main__":
+    main()
