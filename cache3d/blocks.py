@@ -91,7 +91,9 @@ class BlockStore(Generic[P]):
         scratch: folder for them; the system's temporary folder when None.
     """
 
-    def __init__(self, empty: P, resident_mib: float, scratch: Path | None = None) -> None:
+    def __init__(self, empty: P, resident_mib: float | int, scratch: Path | None = None) -> None:
+        if not resident_mib > 0:
+            raise ValueError(f"resident_mib: want a positive number of MiB, got {resident_mib}; leave it out for 2048")
         self._kind = type(empty)
         self._device = empty.chunk.device
         names = torch.zeros(0, dtype=torch.int64, device=self._device)

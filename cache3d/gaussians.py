@@ -50,7 +50,7 @@ class GaussianCache:
     """
 
     def __init__(
-        self, device: str | torch.device = "cpu", rasterizer: Backend = "auto", resident_mib: float = 2048.0
+        self, device: str | torch.device = "cpu", rasterizer: Backend = "auto", resident_mib: float | int = 2048
     ) -> None:
         self._device = torch.device(device)
         self._rasterizer: Backend = rasterizer

@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import tempfile
+import weakref
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,12 +49,11 @@ class Scratch:
 
     def __init__(self, parent: Path | None) -> None:
         self.parent = parent
-        self._folders: list[tempfile.TemporaryDirectory[str]] = []  # the last one is written to
-        self._moved = True
+        self._folder: Path | None = None  # made at the first write
 
     def move_to(self, parent: Path) -> None:
         """Write below another folder from now on; what is on disk stays where it is."""
-        self.parent, self._moved = parent, True
+        self.parent, self._folder = parent, None
 
     def write(self, number: int, columns: list[Tensor]) -> Stored:
         """Put a block on disk, replacing what is there of that number.
@@ -63,10 +63,10 @@ class Scratch:
         """
         path = self.parent or Path(tempfile.gettempdir())
         try:
-            if self._moved:
-                self._folders.append(_make_folder(path))
-                self._moved = False
-            path = Path(self._folders[-1].name) / f"{number:06d}.block"
+            if self._folder is None:
+                self._folder = _make_folder(path)
+                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            path = self._folder / f"{number:06d}.block"
             checksum = 0
             with path.open("wb") as file:
                 for column in columns:
@@ -116,7 +116,7 @@ def row_bytes(column: Tensor) -> int:
     return math.prod(column.shape[1:]) * column.element_size()
 
 
-def _make_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
+def _make_folder(parent: Path) -> Path:
     """A fresh folder named after this process; those of processes that are gone are removed."""
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.glob(f"{PREFIX}*"):
@@ -124,7 +124,7 @@ def _make_folder(parent: Path) -> tempfile.TemporaryDirectory[str]:
         if owner.isdigit() and not _is_running(int(owner)):
             with contextlib.suppress(OSError):
                 shutil.rmtree(old)
-    return tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", dir=parent, ignore_cleanup_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
 
 
 def _is_running(process: int) -> bool:

@@ -33,7 +33,7 @@ class PointCache:
         resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
     """
 
-    def __init__(self, resident_mib: float = 2048.0) -> None:
+    def __init__(self, resident_mib: float | int = 2048) -> None:
         self._store = BlockStore(_empty(), resident_mib)
 
     def __len__(self) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 from scenes.files import WorldError, fingerprint
 
 FORMAT = "worldwarp-world"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 had no removals
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,16 @@ def read_manifest(path: Path) -> Manifest:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise WorldError(f'{path}: want "format": "{FORMAT}"; this is not the folder of a world')
     version = content.pop("version", None)
-    if version != VERSION:
+    if version not in READABLE:
         made_by = content.get("created_by", "another program")
         raise WorldError(
-            f"{path}: is of version {version} (made by worldwarp {made_by}), but this program reads version {VERSION}; "
+            f"{path}: is of version {version} (made by worldwarp {made_by}), but this program reads versions 1 and 2; "
             "install the worldwarp that made it"
         )
-    if content.pop("checksum", None) != _checksum({"format": FORMAT, "version": VERSION} | content):
+    if content.pop("checksum", None) != _checksum({"format": FORMAT, "version": version} | content):
         raise WorldError(f"{path}: was changed after it was written; restore it from a copy")
     if set(content) - {"format"} != {f.name for f in fields(Manifest)}:
-        raise WorldError(f"{path}: its fields are not those of version {VERSION}; restore it from a copy")
+        raise WorldError(f"{path}: its fields are not those of version {version}; restore it from a copy")
     chunks = tuple(ChunkRecord(**chunk) for chunk in content.pop("chunks"))
     size = (content["size"][0], content["size"][1])
     return Manifest(**{k: v for k, v in content.items() if k not in ("format", "size")}, size=size, chunks=chunks)
@@ -121,7 +122,7 @@ def check_files(folder: Path, files: dict[str, dict[str, int | str]]) -> None:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise WorldError(f"{folder}: its manifest names {name!r}, which lies outside the folder")
         if not path.is_file():
-            raise WorldError(f"{path}: missing; restore it from a copy, or branch the world before it")
+            raise WorldError(f"{path}: missing; restore it from a copy, or open the chunks before it")
         if path.stat().st_size != wanted["bytes"]:
             raise WorldError(f"{path}: truncated: want {wanted['bytes']} bytes, got {path.stat().st_size}")
         if fingerprint(path) != wanted:

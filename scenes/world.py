@@ -12,20 +12,21 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.nerfstudio_files import transforms_content
-from geometry.primitives import Gaussians, Points
+from geometry.primitives import Change, Gaussians, Points
 from scenes import chunk_files, primitive_log
 from scenes.files import PARTIAL, WorldError, disk_errors, fingerprint, sync_folder, write_bytes
 from scenes.manifest import ChunkRecord, Manifest, check_files, manifest_text, read_manifest
@@ -51,8 +52,7 @@ class World:
         self.manifest = manifest
         self.path = path  # the planned walk, photo included
         self.cameras = path[:0]  # of the finished frames
-        self._stored: Points | Gaussians | None = None  # the primitives as the last committed chunk left them
-        self._clean = False
+        self._clean = False  # whether nothing lies around that the manifest does not name
 
     @classmethod
     def create(
@@ -102,8 +102,12 @@ class World:
         return world
 
     @classmethod
-    def load(cls: type[AnyWorld], folder: str | Path) -> AnyWorld:
+    def load(cls: type[AnyWorld], folder: str | Path, chunks: int | None = None) -> AnyWorld:
         """Open a world and check every file of it; writes nothing.
+
+        Args:
+            folder: where it lies.
+            chunks: open only the first so many chunks, to look at them or to branch, whatever happened to the others.
 
         Raises:
             WorldError: not a world, of a later version, or with a file missing, truncated or changed, which it names.
@@ -112,20 +116,25 @@ class World:
         if not folder.is_dir():
             raise WorldError(f"{folder}: no such folder; want the folder of a world, as `worldwarp explore` makes it")
         manifest = read_manifest(folder / MANIFEST)
+        if chunks is not None and not 0 < chunks <= len(manifest.chunks):
+            raise ValueError(f"chunks: want 1 to {len(manifest.chunks)}, the finished ones, got {chunks}")
+        if chunks not in (None, len(manifest.chunks)):
+            manifest = replace(manifest, files={PATH: manifest.files[PATH]}, chunks=manifest.chunks[:chunks])
         check_files(folder, manifest.all_files())
         tensors = load_file(folder / PATH)
         path = Camera(tensors["world_from_camera"], tensors["focal_px"], tensors["center_px"], manifest.size)
         world = cls(folder, manifest, path)
         read = [chunk_files.read_cameras_of(folder, record, manifest.size) for record in manifest.chunks]
         world.cameras = Camera.concatenate([path[:0], *read])
-        world._check_cameras_file()
+        if chunks is None:
+            world._check_cameras_file()
         return world
 
     def append(
         self,
         chunk: Chunk,
         *,
-        primitives: Points | Gaussians,
+        change: Change,
         memory: Mapping[str, Tensor],
         rng_state: UInt8[Tensor, "s"],
         gauges: Mapping[str, float] | None = None,
@@ -134,7 +143,7 @@ class World:
 
         Args:
             chunk: the next chunk; its colours are on the 8-bit grid.
-            primitives: the whole cache after it; only rows that are new or changed since the last chunk are written.
+            change: what it did to the cache, as the cache says.
             memory: what the generator remembers after it; only the latest is kept.
             rng_state: ``torch.Generator.get_state()`` after it.
             gauges: numbers measured while it was made; one that is not finite is kept as None.
@@ -144,17 +153,16 @@ class World:
             WorldError: the disk is full or refuses; every earlier chunk is kept.
         """
         self._check_next(chunk)
-        if self._stored is None and self.chunks:
-            self._stored = self.primitives
+        before = self.chunks[-1].primitives if self.chunks else 0
+        known = self._total
+        is_new = int((change.index >= known).sum()) - int((change.removed < known).sum())
         with disk_errors(f"cannot store chunk {chunk.index} in {self.folder}", "; every earlier chunk is kept"):
             self._check_unchanged()
             self._remove_leftovers()
             self._clean = False
             names = chunk_files.write_chunk(self.folder, chunk, len(self.cameras), rng_state)
-            now = primitive_log.on_cpu(primitives)
-            patch = primitive_log.difference(self._stored, now)
             cache_name, memory_name = chunk_files.cache_name(chunk.index), f"memory/{chunk.index:04d}.safetensors"
-            primitive_log.write_patch(self.folder / cache_name, patch)
+            primitive_log.write_change(self.folder / cache_name, change)
             write_bytes(self.folder / memory_name, chunk_files.tensors_as_bytes(dict(memory)))
             for name in chunk_files.FOLDERS:
                 sync_folder(self.folder / name)
@@ -164,13 +172,12 @@ class World:
                 len(self.cameras),
                 len(chunk.frames),
                 chunk.observed,
-                len(now),
+                before + is_new,
                 {name: float(value) if math.isfinite(value) else None for name, value in (gauges or {}).items()},
                 marks,
             )
             files = {PATH: self.manifest.files[PATH], memory_name: fingerprint(self.folder / memory_name)}
             self._commit(replace(self.manifest, files=files, chunks=(*self.chunks, record)))
-            self._stored = now
             self.cameras = Camera.concatenate([self.cameras, chunk.frames.camera.to("cpu")])
             # What follows can be lost without harm.
             sync_folder(self.folder)
@@ -187,21 +194,22 @@ class World:
         """The configuration of the walk, as plain JSON values."""
         return self.manifest.config
 
+    def changes(self) -> Iterator[Change]:
+        """What each chunk did to the cache, in order; applied to an empty cache they make it as it was, to the bit."""
+        for record in self.chunks:
+            for name in chunk_files.cache_names(record):
+                yield primitive_log.read_change(self.folder / name)
+
     @property
     def primitives(self) -> Points | Gaussians:
-        """The cache after the last chunk, to the bit."""
-        state: Points | Gaussians | None = None
-        for record in self.chunks:
-            state = primitive_log.apply(
-                state, primitive_log.read_patch(self.folder / chunk_files.cache_name(record.index))
-            )
-        if state is None:
+        """The cache after the last chunk, to the bit, all in memory."""
+        if not self.chunks:
             raise WorldError(f"{self.folder}: no chunk is finished yet; there is nothing to show")
-        return state
+        return primitive_log.replay(self.changes(), self._total)
 
     @property
     def memory(self) -> dict[str, Tensor] | None:
-        """What the generator remembered after the last chunk; None in a branch from an earlier one."""
+        """What the generator remembered after the last chunk; None after `undo` and in a branch."""
         names = [name for name in self.manifest.files if name != PATH]
         return load_file(self.folder / names[0]) if names else None
 
@@ -262,6 +270,73 @@ class World:
             branch.cameras = self.cameras[: sum(record.frames for record in manifest.chunks)]
             write_bytes(branch.folder / CAMERAS, branch.cameras_text().encode())
         return branch
+
+    def forget(self, *, chunks: Sequence[int] = (), region: Float[Tensor, "2 3"] | None = None) -> int:
+        """Take primitives out of the cache for good: all that these chunks added, and all inside a region.
+
+        Frames stay. What was forgotten is a change of its own after the last chunk, so that `undo` brings it back.
+
+        Args:
+            chunks: indices of chunks.
+            region: low and high corner of a box, world, scene units; sky lies in no region.
+
+        Returns:
+            How many were forgotten.
+
+        Raises:
+            ValueError: nothing to forget is named, or a chunk that does not exist.
+            WorldError: as ``append``.
+        """
+        if (not chunks and region is None) or not all(0 <= index < len(self.chunks) for index in chunks):
+            raise ValueError(
+                f"forget: want chunks of the {len(self.chunks)} finished ones, or a region, got {list(chunks)}"
+            )
+        gone = primitive_log.names_where(self.changes(), self._total, torch.tensor([*chunks]), region)
+        if len(gone):
+            record = self.chunks[-1]
+            none = next(self.changes()).rows[:0]
+            name = chunk_files.edit_name(record.index, len(chunk_files.cache_names(record)))
+            with disk_errors(f"cannot change {self.folder}", "; it is as it was"):
+                self._check_unchanged()
+                self._clean = False
+                change = Change(self._total, torch.zeros(0, dtype=torch.int64), none, gone)
+                primitive_log.write_change(self.folder / name, change)
+                sync_folder(self.folder / "cache")
+                files = record.files | {name: fingerprint(self.folder / name)}
+                record = replace(record, files=files, primitives=record.primitives - len(gone))
+                self._commit(replace(self.manifest, chunks=(*self.chunks[:-1], record)))
+        return len(gone)
+
+    def undo(self) -> None:
+        """Take back the last `forget`, or if none followed it, the last chunk; walking on makes the same bits again.
+
+        Raises:
+            ValueError: there is only the photo.
+            WorldError: as ``append``.
+        """
+        record, files = self.chunks[-1] if self.chunks else None, self.manifest.files
+        if record is None or (record.index == 0 and len(chunk_files.cache_names(record)) == 1):
+            raise ValueError(f"undo: {self.folder} holds nothing but its photo; there is nothing to take back")
+        names = chunk_files.cache_names(record)
+        if len(names) > 1:
+            back = len(primitive_log.read_change(self.folder / names[-1]).removed)
+            marks = {name: mark for name, mark in record.files.items() if name != names[-1]}
+            chunks = (*self.chunks[:-1], replace(record, files=marks, primitives=record.primitives + back))
+        else:
+            chunks, files = self.chunks[:-1], {PATH: self.manifest.files[PATH]}
+        with disk_errors(f"cannot change {self.folder}", "; it is as it was"):
+            self._check_unchanged()
+            self._clean = False
+            (self.folder / CAMERAS).unlink(missing_ok=True)  # written again below; it must never be ahead
+            self._commit(replace(self.manifest, files=files, chunks=chunks))
+            self.cameras = self.cameras[: sum(record.frames for record in chunks)]
+            write_bytes(self.folder / CAMERAS, self.cameras_text().encode())
+
+    @property
+    def _total(self) -> int:
+        """Names given to primitives so far."""
+        last = chunk_files.cache_names(self.chunks[-1])[-1] if self.chunks else None
+        return primitive_log.read_total(self.folder / last) if last else 0
 
     def _commit(self, manifest: Manifest) -> None:
         write_bytes(self.folder / MANIFEST, manifest_text(manifest).encode())
