@@ -52,6 +52,7 @@ class World:
         self.manifest = manifest
         self.path = path  # the planned walk, photo included
         self.cameras = path[:0]  # of the finished frames
+        self._text = b""  # of the manifest on disk, as this object knows it
         self._clean = False  # whether nothing lies around that the manifest does not name
 
     @classmethod
@@ -127,6 +128,7 @@ class World:
         read = [chunk_files.read_cameras_of(folder, record, manifest.size) for record in manifest.chunks]
         world.cameras = Camera.concatenate([path[:0], *read])
         if chunks is None:
+            world._text = (folder / MANIFEST).read_bytes()
             world._check_cameras_file()
         return world
 
@@ -159,7 +161,7 @@ class World:
         with disk_errors(f"cannot store chunk {chunk.index} in {self.folder}", "; every earlier chunk is kept"):
             self._check_unchanged()
             self._remove_leftovers()
-            self._clean = False
+            self._clean, replaced = False, set(self.manifest.files)
             names = chunk_files.write_chunk(self.folder, chunk, len(self.cameras), rng_state)
             cache_name, memory_name = chunk_files.cache_name(chunk.index), f"memory/{chunk.index:04d}.safetensors"
             primitive_log.write_change(self.folder / cache_name, change)
@@ -181,7 +183,9 @@ class World:
             self.cameras = Camera.concatenate([self.cameras, chunk.frames.camera.to("cpu")])
             # What follows can be lost without harm.
             sync_folder(self.folder)
-            self._remove_leftovers()
+            for name in replaced - set(files):
+                (self.folder / name).unlink()
+            self._clean = True
             write_bytes(self.folder / CAMERAS, self.cameras_text().encode())
 
     @property
@@ -291,7 +295,9 @@ class World:
             raise ValueError(
                 f"forget: want chunks of the {len(self.chunks)} finished ones, or a region, got {list(chunks)}"
             )
-        gone = primitive_log.names_where(self.changes(), self._total, torch.tensor([*chunks]), region)
+        if region is not None and not (region[0] < region[1]).all():
+            raise ValueError(f"region: want a low corner below the high one, got {region.tolist()}; swap them")
+        gone = primitive_log.names_where(self.changes(), self._total, torch.tensor([*chunks], dtype=torch.int64), region)
         if len(gone):
             record = self.chunks[-1]
             none = next(self.changes()).rows[:0]
@@ -339,7 +345,8 @@ class World:
         return primitive_log.read_total(self.folder / last) if last else 0
 
     def _commit(self, manifest: Manifest) -> None:
-        write_bytes(self.folder / MANIFEST, manifest_text(manifest).encode())
+        self._text = manifest_text(manifest).encode()
+        write_bytes(self.folder / MANIFEST, self._text)
         self.manifest = manifest
 
     def _check_next(self, chunk: Chunk) -> None:
@@ -352,8 +359,11 @@ class World:
 
     def _check_unchanged(self) -> None:
         """Two programs that write one world would mix their chunks: the second one notices."""
-        if (self.folder / MANIFEST).read_bytes() != manifest_text(self.manifest).encode():
-            raise WorldError(f"{self.folder}: another program has written to this world meanwhile; open it again")
+        if (self.folder / MANIFEST).read_bytes() != self._text:
+            raise WorldError(
+                f"{self.folder}: was opened in part, or another program has written to this world meanwhile; "
+                "open it again, or branch it"
+            )
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed process left and what a newer chunk has replaced."""

@@ -223,10 +223,10 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
     cache.page_to(tmp_path)
     real = Path.open
 
-    def full(self: Path, mode: str = "r", *rest: object) -> object:
+    def full(self: Path, mode: str = "r", *rest: object, **more: object) -> object:
         if self.suffix == ".block" and mode == "wb":
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(self, mode, *rest)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return real(self, mode, *rest, **more)  # type: ignore[call-overload]
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
