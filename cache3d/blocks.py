@@ -218,9 +218,10 @@ class BlockStore(Generic[P]):
 
     def _insert(self, names: Tensor, part: P, total: int) -> None:
         if total > len(self._home):
-            room = np.full(max(total, 2 * self._total), -1, np.int32)
+            room = np.empty(max(total, 3 * self._total // 2), np.int32)
             room[: self._total] = self._home[: self._total]
             self._home = room
+        self._home[self._total : total] = -1
         self._total, self._alive = total, self._alive + len(part)
         if len(part) == 0:
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +71,13 @@ def manifest_text(manifest: Manifest) -> str:
     Raises:
         WorldError: a configuration that JSON cannot hold.
     """
+    # Written with every chunk: no copies, no indentation, so that a long walk does not pay for its past.
+    content = {"format": FORMAT, "version": VERSION} | vars(manifest)
+    content["chunks"] = [vars(record) for record in manifest.chunks]
     try:
-        plain = json.dumps({"format": FORMAT, "version": VERSION} | asdict(manifest), allow_nan=False)
+        return json.dumps(content | {"checksum": _checksum(content)}, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise WorldError(f"config: want plain JSON values (no NaN, no objects): {error}") from error
-    content = json.loads(plain)  # as a reader will see it: tuples are lists, keys are strings
-    return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -130,5 +131,5 @@ def check_files(folder: Path, files: dict[str, dict[str, int | str]]) -> None:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
