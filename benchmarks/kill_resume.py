@@ -1,8 +1,8 @@
 """Killed again and again, and still the same world: `python -m benchmarks.kill_resume [--kills N] [--chunks N]`.
 
-A walk runs in a process of its own, which is killed (SIGKILL) after a random time and resumed, over and over, so
-that a walk survives several kills; walks are started anew until the kills are used up. Every finished world is compared, primitives, frames and random state, with one that never
-stopped. JSON line last.
+A walk runs in a process of its own, which is killed (SIGKILL) after a random time and resumed, over and over, so that a
+walk survives several kills; walks are started anew until the kills are used up. Every finished world is compared,
+primitives, frames and random state, with one that never stopped. JSON line last.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def main() -> None:
                 if finished == 0:
                     shutil.rmtree(out, ignore_errors=True)
                 words = [*begin, f"out={out}"] if finished == 0 else ["explore", f"resume={out}", "viewer=none"]
-                more = nursery.run(words, rng.uniform(0.0, 0.7 * whole_s) if kills < options.kills else 1e9)
+                more = nursery.run(words, rng.uniform(0.0, 0.5 * whole_s) if kills < options.kills else 1e9)
                 if more:
                     kills += 1
                     chunks_at_kill.append(chunks_of(out))

@@ -159,7 +159,11 @@ def flat_walk(folder: Path, chunks: int) -> dict[str, float]:
     figures: dict[str, float] = {"primitives": len(cache)}
     for name, values in seconds.items():
         early, late = statistics.median(values[5:16]), statistics.median(values[-11:])
-        figures |= {f"{name}_chunk_10_ms": 1e3 * early, f"{name}_chunk_100_ms": 1e3 * late, f"{name}_ratio": late / early}
+        figures |= {
+            f"{name}_chunk_10_ms": 1e3 * early,
+            f"{name}_chunk_100_ms": 1e3 * late,
+            f"{name}_ratio": late / early,
+        }
     return figures
 
 

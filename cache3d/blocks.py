@@ -27,7 +27,6 @@ from geometry.primitives import Change, Gaussians, Points
 P = TypeVar("P", Points, Gaussians)
 
 
-
 @dataclass(frozen=True)
 class View(Generic[P]):
     """A copy of the rows of all blocks that a camera may see, in the order of arrival.

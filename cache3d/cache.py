@@ -37,8 +37,8 @@ class WorldCache(Protocol):
     """What persists of the world: it grows where there is something new and shows itself to any camera.
 
     A primitive is named by its place in the order of arrival and keeps that name for good. Positions never change;
-    colours and confidences of generated primitives may. Rendering and integration are deterministic and do not depend on
-    what is in memory and what on disk.
+    colours and confidences of generated primitives may. Rendering and integration are deterministic and do not depend
+    on what is in memory and what on disk.
     """
 
     def integrate(self, chunk: Chunk) -> Integration:

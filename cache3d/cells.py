@@ -20,7 +20,7 @@ PLANES = 5  # of a frustum: it has no far end
 
 
 def frustum_planes(camera: Camera) -> np.ndarray:
-    """Inward planes ``(normal, offset)`` of the frustums of a camera or a batch, with `MARGIN`; ``[5 t, 4]`` float64."""
+    """Inward planes ``(normal, offset)`` of frustums of cameras ``[t]`` or one, with `MARGIN`; ``[5 t, 4]`` float64."""
     height, width = camera.size
     pose = camera.camera_from_world.double().cpu().reshape(-1, 4, 4).numpy()
     focal, center = (t.double().cpu().reshape(-1, 2).numpy() for t in (camera.focal_px, camera.center_px))

@@ -70,7 +70,7 @@ class Scratch:
             checksum = 0
             with path.open("wb") as file:
                 for column in columns:
-                    content = memoryview(column.detach().cpu().contiguous().view(torch.uint8).numpy()).cast("B")
+                    content = column.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
                     file.write(content)
                     checksum = zlib.crc32(content, checksum)
         except OSError as error:

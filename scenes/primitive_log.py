@@ -78,7 +78,7 @@ def names_where(
 def _fits(change: Change, known: int) -> bool:
     """Whether names are ascending and below the total, and every new one is either put or taken away again."""
     for names in (change.index, change.removed):
-        if len(names) and not (0 <= int(names[0]) and int(names[-1]) < change.total and (names.diff() > 0).all()):
+        if len(names) and not (int(names[0]) >= 0 and int(names[-1]) < change.total and (names.diff() > 0).all()):
             return False
     new = int((change.index >= known).sum()) + int((change.removed >= known).sum())
     return len(change.index) == len(change.rows) and new == change.total - known

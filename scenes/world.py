@@ -297,7 +297,9 @@ class World:
             )
         if region is not None and not (region[0] < region[1]).all():
             raise ValueError(f"region: want a low corner below the high one, got {region.tolist()}; swap them")
-        gone = primitive_log.names_where(self.changes(), self._total, torch.tensor([*chunks], dtype=torch.int64), region)
+        gone = primitive_log.names_where(
+            self.changes(), self._total, torch.tensor([*chunks], dtype=torch.int64), region
+        )
         if len(gone):
             record = self.chunks[-1]
             none = next(self.changes()).rows[:0]

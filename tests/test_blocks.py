@@ -165,7 +165,7 @@ def test_fetching_ahead_stays_within_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_rows_can_be_taken_away(make: type[GaussianCache], tmp_path: Path) -> None:
+def test_rows_can_be_taken_away(make: type[GaussianCache]) -> None:
     cache, again = make(), make(resident_mib=TINY)
     for made in walk(cache):
         again.apply(made.change)

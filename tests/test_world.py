@@ -405,7 +405,9 @@ def test_a_later_version_is_refused(tmp_path: Path) -> None:
     content = json.loads((folder / "world.json").read_text())
     content["version"], content["created_by"] = 3, "3.1.0"
     (folder / "world.json").write_text(json.dumps(content))
-    with pytest.raises(WorldError, match=r"of version 3 \(made by worldwarp 3.1.0\), but this program reads versions 1 and 2"):
+    with pytest.raises(
+        WorldError, match=r"of version 3 \(made by worldwarp 3.1.0\), but this program reads versions 1 and 2"
+    ):
         World.load(folder)
 
 
