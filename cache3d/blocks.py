@@ -184,7 +184,7 @@ class BlockStore(Generic[P]):
 
     def remove(self, view: View[P], which: Tensor) -> None:
         """Take the rows ``which`` (indices) of a view away; their names are not used again."""
-        names = view.names[which].cpu().numpy()
+        names = np.unique(view.names[which].cpu().numpy())
         self._take_away(names)
         self._journal.removed.append(names)
 

@@ -70,7 +70,7 @@ class GaussianCache:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
         """
         check_chunk(chunk)
-        first, refined, before = self._store.total, 0, len(self)
+        first, refined = self._store.total, 0
         for k in range(len(chunk.frames)):
             frame = _on(chunk.frames[k], self._device)
             believed = chunk.confidence[k].to(self._device)
@@ -81,7 +81,7 @@ class GaussianCache:
             refined += len(better)
             new = new_pixels(shown, frame, observed=chunk.observed)
             self._store.append(_gaussians(frame, new, believed, chunk))
-        return Integration(len(self) - before, refined, len(self), first, self._store.take_change())
+        return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
     @torch.no_grad()
     def render(self, camera: Camera) -> Guide:

@@ -47,7 +47,7 @@ class PointCache:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
         """
         check_chunk(chunk)
-        first, refined, before = self._store.total, 0, len(self)
+        first, refined = self._store.total, 0
         for k in range(len(chunk.frames)):
             frame, believed = chunk.frames[k], chunk.confidence[k]
             shown = self._show(frame.camera[None])[0]
@@ -57,7 +57,7 @@ class PointCache:
             refined += len(better)
             new = new_pixels(shown, frame, observed=chunk.observed)
             self._store.append(_points(frame, new, believed, chunk))
-        return Integration(len(self) - before, refined, len(self), first, self._store.take_change())
+        return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
     @torch.no_grad()
     def render(self, camera: Camera) -> Guide:
