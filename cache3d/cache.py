@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Guide
-from geometry.primitives import Gaussians, Points
+from geometry.primitives import Change, Gaussians, Points
 
 
 @dataclass(frozen=True)
@@ -20,21 +21,24 @@ class Integration:
         added: new primitives.
         refined: existing primitives whose colour or confidence improved.
         total: primitives now in the cache.
-        first: index of the first new primitive; ``snapshot(first)`` is what is new.
+        first: name of the first new primitive; ``snapshot(first)`` is what is new.
+        change: what there is to store, so that another cache can `apply` it.
     """
 
     added: int
     refined: int
     total: int
     first: int
+    change: Change = field(compare=False, repr=False)
 
 
 @runtime_checkable
 class WorldCache(Protocol):
     """What persists of the world: it grows where there is something new and shows itself to any camera.
 
-    The store is append-only and keeps its order. Positions never change; colours and confidences of generated
-    primitives may. Rendering and integration are deterministic.
+    A primitive is named by its place in the order of arrival and keeps that name for good. Positions never change;
+    colours and confidences of generated primitives may. Rendering and integration are deterministic and do not depend
+    on what is in memory and what on disk.
     """
 
     def integrate(self, chunk: Chunk) -> Integration:
@@ -45,12 +49,24 @@ class WorldCache(Protocol):
         """Show the cache to a batch ``[t]`` of cameras of any image size."""
         ...
 
+    def prefetch(self, camera: Camera) -> None:
+        """Start to bring back from disk, in the background, what a batch ``[t]`` of cameras will see."""
+        ...
+
+    def page_to(self, folder: Path) -> None:
+        """Keep what does not fit in memory in ``folder`` from now on."""
+        ...
+
     def snapshot(self, first: int = 0) -> Points | Gaussians:
-        """A copy of the primitives from index ``first`` on."""
+        """A copy of the primitives named from ``first`` on, in the order of their arrival."""
         ...
 
     def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
+        ...
+
+    def apply(self, change: Change) -> None:
+        """Do what an `Integration` says was done; afterwards this renders bit-identically to that cache."""
         ...
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,16 +11,16 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from cache3d import confidence as trust
+from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, check_chunk
 from cache3d.insertion import Shown, new_pixels
 from cache3d.rasterizer import Backend, Raster, Splats, rasterize
 from cache3d.reference import rotation_matrices
 from cache3d.refinement import refine_guesses
-from cache3d.store import GrowingStore
 from cache3d.surfels import lift_surfels
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
-from geometry.primitives import Gaussians, Points
+from geometry.primitives import Change, Gaussians, Points
 
 # Standard deviation in pixels of the photo: smaller shows the grid on zooming in, larger blurs (measured: 0.5 is best).
 KERNEL = 0.5
@@ -45,12 +46,15 @@ class GaussianCache:
     Args:
         device: where the world lives; on a CUDA device gsplat draws it.
         rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
+        resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
     """
 
-    def __init__(self, device: str | torch.device = "cpu", rasterizer: Backend = "auto") -> None:
+    def __init__(
+        self, device: str | torch.device = "cpu", rasterizer: Backend = "auto", resident_mib: float | int = 2048
+    ) -> None:
         self._device = torch.device(device)
         self._rasterizer: Backend = rasterizer
-        self._store = GrowingStore(_empty(self._device))
+        self._store = BlockStore(_empty(self._device), resident_mib)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -66,16 +70,18 @@ class GaussianCache:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
         """
         check_chunk(chunk)
-        first, refined = len(self), 0
+        first, refined = self._store.total, 0
         for k in range(len(chunk.frames)):
             frame = _on(chunk.frames[k], self._device)
             believed = chunk.confidence[k].to(self._device)
             shown = self._show(frame.camera)
-            live = self._store.live
-            refined += len(refine_guesses(live, live.means, shown, frame, believed))
+            view = self._store.near(frame.camera)
+            better = refine_guesses(view.rows, view.rows.means, shown, frame, believed)
+            self._store.put(view, better)
+            refined += len(better)
             new = new_pixels(shown, frame, observed=chunk.observed)
             self._store.append(_gaussians(frame, new, believed, chunk))
-        return Integration(len(self) - first, refined, len(self), first)
+        return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
     @torch.no_grad()
     def render(self, camera: Camera) -> Guide:
@@ -86,23 +92,37 @@ class GaussianCache:
         parts = ("rgb", "depth", "coverage", "confidence", "sky")
         return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
 
+    def prefetch(self, camera: Camera) -> None:
+        """Start to bring back from disk, in the background, what a batch ``[t]`` of cameras will see."""
+        self._store.prefetch(camera)
+
+    def page_to(self, folder: Path) -> None:
+        """Keep what does not fit in memory in ``folder`` from now on."""
+        self._store.page_to(folder)
+
+    @torch.no_grad()
+    def apply(self, change: Change) -> None:
+        """Do what an `Integration` says was done; afterwards this renders bit-identically to that cache.
+
+        Raises:
+            ValueError: for primitives of another kind.
+        """
+        _check_kind(change.rows)
+        self._store.apply(change)
+
     def snapshot(self, first: int = 0) -> Gaussians:
-        """A copy of the Gaussians from index ``first`` on."""
+        """A copy of the Gaussians named from ``first`` on, in the order of their arrival."""
         return self._store.copy(first)
 
     def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
-        if not isinstance(primitives, Gaussians):
-            raise ValueError(
-                f"primitives: want Gaussians, got {type(primitives).__name__}; use the cache that made them"
-            )
-        store = GrowingStore(_empty(self._device))
-        store.append(primitives)
-        self._store = store
+        _check_kind(primitives)
+        self._store = self._store.emptied()
+        self._store.apply(Change.from_nothing(primitives))
 
     def _show(self, camera: Camera) -> Shown:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
-        live = self._store.live
+        live = self._store.near(camera).rows
         near = self._draw(live, _in_view(live.means, camera) & ~live.sky, camera)
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
         far = self._draw(live, _in_view(live.means, sky_camera) & live.sky, sky_camera)
@@ -238,6 +258,11 @@ def _at_origin(world_from_camera: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
 def _on(frame: Frame, device: torch.device) -> Frame:
     parts = (frame.rgb, frame.depth, frame.valid, frame.sky)
     return Frame(*(part.to(device) for part in parts), camera=frame.camera.to(device), metric=frame.metric)
+
+
+def _check_kind(primitives: Points | Gaussians) -> None:
+    if not isinstance(primitives, Gaussians):
+        raise ValueError(f"primitives: want Gaussians, got {type(primitives).__name__}; use the cache that made them")
 
 
 def _empty(device: torch.device) -> Gaussians:

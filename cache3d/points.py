@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cache3d import confidence as trust
+from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, check_chunk
 from cache3d.compiled import for_blocks
 from cache3d.insertion import Shown, new_pixels
 from cache3d.point_kernels import splat_discs
 from cache3d.refinement import refine_guesses
-from cache3d.store import GrowingStore
 from cache3d.surfels import lift_surfels
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
-from geometry.primitives import Gaussians, Points
+from geometry.primitives import Change, Gaussians, Points
 
 
 class PointCache:
@@ -26,10 +28,13 @@ class PointCache:
     Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown. Nothing
     is drawn into gaps that no disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the
     camera. Runs on the CPU.
+
+    Args:
+        resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
     """
 
-    def __init__(self) -> None:
-        self._store = GrowingStore(_empty())
+    def __init__(self, resident_mib: float | int = 2048) -> None:
+        self._store = BlockStore(_empty(), resident_mib)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -42,15 +47,17 @@ class PointCache:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
         """
         check_chunk(chunk)
-        first, refined = len(self), 0
+        first, refined = self._store.total, 0
         for k in range(len(chunk.frames)):
             frame, believed = chunk.frames[k], chunk.confidence[k]
             shown = self._show(frame.camera[None])[0]
-            live = self._store.live
-            refined += len(refine_guesses(live, live.positions, shown, frame, believed))
+            view = self._store.near(frame.camera)
+            better = refine_guesses(view.rows, view.rows.positions, shown, frame, believed)
+            self._store.put(view, better)
+            refined += len(better)
             new = new_pixels(shown, frame, observed=chunk.observed)
             self._store.append(_points(frame, new, believed, chunk))
-        return Integration(len(self) - first, refined, len(self), first)
+        return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
     @torch.no_grad()
     def render(self, camera: Camera) -> Guide:
@@ -61,21 +68,37 @@ class PointCache:
         parts = ("rgb", "depth", "coverage", "confidence", "sky")
         return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
 
+    def prefetch(self, camera: Camera) -> None:
+        """Start to bring back from disk, in the background, what a batch ``[t]`` of cameras will see."""
+        self._store.prefetch(camera)
+
+    def page_to(self, folder: Path) -> None:
+        """Keep what does not fit in memory in ``folder`` from now on."""
+        self._store.page_to(folder)
+
+    @torch.no_grad()
+    def apply(self, change: Change) -> None:
+        """Do what an `Integration` says was done; afterwards this renders bit-identically to that cache.
+
+        Raises:
+            ValueError: for primitives of another kind.
+        """
+        _check_kind(change.rows)
+        self._store.apply(change)
+
     def snapshot(self, first: int = 0) -> Points:
-        """A copy of the points from index ``first`` on."""
+        """A copy of the points named from ``first`` on, in the order of their arrival."""
         return self._store.copy(first)
 
     def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
-        if not isinstance(primitives, Points):
-            raise ValueError(f"primitives: want Points, got {type(primitives).__name__}; use the cache that made them")
-        store = GrowingStore(_empty())
-        store.append(primitives)
-        self._store = store
+        _check_kind(primitives)
+        self._store = self._store.emptied()
+        self._store.apply(Change.from_nothing(primitives))
 
     def _show(self, camera: Camera) -> list[Shown]:
         """Draw the surfaces, then the sky where none is, for each camera."""
-        live = self._store.live
+        live = self._store.near(camera).rows
         height, width = camera.size
         count = len(camera)
         rows = torch.cat(
@@ -152,6 +175,11 @@ def _points(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, 
         confidence=confidence[0][where],
         sky=frame.sky[0][where],
     )
+
+
+def _check_kind(primitives: Points | Gaussians) -> None:
+    if not isinstance(primitives, Points):
+        raise ValueError(f"primitives: want Points, got {type(primitives).__name__}; use the cache that made them")
 
 
 def _empty() -> Points:

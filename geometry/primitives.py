@@ -85,3 +85,27 @@ class Gaussians:
     def concatenate(parts: list[Gaussians]) -> Gaussians:
         """Join, in order."""
         return Gaussians(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Gaussians)))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What turns one state of a growing set of primitives into the next.
+
+    Every primitive has a name: its place in the order of arrival, which it keeps for good.
+
+    Attributes:
+        total: names given so far, afterwards.
+        index: ``[m]`` int64, ascending: names of the rows to put; from the former ``total`` on they are new.
+        rows: their content.
+        removed: ``[r]`` int64, ascending: names of the rows to take away.
+    """
+
+    total: int
+    index: Int[Tensor, "m"]
+    rows: Points | Gaussians
+    removed: Int[Tensor, "r"]
+
+    @staticmethod
+    def from_nothing(rows: Points | Gaussians) -> Change:
+        """The change that makes an empty set hold ``rows``."""
+        return Change(len(rows), torch.arange(len(rows)), rows, torch.zeros(0, dtype=torch.int64))

@@ -6,6 +6,7 @@
 | ``depth/00000.png`` | depth for other programs: 16 bits, thousandths of a unit, 0 = unknown, sky or beyond 65.5 |
 | ``chunks/0000.safetensors`` | for resuming to the bit: float32 depth, masks, confidence, cameras, random state |
 | ``cache/0000.safetensors`` | the primitives that this chunk added or changed (``scenes.primitive_log``) |
+| ``cache/0000_1.safetensors`` | those that were forgotten after it |
 """
 
 from __future__ import annotations
@@ -45,6 +46,16 @@ def chunk_name(index: int) -> str:
 def cache_name(index: int) -> str:
     """The primitives of a chunk, relative to the world's folder."""
     return f"cache/{index:04d}.safetensors"
+
+
+def edit_name(index: int, edit: int) -> str:
+    """What was forgotten after a chunk, the ``edit``-th time, relative to the world's folder."""
+    return f"cache/{index:04d}_{edit}.safetensors"
+
+
+def cache_names(record: ChunkRecord) -> list[str]:
+    """The changes to the cache that belong to a chunk, in order: its own, then what was forgotten after it."""
+    return [name for name in record.files if name.startswith("cache/")]
 
 
 def write_chunk(folder: Path, chunk: Chunk, first_frame: int, rng_state: UInt8[Tensor, "s"]) -> list[str]:

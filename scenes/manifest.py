@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from scenes.files import WorldError, fingerprint
 
 FORMAT = "worldwarp-world"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)  # version 1 had no removals
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,13 @@ def manifest_text(manifest: Manifest) -> str:
     Raises:
         WorldError: a configuration that JSON cannot hold.
     """
+    # Written with every chunk: no copies, no indentation, so that a long walk does not pay for its past.
+    content = {"format": FORMAT, "version": VERSION} | vars(manifest)
+    content["chunks"] = [vars(record) for record in manifest.chunks]
     try:
-        plain = json.dumps({"format": FORMAT, "version": VERSION} | asdict(manifest), allow_nan=False)
+        return json.dumps(content | {"checksum": _checksum(content)}, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise WorldError(f"config: want plain JSON values (no NaN, no objects): {error}") from error
-    content = json.loads(plain)  # as a reader will see it: tuples are lists, keys are strings
-    return json.dumps(content | {"checksum": _checksum(content)}, indent=1) + "\n"
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -95,16 +97,16 @@ def read_manifest(path: Path) -> Manifest:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise WorldError(f'{path}: want "format": "{FORMAT}"; this is not the folder of a world')
     version = content.pop("version", None)
-    if version != VERSION:
+    if version not in READABLE:
         made_by = content.get("created_by", "another program")
         raise WorldError(
-            f"{path}: is of version {version} (made by worldwarp {made_by}), but this program reads version {VERSION}; "
+            f"{path}: is of version {version} (made by worldwarp {made_by}), but this program reads versions 1 and 2; "
             "install the worldwarp that made it"
         )
-    if content.pop("checksum", None) != _checksum({"format": FORMAT, "version": VERSION} | content):
+    if content.pop("checksum", None) != _checksum({"format": FORMAT, "version": version} | content):
         raise WorldError(f"{path}: was changed after it was written; restore it from a copy")
     if set(content) - {"format"} != {f.name for f in fields(Manifest)}:
-        raise WorldError(f"{path}: its fields are not those of version {VERSION}; restore it from a copy")
+        raise WorldError(f"{path}: its fields are not those of version {version}; restore it from a copy")
     chunks = tuple(ChunkRecord(**chunk) for chunk in content.pop("chunks"))
     size = (content["size"][0], content["size"][1])
     return Manifest(**{k: v for k, v in content.items() if k not in ("format", "size")}, size=size, chunks=chunks)
@@ -121,7 +123,7 @@ def check_files(folder: Path, files: dict[str, dict[str, int | str]]) -> None:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise WorldError(f"{folder}: its manifest names {name!r}, which lies outside the folder")
         if not path.is_file():
-            raise WorldError(f"{path}: missing; restore it from a copy, or branch the world before it")
+            raise WorldError(f"{path}: missing; restore it from a copy, or open the chunks before it")
         if path.stat().st_size != wanted["bytes"]:
             raise WorldError(f"{path}: truncated: want {wanted['bytes']} bytes, got {path.stat().st_size}")
         if fingerprint(path) != wanted:
@@ -129,5 +131,5 @@ def check_files(folder: Path, files: dict[str, dict[str, int | str]]) -> None:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

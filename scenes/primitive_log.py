@@ -1,94 +1,99 @@
-"""Primitives on disk as a log of patches: each chunk stores only the rows that it added or changed.
+"""Primitives on disk as a log of changes: each chunk stores only the rows that it added, changed or took away.
 
-A patch says how many primitives there are now, and which rows to put in place. Replaying the patches in order gives
-the primitives back to the bit; the cost of a patch follows what changed, not what there is.
+Replaying the log in order gives the primitives back to the bit; the cost of a chunk follows what changed, not what
+there is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from geometry.primitives import Gaussians, Points
+from geometry.primitives import Change, Gaussians, Points
 from scenes.files import WorldError, write_bytes
 
 KINDS: dict[str, type[Points] | type[Gaussians]] = {"Points": Points, "Gaussians": Gaussians}
 
 
-@dataclass(frozen=True)
-class Patch:
-    """What turns one state of the primitives into the next.
+def replay(changes: Iterable[Change], total: int) -> Points | Gaussians:
+    """What a log leaves, in the order of arrival.
 
-    Attributes:
-        total: number of primitives afterwards.
-        index: rows to put, ascending; those past the former end are new, ``[m]`` int64.
-        rows: their content.
-    """
-
-    total: int
-    index: Int[Tensor, "m"]
-    rows: Points | Gaussians
-
-
-def difference(before: Points | Gaussians | None, after: Points | Gaussians) -> Patch:
-    """The patch that leads from ``before`` to ``after``, compared bit by bit; None stands for nothing yet."""
-    total = len(after)
-    if before is None:
-        return Patch(total, torch.arange(total), after)
-    if type(before) is not type(after):
-        raise WorldError(f"primitives: this world holds {type(before).__name__}, got {type(after).__name__}")
-    common = min(len(before), total)
-    changed = torch.zeros(common, dtype=torch.bool)
-    for name in _names(after):
-        changed |= _rows_differ(getattr(before, name)[:common], getattr(after, name)[:common])
-    index = torch.cat([changed.nonzero()[:, 0], torch.arange(common, total)])
-    return Patch(total, index, after[index])
-
-
-def apply(before: Points | Gaussians | None, patch: Patch) -> Points | Gaussians:
-    """Replay one patch; the inverse of ``difference``.
+    Args:
+        changes: the log, at least one change.
+        total: names given in all of it.
 
     Raises:
-        WorldError: a patch that does not fit on ``before``.
+        WorldError: a change that does not fit on what comes before it.
     """
-    kind = type(patch.rows)
-    if before is not None and type(before) is not kind:
-        raise WorldError(f"a patch of {kind.__name__} follows {type(before).__name__}")
-    common = 0 if before is None else min(len(before), patch.total)
-    new = patch.total - common
-    fits = len(patch.index) >= new and torch.equal(
-        patch.index[len(patch.index) - new :], torch.arange(common, patch.total)
-    )
-    old = patch.index[: len(patch.index) - new] if fits else patch.index
-    if not fits or (len(old) and not 0 <= int(old.min()) <= int(old.max()) < common):
-        raise WorldError(f"a patch for {patch.total} primitives does not fit on {common}")
-    columns = []
-    for name in _names(patch.rows):
-        rows = getattr(patch.rows, name)
-        column = rows.new_empty((patch.total, *rows.shape[1:]))
-        if before is not None:
-            column[:common] = getattr(before, name)[:common]
-        column[patch.index] = rows
-        columns.append(column)
-    return kind(*columns)
+    state: Points | Gaussians | None = None
+    alive, known = torch.zeros(total, dtype=torch.bool), 0
+    for change in changes:
+        if state is None:
+            columns = (getattr(change.rows, f.name) for f in fields(change.rows))
+            state = type(change.rows)(*(column.new_zeros(total, *column.shape[1:]) for column in columns))
+        if type(change.rows) is not type(state):
+            raise WorldError(f"a change of {type(change.rows).__name__} follows {type(state).__name__}")
+        old = change.index[change.index < known]
+        if not known <= change.total <= total or not _fits(change, known) or not alive[old].all():
+            raise WorldError(f"a change to {change.total} names does not fit on {known}")
+        for f in fields(state):
+            getattr(state, f.name)[change.index] = getattr(change.rows, f.name)
+        alive[change.index] = True
+        alive[change.removed] = False
+        known = change.total
+    assert state is not None
+    return state[alive]
 
 
-def write_patch(path: Path, patch: Patch) -> None:
-    """Write a patch as safetensors, atomically."""
-    tensors = {name: getattr(patch.rows, name).contiguous() for name in _names(patch.rows)}
-    tensors |= {"index": patch.index, "total": torch.tensor(patch.total)}
+def names_where(
+    changes: Iterable[Change], total: int, chunks: Int[Tensor, "c"], region: Float[Tensor, "2 3"] | None
+) -> Int[Tensor, "n"]:
+    """Names of the primitives that some chunks added or that lie in a box, ascending; one change is read at a time.
+
+    Args:
+        changes: the log.
+        total: names given in all of it.
+        chunks: indices of chunks.
+        region: low and high corner, world, scene units; None is nowhere. Sky lies in no region.
+    """
+    named = torch.zeros(total, dtype=torch.bool)
+    for change in changes:
+        rows = change.rows
+        chosen = torch.isin(rows.chunk, chunks)
+        if region is not None:
+            centers = rows.means if isinstance(rows, Gaussians) else rows.positions
+            chosen |= ((centers >= region[0]) & (centers <= region[1])).all(-1) & ~rows.sky
+        named[change.index] = chosen
+        named[change.removed] = False
+    return named.nonzero()[:, 0]
+
+
+def _fits(change: Change, known: int) -> bool:
+    """Whether names are ascending and below the total, and every new one is either put or taken away again."""
+    for names in (change.index, change.removed):
+        if len(names) and not (int(names[0]) >= 0 and int(names[-1]) < change.total and (names.diff() > 0).all()):
+            return False
+    new = int((change.index >= known).sum()) + int((change.removed >= known).sum())
+    return len(change.index) == len(change.rows) and new == change.total - known
+
+
+def write_change(path: Path, change: Change) -> None:
+    """Write a change as safetensors, atomically."""
+    tensors = {f.name: getattr(change.rows, f.name).cpu().contiguous() for f in fields(change.rows)}
+    tensors |= {"index": change.index, "total": torch.tensor(change.total), "removed": change.removed}
     # One entry only: safetensors writes several in random order, and equal worlds must have equal files.
-    write_bytes(path, save(tensors, {"kind": type(patch.rows).__name__}))
+    write_bytes(path, save(tensors, {"kind": type(change.rows).__name__}))
 
 
-def read_patch(path: Path) -> Patch:
-    """Read a patch.
+def read_change(path: Path) -> Change:
+    """Read a change.
 
     Raises:
         WorldError: a file of another kind.
@@ -99,19 +104,12 @@ def read_patch(path: Path) -> Patch:
         if kind is None or not {f.name for f in fields(kind)} | {"index", "total"} <= names:
             raise WorldError(f"{path.name}: want Points or Gaussians, got {metadata.get('kind', 'neither')}")
         rows = kind(*(file.get_tensor(f.name) for f in fields(kind)))
-        return Patch(int(file.get_tensor("total")), file.get_tensor("index"), rows)
+        # Worlds of version 1 never took anything away.
+        removed = file.get_tensor("removed") if "removed" in names else torch.zeros(0, dtype=torch.int64)
+        return Change(int(file.get_tensor("total")), file.get_tensor("index"), rows, removed)
 
 
-def on_cpu(primitives: Points | Gaussians) -> Points | Gaussians:
-    """A copy that later changes to the cache cannot reach."""
-    return type(primitives)(*(getattr(primitives, name).detach().cpu().clone() for name in _names(primitives)))
-
-
-def _names(primitives: Points | Gaussians) -> list[str]:
-    return [f.name for f in fields(primitives)]
-
-
-def _rows_differ(a: Tensor, b: Tensor) -> Bool[Tensor, "n"]:
-    if a.dtype == torch.float32:  # as integers, or +0 would equal -0 and NaN differ from itself
-        a, b = a.contiguous().view(torch.int32), b.contiguous().view(torch.int32)
-    return (a != b).flatten(1).any(1) if a.ndim > 1 else a != b
+def read_total(path: Path) -> int:
+    """Only the names given so far after a change."""
+    with safe_open(path, "pt") as file:
+        return int(file.get_tensor("total"))

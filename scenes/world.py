@@ -13,20 +13,21 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.nerfstudio_files import transforms_content
-from geometry.primitives import Gaussians, Points
+from geometry.primitives import Change, Gaussians, Points
 from scenes import chunk_files, primitive_log
 from scenes.files import PARTIAL, WorldError, disk_errors, fingerprint, sync_folder, write_bytes
 from scenes.manifest import ChunkRecord, Manifest, check_files, manifest_text, read_manifest
@@ -52,8 +53,8 @@ class World:
         self.manifest = manifest
         self.path = path  # the planned walk, photo included
         self.cameras = path[:0]  # of the finished frames
-        self._stored: Points | Gaussians | None = None  # the primitives as the last committed chunk left them
-        self._clean = False
+        self._text = b""  # of the manifest on disk, as this object knows it
+        self._clean = False  # whether nothing lies around that the manifest does not name
 
     @classmethod
     def create(
@@ -98,8 +99,12 @@ class World:
         return world
 
     @classmethod
-    def load(cls: type[AnyWorld], folder: str | Path) -> AnyWorld:
+    def load(cls: type[AnyWorld], folder: str | Path, chunks: int | None = None) -> AnyWorld:
         """Open a world and check every file of it; writes nothing.
+
+        Args:
+            folder: where it lies.
+            chunks: open only the first so many chunks, to look at them or to branch, whatever happened to the others.
 
         Raises:
             WorldError: not a world, of a later version, or with a file missing, truncated or changed, which it names.
@@ -108,8 +113,12 @@ class World:
         if not folder.is_dir():
             raise WorldError(f"{folder}: no such folder; want the folder of a world, as `worldwarp explore` makes it")
         manifest = read_manifest(folder / MANIFEST)
+        if chunks is not None and not 0 < chunks <= len(manifest.chunks):
+            raise ValueError(f"chunks: want 1 to {len(manifest.chunks)}, the finished ones, got {chunks}")
+        if chunks not in (None, len(manifest.chunks)):
+            manifest = replace(manifest, files=_path_file(manifest), chunks=manifest.chunks[:chunks])
         check_files(folder, manifest.all_files())
-        paths = [name for name in manifest.files if name.startswith(PATH)]
+        paths = list(_path_file(manifest))
         if len(paths) != 1:
             raise WorldError(f"{folder / MANIFEST}: want one planned path, got {paths or 'none'}; it was changed")
         tensors = load_file(folder / paths[0])
@@ -117,14 +126,16 @@ class World:
         world = cls(folder, manifest, path)
         read = [chunk_files.read_cameras_of(folder, record, manifest.size) for record in manifest.chunks]
         world.cameras = Camera.concatenate([path[:0], *read])
-        world._check_cameras_file()
+        if chunks is None:
+            world._text = (folder / MANIFEST).read_bytes()
+            world._check_cameras_file()
         return world
 
     def append(
         self,
         chunk: Chunk,
         *,
-        primitives: Points | Gaussians,
+        change: Change,
         memory: Mapping[str, Tensor],
         rng_state: UInt8[Tensor, "s"],
         gauges: Mapping[str, float] | None = None,
@@ -133,7 +144,7 @@ class World:
 
         Args:
             chunk: the next chunk; its colours are on the 8-bit grid.
-            primitives: the whole cache after it; only rows that are new or changed since the last chunk are written.
+            change: what it did to the cache, as the cache says.
             memory: what the generator remembers after it; only the latest is kept.
             rng_state: ``torch.Generator.get_state()`` after it.
             gauges: numbers measured while it was made; one that is not finite is kept as None.
@@ -143,17 +154,16 @@ class World:
             WorldError: the disk is full or refuses; every earlier chunk is kept.
         """
         self._check_next(chunk)
-        if self._stored is None and self.chunks:
-            self._stored = self.primitives
+        before = self.chunks[-1].primitives if self.chunks else 0
+        known = self._total
+        is_new = int((change.index >= known).sum()) - int((change.removed < known).sum())
         with disk_errors(f"cannot store chunk {chunk.index} in {self.folder}", "; every earlier chunk is kept"):
             self._check_unchanged()
             self._remove_leftovers()
-            self._clean = False
+            self._clean, replaced = False, set(self.manifest.files)
             names = chunk_files.write_chunk(self.folder, chunk, len(self.cameras), rng_state)
-            now = primitive_log.on_cpu(primitives)
-            patch = primitive_log.difference(self._stored, now)
             cache_name, memory_name = chunk_files.cache_name(chunk.index), f"memory/{chunk.index:04d}.safetensors"
-            primitive_log.write_patch(self.folder / cache_name, patch)
+            primitive_log.write_change(self.folder / cache_name, change)
             write_bytes(self.folder / memory_name, chunk_files.tensors_as_bytes(dict(memory)))
             for name in chunk_files.FOLDERS:
                 sync_folder(self.folder / name)
@@ -163,17 +173,18 @@ class World:
                 len(self.cameras),
                 len(chunk.frames),
                 chunk.observed,
-                len(now),
+                before + is_new,
                 {name: float(value) if math.isfinite(value) else None for name, value in (gauges or {}).items()},
                 marks,
             )
-            files = self._path_file | {memory_name: fingerprint(self.folder / memory_name)}
+            files = _path_file(self.manifest) | {memory_name: fingerprint(self.folder / memory_name)}
             self._commit(replace(self.manifest, files=files, chunks=(*self.chunks, record)))
-            self._stored = now
             self.cameras = Camera.concatenate([self.cameras, chunk.frames.camera.to("cpu")])
             # What follows can be lost without harm.
             sync_folder(self.folder)
-            self._remove_leftovers()
+            for name in replaced - set(files):
+                (self.folder / name).unlink()
+            self._clean = True
             write_bytes(self.folder / CAMERAS, self.cameras_text().encode())
 
     @property
@@ -186,21 +197,22 @@ class World:
         """The configuration of the walk, as plain JSON values."""
         return self.manifest.config
 
+    def changes(self) -> Iterator[Change]:
+        """What each chunk did to the cache, in order; applied to an empty cache they make it as it was, to the bit."""
+        for record in self.chunks:
+            for name in chunk_files.cache_names(record):
+                yield primitive_log.read_change(self.folder / name)
+
     @property
     def primitives(self) -> Points | Gaussians:
-        """The cache after the last chunk, to the bit."""
-        state: Points | Gaussians | None = None
-        for record in self.chunks:
-            state = primitive_log.apply(
-                state, primitive_log.read_patch(self.folder / chunk_files.cache_name(record.index))
-            )
-        if state is None:
+        """The cache after the last chunk, to the bit, all in memory."""
+        if not self.chunks:
             raise WorldError(f"{self.folder}: no chunk is finished yet; there is nothing to show")
-        return state
+        return primitive_log.replay(self.changes(), self._total)
 
     @property
     def memory(self) -> dict[str, Tensor] | None:
-        """What the generator remembered after the last chunk; None in a branch from an earlier one."""
+        """What the generator remembered after the last chunk; None after `undo` and in a branch."""
         names = [name for name in self.manifest.files if not name.startswith(PATH)]
         return load_file(self.folder / names[0]) if names else None
 
@@ -255,17 +267,13 @@ class World:
             raise ValueError(f"path: want one that begins with the {len(self)} finished cameras")
         with disk_errors(f"cannot store a path in {self.folder}", "; the world is as it was"):
             self._check_unchanged()
-            others = {name: mark for name, mark in self.manifest.files.items() if name not in self._path_file}
+            others = {name: mark for name, mark in self.manifest.files.items() if name not in _path_file(self.manifest)}
             name = _write_path(self.folder, path)
             files = {name: fingerprint(self.folder / name)} | others
             self._commit(replace(self.manifest, files=files, config=dict(config)))
             self.path = path
             self._clean = False
             self._remove_leftovers()
-
-    @property
-    def _path_file(self) -> dict[str, dict[str, int | str]]:
-        return {name: mark for name, mark in self.manifest.files.items() if name.startswith(PATH)}
 
     def branch(self: AnyWorld, folder: str | Path, chunk: int) -> AnyWorld:
         """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.
@@ -283,7 +291,7 @@ class World:
             folder, path=self.path, seed=self.manifest.seed, config=self.config, metric=self.manifest.metric
         )
         is_last = chunk == len(self.chunks) - 1
-        files = self.manifest.files if is_last else self._path_file
+        files = self.manifest.files if is_last else _path_file(self.manifest)
         manifest = replace(branch.manifest, files=files, chunks=self.chunks[: chunk + 1])
         with disk_errors(f"cannot write {branch.folder}"):
             for name in manifest.all_files():
@@ -294,8 +302,80 @@ class World:
             write_bytes(branch.folder / CAMERAS, branch.cameras_text().encode())
         return branch
 
+    def forget(self, *, chunks: Sequence[int] = (), region: Float[Tensor, "2 3"] | None = None) -> int:
+        """Take primitives out of the cache for good: all that these chunks added, and all inside a region.
+
+        Frames stay. What was forgotten is a change of its own after the last chunk, so that `undo` brings it back.
+
+        Args:
+            chunks: indices of chunks.
+            region: low and high corner of a box, world, scene units; sky lies in no region.
+
+        Returns:
+            How many were forgotten.
+
+        Raises:
+            ValueError: nothing to forget is named, or a chunk that does not exist.
+            WorldError: as ``append``.
+        """
+        if (not chunks and region is None) or not all(0 <= index < len(self.chunks) for index in chunks):
+            raise ValueError(
+                f"forget: want chunks of the {len(self.chunks)} finished ones, or a region, got {list(chunks)}"
+            )
+        if region is not None and not (region[0] < region[1]).all():
+            raise ValueError(f"region: want a low corner below the high one, got {region.tolist()}; swap them")
+        gone = primitive_log.names_where(
+            self.changes(), self._total, torch.tensor([*chunks], dtype=torch.int64), region
+        )
+        if len(gone):
+            record = self.chunks[-1]
+            none = next(self.changes()).rows[:0]
+            name = chunk_files.edit_name(record.index, len(chunk_files.cache_names(record)))
+            with disk_errors(f"cannot change {self.folder}", "; it is as it was"):
+                self._check_unchanged()
+                self._clean = False
+                change = Change(self._total, torch.zeros(0, dtype=torch.int64), none, gone)
+                primitive_log.write_change(self.folder / name, change)
+                sync_folder(self.folder / "cache")
+                files = record.files | {name: fingerprint(self.folder / name)}
+                record = replace(record, files=files, primitives=record.primitives - len(gone))
+                self._commit(replace(self.manifest, chunks=(*self.chunks[:-1], record)))
+        return len(gone)
+
+    def undo(self) -> None:
+        """Take back the last `forget`, or if none followed it, the last chunk; walking on makes the same bits again.
+
+        Raises:
+            ValueError: there is only the photo.
+            WorldError: as ``append``.
+        """
+        record, files = self.chunks[-1] if self.chunks else None, self.manifest.files
+        if record is None or (record.index == 0 and len(chunk_files.cache_names(record)) == 1):
+            raise ValueError(f"undo: {self.folder} holds nothing but its photo; there is nothing to take back")
+        names = chunk_files.cache_names(record)
+        if len(names) > 1:
+            back = len(primitive_log.read_change(self.folder / names[-1]).removed)
+            marks = {name: mark for name, mark in record.files.items() if name != names[-1]}
+            chunks = (*self.chunks[:-1], replace(record, files=marks, primitives=record.primitives + back))
+        else:
+            chunks, files = self.chunks[:-1], _path_file(self.manifest)
+        with disk_errors(f"cannot change {self.folder}", "; it is as it was"):
+            self._check_unchanged()
+            self._clean = False
+            (self.folder / CAMERAS).unlink(missing_ok=True)  # written again below; it must never be ahead
+            self._commit(replace(self.manifest, files=files, chunks=chunks))
+            self.cameras = self.cameras[: sum(record.frames for record in chunks)]
+            write_bytes(self.folder / CAMERAS, self.cameras_text().encode())
+
+    @property
+    def _total(self) -> int:
+        """Names given to primitives so far."""
+        last = chunk_files.cache_names(self.chunks[-1])[-1] if self.chunks else None
+        return primitive_log.read_total(self.folder / last) if last else 0
+
     def _commit(self, manifest: Manifest) -> None:
-        write_bytes(self.folder / MANIFEST, manifest_text(manifest).encode())
+        self._text = manifest_text(manifest).encode()
+        write_bytes(self.folder / MANIFEST, self._text)
         self.manifest = manifest
 
     def _check_next(self, chunk: Chunk) -> None:
@@ -308,8 +388,11 @@ class World:
 
     def _check_unchanged(self) -> None:
         """Two programs that write one world would mix their chunks: the second one notices."""
-        if (self.folder / MANIFEST).read_bytes() != manifest_text(self.manifest).encode():
-            raise WorldError(f"{self.folder}: another program has written to this world meanwhile; open it again")
+        if (self.folder / MANIFEST).read_bytes() != self._text:
+            raise WorldError(
+                f"{self.folder}: was opened in part, or another program has written to this world meanwhile; "
+                "open it again, or branch it"
+            )
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed process left and what a newer chunk has replaced."""
@@ -350,6 +433,10 @@ class World:
             if path.read_text("utf-8") in (self.cameras_text(), behind):
                 return
         raise WorldError(f"{path}: truncated or changed; delete it (it is written again with the next chunk)")
+
+
+def _path_file(manifest: Manifest) -> dict[str, dict[str, int | str]]:
+    return {name: mark for name, mark in manifest.files.items() if name.startswith(PATH)}
 
 
 def _write_path(folder: Path, path: Camera) -> str:

@@ -6,20 +6,17 @@ import math
 from copy import copy
 from dataclasses import fields, replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from cache3d.gaussians import GaussianCache, quaternions
 from cache3d.points import PointCache
 from cache3d.reference import rotation_matrices
-from cache3d.storage import load_primitives, save_primitives
 from cache3d.surfels import lift_surfels
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
@@ -264,12 +261,11 @@ def test_gaussians_do_not_believe_a_mixture_of_depths() -> None:
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_a_snapshot_brings_back_the_same_bits(make: type[GaussianCache], tmp_path: Path) -> None:
+def test_a_snapshot_brings_back_the_same_bits(make: type[GaussianCache]) -> None:
     cache, again = make(), make()
     cache.integrate(chunk_of(with_sky(wall(cameras(move(), move(x=0.4))), 10)))
     cache.integrate(chunk_of(wall(cameras(move(x=0.9))), 1, observed=False, confidence=0.6))
-    save_primitives(tmp_path / "cache.safetensors", cache.snapshot())
-    again.load(load_primitives(tmp_path / "cache.safetensors"))
+    again.load(cache.snapshot())
     camera = cameras(move(x=0.2), move(z=-0.5))
     a, b = cache.render(camera), again.render(camera)
     for part in ("rgb", "depth", "coverage", "confidence", "sky"):
@@ -346,54 +342,6 @@ def test_chunks_that_would_spoil_the_world_are_refused(make: type[GaussianCache]
     other = PointCache() if make is GaussianCache else GaussianCache()
     with pytest.raises(ValueError, match="primitives: want"):
         cache.load(other.snapshot())
-
-
-def test_a_file_that_is_not_what_it_says_is_refused(tmp_path: Path) -> None:
-    cache = PointCache()
-    cache.integrate(chunk_of(wall(cameras(move(), size=(6, 8)))))
-    path = tmp_path / "points.safetensors"
-    save_primitives(path, cache.snapshot())
-    assert_same(load_primitives(path), cache.snapshot())
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-    whole, tensors = path.read_bytes(), load_file(path)
-    meta = {"format": "worldwarp.primitives", "version": "1", "kind": "points"}
-
-    def refused(message: str) -> None:
-        with pytest.raises(ValueError, match=f"points.safetensors: {message}"):
-            load_primitives(path)
-
-    path.write_bytes(whole[: len(whole) // 2])
-    refused("cannot be read")
-    path.write_bytes(b"ply\n")
-    refused("cannot be read")
-    save_file(tensors, path)
-    refused("want a primitives file")
-    save_file(tensors, path, meta | {"version": "2"})
-    refused("want version 1, got 2")
-    save_file(tensors, path, meta | {"kind": "gaussians"})
-    refused("want tensors")
-    save_file(tensors | {"radii": tensors["radii"][:-1].contiguous()}, path, meta)
-    refused("radii: want")
-    save_file(tensors | {"colors": tensors["colors"] * torch.nan}, path, meta)
-    refused("colors: want finite")
-    path.unlink()
-    refused("cannot be read")
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = PointCache()
-    path = tmp_path / "points.safetensors"
-    save_primitives(path, cache.snapshot())
-    before = path.read_bytes()
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("cache3d.storage.save_file", full)
-    with pytest.raises(OSError, match="No space"):
-        save_primitives(path, cache.snapshot())
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 @settings(max_examples=20, deadline=None)

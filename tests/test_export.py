@@ -19,7 +19,7 @@ from plyfile import PlyData
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
-from geometry.primitives import Gaussians, Points
+from geometry.primitives import Change, Gaussians, Points
 from geometry.project import project, unproject
 from scenes.export import FORMATS, as_points, discs, export
 from scenes.files import WorldError
@@ -77,7 +77,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first, points = 0, points_of(make_chunk(0, 0, 1))
     for index, frames in enumerate((1, 6, 6)):
         chunk = make_chunk(index, first, frames)
-        world.append(chunk, primitives=points, memory={}, rng_state=torch.Generator().get_state())
+        world.append(chunk, change=Change.from_nothing(points), memory={}, rng_state=torch.Generator().get_state())
         first += frames
     return folder
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
-from geometry.primitives import Gaussians, Points
+from geometry.primitives import Change, Gaussians, Points
 from scenes import primitive_log
 from scenes.files import WorldError
 from scenes.manifest import manifest_text, read_manifest
@@ -58,11 +58,21 @@ def make_world(folder: Path) -> World:
     return World.create(folder, path=path, seed=7, config={"path": "orbit", "size": [16, 32]})
 
 
+def added(primitives: Points | Gaussians, first: int) -> Change:
+    """The change that adds the primitives from ``first`` on."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return Change(len(primitives), torch.arange(first, len(primitives)), primitives[first:], none)
+
+
 def add(world: World, index: int, primitives: Points | Gaussians | None = None) -> None:
     rng = torch.Generator().manual_seed(index)
+    if primitives is None:
+        change = added(make_points(10 + 5 * index), world.chunks[-1].primitives if world.chunks else 0)
+    else:
+        change = Change.from_nothing(primitives)
     world.append(
         make_chunk(index, 1 if index == 0 else 3),
-        primitives=make_points(10 + 5 * index) if primitives is None else primitives,
+        change=change,
         memory={"keys": torch.full((2, 3), float(index)), "half": torch.ones(2, dtype=torch.bfloat16)},
         rng_state=rng.get_state(),
         gauges={"hole_ratio": 0.25},
@@ -156,53 +166,37 @@ def test_cameras_file_is_a_nerfstudio_dataset(tmp_path: Path) -> None:
     assert torch.equal(torch.tensor(content["worldwarp"]["world_from_camera"]), world.cameras.world_from_camera)
 
 
-def test_only_what_changed_is_stored(tmp_path: Path) -> None:
-    world = make_world(tmp_path / "w")
-    first = make_gaussians(5000)
-    add(world, 0, first)
-    colors = first.colors.clone()
-    colors[17] = 0.0
-    changed = Gaussians(*(colors if f.name == "colors" else getattr(first, f.name) for f in fields(first)))
-    second = Gaussians.concatenate([changed, make_gaussians(3, seed=1)])
-    add(world, 1, second)
-    sizes = [(tmp_path / "w" / f"cache/{i:04d}.safetensors").stat().st_size for i in (0, 1)]
-    assert sizes[1] < sizes[0] / 50
-    assert same(World.load(tmp_path / "w").primitives, second)
-
-
-def test_the_caller_may_go_on_changing_its_cache(tmp_path: Path) -> None:
-    world, points = make_world(tmp_path / "w"), make_points(10)
-    add(world, 0, points)
-    points.colors.mul_(0.5)  # a cache that refines in place
-    add(world, 1, points)
-    assert same(World.load(tmp_path / "w").primitives, points)
-
-
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 20), st.integers(0, 20), st.lists(st.integers(0, 19), max_size=5))
-def test_patches_replay_to_the_bit(before: int, after: int, changed: list[int]) -> None:
-    old, new = make_points(before), make_points(after)
+@given(st.integers(1, 20), st.integers(0, 20), st.sets(st.integers(0, 39)), st.sets(st.integers(0, 39)))
+def test_changes_replay_to_the_bit(before: int, more: int, changed: set[int], removed: set[int]) -> None:
+    old, new, total = make_points(before), make_points(before + more), before + more
     for i in changed:
-        if i < after:
+        if i < total:
             new.positions[i] = torch.tensor([float("nan"), -0.0, 1.0])
-    patch = primitive_log.difference(old, new)
-    replayed = primitive_log.apply(old, patch)
+    gone = sorted(i for i in removed if i < total)
+    put = [i for i in range(total) if (i in changed or i >= before) and i not in gone]
+    index = torch.tensor(put, dtype=torch.int64)
+    change = Change(total, index, new[index], torch.tensor(gone, dtype=torch.int64))
+    replayed = primitive_log.replay([Change.from_nothing(old), change], total)
+    left = [i for i in range(total) if i not in gone]
     for f in fields(Points):
-        a, b = getattr(replayed, f.name), getattr(new, f.name)
-        assert a.numpy().tobytes() == b.numpy().tobytes()
-    assert len(patch.index) <= max(after - before, 0) + len(changed)
+        assert getattr(replayed, f.name).numpy().tobytes() == getattr(new, f.name)[left].numpy().tobytes()
 
 
-def test_patches_that_do_not_fit_are_refused() -> None:
-    points = make_points(4)
-    for total, index in ((4, [0, 9]), (6, [4]), (3, [-1])):
-        patch = primitive_log.Patch(total, torch.tensor(index), points[: len(index)])
+def test_changes_that_do_not_fit_are_refused() -> None:
+    points, none = make_points(4), torch.zeros(0, dtype=torch.int64)
+    first = Change.from_nothing(points)
+    for total, index, removed in ((4, [0, 9], []), (6, [4], []), (3, [-1], []), (4, [1, 0], []), (4, [], [4])):
+        rows = points[: len(index)]
+        change = Change(total, torch.tensor(index, dtype=torch.int64), rows, torch.tensor(removed, dtype=torch.int64))
         with pytest.raises(WorldError, match="does not fit"):
-            primitive_log.apply(points, patch)
-    with pytest.raises(WorldError, match="holds Points, got Gaussians"):
-        primitive_log.difference(points, make_gaussians(4))
-    with pytest.raises(WorldError, match="follows"):
-        primitive_log.apply(make_gaussians(4), primitive_log.difference(None, points))
+            primitive_log.replay([first, change], max(total, 4))
+    without = Change(4, none, points[:0], torch.tensor([2]))
+    again = Change(4, torch.tensor([2]), points[2:3], none)
+    with pytest.raises(WorldError, match="does not fit"):
+        primitive_log.replay([first, without, again], 4)
+    with pytest.raises(WorldError, match="Points follows Gaussians"):
+        primitive_log.replay([Change.from_nothing(make_gaussians(4)), Change(4, none, points[:0], none)], 4)
 
 
 class Killed(BaseException):
@@ -366,7 +360,7 @@ def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
     chunk = make_chunk(1)
     small = Camera.from_fov(60.0, (8, 16), torch.eye(4)[None])
     frame = Frame(*(torch.zeros(1, c, 8, 16) for c in (3, 1)), *(2 * [torch.ones(1, 1, 8, 16).bool()]), small)  # type: ignore[arg-type]
-    rest = {"primitives": make_points(3), "memory": {}, "rng_state": torch.Generator().get_state()}
+    rest = {"change": added(make_points(15), 10), "memory": {}, "rng_state": torch.Generator().get_state()}
     with pytest.raises(ValueError, match=r"want frames of \(16, 32\), got \(8, 16\)"):
         world.append(Chunk(frame, 1, False, torch.zeros(1, 1, 8, 16)), **rest)
     f = chunk.frames
@@ -381,7 +375,7 @@ def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
 def test_a_gauge_that_is_not_finite_stops_nothing(tmp_path: Path) -> None:
     world, state = make_world(tmp_path / "w"), torch.Generator().get_state()
     gauges = {"psnr": float("inf"), "residual": float("nan"), "hole_ratio": 0.5}
-    world.append(make_chunk(0), primitives=make_points(3), memory={}, rng_state=state, gauges=gauges)
+    world.append(make_chunk(0), change=added(make_points(3), 0), memory={}, rng_state=state, gauges=gauges)
     assert World.load(tmp_path / "w").chunks[0].gauges == {"psnr": None, "residual": None, "hole_ratio": 0.5}
 
 
@@ -454,9 +448,11 @@ def test_a_manifest_may_not_point_outside(tmp_path: Path) -> None:
 def test_a_later_version_is_refused(tmp_path: Path) -> None:
     folder = finished(tmp_path / "w")
     content = json.loads((folder / "world.json").read_text())
-    content["version"], content["created_by"] = 2, "3.1.0"
+    content["version"], content["created_by"] = 3, "3.1.0"
     (folder / "world.json").write_text(json.dumps(content))
-    with pytest.raises(WorldError, match=r"of version 2 \(made by worldwarp 3.1.0\), but this program reads version 1"):
+    with pytest.raises(
+        WorldError, match=r"of version 3 \(made by worldwarp 3.1.0\), but this program reads versions 1 and 2"
+    ):
         World.load(folder)
 
 

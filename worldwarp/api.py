@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
 from cache3d.cache import WorldCache
@@ -67,13 +68,17 @@ class World:
         self._cache: WorldCache | None = None
 
     @staticmethod
-    def load(folder: str | Path) -> World:
+    def load(folder: str | Path, chunks: int | None = None) -> World:
         """Open a world.
+
+        Args:
+            folder: where it lies.
+            chunks: open only the first so many chunks, whatever happened to the files of the others.
 
         Raises:
             ValueError: not a world, of a later version, or damaged; the message names the file.
         """
-        return World(stored.World.load(folder))
+        return World(stored.World.load(folder, chunks))
 
     @property
     def folder(self) -> Path:
@@ -100,9 +105,53 @@ class World:
         if self._cache is None:
             config = OmegaConf.create({**self.record.config, "device": "cpu"})  # a world opens on any machine
             self._cache = cache = build_cache(config)
-            cache.load(self.primitives)
+            for change in self.record.changes():
+                cache.apply(change)
             return cache
         return self._cache
+
+    def forget(
+        self,
+        *,
+        chunks: Sequence[int] = (),
+        region: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
+    ) -> int:
+        """Take out of the world what some chunks added, or what lies in a box; its frames stay.
+
+        Args:
+            chunks: indices of chunks.
+            region: low and high corner, world, scene units; sky lies in no region.
+
+        Returns:
+            How many primitives were forgotten; `undo` brings them back.
+
+        Raises:
+            ValueError: nothing is named, or a chunk that does not exist.
+
+        Example:
+            >>> world.forget(region=((-1.0, -1.0, 0.5), (1.0, 1.0, 2.0)))
+            10482
+        """
+        count = self.record.forget(chunks=chunks, region=None if region is None else torch.tensor(region))
+        self._cache = None
+        return count
+
+    def undo(self) -> None:
+        """Take back the last `forget`, or if none followed it, the last chunk; walking on makes the same bits again.
+
+        Raises:
+            ValueError: there is only the photo.
+        """
+        self.record.undo()
+        self._cache = None
+
+    def branch(self, folder: str | Path, chunk: int) -> World:
+        """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.
+
+        Raises:
+            ValueError: a chunk that does not exist, or a folder with something in it.
+        """
+        return World(self.record.branch(folder, chunk))
 
     def render(self, camera: Camera) -> Guide:
         """What the world shows to cameras ``[t]``, or to one camera without a batch (then ``t`` is 1)."""

@@ -13,6 +13,8 @@ WorldWarp: one photo and a camera path in; a live, persistent, exportable 3D wor
   worldwarp explore resume=DIR [path=PATH]  finish a world that was interrupted; or go on along another path
   worldwarp view DIR                        look at it in Rerun (mode=native|web)
   worldwarp export DIR formats=[...]        gaussians_ply, points_ply, glb, colmap, nerfstudio, mp4
+  worldwarp undo DIR                        take back the last chunk, or the last `forget`
+  worldwarp forget DIR chunks=[...]         take out what chunks added (or region=[x,y,z,x,y,z], a box)
   worldwarp paths                           what path= can be
   worldwarp doctor                          versions, backends, what each missing extra would give
   worldwarp render-data out=DIR             render training clips from freely licensed textured worlds
@@ -48,6 +50,8 @@ def _run(name: str, words: list[str]) -> int:
         "explore": commands.explore_command,
         "view": commands.view_command,
         "export": commands.export_command,
+        "undo": commands.undo_command,
+        "forget": commands.forget_command,
         "paths": commands.paths_command,
         "doctor": commands.doctor_command,
         "render-data": commands.render_data_command,

@@ -86,6 +86,37 @@ def export_command(words: list[str]) -> int:
     return 0
 
 
+def undo_command(words: list[str]) -> int:
+    """`worldwarp undo DIR`: take back the last chunk, or the last `forget`."""
+    from worldwarp.api import World
+
+    folder, _ = _folder_and_options("undo", words, {})
+    world = World.load(folder)
+    world.undo()
+    print(f"{folder} holds {len(world.cameras)} frames; go on with `worldwarp explore resume={folder}`")
+    return 0
+
+
+def forget_command(words: list[str]) -> int:
+    """`worldwarp forget DIR [chunks=[3,4]] [region=[x,y,z,x,y,z]]`: take primitives out of a world."""
+    from worldwarp.api import World
+
+    folder, options = _folder_and_options("forget", words, {"chunks": "", "region": ""})
+    chunks, corners = ([part for part in options[key].strip("[]").split(",") if part] for key in ("chunks", "region"))
+    try:
+        numbers = [float(part) for part in corners]
+    except ValueError:
+        numbers = []
+    if corners and len(numbers) != 6:
+        raise ConfigError(f"region: want six numbers, low corner then high corner, got '{options['region']}'")
+    x, y, z, x_high, y_high, z_high = numbers or [0.0] * 6
+    region = ((x, y, z), (x_high, y_high, z_high)) if corners else None
+    world = World.load(folder)
+    count = world.forget(chunks=[_whole("chunks", part.strip()) for part in chunks], region=region)
+    print(f"forgot {count} primitives; `worldwarp undo {folder}` brings them back")
+    return 0
+
+
 def paths_command(words: list[str]) -> int:
     """`worldwarp paths`: what `path=` can be."""
     from geometry.presets import PRESETS

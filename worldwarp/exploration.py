@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.nn.functional import interpolate
 
 from cache3d.cache import WorldCache
+from diffusion.generator import Generator
 from diffusion.memory import KVMemory
 from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
@@ -21,6 +22,7 @@ from geometry.camera import Camera
 from geometry.camera_files import continued, open_camera_path
 from geometry.depth import clear_sky, lift_photo
 from geometry.frame import Chunk, Frame
+from geometry.primitives import Change
 from scenes.photo import read_photo
 from scenes.video import write_video
 from scenes.world import World
@@ -64,7 +66,7 @@ class Exploration:
         """Walk on; every chunk is stored before it is yielded."""
         for step in explore_chunks(self.walk, self.remaining, self.parts):
             if self.world is not None:
-                self._store(step.chunk, step.gauges)
+                self._store(step.chunk, step.integration.change, step.gauges)
             yield step
 
     def store_in(self, folder: Path) -> None:
@@ -76,7 +78,8 @@ class Exploration:
         config: Any = OmegaConf.to_container(self.config)  # `device` stays open: it may differ on resume
         metric, seed = self.photo.metric, self.settings.seed
         self.world = World.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
-        self._store(_photo_chunk(self.photo), {})
+        self.parts.cache.page_to(folder)
+        self._store(_photo_chunk(self.photo), Change.from_nothing(self.parts.cache.snapshot()), {})
 
     def plan(self) -> Plan:
         """Look ahead along the path and time the parts; the walk is left as it was."""
@@ -108,11 +111,11 @@ class Exploration:
             frames = (rgb for chunk in range(len(world.chunks)) for rgb in world.chunk(chunk).frames.rgb)
             write_video(world.folder / VIDEO, frames, VIDEO_FPS)
 
-    def _store(self, chunk: Chunk, gauges: dict[str, float]) -> None:
+    def _store(self, chunk: Chunk, change: Change, gauges: dict[str, float]) -> None:
         assert self.world is not None
         self.world.append(
             chunk,
-            primitives=self.parts.cache.snapshot(),
+            change=change,
             memory=self.walk.memory.to_tensors(),
             rng_state=self.walk.rng.get_state(),
             gauges=gauges,
@@ -157,7 +160,7 @@ def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None =
         WorldError: no world, one of a later version, or one with a damaged file, which it names.
     """
     world = World.load(folder)
-    if not world.chunks or world.memory is None:
+    if not world.chunks:
         raise ConfigError(
             f"resume: {folder} was stopped before its first chunk was stored; start again with another out="
         )
@@ -174,15 +177,25 @@ def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None =
     if onward:
         stored: Any = OmegaConf.to_container(config)
         world.redirect(world_path, stored)
-    parts.cache.load(world.primitives)
+    parts.cache.page_to(folder)
+    for change in world.changes():
+        parts.cache.apply(change)
     rng = torch.Generator()
     rng.set_state(world.rng_state)
     count = len(world.chunks)
     last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
     photo = world.chunk(0).frames
-    memory = KVMemory.from_tensors(world.memory)
+    memory = _remembered(world, parts.generator) if world.memory is None else KVMemory.from_tensors(world.memory)
     walk = Walk(memory, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
     return Exploration(settings, config, parts, photo, world.path, walk, world)
+
+
+def _remembered(world: World, generator: Generator) -> KVMemory:
+    """What the generator remembered after the last chunk, for a world that does not have it (undone, branched)."""
+    memory = generator.start(world.chunk(0))
+    for index in range(1, len(world.chunks)):
+        memory = generator.remember(world.chunk(index), memory)
+    return memory
 
 
 def build_cache(config: DictConfig) -> WorldCache:

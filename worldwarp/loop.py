@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -84,13 +84,15 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
 
     Args:
         walk: where to start, from `begin` or from a saved world.
-        chunks: batches ``[t]`` of cameras; may be endless.
+        chunks: batches ``[t]`` of cameras; may be endless. Of a list, the cache fetches ahead what the next will see.
         parts: what the loop is made of.
     """
-    for cameras in chunks:
+    for position, cameras in enumerate(chunks):
         clock = _Clock()
         with clock("render"):
             guide = parts.cache.render(cameras)
+            if isinstance(chunks, Sequence) and position + 1 < len(chunks):
+                parts.cache.prefetch(chunks[position + 1])
         with clock("copy"):
             prior = copy_into_holes(guide, walk.reference, walk.rng, parts.prior)
         with clock("denoise"):
@@ -107,7 +109,7 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
         earlier = [walk.reference[i : i + 1] for i in range(1, len(walk.reference))]
         walk.reference = reference_of(walk.reference[:1], [*earlier, chunk.frames[-1:]])
         gauges = measure(guide, chunk.frames, residual, integration.total)
-        added = parts.cache.snapshot(integration.first)
+        added = integration.change.rows[integration.change.index >= integration.first]
         yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, walk)
 
 

@@ -1,0 +1,353 @@
+"""Primitives in spatial blocks, of which only those near a camera need to be in memory.
+
+A block is a cell of a grid. Grids come in octaves: a primitive lives in the one whose cells are 64 to 128 times as wide
+as its own footprint, so that a block holds some thousands of primitives whatever the scale of the world, and what is
+far away and coarse makes few blocks. Views are gathered in the order of arrival, whatever blocks they come from: no
+picture depends on the blocks, nor on which of them are on disk. Sky is one block that never leaves memory.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from cache3d.cells import PLANES, SKY, cell_keys, extents, frustum_planes, groups
+from cache3d.paging import PagingError, Scratch, Stored, read_block, row_bytes
+from geometry.camera import Camera
+from geometry.primitives import Change, Gaussians, Points
+
+P = TypeVar("P", Points, Gaussians)
+
+
+@dataclass(frozen=True)
+class View(Generic[P]):
+    """A copy of the rows of all blocks that a camera may see, in the order of arrival.
+
+    Attributes:
+        rows: the primitives; write to them, then `BlockStore.put` what was written.
+        names: their names, ``[n]`` int64, ascending.
+    """
+
+    rows: P
+    names: Int[Tensor, "n"]
+
+
+class _Block:
+    """The rows of one cell: in memory (columns with room to spare, names first), on disk, or both."""
+
+    def __init__(self, empty: list[Tensor]) -> None:
+        self.room: list[Tensor] | None = empty
+        self.count = 0
+        self.stored: Stored | None = None  # None: the disk does not have what memory has
+        self.coming: Future[list[Tensor]] | None = None
+
+    @property
+    def columns(self) -> list[Tensor]:
+        assert self.room is not None
+        return [column[: self.count] for column in self.room]
+
+    def append(self, columns: list[Tensor]) -> None:
+        assert self.room is not None
+        needed = self.count + len(columns[0])
+        if needed > len(self.room[0]):
+            capacity = max(needed, 3 * self.count // 2)
+            grown = [column.new_empty(capacity, *column.shape[1:]) for column in self.room]
+            for old, new in zip(self.columns, grown, strict=True):
+                new[: self.count] = old
+            self.room = grown
+        for column, new in zip(self.room, columns, strict=True):
+            column[self.count : needed] = new
+        self.count = needed
+
+    def keep(self, which: Tensor) -> None:
+        self.room = [column[which] for column in self.columns]
+        self.count = len(self.room[0])
+
+
+@dataclass
+class _Journal:
+    """What happened to the rows named before ``since``, for `BlockStore.take_change`."""
+
+    since: int = 0
+    changed: list[np.ndarray] = field(default_factory=list)
+    removed: list[np.ndarray] = field(default_factory=list)
+
+
+class BlockStore(Generic[P]):
+    """A growing set of primitives in blocks, with a bound on the bytes that are in memory.
+
+    Args:
+        empty: no primitives, of the kind and on the device to store.
+        resident_mib: blocks beyond it go to disk, those longest out of view first; one view may exceed it.
+        scratch: folder for them; the system's temporary folder when None.
+    """
+
+    def __init__(self, empty: P, resident_mib: float | int, scratch: Path | None = None) -> None:
+        if not resident_mib > 0:
+            raise ValueError(f"resident_mib: want a positive number of MiB, got {resident_mib}; leave it out for 2048")
+        self._kind = type(empty)
+        self._device = empty.chunk.device
+        names = torch.zeros(0, dtype=torch.int64, device=self._device)
+        self._empty = [names, *(getattr(empty, f.name) for f in fields(empty))]
+        self._row_bytes = sum(row_bytes(column) for column in self._empty)
+        self._limit = resident_mib * 2**20
+        self._scratch = Scratch(scratch)
+        self._reader = ThreadPoolExecutor(1, "blocks")  # starts its thread at the first use
+        self._blocks = [_Block(self._empty)]
+        self._number_of: dict[int, int] = {}
+        self._bounds = np.zeros((2, 1, 3))  # low and high corner of each block, footprints included
+        self._home = np.zeros(0, np.int32)  # block of each name; -1 once removed
+        self._total = self._alive = 0
+        self._recent: OrderedDict[int, None] = OrderedDict()  # blocks in memory or coming, longest unused first
+        self._resident = 0  # rows in memory or coming, room to spare included, without sky
+        self._view: tuple[tuple[int, ...], View[P]] | None = None
+        self._journal = _Journal()
+
+    def __len__(self) -> int:
+        return self._alive
+
+    @property
+    def total(self) -> int:
+        """Names given so far."""
+        return self._total
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the blocks in memory, sky included."""
+        return (self._resident + _capacity(self._blocks[SKY])) * self._row_bytes
+
+    def page_to(self, folder: Path) -> None:
+        """Write blocks to ``folder`` from now on; the system's temporary folder before. It is made when needed."""
+        self._scratch.move_to(folder)
+
+    def emptied(self) -> BlockStore[P]:
+        """A new store with nothing in it, and otherwise like this one."""
+        empty = self._kind(*self._empty[1:])
+        return BlockStore(empty, self._limit / 2**20, self._scratch.parent)
+
+    def near(self, camera: Camera) -> View[P]:
+        """The rows of all blocks that one camera, or one of a batch ``[t]``, may see.
+
+        Raises:
+            PagingError: a block that is needed is missing or damaged on disk, or another cannot be put there.
+        """
+        seen = (SKY, *self._in_sight(camera))
+        if self._view is not None and self._view[0] == seen:
+            return self._view[1]
+        self._view = None  # only one view is kept
+        parts = [self._brought(number).columns for number in seen]
+        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        order = torch.argsort(columns[0])
+        names, *rows = (column[order] for column in columns)
+        self._make_room(set(seen))
+        view = View(self._kind(*rows), names)
+        self._view = (seen, view)
+        return view
+
+    def prefetch(self, camera: Camera) -> None:
+        """Start to bring back, in the background, what cameras ``[t]`` will see; as much as memory may hold."""
+        wanted = self._in_sight(camera)
+        for number in wanted:
+            if number in self._recent:
+                self._recent.move_to_end(number)
+        for number in wanted:
+            block = self._blocks[number]
+            if number in self._recent:
+                continue
+            self._make_room(set(wanted), block.count)
+            if (self._resident + block.count) * self._row_bytes > self._limit:
+                return
+            assert block.stored is not None
+            block.coming = self._reader.submit(read_block, block.stored, self._empty)
+            self._recent[number] = None
+            self._resident += block.count
+
+    def append(self, part: P) -> None:
+        """Add primitives; they are named in their order."""
+        names = torch.arange(self._total, self._total + len(part), device=self._device)
+        self._insert(names, part, self._total + len(part))
+
+    def put(self, view: View[P], which: Tensor) -> None:
+        """Store what was written to the rows ``which`` (indices) of a view."""
+        if self._view is not None and self._view[1] is not view:
+            self._view = None
+        self._overwrite(view.names[which], view.rows[which])
+        self._journal.changed.append(view.names[which].cpu().numpy())
+
+    def remove(self, view: View[P], which: Tensor) -> None:
+        """Take the rows ``which`` (indices) of a view away; their names are not used again."""
+        names = np.unique(view.names[which].cpu().numpy())
+        self._take_away(names)
+        self._journal.removed.append(names)
+
+    def take_change(self) -> Change:
+        """What happened since this was last called; applied to the state of then, it makes the state of now."""
+        since, journal = self._journal.since, self._journal
+        none = np.zeros(0, np.int64)
+        changed = np.unique(np.concatenate([none, *journal.changed]))
+        names = np.concatenate([changed[changed < since], np.arange(since, self._total)])
+        names = names[self._home[names] >= 0]
+        removed = np.unique(np.concatenate([none, *journal.removed]))
+        self._journal = _Journal(self._total)
+        return Change(self._total, torch.from_numpy(names), self._gather(names), torch.from_numpy(removed))
+
+    def apply(self, change: Change) -> None:
+        """Do what a change says."""
+        columns = (getattr(change.rows, f.name).to(self._device) for f in fields(self._kind))
+        rows, names = self._kind(*columns), change.index.to(self._device)
+        new = names >= self._total
+        self._view = None
+        self._overwrite(names[~new], rows[~new])
+        self._insert(names[new], rows[new], change.total)
+        removed = change.removed.numpy()
+        self._take_away(removed[self._home[removed] >= 0])
+        self._journal = _Journal(self._total)
+
+    def copy(self, first: int) -> P:
+        """A copy of all rows named from ``first`` on, in order."""
+        return self._gather(first + np.flatnonzero(self._home[first : self._total] >= 0))
+
+    def _insert(self, names: Tensor, part: P, total: int) -> None:
+        if total > len(self._home):
+            room = np.empty(max(total, 3 * self._total // 2), np.int32)
+            room[: self._total] = self._home[: self._total]
+            self._home = room
+        self._home[self._total : total] = -1
+        self._total, self._alive = total, self._alive + len(part)
+        if len(part) == 0:
+            return
+        self._view = None
+        home = self._numbers(part)
+        self._home[names.cpu().numpy()] = home
+        columns = [names, *(getattr(part, f.name) for f in fields(part))]
+        bounds = extents(part)
+        for number, where in groups(home):
+            block, index = self._brought(number), torch.from_numpy(where).to(self._device)
+            before = _capacity(block)
+            block.append([column[index] for column in columns])
+            self._changed(number, before)
+            self._widen(number, bounds[:, where])
+        self._make_room(set(home.tolist()))
+
+    def _overwrite(self, names: Tensor, rows: P) -> None:
+        if len(rows) == 0:
+            return
+        home, bounds = self._home[names.cpu().numpy()], extents(rows)
+        for number, where in groups(home):
+            block, index = self._brought(number), torch.from_numpy(where).to(self._device)
+            place = torch.searchsorted(block.columns[0], names[index])
+            for column, f in zip(block.columns[1:], fields(rows), strict=True):
+                column[place] = getattr(rows, f.name)[index]
+            self._changed(number, _capacity(block))
+            self._widen(number, bounds[:, where])
+        self._make_room(set(home.tolist()))
+
+    def _take_away(self, names: np.ndarray) -> None:
+        self._view = None
+        for number, where in groups(self._home[names]):
+            block = self._brought(number)
+            before = _capacity(block)
+            block.keep(~torch.isin(block.columns[0], torch.from_numpy(names[where]).to(self._device)))
+            self._changed(number, before)
+        self._home[names] = -1
+        self._alive -= len(names)
+
+    def _gather(self, names: np.ndarray) -> P:
+        out = [column.new_empty(len(names), *column.shape[1:]) for column in self._empty[1:]]
+        for number, where in groups(self._home[names]):
+            block, index = self._brought(number), torch.from_numpy(where).to(self._device)
+            place = torch.searchsorted(block.columns[0], torch.from_numpy(names[where]).to(self._device))
+            for column, target in zip(block.columns[1:], out, strict=True):
+                target[index] = column[place]
+            self._make_room({number})
+        return self._kind(*out)
+
+    def _numbers(self, part: P) -> np.ndarray:
+        """The block of each row, made where there is none yet; ``[n]`` int32."""
+        keys, inverse = np.unique(cell_keys(part), return_inverse=True)
+        numbers = np.empty(len(keys), np.int32)
+        for i, key in enumerate(keys.tolist()):
+            if key != SKY and key not in self._number_of:
+                self._number_of[key] = len(self._blocks)
+                self._recent[len(self._blocks)] = None
+                self._blocks.append(_Block(self._empty))
+            numbers[i] = SKY if key == SKY else self._number_of[key]
+        if len(self._blocks) > self._bounds.shape[1]:
+            room = np.empty((2, 2 * len(self._blocks), 3))
+            room[0], room[1] = np.inf, -np.inf
+            room[:, : self._bounds.shape[1]] = self._bounds
+            self._bounds = room
+        return numbers[inverse]
+
+    def _in_sight(self, camera: Camera) -> list[int]:
+        """Numbers of the blocks that meet the frustum of a camera of a batch, ascending, without sky."""
+        count = len(self._blocks)
+        if count == 1:
+            return []
+        planes = frustum_planes(camera)
+        low, high = self._bounds[:, 1:count]
+        normals = planes[:, :3].T
+        furthest = high @ normals.clip(min=0.0) + low @ normals.clip(max=0.0) + planes[:, 3]
+        inside = (furthest >= 0.0).reshape(count - 1, -1, PLANES).all(-1).any(-1)
+        return (1 + np.flatnonzero(inside)).tolist()
+
+    def _widen(self, number: int, bounds: np.ndarray) -> None:
+        self._bounds[0, number] = np.minimum(self._bounds[0, number], bounds[0].min(0))
+        self._bounds[1, number] = np.maximum(self._bounds[1, number], bounds[1].max(0))
+
+    def _brought(self, number: int) -> _Block:
+        """A block, in memory."""
+        block = self._blocks[number]
+        if block.room is None:
+            coming, block.coming = block.coming, None
+            if coming is None:
+                self._resident += block.count
+            self._recent[number] = None
+            assert block.stored is not None
+            try:
+                columns = read_block(block.stored, self._empty) if coming is None else coming.result()
+            except PagingError:
+                self._drop(number)
+                raise
+            block.room = [column.to(self._device) for column in columns]
+        if number != SKY:
+            self._recent.move_to_end(number)
+        return block
+
+    def _changed(self, number: int, rows_before: int) -> None:
+        block = self._blocks[number]
+        block.stored = None
+        if number != SKY:
+            self._resident += _capacity(block) - rows_before
+
+    def _make_room(self, keep: set[int], rows: int = 0) -> None:
+        """Put blocks on disk until ``rows`` more fit, or only those to keep are left."""
+        if (self._resident + rows) * self._row_bytes <= self._limit:
+            return
+        for number in [n for n in self._recent if n not in keep]:
+            block = self._blocks[number]
+            if block.coming is not None and not block.coming.done():
+                continue
+            if block.stored is None:
+                block.stored = self._scratch.write(number, block.columns)
+            self._drop(number)
+            if (self._resident + rows) * self._row_bytes <= self._limit:
+                return
+
+    def _drop(self, number: int) -> None:
+        block = self._blocks[number]
+        self._resident -= _capacity(block) if block.room is not None else block.count
+        block.room = block.coming = None
+        del self._recent[number]
+
+
+def _capacity(block: _Block) -> int:
+    return 0 if block.room is None else len(block.room[0])

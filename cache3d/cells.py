@@ -1,0 +1,67 @@
+"""Which cell a primitive lives in, how far it reaches, and which cells a camera sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from geometry.camera import Camera
+from geometry.primitives import Gaussians, Points
+
+CELL_BITS = 6  # a cell is between 2**6 and 2**7 footprints wide
+AXIS_BITS = 18  # of a cell's number along each axis; what lies further shares the outermost cell
+SKY = 0  # the cell, and the block, of the far layer
+MARGIN = 0.25  # of the image, around it; more than any drawing reaches beyond the extents
+REACH = 5.0  # standard deviations beyond which a Gaussian shows nothing, growth of footprints included
+PLANES = 5  # of a frustum: it has no far end
+
+
+def frustum_planes(camera: Camera) -> np.ndarray:
+    """Inward planes ``(normal, offset)`` of frustums of cameras ``[t]`` or one, with `MARGIN`; ``[5 t, 4]`` float64."""
+    height, width = camera.size
+    pose = camera.camera_from_world.double().cpu().reshape(-1, 4, 4).numpy()
+    focal, center = (t.double().cpu().reshape(-1, 2).numpy() for t in (camera.focal_px, camera.center_px))
+    low = -(center + MARGIN * np.array([width, height])) / focal
+    high = (np.array([width, height]) * (1.0 + MARGIN) - center) / focal
+    local = np.zeros((len(pose), PLANES, 4))
+    local[:, 0, 2] = 1.0
+    local[:, 1, 0], local[:, 1, 2] = 1.0, -low[:, 0]
+    local[:, 2, 0], local[:, 2, 2] = -1.0, high[:, 0]
+    local[:, 3, 1], local[:, 3, 2] = 1.0, -low[:, 1]
+    local[:, 4, 1], local[:, 4, 2] = -1.0, high[:, 1]
+    return (local @ pose).reshape(-1, 4)
+
+
+def extents(part: Points | Gaussians) -> np.ndarray:
+    """Low and high corners of what each row can show, ``[2 n 3]`` float64, scene units."""
+    if isinstance(part, Gaussians):
+        centers, reach = part.means, REACH * part.scales.amax(-1)
+    else:
+        centers, reach = part.positions, 2.0 * part.radii
+    centers, reach = centers.double().cpu().numpy(), reach.double().cpu().numpy()[:, None]
+    return np.stack([centers - reach, centers + reach])
+
+
+def cell_keys(part: Points | Gaussians) -> np.ndarray:
+    """The cell of each row as one number, ``[n]`` int64; `SKY` for sky."""
+    if isinstance(part, Gaussians):
+        centers, footprint = part.means, 2.0 * part.scales[:, :2].amin(-1)
+    else:
+        centers, footprint = part.positions, 2.0 * part.radii
+    octave = torch.frexp(footprint).exponent.clamp(-100, 100)
+    cells = torch.floor(torch.ldexp(centers, -(octave + CELL_BITS)[:, None]))
+    half = 1 << (AXIS_BITS - 1)
+    x, y, z = (cells.clamp(-half, half - 1).long() + half).unbind(-1)
+    key = (((octave.long() + 128) << AXIS_BITS | x) << AXIS_BITS | y) << AXIS_BITS | z
+    return torch.where(part.sky, torch.full_like(key, SKY), key).cpu().numpy()
+
+
+def groups(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each number that occurs, ascending, with where it does, ascending."""
+    order = np.argsort(numbers, kind="stable")
+    values, starts = np.unique(numbers[order], return_index=True)
+    parts = (order[i:j] for i, j in pairwise([*starts.tolist(), len(order)]))
+    return zip(values.tolist(), parts, strict=True)
