@@ -6,8 +6,9 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOBase
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig
 from tqdm import tqdm
@@ -20,6 +21,7 @@ INTERRUPTED = 130
 def explore_command(words: list[str]) -> int:
     """`worldwarp explore image=... path=...`: plan, walk, store, show."""
     from worldwarp.exploration import prepare, resume
+    from worldwarp.steering import HELP, LIVE, typed
     from worldwarp.watch import after, introduce, open_viewer, show
 
     config = compose_config("explore", words)
@@ -35,15 +37,17 @@ def explore_command(words: list[str]) -> int:
             exploration = resume(folder, config.device, onward)
     with _waiting("looking along the path (the first run compiles its kernels)"):
         plan = exploration.plan()
-    for line in plan.lines():
+    steered = exploration.settings.path == LIVE
+    for line in [f"keys     {HELP}"] if steered else plan.lines():
         tqdm.write(line)
     recorder = open_viewer(config.viewer, folder)
     try:
         if exploration.world is None:
             exploration.store_in(folder)
         introduce(recorder, exploration, plan)
-        with _stop_after_chunk() as asked_to_stop, tqdm(total=plan.frames, unit="frame", smoothing=0.2) as bar:
-            for step in exploration.steps():
+        with _stop_after_chunk() as asked_to_stop, tqdm(total=plan.frames or None, unit="frame", smoothing=0.2) as bar:
+            chunks = exploration.steer(typed(cast(TextIOBase, sys.stdin), asked_to_stop)) if steered else exploration.remaining
+            for step in exploration.steps(chunks):
                 show(recorder, step)
                 bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
                 bar.update(len(step.chunk.frames))
@@ -126,6 +130,7 @@ def paths_command(words: list[str]) -> int:
     for name, preset in PRESETS.items():
         print(f"  {name:<14} {preset.description}")
     print("Join them with ',' one after the other and with '+' at the same time: left,orbit  forward+pan:angle_deg=20")
+    print("keys: drive with the keyboard, a chunk per key")
     print("Files: our keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K")
     print("  .npy pose stacks with convention=c2w_opencv|c2w_opengl|w2c_opencv|w2c_opengl")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from scenes.world import World
 from worldwarp.config import ONWARD, ConfigError, Settings, explore_settings
 from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
+from worldwarp.steering import LIVE, moves
 
 VIDEO = "video.mp4"
 VIDEO_FPS = 12.0
@@ -62,12 +63,20 @@ class Exploration:
         size, total = self.settings.chunk, len(self.cameras)
         return [self.cameras[i : min(i + size, total)] for i in range(self.walk.frames, total, size)]
 
-    def steps(self) -> Iterator[Step]:
-        """Walk on; every chunk is stored before it is yielded."""
-        for step in explore_chunks(self.walk, self.remaining, self.parts):
+    def steps(self, chunks: Iterable[Camera] | None = None) -> Iterator[Step]:
+        """Walk on, along what remains or along ``chunks``; every chunk is stored before it is yielded."""
+        for step in explore_chunks(self.walk, self.remaining if chunks is None else chunks, self.parts):
             if self.world is not None:
                 self._store(step.chunk, step.integration.change, step.gauges)
             yield step
+
+    def steer(self, keys: Iterable[str]) -> Iterator[Camera]:
+        """Chunks that live keys ask for, one by one; each becomes part of the walk before it is made."""
+        for cameras in moves(keys, lambda: self.cameras[len(self.cameras) - 1], self.settings.chunk):
+            self.cameras = Camera.concatenate([self.cameras, cameras])
+            if self.world is not None:
+                self.world.redirect(self.cameras, self.world.config)
+            yield cameras
 
     def store_in(self, folder: Path) -> None:
         """Start a world in ``folder`` with the photo as its chunk 0.
@@ -205,6 +214,8 @@ def build_cache(config: DictConfig) -> WorldCache:
 
 def _open_path(settings: Settings) -> Camera:
     text, size = settings.path, settings.size
+    if text == LIVE:
+        return Camera.from_fov(float(settings.fov_deg), size, torch.eye(4)[None])
     return open_camera_path(
         text, size=size, fov_deg=float(settings.fov_deg), frames=settings.frames, convention=settings.convention
     )
