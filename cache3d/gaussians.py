@@ -11,12 +11,14 @@ from torch.nn.functional import avg_pool2d
 
 from cache3d import confidence as trust
 from cache3d.cache import Integration, check_chunk
-from cache3d.insertion import Shown, new_pixels
+from cache3d.insertion import Shown, new_pixels, uncovered
 from cache3d.rasterizer import Backend, Raster, Splats, rasterize
 from cache3d.reference import rotation_matrices
 from cache3d.refinement import refine_guesses
+from cache3d.replacement import outdone, refuted
 from cache3d.store import GrowingStore
 from cache3d.surfels import lift_surfels
+from cache3d.visibility import seen_by
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
@@ -31,6 +33,7 @@ OPACITY = 0.99
 GAPLESS = 0.9
 THICKNESS = 0.1  # of the smaller extent along the surface
 FAINTEST = 1.0 / 255.0
+MOST_RETIRED = 0.25  # of what is stored
 SAMPLES = 2  # per pixel and axis
 FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
 
@@ -66,6 +69,7 @@ class GaussianCache:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
         """
         check_chunk(chunk)
+        self._drop_retired()
         first, refined = len(self), 0
         for k in range(len(chunk.frames)):
             frame = _on(chunk.frames[k], self._device)
@@ -73,8 +77,10 @@ class GaussianCache:
             shown = self._show(frame.camera)
             live = self._store.live
             refined += len(refine_guesses(live, live.means, shown, frame, believed))
-            new = new_pixels(shown, frame, observed=chunk.observed)
-            self._store.append(_gaussians(frame, new, believed, chunk))
+            new = new_pixels(shown, frame, believed, observed=chunk.observed)
+            if self._retire(shown, frame, believed, observed=chunk.observed):
+                new |= uncovered(shown, self._show(frame.camera), frame)
+            self._store.append(lift_gaussians(frame, new, chunk, k))
         return Integration(len(self) - first, refined, len(self), first)
 
     @torch.no_grad()
@@ -99,6 +105,23 @@ class GaussianCache:
         store = GrowingStore(_empty(self._device))
         store.append(primitives)
         self._store = store
+
+    def _retire(self, shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> bool:
+        """Take away what one frame outdoes or refutes; whether there was any."""
+        live = self._store.live
+        seen = seen_by(frame.camera, live.means, ~live.sky & (live.opacities > 0), shown)
+        extent_px = footprint_px(live[seen.index], frame.camera)
+        gone = outdone(live, seen, extent_px, frame, confidence, observed=observed)
+        gone = torch.cat([gone, refuted(live, seen, frame, confidence, observed=observed)])
+        live.opacities[gone], live.confidence[gone] = 0.0, 0.0
+        return len(gone) > 0
+
+    def _drop_retired(self) -> None:
+        """Close the gaps that retired Gaussians leave, once they are many: what is stored stays near what is shown."""
+        live = self._store.live
+        kept = live.opacities > 0
+        if len(live) - int(kept.sum()) > MOST_RETIRED * len(live):
+            self.load(live[kept])
 
     def _show(self, camera: Camera) -> Shown:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
@@ -176,8 +199,19 @@ def _belief(part: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Te
     return belief, ((cosine < 0) & ~part.sky).float(), 1.0 / z, growth[:, None]
 
 
-def _gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, "1 h w"], chunk: Chunk) -> Gaussians:
-    """One Gaussian per new pixel of one frame."""
+def footprint_px(part: Gaussians, camera: Camera) -> Float[Tensor, "n"]:
+    """Larger extent of the surface that each Gaussian stands for, pixels of one camera; 1 from the camera it is of."""
+    axes = rotation_matrices(part.quats)
+    gradient_x, gradient_y, _ = trust.pixel_gradients(part.means, camera)
+    extents = []
+    for k in range(2):
+        step = axes[:, :, k] * (part.scales[:, k] / KERNEL)[:, None]
+        extents.append(((gradient_x * step).sum(-1) ** 2 + (gradient_y * step).sum(-1) ** 2).sqrt())
+    return torch.maximum(*extents)
+
+
+def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: int) -> Gaussians:
+    """One Gaussian per chosen pixel of frame ``k`` of a chunk, on the frame's device."""
     surfels = lift_surfels(frame, new)
     count = len(surfels.positions)
     along, across = (torch.linalg.norm(axis, dim=-1) for axis in (surfels.along, surfels.across))
@@ -192,7 +226,7 @@ def _gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tenso
         colors=frame.rgb[:, where].T.contiguous(),
         chunk=torch.full((count,), chunk.index, dtype=torch.int32, device=where.device),
         observed=torch.full((count,), chunk.observed, device=where.device),
-        confidence=confidence[0][where],
+        confidence=chunk.confidence[k, 0].to(where.device)[where],
         sky=frame.sky[0][where],
     )
 

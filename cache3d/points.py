@@ -48,7 +48,7 @@ class PointCache:
             shown = self._show(frame.camera[None])[0]
             live = self._store.live
             refined += len(refine_guesses(live, live.positions, shown, frame, believed))
-            new = new_pixels(shown, frame, observed=chunk.observed)
+            new = new_pixels(shown, frame, believed, observed=chunk.observed)
             self._store.append(_points(frame, new, believed, chunk))
         return Integration(len(self) - first, refined, len(self), first)
 
