@@ -101,7 +101,8 @@ def ours(frames: Frame, **options: Any) -> tuple[GaussianCache, list[float]]:
     for index, first in enumerate(range(0, len(frames), CHUNK)):
         part = frames[first : first + CHUNK]
         start = time.perf_counter()
-        cache.integrate(Chunk(part, index, True, torch.ones_like(part.depth)))
+        remembered = frames[[0, *range(max(first - 1 - 2 * CHUNK, 0), first, CHUNK)]] if first else None
+        cache.integrate(Chunk(part, index, True, torch.ones_like(part.depth)), remembered)
         seconds.append(time.perf_counter() - start)
     return cache, seconds
 
@@ -109,7 +110,7 @@ def ours(frames: Frame, **options: Any) -> tuple[GaussianCache, list[float]]:
 def compare(frames: Frame) -> dict[str, dict[str, float]]:
     """One row per way to build the world."""
     given, held = frames[0::2], frames[1::2]
-    ways = {"naive": naive(given), "rules": ours(given)}
+    ways = {"naive": naive(given), "rules": ours(given, refine_steps=0), "refined": ours(given)}
     rows = {}
     for name, (cache, seconds) in ways.items():
         shown = int((cache.snapshot().opacities > 0).sum())

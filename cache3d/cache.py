@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from geometry.camera import Camera
-from geometry.frame import Chunk, Guide
+from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
 
 
@@ -33,12 +33,16 @@ class Integration:
 class WorldCache(Protocol):
     """What persists of the world: it grows where there is something new and shows itself to any camera.
 
-    The store is append-only and keeps its order. Positions never change; colours and confidences of generated
-    primitives may. Rendering and integration are deterministic.
+    New primitives come last. Positions never change; colours and confidences may, and a primitive that a rule of
+    `cache3d.insertion` retires has opacity 0 until `integrate` closes the gaps, before it adds anything. Rendering and
+    integration are deterministic.
     """
 
-    def integrate(self, chunk: Chunk) -> Integration:
-        """Add what a chunk shows and the cache does not; refine what it shows better."""
+    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:
+        """Add what a chunk shows and the cache does not; refine what it shows better, and what ``remembered`` shows.
+
+        A cache keeps no frames of its own: who resumes a walk hands it the same remembered frames ``[k]`` again.
+        """
         ...
 
     def render(self, camera: Camera) -> Guide:

@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d
 from cache3d import confidence as trust
 from cache3d.cache import Integration, check_chunk
 from cache3d.insertion import Shown, new_pixels, uncovered
+from cache3d.optimisation import appearance_step, schedule
 from cache3d.rasterizer import Backend, Raster, Splats, rasterize
 from cache3d.reference import rotation_matrices
 from cache3d.refinement import refine_guesses
@@ -33,6 +34,7 @@ OPACITY = 0.99
 GAPLESS = 0.9
 THICKNESS = 0.1  # of the smaller extent along the surface
 FAINTEST = 1.0 / 255.0
+REFINE_STEPS = 12  # a chunk of 8 frames and 4 remembered ones, once each
 MOST_RETIRED = 0.25  # of what is stored
 SAMPLES = 2  # per pixel and axis
 FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
@@ -48,10 +50,19 @@ class GaussianCache:
     Args:
         device: where the world lives; on a CUDA device gsplat draws it.
         rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
+        refine_steps: looks at a frame per chunk that correct the colours, see `cache3d.optimisation`; 0 for none.
+
+    Raises:
+        ValueError: for negative ``refine_steps``.
     """
 
-    def __init__(self, device: str | torch.device = "cpu", rasterizer: Backend = "auto") -> None:
+    def __init__(
+        self, device: str | torch.device = "cpu", rasterizer: Backend = "auto", refine_steps: int = REFINE_STEPS
+    ) -> None:
+        if refine_steps < 0:
+            raise ValueError(f"refine_steps: want 0 or more, got {refine_steps}; 0 turns refinement off")
         self._device = torch.device(device)
+        self._refine_steps = refine_steps
         self._rasterizer: Backend = rasterizer
         self._store = GrowingStore(_empty(self._device))
 
@@ -59,11 +70,12 @@ class GaussianCache:
         return len(self._store)
 
     @torch.no_grad()
-    def integrate(self, chunk: Chunk) -> Integration:
+    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:
         """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.insertion` for the rules.
 
         Args:
             chunk: frames of any one size; on any device.
+            remembered: earlier frames ``[k]`` that refinement keeps to.
 
         Raises:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
@@ -81,6 +93,7 @@ class GaussianCache:
             if self._retire(shown, frame, believed, observed=chunk.observed):
                 new |= uncovered(shown, self._show(frame.camera), frame)
             self._store.append(lift_gaussians(frame, new, chunk, k))
+        self._refine(chunk, remembered)
         return Integration(len(self) - first, refined, len(self), first)
 
     @torch.no_grad()
@@ -115,6 +128,30 @@ class GaussianCache:
         gone = torch.cat([gone, refuted(live, seen, frame, confidence, observed=observed)])
         live.opacities[gone], live.confidence[gone] = 0.0, 0.0
         return len(gone) > 0
+
+    def _refine(self, chunk: Chunk, remembered: Frame | None) -> None:
+        """Correct colours by a few looks at the chunk's frames, then at remembered ones.
+
+        What a camera observed changes only by frames that a camera observed.
+        """
+        live, count = self._store.live, len(chunk.frames)
+        changeable = ~live.sky & (live.opacities > 0) & (~live.observed | chunk.observed)
+        looks = schedule(count + (0 if remembered is None else len(remembered)), self._refine_steps)
+        if not changeable.any():
+            return
+        for k in looks:
+            frame = chunk.frames[k] if k < count or remembered is None else remembered[k - count]
+            frame = _on(frame, self._device)
+            trusted = chunk.confidence[k].to(self._device) if k < count else torch.ones_like(frame.depth)
+            chosen = torch.nonzero(_in_view(live.means, frame.camera) & ~live.sky)[:, 0]
+            part = live[chosen]
+            growth = close_growth(footprint_px(part, frame.camera))
+            splats = Splats(part.means, part.quats, part.scales * growth, part.opacities, part.colors)
+            step = appearance_step(
+                splats, frame, trusted, samples=SAMPLES, footprint_floor=FOOTPRINT_FLOOR, backend=self._rasterizer
+            )
+            step *= changeable[chosen, None]
+            live.colors[chosen] = (part.colors + step).clamp(0.0, 1.0)
 
     def _drop_retired(self) -> None:
         """Close the gaps that retired Gaussians leave, once they are many: what is stored stays near what is shown."""
@@ -195,8 +232,13 @@ def _belief(part: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Te
     first_cosine = part.scales[:, :2].amin(-1) / part.scales[:, :2].amax(-1)
     angle = torch.where(part.sky, torch.ones_like(z), trust.viewing_angle(cosine, first_cosine))
     belief = part.confidence * trust.sampling_density(extent) * angle
-    growth = 1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * ((extent - CLOSE_FROM) / (CLOSE_TO - CLOSE_FROM)).clamp(0.0, 1.0)
-    return belief, ((cosine < 0) & ~part.sky).float(), 1.0 / z, growth[:, None]
+    return belief, ((cosine < 0) & ~part.sky).float(), 1.0 / z, close_growth(extent)
+
+
+def close_growth(extent_px: Float[Tensor, "n"]) -> Float[Tensor, "n 1"]:
+    """By how much footprints grow that are larger than a pixel."""
+    closeness = ((extent_px - CLOSE_FROM) / (CLOSE_TO - CLOSE_FROM)).clamp(0.0, 1.0)
+    return (1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * closeness)[:, None]
 
 
 def footprint_px(part: Gaussians, camera: Camera) -> Float[Tensor, "n"]:

@@ -35,8 +35,10 @@ class PointCache:
         return len(self._store)
 
     @torch.no_grad()
-    def integrate(self, chunk: Chunk) -> Integration:
+    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:
         """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.insertion` for the rules.
+
+        Points are neither retired nor refined by optimisation: ``remembered`` frames change nothing.
 
         Raises:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
