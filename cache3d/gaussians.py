@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d
 from cache3d import confidence as trust
 from cache3d.cache import Integration, check_chunk
 from cache3d.insertion import Shown, new_pixels, uncovered
+from cache3d.merging import merge
 from cache3d.optimisation import appearance_step, schedule
 from cache3d.rasterizer import Backend, Raster, Splats, rasterize
 from cache3d.reference import rotation_matrices
@@ -92,7 +93,7 @@ class GaussianCache:
             new = new_pixels(shown, frame, believed, observed=chunk.observed)
             if self._retire(shown, frame, believed, observed=chunk.observed):
                 new |= uncovered(shown, self._show(frame.camera), frame)
-            self._store.append(lift_gaussians(frame, new, chunk, k))
+            self._add(lift_gaussians(frame, new, chunk, k), frame.camera)
         self._refine(chunk, remembered)
         return Integration(len(self) - first, refined, len(self), first)
 
@@ -118,6 +119,15 @@ class GaussianCache:
         store = GrowingStore(_empty(self._device))
         store.append(primitives)
         self._store = store
+
+    def _add(self, new: Gaussians, camera: Camera) -> None:
+        """Append what one camera saw, merged with what is stored in its view."""
+        live = self._store.live
+        near = torch.nonzero(_in_view(live.means, camera) & ~live.sky & (live.opacities > 0))[:, 0]
+        superseded, kept = merge(live[near], new)
+        gone = near[superseded]
+        live.opacities[gone], live.confidence[gone] = 0.0, 0.0
+        self._store.append(new[kept])
 
     def _retire(self, shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> bool:
         """Take away what one frame outdoes or refutes; whether there was any."""

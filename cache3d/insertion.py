@@ -35,6 +35,7 @@ from torch import Tensor
 from geometry.frame import Frame
 
 COVERED = 0.5
+SEALED = 0.98  # coverage that a seam between old and new primitives must keep
 CLEARLY = 0.1  # relative depth difference between two surfaces
 MIXED = 0.1  # relative spread of inverse depth above which a pixel shows a mixture
 
@@ -90,6 +91,6 @@ def new_pixels(
 
 def uncovered(before: Shown, after: Shown, frame: Frame) -> Bool[Tensor, "1 h w"]:
     """Pixels of one frame that were covered until primitives were retired, and whose surface is not there now."""
-    covered = after.coverage >= COVERED
+    covered = after.coverage >= SEALED
     deeper = ~frame.sky & ((after.sky > 0.5) | (after.depth > frame.depth * (1.0 + CLEARLY)))
     return frame.valid & (before.coverage >= COVERED) & (~covered | deeper)

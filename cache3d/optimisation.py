@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from cache3d.insertion import CLEARLY
 from cache3d.rasterizer import Backend, Splats, rasterize
@@ -21,7 +21,7 @@ from geometry.frame import Frame
 
 RELAXATION = 0.5  # 1 follows the last frame; measured: half of it is better for all of them together
 FEW = 0.05  # pixels: what shows less than this hardly changes
-OPAQUE = 0.9  # alpha from which a pixel shows surfaces only
+SOLID = 0.5  # alpha from which a pixel shows a surface
 LOOKS = 4  # at one frame, per chunk: more bring nothing
 
 
@@ -62,7 +62,9 @@ def appearance_step(
     alpha = sums.detach()[:, 3:].clamp_min(1e-3)
     depth = avg_pool2d(raster.depth.detach() * raster.alpha.detach(), samples) / alpha
     same = (depth[0] - frame.depth).abs() < CLEARLY * frame.depth
-    counted = (frame.valid & ~frame.sky & same & (alpha[0] > OPAQUE)).float() / alpha[0]
+    # Along an edge the depth is a mixture and agrees with nothing, but the colours of both sides add up: it counts.
+    near_same = max_pool2d(same.float(), 3, 1, 1) > 0
+    counted = (frame.valid & ~frame.sky & near_same & (alpha[0] > SOLID)).float() / alpha[0]
     residual = frame.rgb - sums.detach()[0, :3] / alpha[0]
     cotangent = torch.cat([residual * counted * trust, counted])[None]
     (spread,) = torch.autograd.grad(sums, values, cotangent)

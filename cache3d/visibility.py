@@ -34,9 +34,7 @@ class Seen:
         return Seen(self.index[chosen], self.pixel[chosen], self.z[chosen])
 
 
-def seen_by(
-    camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"], shown: Shown
-) -> Seen:
+def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"], shown: Shown) -> Seen:
     """The candidates whose centre lies on the surface that is shown where they fall.
 
     Args:

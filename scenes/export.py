@@ -87,8 +87,14 @@ def export(world: World, formats: Sequence[str], out: str | Path | None = None) 
     return reports
 
 
+def _shown(world: World) -> Points | Gaussians:
+    """The primitives without those that better ones replaced: they have opacity 0."""
+    primitives = world.primitives
+    return primitives[primitives.opacities > 0] if isinstance(primitives, Gaussians) else primitives
+
+
 def _export_gaussians(world: World, folder: Path) -> tuple[Path, str]:
-    primitives = sky_on_sphere(world.primitives)
+    primitives = sky_on_sphere(_shown(world))
     gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
     write_gaussians_ply(folder / "gaussians.ply", gaussians)
     made = "" if isinstance(primitives, Gaussians) else "made from points, as flat discs; "
@@ -99,7 +105,7 @@ def _export_gaussians(world: World, folder: Path) -> tuple[Path, str]:
 
 
 def _export_points(world: World, folder: Path) -> tuple[Path, str]:
-    points = as_points(sky_on_sphere(world.primitives))
+    points = as_points(sky_on_sphere(_shown(world)))
     write_points_ply(folder / "points.ply", points)
     note = "points with normals and 8-bit colours, world axes x right, y down, z forward; "
     return folder / "points.ply", note + "the sky is a far sphere about the photo's camera"
@@ -120,7 +126,7 @@ def _export_colmap(world: World, folder: Path) -> tuple[Path, str]:
     for i, name in enumerate(names):
         shutil.copyfile(world.folder / frame_name(i), target / "images" / name)
     write_cameras(model, world.cameras, "colmap_text", file_paths=names)
-    points = as_points(world.primitives)
+    points = as_points(_shown(world))
     points = points[~points.sky]
     points = points[:: max(1, -(-len(points) // MAX_COLMAP_POINTS))]
     colours = (points.colors * 255.0).round().int().tolist()
