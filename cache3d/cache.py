@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from geometry.camera import Camera
-from geometry.frame import Chunk, Guide
+from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
 
 
@@ -37,12 +37,15 @@ class WorldCache(Protocol):
     """What persists of the world: it grows where there is something new and shows itself to any camera.
 
     A primitive is named by its place in the order of arrival and keeps that name for good. Positions never change;
-    colours and confidences of generated primitives may. Rendering and integration are deterministic and do not depend
-    on what is in memory and what on disk.
+    colours and confidences may, and what a rule of `cache3d.insertion` retires is taken away. Rendering and integration
+    are deterministic and do not depend on what is in memory and what on disk.
     """
 
-    def integrate(self, chunk: Chunk) -> Integration:
-        """Add what a chunk shows and the cache does not; refine what it shows better."""
+    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:
+        """Add what a chunk shows and the cache does not; refine what it shows better, and what ``remembered`` shows.
+
+        A cache keeps no frames of its own: who resumes a walk hands it the same remembered frames ``[k]`` again.
+        """
         ...
 
     def render(self, camera: Camera) -> Guide:

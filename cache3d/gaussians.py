@@ -13,11 +13,15 @@ from torch.nn.functional import avg_pool2d
 from cache3d import confidence as trust
 from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, check_chunk
-from cache3d.insertion import Shown, new_pixels
+from cache3d.insertion import Shown, new_pixels, uncovered
+from cache3d.merging import merge
+from cache3d.optimisation import appearance_step, schedule
 from cache3d.rasterizer import Backend, Raster, Splats, rasterize
 from cache3d.reference import rotation_matrices
 from cache3d.refinement import refine_guesses
+from cache3d.replacement import outdone, refuted
 from cache3d.surfels import lift_surfels
+from cache3d.visibility import seen_by
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
@@ -32,6 +36,7 @@ OPACITY = 0.99
 GAPLESS = 0.9
 THICKNESS = 0.1  # of the smaller extent along the surface
 FAINTEST = 1.0 / 255.0
+REFINE_STEPS = 12  # a chunk of 8 frames and 4 remembered ones, once each
 SAMPLES = 2  # per pixel and axis
 FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
 
@@ -46,13 +51,24 @@ class GaussianCache:
     Args:
         device: where the world lives; on a CUDA device gsplat draws it.
         rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
+        refine_steps: looks at a frame per chunk that correct the colours, see `cache3d.optimisation`; 0 for none.
         resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
+
+    Raises:
+        ValueError: for negative ``refine_steps``, or a bound on memory that is not positive.
     """
 
     def __init__(
-        self, device: str | torch.device = "cpu", rasterizer: Backend = "auto", resident_mib: float | int = 2048
+        self,
+        device: str | torch.device = "cpu",
+        rasterizer: Backend = "auto",
+        refine_steps: int = REFINE_STEPS,
+        resident_mib: float | int = 2048,
     ) -> None:
+        if refine_steps < 0:
+            raise ValueError(f"refine_steps: want 0 or more, got {refine_steps}; 0 turns refinement off")
         self._device = torch.device(device)
+        self._refine_steps = refine_steps
         self._rasterizer: Backend = rasterizer
         self._store = BlockStore(_empty(self._device), resident_mib)
 
@@ -60,11 +76,12 @@ class GaussianCache:
         return len(self._store)
 
     @torch.no_grad()
-    def integrate(self, chunk: Chunk) -> Integration:
+    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:
         """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.insertion` for the rules.
 
         Args:
             chunk: frames of any one size; on any device.
+            remembered: earlier frames ``[k]`` that refinement keeps to.
 
         Raises:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
@@ -79,8 +96,11 @@ class GaussianCache:
             better = refine_guesses(view.rows, view.rows.means, shown, frame, believed)
             self._store.put(view, better)
             refined += len(better)
-            new = new_pixels(shown, frame, observed=chunk.observed)
-            self._store.append(_gaussians(frame, new, believed, chunk))
+            new = new_pixels(shown, frame, believed, observed=chunk.observed)
+            if self._retire(shown, frame, believed, observed=chunk.observed):
+                new |= uncovered(shown, self._show(frame.camera), frame)
+            self._add(lift_gaussians(frame, new, chunk, k), frame.camera)
+        self._refine(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
     @torch.no_grad()
@@ -119,6 +139,50 @@ class GaussianCache:
         _check_kind(primitives)
         self._store = self._store.emptied()
         self._store.apply(Change.from_nothing(primitives))
+
+    def _add(self, new: Gaussians, camera: Camera) -> None:
+        """Append what one camera saw, merged with what is stored in its view."""
+        view = self._store.near(camera)
+        near = torch.nonzero(_in_view(view.rows.means, camera) & ~view.rows.sky)[:, 0]
+        superseded, kept = merge(view.rows[near], new)
+        self._store.remove(view, near[superseded])
+        self._store.append(new[kept])
+
+    def _retire(self, shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> bool:
+        """Take away what one frame outdoes or refutes; whether there was any."""
+        view = self._store.near(frame.camera)
+        live = view.rows
+        seen = seen_by(frame.camera, live.means, ~live.sky, shown)
+        extent_px = footprint_px(live[seen.index], frame.camera)
+        gone = outdone(live, seen, extent_px, frame, confidence, observed=observed)
+        gone = torch.cat([gone, refuted(live, seen, frame, confidence, observed=observed)])
+        self._store.remove(view, gone)
+        return len(gone) > 0
+
+    def _refine(self, chunk: Chunk, remembered: Frame | None) -> None:
+        """Correct colours by a few looks at the chunk's frames, then at remembered ones.
+
+        What a camera observed changes only by frames that a camera observed.
+        """
+        count = len(chunk.frames)
+        for k in schedule(count + (0 if remembered is None else len(remembered)), self._refine_steps):
+            frame = chunk.frames[k] if k < count or remembered is None else remembered[k - count]
+            frame = _on(frame, self._device)
+            trusted = chunk.confidence[k].to(self._device) if k < count else torch.ones_like(frame.depth)
+            view = self._store.near(frame.camera)
+            chosen = torch.nonzero(_in_view(view.rows.means, frame.camera) & ~view.rows.sky)[:, 0]
+            part = view.rows[chosen]
+            changeable = ~part.observed | chunk.observed
+            if not changeable.any():
+                continue
+            growth = close_growth(footprint_px(part, frame.camera))
+            splats = Splats(part.means, part.quats, part.scales * growth, part.opacities, part.colors)
+            step = appearance_step(
+                splats, frame, trusted, samples=SAMPLES, footprint_floor=FOOTPRINT_FLOOR, backend=self._rasterizer
+            )
+            changed = chosen[changeable]
+            view.rows.colors[changed] = (part.colors + step)[changeable].clamp(0.0, 1.0)
+            self._store.put(view, changed)
 
     def _show(self, camera: Camera) -> Shown:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
@@ -192,12 +256,28 @@ def _belief(part: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Te
     first_cosine = part.scales[:, :2].amin(-1) / part.scales[:, :2].amax(-1)
     angle = torch.where(part.sky, torch.ones_like(z), trust.viewing_angle(cosine, first_cosine))
     belief = part.confidence * trust.sampling_density(extent) * angle
-    growth = 1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * ((extent - CLOSE_FROM) / (CLOSE_TO - CLOSE_FROM)).clamp(0.0, 1.0)
-    return belief, ((cosine < 0) & ~part.sky).float(), 1.0 / z, growth[:, None]
+    return belief, ((cosine < 0) & ~part.sky).float(), 1.0 / z, close_growth(extent)
 
 
-def _gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, "1 h w"], chunk: Chunk) -> Gaussians:
-    """One Gaussian per new pixel of one frame."""
+def close_growth(extent_px: Float[Tensor, "n"]) -> Float[Tensor, "n 1"]:
+    """By how much footprints grow that are larger than a pixel."""
+    closeness = ((extent_px - CLOSE_FROM) / (CLOSE_TO - CLOSE_FROM)).clamp(0.0, 1.0)
+    return (1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * closeness)[:, None]
+
+
+def footprint_px(part: Gaussians, camera: Camera) -> Float[Tensor, "n"]:
+    """Larger extent of the surface that each Gaussian stands for, pixels of one camera; 1 from the camera it is of."""
+    axes = rotation_matrices(part.quats)
+    gradient_x, gradient_y, _ = trust.pixel_gradients(part.means, camera)
+    extents = []
+    for k in range(2):
+        step = axes[:, :, k] * (part.scales[:, k] / KERNEL)[:, None]
+        extents.append(((gradient_x * step).sum(-1) ** 2 + (gradient_y * step).sum(-1) ** 2).sqrt())
+    return torch.maximum(*extents)
+
+
+def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: int) -> Gaussians:
+    """One Gaussian per chosen pixel of frame ``k`` of a chunk, on the frame's device."""
     surfels = lift_surfels(frame, new)
     count = len(surfels.positions)
     along, across = (torch.linalg.norm(axis, dim=-1) for axis in (surfels.along, surfels.across))
@@ -212,7 +292,7 @@ def _gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tenso
         colors=frame.rgb[:, where].T.contiguous(),
         chunk=torch.full((count,), chunk.index, dtype=torch.int32, device=where.device),
         observed=torch.full((count,), chunk.observed, device=where.device),
-        confidence=confidence[0][where],
+        confidence=chunk.confidence[k, 0].to(where.device)[where],
         sky=frame.sky[0][where],
     )
 

@@ -1,16 +1,27 @@
-"""What is new in a frame, given what the cache shows to the same camera. The rules, in one place.
+"""What a frame adds to a cache and what it takes away, given what the cache shows to the same camera.
 
-A valid pixel becomes a primitive when one of these holds:
+The rules, in one place. A valid pixel becomes a primitive when one of these holds:
 
 1. *Nothing is there*: the cache covers less than half of the pixel.
 2. *It faces away* (Voyager's rule): what is shown there has its normal more than 90° from the view, and the new
    surface is not hidden behind it.
-3. *In front of a guess*: what is shown was generated, the new surface is closer by more than 10 %, and the shown depth
-   is no mixture of surfaces. Sky that was generated counts as a guess behind everything.
+3. *In front*: the new surface is clearly closer than the shown one, which is no mixture of surfaces.
+4. *A closer look*: what the frame retired there (below) left a gap.
 
-Otherwise the pixel refines what is there. What a camera observed is never covered by what was generated, and no
-primitive ever moves. A new surface *behind* what is shown is never added: it would not be seen, and would be added
-again in every frame.
+Otherwise the pixel refines what is there. A farther look finds finer primitives than its pixels and changes nothing.
+
+A primitive is retired when one of these holds (`cache3d.replacement`; of a Gaussian cache):
+
+5. *A closer look*: it spans more than 1.5 pixels of the frame, the frame agrees with its depth, knows it better than it
+   is believed from here (its confidence times the sampling factor of `cache3d.confidence`), and shows its whole
+   footprint. Finer primitives then replace coarser ones and never pile up on them.
+6. *Looked through*: it is a guess, and the frame sees something clearly behind it.
+
+*Which of two surfaces wins* depends on provenance, confidence and depth residual. Provenance decides first: what a
+camera observed is neither covered nor retired by what was generated, and what a camera observes refutes any guess. Among
+equals the new surface must differ by the residual of `needed_residual`: 10 % of the depth, and as many times more as
+the stored surface is surer than the frame. In front of that, it is added (rule 3), and the old one stays, hidden.
+Behind, an observed surface stays: two cameras saw it all. A guess gives way to a generated frame that is twice as sure.
 """
 
 from __future__ import annotations
@@ -24,6 +35,7 @@ from torch import Tensor
 from geometry.frame import Frame
 
 COVERED = 0.5
+SEALED = 0.98  # coverage that a seam between old and new primitives must keep
 CLEARLY = 0.1  # relative depth difference between two surfaces
 MIXED = 0.1  # relative spread of inverse depth above which a pixel shows a mixture
 
@@ -49,12 +61,20 @@ class Shown:
     away: Float[Tensor, "1 h w"]
 
 
-def new_pixels(shown: Shown, frame: Frame, *, observed: bool) -> Bool[Tensor, "1 h w"]:
+def needed_residual(stored: Float[Tensor, "*b"], new: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """Relative depth difference from which on a new surface contradicts a stored one, from the trust in each."""
+    return CLEARLY * (stored / new.clamp_min(1e-3)).clamp(1.0, 5.0)
+
+
+def new_pixels(
+    shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
+) -> Bool[Tensor, "1 h w"]:
     """Which pixels of one frame (no batch axis) become primitives.
 
     Args:
         shown: what the cache shows to the frame's camera.
         frame: the frame.
+        confidence: trust in its pixels.
         observed: whether a camera saw the frame.
     """
     covered = shown.coverage >= COVERED
@@ -63,6 +83,14 @@ def new_pixels(shown: Shown, frame: Frame, *, observed: bool) -> Bool[Tensor, "1
     allowed = guess | observed
     not_hidden = shown_sky | (frame.depth < shown.depth * (1.0 + CLEARLY))
     faces_away = (shown.away > 0.75) & not_hidden & ~frame.sky & allowed
-    closer = torch.where(shown_sky, ~frame.sky, (frame.depth < shown.depth * (1.0 - CLEARLY)) & (shown.spread < MIXED))
-    in_front = guess & closer & ~frame.sky
+    nearest_same = shown.depth * (1.0 - needed_residual(shown.confidence, confidence))
+    closer = torch.where(shown_sky, ~frame.sky, (frame.depth < nearest_same) & (shown.spread < MIXED))
+    in_front = allowed & closer & ~frame.sky
     return frame.valid & (~covered | faces_away | in_front)
+
+
+def uncovered(before: Shown, after: Shown, frame: Frame) -> Bool[Tensor, "1 h w"]:
+    """Pixels of one frame that were covered until primitives were retired, and whose surface is not there now."""
+    covered = after.coverage >= SEALED
+    deeper = ~frame.sky & ((after.sky > 0.5) | (after.depth > frame.depth * (1.0 + CLEARLY)))
+    return frame.valid & (before.coverage >= COVERED) & (~covered | deeper)

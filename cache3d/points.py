@@ -40,8 +40,10 @@ class PointCache:
         return len(self._store)
 
     @torch.no_grad()
-    def integrate(self, chunk: Chunk) -> Integration:
+    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:  # noqa: ARG002
         """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.insertion` for the rules.
+
+        Points are neither retired nor refined by optimisation: ``remembered`` frames change nothing.
 
         Raises:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
@@ -55,7 +57,7 @@ class PointCache:
             better = refine_guesses(view.rows, view.rows.positions, shown, frame, believed)
             self._store.put(view, better)
             refined += len(better)
-            new = new_pixels(shown, frame, observed=chunk.observed)
+            new = new_pixels(shown, frame, believed, observed=chunk.observed)
             self._store.append(_points(frame, new, believed, chunk))
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 

@@ -7,12 +7,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cache3d.insertion import CLEARLY, Shown
+from cache3d.visibility import seen_by
 from geometry.frame import Frame
 from geometry.primitives import Gaussians, Points
 
 STEP = 0.25
 GUESS_LIMIT = 0.9  # a guess that was confirmed again and again is still a guess
-VISIBLE = 0.05  # relative depth within which a primitive is the surface that is shown
 
 
 def refine_guesses(
@@ -38,22 +38,16 @@ def refine_guesses(
     Returns:
         Indices of the refined primitives.
     """
-    height, width = frame.camera.size
-    pose, focal, center = frame.camera.camera_from_world, frame.camera.focal_px, frame.camera.center_px
-    guesses = torch.nonzero(~primitives.observed & ~primitives.sky)[:, 0]
-    x, y, z = (positions[guesses] @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
-    column, row = focal[0] * x / z + center[0], focal[1] * y / z + center[1]
-    inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    guesses, z = guesses[inside], z[inside]
-    pixel = row[inside].long() * width + column[inside].long()
-    depth, shown_depth = frame.depth.reshape(-1)[pixel], shown.depth.reshape(-1)[pixel]
+    seen = seen_by(frame.camera, positions, ~primitives.observed & ~primitives.sky, shown)
+    guesses, pixel, z = seen.index, seen.pixel, seen.z
+    depth = frame.depth.reshape(-1)[pixel]
     limit = torch.full_like(z, GUESS_LIMIT)
     better = torch.minimum(confidence.reshape(-1)[pixel], limit) - primitives.confidence[guesses]
     chosen = (frame.valid & ~frame.sky).reshape(-1)[pixel] & (better > 0.01)
-    chosen &= ((z - shown_depth).abs() < VISIBLE * z) & ((depth - z).abs() < CLEARLY * z)
+    chosen &= (depth - z).abs() < CLEARLY * z
     guesses, pixel, better = guesses[chosen], pixel[chosen], better[chosen]
-    seen = frame.rgb.reshape(3, -1)[:, pixel].T
+    target = frame.rgb.reshape(3, -1)[:, pixel].T
     colors = primitives.colors[guesses]
-    primitives.colors[guesses] = colors + STEP * (seen - colors)
+    primitives.colors[guesses] = colors + STEP * (target - colors)
     primitives.confidence[guesses] += STEP * better
     return guesses

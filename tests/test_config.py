@@ -40,6 +40,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
         (["image=a.jpg", "fov_deg=200"], "fov_deg: want a number from 5 to 150"),
         (["image=a.jpg", "seed=-1"], "seed: want"),
         (["image=a.jpg", "device=tpu"], "device: want cpu or cuda"),
+        (["image=a.jpg", "cache.refine_steps=-1"], "cache.refine_steps: want a whole number"),
         ([], "image: want a photo"),
     ],
 )

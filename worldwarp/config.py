@@ -87,6 +87,8 @@ def explore_settings(config: DictConfig) -> Settings:
     _check_whole(values, "steps", 1, 64)
     if values["frames"] is not None:
         _check_whole(values, "frames", 2, 1_000_000)
+    if "refine_steps" in config.cache:
+        _check_whole({"cache.refine_steps": config.cache.refine_steps}, "cache.refine_steps", 0, 1000)
     if values["device"] not in ("cpu", "cuda"):
         raise ConfigError(f"device: want cpu or cuda, got '{values['device']}'")
     if values["device"] == "cuda" and not torch.cuda.is_available():

@@ -99,8 +99,10 @@ class Exploration:
             start = time.perf_counter()
             self.parts.generator.rehearse(count, self.settings.size)
             denoise_s = time.perf_counter() - start
-            # Rendering twice (guide, insertion), a pass per step, one to remember, and copying about as long as one.
-            seconds = 2.0 * time_render(self.parts.cache, chunks[0]) + (self.settings.steps + 2) * denoise_s
+            # Rendering, insertion about twice that, and per look of the refinement a quarter of it; a pass per step,
+            # one to remember, and copying about as long as one.
+            renders = 3.0 + 0.25 * self.config.cache.get("refine_steps", 0)
+            seconds = renders * time_render(self.parts.cache, chunks[0]) + (self.settings.steps + 2) * denoise_s
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
         return Plan(
             frames=len(self.cameras) - self.walk.frames,

@@ -44,7 +44,7 @@ class Walk:
     """Where a walk stands between two chunks; this and the cache are all that a resumed walk needs."""
 
     memory: KVMemory
-    reference: Frame  # the photo and the last frames of recent chunks, to copy texture from
+    reference: Frame  # the photo and the last frames of recent chunks, to copy texture from and to refine against
     rng: torch.Generator
     chunks: int  # finished chunks; the photo is chunk 0
     frames: int  # finished frames; the photo is frame 0
@@ -101,7 +101,7 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
         with clock("align"):
             chunk, residual = _as_chunk(made, guide, sigma, walk)
         with clock("integrate"):
-            integration = parts.cache.integrate(chunk)
+            integration = parts.cache.integrate(chunk, walk.reference)
         with clock("remember"):
             walk.memory = parts.generator.remember(chunk, walk.memory)
         first_frame = walk.frames

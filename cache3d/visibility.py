@@ -1,0 +1,65 @@
+"""Which primitives are the surface that a cache shows to a camera, and on which pixel each falls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from cache3d.insertion import CLEARLY, Shown
+from geometry.camera import Camera
+
+VISIBLE = 0.05  # relative depth within which a primitive is the surface that is shown
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Primitives that a camera sees, ``k`` of them, in storage order.
+
+    Attributes:
+        index: which primitives.
+        pixel: the pixel each falls on, row-major.
+        z: depth of each, scene units.
+    """
+
+    index: Int[Tensor, "k"]
+    pixel: Int[Tensor, "k"]
+    z: Float[Tensor, "k"]
+
+    def __getitem__(self, chosen: Bool[Tensor, "k"]) -> Seen:
+        """Those that are chosen."""
+        return Seen(self.index[chosen], self.pixel[chosen], self.z[chosen])
+
+
+def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"], shown: Shown) -> Seen:
+    """The candidates whose centre lies on the surface that is shown where they fall.
+
+    Args:
+        camera: one camera, no batch axis.
+        positions: of all primitives, world.
+        candidates: which to look at; never sky.
+        shown: what the cache shows to that camera.
+    """
+    height, width = camera.size
+    pose, focal, center = camera.camera_from_world, camera.focal_px, camera.center_px
+    index = torch.nonzero(candidates)[:, 0]
+    x, y, z = (positions[index] @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    column, row = focal[0] * x / z + center[0], focal[1] * y / z + center[1]
+    inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    pixel = row[inside].long() * width + column[inside].long()
+    seen = Seen(index[inside], pixel, z[inside])
+    return seen[(seen.z - shown.depth.reshape(-1)[pixel]).abs() < VISIBLE * seen.z]
+
+
+def far_from_edges(depth: Float[Tensor, "1 h w"], usable: Bool[Tensor, "1 h w"], reach: int) -> Bool[Tensor, "1 h w"]:
+    """Pixels all of whose neighbours within ``reach`` are in the image, usable and part of one surface."""
+    window = 2 * reach + 1
+    inverse = torch.where(usable, 1.0 / depth, torch.zeros_like(depth))
+    highest = max_pool2d(inverse, window, 1, reach)
+    lowest = -max_pool2d(-inverse, window, 1, reach)
+    inside = torch.zeros_like(usable)
+    inside[:, reach : depth.shape[1] - reach, reach : depth.shape[2] - reach] = True
+    return inside & (lowest > 0) & (highest < lowest * (1.0 + CLEARLY))

@@ -1,0 +1,200 @@
+"""How a chunk enters the Gaussian cache: what is added, what is replaced, what wins, what merges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cache3d.gaussians import GaussianCache, lift_gaussians
+from cache3d.insertion import CLEARLY, needed_residual
+from cache3d.merging import merge, voxel_keys
+from cache3d.visibility import far_from_edges
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Gaussians
+
+SIZE = (48, 64)
+PIXELS = SIZE[0] * SIZE[1]
+
+
+def camera_at(*places: tuple[float, float, float]) -> Camera:
+    pose = torch.eye(4).repeat(len(places), 1, 1)
+    pose[:, :3, 3] = torch.tensor(places)
+    return Camera.from_fov(60.0, SIZE, pose)
+
+
+def wall(camera: Camera, distance: float = 2.0, grain: float = 9.0) -> Frame:
+    """An endless textured wall ``z = distance``, seen exactly by cameras that look along z."""
+    height, width = camera.size
+    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    depth = (distance - camera.position[:, 2])[:, None, None, None].expand(-1, 1, height, width).contiguous()
+    pixel = torch.stack([columns, rows]) - camera.center_px[0][:, None, None]
+    point = pixel / camera.focal_px[0][:, None, None] * depth + camera.position[:, :2, None, None]
+    rgb = torch.stack([torch.sin(grain * point[:, k % 2] + k) for k in range(3)], dim=1) * 0.35 + 0.5
+    on = torch.ones_like(depth, dtype=torch.bool)
+    return Frame(rgb, depth, on, ~on, camera)
+
+
+def chunk_of(frame: Frame, index: int = 0, *, observed: bool = True, confidence: float = 1.0) -> Chunk:
+    return Chunk(frame, index, observed, torch.full_like(frame.depth, confidence))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return float(-10.0 * torch.log10(((a - b) ** 2).mean()))
+
+
+def shown(cache: GaussianCache) -> Gaussians:
+    stored = cache.snapshot()
+    return stored[stored.opacities > 0]
+
+
+def test_a_closer_look_replaces_what_it_outdoes() -> None:
+    cache, near = GaussianCache(refine_steps=0), wall(camera_at((0, 0, 1.2)), grain=40.0)
+    cache.integrate(chunk_of(wall(camera_at((0, 0, 0)), grain=40.0)))
+    before = cache.render(near.camera)
+    cache.integrate(chunk_of(near, 1))
+    after = cache.render(near.camera)
+    # The closer frame shows 0.4² of the coarse samples: those are gone, fine ones came.
+    stored = shown(cache)
+    assert (stored.chunk == 1).sum() > 0.75 * PIXELS  # all but the border, where footprints reach out of the frame
+    assert PIXELS * (1 - 0.42**2) < (stored.chunk == 0).sum() < PIXELS * (1 - 0.3**2)
+    assert after.confidence.median() > 0.95 > before.confidence.median()
+    assert psnr(after.rgb, near.rgb) > psnr(before.rgb, near.rgb) + 5.0
+    assert cache.render(camera_at((0, 0, 0), (0.2, 0, 0.6))).coverage[..., 8:-8, 16:-16].min() > 0.95
+
+
+def test_a_farther_look_never_coarsens() -> None:
+    cache, near = GaussianCache(refine_steps=0), wall(camera_at((0, 0, 1.2)))
+    cache.integrate(chunk_of(near))
+    before = cache.snapshot()
+    cache.integrate(chunk_of(wall(camera_at((0, 0, 0))), 1))
+    after = cache.snapshot()
+    for name in ("means", "scales", "colors", "opacities"):
+        assert torch.equal(getattr(after, name)[: len(before)], getattr(before, name))
+    # Nothing was piled on the fine part, which is 0.16 of the far frame.
+    assert len(after) - len(before) < 0.9 * PIXELS
+
+
+def test_walking_up_to_a_wall_does_not_pile_up() -> None:
+    cache = GaussianCache(refine_steps=0)
+    places = [(0.0, 0.0, 0.15 * k) for k in range(10)]
+    for index, place in enumerate(places):
+        result = cache.integrate(chunk_of(wall(camera_at(place)), index))
+    assert result.total == len(cache)
+    assert len(shown(cache)) < 0.3 * PIXELS * len(places)
+    # Retired ones are dropped once they are a quarter.
+    assert len(cache) <= len(shown(cache)) / 0.7 + PIXELS
+
+
+def test_what_was_retired_stays_retired_after_loading() -> None:
+    cache, again = GaussianCache(), GaussianCache()
+    for index in range(5):
+        cache.integrate(chunk_of(wall(camera_at((0, 0, 0.3 * index))), index))
+    again.load(cache.snapshot())
+    later = chunk_of(wall(camera_at((0, 0, 1.6))), 5)
+    counts = [(i.added, i.refined, i.total) for i in (cache.integrate(later), again.integrate(later))]
+    assert counts[0] == counts[1]
+    for a, b in zip(vars(cache.snapshot()).values(), vars(again.snapshot()).values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_generated_closer_look_leaves_what_was_observed() -> None:
+    cache = GaussianCache()
+    cache.integrate(chunk_of(wall(camera_at((0, 0, 0)))))
+    before = cache.snapshot()
+    near = wall(camera_at((0, 0, 1.2)))
+    result = cache.integrate(chunk_of(replace(near, rgb=1.0 - near.rgb), 1, observed=False))
+    assert (result.added, result.refined) == (0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(vars(before).values(), vars(cache.snapshot()).values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("observed", "confidence", "gives_way"), [(True, 1.0, True), (False, 0.9, True), (False, 0.5, False)]
+)
+def test_a_guess_that_is_looked_through_goes(observed: bool, confidence: float, gives_way: bool) -> None:
+    cache, camera = GaussianCache(refine_steps=0), camera_at((0, 0, 0))
+    cache.integrate(chunk_of(wall(camera, 1.0), observed=False, confidence=0.4))
+    result = cache.integrate(chunk_of(wall(camera), 1, observed=observed, confidence=confidence))
+    assert (result.added > 0.9 * PIXELS) == gives_way
+    depth = cache.render(camera).depth.median()
+    assert abs(float(depth) - (2.0 if gives_way else 1.0)) < 0.05
+
+
+def test_what_was_observed_is_not_looked_through() -> None:
+    cache, camera = GaussianCache(), camera_at((0, 0, 0))
+    cache.integrate(chunk_of(wall(camera, 1.0)))
+    assert cache.integrate(chunk_of(wall(camera), 1)).added == 0
+
+
+def test_something_new_in_front_of_what_was_observed_is_added_if_a_camera_saw_it() -> None:
+    camera = camera_at((0, 0, 0))
+    for observed, added in ((True, PIXELS), (False, 0)):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(wall(camera)))
+        assert cache.integrate(chunk_of(wall(camera, 1.5), 1, observed=observed)).added == added
+
+
+def test_a_surer_guess_needs_a_larger_residual() -> None:
+    camera = camera_at((0, 0, 0))
+    for confidence, added in ((0.8, PIXELS), (0.2, 0)):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(wall(camera), observed=False, confidence=0.8))
+        nearer = chunk_of(wall(camera, 1.6), 1, observed=False, confidence=confidence)
+        assert cache.integrate(nearer).added == added
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.01, 1.0), st.floats(0.01, 1.0))
+def test_the_needed_residual_grows_with_what_is_stored(stored: float, new: float) -> None:
+    residual = float(needed_residual(torch.tensor(stored), torch.tensor(new)))
+    assert CLEARLY - 1e-6 <= residual <= 5 * CLEARLY + 1e-6
+    assert residual >= float(needed_residual(torch.tensor(stored), torch.tensor(1.0))) - 1e-6
+
+
+def test_nothing_is_steady_beside_an_edge_or_the_border() -> None:
+    depth = torch.ones(1, 9, 12)
+    depth[..., 6:] = 2.0
+    steady = far_from_edges(depth, torch.ones_like(depth, dtype=torch.bool), 2)[0]
+    assert steady[4].tolist() == [False] * 2 + [True] * 2 + [False] * 4 + [True] * 2 + [False] * 2
+    assert not steady[:2].any()
+    assert not far_from_edges(depth, torch.zeros_like(depth, dtype=torch.bool), 1).any()
+
+
+def a_few() -> Gaussians:
+    frame = wall(Camera.from_fov(60.0, (6, 8), torch.eye(4)[None]))
+    return lift_gaussians(frame[0], frame.valid[0], chunk_of(frame), 0)
+
+
+def test_the_samples_of_a_frame_do_not_merge_with_each_other() -> None:
+    new = a_few()
+    superseded, kept = merge(new[:0], new)
+    assert kept.all()
+    assert len(superseded) == 0
+
+
+def test_duplicates_merge_and_the_observed_one_stays() -> None:
+    some = a_few()
+    guess = replace(some, observed=torch.zeros_like(some.observed))
+    for stored, new, stays in ((some, some, True), (guess, guess, True), (some, guess, True), (guess, some, False)):
+        superseded, kept = merge(stored, new)
+        assert (~superseded == stays).all()
+        assert (kept == (not stays)).all()
+    turned = replace(some, quats=some.quats[:, [1, 0, 3, 2]])  # half a turn about x: the other face
+    assert merge(some, turned)[1].all()
+    sky = replace(some, sky=torch.ones_like(some.sky))
+    assert merge(sky, sky)[1].all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-40, 40), min_size=3, max_size=3), st.floats(0.05, 0.95), st.sampled_from([0.25, 1.0, 4.0]))
+def test_keys_tell_voxels_apart(cell: list[int], inside: float, width: float) -> None:
+    corner = torch.tensor([cell]).float() * width
+    places = torch.cat([corner + inside * width, corner + 0.5 * width, corner + 1.5 * width])
+    keys = voxel_keys(places, torch.tensor([[0.3, 0.3, -0.9]]).expand(3, 3), torch.full((3,), 1.2 * width))
+    assert keys[0] == keys[1]
+    assert keys[0] != keys[2]

@@ -1,0 +1,193 @@
+"""Online refinement: frames are seen again better, from elsewhere too; what is fixed stays; zooming neither cracks nor
+sparkles; the same bits on resuming."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from cache3d.gaussians import GaussianCache
+from cache3d.optimisation import LOOKS, schedule
+from cache3d.points import PointCache
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame
+
+SIZE = (48, 64)
+GEOMETRY = ("means", "quats", "scales", "opacities")
+
+
+def cameras(*places: tuple[float, float, float], size: tuple[int, int] = SIZE) -> Camera:
+    pose = torch.eye(4).repeat(len(places), 1, 1)
+    pose[:, :3, 3] = torch.tensor(places)
+    return Camera.from_fov(60.0, size, pose)
+
+
+def wall(camera: Camera, grain: float = 25.0, samples: int = 4) -> Frame:
+    """A wall ``z = 2`` with stripes of hard edges, each pixel the mean of ``samples²``."""
+    height, width = camera.size
+    fine = camera.resized((height * samples, width * samples))
+    rows, columns = torch.meshgrid(torch.arange(fine.size[0]) + 0.5, torch.arange(fine.size[1]) + 0.5, indexing="ij")
+    depth = (2.0 - camera.position[:, 2])[:, None, None, None].expand(-1, 1, height, width).contiguous()
+    pixel = torch.stack([columns, rows]) - fine.center_px[0][:, None, None]
+    point = pixel / fine.focal_px[0][:, None, None] * depth[:, :, :1, :1] + fine.position[:, :2, None, None]
+    stripes = torch.sin(grain * point[:, 0]) * torch.sin(grain * point[:, 1]) > 0
+    slow = 0.5 + 0.3 * torch.sin(3.0 * point[:, 0])
+    rgb = torch.stack([stripes * 0.6 + 0.2, slow, 0.8 - 0.5 * stripes * slow], dim=1)
+    on = torch.ones_like(depth, dtype=torch.bool)
+    return Frame(avg_pool2d(rgb, samples), depth, on, ~on, camera)
+
+
+def chunk_of(frame: Frame, index: int = 0, *, observed: bool = True, confidence: float = 1.0) -> Chunk:
+    return Chunk(frame, index, observed, torch.full_like(frame.depth, confidence))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return float(-10.0 * torch.log10(((a - b) ** 2).mean()))
+
+
+def worlds(chunk: Chunk) -> tuple[GaussianCache, GaussianCache]:
+    """Without refinement and with it."""
+    plain, refined = GaussianCache(refine_steps=0), GaussianCache()
+    plain.integrate(chunk)
+    refined.integrate(chunk)
+    return plain, refined
+
+
+def test_frames_are_seen_again_better_from_elsewhere_too() -> None:
+    frames = wall(cameras((0, 0, 0), (0.06, 0.02, 0), (0.12, 0, 0.1), (0.18, 0.03, 0.05)))
+    plain, refined = worlds(chunk_of(frames))
+    between = wall(cameras((0.03, 0.01, 0.02), (0.15, 0.01, 0.07)))
+    inside = (..., slice(4, -4), slice(4, -4))
+    for truth, gain in ((frames, 1.5), (between, 1.0)):
+        before, after = (psnr(w.render(truth.camera).rgb[inside], truth.rgb[inside]) for w in (plain, refined))
+        assert after > before + gain
+
+
+def test_geometry_never_moves() -> None:
+    plain, refined = worlds(chunk_of(wall(cameras((0, 0, 0), (0.1, 0, 0.1)))))
+    for name in GEOMETRY:
+        assert torch.equal(getattr(plain.snapshot(), name), getattr(refined.snapshot(), name))
+    colors = refined.snapshot().colors
+    assert (colors - plain.snapshot().colors).abs().max() > 0.02
+    assert 0.0 <= colors.min() <= colors.max() <= 1.0
+
+
+def test_what_a_camera_observed_is_fixed_against_guesses() -> None:
+    cache, seen = GaussianCache(), wall(cameras((0, 0, 0)))
+    cache.integrate(chunk_of(seen))
+    before = cache.snapshot()
+    beside = wall(cameras((0.5, 0, 0)))
+    generated = chunk_of(replace(beside, rgb=1.0 - beside.rgb), 1, observed=False, confidence=0.9)
+    cache.integrate(generated, seen)
+    after = cache.snapshot()
+    assert len(after) > len(before)
+    for name in ("colors", "confidence", *GEOMETRY):
+        assert torch.equal(getattr(after, name)[: len(before)], getattr(before, name))
+
+
+def test_remembered_frames_hold_guesses() -> None:
+    """A chunk of other colours pulls less at what remembered frames show too."""
+    first = wall(cameras((0, 0, 0)))
+    other = chunk_of(replace(first, rgb=(first.rgb + 0.2).clamp(0, 1)), 1, observed=False, confidence=0.6)
+    agreement = []
+    for remembered in (None, first):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(first, observed=False, confidence=0.6))
+        cache.integrate(other, remembered)
+        agreement.append(psnr(cache.render(first.camera).rgb, first.rgb))
+    assert agreement[1] > agreement[0] + 2.0
+
+
+def test_what_a_frame_does_not_trust_changes_little() -> None:
+    first = wall(cameras((0, 0, 0)))
+    moved = []
+    for confidence in (0.8, 0.1):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(first, observed=False, confidence=0.8))
+        before = cache.snapshot().colors
+        other = replace(first, rgb=(first.rgb + 0.2).clamp(0, 1))
+        cache.integrate(chunk_of(other, 1, observed=False, confidence=confidence))
+        moved.append(float((cache.snapshot().colors - before).abs().mean()))
+    assert moved[1] < 0.5 * moved[0]
+
+
+@pytest.mark.parametrize("refine_steps", [0, 12])
+def test_zooming_neither_cracks_nor_sparkles(refine_steps: int) -> None:
+    size = (96, 128)
+    cache = GaussianCache(refine_steps=refine_steps)
+    seen = wall(cameras((0, 0, 0), (0.05, 0, 0), size=size), grain=9.0)
+    cache.integrate(chunk_of(seen))
+    home = psnr(cache.render(seen.camera).rgb, seen.rgb)
+    closer = wall(cameras((0, 0, 1), size=size), grain=9.0)  # twice as large
+    guide = cache.render(closer.camera)
+    assert guide.coverage.min() > 0.98
+    enlarged = interpolate(seen.rgb[:1, :, 24:-24, 32:-32], scale_factor=2.0, mode="bilinear")
+    # Surfaces in storage order hide a part of each other: the plain enlargement of the frame is a little better.
+    assert psnr(guide.rgb, closer.rgb) > psnr(enlarged, closer.rgb) - (3.0 if refine_steps else 5.0)
+    farther = cameras((0.02, 0.01, -6.0), size=size)  # a quarter; the wall fills the middle of the image
+    middle = (..., slice(38, 58), slice(51, 77))
+    guide = cache.render(farther)
+    assert guide.coverage[middle].min() > 0.98
+    assert psnr(guide.rgb[middle], wall(farther, 9.0, samples=8).rgb[middle]) > home - 1.0
+
+
+def test_a_step_to_the_side_does_not_flicker() -> None:
+    """From four times as far, moving by a tenth of a pixel changes the picture as little as the true one changes."""
+    cache = GaussianCache()
+    cache.integrate(chunk_of(wall(cameras((0, 0, 0), size=(96, 128)), grain=9.0)))
+    step = 0.1 * 8.0 / float(cameras((0, 0, 0), size=(96, 128)).focal_px[0, 0])
+    views = cameras(*((step * k, 0.0, -6.0) for k in range(6)), size=(96, 128))
+    middle = (..., slice(40, 56), slice(53, 75))
+    change, true_change = (
+        rgb[middle].diff(dim=0).abs().max() for rgb in (cache.render(views).rgb, wall(views, 9.0, 8).rgb)
+    )
+    assert change < 2.0 * true_change + 0.02
+
+
+def test_resuming_from_a_snapshot_gives_the_same_bits() -> None:
+    """The cache keeps no frames: the same remembered ones are handed to it again."""
+    first = wall(cameras((0, 0, 0), (0.2, 0, 0)))
+    cache, again = GaussianCache(), GaussianCache()
+    cache.integrate(chunk_of(first))
+    cache.integrate(chunk_of(wall(cameras((0.4, 0, 0.2))), 1, observed=False, confidence=0.6), first[:1])
+    again.load(cache.snapshot())
+    for world in (cache, again):
+        world.integrate(chunk_of(wall(cameras((0.6, 0, 0.3))), 2, observed=False, confidence=0.6), first[:1])
+    for a, b in zip(vars(cache.snapshot()).values(), vars(again.snapshot()).values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    frames, threads, results = wall(cameras((0, 0, 0), (0.1, 0, 0.1))), torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            cache = GaussianCache()
+            cache.integrate(chunk_of(frames))
+            results.append(cache.snapshot().colors)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
+def test_steps_are_bounded_and_spread() -> None:
+    assert schedule(12, 12) == list(range(12))
+    assert schedule(12, 4) == [0, 3, 6, 9]
+    assert schedule(8, 12) == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
+    assert schedule(1, 50) == [0] * LOOKS
+    assert schedule(5, 0) == []
+    with pytest.raises(ValueError, match="refine_steps: want 0 or more, got -1"):
+        GaussianCache(refine_steps=-1)
+
+
+def test_points_take_remembered_frames_and_keep_still() -> None:
+    frame, (plain, handed) = wall(cameras((0, 0, 0))), (PointCache(), PointCache())
+    plain.integrate(chunk_of(frame))
+    handed.integrate(chunk_of(frame), frame)
+    assert torch.equal(plain.snapshot().colors, handed.snapshot().colors)
+    assert math.isfinite(psnr(handed.render(frame.camera).rgb, frame.rgb + 1e-3))
