@@ -163,7 +163,7 @@ def shade_hits(
 @_compiled
 @no_type_check
 def smooth_irradiance(irradiance, normal, position, reach):
-    """Average each point with the 5x5 neighbours that lie on the same surface; ``[h w 3]`` arrays."""
+    """Average each point with the 5x5 neighbours within its reach ``[h w]`` on the same surface; ``[h w 3]`` arrays."""
     height, width = irradiance.shape[:2]
     out = np.empty_like(irradiance)
     for y in range(height):
@@ -172,7 +172,7 @@ def smooth_irradiance(irradiance, normal, position, reach):
             r = g = b = 0.0
             for yy in range(max(y - 2, 0), min(y + 3, height)):
                 for xx in range(max(x - 2, 0), min(x + 3, width)):
-                    w = _same_surface(normal[y, x], position[y, x], normal[yy, xx], position[yy, xx], reach)
+                    w = _same_surface(normal[y, x], position[y, x], normal[yy, xx], position[yy, xx], reach[y, x])
                     total += w
                     r += w * irradiance[yy, xx, 0]
                     g += w * irradiance[yy, xx, 1]
@@ -187,7 +187,7 @@ def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, column
     """Give every ray the light of the coarse points around it that lie on its surface.
 
     ``rows`` and ``columns`` are the rays' image positions in pixels; coarse point ``(i, j)`` lies at pixel centre
-    ``(step i + 0.5, step j + 0.5)``.
+    ``(step i + 0.5, step j + 0.5)``; ``reach`` in metres per ray.
     """
     height, width = coarse.shape[:2]
     for i in range(rows.shape[0]):
@@ -199,7 +199,7 @@ def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, column
         for yy in range(y0 - 1, y0 + 3):
             for xx in range(x0 - 1, x0 + 3):
                 cy, cx = min(max(yy, 0), height - 1), min(max(xx, 0), width - 1)
-                w = _same_surface(normal[i], position[i], coarse_normal[cy, cx], coarse_position[cy, cx], reach)
+                w = _same_surface(normal[i], position[i], coarse_normal[cy, cx], coarse_position[cy, cx], reach[i])
                 w *= math.exp(-((yy - y) ** 2 + (xx - x) ** 2)) + 1e-6
                 total += w
                 r += w * coarse[cy, cx, 0]

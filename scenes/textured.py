@@ -40,7 +40,8 @@ class Lighting:
         sky_rgb: ambient light on surfaces that face up.
         ground_rgb: ambient light on surfaces that face down.
         sun_direction: unit vector towards the sun.
-        sun_rgb: light of the sun on a surface that faces it; it casts no shadow (tracks carry baked shadows).
+        sun_rgb: light of the sun on a surface that faces it; it casts shadows where ``occlusion_rays`` are asked for
+            (tracks carry baked ones).
         lamp_positions: lamps in the world; they cast soft shadows.
         lamp_rgb: light of each lamp on a facing surface one metre away.
         lamp_radius: metres; larger is softer.
