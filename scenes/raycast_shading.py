@@ -187,10 +187,12 @@ def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, column
     """Give every ray the light of the coarse points around it that lie on its surface.
 
     ``rows`` and ``columns`` are the rays' image positions in pixels; coarse point ``(i, j)`` lies at pixel centre
-    ``(step i + 0.5, step j + 0.5)``; ``reach`` in metres per ray.
+    ``(step i + 0.5, step j + 0.5)``; ``reach`` in metres per ray. Rays without a normal hit nothing and get nothing.
     """
     height, width = coarse.shape[:2]
     for i in range(rows.shape[0]):
+        if normal[i, 0] == 0.0 and normal[i, 1] == 0.0 and normal[i, 2] == 0.0:
+            continue
         y = (rows[i] - 0.5) / step
         x = (columns[i] - 0.5) / step
         y0, x0 = math.floor(y), math.floor(x)
@@ -214,9 +216,13 @@ def _same_surface(normal_a, position_a, normal_b, position_b, reach):
     """Near 1 for two points of one smooth surface, tiny otherwise; never 0, so that averages exist."""
     alike = max(normal_a[0] * normal_b[0] + normal_a[1] * normal_b[1] + normal_a[2] * normal_b[2], 0.0)
     d0, d1, d2 = position_b[0] - position_a[0], position_b[1] - position_a[1], position_b[2] - position_a[2]
-    off_plane = d0 * normal_a[0] + d1 * normal_a[1] + d2 * normal_a[2]
-    near = math.exp(-(d0 * d0 + d1 * d1 + d2 * d2) / (reach * reach))
-    return alike**8 * math.exp(-((off_plane / (0.05 * reach)) ** 2)) * near + 1e-6
+    off_plane = (d0 * normal_a[0] + d1 * normal_a[1] + d2 * normal_a[2]) / (0.05 * reach)
+    apart = (d0 * d0 + d1 * d1 + d2 * d2) / (reach * reach) + off_plane * off_plane
+    if alike < 0.1 or apart > 16.0:
+        return 1e-6
+    alike *= alike
+    alike *= alike
+    return alike * alike * math.exp(-apart) + 1e-6
 
 
 def texel_density(

@@ -213,7 +213,7 @@ def clouded_sky(rng: np.random.Generator, sun: tuple[float, float, float], clear
     turn = (np.arange(width)[None] / width - 0.5) * 2.0 * math.pi
     flat = np.cos(elevation)
     direction = np.stack(np.broadcast_arrays(flat * np.sin(turn), -np.sin(elevation), flat * np.cos(turn)), -1)
-    zenith = (1 - warm) * rng.uniform([0.12, 0.3, 0.62], [0.4, 0.56, 0.86]) + warm * np.array([0.3, 0.36, 0.58])
+    zenith = (1 - warm) * rng.uniform([0.12, 0.3, 0.62], [0.4, 0.56, 0.86]) + warm * np.array([0.34, 0.46, 0.62])
     horizon = (1 - warm) * rng.uniform([0.66, 0.76, 0.84], [0.86, 0.9, 0.93]) + warm * np.array([0.95, 0.68, 0.45])
     grey = rng.uniform(0.6, 0.88) * np.array([0.96, 0.98, 1.0])
     zenith, horizon = (clear * zenith + (1 - clear) * grey), (clear * horizon + (1 - clear) * (grey + 0.06))

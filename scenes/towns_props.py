@@ -10,7 +10,7 @@ import numpy as np
 
 from scenes.rooms_furniture import Furniture, load_furniture, read_catalogues
 from scenes.textured import NO_TEXTURE
-from scenes.towns_buildings import Masonry, gable_roof, pick
+from scenes.towns_masonry import Masonry, gable_roof, pick
 from scenes.towns_site import Material, Number, Site, plain
 
 _OUTDOOR = (

@@ -106,10 +106,14 @@ class Site:
     def box(self, low: Point, high: Point, material: Material, top: Material | None = None) -> None:
         """A box without a bottom."""
         (x0, y0, z0), (x1, y1, z1) = low, high
-        ring = [(x0, z0), (x1, z0), (x1, z1), (x0, z1)]
-        for (ax, az), (bx, bz) in zip(ring, ring[1:] + ring[:1], strict=True):
-            self.quad((ax, y1, az), (bx, y1, bz), (bx, y0, bz), (ax, y0, az), material)
-        self.quad((x0, y1, z0), (x1, y1, z0), (x1, y1, z1), (x0, y1, z1), top or material)
+        ring = np.array([(x0, z0), (x1, z0), (x1, z1), (x0, z1), (x0, z0)], np.float64)
+        grid = np.stack([np.insert(ring, 1, up, axis=1) for up in (y1, y0)])
+        lid = np.array([[(x0, y1, z0), (x1, y1, z0)], [(x0, y1, z1), (x1, y1, z1)]], np.float64)
+        if top is None:
+            self.faces(np.concatenate([quads(grid), quads(lid)]), material)
+        else:
+            self.faces(quads(grid), material)
+            self.faces(quads(lid), top)
 
     def turned(
         self,

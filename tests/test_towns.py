@@ -15,10 +15,12 @@ from scenes.render_data import CLIPS_PER_SCENE_VISIT, plan_clips, plan_town_clip
 from scenes.textured import Lighting, WorldBuilder, gradient_sky
 from scenes.textured_filming import Stage, film_clip
 from scenes.textured_paths import MOVES, level_camera
-from scenes.towns_buildings import arched_wall, pagoda, quarry
-from scenes.towns_nature import make_land
+from scenes.towns_buildings import arched_wall
+from scenes.towns_land import make_land
+from scenes.towns_masonry import quarry
 from scenes.towns_pictures import clouded_sky, surface
 from scenes.towns_site import Site, plain
+from scenes.towns_temples import pagoda
 
 SKY = gradient_sky((0.3, 0.5, 0.9), (0.8, 0.85, 0.9))
 SIZE = (36, 60)
