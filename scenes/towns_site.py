@@ -160,6 +160,8 @@ def _upright_uv(corners: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3 2
         level[:, None], [1.0, 0.0, 0.0], np.stack([-normal[:, 2], np.zeros(len(normal)), normal[:, 0]], 1)
     )
     across = across / np.linalg.norm(across, axis=-1, keepdims=True)
-    down = np.cross(normal, across)
+    # The cross product of the normal with a level vector.
+    nx, ny, nz = normal.T
+    down = np.stack([ny * across[:, 2], nz * across[:, 0] - nx * across[:, 2], -ny * across[:, 0]], -1)
     down = np.where(down[:, 1:2] > 0.0, -down, down)
     return np.stack([(corners * across[:, None]).sum(-1), (corners * down[:, None]).sum(-1)], -1)
