@@ -159,7 +159,7 @@ def _exposure(
     """A photographer's choice, with some spread: bright parts of the first view reach about three quarters."""
     if lighting.occlusion_rays:
         preview = stage.renderer.render(probe_view(views[0]), lighting, np.random.default_rng(0))
-        bright = float(np.quantile((preview.rgb.mean(-1) / 255.0) ** 2.2, 0.85))
+        bright = float(np.quantile((preview.rgb[~preview.sky].mean(-1) / 255.0) ** 2.2, 0.85))
     else:
         bright = float(np.quantile(radiance.mean(-1)[depth > 0], 0.9))
     return float(np.clip(rng.uniform(0.38, 0.62) / max(bright, 1e-3), 0.4, 5.0))

@@ -29,6 +29,8 @@ KINDS = {
 }  # fmt: skip
 """Layouts and their shares."""
 
+_STANDPOINT_TRIES = 60
+
 
 @dataclass(frozen=True)
 class Town:
@@ -48,12 +50,15 @@ class Town:
         Mostly at eye height with a subject 3 to 30 m away; some near the ground, some on a balcony or a slope.
         """
         share = np.array([s.height for s in self.subjects]) ** 0.7
-        for _ in range(60):
+        tries = 0
+        while True:
             subject = self.subjects[int(rng.choice(len(self.subjects), p=share / share.sum()))]
             near, far = max(0.35 * subject.height, 1.5), min(max(2.4 * subject.height, 5.0), 36.0)
             reach, turn = subject.radius + rng.uniform(near, far), rng.uniform(0, 2 * math.pi)
             x, z = subject.x + reach * math.sin(turn), subject.z + reach * math.cos(turn)
-            if all(math.hypot(x - t.x, z - t.z) > t.radius + 0.4 for t in self.taken):
+            tries += 1
+            # Crowded towns may have no free place; whoever films checks that nothing is in the way.
+            if tries == _STANDPOINT_TRIES or all(math.hypot(x - t.x, z - t.z) > t.radius + 0.4 for t in self.taken):
                 break
         heights = [
             rng.uniform(1.4, 1.8),
@@ -108,7 +113,8 @@ class TownFactory:
         lighting, sky, sky_rgb = _weather(rng)
         if river or lake:
             picture = builder.add_texture(water(rng, sky_rgb))
-            lay_water(site, land, Material(picture, (float(rng.uniform(4.0, 9.0)),) * 2))
+            metres = float(rng.uniform(4.0, 9.0))
+            lay_water(site, land, Material(picture, (metres, metres)))
         return Town(
             builder.build(sky),
             lighting,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from scenes.textured import WorldBuilder
+from scenes.textured import WorldBuilder, as_rgb
 from scenes.towns_pictures import as_picture, mottled, smooth_noise, surface
 from scenes.towns_site import Material, Number, Site, quads
 
@@ -143,13 +143,13 @@ def drape(
 
 
 def ground_material(builder: WorldBuilder, surfaces: Path | None, rng: np.random.Generator, kind: str) -> Material:
-    """Grass, soil, sand, snow or paving for the land, and asphalt or gravel for paths."""
+    """Grass, asphalt, soil, sand, gravel or snow."""
     if kind in ("grass", "asphalt"):
         name = {"grass": str(rng.choice(["grass_1", "grass_2"])), "asphalt": "asphalt_1"}[kind]
         tone = (
             rng.uniform([0.7, 0.6, 0.8], [1.25, 0.85, 1.4]) if kind == "grass" else np.ones(3) * rng.uniform(0.6, 1.1)
         )
-        return Material(builder.add_texture(surface(surfaces, name, rng)), (3.0, 3.0), tuple(float(t) for t in tone))
+        return Material(builder.add_texture(surface(surfaces, name, rng)), (3.0, 3.0), as_rgb(tone))
     colors = {
         "soil": (0.45, 0.36, 0.27),
         "sand": (0.8, 0.71, 0.54),

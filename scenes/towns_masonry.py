@@ -42,7 +42,7 @@ def quarry(builder: WorldBuilder, folder: Path | None, rng: np.random.Generator)
         picture = weathered(surface(folder, name, rng), rng)
         warmth = rng.normal(0.05, 0.08)
         tint = rng.uniform(0.65, 1.1) * (1.0 + warmth * np.array([1.0, 0.0, -1.3]) + 0.02 * rng.normal(size=3))
-        walls.append(Material(builder.add_texture(picture), (WALLS[name],) * 2, as_rgb(np.minimum(tint, 1.15))))
+        walls.append(Material(builder.add_texture(picture), (WALLS[name], WALLS[name]), as_rgb(np.minimum(tint, 1.15))))
         size = rng.uniform(2.6, 3.4)
         facades.append(Material(builder.add_texture(facade(picture, tint, 3.0 / WALLS[name], rng)), (size, size)))
     for _ in range(2):
@@ -60,7 +60,7 @@ def quarry(builder: WorldBuilder, folder: Path | None, rng: np.random.Generator)
         walls=walls,
         facades=facades,
         roofs=[Material(builder.add_texture(roof_tiles(rng)), (2.2, 2.2)) for _ in range(3)],
-        paving=Material(builder.add_texture(paving(rng)), (float(rng.uniform(2.0, 4.0)),) * 2),
+        paving=Material(builder.add_texture(paving(rng)), (slab := float(rng.uniform(2.0, 4.0)), slab)),
         wood=Material(builder.add_texture(surface(folder, "wood_planks_1", rng)), (1.6, 1.6), (0.8, 0.75, 0.7)),
         paint=[plain(*PAINTS[int(k)]) for k in rng.integers(len(PAINTS), size=4)],
         doors=doors,
