@@ -34,6 +34,7 @@ bench: .venv/ready
 data: .venv/ready
 	$(RUN)/python -m pip install --quiet --editable ".[train-data]"
 	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets
+	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets plan=towns clips=360
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -20,7 +20,7 @@ from scenes.raycast_shading import (
 )
 from scenes.textured import Lighting, TexturedWorld
 
-MAX_CUTOUT_LAYERS = 8
+MAX_CUTOUT_LAYERS = 32
 IRRADIANCE_STEP_PX = 2
 _SUBPIXELS = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 
@@ -108,7 +108,7 @@ class WorldRenderer:
         for dy, dx in _SUBPIXELS:
             directions = view.directions(rows + dy, columns + dx)
             hits = self._trace(origin, directions, 0.5 * view.pixel_angle)
-            color = self._colors(origin, directions, hits, lighting, light, rows + dy, columns + dx)
+            color = self._colors(origin, directions, hits, lighting, light, rows + dy, columns + dx, view.pixel_angle)
             linear += 0.25 * _tone(lighting.exposure * color)
         missed = center.triangle < 0
         return RenderedView(
@@ -124,7 +124,7 @@ class WorldRenderer:
         rows, columns = (axis.reshape(-1) + 0.5 for axis in np.mgrid[:height, :width])
         directions = view.directions(rows, columns)
         hits = self._trace(origin, directions, view.pixel_angle)
-        color = self._colors(origin, directions, hits, lighting, None, rows, columns)
+        color = self._colors(origin, directions, hits, lighting, None, rows, columns, view.pixel_angle)
         depth = np.where(hits.triangle < 0, 0.0, hits.depth)
         return color.reshape(height, width, 3), depth.reshape(height, width)
 
@@ -137,7 +137,7 @@ class WorldRenderer:
         return self._scene.compute_distance(self._tensor(points.astype(np.float32)), nthreads=1).numpy()
 
     def _trace(self, origin: np.ndarray, directions: np.ndarray, pixel_angle: float) -> _Hits:
-        """First opaque hits; rays that meet a clear texel go on behind it."""
+        """First opaque hits of rays from one origin or one each; rays that meet a clear texel go on behind it."""
         n = len(directions)
         depth = np.full(n, np.inf, np.float32)
         triangle = np.full(n, -1, np.int64)
@@ -145,7 +145,7 @@ class WorldRenderer:
         active, travelled = np.arange(n), np.zeros(n, np.float32)
         for _ in range(MAX_CUTOUT_LAYERS):
             d = directions[active]
-            start = origin + travelled[active, None] * d
+            start = (origin if origin.ndim == 1 else origin[active]) + travelled[active, None] * d
             answer = self._scene.cast_rays(self._tensor(np.concatenate([start, d], -1)), nthreads=1)
             reach = answer["t_hit"].numpy() + travelled[active]
             found = answer["primitive_ids"].numpy().astype(np.int64)
@@ -190,7 +190,8 @@ class WorldRenderer:
         irradiance[lit] = self._irradiance(position[lit], normal[lit], lighting, rng)
         shape = (*rows.shape, 3)
         grids = (irradiance.reshape(shape), normal.reshape(shape), position.astype(np.float32).reshape(shape))
-        return smooth_irradiance(grids[0], grids[1], grids[2], _SMOOTHING_METRES), grids[1], grids[2]
+        reach = _smoothing_reach(depth, view.pixel_angle).reshape(rows.shape)
+        return smooth_irradiance(grids[0], grids[1], grids[2], reach), grids[1], grids[2]
 
     def _irradiance(
         self, position: np.ndarray, normal: np.ndarray, lighting: Lighting, rng: np.random.Generator
@@ -215,12 +216,30 @@ class WorldRenderer:
                 light = light + ((seen * cosine / (distance**2 + 0.3)) / _SHADOW_RAYS)[:, None] * rgb
         return light.astype(np.float32)
 
+    def _sunlight(self, position: np.ndarray, depth: np.ndarray, hits: _Hits, lighting: Lighting) -> np.ndarray:
+        """The sun's light on every hit, with sharp shadows; leaves (cut-out faces) let half of it through."""
+        light = np.zeros_like(position)
+        if max(lighting.sun_rgb) == 0.0:
+            return light
+        sun = np.asarray(lighting.sun_direction, np.float32)
+        cosine = hits.normal @ sun
+        leaf = self.world.cutout[np.maximum(hits.triangle, 0)]
+        cosine = np.where(leaf, np.maximum(cosine, -0.5 * cosine), cosine)
+        lit = np.flatnonzero((hits.triangle >= 0) & (cosine > 0.0))
+        start = position[lit] + (0.01 + 1e-3 * depth[lit, None]) * hits.normal[lit]
+        start += 0.02 * leaf[lit, None] * sun
+        blocked = self._trace(start.astype(np.float32), np.tile(sun, (len(lit), 1)), 2e-3).triangle >= 0
+        light[lit] = (cosine[lit] * ~blocked)[:, None] * np.asarray(lighting.sun_rgb, np.float32)
+        return light
+
     def _free_lengths(self, start: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Lengths until anything, clear texels included, is hit."""
         rays = np.concatenate([start, directions], -1).astype(np.float32)
         return self._scene.cast_rays(self._tensor(rays), nthreads=1)["t_hit"].numpy()
 
-    def _colors(self, origin, directions, hits: _Hits, lighting: Lighting, light, rows, columns) -> np.ndarray:
+    def _colors(
+        self, origin, directions, hits: _Hits, lighting: Lighting, light, rows, columns, pixel_angle: float
+    ) -> np.ndarray:
         """Linear colour of every ray, sky included."""
         hit = hits.triangle >= 0
         depth = np.where(hit, hits.depth, 0.0)
@@ -233,8 +252,9 @@ class WorldRenderer:
             position = (origin + depth[:, None] * directions).astype(np.float32)
             spread_irradiance(
                 light[0], light[1], light[2], IRRADIANCE_STEP_PX, rows, columns, hits.normal, position,
-                _SMOOTHING_METRES, irradiance,
+                _smoothing_reach(depth, pixel_angle), irradiance,
             )  # fmt: skip
+            irradiance += self._sunlight(position, depth, hits, lighting)
         glowing = hit & self.world.emissive[np.maximum(hits.triangle, 0)]
         color = np.where(glowing[:, None], hits.albedo, hits.albedo * irradiance)
         if lighting.haze_per_metre > 0.0:
@@ -268,6 +288,13 @@ class WorldRenderer:
 
 _SHADOW_RAYS = 2
 _SMOOTHING_METRES = 0.25
+_SMOOTHING_STEPS = 3.0
+
+
+def _smoothing_reach(depth: np.ndarray, pixel_angle: float) -> np.ndarray:
+    """Metres over which light is averaged: some light samples, which lie farther apart on far surfaces."""
+    spacing = IRRADIANCE_STEP_PX * pixel_angle * depth
+    return np.maximum(_SMOOTHING_METRES, _SMOOTHING_STEPS * spacing).astype(np.float32)
 
 
 def _hemisphere(normal: np.ndarray, lighting: Lighting) -> np.ndarray:

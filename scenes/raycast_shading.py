@@ -163,7 +163,7 @@ def shade_hits(
 @_compiled
 @no_type_check
 def smooth_irradiance(irradiance, normal, position, reach):
-    """Average each point with the 5x5 neighbours that lie on the same surface; ``[h w 3]`` arrays."""
+    """Average each point with the 5x5 neighbours within its reach ``[h w]`` on the same surface; ``[h w 3]`` arrays."""
     height, width = irradiance.shape[:2]
     out = np.empty_like(irradiance)
     for y in range(height):
@@ -172,7 +172,7 @@ def smooth_irradiance(irradiance, normal, position, reach):
             r = g = b = 0.0
             for yy in range(max(y - 2, 0), min(y + 3, height)):
                 for xx in range(max(x - 2, 0), min(x + 3, width)):
-                    w = _same_surface(normal[y, x], position[y, x], normal[yy, xx], position[yy, xx], reach)
+                    w = _same_surface(normal[y, x], position[y, x], normal[yy, xx], position[yy, xx], reach[y, x])
                     total += w
                     r += w * irradiance[yy, xx, 0]
                     g += w * irradiance[yy, xx, 1]
@@ -187,10 +187,12 @@ def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, column
     """Give every ray the light of the coarse points around it that lie on its surface.
 
     ``rows`` and ``columns`` are the rays' image positions in pixels; coarse point ``(i, j)`` lies at pixel centre
-    ``(step i + 0.5, step j + 0.5)``.
+    ``(step i + 0.5, step j + 0.5)``; ``reach`` in metres per ray. Rays without a normal hit nothing and get nothing.
     """
     height, width = coarse.shape[:2]
     for i in range(rows.shape[0]):
+        if normal[i, 0] == 0.0 and normal[i, 1] == 0.0 and normal[i, 2] == 0.0:
+            continue
         y = (rows[i] - 0.5) / step
         x = (columns[i] - 0.5) / step
         y0, x0 = math.floor(y), math.floor(x)
@@ -199,7 +201,7 @@ def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, column
         for yy in range(y0 - 1, y0 + 3):
             for xx in range(x0 - 1, x0 + 3):
                 cy, cx = min(max(yy, 0), height - 1), min(max(xx, 0), width - 1)
-                w = _same_surface(normal[i], position[i], coarse_normal[cy, cx], coarse_position[cy, cx], reach)
+                w = _same_surface(normal[i], position[i], coarse_normal[cy, cx], coarse_position[cy, cx], reach[i])
                 w *= math.exp(-((yy - y) ** 2 + (xx - x) ** 2)) + 1e-6
                 total += w
                 r += w * coarse[cy, cx, 0]
@@ -214,9 +216,13 @@ def _same_surface(normal_a, position_a, normal_b, position_b, reach):
     """Near 1 for two points of one smooth surface, tiny otherwise; never 0, so that averages exist."""
     alike = max(normal_a[0] * normal_b[0] + normal_a[1] * normal_b[1] + normal_a[2] * normal_b[2], 0.0)
     d0, d1, d2 = position_b[0] - position_a[0], position_b[1] - position_a[1], position_b[2] - position_a[2]
-    off_plane = d0 * normal_a[0] + d1 * normal_a[1] + d2 * normal_a[2]
-    near = math.exp(-(d0 * d0 + d1 * d1 + d2 * d2) / (reach * reach))
-    return alike**8 * math.exp(-((off_plane / (0.05 * reach)) ** 2)) * near + 1e-6
+    off_plane = (d0 * normal_a[0] + d1 * normal_a[1] + d2 * normal_a[2]) / (0.05 * reach)
+    apart = (d0 * d0 + d1 * d1 + d2 * d2) / (reach * reach) + off_plane * off_plane
+    if alike < 0.1 or apart > 16.0:
+        return 1e-6
+    alike *= alike
+    alike *= alike
+    return alike * alike * math.exp(-apart) + 1e-6
 
 
 def texel_density(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from scenes import rooms, torcs
+from scenes import rooms, torcs, towns
 from scenes.raycast import WorldRenderer
 from scenes.rooms_furniture import unpack_catalogues
 from scenes.textured_assets import FURNITURE_ARCHIVES, FURNITURE_FOLDER, SURFACES_FOLDER, TRACKS_FOLDER
@@ -34,6 +35,7 @@ _VISITS_PER_CYCLE = 10
 _ROOM_VISITS = 4
 _MANIFEST_EVERY = 8
 _CACHED_WORLDS = 14
+_FIRST_TOWN_CLIP = 50_000
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,29 @@ def plan_clips(clips: int, seed: int) -> list[ClipPlan]:
     return plans[:clips]
 
 
+def plan_town_clips(clips: int, seed: int) -> list[ClipPlan]:
+    """The first ``clips`` clips of towns, numbered apart from those of ``plan_clips``; one visit in ten is held out."""
+    plans: list[ClipPlan] = []
+    for visit in range(math.ceil(clips / CLIPS_PER_SCENE_VISIT)):
+        cycle, within = divmod(visit, _VISITS_PER_CYCLE)
+        held_out = within == np.random.default_rng([seed, 5, cycle]).integers(_VISITS_PER_CYCLE)
+        town = towns.HELD_OUT_SEEDS[cycle % len(towns.HELD_OUT_SEEDS)] if held_out else visit
+        for _ in range(CLIPS_PER_SCENE_VISIT):
+            index = _FIRST_TOWN_CLIP + len(plans)
+            clip_seed = int(np.random.default_rng([seed, 2, index]).integers(2**31))
+            move = choose_move(np.random.default_rng([seed, 3, index]))
+            split = "heldout" if held_out else "train"
+            plans.append(ClipPlan(index, towns.SOURCE, f"town-{town}", split, move, CLIP_FRAMES, clip_seed))
+    return plans[:clips]
+
+
+PLANS: dict[str, Callable[[int, int], list[ClipPlan]]] = {
+    "tracks-and-rooms": plan_clips,
+    "towns": plan_town_clips,
+}
+"""What can be rendered; the clips of all plans fit into one folder."""
+
+
 def _shuffled_tracks(seed: int, lane: int) -> list[str]:
     names = [t for t in torcs.TRACKS if t not in torcs.HELD_OUT_TRACKS]
     order = np.random.default_rng([seed, 4]).permutation(len(names))
@@ -109,6 +134,7 @@ class AssetStages:
         self._tracks = assets / TRACKS_FOLDER
         furniture = unpack_catalogues(assets / FURNITURE_ARCHIVES, assets / FURNITURE_FOLDER)
         self._rooms = rooms.RoomFactory(furniture, assets / SURFACES_FOLDER)
+        self._towns = towns.TownFactory(assets / SURFACES_FOLDER, self._tracks, furniture)
         self._kept: dict[str, Stage] = {}
 
     def __call__(self, source: str, scene: str) -> Stage:
@@ -128,6 +154,9 @@ class AssetStages:
     def _load(self, source: str, scene: str) -> Stage:
         if source == torcs.SOURCE:
             return Stage(WorldRenderer(torcs.load_track(self._tracks, scene)), None, torcs.LICENCE)
+        if source == towns.SOURCE:
+            town = self._towns.build(int(scene.removeprefix("town-")))
+            return Stage(WorldRenderer(town.world), town.lighting, town.licence, standpoint=town.standpoint)
         room = self._rooms.build(int(scene.removeprefix("room-")))
         renderer = WorldRenderer(room.world)
         return Stage(renderer, room.lighting, rooms.room_licence(room), room.low, room.high)
@@ -143,6 +172,7 @@ def render_data(
     worker: int = 0,
     workers: int = 1,
     stages: Callable[[str, str], Stage] | None = None,
+    plan: str = "tracks-and-rooms",
 ) -> Path:
     """Render the planned clips that ``out`` does not hold yet and return the manifest's path.
 
@@ -155,29 +185,31 @@ def render_data(
         worker: which share to render, 0 to ``workers - 1``.
         workers: number of processes that fill the same folder.
         stages: gives the stage of a source and scene, instead of ``assets``.
+        plan: a key of ``PLANS``.
 
     Raises:
-        ValueError: neither or both of ``assets`` and ``stages``, or a worker out of range.
+        ValueError: neither or both of ``assets`` and ``stages``, a worker out of range, or an unknown plan.
     """
     if (assets is None) == (stages is None):
         raise ValueError("assets: want a folder of downloaded worlds or stages, exactly one of the two")
     if not 0 <= worker < workers:
         raise ValueError(f"worker: want 0 to {workers - 1}, got {worker}")
+    if plan not in PLANS:
+        raise ValueError(f"plan: want one of {', '.join(PLANS)}, got {plan!r}")
     out.mkdir(parents=True, exist_ok=True)
     load = stages if assets is None else AssetStages(assets)
     assert load is not None
-    plans = plan_clips(clips, seed)
-    mine = [p for p in plans if (p.index // CLIPS_PER_SCENE_VISIT) % workers == worker]
+    mine = [p for p in PLANS[plan](clips, seed) if (p.index // CLIPS_PER_SCENE_VISIT) % workers == worker]
     written = 0
-    for plan in tqdm(mine, desc=f"clips {worker + 1}/{workers}", unit="clip", mininterval=5.0):
-        if (out / plan.file_name).exists():
+    for clip in tqdm(mine, desc=f"clips {worker + 1}/{workers}", unit="clip", mininterval=5.0):
+        if (out / clip.file_name).exists():
             continue
-        stage = load(plan.source, plan.scene)
-        filmed = film_clip(stage, move=plan.move, frames=plan.frames, seed=plan.seed, size=size)
+        stage = load(clip.source, clip.scene)
+        filmed = film_clip(stage, move=clip.move, frames=clip.frames, seed=clip.seed, size=size)
         if filmed is None:
-            log.warning("clip %d: no free %s path in %s; left out", plan.index, plan.move, plan.scene)
+            log.warning("clip %d: no free %s path in %s; left out", clip.index, clip.move, clip.scene)
             continue
-        _write_clip(out / plan.file_name, filmed, plan, stage.licence)
+        _write_clip(out / clip.file_name, filmed, clip, stage.licence)
         written += 1
         if written % _MANIFEST_EVERY == 0:
             write_manifest(out)
@@ -214,12 +246,21 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of the clips")
     parser.add_argument("--assets", type=Path, required=True, help="folder of the downloaded worlds")
     parser.add_argument("--clips", type=int, default=900, help="clips of the whole plan")
+    parser.add_argument("--plan", choices=sorted(PLANS), default="tracks-and-rooms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--worker", type=int, default=0, help="which share to render")
     parser.add_argument("--workers", type=int, default=1, help="number of processes on the same folder")
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    render_data(given.out, given.clips, given.seed, assets=given.assets, worker=given.worker, workers=given.workers)
+    render_data(
+        given.out,
+        given.clips,
+        given.seed,
+        assets=given.assets,
+        worker=given.worker,
+        workers=given.workers,
+        plan=given.plan,
+    )
 
 
 if __name__ == "__main__":

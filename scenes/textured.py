@@ -40,7 +40,8 @@ class Lighting:
         sky_rgb: ambient light on surfaces that face up.
         ground_rgb: ambient light on surfaces that face down.
         sun_direction: unit vector towards the sun.
-        sun_rgb: light of the sun on a surface that faces it; it casts no shadow (tracks carry baked shadows).
+        sun_rgb: light of the sun on a surface that faces it; it casts shadows where ``occlusion_rays`` are asked for
+            (tracks carry baked ones).
         lamp_positions: lamps in the world; they cast soft shadows.
         lamp_rgb: light of each lamp on a facing surface one metre away.
         lamp_radius: metres; larger is softer.
@@ -112,7 +113,9 @@ def flip_up(points: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
 
 def face_normals(corners: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3"]:
     """Unit normals of triangles; zero for degenerate ones."""
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    # Written out: ``np.cross`` takes longer to set up than to compute on the small pieces of a town.
+    a, b = (corners[:, 1] - corners[:, 0]).T, (corners[:, 2] - corners[:, 0]).T
+    normal = np.stack([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]], -1)
     return normal / np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
 
 

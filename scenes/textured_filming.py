@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +27,7 @@ class Stage:
         licence: what its pictures may be used for.
         low: where a viewer may stand, low corner; None outdoors.
         high: the high corner.
+        standpoint: draws a camera position and the point that it looks at; None where the stage is a track or a room.
     """
 
     renderer: WorldRenderer
@@ -33,6 +35,7 @@ class Stage:
     licence: str
     low: tuple[float, float, float] | None = None
     high: tuple[float, float, float] | None = None
+    standpoint: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None
 
 
 def film_clip(
@@ -63,11 +66,23 @@ def film_clip(
         reach = float(np.median(depth[depth > 0]))
         strength = (1.15 if frames <= _SHORT_FRAMES else 1.5) * 0.7 ** (attempt % 3)
         views = _views(first, move_path(move, first.world_from_camera, frames, reach, strength, rng))
-        nearest, most_sky = (0.22, 0.25) if indoors else (0.7, 0.45)
+        nearest, most_sky = (0.22, 0.25) if indoors else (0.7, 0.45) if stage.standpoint is None else (0.25, 0.62)
         if _inside(stage, views) and is_good_path(stage.renderer, views, lighting, nearest=nearest, most_sky=most_sky):
             exposed = replace(lighting, exposure=_exposure(stage, views, lighting, radiance, depth, rng))
             return _render(stage, views, exposed, seed)
     return None
+
+
+def _framed(
+    position: np.ndarray, target: np.ndarray, focal: float, size: tuple[int, int], rng: np.random.Generator
+) -> View:
+    """A camera held almost level that has its target near the middle of the picture."""
+    offset = target - position
+    rise = math.atan2(-offset[1], math.hypot(offset[0], offset[2]))
+    tilt = float(np.clip(rise, -0.35, 0.42)) * rng.uniform(0.5, 1.0) + math.radians(3.0 * rng.normal())
+    yaw = math.atan2(offset[0], offset[2]) + 0.1 * rng.normal()
+    pose = level_camera(position, yaw, tilt, math.radians(1.2 * rng.normal()))
+    return View(pose, (focal, focal), (0.5 * size[1], 0.5 * size[0]), size)
 
 
 def _views(first: View, poses: np.ndarray) -> list[View]:
@@ -76,7 +91,7 @@ def _views(first: View, poses: np.ndarray) -> list[View]:
 
 def _first_view(stage: Stage, size: tuple[int, int], rng: np.random.Generator) -> View | None:
     """A camera at eye height (a little higher at times) that looks along the road or across the room."""
-    fov = math.radians(rng.uniform(45.0, 85.0))
+    fov = math.radians(rng.uniform(*((45.0, 85.0) if stage.standpoint is None else (40.0, 90.0))))
     focal = 0.5 * size[1] / math.tan(0.5 * fov)
     tilt, roll = math.radians(rng.uniform(-14.0, 4.0)), math.radians(rng.normal() * 1.0)
     if stage.low is not None and stage.high is not None:
@@ -84,6 +99,12 @@ def _first_view(stage: Stage, size: tuple[int, int], rng: np.random.Generator) -
         position = rng.uniform(low, high)
         position[1] = -rng.uniform(0.9, 1.75)
         target = rng.uniform(0.7 * low, 0.7 * high)
+    elif stage.standpoint is not None:
+        position, target = stage.standpoint(rng)
+        # Something else in front, or nothing there: not what a photographer would take.
+        if not 0.7 < stage.renderer.ray_depths(position, (target - position)[None])[0] < 1.5:
+            return None
+        return _framed(position, target, focal, size, rng)
     else:
         points = torcs.road_points(stage.renderer.world, rng, 400)
         position, distance = points[0], np.linalg.norm(points[1:] - points[0], axis=-1)
@@ -108,7 +129,8 @@ def _inside(stage: Stage, views: list[View]) -> bool:
     if stage.low is not None and stage.high is not None:
         return bool((positions > stage.low).all() and (positions < stage.high).all())
     down = np.array([[0.0, 1.0, 0.0]])
-    return all(0.5 < float(stage.renderer.ray_depths(p, down)[0]) < 40.0 for p in positions)
+    lowest = 0.5 if stage.standpoint is None else 0.2
+    return all(lowest < float(stage.renderer.ray_depths(p, down)[0]) < 40.0 for p in positions)
 
 
 def _weather(rng: np.random.Generator) -> Lighting:
@@ -137,7 +159,7 @@ def _exposure(
     """A photographer's choice, with some spread: bright parts of the first view reach about three quarters."""
     if lighting.occlusion_rays:
         preview = stage.renderer.render(probe_view(views[0]), lighting, np.random.default_rng(0))
-        bright = float(np.quantile((preview.rgb.mean(-1) / 255.0) ** 2.2, 0.85))
+        bright = float(np.quantile((preview.rgb[~preview.sky].mean(-1) / 255.0) ** 2.2, 0.85))
     else:
         bright = float(np.quantile(radiance.mean(-1)[depth > 0], 0.9))
     return float(np.clip(rng.uniform(0.38, 0.62) / max(bright, 1e-3), 0.4, 5.0))

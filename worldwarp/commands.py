@@ -151,11 +151,13 @@ def render_data_command(words: list[str]) -> int:
     from scenes.render_data import render_data
     from scenes.textured_assets import fetch_assets
 
-    defaults = {"out": "runs/data", "assets": "runs/assets", "clips": "900", "seed": "0", "worker": "0", "workers": "1"}
+    defaults = {"out": "runs/data", "assets": "runs/assets", "clips": "900", "seed": "0", "worker": "0", "workers": "1",
+                "plan": "tracks-and-rooms"}  # fmt: skip
     options = _options("render-data", words, defaults)
     clips, seed, worker, workers = (_whole(key, options[key]) for key in ("clips", "seed", "worker", "workers"))
     assets = fetch_assets(Path(options["assets"]))
-    print(render_data(Path(options["out"]), clips, seed, assets=assets, worker=worker, workers=workers))
+    out, plan = Path(options["out"]), options["plan"]
+    print(render_data(out, clips, seed, assets=assets, worker=worker, workers=workers, plan=plan))
     return 0
 
 
