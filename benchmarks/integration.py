@@ -1,8 +1,9 @@
 """What integration keeps out and what refinement brings: `python -m benchmarks.integration [--data FOLDER]`.
 
-Exact RGB-D of a textured room (or of clips that `worldwarp render-data` made) enters the Gaussian cache in chunks; every
-second frame of the walk is held back. Naive accumulation, one Gaussian per valid pixel of every frame, is the baseline
-in the same run. PSNR over covered pixels, dB; wall and processor seconds per chunk are medians. JSON line last.
+Exact RGB-D of a textured room (or of clips that `worldwarp render-data` made) enters the Gaussian cache in chunks;
+every second frame of the walk is held back. Naive accumulation, one Gaussian per valid pixel of every frame, is the
+baseline in the same run. PSNR over covered pixels, dB; wall and processor seconds per chunk are medians. JSON line
+last.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from cache3d.gaussians import GaussianCache, lift_gaussians

@@ -18,10 +18,12 @@ A primitive is retired when one of these holds (`cache3d.replacement`; of a Gaus
 6. *Looked through*: it is a guess, and the frame sees something clearly behind it.
 
 *Which of two surfaces wins* depends on provenance, confidence and depth residual. Provenance decides first: what a
-camera observed is neither covered nor retired by what was generated, and what a camera observes refutes any guess. Among
-equals the new surface must differ by the residual of `needed_residual`: 10 % of the depth, and as many times more as
-the stored surface is surer than the frame. In front of that, it is added (rule 3), and the old one stays, hidden.
-Behind, an observed surface stays: two cameras saw it all. A guess gives way to a generated frame that is twice as sure.
+camera observed is neither covered nor retired by what was generated, and what a camera observes refutes any guess.
+Otherwise the new surface must differ by the residual of `needed_residual`: 10 % of the depth, and as many times more
+as the stored surface is surer than the frame. In front of that, it is added (rule 3), and the old one stays, hidden.
+Behind, an observed surface stays, and a guess gives way to a generated frame that is twice as sure.
+
+New primitives that share a voxel with stored ones merge (`cache3d.merging`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Online refinement: colours are solved for through the rasterizer, so that frames are seen again as they were.
 
 With the geometry fixed, a rendered image is linear in the colours: pixel ``p`` shows ``sum_i w_pi c_i / sum_i w_pi``.
-One step of the simultaneous algebraic reconstruction technique (Andersen and Kak 1984) spreads the residual of one frame
-back along the same weights, ``c_i += RELAXATION · sum_p w_pi r_p / sum_p w_pi``. That is gradient descent with the step
-that each primitive's own visibility asks for: one look at each frame brings what tens of Adam steps do.
+One step of the simultaneous algebraic reconstruction technique (Andersen and Kak 1984) spreads the residual of one
+frame back along the same weights, ``c_i += RELAXATION · sum_p w_pi r_p / sum_p w_pi``. That is gradient descent with
+the step size that each primitive's own visibility asks for, so one or two looks at each frame are enough.
 
 Geometry stays as it was inserted: nothing that an observed frame has fixed ever moves, and no crack can open.
 """

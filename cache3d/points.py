@@ -40,7 +40,7 @@ class PointCache:
         return len(self._store)
 
     @torch.no_grad()
-    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:  # noqa: ARG002
+    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:  # noqa: ARG002 - the protocol
         """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.insertion` for the rules.
 
         Points are neither retired nor refined by optimisation: ``remembered`` frames change nothing.
