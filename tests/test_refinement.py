@@ -122,15 +122,14 @@ def test_zooming_neither_cracks_nor_sparkles(refine_steps: int) -> None:
     cache = GaussianCache(refine_steps=refine_steps)
     seen = wall(cameras((0, 0, 0), (0.05, 0, 0), size=size), grain=9.0)
     cache.integrate(chunk_of(seen))
-    home = psnr(cache.render(seen.camera).rgb, seen.rgb)
     closer = wall(cameras((0, 0, 1), size=size), grain=9.0)  # twice as large
     guide = cache.render(closer.camera)
     assert guide.coverage.min() > 0.98
     enlarged = interpolate(seen.rgb[:1, :, 24:-24, 32:-32], scale_factor=2.0, mode="bilinear")
     # Surfaces in storage order hide a part of each other: the plain enlargement of the frame is a little better.
     assert psnr(guide.rgb, closer.rgb) > psnr(enlarged, closer.rgb) - (3.0 if refine_steps else 5.0)
-    # A half and a quarter as large: the wall fills the middle of the image. Four and 16 primitives share a pixel, and the
-    # first of them hide others.
+    # A half and a quarter as large: the wall fills the middle of the image. Four and 16 primitives share a pixel, and
+    # the first of them hide others.
     for z, half, least_db in ((-2.0, (20, 26), 30.0), (-6.0, (10, 13), 27.0)):
         farther = cameras((0.02, 0.01, z), size=size)
         middle = (..., slice(48 - half[0], 48 + half[0]), slice(64 - half[1], 64 + half[1]))
