@@ -18,6 +18,7 @@ HALO = 0.06  # of the short side: so far off may the network draw the outline of
 ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
 SLOPE = 0.02  # change of log depth per pixel above which a value is doubted
 DOUBTED, LEAK = 5e-4, 1e-5  # weights that keep the system solvable
+GROUND_DOUBTED, GROUND_LEAK = 1e-6, 1e-3
 TOLERANCE, LARGEST_ITERATIONS = 1e-4, 300
 
 
@@ -44,14 +45,16 @@ def fit_to_picture(
     inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2 if 0 < is_sky.mean() < 1 else np.ones_like(within)
     likely, values = sky.numpy(), log_depth.numpy()
     lab = _lab(rgb)
-    laplacian = _color_laplacian(lab)
     trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, DOUBTED)
     alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5)) * (1.0 - inside)
+    laplacian = _color_laplacian(lab, np.zeros_like(is_sky), LEAK)
     fitted_sky = _solve(laplacian, likely * trust / (trust + alien), trust + alien)
     steepest = np.hypot(cv2.Sobel(values, cv2.CV_32F, 1, 0) / 8.0, cv2.Sobel(values, cv2.CV_32F, 0, 1) / 8.0)
     steepest = cv2.dilate(steepest, np.ones((7, 7)))
     trust = np.exp(-((steepest / SLOPE) ** 2)) * (1.0 - likely) * inside
-    fitted = _solve(laplacian, values, trust)
+    # Nothing of the ground hangs on the sky; parts of the ground hang together whatever their colours.
+    laplacian = _color_laplacian(lab, (fitted_sky > 0.5).astype(np.uint8), GROUND_LEAK)
+    fitted = _solve(laplacian, values, np.maximum(trust, GROUND_DOUBTED))
     return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
 
 
@@ -70,15 +73,16 @@ def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray) -> np.ndarray:
     return 1.0 - np.exp(-((beyond / ALIEN_COLOR) ** 2))
 
 
-def _color_laplacian(lab: np.ndarray) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Diagonal, and per offset to a neighbour (in raster order) the weight that ties the two."""
+def _color_laplacian(lab: np.ndarray, side: np.ndarray, leak: float) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Diagonal, and per offset to a neighbour (in raster order) the weight that ties the two; none to another side."""
     height, width = lab.shape[:2]
     diagonal, ties = np.zeros(height * width), []
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
         left, end = max(0, -right), width - max(right, 0)
         here, there = lab[: height - down, left:end], lab[down:, left + right : end + right]
         weight = np.zeros((height, width))
-        weight[: height - down, left:end] = np.exp(-((here - there) ** 2).sum(-1) / COLOR_SCALE**2) + LEAK
+        weight[: height - down, left:end] = np.exp(-((here - there) ** 2).sum(-1) / COLOR_SCALE**2) + leak
+        weight[: height - down, left:end] *= side[: height - down, left:end] == side[down:, left + right : end + right]
         offset = down * width + right
         tie = weight.ravel()[: height * width - offset]
         diagonal[: len(tie)] += tie
@@ -92,7 +96,7 @@ def _solve(
 ) -> np.ndarray:
     """Minimise ``trust (x - values)² + SMOOTHNESS weight (x - neighbour)²`` by preconditioned conjugate gradients."""
     diagonal, ties = laplacian
-    trust = np.maximum(trust, DOUBTED).ravel()
+    trust = trust.ravel()
     main = trust + SMOOTHNESS * diagonal
     bands = [main, *(-SMOOTHNESS * tie for _, tie in ties), *(-SMOOTHNESS * tie for _, tie in ties)]
     offsets = [0, *(offset for offset, _ in ties), *(-offset for offset, _ in ties)]
