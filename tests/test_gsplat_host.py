@@ -1,0 +1,72 @@
+"""The CPU kernels against gsplat's own, compiled for the host from the installed wheel."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.gsplat_host import GsplatHost, why_not
+from benchmarks.rasterizer import make_scene
+from cache3d.rasterizer import Splats, rasterize
+from geometry.camera import Camera
+from geometry.se3 import exp
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
+
+
+def make_splats(count: int, seed: int) -> tuple[Splats, Camera]:
+    """Gaussians of all shapes, distinct depths, and a camera that turns and moves."""
+    rng = torch.Generator().manual_seed(seed)
+    means = torch.randn(count, 3, generator=rng) * torch.tensor([1.2, 0.8, 0.8]) + torch.tensor([0.0, 0.0, 3.0])
+    splats = Splats(
+        means, torch.randn(count, 4, generator=rng), torch.rand(count, 3, generator=rng) * 0.08 + 0.005,
+        torch.rand(count, generator=rng), torch.rand(count, 3, generator=rng),
+    )  # fmt: skip
+    return splats, Camera.from_fov(60.0, (70, 90), exp(torch.tensor([[0.3, -0.1, 0.2, 0.05, 0.2, -0.1]])))
+
+
+@pytest.mark.parametrize("eps2d", [0.3, 0.1])
+def test_the_same_picture(eps2d: float) -> None:
+    splats, camera = make_splats(1500, seed=2)
+    theirs = GsplatHost(splats, camera[0], eps2d=eps2d).draw()
+    ours = rasterize(splats, camera, "cpu", eps2d=eps2d)
+    assert ours.alpha.mean() > 0.3
+    assert np.abs(theirs.image[..., :3] - ours.values[0].permute(1, 2, 0).numpy()).max() < 1e-5
+    assert np.abs(theirs.alpha - ours.alpha[0, 0].numpy()).max() < 1e-5
+
+
+def test_the_same_gradients() -> None:
+    splats, camera = make_splats(800, seed=4)
+    leaves = Splats(*(getattr(splats, f.name).requires_grad_() for f in fields(Splats)))
+    camera_from_world = camera.camera_from_world[0].requires_grad_()
+    world_from_camera = torch.linalg.inv(camera_from_world)[None]
+    raster = rasterize(leaves, replace(camera, world_from_camera=world_from_camera), "cpu")
+    rng = torch.Generator().manual_seed(7)
+    v_values, v_alpha = torch.randn(raster.values.shape, generator=rng), torch.randn(raster.alpha.shape, generator=rng)
+    v_depth = torch.randn(raster.alpha.shape, generator=rng)
+    ((raster.values * v_values).sum() + (raster.alpha * v_alpha).sum()).backward(retain_graph=True)
+    (raster.depth * raster.alpha * v_depth).sum().backward()
+
+    host = GsplatHost(splats, camera[0])
+    v_image = torch.cat([v_values, v_depth], dim=1)[0].permute(1, 2, 0).contiguous().numpy()
+    expected = host.pull_back(host.draw(), v_image, v_alpha[0, 0].numpy())
+    grads = {f.name: getattr(leaves, f.name).grad for f in fields(Splats)} | {"pose": camera_from_world.grad}
+    for name, theirs in expected.items():
+        ours = grads[name]
+        assert ours is not None
+        if name == "pose":
+            ours, theirs = ours[:3], theirs[:3]
+        error = (ours - theirs).norm() / theirs.norm()
+        assert error < 5e-5, f"{name}: {error:.1e}"
+
+
+def test_a_real_size_by_statistics() -> None:
+    splats, camera = make_scene((256, 448))
+    theirs = GsplatHost(splats, camera[0]).draw()
+    ours = rasterize(splats, camera, "cpu").values[0].permute(1, 2, 0).numpy()
+    difference = np.abs(theirs.image[..., :3] - ours)
+    assert difference.mean() < 5e-6
+    assert np.quantile(difference, 0.999) < 5e-5
