@@ -59,32 +59,26 @@ def stages_ms(splats: Splats, camera: Camera, repeats: int) -> dict[str, float]:
     """Medians of the forward stages on one thread, and nanoseconds per tile entry."""
     height, width = camera.size
     parts = [t.numpy() for t in (splats.means, splats.quats, splats.scales, splats.opacities)]
-    values, count = splats.values.numpy(), len(splats)
+    values = splats.values.numpy()
     row = rasterizer_cpu.camera_row(camera.camera_from_world[0], camera.focal_px[0], camera.center_px[0])
-    flat, box = np.empty((count, projection_kernels.FLAT), np.float32), np.empty((count, 4), np.int32)
-    tiles_x, tiles_y = -(-width // tile_kernels.TILE), -(-height // tile_kernels.TILE)
-    stages = {
-        "project": median_ms(
-            lambda: projection_kernels.project(0, count, *parts, row, 0.3, width, height, flat, box), repeats
-        )
-    }
-    order = projection_kernels.depth_order(flat, box)
-    stages["sort"] = median_ms(lambda: projection_kernels.depth_order(flat, box), repeats)
-    records = np.empty((len(order), tile_kernels.HEAD + 4), np.float32)
-    stages["gather"] = median_ms(
-        lambda: projection_kernels.fill_records(0, len(order), order, flat, values, records), repeats
-    )
-    lists = projection_kernels.tile_lists(order, box, tiles_x, tiles_y)
-    stages["lists"] = median_ms(lambda: projection_kernels.tile_lists(order, box, tiles_x, tiles_y), repeats)
+    tiles = (-(-height // tile_kernels.TILE), -(-width // tile_kernels.TILE))
+    flat, box = rasterizer_cpu.project(parts, row, camera.size, 0.3)
+    order = rasterizer_cpu.depth_order(flat, box)
+    starts, ids, _, _ = rasterizer_cpu.tile_lists(order, box, tiles, slots=False)
     images = [np.empty((4, height, width), np.float32), np.empty((height, width), np.float32)]
     last = np.empty((height, width), np.int32)
-    stages["composite"] = median_ms(
-        lambda: tile_kernels.composite(
-            0, tiles_x * tiles_y, tiles_x, width, height, lists[0], lists[1], records, *images, last
+    stages = {
+        "project": median_ms(lambda: rasterizer_cpu.project(parts, row, camera.size, 0.3), repeats),
+        "sort": median_ms(lambda: rasterizer_cpu.depth_order(flat, box), repeats),
+        "lists": median_ms(lambda: rasterizer_cpu.tile_lists(order, box, tiles, slots=False), repeats),
+        "composite": median_ms(
+            lambda: tile_kernels.composite(
+                0, tiles[0] * tiles[1], tiles[1], width, height, starts, ids, flat, values, *images, last
+            ),
+            repeats,
         ),
-        repeats,
-    )
-    return stages | {"composite_ns_per_entry": 1e6 * stages["composite"] / len(lists[1])}
+    }
+    return stages | {"composite_ns_per_entry": 1e6 * stages["composite"] / len(ids)}
 
 
 def open3d_ms(splats: Splats, camera: Camera, repeats: int) -> float:
