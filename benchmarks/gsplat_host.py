@@ -1,4 +1,4 @@
-"""gsplat's own CUDA kernels on the host, without a GPU: the oracle of the rasterizer's tests and its baseline for speed.
+"""gsplat's own CUDA kernels on the host, without a GPU: oracle of the rasterizer's tests, baseline of its speed.
 
 The installed wheel ships the sources. The ``__global__`` functions are cut out of them and compiled by g++ behind a
 shim that makes every CUDA thread a block of its own: barriers and warp reductions become nothing, shared memory holds
@@ -221,14 +221,13 @@ def why_not() -> str | None:
 def _kernel(text: str, name: str) -> str:
     """One ``__global__`` function, with its template line, cut out of a source file."""
     at = text.index(f"__global__ void {name}(")
-    start = text.rindex("}\n", 0, at) + 2 if "}\n" in text[:at] else text.index("namespace cg", 0, at)
-    start = text.index("template", start, at)
-    depth, end = 0, text.index("{", text.index(") {", at))
-    for end in range(end, len(text)):
+    start = text.rindex("template", 0, at)
+    at, depth = text.index("{", text.index(") {", at)), 0
+    for end in range(at, len(text)):
         depth += (text[end] == "{") - (text[end] == "}")
         if depth == 0:
-            break
-    return text[start : end + 1]
+            return text[start : end + 1]
+    raise ValueError(f"{name}: want a kernel with balanced braces; the oracle knows gsplat 1.5.3 only")
 
 
 @cache
@@ -277,10 +276,7 @@ def _arguments(*given: Any) -> list[Any]:
 
 @dataclass
 class HostDrawing:
-    """A picture by gsplat's kernels and everything on the way to it; images are channels-last.
-
-    ``image`` holds the values, then expected depth times alpha, as gsplat composites them.
-    """
+    """A picture by gsplat's kernels and all on the way to it; ``image [h w c+1]`` is values, then depth times alpha."""
 
     radii: Array
     means2d: Array

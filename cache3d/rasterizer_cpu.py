@@ -44,8 +44,11 @@ def rasterize_cpu(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:
         )
         for k in range(len(camera))
     ]
-    sums = torch.stack([image[0] for image in images])  # pyright: ignore[reportOptionalSubscript]
-    alpha = torch.stack([image[1] for image in images])[:, None]  # pyright: ignore[reportOptionalSubscript]
+    if len(images) == 1:  # without the copy
+        sums, alpha = images[0][0][None], images[0][1][None, None]  # pyright: ignore[reportOptionalSubscript]
+    else:
+        sums = torch.stack([image[0] for image in images])  # pyright: ignore[reportOptionalSubscript]
+        alpha = torch.stack([image[1] for image in images])[:, None]  # pyright: ignore[reportOptionalSubscript]
     return Raster(sums[:, :-1], sums[:, -1:] / alpha.clamp_min(1e-10), alpha)
 
 
@@ -155,9 +158,7 @@ def tile_lists(order: Array, box: Array, tiles: tuple[int, int], *, slots: bool)
     for_blocks(
         len(order),
         SORT_BLOCK,
-        lambda i, j: projection.fill_lists(
-            i, j, order, box, tiles[1], places[i // SORT_BLOCK], ids, firsts, entries
-        ),
+        lambda i, j: projection.fill_lists(i, j, order, box, tiles[1], places[i // SORT_BLOCK], ids, firsts, entries),
     )
     return starts, ids, firsts, entries
 

@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.gsplat_host import GsplatHost, why_not
 from benchmarks.rasterizer import make_scene
+from cache3d import rasterizer_cpu
 from cache3d.rasterizer import Splats, rasterize
 from geometry.camera import Camera
 from geometry.se3 import exp
@@ -68,3 +69,43 @@ def test_a_real_size_by_statistics() -> None:
     difference = np.abs(theirs.image[..., :3] - ours)
     assert difference.mean() < 5e-6
     assert np.quantile(difference, 0.999) < 5e-5
+
+
+def test_the_same_gaussians_in_the_same_tiles_in_the_same_order() -> None:
+    """gsplat rounds extents up to whole pixels; we list only tiles with a pixel centre inside the extent.
+
+    What only gsplat lists can therefore draw nothing; the rest has to be the same, in the same order.
+    """
+    splats, camera = make_splats(1500, seed=2)
+    theirs = GsplatHost(splats, camera[0]).draw()
+    row = rasterizer_cpu.camera_row(camera.camera_from_world[0], camera.focal_px[0], camera.center_px[0])
+    parts = [t.numpy() for t in (splats.means, splats.quats, splats.scales, splats.opacities)]
+    flat, box = rasterizer_cpu.project(parts, row, camera.size, 0.3)
+    starts, ids, _, _ = rasterizer_cpu.tile_lists(
+        rasterizer_cpu.depth_order(flat, box), box, theirs.offsets.shape, slots=False
+    )
+    visible = set(np.flatnonzero(theirs.radii[:, 0] > 0))
+    assert set(np.flatnonzero(box[:, 0] >= 0)) <= visible
+    bounds = np.append(theirs.offsets.reshape(-1), len(theirs.ids))
+    drawing = 0
+    for tile in range(len(starts) - 1):
+        y0, x0 = (16 * k for k in divmod(tile, theirs.offsets.shape[1]))
+        listed = [
+            i for i in theirs.ids[bounds[tile] : bounds[tile + 1]]
+            if draws_in(theirs.means2d[i], theirs.conics[i], splats.opacities[i].item(), (y0, x0), camera.size)
+        ]  # fmt: skip
+        assert list(ids[starts[tile] : starts[tile + 1]]) == listed
+        drawing += len(listed)
+    assert drawing == len(ids) > 1000
+
+
+def draws_in(mean: np.ndarray, conic: np.ndarray, opacity: float, corner: tuple[int, int], size: tuple[int, int]):
+    """Whether a pixel centre of the tile lies in the box around the ellipse where alpha falls to 1/255."""
+    a, b, c = conic.astype(np.float64)
+    deviations = np.sqrt(np.array([c, a]) / (a * c - b * b))
+    extent = min(3.33, np.sqrt(2 * np.log(opacity * 255)) + 1e-3) * deviations
+    inside = []
+    for k in range(2):
+        centres = np.arange(corner[1 - k], min(corner[1 - k] + 16, size[1 - k])) + 0.5
+        inside.append((np.abs(centres - mean[k]) <= extent[k]).any())
+    return all(inside)
