@@ -18,7 +18,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import lower_builtin, models, register_model
 
 WIDTH = 8
 
@@ -41,7 +42,12 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, _FLOATS if kind is lanes or kind.name == "lanes" else _BITS)
 
 
-register_model(_Lanes)(_LanesModel)
+register_model(_Lanes)(_LanesModel)  # pyright: ignore[reportOptionalCall]
+
+
+def intrinsic(generator: Callable[..., Any]) -> Any:
+    """Numba's decorator, for type checkers: kernels call the result without its first parameter."""
+    return numba_intrinsic(generator)
 
 
 def _all_lanes(builder: Any, value: Any) -> Any:
