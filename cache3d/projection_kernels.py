@@ -20,6 +20,7 @@ MIN_ALPHA = 1.0 / 255.0
 MAX_STD = 3.33  # a footprint is cut where alpha falls under 1/255, and never later than this
 TILE = 16
 FLAT = 9
+DIGIT = np.uint32(2047)
 
 
 @compiled
@@ -101,92 +102,63 @@ def project(start, stop, means, quats, scales, opacities, camera, eps2d, width, 
 
 
 @compiled
-def depth_order(flat, box):
-    """Indices of the visible Gaussians, nearest first, ties in storage order: a stable radix sort of the float bits."""
-    n, m = box.shape[0], 0
-    order = np.empty(n, np.int32)
-    for i in range(n):
-        if box[i, 0] >= 0:
-            order[m] = i
-            m += 1
-    order = order[:m].copy()
-    depth = np.empty(m, np.float32)
-    for k in range(m):
-        depth[k] = flat[order[k], 8]
-    keys = depth.view(np.uint32)  # positive floats sort like their bits
-    next_order, next_keys = np.empty_like(order), np.empty_like(keys)
-    counts = np.zeros((3, 2048), np.int64)
-    for k in range(m):
-        for digit in range(3):
-            counts[digit, (keys[k] >> np.uint32(11 * digit)) & np.uint32(2047)] += 1
-    for digit in range(3):
-        place = 0
-        for value in range(2048):
-            counts[digit, value], place = place, place + counts[digit, value]
-        for k in range(m):
-            value = (keys[k] >> np.uint32(11 * digit)) & np.uint32(2047)
-            to = counts[digit, value]
-            counts[digit, value] = to + 1
-            next_order[to], next_keys[to] = order[k], keys[k]
-        order, next_order, keys, next_keys = next_order, order, next_keys, keys
-    return order
+def count_digits(start, stop, keys, shift, counts):
+    """Count the 11-bit digits of keys ``start:stop``."""
+    for k in range(start, stop):
+        counts[(keys[k] >> shift) & DIGIT] += 1
 
 
 @compiled
-def fill_records(start, stop, order, flat, values, records):
-    """Gather what the tiles need of ranks ``start:stop`` into one row each: flat[:8], values, depth."""
-    channels = values.shape[1]
+def move_by_digit(start, stop, keys, order, shift, places, next_keys, next_order):
+    """Put keys ``start:stop`` and what they belong to where their digit's block begins; advances ``places``."""
+    for k in range(start, stop):
+        digit = (keys[k] >> shift) & DIGIT
+        to = places[digit]
+        places[digit] = to + 1
+        next_keys[to], next_order[to] = keys[k], order[k]
+
+
+@compiled
+def count_entries(start, stop, order, box, tiles_x, counts):
+    """Count the Gaussians ``order[start:stop]`` in each tile."""
     for k in range(start, stop):
         i = order[k]
-        for j in range(8):
-            records[k, j] = flat[i, j]
-        for j in range(channels):
-            records[k, 8 + j] = values[i, j]
-        records[k, 8 + channels] = flat[i, 8]
+        for ty in range(box[i, 2], box[i, 3] + 1):
+            for tx in range(box[i, 0], box[i, 1] + 1):
+                counts[ty * tiles_x + tx] += 1
 
 
 @compiled
-def tile_lists(order, box, tiles_x, tiles_y):
-    """Lists of ranks per tile, nearest first.
+def fill_lists(start, stop, order, box, tiles_x, places, ids, firsts, slots):
+    """Append the Gaussians ``order[start:stop]`` to the lists of their tiles; advances ``places``.
 
-    Returns:
-        starts: ``[tiles + 1]`` where each tile's list begins.
-        ranks: ``[k]`` ranks in list order.
-        slots: ``[k]`` for each rank in turn, where in ``ranks`` its entries are.
-        firsts: ``[m + 1]`` where each rank's entries in ``slots`` begin.
+    Args:
+        start, stop, order: Gaussians, nearest first.
+        box, tiles_x: their tiles.
+        places: ``[tiles]`` where in ``ids`` this block of each tile begins.
+        ids: ``[k]`` gets the lists.
+        firsts: ``[n + 1]`` where in ``slots`` a Gaussian's entries begin; empty where no gradient is wanted.
+        slots: ``[k]`` gets where in ``ids`` a Gaussian's entries are.
     """
-    m = order.shape[0]
-    starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
-    firsts = np.zeros(m + 1, np.int64)
-    for k in range(m):
+    for k in range(start, stop):
         i = order[k]
-        firsts[k + 1] = firsts[k] + (box[i, 1] - box[i, 0] + 1) * (box[i, 3] - box[i, 2] + 1)
+        slot = firsts[i] if len(firsts) else 0
         for ty in range(box[i, 2], box[i, 3] + 1):
             for tx in range(box[i, 0], box[i, 1] + 1):
-                starts[ty * tiles_x + tx + 1] += 1
-    for tile in range(tiles_x * tiles_y):
-        starts[tile + 1] += starts[tile]
-    place = starts[:-1].copy()
-    ranks = np.empty(firsts[m], np.int32)
-    slots = np.empty(firsts[m], np.int32)
-    for k in range(m):
-        i, entry = order[k], firsts[k]
-        for ty in range(box[i, 2], box[i, 3] + 1):
-            for tx in range(box[i, 0], box[i, 1] + 1):
-                tile = ty * tiles_x + tx
-                ranks[place[tile]] = k
-                slots[entry] = place[tile]
-                place[tile] += 1
-                entry += 1
-    return starts, ranks, slots, firsts
+                place = places[ty * tiles_x + tx]
+                places[ty * tiles_x + tx] = place + 1
+                ids[place] = i
+                if len(firsts):
+                    slots[slot] = place
+                    slot += 1
 
 
 @compiled
 def project_backward(
-    start, stop, order, firsts, slots, per_entry, records, means, quats, scales, camera, width, height,
+    start, stop, firsts, slots, per_entry, flat, means, quats, scales, camera, width, height,
     v_means, v_quats, v_scales, v_opacities, v_values, v_camera,
 ):  # fmt: skip
-    """Gather the gradients of ranks ``start:stop`` from the tiles and pull them back through the projection.
+    """Gather the gradients of Gaussians ``start:stop`` from the tiles and pull them back through the projection.
 
     ``v_camera [12]`` gets this block's share for rotation and translation.
     """
@@ -198,10 +170,11 @@ def project_backward(
     v_q, v_rq = np.empty((3, 3), np.float32), np.empty((3, 3), np.float32)
     p, v_p = np.empty(3, np.float32), np.empty(3, np.float32)
     two, half = np.float32(2.0), np.float32(0.5)
-    for k in range(start, stop):
-        i = order[k]
+    for i in range(start, stop):
+        if firsts[i] == firsts[i + 1]:
+            continue
         total[:] = 0.0
-        for entry in range(firsts[k], firsts[k + 1]):
+        for entry in range(firsts[i], firsts[i + 1]):
             for j in range(total.shape[0]):
                 total[j] += per_entry[slots[entry], j]
         v_opacities[i] = total[5]
@@ -218,7 +191,7 @@ def project_backward(
                 rq[a, b] = r[a, 0] * q[0, b] + r[a, 1] * q[1, b] + r[a, 2] * q[2, b]
                 m[a, b] = rq[a, b] * scales[i, b]
         # Conic to covariance: d(inverse) = -K G K.
-        ka, kb, kc = records[k, 2], records[k, 3], records[k, 4]
+        ka, kb, kc = flat[i, 2], flat[i, 3], flat[i, 4]
         ga, gb, gc = total[2], half * total[3], total[4]
         ta, tb, tc, td = ka * ga + kb * gb, ka * gb + kb * gc, kb * ga + kc * gb, kb * gb + kc * gc
         v_xx, v_xy, v_yy = -(ta * ka + tb * kb), -(ta * kb + tb * kc), -(tc * kb + td * kc)

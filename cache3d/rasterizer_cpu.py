@@ -23,6 +23,7 @@ from cache3d.rasterizer import Raster, Splats
 from geometry.camera import Camera
 
 PROJECT_BLOCK = 16384
+SORT_BLOCK = 65536
 TILE_BLOCK = 16
 
 Array = NDArray[Any]
@@ -43,8 +44,11 @@ def rasterize_cpu(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:
         )
         for k in range(len(camera))
     ]
-    sums = torch.stack([image[0] for image in images])  # pyright: ignore[reportOptionalSubscript]
-    alpha = torch.stack([image[1] for image in images])[:, None]  # pyright: ignore[reportOptionalSubscript]
+    if len(images) == 1:  # without the copy
+        sums, alpha = images[0][0][None], images[0][1][None, None]  # pyright: ignore[reportOptionalSubscript]
+    else:
+        sums = torch.stack([image[0] for image in images])  # pyright: ignore[reportOptionalSubscript]
+        alpha = torch.stack([image[1] for image in images])[:, None]  # pyright: ignore[reportOptionalSubscript]
     return Raster(sums[:, :-1], sums[:, -1:] / alpha.clamp_min(1e-10), alpha)
 
 
@@ -70,12 +74,11 @@ class _Drawn:
     """What the backward pass needs of a forward pass."""
 
     camera: Array
-    order: Array
-    records: Array
+    flat: Array
     starts: Array
-    ranks: Array
-    slots: Array
+    ids: Array
     firsts: Array
+    slots: Array
     transmittance: Array
     last: Array
 
@@ -89,59 +92,128 @@ def camera_row(camera_from_world: Tensor, focal_px: Tensor, center_px: Tensor) -
     return row
 
 
-def _draw(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: float) -> tuple[Array, _Drawn]:
+def project(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: float) -> tuple[Array, Array]:
+    """Projected Gaussians ``[n 9]`` and their tile ranges ``[n 4]``; see `cache3d.projection_kernels`."""
+    means, quats, scales, opacities = parts[:4]
+    flat, box = np.empty((len(means), projection.FLAT), np.float32), np.empty((len(means), 4), np.int32)
+    for_blocks(
+        len(means),
+        PROJECT_BLOCK,
+        lambda i, j: projection.project(
+            i, j, means, quats, scales, opacities, camera, eps2d, size[1], size[0], flat, box
+        ),
+    )
+    return flat, box
+
+
+def depth_order(flat: Array, box: Array) -> Array:
+    """Indices of the visible Gaussians, nearest first, ties in storage order: a stable radix sort of the float bits."""
+    order = np.flatnonzero(box[:, 0] >= 0).astype(np.int32)
+    keys = flat[order, 8].view(np.uint32)  # positive floats sort like their bits
+    next_order, next_keys = np.empty_like(order), np.empty_like(keys)
+    for shift in (0, 11, 22):
+        counts = np.zeros((-(-len(order) // SORT_BLOCK), 2048), np.int64)
+        count, move = projection.count_digits, projection.move_by_digit
+        # The lambdas are used up before the next round changes what they see.
+        for_blocks(len(order), SORT_BLOCK, lambda i, j: count(i, j, keys, shift, counts[i // SORT_BLOCK]))  # noqa: B023
+        places = _places(counts)
+        for_blocks(
+            len(order),
+            SORT_BLOCK,
+            lambda i, j: move(i, j, keys, order, shift, places[i // SORT_BLOCK], next_keys, next_order),  # noqa: B023
+        )
+        order, next_order, keys, next_keys = next_order, order, next_keys, keys
+    return order
+
+
+def tile_lists(order: Array, box: Array, tiles: tuple[int, int], *, slots: bool) -> tuple[Array, Array, Array, Array]:
+    """Lists of Gaussians per tile, nearest first.
+
+    Args:
+        order: visible Gaussians, nearest first.
+        box: tile ranges.
+        tiles: rows and columns of tiles.
+        slots: whether to tell, too, where a Gaussian's entries are; else the last two results are empty.
+
+    Returns:
+        starts: ``[tiles + 1]`` where each tile's list begins.
+        ids: ``[k]`` indices of Gaussians.
+        firsts: ``[n + 1]`` where a Gaussian's part of the next begins.
+        slots: ``[k]`` where in ``ids`` a Gaussian's entries are.
+    """
+    counts = np.zeros((-(-len(order) // SORT_BLOCK), tiles[0] * tiles[1]), np.int64)
+    for_blocks(
+        len(order),
+        SORT_BLOCK,
+        lambda i, j: projection.count_entries(i, j, order, box, tiles[1], counts[i // SORT_BLOCK]),
+    )
+    starts = np.zeros(counts.shape[1] + 1, np.int64)
+    np.cumsum(counts.sum(axis=0), out=starts[1:])
+    firsts = np.zeros(len(box) + 1 if slots else 0, np.int64)
+    if slots:
+        many = (box[:, 1] - box[:, 0] + 1) * (box[:, 3] - box[:, 2] + 1)
+        np.cumsum(np.where(box[:, 0] >= 0, many, 0), out=firsts[1:])
+    places, ids = _places(counts), np.empty(starts[-1], np.int32)
+    entries = np.empty(starts[-1] if slots else 0, np.int32)
+    for_blocks(
+        len(order),
+        SORT_BLOCK,
+        lambda i, j: projection.fill_lists(i, j, order, box, tiles[1], places[i // SORT_BLOCK], ids, firsts, entries),
+    )
+    return starts, ids, firsts, entries
+
+
+def _places(counts: Array) -> Array:
+    """Where each block ``[b k]`` begins to write each kind, if kinds are in order, and blocks within a kind."""
+    ends = np.cumsum(counts.T).reshape(counts.T.shape).T
+    return np.ascontiguousarray(ends - counts)
+
+
+def _draw(
+    parts: list[Array], camera: Array, size: tuple[int, int], eps2d: float, *, gradients: bool
+) -> tuple[Array, _Drawn]:
     """Forward pass of one camera; ``parts`` are means, quats, scales, opacities, values."""
     height, width = size
-    means, quats, scales, opacities, values = parts
-    count, channels = values.shape[0], values.shape[1] + 1
-    flat = np.empty((count, projection.FLAT), np.float32)
-    box = np.empty((count, 4), np.int32)
-    for_blocks(
-        count,
-        PROJECT_BLOCK,
-        lambda i, j: projection.project(i, j, means, quats, scales, opacities, camera, eps2d, width, height, flat, box),
-    )
-    order = projection.depth_order(flat, box)
-    records = np.empty((len(order), tiles.HEAD + channels), np.float32)
-    for_blocks(len(order), PROJECT_BLOCK, lambda i, j: projection.fill_records(i, j, order, flat, values, records))
-    tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
-    starts, ranks, slots, firsts = projection.tile_lists(order, box, tiles_x, tiles_y)
-    sums = np.empty((channels, height, width), np.float32)
+    values = parts[4]
+    flat, box = project(parts, camera, size, eps2d)
+    tiles_y, tiles_x = -(-height // tiles.TILE), -(-width // tiles.TILE)
+    starts, ids, firsts, slots = tile_lists(depth_order(flat, box), box, (tiles_y, tiles_x), slots=gradients)
+    sums = np.empty((values.shape[1] + 1, height, width), np.float32)
     transmittance = np.empty((height, width), np.float32)
     last = np.empty((height, width), np.int32)
     for_blocks(
         tiles_x * tiles_y,
         TILE_BLOCK,
-        lambda i, j: tiles.composite(i, j, tiles_x, width, height, starts, ranks, records, sums, transmittance, last),
+        lambda i, j: tiles.composite(
+            i, j, tiles_x, width, height, starts, ids, flat, values, sums, transmittance, last
+        ),
     )
-    return sums, _Drawn(camera, order, records, starts, ranks, slots, firsts, transmittance, last)
+    return sums, _Drawn(camera, flat, starts, ids, firsts, slots, transmittance, last)
 
 
 def _pull_back(parts: list[Array], drawn: _Drawn, v_sums: Array, v_alpha: Array) -> tuple[list[Array], Array]:
     """Backward pass of one camera: gradients of ``parts`` and of rotation and translation ``[12]``."""
     height, width = v_alpha.shape
     tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
-    per_entry = np.empty((len(drawn.ranks), 6 + v_sums.shape[0]), np.float32)
+    means, quats, scales, _, values = parts
+    per_entry = np.empty((len(drawn.ids), 6 + v_sums.shape[0]), np.float32)
     for_blocks(
         tiles_x * tiles_y,
         TILE_BLOCK,
         lambda i, j: tiles.composite_backward(
-            i, j, tiles_x, width, height, drawn.starts, drawn.ranks, drawn.records, drawn.transmittance, drawn.last,
+            i, j, tiles_x, width, height, drawn.starts, drawn.ids, drawn.flat, values, drawn.transmittance, drawn.last,
             v_sums, v_alpha, per_entry,
         ),
     )  # fmt: skip
     grads = [np.zeros_like(part) for part in parts]
-    v_means, v_quats, v_scales, v_opacities, v_values = grads
-    means, quats, scales, _, _ = parts
     # Each block has a row of its own, summed in order: the same bits for any number of threads.
-    v_camera = np.zeros((-(-len(drawn.order) // PROJECT_BLOCK), 12), np.float64)
+    v_camera = np.zeros((-(-len(means) // PROJECT_BLOCK), 12), np.float64)
     for_blocks(
-        len(drawn.order),
+        len(means),
         PROJECT_BLOCK,
         lambda i, j: projection.project_backward(
-            i, j, drawn.order, drawn.firsts, drawn.slots, per_entry, drawn.records, means, quats, scales,
-            drawn.camera, width, height, v_means, v_quats, v_scales, v_opacities, v_values,
-            v_camera[i // PROJECT_BLOCK],
+            i, j, drawn.firsts, drawn.slots, per_entry, drawn.flat, means, quats, scales, drawn.camera, width, height,
+            *grads, v_camera[i // PROJECT_BLOCK],
         ),
     )  # fmt: skip
     return grads, v_camera.sum(axis=0)
@@ -166,8 +238,9 @@ class _RasterizeCpu(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         parts = [t.detach().contiguous().numpy() for t in (means, quats, scales, opacities, values)]
         camera = camera_row(camera_from_world.detach(), focal_px.detach(), center_px.detach())
-        sums, drawn = _draw(parts, camera, size, eps2d)
-        if any(ctx.needs_input_grad):
+        gradients = any(ctx.needs_input_grad)
+        sums, drawn = _draw(parts, camera, size, eps2d, gradients=gradients)
+        if gradients:
             ctx.save_for_backward(means, quats, scales, opacities, values)
             ctx.drawn = drawn
         return torch.from_numpy(sums), torch.from_numpy(1.0 - drawn.transmittance)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -198,3 +200,25 @@ def test_a_forked_child_can_draw() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "0"
+
+
+@pytest.mark.timeout(600)
+def test_a_read_only_install_without_a_home_compiles_and_draws(tmp_path: Path) -> None:
+    """Root may write anywhere, so the folder beside the sources is taken by a file instead of locked."""
+    package = tmp_path / "site"
+    root = Path(__file__).resolve().parents[1]
+    for name in ("cache3d", "geometry"):
+        shutil.copytree(root / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (package / name / "__pycache__").touch()
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "XDG_", "PYTHON"))}
+    environment |= {"HOME": str(nowhere / "home"), "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
+    code = "import cache3d.rasterizer_cpu as r; r.warm_up(); print(r.__file__, r.tiles.composite.signatures)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=500, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(package) in done.stdout
+    assert "Array(" in done.stdout
+    assert "compiling the CPU rasterizer" in done.stderr
