@@ -207,7 +207,7 @@ def main() -> None:
     )
     print("| cache, noise | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for name, row in table.items():
-        print(f"| {name} | " + " | ".join(f"{row[c][0]:.3f} ± {row[c][1]:.3f}" if row else "–" for c in columns) + " |")
+        print(f"| {name} | " + " | ".join(f"{row[c][0]:.3f} ± {row[c][1]:.3f}" if row else "-" for c in columns) + " |")
     patch_count = sum(len(part) for part in real.values())
     print(json.dumps({"benchmark": "ablations", "clips": len(clips), "patches": patch_count, "rows": table}))
 
