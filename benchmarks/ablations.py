@@ -41,6 +41,7 @@ from geometry.primitives import Gaussians, Points
 
 SEEDS = (0, 1, 2)
 KINDS = ("uniform", "temporal", "spatial", "binary", "confidence")
+BLIND_KINDS = ("uniform", "binary", "confidence")
 FIGURES = ("psnr10", "delta1_10", "seen_psnr10", "seen_delta1_10", "seam", "seconds")
 
 
@@ -101,7 +102,7 @@ CELLS = [
     Cell("none", "uniform"),
     *(Cell("points", kind) for kind in KINDS),
     *(Cell("gaussians", kind) for kind in KINDS),
-    *(Cell("gaussians", kind, blind=True) for kind in ("uniform", "binary", "confidence")),
+    *(Cell("gaussians", kind, blind=True) for kind in BLIND_KINDS),
 ]
 
 
