@@ -10,7 +10,8 @@ seeds.
 
 Without a cache nothing is covered, so all maps of the noise are the same map: there is one such row. The rows
 ``blind`` repeat the Gaussian ones (first seed) with a network that is not told what is covered: it learns that from
-the noise level alone, as a video model does. Finished walks are kept in OUT (DATA/ablations): the same call goes on.
+the noise level alone, as a video model does. Finished walks are kept in OUT (DATA/ablations): the same call goes on,
+and an interrupt prints the table of what is finished.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 
 import torch
 from torch import Tensor
@@ -145,7 +147,7 @@ def run(clips: dict[str, Frame], out: Path) -> None:
     features = PatchFeatures()
     jobs = [(seed, name, cell) for seed in SEEDS for name in clips for cell in CELLS if seed == 0 or not cell.blind]
     for seed, name, cell in tqdm(jobs, unit="walk"):
-        path = _path(out, cell, name, seed)
+        path = _path(out, cell, (seed, name))
         if path.is_file():
             continue
         clip, noise = clips[name], NoiseConfig(kind=cell.kind)
@@ -156,32 +158,34 @@ def run(clips: dict[str, Frame], out: Path) -> None:
         partial.replace(path)
 
 
-def summary(cell: Cell, clips: dict[str, Frame], real: dict[str, Tensor], out: Path) -> dict[str, tuple[float, float]]:
-    """Mean and interval of each figure of one cell; empty when no seed is finished."""
-    seeds = [seed for seed in SEEDS if all(_path(out, cell, name, seed).is_file() for name in clips)]
-    if not seeds:
+def summary(
+    cell: Cell, done: list[tuple[int, str]], real: dict[str, Tensor], out: Path
+) -> dict[str, tuple[float, float]]:
+    """Mean and interval of each figure of one cell over ``done`` (seed, clip); empty when none is."""
+    default = Cell("gaussians", "confidence")
+    rows = {job: torch.load(_path(out, cell, job)) for job in done if job[0] == 0 or not cell.blind}
+    if not rows:
         return {}
-    rows = [[torch.load(_path(out, cell, name, seed)) for name in clips] for seed in seeds]
-    means = {
-        figure: interval(torch.tensor([[row["figures"][figure] for row in one] for one in rows]).mean(0))
-        for figure in FIGURES
+
+    def over_clips(values: dict[tuple[int, str], float]) -> tuple[float, float]:
+        clips = {name for _, name in values}
+        return interval(torch.tensor([mean(v for (_, n), v in values.items() if n == name) for name in sorted(clips)]))
+
+    figure_of = {figure: {job: row["figures"][figure] for job, row in rows.items()} for figure in FIGURES}
+    less = {
+        job: v - torch.load(_path(out, default, job))["figures"]["psnr10"] for job, v in figure_of["psnr10"].items()
     }
-    truth = torch.cat(list(real.values()))
-    distances = [kernel_distance(torch.cat([row["features"] for row in one]), truth) for one in rows]
-    best = Cell("gaussians", "confidence")
-    gain = [
-        [row["figures"]["psnr10"] - torch.load(_path(out, best, name, seed))["figures"]["psnr10"]
-         for row, name in zip(one, clips, strict=True)] for seed, one in zip(seeds, rows, strict=True)
-    ]  # fmt: skip
-    return {
-        **means,
-        "kernel": interval(torch.tensor(distances)),
-        "psnr10_less_default": interval(torch.tensor(gain).mean(0)),
-        "seeds": (float(len(seeds)), 0.0),
-    }
+    kernel = []
+    for seed in sorted({seed for seed, _ in rows}):
+        names = [name for s, name in rows if s == seed]
+        made = torch.cat([rows[seed, name]["features"] for name in names])
+        kernel.append(kernel_distance(made, torch.cat([real[name] for name in names])))
+    means = {figure: over_clips(values) for figure, values in figure_of.items()}
+    return {**means, "less_default": over_clips(less), "kernel": interval(torch.tensor(kernel))}
 
 
-def _path(out: Path, cell: Cell, clip: str, seed: int) -> Path:
+def _path(out: Path, cell: Cell, job: tuple[int, str]) -> Path:
+    seed, clip = job
     return out / f"{cell.name.replace(' ', '-')}-{clip}-{seed}.pt"
 
 
@@ -192,10 +196,16 @@ def main() -> None:
     data, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 6
     out = Path(sys.argv[3]) if len(sys.argv) > 3 else data / "ablations"
     clips = long_clips(data, count)
-    run(clips, out)
+    try:
+        run(clips, out)
+    except KeyboardInterrupt:
+        print("stopped; of what is finished:")
+    plain = [cell for cell in CELLS if not cell.blind]
+    jobs = [(seed, name) for seed in SEEDS for name in clips]
+    done = [job for job in jobs if all(_path(out, cell, job).is_file() for cell in (plain if job[0] else CELLS))]
     features = PatchFeatures()
     real = {name: features(wide_patches(clip[1 : LAST + 1], clip)) for name, clip in clips.items()}
-    table = {cell.name: summary(cell, clips, real, out) for cell in CELLS}
+    table = {cell.name: summary(cell, done, real, out) for cell in CELLS}
     columns = (
         "psnr10",
         "psnr10_less_default",
@@ -210,7 +220,7 @@ def main() -> None:
     for name, row in table.items():
         print(f"| {name} | " + " | ".join(f"{row[c][0]:.3f} ± {row[c][1]:.3f}" if row else "-" for c in columns) + " |")
     patch_count = sum(len(part) for part in real.values())
-    print(json.dumps({"benchmark": "ablations", "clips": len(clips), "patches": patch_count, "rows": table}))
+    print(json.dumps({"benchmark": "ablations", "walks_per_row": len(done), "patches": patch_count, "rows": table}))
 
 
 if __name__ == "__main__":
