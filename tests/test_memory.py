@@ -100,7 +100,7 @@ def test_guards() -> None:
         MemoryPolicy(bank=2, recent=2)
     for name in ("diversity", "trust", "context_noise"):
         with pytest.raises(ValueError, match=name):
-            MemoryPolicy(**{name: 1.5})
+            MemoryPolicy(**{name: 1.5})  # pyright: ignore[reportArgumentType]
     memory = _memory([0.0])
     with pytest.raises(ValueError, match="tokens"):
         memory.extended(torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 5, 4), _cameras([1.0]), MemoryPolicy())
