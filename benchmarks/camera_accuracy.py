@@ -118,7 +118,7 @@ def _locate(camera: Camera, pixels: np.ndarray, descriptors: np.ndarray, known: 
     )
     if not found or inliers is None or len(inliers) < FEWEST:
         return None
-    inside = inliers[:, 0]
+    inside = np.asarray(inliers)[:, 0].astype(int)
     turn, shift = cv2.solvePnPRefineLM(world[inside], image[inside], matrix, None, turn, shift)
     pose = np.eye(4)
     pose[:3, :3] = cv2.Rodrigues(turn)[0].T
