@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffusion.condition import SKY_CODE, Condition, encode
+from diffusion.flow import add_noise
 from diffusion.memory import KVMemory, MemoryPolicy
 from diffusion.network import DenoiserNetwork, Inputs, NetworkConfig, Past
 from geometry.camera import Camera
@@ -140,12 +141,18 @@ class EmbeddedGenerator:
 
     @torch.no_grad()
     def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
-        """Run the finished frames once, clean, and keep their keys and values. No gradient."""
-        frames = chunk.frames
+        """Run the finished frames once, clean (generated ones at the policy's level), and keep their keys and values.
+
+        No gradient.
+        """
+        frames, level = chunk.frames, 0.0 if chunk.observed else self.policy.context_noise
         depth = torch.where(frames.valid, frames.depth, torch.full_like(frames.depth, memory.unit))
         state = encode(frames.rgb, depth, memory.unit)
         one, none = torch.ones_like(chunk.confidence), torch.zeros_like(chunk.confidence)
-        inputs = self._inputs(state, state, state, (one, one, none, none), frames.camera, memory.unit)
+        noise = torch.randn(state.shape, generator=torch.Generator().manual_seed(chunk.index)).to(state)
+        sigma = torch.full_like(none, level)
+        noised = add_noise(state, noise, sigma)
+        inputs = self._inputs(noised, state, state, (one, one, none, sigma), frames.camera, memory.unit)
         with self._precision():
             _, keys, values = self.network(inputs, self._recall(frames.camera, memory), first=len(frames))
         return memory.extended(keys[0], values[0], frames.camera, self.policy)

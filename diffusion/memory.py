@@ -1,8 +1,10 @@
 """What the generator remembers: keys and values of finished frames, bounded, chosen by view.
 
-Named policy: the first frame stays for ever (the *sink*), the *recent* frames stay while they are recent, and of the
-others the bank keeps those that show something different. A new chunk attends to the sink, the recent frames and the
-*nearest* other views.
+The first frame stays for ever (the *sink*), the *recent* frames stay while they are recent, and of the others the bank
+keeps those that show something different. A new chunk attends to the sink, the recent frames and the *nearest* other
+views. Three numbers of the policy change that: ``diversity`` recalls by maximal marginal relevance, ``trust`` moves
+what generated frames left towards the statistics of the photo (both after TetherCache, arXiv 2606.13035), and
+``context_noise`` remembers generated frames slightly noised (CausNVS, arXiv 2509.06579, section 3).
 """
 
 from __future__ import annotations
@@ -24,14 +26,24 @@ class MemoryPolicy:
         bank: frames kept, the sink and the recent ones included.
         recent: newest frames that are always kept and always attended to.
         nearest: other frames attended to, nearest in view first.
+        diversity: share of difference from what is already recalled against nearness to the chunk, 0..1; 0 recalls
+            the nearest.
+        trust: how far keys and values of later frames are moved to the photo's mean and spread, 0..1.
+        context_noise: noise level at which generated frames are remembered, 0..1.
     """
 
     bank: int = 24
     recent: int = 2
     nearest: int = 2
+    diversity: float = 0.0
+    trust: float = 0.0
+    context_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse bounds that leave no room for the sink and the recent frames."""
+        """Refuse bounds that leave no room for the sink and the recent frames, and shares outside 0..1."""
+        for name in ("diversity", "trust", "context_noise"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"memory policy: want {name} in 0..1, got {getattr(self, name)}")
         if self.recent < 1 or self.nearest < 0 or self.bank < 1 + self.recent:
             raise ValueError(
                 "memory policy: want recent >= 1, nearest >= 0 and bank >= 1 + recent, "
@@ -99,13 +111,32 @@ class KVMemory:
 
     def recall(self, camera: Camera, policy: MemoryPolicy) -> KVMemory:
         """The frames that a chunk seen from ``camera [t]`` attends to, oldest first."""
-        count = len(self)
-        if count <= 1 + policy.recent + policy.nearest:
+        if len(self) <= 1 + policy.recent + policy.nearest:
+            return self._trusted(policy.trust)
+        apart = view_distance(self.camera, self.camera, self.unit)
+        to_chunk = view_distance(self.camera, camera, self.unit).amin(dim=1)
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        chosen[0] = chosen[-policy.recent :] = True
+        for _ in range(policy.nearest):
+            redundant = apart[:, chosen].amin(dim=1)
+            score = (1.0 - policy.diversity) * to_chunk - policy.diversity * redundant
+            chosen[score.masked_fill(chosen, torch.inf).argmin()] = True
+        return self[chosen.nonzero()[:, 0]]._trusted(policy.trust)
+
+    def _trusted(self, share: float) -> KVMemory:
+        """Keys and values of the frames after the first, moved to its mean and spread per block and channel."""
+        if share == 0.0 or len(self) < 2:
             return self
-        distance = view_distance(self.camera, camera, self.unit).amin(dim=1)
-        distance[0] = distance[-policy.recent :] = -1.0
-        chosen = distance.argsort(stable=True)[: 1 + policy.recent + policy.nearest]
-        return self[chosen.sort().values]
+
+        def moved(x_FLNC: Tensor) -> Tensor:
+            mean, spread = x_FLNC.mean(2, keepdim=True), x_FLNC.std(2, keepdim=True).clamp_min(1e-6)
+            return x_FLNC.lerp((x_FLNC - mean) / spread * spread[:1] + mean[:1], share)
+
+        return replace(
+            self,
+            keys=torch.cat([self.keys[:1], moved(self.keys)[1:]]),
+            values=torch.cat([self.values[:1], moved(self.values)[1:]]),
+        )
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Everything as named tensors (for safetensors files); `from_tensors` restores the same bits."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion.prior import Prior
 from geometry.frame import Guide
 
-KINDS = ("confidence", "binary", "uniform")
+KINDS = ("confidence", "binary", "spatial", "temporal", "uniform")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,9 @@ class NoiseConfig:
 
     Attributes:
         kind: ``confidence`` varies with trust; ``binary`` knows only covered (0) and not covered (``unknown``);
-            ``uniform`` gives every pixel the level ``copied``, whatever is known of it.
+            ``spatial`` is one such map for all frames of a chunk, of what any of them lacks; ``temporal`` is one level
+            per frame, ``unknown`` times the share that it lacks; ``uniform`` gives every pixel the level ``copied``,
+            whatever is known of it. The last three are there to be compared with (WorldWarp, table 3).
         seen: level of a pixel that the cache covers but that nothing vouches for (confidence 0).
         copied: level of a pixel whose texture was copied from elsewhere.
         unknown: level of a pixel that was neither seen nor copied.
@@ -56,8 +58,13 @@ def noise_map(guide: Guide, prior: Prior, config: NoiseConfig) -> Float[Tensor, 
     """
     if config.kind == "uniform":
         return torch.full_like(guide.coverage, config.copied)
-    if config.kind == "binary":
-        return torch.where(guide.coverage < 0.5, config.unknown, 0.0).to(guide.coverage)
+    if config.kind != "confidence":
+        lacking = torch.where(guide.coverage < 0.5, config.unknown, 0.0).to(guide.coverage)
+        if config.kind == "spatial":
+            lacking = lacking.amax(0, keepdim=True).expand_as(lacking).contiguous()
+        elif config.kind == "temporal":
+            lacking = lacking.mean((1, 2, 3), keepdim=True).expand_as(lacking).contiguous()
+        return lacking
     copied = prior.copied.clamp(0.0, 1.0)
     seen = torch.minimum(guide.coverage, 1.0 - copied)
     unknown = (1.0 - seen - copied).clamp_min(0.0)

@@ -87,6 +87,17 @@ def test_seen_pixels_are_the_guides_and_unseen_guide_pixels_do_not_matter() -> N
     assert torch.equal(made.rgb, other.rgb)
 
 
+def test_only_generated_frames_are_remembered_with_noise_and_always_the_same() -> None:
+    seed, network = _seed(), _network()
+    made = replace(seed, index=1, observed=False)
+    clean = EmbeddedGenerator.of(network)
+    noisy = EmbeddedGenerator.of(network, MemoryPolicy(context_noise=0.3))
+    assert torch.equal(clean.start(seed).keys, noisy.start(seed).keys)
+    first, again = (noisy.remember(made, noisy.start(seed)) for _ in range(2))
+    assert torch.equal(first.keys, again.keys)
+    assert not torch.equal(first.keys[1], clean.remember(made, clean.start(seed)).keys[1])
+
+
 def test_the_unit_is_the_photos_median_depth() -> None:
     generator = EmbeddedGenerator.of(_network())
     assert generator.start(_seed(3.0)).unit == pytest.approx(3.0)

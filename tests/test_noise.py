@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion.condition import SKY_CODE, decode, encode
-from diffusion.noise import NoiseConfig, noise_map
+from diffusion.noise import KINDS, NoiseConfig, noise_map
 from diffusion.prior import Prior
 from diffusion.schedule import schedule_matrix
 from geometry.camera import Camera
@@ -48,7 +48,7 @@ def test_uncovered_pixels_of_the_guide_do_not_matter() -> None:
     coverage = (torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     guide, prior = _scene(coverage, coverage, 1.0 - coverage)
     other = replace(guide, rgb=torch.where(coverage > 0, guide.rgb, 9.0), depth=guide.depth + 7.0 * (coverage == 0))
-    for kind in ("confidence", "binary", "uniform"):
+    for kind in KINDS:
         config = NoiseConfig(kind=kind)
         assert torch.equal(noise_map(guide, prior, config), noise_map(other, prior, config))
 
@@ -58,6 +58,15 @@ def test_alternatives() -> None:
     scene = _scene(coverage, 0.3 * coverage, 1.0 - coverage)
     assert noise_map(*scene, NoiseConfig(kind="binary")).flatten().tolist() == [0.0, 1.0]
     assert noise_map(*scene, NoiseConfig(kind="uniform", copied=0.5)).flatten().tolist() == [0.5, 0.5]
+
+
+def test_one_map_for_all_frames_and_one_level_for_all_pixels() -> None:
+    coverage = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]]).reshape(2, 1, 1, 4)
+    scene = _scene(coverage, coverage, 1.0 - coverage)
+    spatial = noise_map(*scene, NoiseConfig(kind="spatial"))
+    assert spatial.reshape(2, 4).tolist() == [[0.0, 1.0, 1.0, 0.0]] * 2
+    temporal = noise_map(*scene, NoiseConfig(kind="temporal"))
+    assert temporal.reshape(2, 4).tolist() == [[0.25] * 4, [0.5] * 4]
 
 
 def test_bad_configs_are_refused() -> None:
