@@ -37,9 +37,7 @@ from diffusion.generator import EmbeddedGenerator
 from diffusion.memory import KVMemory
 from diffusion.noise import NoiseConfig
 from diffusion.training.guides import thin
-from geometry.camera import Camera
-from geometry.frame import Chunk, Frame, Guide
-from geometry.primitives import Gaussians, Points
+from geometry.frame import Chunk, Frame
 
 SEEDS = (0, 1, 2)
 KINDS = ("uniform", "temporal", "spatial", "binary", "confidence")
@@ -47,28 +45,12 @@ BLIND_KINDS = ("uniform", "binary", "confidence")
 FIGURES = ("psnr10", "delta1_10", "seen_psnr10", "seen_delta1_10", "seam", "seconds")
 
 
-class NoCache:
-    """Remembers nothing and shows nothing."""
+class NoCache(PointCache):
+    """A cache to which nothing is ever shown, so that it shows nothing."""
 
-    def integrate(self, chunk: Chunk) -> Integration:  # noqa: ARG002
+    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:  # noqa: ARG002
         """Nothing is added."""
-        return Integration(0, 0, 0, 0)
-
-    def render(self, camera: Camera) -> Guide:
-        """A guide that covers nothing."""
-        none = torch.zeros(len(camera), 1, *camera.size)
-        return Guide(none.repeat(1, 3, 1, 1), none, none, none, none, camera)
-
-    def snapshot(self, first: int = 0) -> Points:
-        """No points."""
-        return PointCache().snapshot(first)
-
-    def load(self, primitives: Points | Gaussians) -> None:
-        """Nothing is kept."""
-
-    def __len__(self) -> int:
-        """Nothing is there."""
-        return 0
+        return super().integrate(replace(chunk, frames=replace(chunk.frames, valid=chunk.frames.valid & False)))
 
 
 class BlindGenerator(EmbeddedGenerator):
