@@ -23,9 +23,9 @@ from geometry.primitives import Gaussians, Points
 class PointCache:
     """A world cache of surface points, under the same protocol and rules as `GaussianCache`.
 
-    Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown. Nothing
-    is drawn into gaps that no disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the
-    camera. Runs on the CPU.
+    Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown, but its
+    rim neither fattens outlines nor covers a sample that lies in the pixel itself. Nothing is drawn into gaps that no
+    disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the camera. Runs on the CPU.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class PointCache:
         self._store = store
 
     def _show(self, camera: Camera) -> list[Shown]:
-        """Draw the surfaces, then the sky where none is, for each camera."""
+        """Draw the points for each camera."""
         live = self._store.live
         height, width = camera.size
         count = len(camera)
@@ -87,21 +87,11 @@ class PointCache:
             ],
             dim=-1,
         ).numpy()
-        depth = np.full((2, count, height, width), np.inf, np.float32)
-        owner = np.full((2, count, height, width), -1, np.int32)
-        arrays = [t.numpy() for t in (live.positions, live.normals, live.radii)]
-        for layer, shift in ((0, np.float32(1.0)), (1, np.float32(0.0))):
-            which = torch.nonzero(live.sky == bool(layer))[:, 0].numpy()
-            for_blocks(
-                count,
-                1,
-                lambda i, j, which=which, shift=shift, layer=layer: splat_discs(
-                    i, j, which, *arrays, rows, shift, height, width, depth[layer], owner[layer]
-                ),
-            )
-        sky = owner[0] < 0
-        chosen = torch.from_numpy(np.where(sky, owner[1], owner[0])).long()
-        nearest = torch.from_numpy(np.where(sky, depth[1], depth[0]))
+        depth = np.full((count, height, width), np.inf, np.float32)
+        owner = np.full((count, height, width), -1, np.int32)
+        arrays = [t.numpy() for t in (live.positions, live.normals, live.radii, live.sky)]
+        for_blocks(count, 1, lambda i, j: splat_discs(i, j, *arrays, rows, height, width, depth, owner))
+        chosen, nearest = torch.from_numpy(owner).long(), torch.from_numpy(depth)
         return [_shown(live, camera[k], chosen[k], nearest[k]) for k in range(count)]
 
 
