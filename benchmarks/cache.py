@@ -27,7 +27,6 @@ from cache3d.cache import WorldCache
 from cache3d.gaussians import GaussianCache
 from cache3d.points import PointCache
 from geometry.camera import Camera
-from geometry.depth import clean_discontinuities
 from geometry.frame import Chunk, Frame, Guide
 
 SIZE = (144, 240)
@@ -85,11 +84,9 @@ class WalkResult:
 
 
 def as_chunks(frames: Frame) -> Iterator[Chunk]:
-    """Exact frames as chunks of `CHUNK`, without mixed pixels, all observed."""
-    valid = frames.sky | clean_discontinuities(frames.depth, ~frames.sky)
-    clean = Frame(frames.rgb, frames.depth, valid, frames.sky, frames.camera, frames.metric)
+    """Exact frames as chunks of `CHUNK`, all observed."""
     for index, start in enumerate(range(0, len(frames), CHUNK)):
-        part = clean[start : start + CHUNK]
+        part = frames[start : start + CHUNK]
         yield Chunk(part, index, observed=True, confidence=torch.ones_like(part.depth))
 
 

@@ -10,6 +10,7 @@ NEAR = 0.01
 LARGEST = 24  # pixels: half size of a footprint, however close
 ROUND = 0.05  # how much farther a disc's rim counts than its centre, relative to depth
 SPARSE = 1.2  # pixels per sample from which on rims are needed everywhere
+CORE = 0.6  # of the squared radius: a centre speaks for its pixel only if its disc covers the middle as well as this
 SAME = 0.05  # relative depth within which two pixels show one surface
 BEHIND = 1e6  # factor on the depth of sky while it is drawn, so that it lies behind everything
 
@@ -115,7 +116,7 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
                     if key < rank[py, px]:
                         rank[py, px], nearest[k, py, px], owner[k, py, px] = key, at, i
                         sparse[py, px] = large
-                    if home and key < home_rank[py, px]:
+                    if home and apart <= np.float32(CORE) and key < home_rank[py, px]:
                         home_rank[py, px], home_nearest[py, px], home_owner[py, px] = key, at, i
         _settle(height, width, nearest[k], owner[k], sparse, home_nearest, home_owner)
         for py in range(height):
