@@ -21,7 +21,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.cache import CHECKS, SIZE, as_chunks, held_out_scores
+from benchmarks.cache import CHECKS, as_chunks, held_out_scores
 from benchmarks.textured_walks import SITES, GroundTruthWalk, open_walk
 from cache3d.cache import WorldCache
 from cache3d.gaussians import GaussianCache
@@ -30,6 +30,7 @@ from geometry.depth import align_depth, clean_discontinuities
 from geometry.frame import Chunk, Frame
 
 CACHES: dict[str, Callable[[], WorldCache]] = {"gaussians": GaussianCache, "points": PointCache}
+SIZE = (72, 120)
 DRIFT = 0.10
 JUMP = 0.03  # deviation of the scale from chunk to chunk
 SHIFT = 0.03  # deviation of the shift, in units of the median inverse depth
@@ -102,14 +103,14 @@ def _row(found: dict[str, Drift]) -> dict[str, float]:
 def main() -> None:
     """Print a Markdown table and, last, one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one walk of 60 frames per world, small")
+    parser.add_argument("--quick", action="store_true", help="walks of 60 frames")
     parser.add_argument("--cache", default="points", choices=sorted(CACHES))
     parser.add_argument("--worlds", default=",".join(SITES), help="some of the worlds, separated by commas")
     chosen = parser.parse_args()
-    checks, size = ((30, 60), (72, 120)) if chosen.quick else (CHECKS, SIZE)
+    checks = (30, 60) if chosen.quick else CHECKS
     rows = {}
     for world in chosen.worlds.split(","):
-        walk = open_walk(world, "figure_eight", frames=max(checks), checks=checks, size=size)
+        walk = open_walk(world, "figure_eight", frames=max(checks), checks=checks, size=SIZE)
         rows[walk.name] = _row({way: walk_through(CACHES[chosen.cache](), walk, way) for way in WAYS})
     print(f"| walk, {max(checks)} frames, {chosen.cache} | " + " | ".join(next(iter(rows.values()))) + " |")
     print("|---" * (1 + len(next(iter(rows.values())))) + "|")
