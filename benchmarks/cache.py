@@ -1,8 +1,8 @@
 """The world cache against ground truth: `python -m benchmarks.cache [--quick] [--worlds room,street] [--caches ...]`.
 
-Exact RGB-D frames of walks through three textured worlds go into the cache, four at a time. After 50, 200 and 400 frames
-it is asked for views beside the path, all along the path so far, that it never got; at the end for the first frame
-again. Numbers count only what the walk has shown until then. A pixel that the cache leaves open counts as mid-grey and
+Exact RGB-D frames of walks through three textured worlds go into the cache, four at a time. After 50, 200 and 400
+frames it is asked for views beside the path, all along the path so far, that it never got; at the end for the first
+frame again. Numbers count only what the walk has shown until then. A pixel that the cache leaves open counts as mid-grey and
 as a depth error of 1. The baseline `no cache` knows the last frame only. Medians over views, then means over walks.
 """
 
@@ -22,7 +22,8 @@ from kornia.metrics import ssim
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.textured_walks import SITES, WALKS, GroundTruthWalk, HeldOut, open_walk
+from benchmarks.textured_sites import SITES
+from benchmarks.textured_walks import WALKS, GroundTruthWalk, HeldOut, open_walk
 from cache3d.cache import WorldCache
 from cache3d.gaussians import GaussianCache
 from cache3d.points import PointCache

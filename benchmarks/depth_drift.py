@@ -1,10 +1,10 @@
 """Depth with an estimator's errors instead of ground truth: `python -m benchmarks.depth_drift [--quick] [--cache ...]`.
 
-The figure-eight walks of `benchmarks.cache`, but every chunk after the first frame brings the depth of a simulated estimator: its
-scale drifts by 10 % over the walk, scale and shift of inverse depth jump from chunk to chunk, the map is blurred, and
-2 % of its pixels are wrong by up to a factor of two. It enters the cache as it is, or aligned to what the cache shows
-(`geometry.depth.align_depth`), as in the loop. Told are the scale error of the depth that enters (median of its ratio to
-the truth, per chunk) and PSNR of held-out views. No scale or shift can undo blur and outliers, so `undrifted`, the same
+The figure-eight walks of `benchmarks.cache`, but every chunk after the first brings the depth of a simulated
+estimator: its scale drifts by 10 % over the walk, scale and shift of inverse depth jump from chunk to chunk, the map is
+blurred, and 2 % of its pixels are wrong by up to a factor of two. It enters the cache as it is, or aligned to what the
+cache shows (`geometry.depth.align_depth`), as in the loop. Told are the scale error of the depth that enters (median of
+its ratio to the truth, per chunk) and PSNR of held-out views. No scale or shift can undo blur and outliers, so `undrifted`, the same
 depth without drift and jumps, is what alignment can reach: `recovered` is its share of the way there from `estimated`.
 """
 
@@ -22,7 +22,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.cache import CHECKS, as_chunks, held_out_scores
-from benchmarks.textured_walks import SITES, GroundTruthWalk, open_walk
+from benchmarks.textured_sites import SITES
+from benchmarks.textured_walks import GroundTruthWalk, open_walk
 from cache3d.cache import WorldCache
 from cache3d.gaussians import GaussianCache
 from cache3d.points import PointCache

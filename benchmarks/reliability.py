@@ -1,16 +1,17 @@
-"""What `Guide.confidence` is worth: `python -m benchmarks.reliability [--quick] [--picture docs/pictures/confidence.png]`.
+"""What `Guide.confidence` is worth: `python -m benchmarks.reliability [--quick] [--picture FILE]`.
 
 A cache gets one frame of a walk (the first, one at a quarter, one half way), or every fiftieth, and is asked for views
 all along the walk. A pixel is *right* when its colour is within 0.1 of the truth (root mean square over the channels)
 and its depth within 5 %; sky must be sky. Told is the share of right pixels by confidence: the reliability curve. The
-baseline is a confidence that is the same everywhere (the world's own share of right pixels); `skill` is how much of its
-Brier score the confidence saves. The factors in `cache3d.confidence` were fitted on room and street; garden is the check.
+baseline is a confidence that is the same everywhere (the world's own share of right pixels); `skill` is how much of
+its Brier score the confidence saves. The factors in `cache3d.confidence` were fitted on room and street; garden is the check.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from tqdm import tqdm
 
 from benchmarks.cache import CHECKS, SIZE
 from benchmarks.depth_drift import CACHES
-from benchmarks.textured_walks import SITES, WALKS, GroundTruthWalk, open_walk
+from benchmarks.textured_sites import SITES
+from benchmarks.textured_walks import WALKS, GroundTruthWalk, open_walk
 from geometry.frame import Chunk, Frame, Guide
 
 COLOR_TOLERANCE = 0.1
@@ -77,7 +79,7 @@ def verdict(confidence: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"]) 
         "right": round(float(correct.mean()), 3),
         "mean_confidence": round(float(confidence.mean()), 3),
         "calibration_error": round(sum(abs(c - share) * n for c, share, n in points) / total, 3),
-        "largest_fall": round(max([a - b for a, b in zip(shares, shares[1:], strict=False)] + [0.0]), 3),
+        "largest_fall": round(max([a - b for a, b in pairwise(shares)] + [0.0]), 3),
         "skill": round(float(1.0 - brier / constant), 3),
     }
 
@@ -131,7 +133,9 @@ def main() -> None:
             confidence, correct = (np.concatenate(part) for part in zip(*parts, strict=True))
             curves[name][world] = curve(confidence, correct)
             rows[f"{name}, {world}"] = verdict(confidence, correct)
-            print(f"{name}, {world}", " ".join(f"{c:.2f}:{share:.2f}" for c, share, _ in curves[name][world]), flush=True)
+            print(
+                f"{name}, {world}", " ".join(f"{c:.2f}:{share:.2f}" for c, share, _ in curves[name][world]), flush=True
+            )
     draw(curves, chosen.picture)
     heads = list(next(iter(rows.values())))
     print("| cache, world | " + " | ".join(heads) + " |\n" + "|---" * (1 + len(heads)) + "|")

@@ -19,9 +19,9 @@ the photo's own camera.
   from behind is worth nothing.
 - *Depth agreement.* Primitives that meet in one pixel should lie at one depth. With ``v`` the relative standard
   deviation of their inverse depths, the factor is ``1 / (1 + (v / 0.125)⁴)``; where surface and sky mix with share
-  ``s``, it loses ``2 s (1 - s)`` more. Edges, veils and bleeding backgrounds fall here. (Of the inverse depth, because a
-  trace of something very far would outweigh all else in a variance of depth; to the fourth power, because a few percent
-  of a background always pass between the samples of a surface, and are harmless.)
+  ``s``, it loses ``2 s (1 - s)`` more. Edges, veils and bleeding backgrounds fall here. (Of the inverse depth, because
+  a trace of something very far would outweigh all else in a variance of depth; to the fourth power, because a few
+  percent of a background always pass between the samples of a surface, and are harmless.)
 - *Coverage.* The share of the pixel that is covered at all.
 
 The first three belong to a primitive and a camera and are composited like a colour; the other two belong to the pixel.

@@ -26,7 +26,7 @@ def _foreshortened(i, z, x, y, nx, ny, nz, radii, focal):
 
 
 @compiled
-def _settle(height, width, nearest, owner, sparse, home_nearest, home_owner):
+def _settle(height, width, nearest, owner, sparse, home_nearest, home_owner, center_nearest):
     """Choose between the disc that covers a pixel and the sample whose centre lies in it, where they differ.
 
     A sample's own pixel is its sharpest place, so the centre wins: a rim would fatten the outline of what is in front.
@@ -41,11 +41,14 @@ def _settle(height, width, nearest, owner, sparse, home_nearest, home_owner):
             if near < home_nearest[y, x] * np.float32(1.0 - SAME):
                 inside = sparse[y, x]
                 for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
-                    if not (1 <= y < height - 1 and 1 <= x < width - 1):
-                        continue
-                    a, b = home_nearest[y + dy, x + dx], home_nearest[y - dy, x - dx]
+                    y0, x0, y1, x1 = y - dy, x - dx, y + dy, x + dx
+                    first, last = near, near  # beyond the border of the image lies the same surface
+                    if 0 <= y0 < height and 0 <= x0 < width:
+                        first = center_nearest[y0, x0]
+                    if 0 <= y1 < height and 0 <= x1 < width:
+                        last = center_nearest[y1, x1]
                     reach = np.float32(SAME) * near
-                    inside = inside or (abs(a - near) < reach and abs(b - near) < reach)
+                    inside = inside or (abs(first - near) < reach and abs(last - near) < reach)
                 if inside:
                     continue
             nearest[y, x], owner[y, x] = home_nearest[y, x], home_owner[y, x]
@@ -70,7 +73,7 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
         r = cameras[k, :9].reshape(3, 3)
         fx, fy, cx, cy = cameras[k, 12], cameras[k, 13], cameras[k, 14], cameras[k, 15]
         rank, home_rank = np.full((2, height, width), np.inf, np.float32)
-        home_nearest = np.full((height, width), np.inf, np.float32)
+        home_nearest, center_nearest = np.full((2, height, width), np.inf, np.float32)
         home_owner = np.full((height, width), -1, np.int32)
         sparse = np.zeros((height, width), np.bool_)
         for i in range(len(positions)):
@@ -116,9 +119,11 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
                     if key < rank[py, px]:
                         rank[py, px], nearest[k, py, px], owner[k, py, px] = key, at, i
                         sparse[py, px] = large
+                    if home:
+                        center_nearest[py, px] = min(center_nearest[py, px], at)
                     if home and apart <= np.float32(CORE) and key < home_rank[py, px]:
                         home_rank[py, px], home_nearest[py, px], home_owner[py, px] = key, at, i
-        _settle(height, width, nearest[k], owner[k], sparse, home_nearest, home_owner)
+        _settle(height, width, nearest[k], owner[k], sparse, home_nearest, home_owner, center_nearest)
         for py in range(height):
             for px in range(width):
                 if owner[k, py, px] >= 0 and sky[owner[k, py, px]]:

@@ -19,6 +19,8 @@ from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
 
+USUAL_COSINE = 0.5  # under which a point was seen first; it does not remember
+
 
 class PointCache:
     """A world cache of surface points, under the same protocol and rules as `GaussianCache`.
@@ -106,7 +108,7 @@ def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
     # A disc is as long as its pixel's footprint on the surface: foreshortened, it is a pixel again.
     pixels = 2.0 * part.radii / z * torch.sqrt(camera.focal_px[0] * camera.focal_px[1])
     extent = pixels * cosine.clamp(0.25, 1.0)
-    angle = trust.viewing_angle(cosine, torch.full_like(cosine, 0.4))
+    angle = trust.viewing_angle(cosine, torch.full_like(cosine, USUAL_COSINE))
     belief = part.confidence * trust.sampling_density(extent) * angle
 
     def image(values: Tensor) -> Tensor:
