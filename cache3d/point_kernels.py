@@ -1,4 +1,4 @@
-"""Numba kernel of the point cache: discs into a z-buffer."""
+"""Numba kernels of the point cache: discs into a z-buffer."""
 
 from __future__ import annotations
 
@@ -9,18 +9,61 @@ from cache3d.compiled import compiled
 NEAR = 0.01
 LARGEST = 24  # pixels: half size of a footprint, however close
 ROUND = 0.05  # how much farther a disc's rim counts than its centre, relative to depth
+SPARSE = 1.2  # pixels per sample from which on rims are needed everywhere
+CORE = 0.6  # of the squared radius: a centre speaks for its pixel only if its disc covers the middle as well as this
+SAME = 0.05  # relative depth within which two pixels show one surface
+BEHIND = 1e6  # factor on the depth of sky while it is drawn, so that it lies behind everything
 
 
 @compiled
-def splat_discs(start, stop, which, positions, normals, radii, cameras, shift, height, width, nearest, owner):
+def _foreshortened(i, z, x, y, nx, ny, nz, radii, focal):
+    """Pixels per sample: a disc as long as its pixel's footprint on the surface is that pixel again, seen aslant."""
+    distance = np.sqrt(x * x + y * y + z * z)
+    cosine = abs(nx * x + ny * y + nz * z) / distance
+    if nx == 0 and ny == 0 and nz == 0:
+        cosine = np.float32(1.0)
+    return np.float32(2.0) * radii[i] * focal / z * max(cosine, np.float32(0.25))
+
+
+@compiled
+def _settle(height, width, nearest, owner, sparse, home_nearest, home_owner, center_nearest):
+    """Choose between the disc that covers a pixel and the sample whose centre lies in it, where they differ.
+
+    A sample's own pixel is its sharpest place, so the centre wins: a rim would fatten the outline of what is in front.
+    But a rim in front is kept where samples are sparse, and inside a surface: where pixels on both sides, along a row,
+    a column or a diagonal, have their centres at the rim's depth.
+    """
+    for y in range(height):
+        for x in range(width):
+            if home_owner[y, x] < 0 or home_owner[y, x] == owner[y, x]:
+                continue
+            near = nearest[y, x]
+            if near < home_nearest[y, x] * np.float32(1.0 - SAME):
+                inside = sparse[y, x]
+                for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+                    y0, x0, y1, x1 = y - dy, x - dx, y + dy, x + dx
+                    first, last = near, near  # beyond the border of the image lies the same surface
+                    if 0 <= y0 < height and 0 <= x0 < width:
+                        first = center_nearest[y0, x0]
+                    if 0 <= y1 < height and 0 <= x1 < width:
+                        last = center_nearest[y1, x1]
+                    reach = np.float32(SAME) * near
+                    inside = inside or (abs(first - near) < reach and abs(last - near) < reach)
+                if inside:
+                    continue
+            nearest[y, x], owner[y, x] = home_nearest[y, x], home_owner[y, x]
+
+
+@compiled
+def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, width, nearest, owner):
     """Draw points as discs into z-buffers; the nearest wins, and of one surface the one with the nearest centre.
+
+    Sky is drawn as if the camera stood at the origin, and behind everything.
 
     Args:
         start, stop: cameras to draw.
-        which: ``[m]`` indices of the points to draw.
-        positions, normals, radii: of all points; a zero normal means facing the camera.
+        positions, normals, radii, sky: of all points; a zero normal means facing the camera.
         cameras: ``[t 16]``: rotation (camera from world), translation, fx, fy, cx, cy.
-        shift: 0 to draw as if the camera stood at the origin, else 1.
         height, width: image size.
         nearest: ``[t h w]`` in: infinity, out: depth.
         owner: ``[t h w]`` in: -1, out: index of the point shown.
@@ -29,8 +72,14 @@ def splat_discs(start, stop, which, positions, normals, radii, cameras, shift, h
     for k in range(start, stop):
         r = cameras[k, :9].reshape(3, 3)
         fx, fy, cx, cy = cameras[k, 12], cameras[k, 13], cameras[k, 14], cameras[k, 15]
-        rank = np.full((height, width), np.inf, np.float32)
-        for i in which:
+        rank, home_rank = np.full((2, height, width), np.inf, np.float32)
+        home_nearest, center_nearest = np.full((2, height, width), np.inf, np.float32)
+        home_owner = np.full((height, width), -1, np.int32)
+        sparse = np.zeros((height, width), np.bool_)
+        for i in range(len(positions)):
+            shift, back = np.float32(1.0), np.float32(1.0)
+            if sky[i]:
+                shift, back = np.float32(0.0), np.float32(BEHIND)
             a, b, c = positions[i, 0], positions[i, 1], positions[i, 2]
             z = r[2, 0] * a + r[2, 1] * b + r[2, 2] * c + shift * cameras[k, 11]
             if not z > NEAR:
@@ -47,6 +96,7 @@ def splat_discs(start, stop, which, positions, normals, radii, cameras, shift, h
             nb = r[1, 0] * normals[i, 0] + r[1, 1] * normals[i, 1] + r[1, 2] * normals[i, 2]
             nc = r[2, 0] * normals[i, 0] + r[2, 1] * normals[i, 1] + r[2, 2] * normals[i, 2]
             offset = na * x + nb * y + nc * z
+            large = _foreshortened(i, z, x, y, na, nb, nc, radii, fx) > SPARSE
             home_x, home_y = np.int64(np.floor(u)), np.int64(np.floor(v))
             first_x, last_x = min(np.int64(np.ceil(u - reach_x - half)), home_x), np.int64(np.floor(u + reach_x - half))
             first_y, last_y = min(np.int64(np.ceil(v - reach_y - half)), home_y), np.int64(np.floor(v + reach_y - half))
@@ -59,10 +109,22 @@ def splat_discs(start, stop, which, positions, normals, radii, cameras, shift, h
                         at = offset / slope
                     dx, dy, dz = ray_x * at - x, ray_y * at - y, at - z
                     apart = (dx * dx + dy * dy + dz * dz) / (radius * radius)
+                    home = px == home_x and py == home_y
                     if apart > 1:
-                        if px != home_x or py != home_y:
+                        if not home:
                             continue
                         at, apart = z, np.float32(1.0)
+                    at *= back
                     key = at * (np.float32(1.0) + np.float32(ROUND) * apart * radius / z)
                     if key < rank[py, px]:
                         rank[py, px], nearest[k, py, px], owner[k, py, px] = key, at, i
+                        sparse[py, px] = large
+                    if home:
+                        center_nearest[py, px] = min(center_nearest[py, px], at)
+                    if home and apart <= np.float32(CORE) and key < home_rank[py, px]:
+                        home_rank[py, px], home_nearest[py, px], home_owner[py, px] = key, at, i
+        _settle(height, width, nearest[k], owner[k], sparse, home_nearest, home_owner, center_nearest)
+        for py in range(height):
+            for px in range(width):
+                if owner[k, py, px] >= 0 and sky[owner[k, py, px]]:
+                    nearest[k, py, px] /= np.float32(BEHIND)

@@ -21,13 +21,15 @@ from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
 
+USUAL_COSINE = 0.5  # under which a point was seen first; it does not remember
+
 
 class PointCache:
     """A world cache of surface points, under the same protocol and rules as `GaussianCache`.
 
-    Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown. Nothing
-    is drawn into gaps that no disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the
-    camera. Runs on the CPU.
+    Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown, but its
+    rim neither fattens outlines nor covers a sample that lies in the pixel itself. Nothing is drawn into gaps that no
+    disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the camera. Runs on the CPU.
 
     Args:
         resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
@@ -99,7 +101,7 @@ class PointCache:
         self._store.apply(Change.from_nothing(primitives))
 
     def _show(self, camera: Camera) -> list[Shown]:
-        """Draw the surfaces, then the sky where none is, for each camera."""
+        """Draw the points for each camera."""
         live = self._store.near(camera).rows
         height, width = camera.size
         count = len(camera)
@@ -112,21 +114,11 @@ class PointCache:
             ],
             dim=-1,
         ).numpy()
-        depth = np.full((2, count, height, width), np.inf, np.float32)
-        owner = np.full((2, count, height, width), -1, np.int32)
-        arrays = [t.numpy() for t in (live.positions, live.normals, live.radii)]
-        for layer, shift in ((0, np.float32(1.0)), (1, np.float32(0.0))):
-            which = torch.nonzero(live.sky == bool(layer))[:, 0].numpy()
-            for_blocks(
-                count,
-                1,
-                lambda i, j, which=which, shift=shift, layer=layer: splat_discs(
-                    i, j, which, *arrays, rows, shift, height, width, depth[layer], owner[layer]
-                ),
-            )
-        sky = owner[0] < 0
-        chosen = torch.from_numpy(np.where(sky, owner[1], owner[0])).long()
-        nearest = torch.from_numpy(np.where(sky, depth[1], depth[0]))
+        depth = np.full((count, height, width), np.inf, np.float32)
+        owner = np.full((count, height, width), -1, np.int32)
+        arrays = [t.numpy() for t in (live.positions, live.normals, live.radii, live.sky)]
+        for_blocks(count, 1, lambda i, j: splat_discs(i, j, *arrays, rows, height, width, depth, owner))
+        chosen, nearest = torch.from_numpy(owner).long(), torch.from_numpy(depth)
         return [_shown(live, camera[k], chosen[k], nearest[k]) for k in range(count)]
 
 
@@ -141,7 +133,7 @@ def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
     # A disc is as long as its pixel's footprint on the surface: foreshortened, it is a pixel again.
     pixels = 2.0 * part.radii / z * torch.sqrt(camera.focal_px[0] * camera.focal_px[1])
     extent = pixels * cosine.clamp(0.25, 1.0)
-    angle = trust.viewing_angle(cosine, torch.full_like(cosine, 0.4))
+    angle = trust.viewing_angle(cosine, torch.full_like(cosine, USUAL_COSINE))
     belief = part.confidence * trust.sampling_density(extent) * angle
 
     def image(values: Tensor) -> Tensor:

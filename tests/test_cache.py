@@ -227,7 +227,7 @@ def test_confidence_falls_smoothly_with_zoom_and_angle(make: type[GaussianCache]
     zoom = [center(move(z=z)) for z in (0.0, 0.6, 1.0, 1.4, 1.7)]
     assert zoom[0] > 0.95
     assert all(a >= b - 1e-3 for a, b in pairwise(zoom))
-    assert 0.05 < zoom[-1] < 0.35
+    assert 0.6 < zoom[-1] < 0.9  # six times as close: blurred, mostly right
     # Around the point that the photo shows in its middle.
     turn = []
     for angle in (0, 30, 60, 75, 84):
@@ -235,7 +235,7 @@ def test_confidence_falls_smoothly_with_zoom_and_angle(make: type[GaussianCache]
         turn.append(center(move(x=-2 * math.sin(a), z=2 - 2 * math.cos(a), yaw_deg=angle)))
     assert turn[1] > 0.9
     assert all(a >= b - 1e-2 for a, b in pairwise(turn))
-    assert turn[-1] < 0.4
+    assert turn[-1] < 0.7
 
 
 @pytest.mark.parametrize("make", CACHES)
