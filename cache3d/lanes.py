@@ -42,7 +42,7 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, kind, _FLOATS if kind is lanes or kind.name == "lanes" else _BITS)
 
 
-register_model(_Lanes)(_LanesModel)  # pyright: ignore[reportOptionalCall]
+register_model(_Lanes)(_LanesModel)
 
 
 def intrinsic(generator: Callable[..., Any]) -> Any:
@@ -71,7 +71,7 @@ def _operator(function: Any, result: _Lanes, generate: Callable[[Any, Any, Any],
     class Template(ConcreteTemplate):
         cases = [signature(result, *pair) for pair in pairs]  # noqa: RUF012 - Numba's way
 
-    infer_global(function)(Template)
+    infer_global(function)(Template)  # pyright: ignore[reportOptionalCall]
 
     def lower(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:  # noqa: ARG001 - Numba's signature
         return generate(builder, *(_all_lanes(builder, value) for value in arguments))
