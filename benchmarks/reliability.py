@@ -4,7 +4,8 @@ A cache gets one frame of a walk (the first, one at a quarter, one half way), or
 all along the walk. A pixel is *right* when its colour is within 0.1 of the truth (root mean square over the channels)
 and its depth within 5 %; sky must be sky. Told is the share of right pixels by confidence: the reliability curve. The
 baseline is a confidence that is the same everywhere (the world's own share of right pixels); `skill` is how much of
-its Brier score the confidence saves. The factors in `cache3d.confidence` were fitted on room and street; garden is the check.
+its Brier score the confidence saves. The factors in `cache3d.confidence` were fitted on room and street; garden is the
+check.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class HeldOut:
     """
 
     frame: Frame
-    seen: Bool[Tensor, "1 1 h w"]
+    seen: Bool[torch.Tensor, "1 1 h w"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def walk_poses(walk: str, reach: float, start: np.ndarray, frames: int) -> Float
     return np.stack([level_camera(start + offset[i], yaw[i], tilt[i]) for i in range(frames)])
 
 
-def seen_before(view: Frame, walked: Frame) -> Bool[Tensor, "1 1 h w"]:
+def seen_before(view: Frame, walked: Frame) -> Bool[torch.Tensor, "1 1 h w"]:
     """Which pixels of a view ``[1]`` look at what some frame of ``walked`` shows; sky counts as seen."""
     camera, (height, width) = view.camera[0], view.camera.size
     rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
@@ -144,7 +144,7 @@ def _rendered(name: str, world: str, poses: Float[np.ndarray, "t 4 4"], size: tu
         parts = {part: np.stack([getattr(v, part) for v in views]) for part in ("rgb", "depth", "sky")}
         kept = {**parts, "poses": poses}
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, **kept)
+        np.savez(file, rgb=parts["rgb"], depth=parts["depth"], sky=parts["sky"], poses=poses)
     sky = torch.from_numpy(kept["sky"])[:, None]
     valid = torch.ones_like(sky)
     rgb = torch.from_numpy(kept["rgb"]).permute(0, 3, 1, 2).float().div(255.0).contiguous()
