@@ -36,7 +36,7 @@ OPACITY = 0.99
 GAPLESS = 0.9
 THICKNESS = 0.1  # of the smaller extent along the surface
 FAINTEST = 1.0 / 255.0
-REFINE_STEPS = 12  # a chunk of 8 frames and 4 remembered ones, once each
+REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
 SAMPLES = 2  # per pixel and axis
 FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
 

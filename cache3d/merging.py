@@ -49,17 +49,22 @@ def merge(stored: Gaussians, new: Gaussians) -> tuple[Bool[Tensor, "s"], Bool[Te
     Returns:
         Which of the stored ones are superseded, and which of the new ones are kept.
     """
-    both = Gaussians.concatenate([stored, new])
-    is_new = torch.arange(len(both), device=both.means.device) >= len(stored)
-    keys = voxel_keys(both.means, rotation_matrices(both.quats)[:, :, 2], both.scales[:, :2].amax(-1))
+    new_keys, stored_keys = _keys(new), _keys(stored)
+    # Only a voxel that something new enters changes: stored ones that share one stay as they are.
+    met = torch.nonzero(torch.isin(stored_keys, new_keys))[:, 0]
+    both, keys = Gaussians.concatenate([stored[met], new]), torch.cat([stored_keys[met], new_keys])
     # In one voxel: what was observed comes first, then what was stored first.
     order = torch.argsort((~both.observed).long(), stable=True)
     order = order[torch.argsort(keys[order], stable=True)]
-    repeats = torch.zeros_like(is_new)
+    repeats = torch.zeros_like(both.observed)
     repeats[1:] = keys[order][1:] == keys[order][:-1]
     later = torch.empty_like(repeats)
     later[order] = repeats
     later &= ~both.sky
-    # Only a voxel that something new enters changes: stored ones that share one stay as they are.
-    entered = torch.isin(keys, keys[is_new])
-    return (later & entered & ~both.observed)[~is_new], ~later[is_new]
+    superseded = torch.zeros_like(stored.observed)
+    superseded[met] = (later & ~both.observed)[: len(met)]
+    return superseded, ~later[len(met) :]
+
+
+def _keys(part: Gaussians) -> Int[Tensor, "n"]:
+    return voxel_keys(part.means, rotation_matrices(part.quats)[:, :, 2], part.scales[:, :2].amax(-1))

@@ -16,7 +16,8 @@ COLOR_SCALE = 4.0  # CIELAB units within which two neighbours belong together
 SMOOTHNESS = 20.0  # weight of agreeing with a neighbour, over that of keeping a sure value
 HALO = 0.06  # of the short side: so far off may the network draw the outline of the sky
 ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
-SLOPE = 0.02  # change of log depth per pixel above which a value is doubted
+BESIDE = 0.5  # of the halo: how far from where the outline was redrawn depth is doubted
+BEND = 0.02  # relative bend of inverse depth above which a value is doubted
 DOUBTED, LEAK = 5e-4, 1e-5  # weights that keep the system solvable
 GROUND_DOUBTED, GROUND_LEAK = 1e-6, 1e-3
 TOLERANCE, LARGEST_ITERATIONS = 1e-4, 300
@@ -40,22 +41,35 @@ def fit_to_picture(
         Log depth and probability of sky.
     """
     is_sky = (sky > 0.5).numpy().astype(np.uint8)
-    within = cv2.distanceTransform(is_sky, cv2.DIST_L2, 5) + cv2.distanceTransform(1 - is_sky, cv2.DIST_L2, 5)
+    within = _distance_px(is_sky) + _distance_px(1 - is_sky)
     halo = HALO * min(sky.shape)
-    inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2 if 0 < is_sky.mean() < 1 else np.ones_like(within)
+    inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2
     likely, values = sky.numpy(), log_depth.numpy()
     lab = _lab(rgb)
     trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, DOUBTED)
     alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5)) * (1.0 - inside)
     laplacian = _color_laplacian(lab, np.zeros_like(is_sky), LEAK)
     fitted_sky = _solve(laplacian, likely * trust / (trust + alien), trust + alien)
-    steepest = np.hypot(cv2.Sobel(values, cv2.CV_32F, 1, 0) / 8.0, cv2.Sobel(values, cv2.CV_32F, 0, 1) / 8.0)
-    steepest = cv2.dilate(steepest, np.ones((7, 7)))
-    trust = np.exp(-((steepest / SLOPE) ** 2)) * (1.0 - likely) * inside
+    # Depth is doubted where the outline of the sky was redrawn, beside it, and where inverse depth bends.
+    redrawn = ((fitted_sky > 0.5) != (is_sky > 0)).astype(np.uint8)
+    beside = np.minimum(_distance_px(1 - redrawn) / (BESIDE * halo), within / (0.25 * halo)).clip(0.0, 1.0) ** 2
+    trust = np.exp(-((_bend(values) / BEND) ** 2)) * (1.0 - likely) * beside
     # Nothing of the ground hangs on the sky; parts of the ground hang together whatever their colours.
     laplacian = _color_laplacian(lab, (fitted_sky > 0.5).astype(np.uint8), GROUND_LEAK)
     fitted = _solve(laplacian, values, np.maximum(trust, GROUND_DOUBTED))
     return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
+
+
+def _distance_px(mask: np.ndarray) -> np.ndarray:
+    """Distance of each pixel of a mask from the pixels outside it; larger than the image where there are none."""
+    return np.minimum(cv2.distanceTransform(mask, cv2.DIST_L2, 5), float(sum(mask.shape)))
+
+
+def _bend(log_depth: np.ndarray) -> np.ndarray:
+    """How far inverse depth is from linear around each pixel, relative to itself: 0 on any plane."""
+    inverse = np.exp(-log_depth)
+    bend = np.abs(cv2.Laplacian(cv2.GaussianBlur(inverse, (0, 0), 1.5), cv2.CV_32F)) / inverse
+    return cv2.dilate(bend, np.ones((7, 7)))
 
 
 def _lab(rgb: Tensor) -> np.ndarray:
