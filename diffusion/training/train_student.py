@@ -30,7 +30,7 @@ from diffusion.training.flow_matching import (
 )
 from diffusion.training.guides import Sample, SampleConfig
 from diffusion.training.rollout import Walk, roll_out
-from diffusion.training.train_teacher import BATCH, SHAPE, ClipTask, begin
+from diffusion.training.train_teacher import SHAPE, ClipTask, begin
 from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
 from diffusion.training.trajectories import Trajectories, list_shards
 
@@ -101,7 +101,7 @@ class MatchingTask(ClipTask):
         walk: Walk,
         device: str,
         shape: SampleConfig = SHAPE,
-        batch: int = BATCH,
+        batch: int = 2,
     ) -> None:
         """Match the frozen ``teacher``, which sees all frames of a sample at once."""
         super().__init__(data, guides, walk, device, shape, batch)
@@ -215,4 +215,4 @@ def _match(
     pair = Pair(begin(start, device), begin(teacher, device)).to(device)
     task = MatchingTask(data, guides, load_network(teacher).to(device), STUDENT, device)
     # The student moves more slowly than the score that follows it.
-    Trainer(pair, task, config, out, seed, lambda name: 0.25 if name.startswith("student.") else 1.0).run()
+    Trainer(pair, task, config, out, seed, lambda name: 0.5 if name.startswith("student.") else 1.0).run()
