@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from diffusion.condition import Condition, encode
@@ -37,9 +37,10 @@ from diffusion.training.trainer import TrainConfig, Trainer
 from diffusion.training.trajectories import Trajectories, follow, list_shards
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
+from worldwarp.commands import train_command
+from worldwarp.config import ConfigError
 
 TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
-SHAPE = SampleConfig((16, 32), halved=False, context=1, targets=4)
 SIZE = (16, 16)
 WALK = Walk(context=1, chunk=2, steps=4)
 WHOLE = Walk(context=1, chunk=4, steps=20)
@@ -345,3 +346,87 @@ def test_a_student_learns_the_trajectories(teacher: DenoiserNetwork, tmp_path: P
     with safe_open(tmp_path / "ema.safetensors", "pt") as file:
         assert file.metadata()["role"].startswith("student")
     assert load_network(tmp_path / "ema.safetensors").config == TOY
+
+
+def pair() -> Pair:
+    return Pair(network(1), network(2))
+
+
+def test_the_road_runs_on_clips_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    write_clip(tmp_path)
+    shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
+    walk = Walk(context=1, chunk=1, steps=2)
+    config = TrainConfig(steps=8, learning_rate=1e-3, warmup=2, ema=0.9)
+    task = MatchingTask(tmp_path, None, network(0), walk, "cpu", shape, batch=1)
+    whole = pair()
+    figures = Trainer(whole, task, config, tmp_path / "whole").run()
+    assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
+    first = Trainer(pair(), task, config, tmp_path / "parts")
+    for _ in range(5):
+        first._advance()
+    first._save_and_validate()
+    rest = pair()
+    Trainer(rest, task, config, tmp_path / "parts").run()
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), rest.state_dict().values(), strict=True))
+    lines = (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
+    assert "validation" in json.loads(lines[-1])
+    with safe_open(tmp_path / "whole" / "ema.safetensors", "pt") as file:
+        assert file.metadata()["role"] == "student"
+
+
+def test_two_time_scales(tmp_path: Path) -> None:
+    """The online score moves in its turns, the student in its own, and neither drifts in the other's."""
+    write_clip(tmp_path)
+    task = MatchingTask(
+        tmp_path, None, network(0), Walk(1, 1, 2), "cpu", SampleConfig((16, 32), False, context=1, targets=2), batch=1
+    )
+    both = pair()
+    trainer = Trainer(both, task, TrainConfig(steps=40, learning_rate=1e-2, warmup=1), tmp_path / "run")
+    for turn in range(1, 2 * (ONLINE_UPDATES + 1) + 1):
+        before = {name: value.clone() for name, value in both.state_dict().items()}
+        trainer._advance()
+        moved = {name for name, value in both.state_dict().items() if not torch.equal(value, before[name])}
+        whose = "student." if turn % (ONLINE_UPDATES + 1) == 0 else "online."
+        assert moved - {"turn"}
+        assert all(name.startswith(whose) for name in moved - {"turn"})
+
+
+def test_a_teacher_trains_on_clips(tmp_path: Path) -> None:
+    write_clip(tmp_path)
+    shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
+    task = TeacherTask(tmp_path, None, Walk(1, 2, 3), "cpu", shape, batch=1)
+    Trainer(network(), task, TrainConfig(steps=2, learning_rate=1e-3), tmp_path / "run").run()
+    with safe_open(tmp_path / "run" / "ema.safetensors", "pt") as file:
+        assert file.metadata()["role"] == "teacher"
+    trained = load_network(tmp_path / "run" / "ema.safetensors")
+    save_network(trained, tmp_path / "again.safetensors")
+    assert trained.config == TOY
+
+
+def test_stages_say_what_they_lack(tmp_path: Path) -> None:
+    write_clip(tmp_path)
+    with pytest.raises(ConfigError, match="initial-student"):
+        train_command(["pupil"])
+    with pytest.raises(ValueError, match="worldwarp train trajectories"):
+        train_command(["initial-student", f"data={tmp_path}", f"trajectories={tmp_path}/none"])
+    with pytest.raises(ConfigError, match="ranks"):
+        train_command(["trajectories", "ranks=2"])
+
+
+def write_clip(folder: Path, frames: int = 4) -> None:
+    """A textured wall, passed sideways, as training and as held-out clip."""
+    size = (20, 40)
+    rng = np.random.default_rng(0)
+    pose = torch.eye(4).repeat(frames, 1, 1)
+    pose[:, 0, 3] = 0.3 * torch.arange(frames)
+    camera = Camera.from_fov(70.0, size, pose)
+    tensors = {
+        "rgb": torch.from_numpy(np.repeat(rng.integers(0, 255, (1, 3, *size), dtype=np.uint8), frames, 0)),
+        "inverse_depth": torch.full((frames, 1, *size), 0.5, dtype=torch.float16),
+        "world_from_camera": pose,
+        "focal_px": camera.focal_px,
+        "center_px": camera.center_px,
+    }
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "clip.safetensors")
+    clips = [{"file": "clip.safetensors", "split": split} for split in ("train", "heldout")]
+    (folder / "manifest.json").write_text(json.dumps({"clips": clips}))

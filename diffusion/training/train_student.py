@@ -41,9 +41,7 @@ ONLINE_UPDATES = 5  # of the online score for each of the student (DMD2, section
 class TrajectoryTask(ClipTask):
     """From any state on the teacher's trajectory to its end, causally."""
 
-    def __init__(
-        self, data: Path, shards: list[Path], walk: Walk, device: str, shape: SampleConfig = SHAPE
-    ) -> None:
+    def __init__(self, data: Path, shards: list[Path], walk: Walk, device: str, shape: SampleConfig = SHAPE) -> None:
         """Learn from ``shards``; clips of ``data`` are only validated on."""
         super().__init__(data, None, walk, device, shape)
         self.shards = shards
@@ -107,9 +105,7 @@ class MatchingTask(ClipTask):
         super().__init__(data, guides, walk, device, shape, batch)
         self.teacher = teacher.eval().requires_grad_(False)
 
-    def loss(
-        self, network: Pair, batch: Sample, rng: torch.Generator
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    def loss(self, network: Pair, batch: Sample, rng: torch.Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The student's matching loss in its turn, the online score's flow matching on the student's frames else."""
         is_student = network.next_is_student()
         context, every = self.walk.context, batch.truth.shape[1]

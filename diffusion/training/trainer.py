@@ -218,7 +218,9 @@ class Trainer:
             self.average = {k: v.to(self.average[k].device) for k, v in _part(state, "average.").items()}
             for index, parameter in enumerate(self._parameters):
                 if own := _part(state, f"optimiser.{index}."):
-                    self._optimiser.state[parameter] = {k: v.to(parameter.device) if v.ndim else v for k, v in own.items()}
+                    self._optimiser.state[parameter] = {
+                        k: v.to(parameter.device) if v.ndim else v for k, v in own.items()
+                    }
             self.step = int(progress["step"])
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ValueError(

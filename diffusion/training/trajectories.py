@@ -15,7 +15,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion.generator import load_network
-from diffusion.training.flow_matching import on_device
 from diffusion.training.guides import Sample
 from diffusion.training.rollout import Walk, roll_out
 from diffusion.training.train_teacher import SHAPE, STEPS, ClipTask
