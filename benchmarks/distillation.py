@@ -101,7 +101,9 @@ def make(method: Method, generator: EmbeddedGenerator, scene: Scene) -> Made:
         if begin + method.chunk < count:
             valid = torch.ones_like(out.sky)
             frames = Frame(out.rgb, out.depth, valid, out.sky, condition.guide.camera)
-            memory = generator.remember(Chunk(frames, index + 1, observed=False, confidence=torch.ones_like(out.depth)), memory)
+            memory = generator.remember(
+                Chunk(frames, index + 1, observed=False, confidence=torch.ones_like(out.depth)), memory
+            )
     rgb, depth = torch.cat([part.rgb for part in parts]), torch.cat([part.depth for part in parts])
     return Made(rgb, depth, first_s, time.process_time() - started)
 

@@ -30,7 +30,7 @@ from diffusion.training.flow_matching import (
 )
 from diffusion.training.guides import Sample, SampleConfig
 from diffusion.training.rollout import Walk, roll_out
-from diffusion.training.train_teacher import SHAPE, ClipTask, begin
+from diffusion.training.train_teacher import SHAPE, ClipTask, SampledTask, begin
 from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
 from diffusion.training.trajectories import Trajectories, list_shards
 
@@ -38,12 +38,12 @@ STUDENT = Walk(context=SHAPE.context, chunk=2, steps=4)
 ONLINE_UPDATES = 5  # of the online score for each of the student (DMD2, section 4.2)
 
 
-class TrajectoryTask(ClipTask):
+class TrajectoryTask(SampledTask):
     """From any state on the teacher's trajectory to its end, causally."""
 
     def __init__(self, data: Path, shards: list[Path], walk: Walk, device: str, shape: SampleConfig = SHAPE) -> None:
         """Learn from ``shards``; clips of ``data`` are only validated on."""
-        super().__init__(data, None, walk, device, shape)
+        super().__init__(data, walk, device, shape)
         self.shards = shards
 
     def batch(self, progress: float, rng: np.random.Generator) -> Trajectories:  # noqa: ARG002

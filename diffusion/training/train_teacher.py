@@ -25,19 +25,12 @@ BATCH = 4
 _SHEET_STEPS = 10
 
 
-class ClipTask:
-    """Samples of clips in batches, on a device, and held-out clips to look at."""
+class SampledTask:
+    """A task judged by sampling held-out clips as ``walk`` says."""
 
-    def __init__(
-        self, data: Path, guides: Path | None, walk: Walk, device: str, shape: SampleConfig = SHAPE, batch: int = BATCH
-    ) -> None:
-        """Draw from the clips in ``data`` and the guides recorded from them; validate by ``walk``."""
+    def __init__(self, data: Path, walk: Walk, device: str, shape: SampleConfig = SHAPE) -> None:
+        """Held-out clips come from ``data``."""
         self.data, self.walk, self.shape, self.device = data, walk, shape, torch.device(device)
-        self.samples = GeneratorTask(data, guides, (Stage(1.0, shape, batch),))
-
-    def batch(self, progress: float, rng: np.random.Generator) -> Sample:
-        """A batch on the device."""
-        return on_device(self.samples.batch(progress, rng)[0], self.device)
 
     def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
         """Sample held-out clips; see `show_held_out`."""
@@ -47,6 +40,21 @@ class ClipTask:
             return roll_out(network, on_device(sample, self.device), noise, self.walk).made.cpu()
 
         return show_held_out(self.data, self.shape, make, folder)
+
+
+class ClipTask(SampledTask):
+    """Also draws batches from clips and the guides recorded from them."""
+
+    def __init__(
+        self, data: Path, guides: Path | None, walk: Walk, device: str, shape: SampleConfig = SHAPE, batch: int = BATCH
+    ) -> None:
+        """Guides are in ``guides``, or ``data/guides`` when not given."""
+        super().__init__(data, walk, device, shape)
+        self.samples = GeneratorTask(data, guides, (Stage(1.0, shape, batch),))
+
+    def batch(self, progress: float, rng: np.random.Generator) -> Sample:
+        """A batch on the device."""
+        return on_device(self.samples.batch(progress, rng)[0], self.device)
 
 
 class TeacherTask(ClipTask):

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion.generator import load_network
+from diffusion.network import DenoiserNetwork
 from diffusion.training.guides import Sample
 from diffusion.training.rollout import Walk, roll_out
 from diffusion.training.train_teacher import SHAPE, STEPS, ClipTask
@@ -103,7 +104,7 @@ def record_trajectories(
 
 
 def follow(
-    teacher: torch.nn.Module, sample: Sample, noise: Float[Tensor, "b t 4 h w"], walk: Walk, student_steps: int
+    teacher: DenoiserNetwork, sample: Sample, noise: Float[Tensor, "b t 4 h w"], walk: Walk, student_steps: int
 ) -> Trajectories:
     """The teacher's flow from noise to its end, watched at the levels nearest to those of a student."""
     watch = tuple(round(index * walk.steps / student_steps) for index in range(student_steps))
