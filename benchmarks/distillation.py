@@ -8,8 +8,9 @@ frames are made from what the cache and the copying prior show there, the same f
   the same chunks, at the levels and steps the program uses; * `prior`: no network.
 
 Figures of the holes as in `benchmarks.generator_quality`; `to_teacher` is the kernel distance to what the teacher makes
-in 50 steps instead of to the truth. Times are the networks' alone, on one thread, over a walk of 24 frames (the eight, three
-times): processor seconds until the first frames are finished, and frames per processor second; medians of three clips.
+in 50 steps instead of to the truth. Times are the networks' alone, on one thread, over a walk of 24 frames (the eight,
+three times): processor seconds until the first frames are finished, and frames per processor second; medians of three
+clips.
 """
 
 from __future__ import annotations
