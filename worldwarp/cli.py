@@ -18,7 +18,7 @@ WorldWarp: one photo and a camera path in; a live, persistent, exportable 3D wor
   worldwarp paths                           what path= can be
   worldwarp doctor                          versions, backends, what each missing extra would give
   worldwarp render-data out=DIR             render training clips from freely licensed textured worlds
-  worldwarp train WHAT data=DIR out=DIR     train the depth network or the generator (WHAT: depth, generator)
+  worldwarp train WHAT data=DIR out=DIR     train a network (WHAT: depth, generator, teacher, ..., student)
 
 Settings of `explore` (key=value, defaults shown):
 {settings}

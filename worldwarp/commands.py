@@ -162,32 +162,53 @@ def render_data_command(words: list[str]) -> int:
 
 
 def train_command(words: list[str]) -> int:
-    """`worldwarp train depth|generator data=DIR out=DIR`: train an embedded network, or go on training it."""
+    """`worldwarp train WHAT data=DIR out=DIR`: train an embedded network, or go on training it.
+
+    WHAT is depth, generator, or a stage of the way from many steps to few: teacher, trajectories, initial-student,
+    student.
+    """
     from diffusion.training.clips import list_clips
     from diffusion.training.train_depth import train_depth
     from diffusion.training.train_generator import train_generator
+    from diffusion.training.train_student import train_initial_student, train_student
+    from diffusion.training.train_teacher import train_teacher
+    from diffusion.training.trajectories import record_trajectories
     from worldwarp.training_guides import record_guides
 
-    trainings = {"depth": train_depth, "generator": train_generator}
+    teacher, device = {"teacher": "runs/teacher/ema.safetensors"}, {"device": "cpu"}
+    trainings: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
+        "depth": (train_depth, {"ranks": "2"}),
+        "generator": (train_generator, {"ranks": "2"}),
+        "teacher": (train_teacher, {"start": "", "ranks": "1", **device}),
+        "trajectories": (record_trajectories, {**teacher, **device, "steps": "256"}),
+        "initial-student": (
+            train_initial_student, {**teacher, "trajectories": "runs/trajectories", "ranks": "1", **device}
+        ),
+        "student": (
+            train_student, {**teacher, "start": "runs/initial-student/ema.safetensors", "ranks": "1", **device}
+        ),
+    }  # fmt: skip
     if not words or words[0] not in trainings:
-        raise ConfigError(f"train: want depth or generator, got {words[0] if words else 'nothing'}")
+        raise ConfigError(f"train: want one of {', '.join(trainings)}, got {words[0] if words else 'nothing'}")
     what, rest = words[0], words[1:]
-    defaults = {
-        "data": "runs/data",
-        "out": f"runs/{what}",
-        "steps": "4000",
-        "minutes": "600",
-        "ranks": "2",
-        "seed": "0",
-    }
-    options = _options(f"train {what}", rest, defaults)
-    whole = {key: _whole(key, options[key]) for key in ("steps", "minutes", "ranks", "seed")}
-    data = Path(options["data"])
-    if what == "generator":
+    train, own = trainings[what]
+    defaults = {"data": "runs/data", "out": f"runs/{what}", "steps": "4000", "minutes": "600", "seed": "0"}
+    options = _options(f"train {what}", rest, {**defaults, **own})
+    data, out = Path(options.pop("data")), Path(options.pop("out"))
+    if what not in ("depth", "initial-student"):
         record_guides(list_clips(data, "train"), data / "guides")
-    trainings[what](data, Path(options["out"]), **whole)
-    print(f"averaged weights: {Path(options['out']) / 'ema.safetensors'}")
+    train(data, out, **{key: _setting(key, text) for key, text in options.items() if text})
+    print(f"written to {out}" if what == "trajectories" else f"averaged weights: {out / 'ema.safetensors'}")
     return 0
+
+
+def _setting(key: str, text: str) -> str | int | float | Path:
+    """A setting of `train` in its type."""
+    if key in ("teacher", "trajectories", "start"):
+        return Path(text)
+    if key == "minutes":
+        return float(_whole(key, text))
+    return text if key == "device" else _whole(key, text)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,27 +75,11 @@ class GeneratorTask:
             return generator_loss(network, *batch, rng)
 
     def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
-        """Depth and colour in the holes of held-out clips, for the prior and the network; a contact sheet.
-
-        The sheet shows, from left to right: what is seen, the prior, two sampling steps, the truth; then the depth of
-        the prior, of two steps, and of the truth.
-        """
-        stage, rows, figures = self.stages[-1], [], []
-        for index, path in enumerate(list_clips(self.data, "heldout")[::7][:VALIDATION_CLIPS]):
-            rng = np.random.default_rng(index)
-            sample = Sample.stack([warped_sample(read_clip(path), stage.config, rng)])
-            made = two_steps(network, sample, stage.config.context, torch.Generator().manual_seed(index))
-            shown = _last(sample)
-            hole = shown.copied > 0.5
-            figures.append(_figures(made[0, -1], shown, hole))
-            seen = torch.where(hole, -0.8, shown.prior[:3])
-            pictures = [_colour(t) for t in (seen, shown.prior, made[0, -1], shown.truth)]
-            pictures += [_grey(t) for t in (shown.prior, made[0, -1], shown.truth)]
-            rows.append(np.concatenate(pictures, axis=1))
-        if not rows:
-            return {}
-        Image.fromarray(np.concatenate(rows)).save(folder / "sheet.png")
-        return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
+        """Two steps on held-out clips; see `show_held_out`."""
+        config = self.stages[-1].config
+        return show_held_out(
+            self.data, config, lambda sample, rng: two_steps(network, sample, config.context, rng), folder
+        )
 
     def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
         """Write the weights as the package holds them."""
@@ -135,6 +120,32 @@ def train_generator(
     list_clips(data, "train")
     config = TrainConfig(steps=steps, minutes=minutes, learning_rate=1e-3, ema=0.995, checkpoint_s=240.0)
     run_ranks(partial(_train, data, out, config, guides, seed, NetworkConfig()), ranks)
+
+
+def show_held_out(
+    data: Path, config: SampleConfig, make: Callable[[Sample, torch.Generator], Tensor], folder: Path
+) -> dict[str, float]:
+    """Depth and colour in the holes of held-out clips, for the prior and what ``make`` makes; a contact sheet.
+
+    The sheet shows, from left to right: what is seen, the prior, what was made, the truth; then the depth of the
+    prior, of what was made, and of the truth.
+    """
+    rows, figures = [], []
+    for index, path in enumerate(list_clips(data, "heldout")[::7][:VALIDATION_CLIPS]):
+        rng = np.random.default_rng(index)
+        sample = Sample.stack([warped_sample(read_clip(path), config, rng)])
+        made = make(sample, torch.Generator().manual_seed(index))
+        shown = _last(sample)
+        hole = shown.copied > 0.5
+        figures.append(_figures(made[0, -1], shown, hole))
+        seen = torch.where(hole, -0.8, shown.prior[:3])
+        pictures = [_colour(t) for t in (seen, shown.prior, made[0, -1], shown.truth)]
+        pictures += [_grey(t) for t in (shown.prior, made[0, -1], shown.truth)]
+        rows.append(np.concatenate(pictures, axis=1))
+    if not rows:
+        return {}
+    Image.fromarray(np.concatenate(rows)).save(folder / "sheet.png")
+    return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
 
 
 @torch.no_grad()

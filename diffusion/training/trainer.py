@@ -148,7 +148,7 @@ class Trainer:
         for group, share in zip(self._optimiser.param_groups, self._shares, strict=True):
             group["lr"] = share * self.config.learning_rate * self._schedule(progress)
         loss, terms = self.task.loss(self.network, self.task.batch(progress, numbers), draws)
-        self._optimiser.zero_grad(set_to_none=False)
+        self._optimiser.zero_grad()
         loss.backward()
         norm = self._share_gradients()
         if math.isfinite(norm):
@@ -162,15 +162,16 @@ class Trainer:
         return rise * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
     def _share_gradients(self) -> float:
-        """Average over ranks and clip; returns the norm before clipping."""
-        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in self._parameters]
+        """Average over ranks and clip; returns the norm before clipping. What the loss did not reach stays as it is."""
+        reached = [p for p in self._parameters if p.grad is not None]
+        grads = [p.grad for p in reached if p.grad is not None]
         flat = torch.cat([g.reshape(-1) for g in grads])
         if self._world > 1:
             dist.all_reduce(flat)
             flat /= self._world
         norm = flat.norm().item()
         flat *= min(1.0, self.config.clip / max(norm, 1e-12))
-        for parameter, part in zip(self._parameters, flat.split([g.numel() for g in grads]), strict=True):
+        for parameter, part in zip(reached, flat.split([g.numel() for g in grads]), strict=True):
             parameter.grad = part.view_as(parameter)
         return norm
 
@@ -214,10 +215,12 @@ class Trainer:
             progress = json.loads((self.folder / PROGRESS).read_text())
             state = load_file(self.folder / CHECKPOINT)
             self.network.load_state_dict(_part(state, "network."))
-            self.average = _part(state, "average.")
+            self.average = {k: v.to(self.average[k].device) for k, v in _part(state, "average.").items()}
             for index, parameter in enumerate(self._parameters):
                 if own := _part(state, f"optimiser.{index}."):
-                    self._optimiser.state[parameter] = own
+                    self._optimiser.state[parameter] = {
+                        k: v.to(parameter.device) if v.ndim else v for k, v in own.items()
+                    }
             self.step = int(progress["step"])
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ValueError(
