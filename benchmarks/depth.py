@@ -35,7 +35,9 @@ def figures(made: Tensor, truth: Tensor, ground: Tensor) -> dict[str, float]:
     """AbsRel, δ1 and edge distance of depth maps ``[1 1 h w]`` where ``ground``."""
     ratio = (made / made[ground].median()).clamp(max=FARTHEST) / (truth / truth[ground].median()).clamp(max=FARTHEST)
     true_edges, made_edges = edges(truth, ground), edges(made, ground)
-    away = ndimage.distance_transform_edt(~made_edges)[true_edges] if made_edges.any() else np.full(1, np.inf)
+    away = (
+        np.asarray(ndimage.distance_transform_edt(~made_edges))[true_edges] if made_edges.any() else np.full(1, np.inf)
+    )
     return {
         "absrel": (ratio - 1.0).abs()[ground].mean().item(),
         "delta1": (torch.maximum(ratio, 1.0 / ratio)[ground] < 1.25).float().mean().item(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from copy import copy
 from dataclasses import fields, replace
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -127,8 +128,8 @@ def test_the_world_grows_only_where_there_is_something_new(make: type[GaussianCa
 
 @pytest.mark.parametrize("make", CACHES)
 def test_the_frames_of_a_chunk_are_taken_in_order(make: type[GaussianCache]) -> None:
-    options = {"refine_steps": 0} if make is GaussianCache else {}
-    together, apart = make(**options), make(**options)
+    plain = partial(GaussianCache, refine_steps=0) if make is GaussianCache else make
+    together, apart = plain(), plain()
     frames = wall(cameras(move(), move(x=0.4), move(x=0.8)))
     once = together.integrate(chunk_of(frames))
     counts = [apart.integrate(chunk_of(frames[k : k + 1])) for k in range(3)]

@@ -47,7 +47,7 @@ def explore_command(words: list[str]) -> int:
         introduce(recorder, exploration, plan)
         with _stop_after_chunk() as asked_to_stop, tqdm(total=plan.frames or None, unit="frame", smoothing=0.2) as bar:
             keys = typed(cast(TextIOBase, sys.stdin), asked_to_stop) if steered else None
-            for step in exploration.steps(keys and exploration.steer(keys)):
+            for step in exploration.steps(None if keys is None else exploration.steer(keys)):
                 show(recorder, step)
                 bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
                 bar.update(len(step.chunk.frames))

@@ -181,13 +181,11 @@ def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None =
     if onward:
         config.update(dict.fromkeys(ONWARD) | dict(onward))
     settings = explore_settings(config)
-    if onward:
-        fov_deg = float(world.cameras.fov_deg[-1, 0])
-        world_path = continued(world.cameras, _open_path(replace(settings, fov_deg=fov_deg)))
     parts = _build_parts(config, settings)
     if onward:
+        fov_deg = float(world.cameras.fov_deg[-1, 0])
         stored: Any = OmegaConf.to_container(config)
-        world.redirect(world_path, stored)
+        world.redirect(continued(world.cameras, _open_path(replace(settings, fov_deg=fov_deg))), stored)
     parts.cache.page_to(folder)
     for change in world.changes():
         parts.cache.apply(change)

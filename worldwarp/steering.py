@@ -66,7 +66,7 @@ def _unbuffered(stream: TextIOBase) -> Iterator[None]:
     import tty
 
     before = termios.tcgetattr(stream)
-    tty.setcbreak(stream)
+    tty.setcbreak(stream.fileno())
     try:
         yield
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -113,7 +115,7 @@ def _solve(
     trust = trust.ravel()
     main = trust + SMOOTHNESS * diagonal
     bands = [main, *(-SMOOTHNESS * tie for _, tie in ties), *(-SMOOTHNESS * tie for _, tie in ties)]
-    offsets = [0, *(offset for offset, _ in ties), *(-offset for offset, _ in ties)]
+    offsets: Any = [0, *(offset for offset, _ in ties), *(-offset for offset, _ in ties)]
     system = diags_array(bands, offsets=offsets, format="csr")
     start = values.ravel().astype(np.float64)
     fitted, _ = cg(
