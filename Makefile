@@ -27,8 +27,14 @@ lint: .venv/ready
 bench: .venv/ready
 	$(RUN)/python -m benchmarks.rasterizer
 	$(RUN)/python -m benchmarks.explore
+	$(RUN)/python -m benchmarks.integration
+	$(RUN)/python -m benchmarks.kill_resume --kills 10
+	$(RUN)/python -m benchmarks.cache --quick
+	$(RUN)/python -m benchmarks.depth_drift
+	$(RUN)/python -m benchmarks.reliability
+	$(RUN)/python -m benchmarks.paging --millions 10
 	@if [ -f $(DATA)/manifest.json ]; then \
-		$(RUN)/python -m benchmarks.generator_quality $(DATA) && $(RUN)/python -m benchmarks.generator_rollout $(DATA); \
+		$(RUN)/python -m benchmarks.depth $(DATA) && $(RUN)/python -m benchmarks.generator_quality $(DATA) && $(RUN)/python -m benchmarks.generator_rollout $(DATA); \
 	else echo "generator benchmarks need held-out clips: make data (see docs/training.md)"; fi
 
 data: .venv/ready
