@@ -25,7 +25,7 @@ SIDE_PX = 3  # pixels of a side that vote on its depth
 
 def split_sides(
     inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"], camera: Camera, before: Camera
-) -> tuple[Bool[Tensor, "1 h w"], Bool[Tensor, "1 h w"]]:
+) -> tuple[Float[Tensor, "1 h w"], Bool[Tensor, "1 h w"]]:
     """Find what was uncovered between two cameras, and what used to cover it.
 
     Args:
@@ -35,7 +35,8 @@ def split_sides(
         before: the camera ``[1]`` from which the world was seen last.
 
     Returns:
-        Hole pixels between a near and a far surface, and the known pixels of the near one.
+        Inverse depth of the far surface that goes on into each hole pixel between a near and a far one (0 at other
+        pixels), and the known pixels of the near one.
     """
     position = camera.camera_from_world[0] @ torch.cat([before.position[0], inverse.new_ones(1)])
     ray = (pixel_centers(camera.size, inverse) - camera.center_px[0, :, None, None]) / camera.focal_px[0, :, None, None]
@@ -43,18 +44,18 @@ def split_sides(
     nearest = inverse[known].max() if known.any() else inverse.new_zeros(())
     moved_px = slide.norm(dim=0) * nearest
     if known.all() or not (moved_px > 1.0).any():
-        return torch.zeros_like(known), torch.zeros_like(known)
+        return torch.zeros_like(inverse), torch.zeros_like(known)
     direction = slide / slide.norm(dim=0).clamp_min(1e-9) * (moved_px > 1.0)
-    uncovered, front = _walk(
+    far, front = _walk(
         np.where(known[0].numpy(), inverse[0].double().numpy(), 0.0), direction.double().numpy(), FRONT_REACH_PX
     )
-    return torch.from_numpy(uncovered)[None], torch.from_numpy(front)[None]
+    return torch.from_numpy(far)[None].to(inverse), torch.from_numpy(front)[None]
 
 
 def _walk_bare(inverse: np.ndarray, direction: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
     """From each hole pixel to both sides until something is known (``inverse > 0``); compare; mark the nearer side."""
     height, width = inverse.shape
-    uncovered = np.zeros((height, width), np.bool_)
+    far = np.zeros((height, width))
     front = np.zeros((height, width), np.bool_)
     side, at = np.zeros(2), np.zeros(2)
     for y in range(height):
@@ -79,7 +80,7 @@ def _walk_bare(inverse: np.ndarray, direction: np.ndarray, reach: int) -> tuple[
             low, high = min(side[0], side[1]), max(side[0], side[1])
             if low <= 0.0 or high < FRONT_RATIO * low:
                 continue
-            uncovered[y, x] = True
+            far[y, x] = low
             k = 0 if side[0] > side[1] else 1
             sign, between = 1.0 - 2.0 * k, low * np.sqrt(FRONT_RATIO)
             for step in range(int(at[k]), int(at[k]) + reach):
@@ -87,7 +88,7 @@ def _walk_bare(inverse: np.ndarray, direction: np.ndarray, reach: int) -> tuple[
                 if i < 0 or i >= height or j < 0 or j >= width or 0.0 < inverse[i, j] < between:
                     break
                 front[i, j] = inverse[i, j] > 0.0
-    return uncovered, front
+    return far, front
 
 
 # Shape checkers wrap every function in tests; Numba wants the bare one.

@@ -171,7 +171,7 @@ def _paint(picture, small, shown, usable, centers, field, passes, *, first, last
     cost = np.zeros(centers.shape, np.float32)
     evenly = max(len(ys) / usable.sum(), 1.0)
     if not first:
-        vote(picture, shown.features, small.hole, field, cost, trust, 1.0, False)
+        vote(picture, shown.features, small.hole, small.wanted, small.pull, field, cost, trust, 1.0, False)
     for turn in range(passes):
         inside = np.float32(1e-3) if first and turn == 0 else trust
         weight = np.where(small.known, 1.0, np.where(small.hole, inside, 0.0)).astype(np.float32)
@@ -182,7 +182,10 @@ def _paint(picture, small, shown, usable, centers, field, passes, *, first, last
             4 if first else 2, reach, int(rng.integers(2**31)),
         )  # fmt: skip
         scale = max(float(np.quantile(cost[ys, xs], 0.6)), 1e-5)
-        vote(picture, shown.features, small.hole, field, cost, trust, 0.5 * scale, last and turn == passes - 1)
+        vote(
+            picture, shown.features, small.hole, small.wanted, small.pull, field, cost, trust, 0.5 * scale,
+            last and turn == passes - 1,
+        )  # fmt: skip
 
 
 def _overuse(field, ys, xs, shape, evenly) -> np.ndarray:

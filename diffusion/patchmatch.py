@@ -35,7 +35,7 @@ def _patch_cost_bare(
     row = (sy - y) / height
     near = source[s, sy, sx, channels - 1] - wanted[y, x]
     # A surface nearer than what is wanted is far worse than one behind it.
-    depth = pull[y, x] * (4.0 * max(near - 0.08, 0.0) + max(-near - 0.15, 0.0))
+    depth = pull[y, x] * (4.0 * max(near - NEARER, 0.0) + max(-near - FARTHER, 0.0))
     fixed = bias[s, sy, sx] + min(ROW * row * row, ROW_MOST) + DEPTH * min(depth, 1.0)
     if fixed >= best:
         return WORST
@@ -66,9 +66,11 @@ def _patch_cost_bare(
     return total / sum_weight + fixed
 
 
+NEARER, FARTHER = 0.08, 0.15  # differences from the wanted depth code that cost nothing
 ROW = 1.5  # a source from another height of the picture: at most ROW_MOST
 ROW_MOST = 0.06
 DEPTH = 0.5
+VETO = 50.0  # per unit of depth code
 
 
 def _improve_bare(
@@ -137,13 +139,18 @@ def _vote_bare(
     picture: np.ndarray,
     source: np.ndarray,
     hole: np.ndarray,
+    wanted: np.ndarray,
+    pull: np.ndarray,
     field: np.ndarray,
     cost: np.ndarray,
     trust: np.ndarray,
     scale: float,
     single: bool,
 ) -> None:
-    """Repaint the hole: each pixel is what the patches over it say, weighted by how well they fit (or the best one)."""
+    """Repaint the hole: each pixel is what the patches over it say, weighted by how well they fit (or the best one).
+
+    What a patch says of a pixel counts little where it is nearer than is wanted there.
+    """
     height, width, channels = picture.shape
     value = np.zeros(channels)
     for y in range(height):
@@ -157,8 +164,10 @@ def _vote_bare(
                     py, px = y + dy, x + dx
                     if py < 0 or py >= height or px < 0 or px >= width or field[py, px, 0] < 0:
                         continue
-                    w = trust[py, px] * math.exp(-cost[py, px] / scale) * math.exp(-0.08 * (dy * dy + dx * dx)) + 1e-20
                     s, sy, sx = field[py, px, 0], field[py, px, 1] - dy, field[py, px, 2] - dx
+                    near = max(source[s, sy, sx, channels - 1] - wanted[y, x] - NEARER, 0.0)
+                    w = trust[py, px] * math.exp(-cost[py, px] / scale - 0.08 * (dy * dy + dx * dx)) + 1e-20
+                    w *= math.exp(-VETO * pull[y, x] * near)
                     if single:
                         if w > most:
                             most = w

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth
-from diffusion.disocclusion import split_sides
+from diffusion.disocclusion import FRONT_RATIO, split_sides
 from diffusion.distance import distance_px
 from diffusion.exemplar import Painting, Sources, blend_in, fill, from_features, to_features
 from geometry.camera import Camera
@@ -136,9 +136,11 @@ class _Canvas:
         seen = torch.where(guide.sky[index] > 0.5, SKY_UNITS, guide.depth[index] / unit)
         inverse = torch.where(known, 1.0 / seen.clamp_min(1e-6), 0.0)
         # Everything in a picture is at least as near as the sky, so depths in units of the median suit the camera too.
-        uncovered, front = split_sides(inverse / unit, known, camera, reference.camera[-1:])
+        far, front = split_sides(inverse / unit, known, camera, reference.camera[-1:])
         behind = known & ~front if bool((known & ~front).any()) else known
-        filled = 1.0 / fill_inverse_depth(inverse, behind)
+        # What goes on into a hole from behind lies no nearer there than where it was last seen.
+        uncovered, extended = far > 0.0, fill_inverse_depth(inverse, behind)
+        filled = 1.0 / torch.where(uncovered, torch.minimum(extended, far * unit * FRONT_RATIO), extended)
         depth = torch.where(known, seen, torch.where(filled > SKY_BEYOND, SKY_UNITS, filled))
         smooth = torch.where(known, rgb, smooth_fill(rgb[None], behind[None])[0])
         wide = _wide(~known, config.thin_px)

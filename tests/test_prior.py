@@ -93,6 +93,19 @@ def test_nothing_is_copied_from_the_foreground() -> None:
     assert (prior.depth[0, 0, 18:46, 42:58] > 3.0).all(), "the hole got the box's depth"
 
 
+def test_what_was_in_front_does_not_grow_into_what_it_uncovers() -> None:
+    rgb, depth = stripes(), torch.full((1, 1, *SIZE), 20.0)
+    for rows, columns in ((slice(8, 44), slice(20, 40)), (slice(44, 64), slice(None))):  # a box on the ground
+        rgb[..., rows, columns] = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+        depth[..., rows, columns] = 1.0
+    hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
+    hole[..., 8:44, 40:60] = True
+    guide = replace(guide_of(rgb, depth, hole), camera=cameras(2)[1:])
+    prior = copied(guide)
+    assert (prior.depth[0, 0, 8:42, 40:60] > 15.0).all(), "the far surface bends towards the ground in front of it"
+    assert prior.rgb[0, 0, 8:40, 41:60].max() < 0.5, "the box grew"
+
+
 def test_a_plane_goes_on_as_a_plane() -> None:
     rows = torch.linspace(0.2, 1.0, SIZE[0])[None, :, None].expand(1, *SIZE)
     known = torch.ones(1, *SIZE, dtype=torch.bool)
