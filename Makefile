@@ -24,7 +24,7 @@ lint: .venv/ready
 	$(RUN)/lint-imports
 	$(RUN)/pyright
 
-bench: .venv/ready
+bench: .venv/ready $(if $(wildcard $(DATA)/manifest.json),.venv/train-data)
 	$(RUN)/python -m benchmarks.rasterizer
 	$(RUN)/python -m benchmarks.explore
 	$(RUN)/python -m benchmarks.integration
@@ -37,8 +37,7 @@ bench: .venv/ready
 		$(RUN)/python -m benchmarks.depth $(DATA) && $(RUN)/python -m benchmarks.generator_quality $(DATA) && $(RUN)/python -m benchmarks.generator_rollout $(DATA); \
 	else echo "generator benchmarks need held-out clips: make data (see docs/training.md)"; fi
 
-data: .venv/ready
-	$(RUN)/python -m pip install --quiet --editable ".[train-data]"
+data: .venv/train-data
 	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets
 	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets plan=towns clips=360
 
@@ -49,6 +48,10 @@ data: .venv/ready
 	$(RUN)/python -m pip install --quiet "torch>=2.7,<2.14"
 	$(RUN)/python -m pip install --quiet --editable ".[dev]"
 	touch .venv/ready
+
+.venv/train-data: .venv/ready
+	$(RUN)/python -m pip install --quiet --editable ".[train-data]"
+	touch $@
 
 clean:
 	rm -rf .venv build dist
