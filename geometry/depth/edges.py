@@ -18,6 +18,7 @@ COLOR_SCALE = 4.0  # CIELAB units within which two neighbours belong together
 SMOOTHNESS = 20.0  # weight of agreeing with a neighbour, over that of keeping a sure value
 HALO = 0.06  # of the short side: so far off may the network draw the outline of the sky
 ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
+ISLAND = 0.2  # mean unlikeness to the open sky from which a piece of sky in the ground is none
 BESIDE = 0.5  # of the halo: how far from where the outline was redrawn depth is doubted
 BEND = 0.02  # relative bend of inverse depth above which a value is doubted
 DOUBTED, LEAK = 5e-4, 1e-5  # weights that keep the system solvable
@@ -42,12 +43,12 @@ def fit_to_picture(
     Returns:
         Log depth and probability of sky.
     """
-    is_sky = (sky > 0.5).numpy().astype(np.uint8)
+    lab = _lab(rgb)
+    likely, values = _without_islands(sky.numpy(), lab), log_depth.numpy()
+    is_sky = (likely > 0.5).astype(np.uint8)
     within = _distance_px(is_sky) + _distance_px(1 - is_sky)
     halo = HALO * min(sky.shape)
     inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2
-    likely, values = sky.numpy(), log_depth.numpy()
-    lab = _lab(rgb)
     trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, DOUBTED)
     alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5)) * (1.0 - inside)
     laplacian = _color_laplacian(lab, np.zeros_like(is_sky), LEAK)
@@ -60,6 +61,17 @@ def fit_to_picture(
     laplacian = _color_laplacian(lab, (fitted_sky > 0.5).astype(np.uint8), GROUND_LEAK)
     fitted = _solve(laplacian, values, np.maximum(trust, GROUND_DOUBTED))
     return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
+
+
+def _without_islands(likely: np.ndarray, lab: np.ndarray) -> np.ndarray:
+    """No sky in the middle of the ground, unless it looks like the open sky: bright slopes and water are taken for it."""
+    count, piece = cv2.connectedComponents((likely > 0.5).astype(np.uint8))
+    open_sky = np.isin(piece, np.unique(piece[0])) & (piece > 0)
+    if not open_sky.any():
+        return likely
+    unlike = _unlike_the_sky(lab, open_sky)
+    islands = [k for k in range(1, count) if not (open_sky & (piece == k)).any() and unlike[piece == k].mean() > ISLAND]
+    return np.where(np.isin(piece, islands), 0.0, likely)
 
 
 def _distance_px(mask: np.ndarray) -> np.ndarray:
