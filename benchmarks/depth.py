@@ -90,7 +90,8 @@ def main() -> None:
     estimator = EmbeddedDepth(sys.argv[3] if len(sys.argv) > 3 else None)
 
     def estimate(rgb: Tensor) -> Tensor:
-        return snap_depth_edges(estimator.estimate(rgb).depth, rgb)
+        made = estimator.estimate(rgb)
+        return snap_depth_edges(made.depth, rgb, made.sky)
 
     rows: dict[str, list[dict[str, float]]] = {"clips": [], "clips, one depth": []}
     for path in tqdm(list_clips(Path(sys.argv[1]), "heldout"), unit="clip"):

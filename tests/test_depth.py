@@ -104,6 +104,20 @@ def test_what_is_unlike_the_sky_around_is_not_sky() -> None:
     assert (fitted_sky[(row < 40)] > 0.5).all()
 
 
+def test_sky_in_the_middle_of_the_ground_must_look_like_the_open_sky() -> None:
+    row, column = torch.arange(96.0)[:, None].expand(96, 128), torch.arange(128.0).expand(96, -1)
+    lake = (row - 70.0).square() + (column - 30.0).square() < 150.0
+    gap = (row - 70.0).square() + (column - 95.0).square() < 150.0
+    shade = torch.where((row < 40) | gap, 0.85, torch.where(lake, 0.5, 0.2))
+    network = torch.where((row < 40) | gap | lake, 0.95, 0.05)
+    _, sky = fit_to_picture(torch.zeros(96, 128), network, shade.expand(3, -1, -1).contiguous())
+    assert not (sky[lake] > 0.5).any()
+    assert (sky[gap] > 0.5).float().mean() > 0.9
+    assert (sky[:38] > 0.5).all()
+    indoors = torch.where(lake, 0.95, 0.05)  # no open sky to compare with
+    assert (fit_to_picture(torch.zeros(96, 128), indoors, shade.expand(3, -1, -1).contiguous())[1][lake] > 0.5).any()
+
+
 def test_clear_sky_holds_nothing_of_what_stands_before_it() -> None:
     rgb = torch.full((1, 3, 64, 96), 0.8)
     sky = torch.ones(1, 1, 64, 96, dtype=torch.bool)
@@ -273,11 +287,33 @@ def test_soft_edges_snap_to_colour_edges() -> None:
     rgb[..., 24:] = 1.0
     soft = 1.0 / (1.0 - 0.6 * torch.sigmoid((torch.arange(SIZE[1]) - 25.0) / 1.0))
     depth = soft.expand(1, 1, *SIZE).contiguous()
-    sharp = snap_depth_edges(depth, rgb)
+    none = torch.zeros_like(depth, dtype=torch.bool)
+    sharp = snap_depth_edges(depth, rgb, none)
     between = lambda d: ((d > 1.15) & (d < 2.1)).float().mean()  # noqa: E731
     assert between(sharp) < 0.5 * between(depth)
     step = sharp[0, 0, 16].diff().abs().argmax().item()
     assert abs(step - 23) <= 1
+
+
+def test_nothing_on_the_ground_takes_the_depth_of_the_sky() -> None:
+    rgb, depth = torch.full((1, 3, *SIZE), 0.5), torch.full((1, 1, *SIZE), 2.0)
+    rgb[..., :12, :], depth[..., :12, :] = 0.9, 100.0
+    rgb[..., 12, :], depth[..., 12, :] = 0.9, 30.0  # a soft edge, and the outline of the sky one row too high
+    sky = depth > 50.0
+    assert (snap_depth_edges(depth, rgb, sky)[..., 12:, :] <= 30.0).all()
+    assert (snap_depth_edges(depth, rgb, torch.zeros_like(sky))[..., 12, :] > 50.0).all()
+
+
+def test_leaves_and_the_gaps_between_them_are_one_surface() -> None:
+    rng = torch.Generator().manual_seed(0)
+    soft = 1.0 / (1.0 - 0.6 * torch.sigmoid((torch.arange(SIZE[1]) - 24.0) / 2.0))
+    depth = soft.expand(1, 1, *SIZE).contiguous()
+    rgb = torch.where(torch.arange(SIZE[1]) < 24, 0.2, 0.8).expand(1, 3, *SIZE).clone()
+    gaps = torch.rand(1, 1, *SIZE, generator=rng) < 0.12
+    rgb = torch.where(gaps & (torch.arange(SIZE[1]) < 24), 0.8, rgb)
+    near = snap_depth_edges(depth, rgb, torch.zeros_like(gaps)) < 1.5
+    assert near[..., 19:22].float().mean() > 0.95
+    assert not near[..., 27:].any()
 
 
 @settings(max_examples=15, deadline=None)

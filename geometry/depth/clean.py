@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import max_pool2d, pad, unfold
+from torch.nn.functional import avg_pool2d, max_pool2d, pad, unfold
 
 from geometry.frame import Frame
 from geometry.project import smooth_fill
@@ -15,6 +15,7 @@ from geometry.project import smooth_fill
 EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two surfaces
 SNAP_RADIUS_PX = 4
 SNAP_CANDIDATE = 1.15
+VOTE_PX = 1  # more rounds off what edges there are (2: edges off by 2.8 px and not 2.0)
 MIXED_SKY = 0.009  # of the short side
 
 
@@ -60,18 +61,22 @@ def clear_sky(frame: Frame) -> Frame:
 
 
 def snap_depth_edges(
-    depth: Float[Tensor, "b 1 h w"], rgb: Float[Tensor, "b 3 h w"], radius_px: int = SNAP_RADIUS_PX
+    depth: Float[Tensor, "b 1 h w"],
+    rgb: Float[Tensor, "b 3 h w"],
+    sky: Bool[Tensor, "b 1 h w"],
+    radius_px: int = SNAP_RADIUS_PX,
 ) -> Float[Tensor, "b 1 h w"]:
     """Turn soft depth edges into steps that lie on colour edges.
 
     Within ``radius_px`` of a soft edge each pixel takes the depth of whichever side it looks like: the near or the far
-    extreme of its neighbourhood, by the colours of the pixels that have those depths. Elsewhere nothing changes.
+    extreme of its neighbourhood, by the colours of the pixels that have those depths. Elsewhere, and in the sky, nothing
+    changes, and nothing on the ground takes the depth of the sky.
     """
     size = 2 * radius_px + 1
     inverse = 1.0 / depth.clamp_min(1e-8)
-    near = max_pool2d(inverse, size, 1, radius_px)
-    far = -max_pool2d(-inverse, size, 1, radius_px)
-    soft = near / far > SNAP_CANDIDATE
+    near = max_pool2d(inverse.masked_fill(sky, 0.0), size, 1, radius_px)
+    far = -max_pool2d((-inverse).masked_fill(sky, -torch.inf), size, 1, radius_px)
+    soft = ~sky & (near / far > SNAP_CANDIDATE)
     if not soft.any():
         return depth
     out = depth.clone()
@@ -79,7 +84,7 @@ def snap_depth_edges(
         where = soft[index, 0].flatten().nonzero()[:, 0]
         if not len(where):
             continue
-        weight_of = _windows(torch.cat([inverse[index], rgb[index]]), size, where)
+        weight_of = _windows(torch.cat([inverse[index].masked_fill(sky[index], torch.nan), rgb[index]]), size, where)
         inverse_near, inverse_far = near[index].flatten()[where], far[index].flatten()[where]
         share = (weight_of[:, 0] - inverse_far[:, None]) / (inverse_near - inverse_far)[:, None]
         own = rgb[index].flatten(1)[:, where].T
@@ -89,11 +94,20 @@ def snap_depth_edges(
         far_like = (like * (share < 0.2)).sum(1) / (share < 0.2).sum(1).clamp_min(1)
         present = inverse[index].flatten()[where]
         middle = (present - inverse_far) / (inverse_near - inverse_far)
-        choose_near = near_like * (0.25 + middle) > far_like * (1.25 - middle)
+        prefer_near = (near_like * (0.25 + middle) > far_like * (1.25 - middle)).float()
+        choose_near = _vote(prefer_near, where, depth.shape[-2:]) > 0.5
         out[index].view(-1)[where] = 1.0 / torch.where(choose_near, inverse_near, inverse_far)
     # A step changes only where the two extremes are two surfaces, not one that slopes.
     sharp = _curvature(inverse, radius_px)
     return torch.where(soft & sharp, out, depth)
+
+
+def _vote(choice: Float[Tensor, "n"], where: Tensor, size: tuple[int, int]) -> Float[Tensor, "n"]:
+    """Mean choice among the pixels ``where`` around each: leaves and the gaps between them are one surface."""
+    full = choice.new_zeros(2, size[0] * size[1])
+    full[0, where], full[1, where] = choice, 1.0
+    sums = avg_pool2d(full.reshape(1, 2, *size), 2 * VOTE_PX + 1, 1, VOTE_PX).flatten(2)[0, :, where]
+    return sums[0] / sums[1]
 
 
 def _curvature(inverse: Tensor, radius_px: int) -> Tensor:

@@ -28,7 +28,7 @@ def lift_photo(rgb: Float[Tensor, "1 3 h w"], estimator: DepthEstimator, camera:
     """
     made = estimator.estimate(rgb, camera.focal_px)
     _check(made, rgb)
-    depth = snap_depth_edges(made.depth, rgb)
+    depth = snap_depth_edges(made.depth, rgb, made.sky)
     ground = made.valid & ~made.sky
     if not made.metric and ground.any():
         depth = depth / depth[ground].median()
