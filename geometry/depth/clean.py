@@ -69,8 +69,8 @@ def snap_depth_edges(
     """Turn soft depth edges into steps that lie on colour edges.
 
     Within ``radius_px`` of a soft edge each pixel takes the depth of whichever side it looks like: the near or the far
-    extreme of its neighbourhood, by the colours of the pixels that have those depths. Elsewhere, and in the sky, nothing
-    changes, and nothing on the ground takes the depth of the sky.
+    extreme of its neighbourhood, by the colours of the pixels that have those depths. Elsewhere, and in the sky,
+    nothing changes, and nothing on the ground takes the depth of the sky.
     """
     size = 2 * radius_px + 1
     inverse = 1.0 / depth.clamp_min(1e-8)

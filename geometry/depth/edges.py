@@ -64,7 +64,7 @@ def fit_to_picture(
 
 
 def _without_islands(likely: np.ndarray, lab: np.ndarray) -> np.ndarray:
-    """No sky in the middle of the ground, unless it looks like the open sky: bright slopes and water are taken for it."""
+    """No sky inside the ground unless it looks like the open sky: bright slopes and water are taken for it."""
     count, piece = cv2.connectedComponents((likely > 0.5).astype(np.uint8))
     open_sky = np.isin(piece, np.unique(piece[0])) & (piece > 0)
     if not open_sky.any():
