@@ -67,6 +67,11 @@ class Prior:
     smooth_rgb: Float[Tensor, "t 3 h w"]
     smooth_depth: Float[Tensor, "t 1 h w"]
 
+    def __getitem__(self, index: slice) -> Prior:
+        """Some of the frames."""
+        parts = (self.rgb, self.depth, self.copied, self.smooth_rgb, self.smooth_depth)
+        return Prior(*(part[index] for part in parts))
+
 
 def copy_into_holes(
     guide: Guide,

@@ -91,11 +91,12 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
     for position, cameras in enumerate(chunks):
         clock = _Clock()
         with clock("render"):
-            guide = parts.cache.render(cameras)
+            seen = parts.cache.render(Camera.concatenate([cameras, _beyond(cameras)]))
+            guide = seen[: len(cameras)]
             if isinstance(chunks, Sequence) and position + 1 < len(chunks):
                 parts.cache.prefetch(chunks[position + 1])
         with clock("copy"):
-            prior = copy_into_holes(guide, walk.reference, walk.rng, parts.prior)
+            prior = copy_into_holes(seen, walk.reference, walk.rng, parts.prior)[: len(cameras)]
         with clock("denoise"):
             sigma = noise_map(guide, prior, parts.noise)
             made = sample(parts.generator, Condition(guide, prior), sigma, walk.memory, walk.rng, parts.sampler)
@@ -112,6 +113,16 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
         gauges = measure(guide, chunk.frames, residual, integration.total)
         added = integration.change.rows[integration.change.index >= integration.first]
         yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, walk)
+
+
+def _beyond(cameras: Camera) -> Camera:
+    """Where a chunk's camera would be one chunk later ``[1]``, if it moved on as it does.
+
+    What opens there is filled first, and this chunk shows a part of it. A border that is filled strip by strip instead
+    repeats what lies next to it until nothing but streaks is left.
+    """
+    first, last = cameras[:1], cameras[-1:]
+    return replace(last, world_from_camera=last.world_from_camera @ first.camera_from_world @ last.world_from_camera)
 
 
 def _thinned(chunk: Chunk) -> Chunk:
