@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
 from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth
 from diffusion.disocclusion import FRONT_RATIO, split_sides
@@ -28,6 +28,7 @@ SKY_BEYOND = 30.0  # what is farther than this is sky
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
 SIDEWAYS = 16  # how much faster the colours of the sky spread sideways than up and down
 MIXED_SKY_PX = 2  # sky this close to something may hold its colours
+SAME, DENSE = 0.1, 6  # log ratio of depths up to which pixels lie on one surface; how many of 3x3 make it whole
 DEPTH_REACH_PX = 16.0  # how far from what is known the extended surfaces are believed, at the edge of the world
 GENERATED_DOUBT = 0.004  # cost of copying what was itself generated
 
@@ -174,7 +175,7 @@ class _Canvas:
             other.camera,
         )
         rgb, depth, hit = (part[0] for part in forward_warp(source, self.camera, other.rgb[None]))
-        hit = hit & (self.wide | (~self.known & ~self.front))
+        hit = hit & (self.wide | (~self.known & ~self.front)) & _dense(depth, hit)
         self.rgb = torch.where(hit, rgb, self.rgb)
         self.depth = torch.where(hit, depth / self.unit, self.depth)
         left = self.wide & ~hit
@@ -246,6 +247,13 @@ def _squeezed(rgb: Float[Tensor, "1 3 h w"], known: Bool[Tensor, "1 1 h w"]) -> 
 
 def _grown(mask: Bool[Tensor, "1 h w"], by_px: int) -> Bool[Tensor, "1 h w"]:
     return torch.from_numpy(ndimage.binary_dilation(mask[0].numpy(), iterations=by_px))[None]
+
+
+def _dense(depth: Float[Tensor, "1 h w"], hit: Bool[Tensor, "1 h w"]) -> Bool[Tensor, "1 h w"]:
+    """Where most neighbours lie on the same surface: what is stretched falls apart into dots before what is behind."""
+    code = torch.where(hit, depth.clamp_min(1e-6).log(), torch.inf)
+    around = unfold(pad(code[None], (1, 1, 1, 1), value=torch.inf), 3)[0].reshape(9, *depth.shape[1:])
+    return ((around - code).abs() < SAME).sum(0, keepdim=True) >= DENSE
 
 
 def _wide(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"]:
