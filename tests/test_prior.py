@@ -10,7 +10,7 @@ import torch
 from diffusion.depth_fill import fill_inverse_depth
 from diffusion.disocclusion import split_sides
 from diffusion.exemplar import blend_in
-from diffusion.prior import Prior, PriorConfig, copy_into_holes
+from diffusion.prior import Prior, PriorConfig, _dense, copy_into_holes
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.project import forward_warp
@@ -139,6 +139,17 @@ def test_the_frames_of_a_chunk_agree() -> None:
     both[:, :70] = False
     assert both.sum() > 500
     assert (carried[0] - prior.rgb[1]).abs()[:, both].median() < 0.02
+
+
+def test_a_surface_that_is_stretched_over_another_is_not_carried_as_dots() -> None:
+    depth = torch.full((1, *SIZE), 4.0)
+    depth[:, ::3, ::3] = 1.0  # dots of something near over a wall
+    depth[:, :, 48:] = 1.0  # and all of it
+    hit = torch.ones_like(depth, dtype=torch.bool)
+    kept = _dense(depth, hit)
+    assert not kept[:, ::3, :45:3].any()
+    assert kept[:, 2:-2, 50:-1].all()
+    assert not _dense(depth, ~hit).any()
 
 
 def test_an_empty_guide_takes_from_the_photo() -> None:

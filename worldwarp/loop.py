@@ -91,7 +91,7 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
     for position, cameras in enumerate(chunks):
         clock = _Clock()
         with clock("render"):
-            seen = parts.cache.render(Camera.concatenate([cameras, _beyond(cameras)]))
+            seen = parts.cache.render(Camera.concatenate([cameras, beyond(cameras)]))
             guide = seen[: len(cameras)]
             if isinstance(chunks, Sequence) and position + 1 < len(chunks):
                 parts.cache.prefetch(chunks[position + 1])
@@ -115,16 +115,6 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
         yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, walk)
 
 
-def _beyond(cameras: Camera) -> Camera:
-    """Where a chunk's camera would be one chunk later ``[1]``, if it moved on as it does.
-
-    What opens there is filled first, and this chunk shows a part of it. A border that is filled strip by strip instead
-    repeats what lies next to it until nothing but streaks is left.
-    """
-    first, last = cameras[:1], cameras[-1:]
-    return replace(last, world_from_camera=last.world_from_camera @ first.camera_from_world @ last.world_from_camera)
-
-
 def _thinned(chunk: Chunk) -> Chunk:
     """Every second frame and always the last: what lies between shows nothing more, and costs as much."""
     kept = list(range((len(chunk.frames) - 1) % INTEGRATE_EVERY, len(chunk.frames), INTEGRATE_EVERY))
@@ -142,6 +132,16 @@ def _as_chunk(made: Generated, guide: Guide, sigma: Tensor, walk: Walk) -> tuple
     confidence = guide.confidence + (1.0 - guide.confidence) * (1.0 - 0.5 * sigma) * GENERATED_CONFIDENCE
     frames = Frame(rgb, depth, valid, made.sky, guide.camera, walk.reference.metric)
     return Chunk(frames, walk.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), aligned.residual
+
+
+def beyond(cameras: Camera) -> Camera:
+    """Where a chunk's camera would be one chunk later ``[1]``, if it moved on as it does.
+
+    What opens there is filled first, and this chunk shows a part of it. A border that is filled strip by strip instead
+    repeats what lies next to it until nothing but streaks is left.
+    """
+    first, last = cameras[:1], cameras[-1:]
+    return replace(last, world_from_camera=last.world_from_camera @ first.camera_from_world @ last.world_from_camera)
 
 
 def reference_of(photo: Frame, last_frames: list[Frame]) -> Frame:
