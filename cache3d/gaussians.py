@@ -21,7 +21,7 @@ from cache3d.reference import rotation_matrices
 from cache3d.refinement import refine_guesses
 from cache3d.replacement import outdone, refuted
 from cache3d.surfels import lift_surfels
-from cache3d.visibility import seen_by
+from cache3d.visibility import in_image, seen_by
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
@@ -91,6 +91,7 @@ class GaussianCache:
         for k in range(len(chunk.frames)):
             frame = _on(chunk.frames[k], self._device)
             believed = chunk.confidence[k].to(self._device)
+            self._refute(frame, believed, observed=chunk.observed)
             shown = self._show(frame.camera)
             view = self._store.near(frame.camera)
             better = refine_guesses(view.rows, view.rows.means, shown, frame, believed)
@@ -148,14 +149,20 @@ class GaussianCache:
         self._store.remove(view, near[superseded])
         self._store.append(new[kept])
 
+    def _refute(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
+        """Take away what one frame looks through."""
+        view = self._store.near(frame.camera)
+        inside = in_image(frame.camera, view.rows.means, ~view.rows.sky)
+        extent_px = footprint_px(view.rows[inside.index], frame.camera)
+        self._store.remove(view, refuted(view.rows, inside, extent_px, frame, confidence, observed=observed))
+
     def _retire(self, shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> bool:
-        """Take away what one frame outdoes or refutes; whether there was any."""
+        """Take away what one frame outdoes; whether there was any."""
         view = self._store.near(frame.camera)
         live = view.rows
         seen = seen_by(frame.camera, live.means, ~live.sky, shown)
         extent_px = footprint_px(live[seen.index], frame.camera)
         gone = outdone(live, seen, extent_px, frame, confidence, observed=observed)
-        gone = torch.cat([gone, refuted(live, seen, frame, confidence, observed=observed)])
         self._store.remove(view, gone)
         return len(gone) > 0
 

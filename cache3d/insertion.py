@@ -33,12 +33,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad, unfold
 
 from geometry.frame import Frame
 
 COVERED = 0.5
 SEALED = 0.98  # coverage that a seam between old and new primitives must keep
 CLEARLY = 0.1  # relative depth difference between two surfaces
+SUPPORT = 2  # neighbours of eight that share a pixel's depth: a line's have that many
 MIXED = 0.1  # relative spread of inverse depth above which a pixel shows a mixture
 
 
@@ -87,8 +89,18 @@ def new_pixels(
     faces_away = (shown.away > 0.75) & not_hidden & ~frame.sky & allowed
     nearest_same = shown.depth * (1.0 - needed_residual(shown.confidence, confidence))
     closer = torch.where(shown_sky, ~frame.sky, (frame.depth < nearest_same) & (shown.spread < MIXED))
-    in_front = allowed & closer & ~frame.sky
+    in_front = allowed & closer & ~frame.sky & _supported(frame)
     return frame.valid & (~covered | faces_away | in_front)
+
+
+def _supported(frame: Frame) -> Bool[Tensor, "1 h w"]:
+    """Pixels whose depth some of their neighbours share: no isolated outliers."""
+    height, width = frame.depth.shape[-2:]
+    usable = frame.valid & ~frame.sky
+    depth = torch.where(usable, frame.depth, torch.full_like(frame.depth, torch.inf))
+    around = unfold(pad(depth[None], (1, 1, 1, 1), value=torch.inf), 3)[0].reshape(9, height, width)
+    alike = (around - frame.depth).abs() < CLEARLY * frame.depth
+    return alike.sum(0, keepdim=True) > SUPPORT  # the pixel itself is one of the nine
 
 
 def uncovered(before: Shown, after: Shown, frame: Frame) -> Bool[Tensor, "1 h w"]:
