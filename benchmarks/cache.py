@@ -1,10 +1,10 @@
 """The world cache against ground truth: `python -m benchmarks.cache [--quick] [--worlds room,street] [--caches ...]`.
 
 Exact RGB-D frames of walks through three textured worlds go into the cache, four at a time, with the first frame and
-those that ended the last chunks to keep to, as the loop does it. After 50, 200 and 400 frames it is asked for views beside the path, all along the path so far, that it never got; at the end for the first
-frame again. Numbers count only what the walk has shown until then. A pixel that the cache leaves open counts as
-mid-grey and as a depth error of 1. The baseline `no cache` knows the last frame only. Medians over views, then means
-over walks.
+those that ended the last chunks to keep to, as the loop does it. After 50, 200 and 400 frames it is asked for views
+beside the path, all along the path so far, that it never got; at the end for the first frame again. Numbers count only
+what the walk has shown until then. A pixel that the cache leaves open counts as mid-grey and as a depth error of 1. The
+baseline `no cache` knows the last frame only. Medians over views, then means over walks.
 """
 
 from __future__ import annotations

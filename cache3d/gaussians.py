@@ -16,11 +16,12 @@ from cache3d.cache import Integration, check_chunk
 from cache3d.insertion import Shown, new_pixels, uncovered
 from cache3d.merging import merge
 from cache3d.optimisation import appearance_step, schedule
+from cache3d.planes import inverse_depth_planes, plane_image
 from cache3d.rasterizer import Backend, Raster, Splats, rasterize
 from cache3d.reference import rotation_matrices
 from cache3d.refinement import refine_guesses
-from cache3d.replacement import outdone, refuted
-from cache3d.surfels import STEEPEST, lift_surfels
+from cache3d.replacement import RESOLVED, outdone, refuted
+from cache3d.surfels import lift_surfels
 from cache3d.visibility import in_image, seen_by
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
@@ -153,8 +154,9 @@ class GaussianCache:
         """Take away what one frame looks through."""
         view = self._store.near(frame.camera)
         inside = in_image(frame.camera, view.rows.means, ~view.rows.sky)
-        extent_px = footprint_px(view.rows[inside.index], frame.camera)
-        self._store.remove(view, refuted(view.rows, inside, extent_px, frame, confidence, observed=observed))
+        gone = refuted(view.rows, inside, frame, confidence, observed=observed)
+        extent_px = footprint_px(view.rows[gone.index], frame.camera)
+        self._store.remove(view, gone.index[extent_px > RESOLVED])
 
     def _retire(self, shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> bool:
         """Take away what one frame outdoes; whether there was any."""
@@ -229,16 +231,17 @@ class GaussianCache:
         part = live[chosen]
         belief, away, inverse_depth, growth = _belief(part, camera)
         extra = torch.stack([belief, part.observed.float(), away, inverse_depth, inverse_depth**2], dim=-1)
-        values = torch.cat([part.colors, extra, inverse_depth_planes(part, camera)], dim=-1)
+        values = torch.cat(
+            [part.colors, extra, inverse_depth_planes(part.means, rotation_matrices(part.quats)[:, :, 2], camera)],
+            dim=-1,
+        )
         splats = Splats(part.means, part.quats, part.scales * growth, part.opacities, values)
         fine = camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
         raster = rasterize(splats, fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
         alpha = avg_pool2d(raster.alpha, SAMPLES)
         depth = avg_pool2d(raster.depth * raster.alpha, SAMPLES) / alpha.clamp_min(1e-10)
-        ray_x, ray_y = _rays(fine)
-        across, down, offset = raster.values[:, 8:].split(1, dim=1)
-        plane = across * ray_x + down * ray_y + offset
-        return Raster(avg_pool2d(torch.cat([raster.values[:, :8], plane], dim=1), SAMPLES), depth, alpha)
+        values = torch.cat([raster.values[:, :8], plane_image(raster.values[:, 8:], fine)], dim=1)
+        return Raster(avg_pool2d(values, SAMPLES), depth, alpha)
 
 
 def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:
@@ -283,29 +286,6 @@ def footprint_px(part: Gaussians, camera: Camera) -> Float[Tensor, "n"]:
         step = axes[:, :, k] * (part.scales[:, k] / KERNEL)[:, None]
         extents.append(((gradient_x * step).sum(-1) ** 2 + (gradient_y * step).sum(-1) ** 2).sqrt())
     return torch.maximum(*extents)
-
-
-def inverse_depth_planes(part: Gaussians, camera: Camera) -> Float[Tensor, "n 3"]:
-    """Inverse depth of each Gaussian's plane over the image: ``a ray_x + b ray_y + c``, with rays ``(x, y, 1)``.
-
-    Depth of the centres would be that of a surface's nearer samples, for these are composited first: 1 or 2 % too near
-    on a slope, in every chunk anew. Planes are as steep as lifted surfaces at most.
-    """
-    pose = camera.camera_from_world
-    x, y, z = (part.means @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
-    normal = rotation_matrices(part.quats)[:, :, 2] @ pose[:3, :3].T
-    x, y = x / z, y / z
-    facing = normal[:, 0] * x + normal[:, 1] * y + normal[:, 2]
-    slope = normal[:, :2] / torch.where(facing < 0, facing.clamp(max=-1e-6), facing.clamp(min=1e-6))[:, None]
-    slope = slope * (STEEPEST / torch.linalg.norm(slope, dim=-1, keepdim=True).clamp_min(STEEPEST))
-    return torch.cat([slope, (1.0 - slope[:, 0] * x - slope[:, 1] * y)[:, None]], dim=-1) / z[:, None]
-
-
-def _rays(camera: Camera) -> tuple[Float[Tensor, "w"], Float[Tensor, "h 1"]]:
-    """Directions of the pixel centres of one camera, where z is 1."""
-    (height, width), focal, center = camera.size, camera.focal_px, camera.center_px
-    columns, rows = torch.arange(width, device=focal.device), torch.arange(height, device=focal.device)
-    return (columns + 0.5 - center[0]) / focal[0], ((rows + 0.5 - center[1]) / focal[1])[:, None]
 
 
 def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: int) -> Gaussians:

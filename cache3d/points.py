@@ -16,7 +16,7 @@ from cache3d.compiled import for_blocks
 from cache3d.insertion import Shown, new_pixels
 from cache3d.point_kernels import splat_discs
 from cache3d.refinement import refine_guesses
-from cache3d.replacement import refuted
+from cache3d.replacement import RESOLVED, refuted
 from cache3d.surfels import lift_surfels
 from cache3d.visibility import in_image
 from geometry.camera import Camera
@@ -108,8 +108,9 @@ class PointCache:
         """Take away what one frame looks through."""
         view = self._store.near(frame.camera)
         inside = in_image(frame.camera, view.rows.positions, ~view.rows.sky)
-        extent_px = 2.0 * view.rows.radii[inside.index] / inside.z * frame.camera.focal_px.amax()
-        self._store.remove(view, refuted(view.rows, inside, extent_px, frame, confidence, observed=observed))
+        gone = refuted(view.rows, inside, frame, confidence, observed=observed)
+        extent_px = 2.0 * view.rows.radii[gone.index] / gone.z * frame.camera.focal_px.amax()
+        self._store.remove(view, gone.index[extent_px > RESOLVED])
 
     def _show(self, camera: Camera) -> list[Shown]:
         """Draw the points for each camera."""

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cache3d.confidence import sampling_density
-from cache3d.insertion import needed_residual
+from cache3d.insertion import CLEARLY, needed_residual
 from cache3d.visibility import Seen, far_from_edges
 from geometry.frame import Frame
 from geometry.primitives import Gaussians, Points
@@ -52,35 +52,29 @@ def outdone(
 
 
 def refuted(
-    primitives: Gaussians | Points,
-    inside: Seen,
-    extent_px: Float[Tensor, "k"],
-    frame: Frame,
-    confidence: Float[Tensor, "1 h w"],
-    *,
-    observed: bool,
-) -> Int[Tensor, "m"]:
+    primitives: Gaussians | Points, inside: Seen, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
+) -> Seen:
     """Primitives through which the frame looks at something clearly behind them, whether they show or not.
 
     One look is enough where a camera observed the frame and not the primitive, or where the frame is `SURER`. Otherwise
     it takes two: another primitive lies where the frame looks. A generated frame refutes nothing that was observed.
-    Beside an edge, where half a pixel decides, and around an outlier of the frame nothing is refuted; nor is what was
-    observed by a frame that samples it too coarsely to see it.
+    Beside an edge, where half a pixel decides, and around an outlier of the frame nothing is refuted. A frame that
+    samples a primitive less finely than `RESOLVED` may have missed it; the caller leaves those.
 
     Args:
         primitives: all of them.
         inside: those that fall into the image, from `in_image`.
-        extent_px: larger extent of the footprint of each of these, pixels of the frame.
         frame: one frame, no batch axis.
         confidence: trust in the frame's pixels.
         observed: whether a camera saw the frame.
     """
     steady = far_from_edges(frame.depth, frame.valid, 1).reshape(-1)
+    depth = frame.depth.reshape(-1)
     agreed = torch.zeros_like(steady)
     agreed[inside.pixel[inside.on(frame.depth)]] = True
-    depth, trust = frame.depth.reshape(-1)[inside.pixel], confidence.reshape(-1)[inside.pixel]
-    mine, guess = primitives.confidence[inside.index], ~primitives.observed[inside.index]
-    behind = depth > inside.z * (1.0 + needed_residual(mine, trust))
-    certain = (guess & observed) | (trust > SURER * mine) | agreed[inside.pixel]
-    resolved = guess | (observed & (extent_px > RESOLVED))
-    return inside.index[steady[inside.pixel] & behind & certain & resolved]
+    passed = inside[steady[inside.pixel] & (inside.z * (1.0 + CLEARLY) < depth[inside.pixel])]
+    trust, mine = confidence.reshape(-1)[passed.pixel], primitives.confidence[passed.index]
+    guess = ~primitives.observed[passed.index]
+    behind = depth[passed.pixel] > passed.z * (1.0 + needed_residual(mine, trust))
+    certain = (guess & observed) | (trust > SURER * mine) | agreed[passed.pixel]
+    return passed[behind & certain & (guess | observed)]
