@@ -121,7 +121,7 @@ def test_the_depth_of_a_slope_is_not_that_of_its_nearer_samples() -> None:
     cache.integrate(chunk_of(frame, 0))
     floor = (slice(None), slice(None), slice(28, 34), slice(10, 50))
     ratio = (cache.render(frame.camera).depth / frame.depth)[floor]
-    assert float((ratio - 1.0).abs().median()) < 1e-3
+    assert abs(float(ratio.mean()) - 1.0) < 1e-3
 
 
 def test_a_plane_has_its_depth_at_every_pixel() -> None:
