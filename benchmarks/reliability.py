@@ -3,21 +3,24 @@
 A cache gets one frame of a walk (the first, one at a quarter, one half way), or every fiftieth, and is asked for views
 all along the walk. A pixel is *right* when its colour is within 0.1 of the truth (root mean square over the channels)
 and its depth within 5 %; sky must be sky. Told is the share of right pixels by confidence: the reliability curve. The
-baseline is a confidence that is the same everywhere (the world's own share of right pixels); `skill` is how much of
-its Brier score the confidence saves. The factors in `cache3d.confidence` were fitted on room and street; garden is the
-check.
+baseline is a confidence that is the same everywhere (the world's own share of right pixels); `skill` is how much of its
+Brier score the confidence saves. Pixels of one view are right or wrong together, so that the 95 % interval of each
+share comes from the scatter between views, and a fall of the curve counts as far as it exceeds it. The factors in
+`cache3d.confidence` were fitted on room and street; garden is the check.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
@@ -36,6 +39,25 @@ LEAST = 200  # pixels that a bin must hold to be told
 INKS = {"room": (31, 119, 180), "street": (214, 110, 20), "garden": (44, 140, 60)}
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Covered pixels of many views: confidence, whether each is right, and the view it is of, ``[n]`` each."""
+
+    confidence: Float[np.ndarray, "n"]
+    correct: Bool[np.ndarray, "n"]
+    view: Int[np.ndarray, "n"]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One point of a curve; ``interval`` is half of the 95 % interval of the share."""
+
+    confidence: float
+    share: float
+    interval: float
+    count: int
+
+
 def right(guide: Guide, truth: Frame) -> Bool[Tensor, "t 1 h w"]:
     """Which pixels the guide shows within tolerance."""
     color = (guide.rgb - truth.rgb).square().mean(1, keepdim=True).sqrt() < COLOR_TOLERANCE
@@ -44,12 +66,12 @@ def right(guide: Guide, truth: Frame) -> Bool[Tensor, "t 1 h w"]:
     return color & torch.where(truth.sky, sky, depth & ~sky)
 
 
-def collect(walk: GroundTruthWalk, cache_name: str) -> tuple[Float[np.ndarray, "n"], Bool[np.ndarray, "n"]]:
-    """Confidence and rightness of the covered pixels of many views."""
+def collect(walk: GroundTruthWalk, cache_name: str) -> list[Asked]:
+    """Confidence and rightness of the covered pixels, view by view."""
     frames, count = walk.frames, len(walk.frames)
     step = count // 8
     seeds: list[list[int]] = [[0], [count // 4], [count // 2], list(range(0, count, step))]
-    confidence, correct = [], []
+    views: list[Asked] = []
     for seed in tqdm(seeds, desc=f"{walk.name}, {cache_name}", unit="cache"):
         cache = CACHES[cache_name]()
         for index, k in enumerate(seed):
@@ -58,34 +80,58 @@ def collect(walk: GroundTruthWalk, cache_name: str) -> tuple[Float[np.ndarray, "
         for k in range(step // 4, count, step // 2):
             guide = cache.render(frames.camera[k : k + 1])
             shown = guide.coverage >= COVERED
-            confidence.append(guide.confidence[shown].numpy())
-            correct.append(right(guide, frames[k : k + 1])[shown].numpy())
-    return np.concatenate(confidence), np.concatenate(correct)
+            correct = right(guide, frames[k : k + 1])[shown].numpy()
+            views.append(Asked(guide.confidence[shown].numpy(), correct, np.zeros(len(correct), np.int64)))
+    return views
 
 
-def curve(confidence: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"]) -> list[tuple[float, float, int]]:
-    """Mean confidence, share of right pixels and their number, for every tenth that holds enough pixels."""
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    full = [bins == k for k in range(BINS) if (bins == k).sum() >= LEAST]
-    return [(float(confidence[b].mean()), float(correct[b].mean()), int(b.sum())) for b in full]
+def together(views: list[Asked]) -> Asked:
+    """All pixels of many views, which are numbered."""
+    numbers = np.repeat(np.arange(len(views)), [len(v.correct) for v in views])
+    confidence, correct = (np.concatenate([getattr(v, part) for v in views]) for part in ("confidence", "correct"))
+    return Asked(confidence, correct, numbers)
 
 
-def verdict(confidence: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"]) -> dict[str, float | bool]:
-    """Expected calibration error, largest fall of the curve, and skill."""
-    points = curve(confidence, correct)
-    total = sum(count for _, _, count in points)
-    shares = [share for _, share, _ in points]
-    brier, constant = np.mean((confidence - correct) ** 2), correct.mean() * (1.0 - correct.mean())
+def curve(asked: Asked) -> list[Bin]:
+    """The point of every tenth that holds enough pixels.
+
+    The interval is that of a ratio estimator over clusters (Cochran, *Sampling techniques*, 1977, section 3.12).
+    """
+    bins = np.minimum((asked.confidence * BINS).astype(int), BINS - 1)
+    points = []
+    for k in range(BINS):
+        inside = bins == k
+        total = int(inside.sum())
+        if total < LEAST:
+            continue
+        share = float(asked.correct[inside].mean())
+        sizes = np.bincount(asked.view[inside])
+        hits = np.bincount(asked.view[inside], asked.correct[inside])[sizes > 0]
+        sizes = sizes[sizes > 0]
+        clusters = len(sizes)
+        scatter = ((hits - share * sizes) ** 2).sum() * clusters / max(clusters - 1, 1)
+        interval = 1.96 * math.sqrt(scatter) / total if clusters > 1 else 1.0
+        points.append(Bin(float(asked.confidence[inside].mean()), share, interval, total))
+    return points
+
+
+def verdict(asked: Asked) -> dict[str, float]:
+    """Expected calibration error, largest fall of the curve, what of it exceeds its interval, and skill."""
+    points, correct = curve(asked), asked.correct
+    total = sum(p.count for p in points)
+    falls = [(a.share - b.share, math.hypot(a.interval, b.interval)) for a, b in pairwise(points)]
+    brier, constant = np.mean((asked.confidence - correct) ** 2), correct.mean() * (1.0 - correct.mean())
     return {
         "right": round(float(correct.mean()), 3),
-        "mean_confidence": round(float(confidence.mean()), 3),
-        "calibration_error": round(sum(abs(c - share) * n for c, share, n in points) / total, 3),
-        "largest_fall": round(max([a - b for a, b in pairwise(shares)] + [0.0]), 3),
+        "mean_confidence": round(float(asked.confidence.mean()), 3),
+        "calibration_error": round(sum(abs(p.confidence - p.share) * p.count for p in points) / total, 3),
+        "largest_fall": round(max([fall for fall, _ in falls] + [0.0]), 3),
+        "sure_fall": round(max([fall - interval for fall, interval in falls] + [0.0]), 3),
         "skill": round(float(1.0 - brier / constant), 3),
     }
 
 
-def draw(curves: dict[str, dict[str, list[tuple[float, float, int]]]], file: Path) -> None:
+def draw(curves: dict[str, dict[str, list[Bin]]], file: Path) -> None:
     """One panel per cache: share of right pixels over confidence, a curve per world, and the diagonal."""
     side, gap, scale = 300, 56, 2
     image = Image.new("RGB", (scale * (len(curves) * (side + gap) + gap // 2), scale * (side + 70)), "white")
@@ -109,9 +155,11 @@ def draw(curves: dict[str, dict[str, list[tuple[float, float, int]]]], file: Pat
         pen.line([at(0.0, 0.0), at(1.0, 1.0)], fill=(150, 150, 150), width=scale)
         for k, (world, points) in enumerate(worlds.items()):
             ink = INKS[world]
-            pen.line([at(c, share) for c, share, _ in points], fill=ink, width=2 * scale)
-            for c, share, _ in points:
-                x, y = at(c, share)
+            pen.line([at(p.confidence, p.share) for p in points], fill=ink, width=2 * scale)
+            for p in points:
+                low, high = max(p.share - p.interval, 0.0), min(p.share + p.interval, 1.0)
+                pen.line([at(p.confidence, low), at(p.confidence, high)], fill=ink, width=scale)
+                x, y = at(p.confidence, p.share)
                 pen.ellipse([x - 3 * scale, y - 3 * scale, x + 3 * scale, y + 3 * scale], fill=ink)
             text(left + side - 110, top + side - 60 + 16 * k, world + (" (check)" if world == "garden" else ""), ink)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -125,18 +173,16 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=Path("runs") / "confidence.png")
     chosen = parser.parse_args()
     checks, walks, size = ((30, 60), WALKS[:1], (72, 120)) if chosen.quick else (CHECKS, WALKS, SIZE)
-    rows: dict[str, dict[str, float | bool]] = {}
-    curves: dict[str, dict[str, list[tuple[float, float, int]]]] = {name: {} for name in CACHES}
+    rows: dict[str, dict[str, float]] = {}
+    curves: dict[str, dict[str, list[Bin]]] = {name: {} for name in CACHES}
     for world in SITES:
         opened = [open_walk(world, walk, frames=max(checks), checks=checks, size=size) for walk in walks]
         for name in CACHES:
-            parts = [collect(walk, name) for walk in opened]
-            confidence, correct = (np.concatenate(part) for part in zip(*parts, strict=True))
-            curves[name][world] = curve(confidence, correct)
-            rows[f"{name}, {world}"] = verdict(confidence, correct)
-            print(
-                f"{name}, {world}", " ".join(f"{c:.2f}:{share:.2f}" for c, share, _ in curves[name][world]), flush=True
-            )
+            asked = together([view for walk in opened for view in collect(walk, name)])
+            curves[name][world] = curve(asked)
+            rows[f"{name}, {world}"] = verdict(asked)
+            told = (f"{p.confidence:.2f}:{p.share:.2f}±{p.interval:.2f}({p.count})" for p in curves[name][world])
+            print(f"{name}, {world}", *told, flush=True)
     draw(curves, chosen.picture)
     heads = list(next(iter(rows.values())))
     print("| cache, world | " + " | ".join(heads) + " |\n" + "|---" * (1 + len(heads)) + "|")

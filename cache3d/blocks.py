@@ -251,6 +251,8 @@ class BlockStore(Generic[P]):
         self._make_room(set(home.tolist()))
 
     def _take_away(self, names: np.ndarray) -> None:
+        if len(names) == 0:
+            return
         self._view = None
         for number, where in groups(self._home[names]):
             block = self._brought(number)

@@ -18,10 +18,11 @@ the photo's own camera.
   ``c`` the cosine now, the factor is a smooth step of ``c / c0`` from 0 (nothing) to 0.45 (everything). A surface seen
   from behind is worth nothing.
 - *Depth agreement.* Primitives that meet in one pixel should lie at one depth. With ``v`` the relative standard
-  deviation of their inverse depths, the factor is ``1 / (1 + (v / 0.125)⁴)``; where surface and sky mix with share
-  ``s``, it loses ``2 s (1 - s)`` more. Edges, veils and bleeding backgrounds fall here. (Of the inverse depth, because
-  a trace of something very far would outweigh all else in a variance of depth; to the fourth power, because a few
-  percent of a background always pass between the samples of a surface, and are harmless.)
+  deviation of their inverse depths and ``s`` the share of sky, the factor is ``1 / (1 + (v (1 - s) / 0.125)⁴)``, for a
+  trace of something before the sky spoils nothing; where surface and sky mix, it loses ``3 s (1 - s)`` more. Edges,
+  veils and bleeding backgrounds fall here. (Of the inverse depth, because a trace of something very far would outweigh
+  all else in a variance of depth; to the fourth power, because a few percent of a background always pass between the
+  samples of a surface, and are harmless.)
 - *Coverage.* The share of the pixel that is covered at all.
 
 The first three belong to a primitive and a camera and are composited like a colour; the other two belong to the pixel.
@@ -37,6 +38,7 @@ from geometry.camera import Camera
 
 DENSITY_POWER = 0.125
 DEPTH_TOLERANCE = 0.125
+MIXED_SKY = 3.0  # 2 leaves half of the confidence to an even mixture, which is right one time in three
 FULL_ANGLE = 0.45
 
 
@@ -71,4 +73,4 @@ def facing(positions: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], camer
 
 def depth_agreement(spread: Float[Tensor, "*b h w"], sky: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w"]:
     """The agreement factor from the relative standard deviation of inverse depth in a pixel and its sky share."""
-    return (1.0 - 2.0 * sky * (1.0 - sky)) / (1.0 + (spread / DEPTH_TOLERANCE) ** 4)
+    return (1.0 - MIXED_SKY * sky * (1.0 - sky)) / (1.0 + (spread * (1.0 - sky) / DEPTH_TOLERANCE) ** 4)

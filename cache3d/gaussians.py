@@ -16,12 +16,13 @@ from cache3d.cache import Integration, check_chunk
 from cache3d.insertion import Shown, new_pixels, uncovered
 from cache3d.merging import merge
 from cache3d.optimisation import appearance_step, schedule
+from cache3d.planes import inverse_depth_planes, plane_image
 from cache3d.rasterizer import Backend, Raster, Splats, rasterize
 from cache3d.reference import rotation_matrices
 from cache3d.refinement import refine_guesses
-from cache3d.replacement import outdone, refuted
+from cache3d.replacement import RESOLVED, outdone, refuted
 from cache3d.surfels import lift_surfels
-from cache3d.visibility import seen_by
+from cache3d.visibility import in_image, seen_by
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
@@ -91,6 +92,7 @@ class GaussianCache:
         for k in range(len(chunk.frames)):
             frame = _on(chunk.frames[k], self._device)
             believed = chunk.confidence[k].to(self._device)
+            self._refute(frame, believed, observed=chunk.observed)
             shown = self._show(frame.camera)
             view = self._store.near(frame.camera)
             better = refine_guesses(view.rows, view.rows.means, shown, frame, believed)
@@ -148,14 +150,21 @@ class GaussianCache:
         self._store.remove(view, near[superseded])
         self._store.append(new[kept])
 
+    def _refute(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
+        """Take away what one frame looks through."""
+        view = self._store.near(frame.camera)
+        inside = in_image(frame.camera, view.rows.means, ~view.rows.sky)
+        gone = refuted(view.rows, inside, frame, confidence, observed=observed)
+        extent_px = footprint_px(view.rows[gone.index], frame.camera)
+        self._store.remove(view, gone.index[extent_px > RESOLVED])
+
     def _retire(self, shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> bool:
-        """Take away what one frame outdoes or refutes; whether there was any."""
+        """Take away what one frame outdoes; whether there was any."""
         view = self._store.near(frame.camera)
         live = view.rows
         seen = seen_by(frame.camera, live.means, ~live.sky, shown)
         extent_px = footprint_px(live[seen.index], frame.camera)
         gone = outdone(live, seen, extent_px, frame, confidence, observed=observed)
-        gone = torch.cat([gone, refuted(live, seen, frame, confidence, observed=observed)])
         self._store.remove(view, gone)
         return len(gone) > 0
 
@@ -202,7 +211,7 @@ class GaussianCache:
         spread = _spread(near.values[:, 6:7], near.values[:, 7:8], near.alpha)
         agreement = trust.depth_agreement(spread, sky)
         # The mean of the inverse depth: the little background that passes between samples hardly moves it.
-        near_depth = torch.where(near.alpha >= FAINTEST, near.alpha / near.values[:, 6:7].clamp_min(1e-10), 0.0)
+        near_depth = torch.where(near.alpha >= FAINTEST, near.alpha / near.values[:, 8:9].clamp_min(1e-10), 0.0)
         # A mixture of surface and sky is the depth of nothing: the pixel takes that of its larger part.
         depth = torch.where(sky > 0.5, far.depth, near_depth) * hit
         coverage = (alpha / GAPLESS).clamp(max=1.0) * hit
@@ -210,26 +219,29 @@ class GaussianCache:
         return Shown(rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away)
 
     def _draw(self, live: Gaussians, which: Bool[Tensor, "n"], camera: Camera) -> Raster:
-        """Rasterize values rgb, belief, observed, away, 1/z, 1/z² for one camera, each pixel from 2x2 samples.
+        """Rasterize values rgb, belief, observed, away, 1/z, 1/z², 1/z on its plane for one camera, from 2x2 samples.
 
         Gaussians are composited nearest first, so a few of those that share a sample hide the rest. Four samples with a
         footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
         """
         chosen = torch.nonzero(which)[:, 0]
         if len(chosen) == 0:
-            nothing = live.means.new_zeros(1, 8, *camera.size)
+            nothing = live.means.new_zeros(1, 9, *camera.size)
             return Raster(nothing, nothing[:, :1], nothing[:, :1])
         part = live[chosen]
         belief, away, inverse_depth, growth = _belief(part, camera)
         extra = torch.stack([belief, part.observed.float(), away, inverse_depth, inverse_depth**2], dim=-1)
-        splats = Splats(
-            part.means, part.quats, part.scales * growth, part.opacities, torch.cat([part.colors, extra], dim=-1)
+        values = torch.cat(
+            [part.colors, extra, inverse_depth_planes(part.means, rotation_matrices(part.quats)[:, :, 2], camera)],
+            dim=-1,
         )
+        splats = Splats(part.means, part.quats, part.scales * growth, part.opacities, values)
         fine = camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
         raster = rasterize(splats, fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
         alpha = avg_pool2d(raster.alpha, SAMPLES)
         depth = avg_pool2d(raster.depth * raster.alpha, SAMPLES) / alpha.clamp_min(1e-10)
-        return Raster(avg_pool2d(raster.values, SAMPLES), depth, alpha)
+        values = torch.cat([raster.values[:, :8], plane_image(raster.values[:, 8:], fine)], dim=1)
+        return Raster(avg_pool2d(values, SAMPLES), depth, alpha)
 
 
 def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:

@@ -5,23 +5,26 @@ The rules, in one place. A valid pixel becomes a primitive when one of these hol
 1. *Nothing is there*: the cache covers less than half of the pixel.
 2. *It faces away* (Voyager's rule): what is shown there has its normal more than 90° from the view, and the new
    surface is not hidden behind it.
-3. *In front*: the new surface is clearly closer than the shown one, which is no mixture of surfaces.
+3. *In front*: the new surface is clearly closer than the shown one, which is no mixture of surfaces, and some
+   neighbours in the frame share its depth: an isolated outlier does not enter.
 4. *A closer look*: what the frame retired there (below) left a gap.
 
 Otherwise the pixel refines what is there. A farther look finds finer primitives than its pixels and changes nothing.
 
-A primitive is retired when one of these holds (`cache3d.replacement`; of a Gaussian cache):
+A primitive is retired when one of these holds (`cache3d.replacement`; points only by the second):
 
 5. *A closer look*: it spans more than 1.5 pixels of the frame, the frame agrees with its depth, knows it better than it
    is believed from here (its confidence times the sampling factor of `cache3d.confidence`), and shows its whole
    footprint. Finer primitives then replace coarser ones and never pile up on them.
-6. *Looked through*: it is a guess, and the frame sees something clearly behind it.
+6. *Looked through*: the frame sees something clearly behind it, hidden or not, and is finer than to miss it. One look
+   refutes a guess if a camera took it, and anything that the frame is twice as sure of. Otherwise it takes two: the
+   cache holds another primitive where the frame looks. So what one frame had wrong goes with the next ones.
 
 *Which of two surfaces wins* depends on provenance, confidence and depth residual. Provenance decides first: what a
 camera observed is neither covered nor retired by what was generated, and what a camera observes refutes any guess.
 Otherwise the new surface must differ by the residual of `needed_residual`: 10 % of the depth, and as many times more
 as the stored surface is surer than the frame. In front of that, it is added (rule 3), and the old one stays, hidden.
-Behind, an observed surface stays, and a guess gives way to a generated frame that is twice as sure.
+Behind, the stored surface stays until a second look (rule 6) takes the frame's side.
 
 New primitives that share a voxel with stored ones merge (`cache3d.merging`).
 """
@@ -33,12 +36,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import pad, unfold
 
 from geometry.frame import Frame
 
 COVERED = 0.5
 SEALED = 0.98  # coverage that a seam between old and new primitives must keep
 CLEARLY = 0.1  # relative depth difference between two surfaces
+SUPPORT = 2  # neighbours of eight that share a pixel's depth: a line's have that many
 MIXED = 0.1  # relative spread of inverse depth above which a pixel shows a mixture
 
 
@@ -87,8 +92,18 @@ def new_pixels(
     faces_away = (shown.away > 0.75) & not_hidden & ~frame.sky & allowed
     nearest_same = shown.depth * (1.0 - needed_residual(shown.confidence, confidence))
     closer = torch.where(shown_sky, ~frame.sky, (frame.depth < nearest_same) & (shown.spread < MIXED))
-    in_front = allowed & closer & ~frame.sky
+    in_front = allowed & closer & ~frame.sky & _supported(frame)
     return frame.valid & (~covered | faces_away | in_front)
+
+
+def _supported(frame: Frame) -> Bool[Tensor, "1 h w"]:
+    """Pixels whose depth some of their neighbours share: no isolated outliers."""
+    height, width = frame.depth.shape[-2:]
+    usable = frame.valid & ~frame.sky
+    depth = torch.where(usable, frame.depth, torch.full_like(frame.depth, torch.inf))
+    around = unfold(pad(depth[None], (1, 1, 1, 1), value=torch.inf), 3)[0].reshape(9, height, width)
+    alike = (around - frame.depth).abs() < CLEARLY * frame.depth
+    return alike.sum(0, keepdim=True) > SUPPORT  # the pixel itself is one of the nine
 
 
 def uncovered(before: Shown, after: Shown, frame: Frame) -> Bool[Tensor, "1 h w"]:

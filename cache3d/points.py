@@ -16,7 +16,9 @@ from cache3d.compiled import for_blocks
 from cache3d.insertion import Shown, new_pixels
 from cache3d.point_kernels import splat_discs
 from cache3d.refinement import refine_guesses
+from cache3d.replacement import RESOLVED, refuted
 from cache3d.surfels import lift_surfels
+from cache3d.visibility import in_image
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
@@ -45,7 +47,8 @@ class PointCache:
     def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:  # noqa: ARG002 - the protocol
         """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.insertion` for the rules.
 
-        Points are neither retired nor refined by optimisation: ``remembered`` frames change nothing.
+        Points are retired where a frame looks through them, but neither for a closer look nor refined by optimisation:
+        ``remembered`` frames change nothing.
 
         Raises:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
@@ -54,6 +57,7 @@ class PointCache:
         first, refined = self._store.total, 0
         for k in range(len(chunk.frames)):
             frame, believed = chunk.frames[k], chunk.confidence[k]
+            self._refute(frame, believed, observed=chunk.observed)
             shown = self._show(frame.camera[None])[0]
             view = self._store.near(frame.camera)
             better = refine_guesses(view.rows, view.rows.positions, shown, frame, believed)
@@ -99,6 +103,14 @@ class PointCache:
         _check_kind(primitives)
         self._store = self._store.emptied()
         self._store.apply(Change.from_nothing(primitives))
+
+    def _refute(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
+        """Take away what one frame looks through."""
+        view = self._store.near(frame.camera)
+        inside = in_image(frame.camera, view.rows.positions, ~view.rows.sky)
+        gone = refuted(view.rows, inside, frame, confidence, observed=observed)
+        extent_px = 2.0 * view.rows.radii[gone.index] / gone.z * frame.camera.focal_px.amax()
+        self._store.remove(view, gone.index[extent_px > RESOLVED])
 
     def _show(self, camera: Camera) -> list[Shown]:
         """Draw the points for each camera."""

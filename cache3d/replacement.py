@@ -7,14 +7,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cache3d.confidence import sampling_density
-from cache3d.insertion import needed_residual
-from cache3d.visibility import VISIBLE, Seen, far_from_edges
+from cache3d.insertion import CLEARLY, needed_residual
+from cache3d.visibility import Seen, far_from_edges
 from geometry.frame import Frame
-from geometry.primitives import Gaussians
+from geometry.primitives import Gaussians, Points
 
 CLOSER = 1.5  # pixels per stored sample from which on a frame replaces it
 WIDEST = 4  # pixels: half of the largest footprint whose surroundings are checked; larger ones as if of that size
-SURER = 2.0  # how much surer than a guess a generated frame must be to refute it
+SURER = 2.0  # how much surer than a primitive a frame must be to refute it at one look
+RESOLVED = 0.7  # pixels per stored sample under which a frame may miss what is there
 
 
 def outdone(
@@ -42,7 +43,7 @@ def outdone(
     usable = frame.valid & ~frame.sky
     reach = (0.5 * extent_px).ceil().clamp(1, WIDEST).long()
     clear = torch.stack([far_from_edges(frame.depth, usable, k).reshape(-1) for k in range(1, WIDEST + 1)])
-    same = (frame.depth.reshape(-1)[seen.pixel] - seen.z).abs() < VISIBLE * seen.z
+    same = seen.on(frame.depth)
     worth = primitives.confidence[seen.index] * sampling_density(extent_px)
     known_better = confidence.reshape(-1)[seen.pixel] > worth
     allowed = torch.full_like(same, True) if observed else ~primitives.observed[seen.index]
@@ -51,16 +52,29 @@ def outdone(
 
 
 def refuted(
-    primitives: Gaussians, seen: Seen, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
-) -> Int[Tensor, "m"]:
-    """Seen guesses through which the frame looks at something clearly behind them.
+    primitives: Gaussians | Points, inside: Seen, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
+) -> Seen:
+    """Primitives through which the frame looks at something clearly behind them, whether they show or not.
 
-    What a camera observed refutes any guess; a generated frame only one that it is `SURER` than. Beside an edge, where
-    half a pixel decides, nothing is refuted.
+    One look is enough where a camera observed the frame and not the primitive, or where the frame is `SURER`. Otherwise
+    it takes two: another primitive lies where the frame looks. A generated frame refutes nothing that was observed.
+    Beside an edge, where half a pixel decides, and around an outlier of the frame nothing is refuted. A frame that
+    samples a primitive less finely than `RESOLVED` may have missed it; the caller leaves those.
+
+    Args:
+        primitives: all of them.
+        inside: those that fall into the image, from `in_image`.
+        frame: one frame, no batch axis.
+        confidence: trust in the frame's pixels.
+        observed: whether a camera saw the frame.
     """
-    steady = far_from_edges(frame.depth, frame.valid, 1).reshape(-1)[seen.pixel]
-    depth, trust = frame.depth.reshape(-1)[seen.pixel], confidence.reshape(-1)[seen.pixel]
-    mine = primitives.confidence[seen.index]
-    behind = depth > seen.z * (1.0 + needed_residual(mine, trust))
-    surer = torch.full_like(behind, True) if observed else trust > SURER * mine
-    return seen.index[~primitives.observed[seen.index] & behind & surer & steady]
+    steady = far_from_edges(frame.depth, frame.valid, 1).reshape(-1)
+    depth = frame.depth.reshape(-1)
+    agreed = torch.zeros_like(steady)
+    agreed[inside.pixel[inside.on(frame.depth)]] = True
+    passed = inside[steady[inside.pixel] & (inside.z * (1.0 + CLEARLY) < depth[inside.pixel])]
+    trust, mine = confidence.reshape(-1)[passed.pixel], primitives.confidence[passed.index]
+    guess = ~primitives.observed[passed.index]
+    behind = depth[passed.pixel] > passed.z * (1.0 + needed_residual(mine, trust))
+    certain = (guess & observed) | (trust > SURER * mine) | agreed[passed.pixel]
+    return passed[behind & certain & (guess | observed)]

@@ -1,4 +1,4 @@
-"""Which primitives are the surface that a cache shows to a camera, and on which pixel each falls."""
+"""On which pixel of a camera each primitive falls, and which of them are the surface that a cache shows to it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ VISIBLE = 0.05  # relative depth within which a primitive is the surface that is
 
 @dataclass(frozen=True)
 class Seen:
-    """Primitives that a camera sees, ``k`` of them, in storage order.
+    """Primitives inside the image of a camera, ``k`` of them, in storage order.
 
     Attributes:
         index: which primitives.
-        pixel: the pixel each falls on, row-major.
+        pixel: the pixel each centre falls on, row-major.
         z: depth of each, scene units.
     """
 
@@ -33,15 +33,18 @@ class Seen:
         """Those that are chosen."""
         return Seen(self.index[chosen], self.pixel[chosen], self.z[chosen])
 
+    def on(self, depth: Float[Tensor, "1 h w"]) -> Bool[Tensor, "k"]:
+        """Which of them lie on the surface that a depth map shows where they fall."""
+        return (self.z - depth.reshape(-1)[self.pixel]).abs() < VISIBLE * self.z
 
-def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"], shown: Shown) -> Seen:
-    """The candidates whose centre lies on the surface that is shown where they fall.
+
+def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> Seen:
+    """The candidates whose centre lies inside the image, hidden ones as well.
 
     Args:
         camera: one camera, no batch axis.
         positions: of all primitives, world.
         candidates: which to look at; never sky.
-        shown: what the cache shows to that camera.
     """
     height, width = camera.size
     pose, focal, center = camera.camera_from_world, camera.focal_px, camera.center_px
@@ -50,8 +53,13 @@ def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Te
     column, row = focal[0] * x / z + center[0], focal[1] * y / z + center[1]
     inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     pixel = row[inside].long() * width + column[inside].long()
-    seen = Seen(index[inside], pixel, z[inside])
-    return seen[(seen.z - shown.depth.reshape(-1)[pixel]).abs() < VISIBLE * seen.z]
+    return Seen(index[inside], pixel, z[inside])
+
+
+def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"], shown: Shown) -> Seen:
+    """The candidates inside the image that are the surface which a cache shows to the camera."""
+    inside = in_image(camera, positions, candidates)
+    return inside[inside.on(shown.depth)]
 
 
 def far_from_edges(depth: Float[Tensor, "1 h w"], usable: Bool[Tensor, "1 h w"], reach: int) -> Bool[Tensor, "1 h w"]:

@@ -10,6 +10,7 @@ from scipy import ndimage
 from benchmarks.ablations import BlindGenerator, NoCache, seam
 from benchmarks.camera_accuracy import errors, estimate_path, to_and_fro
 from benchmarks.degraded_guides import SPOILED, spoiled_guide, spoiled_photo
+from benchmarks.reliability import Asked, curve, verdict
 from benchmarks.walks import delta1, determined, interval, psnr, walk
 from cache3d.cache import WorldCache
 from diffusion.condition import Condition, encode
@@ -134,3 +135,15 @@ def test_spoiled_guides_are_worse_or_the_same_and_less_trusted(how: str) -> None
     assert (spoiled.confidence.mean() < 1.0) == (how != "as it is")
     assert spoiled.rgb.min() >= 0.0
     assert spoiled.rgb.max() <= 1.0
+
+
+def test_a_fall_of_the_reliability_curve_counts_beyond_the_scatter_between_views() -> None:
+    view = np.repeat(np.arange(10), 200)
+    confidence = np.tile(np.repeat([0.15, 0.25], 100), 10)
+    low, high = confidence == 0.15, confidence == 0.25
+    steady = Asked(confidence, np.where(low, np.arange(2000) % 2 == 0, np.arange(2000) % 4 == 0), view)
+    assert [(p.share, p.interval, p.count) for p in curve(steady)] == [(0.5, 0.0, 1000), (0.25, 0.0, 1000)]
+    assert verdict(steady)["sure_fall"] == verdict(steady)["largest_fall"] == 0.25
+    by_view = Asked(confidence, np.where(high, view % 4 == 0, view % 2 == 0), view)
+    assert verdict(by_view)["largest_fall"] > 0.1
+    assert verdict(by_view)["sure_fall"] == 0.0

@@ -89,4 +89,5 @@ def test_factors_are_one_where_nothing_is_in_doubt_and_zero_from_behind() -> Non
     assert trust.depth_agreement(none, none) == 1.0
     assert trust.depth_agreement(none, none + 1.0) == 1.0
     assert trust.depth_agreement(none + 0.3, none) < 0.05
-    assert trust.depth_agreement(none, none + 0.5) == 0.5
+    assert trust.depth_agreement(none, none + 0.5) == 0.25
+    assert trust.depth_agreement(none + 0.5, none + 0.99) > 0.95
