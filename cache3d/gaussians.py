@@ -184,11 +184,14 @@ class GaussianCache:
             changeable = ~part.observed | chunk.observed
             if not changeable.any():
                 continue
-            growth = close_growth(footprint_px(part, frame.camera))
-            splats = Splats(part.means, part.quats, part.scales * growth, part.opacities, part.colors)
+            extent_px = footprint_px(part, frame.camera)
+            scales = part.scales * close_growth(extent_px)
+            splats = Splats(part.means, part.quats, scales, part.opacities, part.colors)
             step = appearance_step(
                 splats, frame, trusted, samples=SAMPLES, footprint_floor=FOOTPRINT_FLOOR, backend=self._rasterizer
             )
+            # A farther look never coarsens a fine one: where many share a pixel, each learns little from it.
+            step = step * extent_px.clamp(max=1.0).square()[:, None]
             changed = chosen[changeable]
             view.rows.colors[changed] = (part.colors + step)[changeable].clamp(0.0, 1.0)
             self._store.put(view, changed)

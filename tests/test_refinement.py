@@ -68,6 +68,18 @@ def test_frames_are_seen_again_better_from_elsewhere_too() -> None:
         assert after > before + gain
 
 
+def test_a_farther_look_hardly_changes_what_a_closer_one_has_drawn() -> None:
+    near = cameras((0, 0, 1.5))  # half a unit from the wall; the far one is four times as far away
+    world = GaussianCache()
+    world.integrate(chunk_of(wall(near)))
+    before = world.render(near).rgb
+    far = wall(cameras((0, 0, 0)))
+    noise = torch.rand(far.rgb.shape, generator=torch.Generator().manual_seed(0))
+    world.integrate(chunk_of(replace(far, rgb=noise), index=1))
+    inside = (..., slice(8, -8), slice(8, -8))
+    assert (world.render(near).rgb - before)[inside].abs().mean() < 0.06
+
+
 def test_geometry_never_moves() -> None:
     plain, refined = worlds(chunk_of(wall(cameras((0, 0, 0), (0.1, 0, 0.1)))))
     for name in GEOMETRY:
