@@ -11,14 +11,12 @@ Figures as `benchmarks.hole_figures` defines them, of all clips together, mean o
 of sampling; the first two methods have none), and these two of EfficientNet-Lite0 features of patches in wide holes:
 
 * Kernel distance to the true patches there (0 = same distribution).
-* Blind choice: of which method do a clip's patches look more like something real, its own or the prior's? The share of
-  clips (with patches) on which their mean distance to the *nearest* real patch is the smaller one. Real patches are
-  those of the true later frames of all *other scenes*, whole pictures on the same grid: neither the truth of that place
-  nor the photo it was copied from, so that neither being right nor copying is rewarded. The column of the
-  truth says how much the metric sees: what it prefers to the prior less often than chance cannot be trusted.
+* Blind choice: the share of clips (with patches) on which a judge who has seen other scenes only prefers the
+  method to the prior (`benchmarks.blind_choice`). The truth's share is printed below the table and says how much the
+  judge sees: the nearer to 1, the more its choice is worth.
 
 ± is 1.96 standard errors by a bootstrap over clips: all figures are taken on the same draws of clips with replacement,
-the seeds of a clip together; how far seeds are apart is printed below. `met` is of the means.
+the seeds of a clip together; the range of the generator's seeds is in the last line. `met` is of the means.
 
 Beside the data: `generator_quality.png`, eight clips with every method; `generator_pairs.png`, 40 pairs for the eye,
 each what is known, then prior and generator in a random order that `generator_pairs.json` tells. Which clips and frames
@@ -41,9 +39,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.blind_choice import choices
 from benchmarks.generator_goals import METHODS, resampled, shown, spread, table
-from benchmarks.hole_figures import figures, patches, sums, total
-from benchmarks.patch_features import PatchFeatures, kernel_distances, typical_distance
+from benchmarks.hole_figures import figures, patches, sums, texture, total
+from benchmarks.patch_features import PatchFeatures, kernel_distances
 from cache3d.gaussians import GaussianCache
 from diffusion.condition import Condition, decode, encode
 from diffusion.generator import EmbeddedGenerator
@@ -137,11 +136,12 @@ class Measured:
 
     rows: dict[str, list[list[dict[str, float]]]] = field(default_factory=dict)
     features: dict[str, list[list[Tensor]]] = field(default_factory=dict)
+    texture: dict[str, list[list[Tensor]]] = field(default_factory=dict)
 
-    def add(self, method: str, seed: int, row: dict[str, float], features: Tensor) -> None:
+    def add(self, method: str, seed: int, row: dict[str, float], features: Tensor, fine: Tensor) -> None:
         """Count one clip."""
-        for kept, new in ((self.rows, row), (self.features, features)):
-            by_seed = kept.setdefault(method, [])
+        for kept, new in ((self.rows, row), (self.features, features), (self.texture, fine)):
+            by_seed: list[list] = kept.setdefault(method, [])
             by_seed.extend([] for _ in range(seed + 1 - len(by_seed)))
             by_seed[seed].append(new)
 
@@ -151,14 +151,12 @@ class Run:
     """A pass over clips: figures are kept, pictures only where they are shown."""
 
     generator: EmbeddedGenerator
+    extract: PatchFeatures = field(default_factory=PatchFeatures)
     measured: Measured = field(default_factory=Measured)
     real: list[Tensor] = field(default_factory=list)  # features of the truth in wide holes, by clip
-    bank: list[Tensor] = field(default_factory=list)  # of all of the true frames
+    real_texture: list[Tensor] = field(default_factory=list)  # of what is nothing but hole
     shown: list[tuple[Scene, dict[str, Filling]]] = field(default_factory=list)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # known, prior, generator
-
-    def __post_init__(self) -> None:
-        self.extract = PatchFeatures()
 
     def add(self, clip: Frame, seeds: int) -> None:
         """Fill the holes of one clip by every method and with every seed."""
@@ -169,10 +167,10 @@ class Run:
             wide = scene.hole & ~thin(scene.hole)
             for method, (rgb, depth) in made.items():
                 row = sums(scene.truth, scene.hole, rgb, depth)
-                self.measured.add(method, seed, row, self.extract(patches(rgb, wide)))
+                self.measured.add(method, seed, row, self.extract(patches(rgb, wide)), self.extract(texture(rgb, wide)))
             if seed == 0:
                 self.real.append(self.extract(patches(scene.truth.rgb, wide)))
-                self.bank.append(self.extract(patches(scene.truth.rgb, torch.ones_like(wide))))
+                self.real_texture.append(self.extract(texture(scene.truth.rgb, wide)))
                 self._keep(scene, made)
 
     def _keep(self, scene: Scene, made: dict[str, Filling]) -> None:
@@ -186,36 +184,28 @@ class Run:
             self.pairs.append((a, b, c))
 
 
-def choices(features: list[Tensor], against: list[Tensor], bank: list[Tensor], places: list[str]) -> np.ndarray:
-    """By clip: 1 where ``features`` lie nearer to real patches of other scenes than ``against``, .5 a tie, NaN none."""
-    chosen = np.full(len(features), np.nan)
-    for i, (ours, theirs) in enumerate(zip(features, against, strict=True)):
-        others = [part for part, place in zip(bank, places, strict=True) if place != places[i]]
-        if len(ours) and others:
-            real = torch.cat(others)
-            nearer = (typical_distance(theirs, real).mean() - typical_distance(ours, real).mean()).sign()
-            chosen[i] = 0.5 + 0.5 * float(nearer)
-    return chosen
-
-
 def summary(run: Run, places: list[str], weights: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Each figure of each method, ``[draws]``; of the truth only the blind choice."""
+    """Each figure of each method, ``[seeds, draws]``; of the truth only the blind choice."""
     found: dict[str, dict[str, np.ndarray]] = {}
-    prior = run.measured.features["prior"]
+    measured, drawn = run.measured, torch.from_numpy(weights).float()
     for method in METHODS:
-        by_seed = [figures(total(rows, weights)) for rows in run.measured.rows[method]]
-        found[method] = {name: np.mean([part[name] for part in by_seed], 0) for name in by_seed[0]}
-        features = run.measured.features[method]
-        drawn = torch.from_numpy(weights).float()
-        kernel = [kernel_distances(part, run.real, drawn).numpy() for part in features]
-        found[method]["kernel_distance"] = np.mean(kernel, 0)
-    for method, features in {**run.measured.features, "truth": [run.real]}.items():
-        chosen = [
-            choices(features[min(seed, len(features) - 1)], prior[seed], run.bank, places) for seed in range(len(prior))
-        ]
-        share, some = np.mean(chosen, 0), np.isfinite(np.mean(chosen, 0))
-        found.setdefault(method, {})["choice"] = weights[:, some] @ share[some] / weights[:, some].sum(1)
+        by_seed = [figures(total(rows, weights)) for rows in measured.rows[method]]
+        found[method] = {name: np.stack([part[name] for part in by_seed]) for name in by_seed[0]}
+        kernel = [kernel_distances(by_clip, run.real, drawn).numpy() for by_clip in measured.features[method]]
+        found[method]["kernel_distance"] = np.stack(kernel)
+    for seed in range(len(measured.texture["generator"])):
+        for method, chosen in choices(_of_seed(measured.texture, seed), run.real_texture, places, "prior").items():
+            some = np.isfinite(chosen)
+            with np.errstate(invalid="ignore"):
+                share = weights[:, some] @ chosen[some] / weights[:, some].sum(1)
+            earlier = found.setdefault(method, {}).get("choice", np.zeros((0, len(weights))))
+            found[method]["choice"] = np.concatenate([earlier, share[None]])
     return found
+
+
+def _of_seed(features: dict[str, list[list[Tensor]]], seed: int) -> dict[str, list[Tensor]]:
+    """Each method's features; those of the first seed where there are no others."""
+    return {method: by_seed[min(seed, len(by_seed) - 1)] for method, by_seed in features.items()}
 
 
 def sheet(rows: list[tuple[Scene, dict[str, Filling]]], path: Path) -> None:
@@ -268,7 +258,8 @@ def main() -> None:
         run.add(read_clip(path), given.seeds)
     seconds = (time.perf_counter() - start) / (len(chosen) * given.seeds)
     weights, places = resampled(len(chosen)), [scene_of[path.name] for path in chosen]
-    found = summary(run, places, weights)
+    by_seed = summary(run, places, weights)
+    found = {method: {name: value.mean(0) for name, value in row.items()} for method, row in by_seed.items()}
     print("\n".join(table(found)))
     print(f"blind choice of the truth over the prior: {shown(found['truth']['choice'])}")
     sheet(run.shown, given.data / "generator_quality.png")
@@ -279,9 +270,9 @@ def main() -> None:
         method: {name: [round(float(d[0]), 4), round(spread(d), 4)] for name, d in row.items()}
         for method, row in found.items()
     }
-    print(
-        json.dumps({"benchmark": "generator_quality", "clips": len(chosen), "seeds": given.seeds, "methods": methods})
-    )
+    apart = {name: round(float(np.ptp(value[:, 0])), 4) for name, value in by_seed["generator"].items()}
+    last = {"clips": len(chosen), "seeds": given.seeds, "methods": methods, "seeds_apart": apart}
+    print(json.dumps({"benchmark": "generator_quality", **last}))
 
 
 if __name__ == "__main__":

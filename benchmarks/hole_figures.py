@@ -83,8 +83,8 @@ def sums(
     for prefix, picture in (("", rgb), ("true_", truth.rgb)):
         found[prefix + "step"] = _step(picture, wide, hole)
         found[prefix + "contrast"] = (contrast(picture) * inside).sum()
-        found[prefix + "peak"] = repetition(_texture(picture - _coarse(picture), wide)).sum()
-        for band, power in enumerate(spectrum(_texture(picture, wide)).sum(0)):
+        found[prefix + "peak"] = repetition(texture(picture - _coarse(picture), wide).mean(1)).sum()
+        for band, power in enumerate(spectrum(texture(picture, wide).mean(1)).sum(0)):
             found[f"{prefix}power{band}"] = power
     return {name: float(value) for name, value in found.items()}
 
@@ -116,6 +116,12 @@ def patches(rgb: Float[Tensor, "t 3 h w"], wide: Bool[Tensor, "t 1 h w"]) -> Flo
     """Patches of which enough lies in a wide hole, on a grid of half their size."""
     share = avg_pool2d(wide.float(), PATCH_PX, stride=PATCH_PX // 2)[:, 0] > PATCH_HOLE
     return _grid(rgb, PATCH_PX)[share]
+
+
+def texture(rgb: Float[Tensor, "t 3 h w"], wide: Bool[Tensor, "t 1 h w"]) -> Float[Tensor, "n 3 32 32"]:
+    """Patches that are nothing but wide hole, on a grid of half their size."""
+    share = avg_pool2d(wide.float(), TEXTURE_PX, stride=TEXTURE_PX // 2)[:, 0] > 0.999
+    return _grid(rgb, TEXTURE_PX)[share]
 
 
 def contrast(rgb: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 1 h8 w8"]:
@@ -172,12 +178,6 @@ def _step(rgb: Tensor, wide: Tensor, hole: Tensor) -> Tensor:
 
 def _coarse(rgb: Tensor) -> Tensor:
     return avg_pool2d(rgb, COARSE_PX, stride=1, padding=COARSE_PX // 2, count_include_pad=False)
-
-
-def _texture(rgb: Tensor, wide: Tensor) -> Tensor:
-    """Grey patches that are nothing but wide hole."""
-    share = avg_pool2d(wide.float(), TEXTURE_PX, stride=TEXTURE_PX // 2)[:, 0] > 0.999
-    return _grid(rgb.mean(1, keepdim=True), TEXTURE_PX)[share][:, 0]
 
 
 def _grid(rgb: Tensor, size: int) -> Tensor:

@@ -27,6 +27,8 @@ class PatchFeatures:
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Tensor:
         """Features ``[n c]`` of patches ``[n 3 h w]`` with colours in 0..1."""
+        if len(rgb) == 0:
+            return self(rgb.new_zeros(1, *rgb.shape[1:]))[:0]
         x = relu6(self._convolve(2.0 * rgb - 1.0, "_conv_stem", "_bn0", 2))
         pooled = []
         for index, stride in enumerate(_STRIDES):
@@ -102,9 +104,3 @@ def _drawn(between: Tensor, weights: Tensor) -> Tensor:
     """Sums over pairs of drawn clips; within a clip over its own pairs, once per copy."""
     within = between.diagonal()
     return ((weights @ between) * weights).sum(1) - weights.square() @ within + weights @ within
-
-
-def typical_distance(features: Float[Tensor, "n c"], real: Float[Tensor, "m c"]) -> Float[Tensor, "n"]:
-    """Distance of each patch to the nearest of ``real`` ones, features standardised by the spread of those."""
-    spread, center = real.std(0).clamp_min(1e-6), real.mean(0)
-    return torch.cdist((features - center) / spread, (real - center) / spread).amin(1)

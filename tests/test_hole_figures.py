@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from benchmarks.generator_goals import resampled, spread
+from benchmarks.blind_choice import choices
+from benchmarks.generator_goals import GOALS, METHODS, resampled, spread, table
+from benchmarks.generator_quality import pair_sheet
 from benchmarks.hole_figures import TEXTURE_PX, Tally, figures, repetition, spectrum, sums, total
 from benchmarks.patch_features import kernel_distance, kernel_distances
 from geometry.camera import Camera
@@ -127,3 +132,57 @@ def test_intervals_shrink_with_the_number_of_clips() -> None:
     few, many = (spread(resampled(n) @ values[:n] / n) for n in (25, 400))
     assert many == pytest.approx(1.96 / 400**0.5, rel=0.15)
     assert few > 3.0 * many
+
+
+def test_the_judge_prefers_what_is_like_the_truth_elsewhere() -> None:
+    rng, scenes = _generator(0), [f"scene {i // 2}" for i in range(20)]
+    real, same, fog, rival = ([shift + torch.randn(30, 6, generator=rng) for _ in scenes] for shift in (0, 0, 2, 1))
+    chosen = choices({"same": same, "fog": fog, "rival": rival}, real, scenes, "rival")
+    assert {name: value.mean() for name, value in chosen.items()} == pytest.approx(
+        {"same": 1.0, "fog": 0.0, "rival": 0.5, "truth": 1.0}
+    )
+
+
+def test_the_judge_has_no_favourite_among_equals() -> None:
+    rng, scenes = _generator(0), [f"scene {i}" for i in range(200)]
+    real, one, other = ([torch.randn(10, 4, generator=rng) for _ in scenes] for _ in range(3))
+    assert choices({"one": one, "rival": other}, real, scenes, "rival")["one"].mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_judge_has_not_seen_the_scene_nor_judges_without_patches() -> None:
+    rng = _generator(0)
+    real, made = ([torch.randn(n, 4, generator=rng) for n in (9, 9, 0)] for _ in range(2))
+    alone = choices({"rival": made}, real, ["a", "a", "a"], "rival")
+    assert np.isnan(alone["rival"]).all()
+    two = choices({"rival": made}, real, ["a", "b", "b"], "rival")["rival"]
+    assert two[:2].tolist() == [0.5, 0.5]
+    assert np.isnan(two[2])
+
+
+def test_the_table_takes_the_best_classical_method_per_row() -> None:
+    found = {method: {row.figure: np.full(3, 1.0) for row in GOALS} for method in METHODS}
+    found["Telea"]["kernel_distance"] = np.array([0.5, 0.4, 0.6])
+    found["generator"]["kernel_distance"] = np.array([0.3, 0.3, 0.3])
+    found["prior"]["thin_psnr"], found["generator"]["thin_psnr"] = np.full(3, 17.0), np.full(3, 17.2)
+    found["generator"]["seam"] = np.full(3, 0.85)
+    lines = {line.split(" | ")[0][2:]: [cell.strip() for cell in line.strip("| ").split("|")] for line in table(found)}
+    assert lines["wide: kernel distance"][5:7] == ["Telea", "0.600 ± 0.245"]
+    assert lines["wide: kernel distance"][-1] == "yes, no"
+    assert lines["thin: PSNR, dB"][5] == "prior"
+    assert lines["thin: PSNR, dB"][-1] == "no, no"
+    assert lines["wide: seam / truth's"][-1] == "yes, no"
+
+
+def test_pairs_are_in_the_order_that_the_key_tells(tmp_path: Path) -> None:
+    def grey(value: int) -> torch.Tensor:
+        return torch.full((3, 10, 200), value, dtype=torch.uint8)
+
+    pair_sheet([(grey(0), grey(100), grey(200))] * 5, tmp_path / "pairs.png")
+    picture = np.array(Image.open(tmp_path / "pairs.png"))
+    key = json.loads((tmp_path / "pairs.json").read_text())["generator"]
+    assert set(key.values()) == {"left", "right"}
+    height, width = picture.shape[0] // 3, picture.shape[1] // 2
+    for number, side in key.items():
+        row, column = divmod(int(number) - 1, 2)
+        left, right = (picture[row * height + 18, column * width + 2 + at, 0] for at in (300, 500))
+        assert (left, right) == ((200, 100) if side == "left" else (100, 200))
