@@ -8,7 +8,7 @@ A *wide* hole is what is left of the holes without their parts narrower than 8 p
 * Patches of texture: 32 px wide, nothing but wide hole, on a grid of 16 px, grey; the same places for every method.
   - Repetition: each patch without what is coarser than 9 px; its autocorrelation (per overlapping pixel, over that at
     lag 0) at the highest local maximum more than 6 px from lag 0; mean over patches, over that of the truth. A lattice
-    has 1, noise about .2. Ripples below one grey level of 255 do not count.
+    has 1, noise about .13. Ripples below one grey level of 255 do not count.
   - Spectrum: power of the windowed patches by spatial frequency in four octaves (the last with the corners of the
     plane), mean over patches; mean over octaves of the absolute logarithm of its ratio to the truth's (0 = same;
     log 1.25 = .22).
