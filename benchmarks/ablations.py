@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.generator_quality import patches
+from benchmarks.hole_figures import patches
 from benchmarks.patch_features import PatchFeatures, kernel_distance
 from benchmarks.walks import FRAMES, LAST, Walked, delta1, determined, interval, long_clips, psnr, walk
 from cache3d.cache import Integration, WorldCache

@@ -29,7 +29,8 @@ from torch.nn.functional import avg_pool2d, interpolate
 from tqdm import tqdm
 
 from benchmarks.ablations import BLIND_KINDS, KINDS, SEEDS, BlindGenerator
-from benchmarks.generator_quality import TARGETS, contrast, normalised
+from benchmarks.generator_quality import TARGETS, normalised
+from benchmarks.hole_figures import contrast
 from benchmarks.walks import delta1, interval, psnr
 from cache3d.gaussians import GaussianCache
 from diffusion.condition import Condition, encode

@@ -7,7 +7,7 @@ frames are made from what the cache and the copying prior show there, the same f
   frames, 4 steps each, from full noise, each remembering the ones before; * `package`: the weights of the package in
   the same chunks, at the levels and steps the program uses; * `prior`: no network.
 
-Figures of the holes as in `benchmarks.generator_quality`; `to_teacher` is the kernel distance to what the teacher makes
+Figures of the holes as in `benchmarks.hole_figures`; `to_teacher` is the kernel distance to what the teacher makes
 in 50 steps instead of to the truth. Times are the networks' alone, on one thread, over a walk of 24 frames (the eight,
 three times): processor seconds until the first frames are finished, and frames per processor second; medians of three
 clips.
@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
-from benchmarks.generator_quality import Scene, Tally, normalised, patches, sheet
+from benchmarks.generator_quality import Scene, normalised, sheet
+from benchmarks.hole_figures import Tally, patches
 from benchmarks.patch_features import PatchFeatures, kernel_distance
 from cache3d.gaussians import GaussianCache
 from diffusion.condition import Condition
@@ -160,9 +161,8 @@ def main() -> None:
                 first[name].append(timed.first_s)
                 whole[name].append(timed.whole_s)
         for name, (rgb, depth) in made.items():
-            tallies[name].add(seen, rgb, depth)
-        hole = seen.condition.prior.copied > 0.5
-        real.append(patches(seen.truth.rgb, hole & ~thin(hole)))
+            tallies[name].add(seen.truth, seen.hole, rgb, depth)
+        real.append(patches(seen.truth.rgb, seen.hole & ~thin(seen.hole)))
         shown.append((seen, made))
     features = PatchFeatures()
     true_features = features(torch.cat(real))

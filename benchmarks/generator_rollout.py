@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.generator_quality import contrast, normalised
+from benchmarks.generator_quality import normalised
+from benchmarks.hole_figures import contrast
 from cache3d.gaussians import GaussianCache
 from diffusion.generator import EmbeddedGenerator, Generator, PassthroughGenerator
 from diffusion.noise import NoiseConfig

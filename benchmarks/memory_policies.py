@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from benchmarks.generator_quality import contrast
+from benchmarks.hole_figures import contrast
 from benchmarks.walks import FRAMES, LAST, delta1, determined, interval, long_clips, psnr, walk
 from cache3d.gaussians import GaussianCache
 from diffusion.generator import EmbeddedGenerator

