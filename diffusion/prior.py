@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
+from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad, unfold
 
 from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth
 from diffusion.disocclusion import FRONT_RATIO, split_sides
@@ -108,6 +108,7 @@ def copy_into_holes(
             if other != key:
                 target.receive(canvas, config)
     for canvas in frames:
+        canvas.smooth_narrow(config.thin_px)
         canvas.clear_sky()
     return Prior(
         rgb=torch.stack([f.rgb for f in frames]),
@@ -187,6 +188,17 @@ class _Canvas:
             smooth = smooth_fill(1.0 / self.depth[None], usable[None])[0]
             self.depth = torch.where(cracks, 1.0 / smooth, self.depth)
 
+    def smooth_narrow(self, width_px: int) -> None:
+        """Take the narrow parts of holes halfway to what goes on smoothly from both sides.
+
+        There the truth is nearly determined by what is around: a smooth guess and a copied one err apart, and their
+        mean is nearer to it than either.
+        """
+        narrow = _narrow(~self.known, width_px)
+        if narrow.any():
+            around = smooth_fill(self.rgb[None], ~narrow[None])[0]
+            self.rgb = torch.where(narrow, 0.5 * (self.rgb + around), self.rgb)
+
     def clear_sky(self) -> None:
         """Let the sky go on as it is around the hole: patches of it show their borders where there is nothing else."""
         sky = self.depth >= SKY_UNITS
@@ -254,6 +266,13 @@ def _dense(depth: Float[Tensor, "1 h w"], hit: Bool[Tensor, "1 h w"]) -> Bool[Te
     code = torch.where(hit, depth.clamp_min(1e-6).log(), torch.inf)
     around = unfold(pad(code[None], (1, 1, 1, 1), value=torch.inf), 3)[0].reshape(9, *depth.shape[1:])
     return ((around - code).abs() < SAME).sum(0, keepdim=True) >= DENSE
+
+
+def _narrow(hole: Bool[Tensor, "1 h w"], width_px: int) -> Bool[Tensor, "1 h w"]:
+    """The parts of a hole that hold no square wider than ``width_px``."""
+    size, margin = width_px // 2 * 2 + 1, width_px // 2
+    core = -max_pool2d(-hole.float(), size, 1, margin)
+    return hole & ~(max_pool2d(core, size, 1, margin) > 0.5)
 
 
 def _wide(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"]:

@@ -64,6 +64,17 @@ def test_what_was_seen_stays_and_the_rest_is_complete() -> None:
     assert prior.rgb.max() <= 1
 
 
+def test_narrow_parts_of_a_wide_hole_are_nearly_smooth() -> None:
+    truth = torch.linspace(0.0, 1.0, SIZE[0])[None, None, :, None].expand(1, 3, *SIZE).contiguous()
+    grainy = truth + 0.2 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
+    hole[..., 8:40, 10:42] = True  # wide, with a slit that hangs on to it
+    hole[..., 20:24, 42:80] = True
+    guide = guide_of(grainy.clamp(0.0, 1.0), torch.full((1, 1, *SIZE), 2.0), hole)
+    error = (copied(guide).rgb - truth).abs()
+    assert error[..., 20:24, 46:80].mean() < 0.8 * error[..., 12:36, 14:38].mean()
+
+
 def test_no_hole_no_change() -> None:
     guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), torch.zeros(1, 1, *SIZE, dtype=torch.bool))
     prior = copied(guide)
