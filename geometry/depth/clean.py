@@ -95,19 +95,18 @@ def snap_depth_edges(
         present = inverse[index].flatten()[where]
         middle = (present - inverse_far) / (inverse_near - inverse_far)
         prefer_near = (near_like * (0.25 + middle) > far_like * (1.25 - middle)).float()
-        choose_near = _vote(prefer_near, where, depth.shape[-2:]) > 0.5
+        choose_near = _vote(prefer_near, soft[index]) > 0.5
         out[index].view(-1)[where] = 1.0 / torch.where(choose_near, inverse_near, inverse_far)
     # A step changes only where the two extremes are two surfaces, not one that slopes.
     sharp = _curvature(inverse, radius_px)
     return torch.where(soft & sharp, out, depth)
 
 
-def _vote(choice: Float[Tensor, "n"], where: Tensor, size: tuple[int, int]) -> Float[Tensor, "n"]:
+def _vote(choice: Float[Tensor, "n"], where: Bool[Tensor, "1 h w"]) -> Float[Tensor, "n"]:
     """Mean choice among the pixels ``where`` around each: leaves and the gaps between them are one surface."""
-    full = choice.new_zeros(2, size[0] * size[1])
-    full[0, where], full[1, where] = choice, 1.0
-    sums = avg_pool2d(full.reshape(1, 2, *size), 2 * VOTE_PX + 1, 1, VOTE_PX).flatten(2)[0, :, where]
-    return sums[0] / sums[1]
+    chosen = torch.zeros_like(where, dtype=choice.dtype).masked_scatter(where, choice)
+    sums = avg_pool2d(torch.stack([chosen, where.to(choice)]), 2 * VOTE_PX + 1, 1, VOTE_PX)
+    return (sums[0] / sums[1])[where]
 
 
 def _curvature(inverse: Tensor, radius_px: int) -> Tensor:
