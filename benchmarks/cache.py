@@ -10,7 +10,6 @@ error of 1. The baseline `no cache` knows the last frame only. Medians over view
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import os
 import statistics
@@ -59,14 +58,13 @@ class LastFrameOnly:
 
 
 def caches() -> dict[str, Callable[[], WorldCache | LastFrameOnly]]:
-    """What is compared; `Gaussians refined` is there when the cache can refine."""
-    made: dict[str, Callable[[], WorldCache | LastFrameOnly]] = {BASELINE: LastFrameOnly, "points": PointCache}
-    if "refine_steps" in inspect.signature(GaussianCache).parameters:
-        made["Gaussians unrefined"] = lambda: GaussianCache(refine_steps=0)  # pyright: ignore[reportCallIssue]
-        made["Gaussians refined"] = GaussianCache
-    else:
-        made["Gaussians unrefined"] = GaussianCache
-    return made
+    """What is compared."""
+    return {
+        BASELINE: LastFrameOnly,
+        "points": PointCache,
+        "Gaussians unrefined": lambda: GaussianCache(refine_steps=0),
+        "Gaussians refined": GaussianCache,
+    }
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _features(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
     """Pixels ``[n 2]`` (centres at +0.5) and descriptors ``[n 128]`` of one frame."""
     grey = (frame.rgb[0].mean(0) * 255.0).round().to(torch.uint8).numpy()
     large = cv2.resize(grey, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
-    found, descriptors = cv2.SIFT_create(contrastThreshold=0.01).detectAndCompute(large, None)  # pyright: ignore
+    found, descriptors = cv2.SIFT_create(contrastThreshold=0.01).detectAndCompute(large, None)  # pyright: ignore (no stubs)
     if descriptors is None:
         return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
     return (np.array([point.pt for point in found]) + 0.5) / SCALE, descriptors

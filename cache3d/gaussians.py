@@ -232,12 +232,11 @@ class GaussianCache:
             nothing = live.means.new_zeros(1, 9, *camera.size)
             return Raster(nothing, nothing[:, :1], nothing[:, :1])
         part = live[chosen]
-        belief, away, inverse_depth, growth = _belief(part, camera)
+        axes = rotation_matrices(part.quats)
+        belief, away, inverse_depth, growth = _belief(part, axes, camera)
         extra = torch.stack([belief, part.observed.float(), away, inverse_depth, inverse_depth**2], dim=-1)
-        values = torch.cat(
-            [part.colors, extra, inverse_depth_planes(part.means, rotation_matrices(part.quats)[:, :, 2], camera)],
-            dim=-1,
-        )
+        planes = inverse_depth_planes(part.means, axes[:, :, 2], camera)
+        values = torch.cat([part.colors, extra, planes], dim=-1)
         splats = Splats(part.means, part.quats, part.scales * growth, part.opacities, values)
         fine = camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
         raster = rasterize(splats, fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
@@ -254,19 +253,13 @@ def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:
     return torch.sqrt((square - mean**2).clamp_min(0.0)) / mean.clamp_min(1e-10)
 
 
-def _belief(part: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What each Gaussian is worth to one camera.
+def _belief(part: Gaussians, axes: Float[Tensor, "n 3 3"], camera: Camera) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What each Gaussian, whose axes are given, is worth to one camera.
 
     Returns:
         Confidence from here, 1 where seen from behind, inverse depth, growth of the footprint ``[n 1]``.
     """
-    axes = rotation_matrices(part.quats)
-    gradient_x, gradient_y, z = trust.pixel_gradients(part.means, camera)
-    extent = torch.zeros_like(z)
-    for k in range(2):
-        step = axes[:, :, k] * (part.scales[:, k] / KERNEL)[:, None]
-        image = ((gradient_x * step).sum(-1) ** 2 + (gradient_y * step).sum(-1) ** 2).sqrt()
-        extent = torch.maximum(extent, image)
+    extent, z = _extent_px(part, axes, camera)
     cosine = trust.facing(part.means, axes[:, :, 2], camera)
     first_cosine = part.scales[:, :2].amin(-1) / part.scales[:, :2].amax(-1)
     angle = torch.where(part.sky, torch.ones_like(z), trust.viewing_angle(cosine, first_cosine))
@@ -282,13 +275,19 @@ def close_growth(extent_px: Float[Tensor, "n"]) -> Float[Tensor, "n 1"]:
 
 def footprint_px(part: Gaussians, camera: Camera) -> Float[Tensor, "n"]:
     """Larger extent of the surface that each Gaussian stands for, pixels of one camera; 1 from the camera it is of."""
-    axes = rotation_matrices(part.quats)
-    gradient_x, gradient_y, _ = trust.pixel_gradients(part.means, camera)
+    return _extent_px(part, rotation_matrices(part.quats), camera)[0]
+
+
+def _extent_px(
+    part: Gaussians, axes: Float[Tensor, "n 3 3"], camera: Camera
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+    """As `footprint_px`, and the depths."""
+    gradient_x, gradient_y, z = trust.pixel_gradients(part.means, camera)
     extents = []
     for k in range(2):
         step = axes[:, :, k] * (part.scales[:, k] / KERNEL)[:, None]
         extents.append(((gradient_x * step).sum(-1) ** 2 + (gradient_y * step).sum(-1) ** 2).sqrt())
-    return torch.maximum(*extents)
+    return torch.maximum(*extents), z
 
 
 def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: int) -> Gaussians:

@@ -71,7 +71,7 @@ def _operator(function: Any, result: _Lanes, generate: Callable[[Any, Any, Any],
     class Template(ConcreteTemplate):
         cases = [signature(result, *pair) for pair in pairs]  # noqa: RUF012 - Numba's way
 
-    infer_global(function)(Template)  # pyright: ignore[reportOptionalCall]
+    infer_global(function)(Template)  # pyright: ignore[reportOptionalCall] (Numba's stubs)
 
     def lower(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:  # noqa: ARG001 - Numba's signature
         return generate(builder, *(_all_lanes(builder, value) for value in arguments))

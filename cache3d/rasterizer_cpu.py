@@ -44,6 +44,7 @@ def rasterize_cpu(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:
         )
         for k in range(len(camera))
     ]
+    # torch types what an autograd function returns as optional.
     if len(images) == 1:  # without the copy
         sums, alpha = images[0][0][None], images[0][1][None, None]  # pyright: ignore[reportOptionalSubscript]
     else:
