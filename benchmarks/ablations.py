@@ -36,7 +36,7 @@ from diffusion.condition import Condition
 from diffusion.generator import EmbeddedGenerator
 from diffusion.memory import KVMemory
 from diffusion.noise import NoiseConfig
-from diffusion.training.guides import thin
+from diffusion.prior import thin
 from geometry.frame import Chunk, Frame
 
 SEEDS = (0, 1, 2)

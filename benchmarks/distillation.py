@@ -35,11 +35,10 @@ from cache3d.gaussians import GaussianCache
 from diffusion.condition import Condition
 from diffusion.generator import EmbeddedGenerator, load_network, package_weights
 from diffusion.noise import NoiseConfig, noise_map
-from diffusion.prior import Prior, PriorConfig, copy_into_holes
+from diffusion.prior import Prior, PriorConfig, copy_into_holes, thin
 from diffusion.sampler import SamplerConfig, sample
 from diffusion.training.clips import list_clips, read_clip
 from diffusion.training.flow_matching import FULL_NOISE
-from diffusion.training.guides import thin
 from diffusion.training.train_student import STUDENT
 from diffusion.training.train_teacher import STEPS
 from geometry.frame import Chunk, Frame, Guide

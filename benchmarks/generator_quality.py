@@ -47,10 +47,9 @@ from cache3d.gaussians import GaussianCache
 from diffusion.condition import Condition, decode, encode
 from diffusion.generator import EmbeddedGenerator
 from diffusion.noise import NoiseConfig, noise_map
-from diffusion.prior import PriorConfig, copy_into_holes
+from diffusion.prior import PriorConfig, copy_into_holes, thin
 from diffusion.sampler import SamplerConfig, sample
 from diffusion.training.clips import MANIFEST, list_clips, read_clip
-from diffusion.training.guides import thin
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.project import smooth_fill

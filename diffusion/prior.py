@@ -25,6 +25,7 @@ from geometry.project import forward_warp, smooth_fill
 
 SKY_UNITS = 100.0  # depth of the sky, in units of the photo's median
 SKY_BEYOND = 30.0  # what is farther than this is sky
+THIN_PX = 8  # holes narrower than this are determined by what surrounds them
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
 SIDEWAYS = 16  # how much faster the colours of the sky spread sideways than up and down
 MIXED_SKY_PX = 2  # sky this close to something may hold its colours
@@ -44,7 +45,7 @@ class PriorConfig:
         small: share of a frame that must be new before copying is worth its time.
     """
 
-    thin_px: int = 8
+    thin_px: int = THIN_PX
     covered: float = 0.5
     keys: int = 2
     small: float = 0.008
@@ -117,6 +118,14 @@ def copy_into_holes(
         smooth_rgb=torch.stack([f.smooth for f in frames]),
         smooth_depth=torch.stack([f.smooth_depth for f in frames]) * unit,
     )
+
+
+def thin(hole: Bool[Tensor, "t 1 h w"], width_px: int = THIN_PX) -> Bool[Tensor, "t 1 h w"]:
+    """The parts of holes that are narrower than ``width_px`` in some direction."""
+    radius = width_px // 2
+    size = 2 * radius + 1
+    core = -max_pool2d(-hole.float(), size, stride=1, padding=radius)
+    return hole & ~(max_pool2d(core, size, stride=1, padding=radius) > 0.5)
 
 
 @dataclass
@@ -194,7 +203,7 @@ class _Canvas:
         There the truth is nearly determined by what is around: a smooth guess and a copied one err apart, and their
         mean is nearer to it than either.
         """
-        narrow = _narrow(~self.known, width_px)
+        narrow = thin(~self.known[None], width_px)[0]
         if narrow.any():
             around = smooth_fill(self.rgb[None], ~narrow[None])[0]
             self.rgb = torch.where(narrow, 0.5 * (self.rgb + around), self.rgb)
@@ -266,13 +275,6 @@ def _dense(depth: Float[Tensor, "1 h w"], hit: Bool[Tensor, "1 h w"]) -> Bool[Te
     code = torch.where(hit, depth.clamp_min(1e-6).log(), torch.inf)
     around = unfold(pad(code[None], (1, 1, 1, 1), value=torch.inf), 3)[0].reshape(9, *depth.shape[1:])
     return ((around - code).abs() < SAME).sum(0, keepdim=True) >= DENSE
-
-
-def _narrow(hole: Bool[Tensor, "1 h w"], width_px: int) -> Bool[Tensor, "1 h w"]:
-    """The parts of a hole that hold no square wider than ``width_px``."""
-    size, margin = width_px // 2 * 2 + 1, width_px // 2
-    core = -max_pool2d(-hole.float(), size, 1, margin)
-    return hole & ~(max_pool2d(core, size, 1, margin) > 0.5)
 
 
 def _wide(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"]:

@@ -14,10 +14,11 @@ from safetensors.torch import save_file
 from diffusion.condition import encode
 from diffusion.generator import load_network
 from diffusion.network import DenoiserNetwork, NetworkConfig
+from diffusion.prior import thin
 from diffusion.training.clips import read_clip
 from diffusion.training.corruption import copy_far, copy_near, hairlines
 from diffusion.training.generator_loss import generator_loss, loss_terms, noisy_inputs
-from diffusion.training.guides import Sample, SampleConfig, recorded_sample, thin, warped_sample
+from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
 from diffusion.training.train_generator import GeneratorTask, Stage
 from diffusion.training.trainer import TrainConfig, Trainer
 from geometry.camera import Camera

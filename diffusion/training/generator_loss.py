@@ -17,7 +17,8 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from diffusion.condition import SKY_BELOW
 from diffusion.flow import add_noise
 from diffusion.network import DenoiserNetwork, Inputs
-from diffusion.training.guides import Sample, thin
+from diffusion.prior import thin
+from diffusion.training.guides import Sample
 
 _COARSE_PX = 8
 _BAND_PX = 3

@@ -10,15 +10,14 @@ import torch
 from jaxtyping import Bool, Float
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, max_pool2d
+from torch.nn.functional import avg_pool2d, conv2d
 
 from diffusion.condition import encode
+from diffusion.prior import thin
 from diffusion.training.corruption import copy_far, copy_near, doubtful, hairlines, smooth_noise
 from geometry.camera import Camera
 from geometry.frame import Frame
 from geometry.project import forward_warp, smooth_fill
-
-THIN_PX = 8  # holes narrower than this are determined by what surrounds them
 
 
 @dataclass(frozen=True)
@@ -135,14 +134,6 @@ def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.r
         truth, config.context, state("prior"), state("smooth"), coverage, maps("confidence"), copied, determined,
         frames.camera, unit,
     )  # fmt: skip
-
-
-def thin(hole: Bool[Tensor, "t 1 h w"], width_px: int = THIN_PX) -> Bool[Tensor, "t 1 h w"]:
-    """The parts of holes that are narrower than ``width_px`` in some direction."""
-    radius = width_px // 2
-    size = 2 * radius + 1
-    core = -max_pool2d(-hole.float(), size, stride=1, padding=radius)
-    return hole & ~(max_pool2d(core, size, stride=1, padding=radius) > 0.5)
 
 
 def _choose(count: int, config: SampleConfig, rng: np.random.Generator) -> list[int]:
