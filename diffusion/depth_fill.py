@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage, sparse
@@ -16,6 +18,8 @@ STIFFNESS = 0.02  # share of membrane in the plate: keeps the extension from run
 SKY = 1.0 / 30.0  # inverse depth, in units of the median, under which copied texture is sky
 AGREE = 0.35  # difference of log depths up to which a copied thing may be what was extended
 SETTLE_PX = 12.0  # how broadly copied depth follows the extended surface
+SPECK = 0.002  # share of the picture
+LOG_STEP, SAME_SURFACE = 0.001, 0.08  # grid of log inverse depth; difference between neighbours on one surface
 
 
 def fill_inverse_depth(inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
@@ -63,6 +67,23 @@ def settle_inverse_depth(
     low = low * torch.exp(-((low / AGREE) ** 2))
     settled = copied * low.exp()
     return torch.where(hole & ~sky, settled, copied)
+
+
+def without_specks(inverse: Float[Tensor, "1 h w"], hole: Bool[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
+    """Inverse depth whose pieces in the hole are no smaller than ``SPECK`` of the picture.
+
+    A patch of another depth amid copied texture is a mistake more often than a thing, and as soon as the camera moves
+    one looks past it. Specks take the depth of the nearest pixel that is none.
+    """
+    steps = (inverse[0].log().numpy() / LOG_STEP).round().astype(np.int16)
+    gone = np.iinfo(np.int16).min
+    kept, _ = cv2.filterSpeckles(steps, gone, round(SPECK * steps.size), round(SAME_SURFACE / LOG_STEP))
+    small = kept == gone
+    speck = torch.from_numpy(small)[None] & hole
+    if not speck.any() or small.all():
+        return inverse
+    rows, columns = ndimage.distance_transform_edt(small, return_distances=False, return_indices=True)
+    return torch.where(speck, inverse[:, rows, columns], inverse)
 
 
 def _blur(values: Float[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:

@@ -15,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad, unfold
 
-from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth
+from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth, without_specks
 from diffusion.disocclusion import FRONT_RATIO, split_sides
 from diffusion.distance import distance_px
 from diffusion.exemplar import Painting, Sources, blend_in, fill, from_features, to_features
@@ -109,6 +109,7 @@ def copy_into_holes(
             if other != key:
                 target.receive(canvas, config)
     for canvas in frames:
+        canvas.close_rest()
         canvas.smooth_narrow(config.thin_px)
         canvas.clear_sky()
     return Prior(
@@ -171,7 +172,7 @@ class _Canvas:
         copied = torch.where(self.wide, rgb.to(self.rgb), self.rgb)
         self.rgb = blend_in(copied, behind, self.wide)
         inverse = settle_inverse_depth(_decode(code.to(self.depth)), 1.0 / self.depth, self.wide)
-        depth = 1.0 / inverse
+        depth = 1.0 / without_specks(inverse, self.wide)
         self.depth = torch.where(self.wide, torch.where(depth > SKY_BEYOND, SKY_UNITS, depth), self.depth)
         self.wide = torch.zeros_like(self.wide)
 
@@ -190,12 +191,18 @@ class _Canvas:
         self.depth = torch.where(hit, depth / self.unit, self.depth)
         left = self.wide & ~hit
         self.wide = _wide(left, config.thin_px // 2)
-        cracks = left & ~self.wide
-        usable = (self.known & ~self.front) | hit
-        if cracks.any() and usable.any():
-            self.rgb = torch.where(cracks, smooth_fill(self.rgb[None], usable[None])[0], self.rgb)
-            smooth = smooth_fill(1.0 / self.depth[None], usable[None])[0]
+        cracks, around = left & ~self.wide, (self.known & ~self.front) | hit
+        if cracks.any() and around.any():
+            self.rgb = torch.where(cracks, smooth_fill(self.rgb[None], around[None])[0], self.rgb)
+            smooth = smooth_fill(1.0 / self.depth[None], around[None])[0]
             self.depth = torch.where(cracks, 1.0 / smooth, self.depth)
+
+    def close_rest(self) -> None:
+        """Give what no key frame reached the colours that they brought around it; its surfaces go on as they do."""
+        around = ~self.wide & ~self.front
+        if self.wide.any() and around.any():
+            self.rgb = torch.where(self.wide, smooth_fill(self.rgb[None], around[None])[0], self.rgb)
+        self.wide = torch.zeros_like(self.wide)
 
     def smooth_narrow(self, width_px: int) -> None:
         """Take the narrow parts of holes halfway to what goes on smoothly from both sides.

@@ -118,6 +118,18 @@ def test_sky_in_the_middle_of_the_ground_must_look_like_the_open_sky() -> None:
     assert (fit_to_picture(torch.zeros(96, 128), indoors, shade.expand(3, -1, -1).contiguous())[1][lake] > 0.5).any()
 
 
+def test_ground_that_only_hung_on_to_the_sky_is_ground() -> None:
+    row, column = torch.arange(96.0)[:, None].expand(96, 128), torch.arange(128.0).expand(96, -1)
+    haze = (row - 70.0).square() + (column - 60.0).square() < 200.0
+    slope = (row >= 40) & ~haze
+    bridge = (row < 60) & ((column - 60.0).abs() < 2)  # of doubtful sky, across ground of another colour
+    shade = torch.where(slope, 0.2, torch.where(haze, 0.5, 0.85))
+    network = torch.where((row < 40) | haze, 0.95, torch.where(bridge, 0.6, 0.02))
+    _, sky = fit_to_picture(torch.zeros(96, 128), network, shade.expand(3, -1, -1).contiguous())
+    assert not (sky[haze] > 0.5).any()
+    assert (sky[:38] > 0.5).all()
+
+
 def test_clear_sky_holds_nothing_of_what_stands_before_it() -> None:
     rgb = torch.full((1, 3, 64, 96), 0.8)
     sky = torch.ones(1, 1, 64, 96, dtype=torch.bool)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffusion.depth_fill import fill_inverse_depth
+from diffusion.depth_fill import fill_inverse_depth, without_specks
 from diffusion.disocclusion import split_sides
 from diffusion.exemplar import blend_in
 from diffusion.prior import Prior, PriorConfig, _dense, copy_into_holes
@@ -124,6 +124,34 @@ def test_a_plane_goes_on_as_a_plane() -> None:
     filled = fill_inverse_depth(rows * known, known)
     assert torch.allclose(filled, rows, rtol=0.08)
     assert torch.equal(filled[known], rows[known])
+
+
+def test_specks_of_depth_go_and_things_stay() -> None:
+    inverse = torch.full((1, *SIZE), 0.5)
+    inverse[:, 20:23, 60:63] = 0.1  # a speck in the hole
+    inverse[:, 20:23, 10:13] = 0.1  # and one that was seen
+    inverse[:, 30:60, 70:90] = 0.2  # a thing
+    hole = wide_hole()[0]
+    kept = without_specks(inverse, hole)
+    assert (kept[:, 20:23, 60:63] == 0.5).all()
+    changed = kept != inverse
+    assert changed.sum() == 9
+    only_specks = torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(0)) ** 4 + 1e-3
+    assert torch.equal(without_specks(only_specks, torch.ones_like(hole)), only_specks)
+
+
+def test_what_no_key_frame_reached_takes_the_colours_around() -> None:
+    rgb = stripes(2)
+    rgb[:, :, :, :50] = torch.tensor([1.0, 0.0, 0.0])[None, :, None, None]
+    poses = torch.eye(4).repeat(2, 1, 1)
+    poses[1, 0, 3] = 0.6  # what is copied here at column 60 lies at column 85 in the first frame
+    guide = replace(
+        guide_of(rgb, torch.full((2, 1, *SIZE), 2.0), wide_hole(2)), camera=Camera.from_fov(60.0, SIZE, poses)
+    )
+    prior = copy_into_holes(guide, reference(), torch.Generator().manual_seed(0), PriorConfig(keys=1))
+    red, red_of_smooth = prior.rgb[0, 0, :, 76:82], prior.smooth_rgb[0, 0, :, 76:82]
+    assert (red < red_of_smooth).all()  # nearer to the green that was carried beside it
+    assert torch.allclose(prior.depth[0], torch.full((1, *SIZE), 2.0), atol=0.2)
 
 
 def test_depth_is_filled_even_from_nothing() -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffusion.training.clips import list_clips, read_clip
+from diffusion.training.train_depth import hazed
 from diffusion.training.trainer import CHECKPOINT, TrainConfig, Trainer, run_ranks
 
 
@@ -124,3 +125,17 @@ def test_clips_are_checked(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match="damaged"):
         read_clip(paths[0])
+
+
+def test_air_takes_the_colour_of_what_is_far_and_leaves_the_sky() -> None:
+    rgb = torch.rand(40, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    log_depth = torch.linspace(-2.0, 3.0, 6).expand(40, 1, 4, 6)
+    sky = torch.zeros(40, 1, 4, 6, dtype=torch.bool)
+    sky[:, :, 0] = True
+    seen = hazed(rgb, log_depth, sky, np.random.default_rng(0))
+    assert torch.equal(seen[:, :, 0], rgb[:, :, 0])
+    veiled = (seen != rgb).flatten(1).any(1)
+    assert 0.2 < veiled.float().mean() < 0.8
+    spread = seen[veiled][:, :, 1:].std(2).mean((0, 1)) / rgb[veiled][:, :, 1:].std(2).mean((0, 1))
+    assert (spread.diff() < 0).all()  # contrast falls with distance
+    assert spread[0] > 0.95

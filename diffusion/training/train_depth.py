@@ -23,6 +23,7 @@ from geometry.frame import Frame
 RELIST_S = 60.0  # clips may still be arriving
 FARTHEST, NEAREST = 3.0, -3.0  # log medians; beyond, depth is all the same to a viewer
 FRAMES_PER_CLIP = 2
+THICKEST_AIR = 0.15  # per median depth: four fifths of what lies eleven medians away is air
 Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]
 
 
@@ -43,7 +44,8 @@ class DepthTask:
         size = (height, STRIDE * round(height * 5 / 3 / STRIDE))
         views = [_resized(*cropped(frames, rng), size) for frames in parts]
         rgb, depth, sky = (torch.cat(part) for part in zip(*views, strict=True))
-        return augment(rgb, rng), log_about_median(depth, sky), sky
+        log_depth = log_about_median(depth, sky)
+        return augment(hazed(rgb, log_depth, sky, rng), rng), log_depth, sky
 
     def loss(
         self,
@@ -167,6 +169,21 @@ def cropped(frames: Frame, rng: np.random.Generator) -> Batch:
         return part.flip(-1) if mirrored else part
 
     return window(frames.rgb), window(frames.depth), window(frames.sky)
+
+
+def hazed(
+    rgb: Float[Tensor, "b 3 h w"],
+    log_depth: Float[Tensor, "b 1 h w"],
+    sky: Bool[Tensor, "b 1 h w"],
+    rng: np.random.Generator,
+) -> Float[Tensor, "b 3 h w"]:
+    """Air between the camera and what is far (Koschmieder's law), in half of the images: renders have none."""
+    count = len(rgb)
+    density = torch.from_numpy(rng.uniform(0.0, THICKEST_AIR, count) * (rng.random(count) < 0.5)).float()
+    bluish = torch.tensor([-1.0, 0.0, 1.0]) * torch.from_numpy(rng.uniform(-0.02, 0.1, (count, 1)))
+    air = (torch.from_numpy(rng.uniform(0.5, 0.95, (count, 1))) + bluish).float()[..., None, None]
+    clear = (-density[:, None, None, None] * log_depth.exp()).exp()
+    return torch.where(sky, rgb, clear * rgb + (1.0 - clear) * air)
 
 
 def augment(rgb: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> Float[Tensor, "b 3 h w"]:

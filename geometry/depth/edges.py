@@ -52,7 +52,8 @@ def fit_to_picture(
     trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, DOUBTED)
     alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5)) * (1.0 - inside)
     laplacian = _color_laplacian(lab, np.zeros_like(is_sky), LEAK)
-    fitted_sky = _solve(laplacian, likely * trust / (trust + alien), trust + alien)
+    redrawn_sky = _solve(laplacian, likely * trust / (trust + alien), trust + alien)
+    fitted_sky = _without_islands(redrawn_sky, lab)  # what was one with the sky may have become an island
     # Depth is doubted where the outline of the sky was redrawn, beside it, and where inverse depth bends.
     redrawn = ((fitted_sky > 0.5) != (is_sky > 0)).astype(np.uint8)
     beside = np.minimum(_distance_px(1 - redrawn) / (BESIDE * halo), within / (0.25 * halo)).clip(0.0, 1.0) ** 2

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -18,6 +19,8 @@ from geometry.depth.network import STRIDE, DepthNetwork
 
 FORMAT = "worldwarp-depth-1"
 SHORT_SIDE_PX = 192  # what the network was trained around; at 256 it took mountains and bright air for each other
+DETAIL_SIDE_PX = 384  # thin trunks, cables and outlines show only here
+DETAIL = 0.1  # of the short side: what is finer than this is detail
 
 
 def package_weights() -> Path:
@@ -69,17 +72,14 @@ class EmbeddedDepth:
 
     @torch.no_grad()
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
-        """Depth of colours in 0..1: the mean over the image and its mirror image, its edges fitted to the picture's."""
-        height, width = rgb.shape[-2:]
-        scale = SHORT_SIDE_PX / min(height, width)
-        size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width)]
-        small = interpolate(rgb.to(self.device), size, mode="bilinear", antialias=True)
-        log_depth, sky_logit = self.network(small)
-        mirrored = self.network(small.flip(-1))
-        log_depth = 0.5 * (log_depth + mirrored[0].flip(-1))
-        sky_logit = 0.5 * (sky_logit + mirrored[1].flip(-1))
-        full = interpolate(torch.cat([log_depth, sky_logit], 1), (height, width), mode="bilinear", align_corners=False)
-        fitted = [fit_to_picture(f[0], f[1].sigmoid(), c) for f, c in zip(full.cpu(), rgb.cpu(), strict=True)]
+        """Depth of colours in 0..1: layout from a small picture, detail from a large one, edges fitted to its own."""
+        log_depth, sky_logit = self._seen_at(SHORT_SIDE_PX, rgb)
+        sharper, _ = self._seen_at(DETAIL_SIDE_PX, rgb)
+        detail = (sharper - log_depth).cpu()
+        smooth = ndimage.gaussian_filter(detail.numpy(), DETAIL * min(rgb.shape[-2:]), axes=(-2, -1), mode="nearest")
+        log_depth = log_depth.cpu() + detail - torch.from_numpy(smooth)
+        both = zip(log_depth, sky_logit.cpu(), rgb.cpu(), strict=True)
+        fitted = [fit_to_picture(depth[0], logit[0].sigmoid(), colours) for depth, logit, colours in both]
         log_depth, likely = (torch.stack(part)[:, None].to(rgb) for part in zip(*fitted, strict=True))
         depth, sky = log_depth.exp(), likely > 0.5
         for index in range(len(depth)):
@@ -87,3 +87,12 @@ class EmbeddedDepth:
             depth[index] /= depth[index][ground].median() if ground.any() else depth[index].median()
         valid = torch.ones_like(sky)
         return DepthMap(far_sky(depth, sky, valid), valid, sky, metric=False)
+
+    def _seen_at(self, short_side_px: int, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
+        """Log depth and sky logit of a picture shown in another size: means over it and its mirror image."""
+        scale = short_side_px / min(rgb.shape[-2:])
+        size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in rgb.shape[-2:]]
+        shown = interpolate(rgb.to(self.device), size, mode="bilinear", antialias=True)
+        made, mirrored = torch.cat(self.network(shown), 1), torch.cat(self.network(shown.flip(-1)), 1)
+        both = interpolate(0.5 * (made + mirrored.flip(-1)), rgb.shape[-2:], mode="bilinear", align_corners=False)
+        return both[:, :1], both[:, 1:]
