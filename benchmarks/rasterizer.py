@@ -76,8 +76,7 @@ def make_scene(size: tuple[int, int], per_axis: float = 1.0) -> tuple[Splats, Ca
 def stages_ms(splats: Splats, camera: Camera, repeats: int) -> dict[str, float]:
     """Medians of the forward stages in processor time on one thread, and nanoseconds per tile entry."""
     height, width = camera.size
-    parts = [t.numpy() for t in (splats.means, splats.quats, splats.scales, splats.opacities)]
-    values = splats.values.numpy()
+    parts = [t.numpy() for t in vars(splats).values()]
     row = rasterizer_cpu.camera_row(camera.camera_from_world[0], camera.focal_px[0], camera.center_px[0])
     tiles = (-(-height // tile_kernels.TILE), -(-width // tile_kernels.TILE))
     flat, box = rasterizer_cpu.project(parts, row, camera.size, 0.3)
@@ -93,7 +92,7 @@ def stages_ms(splats: Splats, camera: Camera, repeats: int) -> dict[str, float]:
         ),
         "composite": median_ms(
             lambda: tile_kernels.composite(
-                0, tiles[0] * tiles[1], tiles[1], width, height, starts, ids, flat, values, *images, last
+                0, tiles[0] * tiles[1], tiles[1], width, height, starts, ids, flat, *images, last
             ),
             repeats,
             time.process_time,

@@ -3,7 +3,8 @@
 Everything a kernel calls is in this file: Numba does not notice a change in another one.
 
 Legend: `camera` is a float32 row of 16: rotation (9, camera from world), translation (3), fx, fy, cx, cy.
-A `flat` row is mean x, y (pixels), conic a, b, c, opacity, half extent x, y (pixels), depth.
+A `flat` row is mean x, y (pixels), conic a, b, c, opacity, half extent x, y (pixels), depth, values, and padding to
+whole cache lines: whoever wants one Gaussian of many waits for memory once.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ FAR = 1e10
 MIN_ALPHA = 1.0 / 255.0
 MAX_STD = 3.33  # a footprint is cut where alpha falls under 1/255, and never later than this
 TILE = 16
-FLAT = 9
+FLAT = 9  # floats of a row before the values
+LINE = 16  # floats of a cache line
 DIGIT = np.uint32(2047)
 
 
@@ -48,7 +50,7 @@ def _jacobian(x, y, z, fx, fy, cx, cy, width, height):
 
 
 @compiled
-def project(start, stop, means, quats, scales, opacities, camera, eps2d, width, height, flat, box):
+def project(start, stop, means, quats, scales, opacities, values, camera, eps2d, width, height, flat, box):
     """Project Gaussians ``start:stop``; ``box`` gets the tile range, empty (-1) where a Gaussian shows nowhere.
 
     A Gaussian with a non-finite parameter shows nowhere.
@@ -99,6 +101,8 @@ def project(start, stop, means, quats, scales, opacities, camera, eps2d, width, 
         flat[i, 0], flat[i, 1] = mx, my
         flat[i, 2], flat[i, 3], flat[i, 4] = yy / det, -xy / det, xx / det
         flat[i, 5], flat[i, 6], flat[i, 7], flat[i, 8] = opacity, ex, ey, z
+        for k in range(values.shape[1]):
+            flat[i, FLAT + k] = values[i, k]
 
 
 @compiled

@@ -94,17 +94,27 @@ def camera_row(camera_from_world: Tensor, focal_px: Tensor, center_px: Tensor) -
 
 
 def project(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: float) -> tuple[Array, Array]:
-    """Projected Gaussians ``[n 9]`` and their tile ranges ``[n 4]``; see `cache3d.projection_kernels`."""
-    means, quats, scales, opacities = parts[:4]
-    flat, box = np.empty((len(means), projection.FLAT), np.float32), np.empty((len(means), 4), np.int32)
+    """Projected Gaussians ``[n k]`` and their tile ranges ``[n 4]``; see `cache3d.projection_kernels`."""
+    means, quats, scales, opacities, values = parts
+    flat = _rows(len(means), projection.FLAT + values.shape[1])
+    box = np.empty((len(means), 4), np.int32)
     for_blocks(
         len(means),
         PROJECT_BLOCK,
         lambda i, j: projection.project(
-            i, j, means, quats, scales, opacities, camera, eps2d, size[1], size[0], flat, box
+            i, j, means, quats, scales, opacities, values, camera, eps2d, size[1], size[0], flat, box
         ),
     )
     return flat, box
+
+
+def _rows(count: int, width: int) -> Array:
+    """Uninitialised float32 rows of at least ``width`` that begin and end with cache lines."""
+    line = projection.LINE
+    length = -(-width // line) * line
+    memory = np.empty(count * length + line, np.float32)
+    first = -memory.ctypes.data // memory.itemsize % line
+    return memory[first : first + count * length].reshape(count, length)
 
 
 def depth_order(flat: Array, box: Array) -> Array:
@@ -175,18 +185,17 @@ def _draw(
 ) -> tuple[Array, _Drawn]:
     """Forward pass of one camera; ``parts`` are means, quats, scales, opacities, values."""
     height, width = size
-    values = parts[4]
     flat, box = project(parts, camera, size, eps2d)
     tiles_y, tiles_x = -(-height // tiles.TILE), -(-width // tiles.TILE)
     starts, ids, firsts, slots = tile_lists(depth_order(flat, box), box, (tiles_y, tiles_x), slots=gradients)
-    sums = np.empty((values.shape[1] + 1, height, width), np.float32)
+    sums = np.empty((parts[4].shape[1] + 1, height, width), np.float32)
     transmittance = np.empty((height, width), np.float32)
     last = np.empty((height, width), np.int32)
     for_blocks(
         tiles_x * tiles_y,
         TILE_BLOCK,
         lambda i, j: tiles.composite(
-            i, j, tiles_x, width, height, starts, ids, flat, values, sums, transmittance, last
+            i, j, tiles_x, width, height, starts, ids, flat, sums, transmittance, last
         ),
     )
     return sums, _Drawn(camera, flat, starts, ids, firsts, slots, transmittance, last)
@@ -196,13 +205,13 @@ def _pull_back(parts: list[Array], drawn: _Drawn, v_sums: Array, v_alpha: Array)
     """Backward pass of one camera: gradients of ``parts`` and of rotation and translation ``[12]``."""
     height, width = v_alpha.shape
     tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
-    means, quats, scales, _, values = parts
+    means, quats, scales = parts[:3]
     per_entry = np.empty((len(drawn.ids), 6 + v_sums.shape[0]), np.float32)
     for_blocks(
         tiles_x * tiles_y,
         TILE_BLOCK,
         lambda i, j: tiles.composite_backward(
-            i, j, tiles_x, width, height, drawn.starts, drawn.ids, drawn.flat, values, drawn.transmittance, drawn.last,
+            i, j, tiles_x, width, height, drawn.starts, drawn.ids, drawn.flat, drawn.transmittance, drawn.last,
             v_sums, v_alpha, per_entry,
         ),
     )  # fmt: skip

@@ -20,7 +20,8 @@ MIN_ALPHA = np.float32(_MIN_ALPHA)
 MAX_ALPHA = np.float32(0.999)
 STOP = np.float32(1e-4)
 AREA = TILE * TILE
-PATIENCE = 32  # Gaussians between two looks whether a tile is opaque already
+DEPTH = 8  # where a row holds the depth; the values follow
+BATCH = 32  # Gaussians fetched together, after a look whether the tile is opaque already
 LOG2_E = np.float32(1.4426950408889634)
 
 _zero, _half, _one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
@@ -44,7 +45,26 @@ def _groups(left, right):
 
 
 @compiled
-def composite(start, stop, tiles_x, width, height, starts, ids, flat, values, out, transmittance, last):
+def _fetch(ids, entry, step, count, lines, length, near):
+    """Copy the rows of ``count`` list entries, side by side; all at once, memory answers many questions together."""
+    for j in range(count):
+        row, to = ids[entry + j * step] * length, j * length
+        for k in range(0, length, WIDTH):
+            store(near, to + k, load(lines, row + k))
+
+
+@compiled
+def _any_open(passing):
+    """Whether any pixel of a tile is not finished: those hold what passes negated."""
+    most = same(_zero)
+    for at in range(0, AREA, WIDTH):
+        some = load(passing, at)
+        most = choose(some > most, some, most)
+    return total(most) > _zero
+
+
+@compiled
+def composite(start, stop, tiles_x, width, height, starts, ids, flat, out, transmittance, last):
     """Composite tiles ``start:stop`` front to back.
 
     Args:
@@ -52,29 +72,30 @@ def composite(start, stop, tiles_x, width, height, starts, ids, flat, values, ou
         tiles_x: tiles in a row.
         width, height: image size.
         starts, ids: tile lists.
-        flat: ``[n 9]`` projected Gaussians.
-        values: ``[n c]``.
+        flat: ``[n k]`` projected Gaussians.
         out: ``[c+1 h w]`` gets the sums; the last is depth.
         transmittance: ``[h w]`` gets what passes through all.
         last: ``[h w]`` int32 gets the list entry of the last contribution, -1 where there is none.
     """
-    channels = values.shape[1]
-    passing, reached, weights = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
-    sums = np.empty((channels + 1) * AREA, np.float32)
+    channels, length, lines = out.shape[0] - 1, flat.shape[1], flat.reshape(-1)
+    passing, reached, near = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(BATCH * length, np.float32)
+    sums = np.empty((channels + 1) * AREA, np.float32)  # in the order of a row: depth first
     column = counting()
     for tile in range(start, stop):
         x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         passing[:], reached[:], sums[:] = _one, -_one, _zero
-        begin = starts[tile]
-        for entry in range(begin, starts[tile + 1]):
-            # A finished pixel holds its transmittance negated.
-            if (entry - begin) % PATIENCE == PATIENCE - 1 and np.max(passing) <= _zero:
-                break
-            i = ids[entry]
-            mx, my, opacity = flat[i, 0], flat[i, 1], flat[i, 5]
-            a, b, c = -LOG2_E * _half * flat[i, 2], -LOG2_E * flat[i, 3], -LOG2_E * _half * flat[i, 4]
-            row0, row1 = _span(my, flat[i, 7], y0)
-            left, right = _span(mx, flat[i, 6], x0)
+        begin, end = starts[tile], starts[tile + 1]
+        for entry in range(begin, end):
+            n = (entry - begin) % BATCH
+            if n == 0:
+                if not _any_open(passing):
+                    break
+                _fetch(ids, entry, 1, min(BATCH, end - entry), lines, length, near)
+            n *= length
+            mx, my, opacity = near[n], near[n + 1], near[n + 5]
+            a, b, c = -LOG2_E * _half * near[n + 2], -LOG2_E * near[n + 3], -LOG2_E * _half * near[n + 4]
+            row0, row1 = _span(my, near[n + 7], y0)
+            left, right = _span(mx, near[n + 6], x0)
             index = same(np.float32(entry - begin))
             for first in _groups(left, right):
                 dx = (mx - np.float32(x0 + first) - _half) - column
@@ -89,40 +110,39 @@ def composite(start, stop, tiles_x, width, height, starts, ids, flat, values, ou
                     after = before - weight
                     seen = (power <= _zero) & (alpha >= MIN_ALPHA) & (before > _zero)
                     hit = seen & (after > STOP)
-                    store(weights, at, choose(hit, weight, same(_zero)))
+                    shows = choose(hit, weight, same(_zero))
                     store(passing, at, choose(hit, after, choose(seen, _zero - before, before)))
                     store(reached, at, choose(hit, index, load(reached, at)))
-                for channel in range(channels + 1):
-                    value = flat[i, 8] if channel == channels else values[i, channel]
-                    for row in range(row0, row1):
-                        at = row * TILE + first
+                    for channel in range(channels + 1):
                         to = channel * AREA + at
-                        store(sums, to, load(sums, to) + value * load(weights, at))
+                        store(sums, to, load(sums, to) + near[n + DEPTH + channel] * shows)
         for row in range(min(TILE, height - y0)):
             for k in range(min(TILE, width - x0)):
                 at = row * TILE + k
                 transmittance[y0 + row, x0 + k] = abs(passing[at])
                 last[y0 + row, x0 + k] = -1 if reached[at] < 0 else begin + np.int64(reached[at])
         for channel in range(channels + 1):
+            plane = (channel + 1) % (channels + 1) * AREA
             for row in range(min(TILE, height - y0)):
                 for k in range(min(TILE, width - x0)):
-                    out[channel, y0 + row, x0 + k] = sums[channel * AREA + row * TILE + k]
+                    out[channel, y0 + row, x0 + k] = sums[plane + row * TILE + k]
 
 
 @compiled
 def composite_backward(
-    start, stop, tiles_x, width, height, starts, ids, flat, values, transmittance, last, v_out, v_alpha, per_entry
+    start, stop, tiles_x, width, height, starts, ids, flat, transmittance, last, v_out, v_alpha, per_entry
 ):
     """Gradients of `composite` for tiles ``start:stop``, one row of ``per_entry`` per list entry.
 
     Args:
-        start, stop, tiles_x, width, height, starts, ids, flat, values: as `composite` had them.
+        start, stop, tiles_x, width, height, starts, ids, flat: as `composite` had them.
         transmittance, last: as `composite` made them.
         v_out: ``[c+1 h w]`` gradient of the sums.
         v_alpha: ``[h w]`` gradient of alpha = 1 - transmittance.
         per_entry: ``[k 7+c]`` gets mean x y, conic a b c, opacity, values, depth; zero where an entry never shows.
     """
-    channels = values.shape[1]
+    channels, length, lines = v_out.shape[0] - 1, flat.shape[1], flat.reshape(-1)
+    near = np.empty(BATCH * length, np.float32)
     passing, reached, behind = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
     # `rest` is v_alpha times what passes through all.
     rest, weights, dots = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
@@ -145,11 +165,14 @@ def composite_backward(
                     pulled[channel * AREA + row * TILE + k] = v_out[channel, y0 + row, x0 + k]
         per_entry[end : starts[tile + 1]] = _zero
         for entry in range(end - 1, begin - 1, -1):
-            i = ids[entry]
-            mx, my, opacity = flat[i, 0], flat[i, 1], flat[i, 5]
-            a, b, c = flat[i, 2], flat[i, 3], flat[i, 4]
-            row0, row1 = _span(my, flat[i, 7], y0)
-            left, right = _span(mx, flat[i, 6], x0)
+            n = (end - 1 - entry) % BATCH
+            if n == 0:
+                _fetch(ids, entry, -1, min(BATCH, entry + 1 - begin), lines, length, near)
+            n *= length
+            mx, my, opacity = near[n], near[n + 1], near[n + 5]
+            a, b, c = near[n + 2], near[n + 3], near[n + 4]
+            row0, row1 = _span(my, near[n + 7], y0)
+            left, right = _span(mx, near[n + 6], x0)
             index = np.float32(entry - begin)
             per_entry[entry] = _zero
             for first in _groups(left, right):
@@ -158,7 +181,7 @@ def composite_backward(
                 for row in range(row0, row1):
                     store(dots, row * TILE + first, nothing)
                 for channel in range(channels + 1):
-                    value = flat[i, 8] if channel == channels else values[i, channel]
+                    value = near[n + DEPTH + (channel + 1) % (channels + 1)]
                     for row in range(row0, row1):
                         at = row * TILE + first
                         store(dots, at, load(dots, at) + value * load(pulled, channel * AREA + at))

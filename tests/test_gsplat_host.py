@@ -79,7 +79,7 @@ def test_the_same_gaussians_in_the_same_tiles_in_the_same_order() -> None:
     splats, camera = make_splats(1500, seed=2)
     theirs = GsplatHost(splats, camera[0]).draw()
     row = rasterizer_cpu.camera_row(camera.camera_from_world[0], camera.focal_px[0], camera.center_px[0])
-    parts = [t.numpy() for t in (splats.means, splats.quats, splats.scales, splats.opacities)]
+    parts = [t.numpy() for t in vars(splats).values()]
     flat, box = rasterizer_cpu.project(parts, row, camera.size, 0.3)
     starts, ids, _, _ = rasterizer_cpu.tile_lists(
         rasterizer_cpu.depth_order(flat, box), box, theirs.offsets.shape, slots=False
