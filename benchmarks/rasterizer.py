@@ -80,15 +80,15 @@ def stages_ms(splats: Splats, camera: Camera, repeats: int) -> dict[str, float]:
     row = rasterizer_cpu.camera_row(camera.camera_from_world[0], camera.focal_px[0], camera.center_px[0])
     tiles = (-(-height // tile_kernels.TILE), -(-width // tile_kernels.TILE))
     flat, box = rasterizer_cpu.project(parts, row, camera.size, 0.3)
-    order = rasterizer_cpu.depth_order(flat, box)
-    starts, ids, _, _ = rasterizer_cpu.tile_lists(order, box, tiles, slots=False)
+    ordered = rasterizer_cpu.depth_order(flat, box)
+    starts, ids, _, _ = rasterizer_cpu.tile_lists(*ordered, tiles)
     images = [np.empty((4, height, width), np.float32), np.empty((height, width), np.float32)]
     last = np.empty((height, width), np.int32)
     stages = {
         "project": median_ms(lambda: rasterizer_cpu.project(parts, row, camera.size, 0.3), repeats, time.process_time),
         "sort": median_ms(lambda: rasterizer_cpu.depth_order(flat, box), repeats, time.process_time),
         "lists": median_ms(
-            lambda: rasterizer_cpu.tile_lists(order, box, tiles, slots=False), repeats, time.process_time
+            lambda: rasterizer_cpu.tile_lists(*ordered, tiles), repeats, time.process_time
         ),
         "composite": median_ms(
             lambda: tile_kernels.composite(
@@ -109,7 +109,7 @@ def stages_ms(splats: Splats, camera: Camera, repeats: int) -> dict[str, float]:
 
 def issued_lanes(flat: np.ndarray, box: np.ndarray) -> float:
     """Pixels that compositing computes: rows of a footprint times groups of eight; the borders of tiles add some."""
-    seen = flat[box[:, 0] >= 0]
+    seen = flat[box >= 0]
     return float(((2 * seen[:, 7] + 1) * 8 * np.ceil(2 * seen[:, 6] / 8)).sum())
 
 

@@ -3,6 +3,7 @@
 Everything a kernel calls is in this file: Numba does not notice a change in another one.
 
 Legend: `camera` is a float32 row of 16: rotation (9, camera from world), translation (3), fx, fy, cx, cy.
+A `box` is a range of tiles in one integer, see `_box`; -1 where a Gaussian shows nowhere.
 A `flat` row is mean x, y (pixels), conic a, b, c, opacity, half extent x, y (pixels), depth, values, and padding to
 whole cache lines: whoever wants one Gaussian of many waits for memory once.
 """
@@ -50,6 +51,22 @@ def _jacobian(x, y, z, fx, fy, cx, cy, width, height):
 
 
 @compiled
+def _box(left, right, top, bottom):
+    """First and last column and row of tiles, 16 bits each: they are sorted along with the depths."""
+    return left | right << 16 | top << 32 | bottom << 48
+
+
+@compiled
+def _columns(box):
+    return range(box & 0xFFFF, (box >> 16 & 0xFFFF) + 1)
+
+
+@compiled
+def _rows(box):
+    return range(box >> 32 & 0xFFFF, (box >> 48) + 1)
+
+
+@compiled
 def project(start, stop, means, quats, scales, opacities, values, camera, eps2d, width, height, flat, box):
     """Project Gaussians ``start:stop``; ``box`` gets the tile range, empty (-1) where a Gaussian shows nowhere.
 
@@ -60,7 +77,7 @@ def project(start, stop, means, quats, scales, opacities, values, camera, eps2d,
     q = np.empty((3, 3), np.float32)
     half, one = np.float32(0.5), np.float32(1.0)
     for i in range(start, stop):
-        box[i, 0] = -1
+        box[i] = -1
         a, b, c = means[i, 0], means[i, 1], means[i, 2]
         z = r[2, 0] * a + r[2, 1] * b + r[2, 2] * c + camera[11]
         opacity = opacities[i]
@@ -96,8 +113,9 @@ def project(start, stop, means, quats, scales, opacities, values, camera, eps2d,
         top, bottom = math.ceil(my - ey - half), math.floor(my + ey - half)
         if not (left <= right and top <= bottom and right >= 0 and left < width and bottom >= 0 and top < height):
             continue
-        box[i, 0], box[i, 1] = max(left, 0) // TILE, min(right, width - 1) // TILE
-        box[i, 2], box[i, 3] = max(top, 0) // TILE, min(bottom, height - 1) // TILE
+        box[i] = _box(
+            max(left, 0) // TILE, min(right, width - 1) // TILE, max(top, 0) // TILE, min(bottom, height - 1) // TILE
+        )
         flat[i, 0], flat[i, 1] = mx, my
         flat[i, 2], flat[i, 3], flat[i, 4] = yy / det, -xy / det, xx / det
         flat[i, 5], flat[i, 6], flat[i, 7], flat[i, 8] = opacity, ex, ey, z
@@ -113,32 +131,38 @@ def count_digits(start, stop, keys, shift, counts):
 
 
 @compiled
-def move_by_digit(start, stop, keys, order, shift, places, next_keys, next_order):
+def move_by_digit(start, stop, keys, order, boxes, shift, places, next_keys, next_order, next_boxes):
     """Put keys ``start:stop`` and what they belong to where their digit's block begins; advances ``places``."""
     for k in range(start, stop):
         digit = (keys[k] >> shift) & DIGIT
         to = places[digit]
         places[digit] = to + 1
-        next_keys[to], next_order[to] = keys[k], order[k]
+        next_keys[to], next_order[to], next_boxes[to] = keys[k], order[k], boxes[k]
 
 
 @compiled
-def count_entries(start, stop, order, box, tiles_x, counts):
-    """Count the Gaussians ``order[start:stop]`` in each tile."""
+def count_tiles(start, stop, box, many):
+    """How many tiles each of the boxes ``start:stop`` holds."""
+    for i in range(start, stop):
+        many[i] = len(_rows(box[i])) * len(_columns(box[i])) if box[i] >= 0 else 0
+
+
+@compiled
+def count_entries(start, stop, boxes, tiles_x, counts):
+    """Count ``boxes[start:stop]`` in each tile."""
     for k in range(start, stop):
-        i = order[k]
-        for ty in range(box[i, 2], box[i, 3] + 1):
-            for tx in range(box[i, 0], box[i, 1] + 1):
+        for ty in _rows(boxes[k]):
+            for tx in _columns(boxes[k]):
                 counts[ty * tiles_x + tx] += 1
 
 
 @compiled
-def fill_lists(start, stop, order, box, tiles_x, places, ids, firsts, slots):
+def fill_lists(start, stop, order, boxes, tiles_x, places, ids, firsts, slots):
     """Append the Gaussians ``order[start:stop]`` to the lists of their tiles; advances ``places``.
 
     Args:
         start, stop, order: Gaussians, nearest first.
-        box, tiles_x: their tiles.
+        boxes, tiles_x: their tiles, in the same order.
         places: ``[tiles]`` where in ``ids`` this block of each tile begins.
         ids: ``[k]`` gets the lists.
         firsts: ``[n + 1]`` where in ``slots`` a Gaussian's entries begin; empty where no gradient is wanted.
@@ -147,8 +171,8 @@ def fill_lists(start, stop, order, box, tiles_x, places, ids, firsts, slots):
     for k in range(start, stop):
         i = order[k]
         slot = firsts[i] if len(firsts) else 0
-        for ty in range(box[i, 2], box[i, 3] + 1):
-            for tx in range(box[i, 0], box[i, 1] + 1):
+        for ty in _rows(boxes[k]):
+            for tx in _columns(boxes[k]):
                 place = places[ty * tiles_x + tx]
                 places[ty * tiles_x + tx] = place + 1
                 ids[place] = i

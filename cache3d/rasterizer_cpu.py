@@ -94,10 +94,10 @@ def camera_row(camera_from_world: Tensor, focal_px: Tensor, center_px: Tensor) -
 
 
 def project(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: float) -> tuple[Array, Array]:
-    """Projected Gaussians ``[n k]`` and their tile ranges ``[n 4]``; see `cache3d.projection_kernels`."""
+    """Projected Gaussians ``[n k]`` and their tile ranges ``[n]``; see `cache3d.projection_kernels`."""
     means, quats, scales, opacities, values = parts
     flat = _rows(len(means), projection.FLAT + values.shape[1])
-    box = np.empty((len(means), 4), np.int32)
+    box = np.empty(len(means), np.int64)
     for_blocks(
         len(means),
         PROJECT_BLOCK,
@@ -117,34 +117,40 @@ def _rows(count: int, width: int) -> Array:
     return memory[first : first + count * length].reshape(count, length)
 
 
-def depth_order(flat: Array, box: Array) -> Array:
-    """Indices of the visible Gaussians, nearest first, ties in storage order: a stable radix sort of the float bits."""
-    order = np.flatnonzero(box[:, 0] >= 0).astype(np.int32)
-    keys = flat[order, 8].view(np.uint32)  # positive floats sort like their bits
-    next_order, next_keys = np.empty_like(order), np.empty_like(keys)
+def depth_order(flat: Array, box: Array) -> tuple[Array, Array]:
+    """Indices and tile ranges of the visible Gaussians, nearest first, ties in storage order.
+
+    A stable radix sort of the bits of the depths; the ranges move along, so that nobody has to look them up.
+    """
+    order = np.flatnonzero(box >= 0).astype(np.int32)
+    keys = flat[order, tiles.DEPTH].view(np.uint32)  # positive floats sort like their bits
+    now, after = (keys, order, box[order]), (np.empty_like(keys), np.empty_like(order), np.empty(len(order), np.int64))
     for shift in (0, 11, 22):
         counts = np.zeros((-(-len(order) // SORT_BLOCK), 2048), np.int64)
         count, move = projection.count_digits, projection.move_by_digit
         # The lambdas are used up before the next round changes what they see.
-        for_blocks(len(order), SORT_BLOCK, lambda i, j: count(i, j, keys, shift, counts[i // SORT_BLOCK]))  # noqa: B023
+        for_blocks(len(order), SORT_BLOCK, lambda i, j: count(i, j, now[0], shift, counts[i // SORT_BLOCK]))  # noqa: B023
         places = _places(counts)
         for_blocks(
             len(order),
             SORT_BLOCK,
-            lambda i, j: move(i, j, keys, order, shift, places[i // SORT_BLOCK], next_keys, next_order),  # noqa: B023
+            lambda i, j: move(i, j, *now, shift, places[i // SORT_BLOCK], *after),  # noqa: B023
         )
-        order, next_order, keys, next_keys = next_order, order, next_keys, keys
-    return order
+        now, after = after, now
+    return now[1], now[2]
 
 
-def tile_lists(order: Array, box: Array, tiles: tuple[int, int], *, slots: bool) -> tuple[Array, Array, Array, Array]:
+def tile_lists(
+    order: Array, boxes: Array, tiles: tuple[int, int], *, slots_of: Array | None = None
+) -> tuple[Array, Array, Array, Array]:
     """Lists of Gaussians per tile, nearest first.
 
     Args:
         order: visible Gaussians, nearest first.
-        box: tile ranges.
+        boxes: their tile ranges.
         tiles: rows and columns of tiles.
-        slots: whether to tell, too, where a Gaussian's entries are; else the last two results are empty.
+        slots_of: tile ranges of all Gaussians, to be told, too, where a Gaussian's entries are; else the last two
+            results are empty.
 
     Returns:
         starts: ``[tiles + 1]`` where each tile's list begins.
@@ -156,22 +162,22 @@ def tile_lists(order: Array, box: Array, tiles: tuple[int, int], *, slots: bool)
     for_blocks(
         len(order),
         SORT_BLOCK,
-        lambda i, j: projection.count_entries(i, j, order, box, tiles[1], counts[i // SORT_BLOCK]),
+        lambda i, j: projection.count_entries(i, j, boxes, tiles[1], counts[i // SORT_BLOCK]),
     )
     starts = np.zeros(counts.shape[1] + 1, np.int64)
     np.cumsum(counts.sum(axis=0), out=starts[1:])
-    firsts = np.zeros(len(box) + 1 if slots else 0, np.int64)
-    if slots:
-        many = (box[:, 1] - box[:, 0] + 1) * (box[:, 3] - box[:, 2] + 1)
-        np.cumsum(np.where(box[:, 0] >= 0, many, 0), out=firsts[1:])
+    firsts = np.zeros(0 if slots_of is None else len(slots_of) + 1, np.int64)
+    if slots_of is not None:
+        for_blocks(len(slots_of), SORT_BLOCK, lambda i, j: projection.count_tiles(i, j, slots_of, firsts[1:]))
+        np.cumsum(firsts, out=firsts)
     places, ids = _places(counts), np.empty(starts[-1], np.int32)
-    entries = np.empty(starts[-1] if slots else 0, np.int32)
+    slots = np.empty(0 if slots_of is None else starts[-1], np.int32)
     for_blocks(
         len(order),
         SORT_BLOCK,
-        lambda i, j: projection.fill_lists(i, j, order, box, tiles[1], places[i // SORT_BLOCK], ids, firsts, entries),
+        lambda i, j: projection.fill_lists(i, j, order, boxes, tiles[1], places[i // SORT_BLOCK], ids, firsts, slots),
     )
-    return starts, ids, firsts, entries
+    return starts, ids, firsts, slots
 
 
 def _places(counts: Array) -> Array:
@@ -187,7 +193,8 @@ def _draw(
     height, width = size
     flat, box = project(parts, camera, size, eps2d)
     tiles_y, tiles_x = -(-height // tiles.TILE), -(-width // tiles.TILE)
-    starts, ids, firsts, slots = tile_lists(depth_order(flat, box), box, (tiles_y, tiles_x), slots=gradients)
+    slots_of = box if gradients else None
+    starts, ids, firsts, slots = tile_lists(*depth_order(flat, box), (tiles_y, tiles_x), slots_of=slots_of)
     sums = np.empty((parts[4].shape[1] + 1, height, width), np.float32)
     transmittance = np.empty((height, width), np.float32)
     last = np.empty((height, width), np.int32)
