@@ -176,11 +176,12 @@ class BlockStore(Generic[P]):
         self._insert(names, part, self._total + len(part))
 
     def put(self, view: View[P], which: Tensor) -> None:
-        """Store what was written to the rows ``which`` (indices) of a view."""
+        """Store the colours and confidences that were written to the rows ``which`` (indices) of a view."""
         if self._view is not None and self._view[1] is not view:
             self._view = None
-        self._overwrite(view.names[which], view.rows[which])
-        self._journal.changed.append(view.names[which].cpu().numpy())
+        names = view.names[which]
+        self._overwrite(names, {name: getattr(view.rows, name)[which] for name in ("colors", "confidence")})
+        self._journal.changed.append(names.cpu().numpy())
 
     def remove(self, view: View[P], which: Tensor) -> None:
         """Take the rows ``which`` (indices) of a view away; their names are not used again."""
@@ -192,8 +193,10 @@ class BlockStore(Generic[P]):
         """What happened since this was last called; applied to the state of then, it makes the state of now."""
         since, journal = self._journal.since, self._journal
         none = np.zeros(0, np.int64)
-        changed = np.unique(np.concatenate([none, *journal.changed]))
-        names = np.concatenate([changed[changed < since], np.arange(since, self._total)])
+        changed = np.zeros(self._total, np.bool_)
+        for part in journal.changed:
+            changed[part] = True
+        names = np.concatenate([np.flatnonzero(changed[:since]), np.arange(since, self._total)])
         names = names[self._home[names] >= 0]
         removed = np.unique(np.concatenate([none, *journal.removed]))
         self._journal = _Journal(self._total)
@@ -205,7 +208,8 @@ class BlockStore(Generic[P]):
         rows, names = self._kind(*columns), change.index.to(self._device)
         new = names >= self._total
         self._view = None
-        self._overwrite(names[~new], rows[~new])
+        old = rows[~new]
+        self._overwrite(names[~new], {f.name: getattr(old, f.name) for f in fields(old)})
         self._insert(names[new], rows[new], change.total)
         removed = change.removed.numpy()
         self._take_away(removed[self._home[removed] >= 0])
@@ -224,10 +228,10 @@ class BlockStore(Generic[P]):
         self._total, self._alive = total, self._alive + len(part)
         if len(part) == 0:
             return
-        self._view = None
         home = self._numbers(part)
         self._home[names.cpu().numpy()] = home
         columns = [names, *(getattr(part, f.name) for f in fields(part))]
+        self._extend_view(columns, home)
         bounds = extents(part)
         for number, where in groups(home):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
@@ -237,23 +241,23 @@ class BlockStore(Generic[P]):
             self._widen(number, bounds[:, where])
         self._make_room(set(home.tolist()))
 
-    def _overwrite(self, names: Tensor, rows: P) -> None:
-        if len(rows) == 0:
+    def _overwrite(self, names: Tensor, columns: dict[str, Tensor]) -> None:
+        if len(names) == 0:
             return
-        home, bounds = self._home[names.cpu().numpy()], extents(rows)
+        home = self._home[names.cpu().numpy()]
         for number, where in groups(home):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
             place = torch.searchsorted(block.columns[0], names[index])
-            for column, f in zip(block.columns[1:], fields(rows), strict=True):
-                column[place] = getattr(rows, f.name)[index]
+            for column, f in zip(block.columns[1:], fields(self._kind), strict=True):
+                if f.name in columns:
+                    column[place] = columns[f.name][index]
             self._changed(number, _capacity(block))
-            self._widen(number, bounds[:, where])
         self._make_room(set(home.tolist()))
 
     def _take_away(self, names: np.ndarray) -> None:
         if len(names) == 0:
             return
-        self._view = None
+        self._thin_view(names)
         for number, where in groups(self._home[names]):
             block = self._brought(number)
             before = _capacity(block)
@@ -261,6 +265,29 @@ class BlockStore(Generic[P]):
             self._changed(number, before)
         self._home[names] = -1
         self._alive -= len(names)
+
+    def _extend_view(self, columns: list[Tensor], home: np.ndarray) -> None:
+        """Let the kept view have what is new in its blocks: new names come last."""
+        if self._view is None:
+            return
+        seen, view = self._view
+        index = torch.from_numpy(np.flatnonzero(np.isin(home, seen))).to(self._device)
+        old = (view.names, *(getattr(view.rows, f.name) for f in fields(view.rows)))
+        names, *rows = (torch.cat([a, b.index_select(0, index)]) for a, b in zip(old, columns, strict=True))
+        self._view = (seen, View(self._kind(*rows), names))
+
+    def _thin_view(self, gone: np.ndarray) -> None:
+        """Take names, ascending, from the kept view."""
+        if self._view is None:
+            return
+        seen, view = self._view
+        names = view.names.cpu().numpy()
+        place = np.searchsorted(names, gone).clip(max=max(len(names) - 1, 0))
+        kept = np.ones(len(names), np.bool_)
+        kept[place[names[place] == gone] if len(names) else place] = False
+        index = torch.from_numpy(np.flatnonzero(kept)).to(self._device)
+        rows = (getattr(view.rows, f.name).index_select(0, index) for f in fields(view.rows))
+        self._view = (seen, View(self._kind(*rows), view.names.index_select(0, index)))
 
     def _gather(self, names: np.ndarray) -> P:
         out = [column.new_empty(len(names), *column.shape[1:]) for column in self._empty[1:]]

@@ -220,6 +220,27 @@ def _pull_back(parts: list[Array], drawn: _Drawn, v_sums: Array, v_alpha: Array)
     return grads, v_camera.sum(axis=0)
 
 
+def _pull_back_values(drawn: _Drawn, v_sums: Array) -> Array:
+    """Backward pass of one camera where only the gradient ``[n c]`` of the values is wanted."""
+    channels, height, width = len(v_sums) - 1, *v_sums.shape[1:]
+    tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
+    per_entry = np.empty((len(drawn.ids), channels), np.float32)
+    for_blocks(
+        tiles_x * tiles_y,
+        TILE_BLOCK,
+        lambda i, j: tiles.spread(
+            i, j, tiles_x, width, height, drawn.starts, drawn.ids, drawn.flat, drawn.last, v_sums, per_entry
+        ),
+    )
+    grad = np.empty((len(drawn.firsts) - 1, channels), np.float32)
+    for_blocks(
+        len(grad),
+        PROJECT_BLOCK,
+        lambda i, j: projection.gather(i, j, drawn.firsts, drawn.slots, per_entry, grad),
+    )
+    return grad
+
+
 class _RasterizeCpu(torch.autograd.Function):
     """Sums ``[c+1 h w]`` (the last is depth) and alpha ``[h w]`` of one camera."""
 
@@ -248,6 +269,9 @@ class _RasterizeCpu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, v_sums: Tensor, v_alpha: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if ctx.needs_input_grad[:8] == (False,) * 4 + (True,) + (False,) * 3:
+            grad = _pull_back_values(ctx.drawn, v_sums.contiguous().numpy())
+            return (*(None,) * 4, torch.from_numpy(grad), *(None,) * 5)
         parts = [t.detach().contiguous().numpy() for t in ctx.saved_tensors]
         grads, v_camera = _pull_back(parts, ctx.drawn, v_sums.contiguous().numpy(), v_alpha.contiguous().numpy())
         v_camera_from_world: Float[Tensor, "4 4"] = torch.zeros(4, 4)

@@ -78,7 +78,7 @@ def composite(start, stop, tiles_x, width, height, starts, ids, flat, values, ou
             index = same(np.float32(entry - begin))
             for first in _groups(left, right):
                 dx = (mx - np.float32(x0 + first) - _half) - column
-                across, slope = a * dx * dx, b * dx
+                across, slope, shown = a * dx * dx, b * dx, same(_zero)
                 for row in range(row0, row1):
                     at = row * TILE + first
                     dy = my - np.float32(y0 + row) - _half
@@ -89,9 +89,13 @@ def composite(start, stop, tiles_x, width, height, starts, ids, flat, values, ou
                     after = before - weight
                     seen = (power <= _zero) & (alpha >= MIN_ALPHA) & (before > _zero)
                     hit = seen & (after > STOP)
-                    store(weights, at, choose(hit, weight, same(_zero)))
+                    weight = choose(hit, weight, same(_zero))
+                    shown = shown + weight
+                    store(weights, at, weight)
                     store(passing, at, choose(hit, after, choose(seen, _zero - before, before)))
                     store(reached, at, choose(hit, index, load(reached, at)))
+                if total(shown) <= _zero:  # hidden
+                    continue
                 for channel in range(channels + 1):
                     value = flat[i, 8] if channel == channels else values[i, channel]
                     for row in range(row0, row1):
@@ -198,3 +202,57 @@ def composite_backward(
                         at = row * TILE + first
                         found = found + load(weights, at) * load(pulled, channel * AREA + at)
                     per_entry[entry, 6 + channel] += total(found)
+
+
+@compiled
+def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, per_entry):
+    """Gradients of `composite` for the values alone, tiles ``start:stop``, one row ``[c]`` per list entry.
+
+    Front to back as the picture was made; see `composite_backward` for the arguments.
+    """
+    channels = per_entry.shape[1]
+    passing, weights = np.empty(AREA, np.float32), np.empty(AREA, np.float32)
+    reached = np.empty(AREA, np.float32)
+    pulled = np.empty(channels * AREA, np.float32)
+    column, nothing = counting(), same(_zero)
+    for tile in range(start, stop):
+        x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        begin, end = starts[tile], starts[tile]
+        passing[:], reached[:], pulled[:] = _one, -_one, _zero
+        for row in range(min(TILE, height - y0)):
+            for k in range(min(TILE, width - x0)):
+                at = row * TILE + k
+                reached[at] = np.float32(last[y0 + row, x0 + k] - begin) if last[y0 + row, x0 + k] >= 0 else -_one
+                end = max(end, last[y0 + row, x0 + k] + 1)
+                for channel in range(channels):
+                    pulled[channel * AREA + at] = v_out[channel, y0 + row, x0 + k]
+        per_entry[begin : starts[tile + 1]] = _zero
+        for entry in range(begin, end):
+            i = ids[entry]
+            mx, my, opacity = flat[i, 0], flat[i, 1], flat[i, 5]
+            a, b, c = -LOG2_E * _half * flat[i, 2], -LOG2_E * flat[i, 3], -LOG2_E * _half * flat[i, 4]
+            row0, row1 = _span(my, flat[i, 7], y0)
+            left, right = _span(mx, flat[i, 6], x0)
+            index = np.float32(entry - begin)
+            for first in _groups(left, right):
+                dx = (mx - np.float32(x0 + first) - _half) - column
+                across, slope, shown = a * dx * dx, b * dx, nothing
+                for row in range(row0, row1):
+                    at = row * TILE + first
+                    dy = my - np.float32(y0 + row) - _half
+                    power = across + dy * (slope + c * dy)
+                    alpha = smaller(opacity * exp2(power), same(MAX_ALPHA))
+                    before = load(passing, at)
+                    hit = (power <= _zero) & (alpha >= MIN_ALPHA) & (load(reached, at) >= index)
+                    weight = choose(hit, alpha * before, nothing)
+                    shown = shown + weight
+                    store(weights, at, weight)
+                    store(passing, at, before - weight)
+                if total(shown) <= _zero:  # hidden
+                    continue
+                for channel in range(channels):
+                    found = nothing
+                    for row in range(row0, row1):
+                        at = row * TILE + first
+                        found = found + load(weights, at) * load(pulled, channel * AREA + at)
+                    per_entry[entry, channel] += total(found)
