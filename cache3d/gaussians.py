@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -13,6 +14,7 @@ from cache3d import confidence as trust
 from cache3d.appearance import KERNEL, close_growth, footprint_px, in_view, pooled, seen
 from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, check_chunk
+from cache3d.canvas import Canvas
 from cache3d.insertion import Shown, new_pixels, uncovered
 from cache3d.merging import merge
 from cache3d.optimisation import appearance_step, schedule
@@ -33,6 +35,7 @@ THICKNESS = 0.1  # of the smaller extent along the surface
 FAINTEST = 1.0 / 255.0
 LEAST_STEP = 1.0 / 2048.0  # an eighth of a grey level: what many slightly hidden ones would learn is not worth storing
 REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
+CANVASES = 8  # pictures of a guide that are kept for the frames that follow: as many as a chunk has frames
 SAMPLES = 2  # per pixel and axis
 FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
 
@@ -67,6 +70,9 @@ class GaussianCache:
         self._refine_steps = refine_steps
         self._rasterizer: Backend = rasterizer
         self._store = BlockStore(_empty(self._device), resident_mib)
+        # Pictures of the last guide, for the frames that follow it, and names that changed since.
+        self._canvases: dict[bytes, Canvas] = {}
+        self._recoloured = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -92,11 +98,14 @@ class GaussianCache:
             view = self._store.near(frame.camera)
             better = refine_guesses(view.rows, view.rows.means, shown, frame, believed)
             self._store.put(view, better)
+            self._recoloured = np.concatenate([self._recoloured, view.names[better].cpu().numpy()])
             refined += len(better)
             new = new_pixels(shown, frame, believed, observed=chunk.observed)
             if self._retire(shown, frame, believed, observed=chunk.observed):
                 new |= uncovered(shown, self._show(frame.camera), frame)
             self._add(lift_gaussians(frame, new, chunk, k), frame.camera)
+            self._canvases.pop(_key(frame.camera), None)
+        self._forget_pictures()
         self._refine(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
@@ -105,6 +114,7 @@ class GaussianCache:
         """Show the cache to a batch ``[t]`` of cameras of any image size."""
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
+        self._forget_pictures()
         shown = [self._show(camera[k].to(self._device)) for k in range(len(camera))]
         parts = ("rgb", "depth", "coverage", "confidence", "sky")
         return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
@@ -125,6 +135,7 @@ class GaussianCache:
             ValueError: for primitives of another kind.
         """
         _check_kind(change.rows)
+        self._forget_pictures()
         self._store.apply(change)
 
     def snapshot(self, first: int = 0) -> Gaussians:
@@ -134,6 +145,7 @@ class GaussianCache:
     def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
         _check_kind(primitives)
+        self._forget_pictures()
         self._store = self._store.emptied()
         self._store.apply(Change.from_nothing(primitives))
 
@@ -194,8 +206,9 @@ class GaussianCache:
 
     def _show(self, camera: Camera) -> Shown:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
-        live = self._store.near(camera).rows
-        near = self._draw(live, in_view(live, camera, sky=False), camera)
+        view = self._store.near(camera)
+        live = view.rows
+        near = self._draw(live, in_view(live, camera, sky=False), camera, view.names)
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
         far = self._draw(live, in_view(live, sky_camera, sky=True), sky_camera)
         passed = 1.0 - near.alpha
@@ -217,22 +230,42 @@ class GaussianCache:
         confidence = (coverage * belief * agreement).clamp(0.0, 1.0)
         return Shown(rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away)
 
-    def _draw(self, live: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Raster:
+    def _draw(self, live: Gaussians, chosen: Int[Tensor, "k"], camera: Camera, names: Tensor | None = None) -> Raster:
         """Rasterize values rgb, belief, observed, away, 1/z, 1/z², 1/z on its plane for one camera, from 2x2 samples.
 
         Gaussians are composited nearest first, so a few of those that share a sample hide the rest. Four samples with a
         footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
         """
         if len(chosen) == 0:
+            self._canvases.pop(_key(camera), None)
             nothing = live.means.new_zeros(1, 9, *camera.size)
             return Raster(nothing, nothing[:, :1], nothing[:, :1])
         fine = camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
-        raster = rasterize(seen(live, chosen, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
+        if names is not None and self._rasterizer in ("auto", "cpu") and not live.means.is_cuda:
+            raster = self._canvas(camera).draw(live, names, chosen, self._recoloured)
+        else:
+            raster = rasterize(seen(live, chosen, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
         alpha = pooled(raster.alpha, SAMPLES)
         depth = pooled(raster.depth * raster.alpha, SAMPLES) / alpha.clamp_min(1e-10)
         planes = plane_image(raster.values[:, 8:], fine)
         values = torch.cat([pooled(raster.values[:, :8], SAMPLES), pooled(planes, SAMPLES)], dim=1)
         return Raster(values, depth, alpha)
+
+    def _canvas(self, camera: Camera) -> Canvas:
+        """The picture that one camera was shown, or an empty one; that is kept when few are."""
+        key = _key(camera)
+        canvas = self._canvases.get(key) or Canvas(camera, SAMPLES, FOOTPRINT_FLOOR)
+        if len(self._canvases) < CANVASES:
+            self._canvases[key] = canvas
+        return canvas
+
+    def _forget_pictures(self) -> None:
+        self._canvases, self._recoloured = {}, np.zeros(0, np.int64)
+
+
+def _key(camera: Camera) -> bytes:
+    parts = (camera.world_from_camera, camera.focal_px, camera.center_px)
+    return b"".join(part.contiguous().cpu().numpy().tobytes() for part in parts) + bytes(str(camera.size), "ascii")
 
 
 def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:

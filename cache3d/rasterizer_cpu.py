@@ -182,11 +182,12 @@ def _draw(
     sums = np.empty((values.shape[1] + 1, height, width), np.float32)
     transmittance = np.empty((height, width), np.float32)
     last = np.empty((height, width), np.int32)
+    which = np.arange(tiles_x * tiles_y)
     for_blocks(
-        tiles_x * tiles_y,
+        len(which),
         TILE_BLOCK,
         lambda i, j: tiles.composite(
-            i, j, tiles_x, width, height, starts, ids, flat, values, sums, transmittance, last
+            which[i:j], tiles_x, width, height, starts, ids, flat, values, sums, transmittance, last
         ),
     )
     return sums, _Drawn(camera, flat, starts, ids, firsts, slots, transmittance, last)

@@ -44,11 +44,11 @@ def _groups(left, right):
 
 
 @compiled
-def composite(start, stop, tiles_x, width, height, starts, ids, flat, values, out, transmittance, last):
-    """Composite tiles ``start:stop`` front to back.
+def composite(which, tiles_x, width, height, starts, ids, flat, values, out, transmittance, last):
+    """Composite tiles front to back.
 
     Args:
-        start, stop: tiles, row-major.
+        which: tiles, row-major.
         tiles_x: tiles in a row.
         width, height: image size.
         starts, ids: tile lists.
@@ -62,7 +62,7 @@ def composite(start, stop, tiles_x, width, height, starts, ids, flat, values, ou
     passing, reached, weights = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
     sums = np.empty((channels + 1) * AREA, np.float32)
     column = counting()
-    for tile in range(start, stop):
+    for tile in which:
         x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         passing[:], reached[:], sums[:] = _one, -_one, _zero
         begin = starts[tile]
@@ -120,7 +120,8 @@ def composite_backward(
     """Gradients of `composite` for tiles ``start:stop``, one row of ``per_entry`` per list entry.
 
     Args:
-        start, stop, tiles_x, width, height, starts, ids, flat, values: as `composite` had them.
+        start, stop: tiles, row-major.
+        tiles_x, width, height, starts, ids, flat, values: as `composite` had them.
         transmittance, last: as `composite` made them.
         v_out: ``[c+1 h w]`` gradient of the sums.
         v_alpha: ``[h w]`` gradient of alpha = 1 - transmittance.
