@@ -136,11 +136,13 @@ class BlockStore(Generic[P]):
     def near(self, camera: Camera) -> View[P]:
         """The rows of all blocks that one camera, or one of a batch ``[t]``, may see.
 
+        The last view is kept, and returned again where it has all that is wanted, and maybe more.
+
         Raises:
             PagingError: a block that is needed is missing or damaged on disk, or another cannot be put there.
         """
         seen = (SKY, *self._in_sight(camera))
-        if self._view is not None and self._view[0] == seen:
+        if self._view is not None and set(seen) <= set(self._view[0]):
             return self._view[1]
         self._view = None  # only one view is kept
         parts = [self._brought(number).columns for number in seen]
@@ -247,8 +249,9 @@ class BlockStore(Generic[P]):
         home = self._home[names.cpu().numpy()]
         for number, where in groups(home):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
-            place = torch.searchsorted(block.columns[0], names[index])
-            for column, f in zip(block.columns[1:], fields(self._kind), strict=True):
+            assert block.room is not None
+            place = torch.searchsorted(block.room[0][: block.count], names[index])
+            for column, f in zip(block.room[1:], fields(self._kind), strict=True):
                 if f.name in columns:
                     column[place] = columns[f.name][index]
             self._changed(number, _capacity(block))
@@ -293,8 +296,9 @@ class BlockStore(Generic[P]):
         out = [column.new_empty(len(names), *column.shape[1:]) for column in self._empty[1:]]
         for number, where in groups(self._home[names]):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
-            place = torch.searchsorted(block.columns[0], torch.from_numpy(names[where]).to(self._device))
-            for column, target in zip(block.columns[1:], out, strict=True):
+            columns = block.columns
+            place = torch.searchsorted(columns[0], torch.from_numpy(names[where]).to(self._device))
+            for column, target in zip(columns[1:], out, strict=True):
                 target[index] = column[place]
             self._make_room({number})
         return self._kind(*out)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cache3d import confidence as trust
 from cache3d.appearance import KERNEL, close_growth, footprint_px, in_view, pooled, seen
-from cache3d.blocks import BlockStore
+from cache3d.blocks import BlockStore, View
 from cache3d.cache import Integration, check_chunk
 from cache3d.canvas import Canvas
 from cache3d.insertion import Shown, new_pixels, uncovered
@@ -35,7 +35,7 @@ THICKNESS = 0.1  # of the smaller extent along the surface
 FAINTEST = 1.0 / 255.0
 LEAST_STEP = 1.0 / 2048.0  # an eighth of a grey level: what many slightly hidden ones would learn is not worth storing
 REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
-CANVASES = 8  # pictures of a guide that are kept for the frames that follow: as many as a chunk has frames
+CANVASES = 16  # pictures of a guide that are kept for the frames that follow; two per frame, one is of the sky
 SAMPLES = 2  # per pixel and axis
 FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
 
@@ -90,6 +90,7 @@ class GaussianCache:
         """
         check_chunk(chunk)
         first, refined = self._store.total, 0
+        self._store.near(chunk.frames.camera)  # once for all frames
         for k in range(len(chunk.frames)):
             frame = _on(chunk.frames[k], self._device)
             believed = chunk.confidence[k].to(self._device)
@@ -104,7 +105,6 @@ class GaussianCache:
             if self._retire(shown, frame, believed, observed=chunk.observed):
                 new |= uncovered(shown, self._show(frame.camera), frame)
             self._add(lift_gaussians(frame, new, chunk, k), frame.camera)
-            self._canvases.pop(_key(frame.camera), None)
         self._forget_pictures()
         self._refine(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
@@ -115,6 +115,8 @@ class GaussianCache:
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         self._forget_pictures()
+        if len(camera) <= CANVASES:
+            self._store.near(camera)  # once for all
         shown = [self._show(camera[k].to(self._device)) for k in range(len(camera))]
         parts = ("rgb", "depth", "coverage", "confidence", "sky")
         return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
@@ -153,8 +155,8 @@ class GaussianCache:
         """Append what one camera saw, merged with what is stored in its view."""
         view = self._store.near(camera)
         near = in_view(view.rows, camera, sky=False)
-        superseded, kept = merge(view.rows[near], new)
-        self._store.remove(view, near[superseded])
+        superseded, kept = merge(view.rows, near, new)
+        self._store.remove(view, superseded)
         self._store.append(new[kept])
 
     def _refute(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
@@ -207,10 +209,9 @@ class GaussianCache:
     def _show(self, camera: Camera) -> Shown:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
         view = self._store.near(camera)
-        live = view.rows
-        near = self._draw(live, in_view(live, camera, sky=False), camera, view.names)
+        near = self._draw(view, camera, sky=False)
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
-        far = self._draw(live, in_view(live, sky_camera, sky=True), sky_camera)
+        far = self._draw(view, sky_camera, sky=True)
         passed = 1.0 - near.alpha
         alpha = near.alpha + passed * far.alpha
         hit = alpha >= FAINTEST
@@ -230,19 +231,20 @@ class GaussianCache:
         confidence = (coverage * belief * agreement).clamp(0.0, 1.0)
         return Shown(rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away)
 
-    def _draw(self, live: Gaussians, chosen: Int[Tensor, "k"], camera: Camera, names: Tensor | None = None) -> Raster:
+    def _draw(self, view: View[Gaussians], camera: Camera, *, sky: bool) -> Raster:
         """Rasterize values rgb, belief, observed, away, 1/z, 1/z², 1/z on its plane for one camera, from 2x2 samples.
 
         Gaussians are composited nearest first, so a few of those that share a sample hide the rest. Four samples with a
         footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
         """
+        live, chosen = view.rows, in_view(view.rows, camera, sky=sky)
         if len(chosen) == 0:
-            self._canvases.pop(_key(camera), None)
+            self._canvases.pop(_key(camera, sky=sky), None)
             nothing = live.means.new_zeros(1, 9, *camera.size)
             return Raster(nothing, nothing[:, :1], nothing[:, :1])
         fine = camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
-        if names is not None and self._rasterizer in ("auto", "cpu") and not live.means.is_cuda:
-            raster = self._canvas(camera).draw(live, names, chosen, self._recoloured)
+        if self._rasterizer in ("auto", "cpu") and not live.means.is_cuda:
+            raster = self._canvas(camera, sky=sky).draw(live, view.names, chosen, self._recoloured)
         else:
             raster = rasterize(seen(live, chosen, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
         alpha = pooled(raster.alpha, SAMPLES)
@@ -251,9 +253,9 @@ class GaussianCache:
         values = torch.cat([pooled(raster.values[:, :8], SAMPLES), pooled(planes, SAMPLES)], dim=1)
         return Raster(values, depth, alpha)
 
-    def _canvas(self, camera: Camera) -> Canvas:
+    def _canvas(self, camera: Camera, *, sky: bool) -> Canvas:
         """The picture that one camera was shown, or an empty one; that is kept when few are."""
-        key = _key(camera)
+        key = _key(camera, sky=sky)
         canvas = self._canvases.get(key) or Canvas(camera, SAMPLES, FOOTPRINT_FLOOR)
         if len(self._canvases) < CANVASES:
             self._canvases[key] = canvas
@@ -263,9 +265,9 @@ class GaussianCache:
         self._canvases, self._recoloured = {}, np.zeros(0, np.int64)
 
 
-def _key(camera: Camera) -> bytes:
+def _key(camera: Camera, *, sky: bool) -> bytes:
     parts = (camera.world_from_camera, camera.focal_px, camera.center_px)
-    return b"".join(part.contiguous().cpu().numpy().tobytes() for part in parts) + bytes(str(camera.size), "ascii")
+    return b"".join(part.contiguous().cpu().numpy().tobytes() for part in parts) + str((camera.size, sky)).encode()
 
 
 def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ DIGIT = np.uint32(2047)
 
 
 @compiled
-def rotation(w, x, y, z, q):
+def _rotation(w, x, y, z, q):
     """Write the rotation matrix of a quaternion of any length into ``q``; returns its inverse length."""
     scale = np.float32(1.0) / np.sqrt(w * w + x * x + y * y + z * z)
     w, x, y, z = w * scale, x * scale, y * scale, z * scale
@@ -74,7 +74,7 @@ def project(start, stop, means, quats, scales, opacities, camera, eps2d, width, 
         if not (mx + reach > 0 and mx - reach < width and my + reach > 0 and my - reach < height):
             continue
         jx, jy, jxz, jyz, _, _ = _jacobian(x, y, z, fx, fy, cx, cy, np.float32(width), np.float32(height))
-        rotation(quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3], q)
+        _rotation(quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3], q)
         xx, xy, yy = np.float32(eps2d), np.float32(0.0), np.float32(eps2d)
         for j in range(3):
             m0 = (r[0, 0] * q[0, j] + r[0, 1] * q[1, j] + r[0, 2] * q[2, j]) * scales[i, j]
@@ -195,7 +195,7 @@ def project_backward(
             p[j] = r[j, 0] * means[i, 0] + r[j, 1] * means[i, 1] + r[j, 2] * means[i, 2] + camera[9 + j]
         x, y, z = p[0], p[1], p[2]
         jx, jy, jxz, jyz, inside_x, inside_y = _jacobian(x, y, z, fx, fy, cx, cy, np.float32(width), np.float32(height))
-        inverse_length = rotation(quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3], q)
+        inverse_length = _rotation(quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3], q)
         for a in range(3):
             for b in range(3):
                 rq[a, b] = r[a, 0] * q[0, b] + r[a, 1] * q[1, b] + r[a, 2] * q[2, b]

@@ -3,15 +3,16 @@
 They do what chains of tensor operations over all Gaussians would do, in one pass and without their temporaries.
 
 Legend: `camera` is a float32 row of 16: rotation (9, camera from world), translation (3), fx, fy, cx, cy.
-Numba does not notice a change in another file: after one in `rotation`, change this file too.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from cache3d.compiled import compiled
-from cache3d.projection_kernels import NEAR, rotation
+from cache3d.projection_kernels import NEAR
 
 _zero, _one = np.float32(0.0), np.float32(1.0)
 
@@ -57,36 +58,39 @@ def locate(start, stop, positions, candidates, camera, width, height, pixel, dep
 
 
 @compiled
-def _extent(x, y, inverse_z, camera, q, scales, i, kernel):
+def _extent(x, y, inverse_z, camera, quats, scales, i, kernel):
     """Larger extent in pixels of the surface that Gaussian ``i`` stands for, at a camera point."""
-    r = camera[:9].reshape(3, 3)
-    largest = _zero
-    for k in range(2):
-        length = scales[i, k] * (_one / kernel)
-        # The world axis, and its image in the camera.
-        ax = (r[0, 0] * q[0, k] + r[0, 1] * q[1, k] + r[0, 2] * q[2, k]) * length
-        ay = (r[1, 0] * q[0, k] + r[1, 1] * q[1, k] + r[1, 2] * q[2, k]) * length
-        az = (r[2, 0] * q[0, k] + r[2, 1] * q[1, k] + r[2, 2] * q[2, k]) * length
-        u, v = (
-            (ax - x * inverse_z * az) * (camera[12] * inverse_z),
-            (ay - y * inverse_z * az) * (camera[13] * inverse_z),
-        )
-        largest = max(largest, u * u + v * v)
-    return np.sqrt(largest)
+    w, a, b, c = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
+    two = np.float32(2.0) / (w * w + a * a + b * b + c * c)
+    first = _axis_px(
+        x, y, inverse_z, camera, _one - two * (b * b + c * c), two * (a * b + w * c), two * (a * c - w * b)
+    )
+    second = _axis_px(
+        x, y, inverse_z, camera, two * (a * b - w * c), _one - two * (a * a + c * c), two * (b * c + w * a)
+    )
+    return max(first * scales[i, 0], second * scales[i, 1]) / kernel
+
+
+@compiled
+def _axis_px(x, y, inverse_z, camera, a, b, c):
+    """Length in pixels of the image of a world vector at a camera point."""
+    along = camera[6] * a + camera[7] * b + camera[8] * c
+    u = (camera[0] * a + camera[1] * b + camera[2] * c - x * inverse_z * along) * camera[12]
+    v = (camera[3] * a + camera[4] * b + camera[5] * c - y * inverse_z * along) * camera[13]
+    return np.sqrt(u * u + v * v) * inverse_z
 
 
 @compiled
 def extents(start, stop, chosen, means, quats, scales, camera, kernel, out):
     """Larger extents in pixels ``[k]`` of the chosen Gaussians."""
-    r, q = camera[:9].reshape(3, 3), np.empty((3, 3), np.float32)
+    r = camera[:9].reshape(3, 3)
     for k in range(start, stop):
         i = chosen[k]
         a, b, c = means[i, 0], means[i, 1], means[i, 2]
         x = r[0, 0] * a + r[0, 1] * b + r[0, 2] * c + camera[9]
         y = r[1, 0] * a + r[1, 1] * b + r[1, 2] * c + camera[10]
         z = max(r[2, 0] * a + r[2, 1] * b + r[2, 2] * c + camera[11], np.float32(1e-6))
-        rotation(quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3], q)
-        out[k] = _extent(x, y, _one / z, camera, q, scales, i, kernel)
+        out[k] = _extent(x, y, _one / z, camera, quats, scales, i, kernel)
 
 
 @compiled
@@ -100,21 +104,22 @@ def see(
     steepest slope.
     """
     kernel, low, high, growth, power, full_angle, steepest = rules
-    r, q = camera[:9].reshape(3, 3), np.empty((3, 3), np.float32)
-    tiny = np.float32(1e-6)
+    r = camera[:9].reshape(3, 3)
+    tiny, two = np.float32(1e-6), np.float32(2.0)
     for k in range(start, stop):
         i = chosen[k]
         a, b, c = means[i, 0], means[i, 1], means[i, 2]
         x = r[0, 0] * a + r[0, 1] * b + r[0, 2] * c + camera[9]
         y = r[1, 0] * a + r[1, 1] * b + r[1, 2] * c + camera[10]
         z = max(r[2, 0] * a + r[2, 1] * b + r[2, 2] * c + camera[11], tiny)
-        rotation(quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3], q)
         inverse_z = _one / z
-        extent = _extent(x, y, inverse_z, camera, q, scales, i, kernel)
+        extent = _extent(x, y, inverse_z, camera, quats, scales, i, kernel)
         # The normal in the camera.
-        nx = r[0, 0] * q[0, 2] + r[0, 1] * q[1, 2] + r[0, 2] * q[2, 2]
-        ny = r[1, 0] * q[0, 2] + r[1, 1] * q[1, 2] + r[1, 2] * q[2, 2]
-        nz = r[2, 0] * q[0, 2] + r[2, 1] * q[1, 2] + r[2, 2] * q[2, 2]
+        qw, qx, qy, qz = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
+        double = two / (qw * qw + qx * qx + qy * qy + qz * qz)
+        a, b, c = double * (qx * qz + qw * qy), double * (qy * qz - qw * qx), _one - double * (qx * qx + qy * qy)
+        nx, ny = r[0, 0] * a + r[0, 1] * b + r[0, 2] * c, r[1, 0] * a + r[1, 1] * b + r[1, 2] * c
+        nz = r[2, 0] * a + r[2, 1] * b + r[2, 2] * c
         cosine = -(nx * x + ny * y + nz * z) / max(np.sqrt(x * x + y * y + z * z), np.float32(1e-12))
         belief, away = confidence[i], _zero
         if extent > _one:
@@ -122,7 +127,7 @@ def see(
         if not sky[i]:
             first = min(scales[i, 0], scales[i, 1]) / max(scales[i, 0], scales[i, 1])
             step = min(max(cosine / max(first, np.float32(1e-3)) / full_angle, _zero), _one)
-            belief *= step * step * (np.float32(3.0) - np.float32(2.0) * step)
+            belief *= step * step * (np.float32(3.0) - two * step)
             if cosine < _zero:
                 away = _one
         u, v = x * inverse_z, y * inverse_z
@@ -141,6 +146,25 @@ def see(
         values[k, 6], values[k, 7] = inverse_z, inverse_z * inverse_z
         values[k, 8], values[k, 9] = slope_x * inverse_z, slope_y * inverse_z
         values[k, 10] = (_one - slope_x * u - slope_y * v) * inverse_z
+
+
+@compiled
+def voxels(start, stop, chosen, means, quats, scales, primes, mix, keys):
+    """Keys of the voxels of the chosen Gaussians; see `merging.voxel_keys`."""
+    for k in range(start, stop):
+        i = chosen[k]
+        w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
+        # The normal, up to a positive factor.
+        octant = np.int64(x * z + w * y > _zero) + 2 * np.int64(y * z - w * x > _zero)
+        octant += 4 * np.int64(w * w + z * z > x * x + y * y)
+        _, exponent = math.frexp(np.float64(max(scales[i, 0], scales[i, 1], np.float32(1e-12))))
+        level = np.int64(exponent) - 1
+        width = math.ldexp(1.0, -level)
+        key = np.int64(0)
+        for j in range(3):
+            key = (key ^ (np.int64(np.floor(np.float64(means[i, j]) * width)) * primes[j])) * mix
+        key = (key ^ (level * primes[3])) * mix
+        keys[k] = (key ^ (octant * primes[4])) * mix
 
 
 @compiled
