@@ -133,15 +133,15 @@ class BlockStore(Generic[P]):
         empty = self._kind(*self._empty[1:])
         return BlockStore(empty, self._limit / 2**20, self._scratch.parent)
 
-    def near(self, camera: Camera) -> View[P]:
-        """The rows of all blocks that one camera, or one of a batch ``[t]``, may see.
+    def near(self, *cameras: Camera) -> View[P]:
+        """The rows of all blocks that one of some cameras, each alone or a batch ``[t]``, may see.
 
         The last view is kept, and returned again where it has all that is wanted, and maybe more.
 
         Raises:
             PagingError: a block that is needed is missing or damaged on disk, or another cannot be put there.
         """
-        seen = (SKY, *self._in_sight(camera))
+        seen = (SKY, *sorted({number for camera in cameras for number in self._in_sight(camera)}))
         if self._view is not None and set(seen) <= set(self._view[0]):
             return self._view[1]
         self._view = None  # only one view is kept

@@ -182,12 +182,16 @@ class GaussianCache:
 
         What a camera observed changes only by frames that a camera observed.
         """
+        if self._refine_steps == 0:
+            return
         count = len(chunk.frames)
+        # One view for all looks: it is gathered, and what changed is stored, once.
+        view = self._store.near(chunk.frames.camera, *([] if remembered is None else [remembered.camera]))
+        changed = torch.zeros_like(view.rows.sky)
         for k in schedule(count + (0 if remembered is None else len(remembered)), self._refine_steps):
             frame = chunk.frames[k] if k < count or remembered is None else remembered[k - count]
             frame = _on(frame, self._device)
             trusted = chunk.confidence[k].to(self._device) if k < count else torch.ones_like(frame.depth)
-            view = self._store.near(frame.camera)
             chosen = in_view(view.rows, frame.camera, sky=False)
             changeable = ~view.rows.observed[chosen] | chunk.observed
             if not changeable.any():
@@ -202,9 +206,9 @@ class GaussianCache:
             # A farther look never coarsens a fine one: where many share a pixel, each learns little from it.
             step = step * extent_px.clamp(max=1.0).square()[:, None]
             moved = changeable & (step.abs().amax(-1) > LEAST_STEP)
-            changed = chosen[moved]
-            view.rows.colors[changed] = (splats.values + step)[moved].clamp(0.0, 1.0)
-            self._store.put(view, changed)
+            changed[chosen[moved]] = True
+            view.rows.colors[chosen[moved]] = (splats.values + step)[moved].clamp(0.0, 1.0)
+        self._store.put(view, torch.nonzero(changed)[:, 0])
 
     def _show(self, camera: Camera) -> Shown:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
