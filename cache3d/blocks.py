@@ -12,32 +12,17 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from cache3d.cells import PLANES, SKY, cell_keys, extents, frustum_planes, groups
 from cache3d.paging import PagingError, Scratch, Stored, read_block, row_bytes
+from cache3d.views import P, View
 from geometry.camera import Camera
-from geometry.primitives import Change, Gaussians, Points
-
-P = TypeVar("P", Points, Gaussians)
-
-
-@dataclass(frozen=True)
-class View(Generic[P]):
-    """A copy of the rows of all blocks that a camera may see, in the order of arrival.
-
-    Attributes:
-        rows: the primitives; write to them, then `BlockStore.put` what was written.
-        names: their names, ``[n]`` int64, ascending.
-    """
-
-    rows: P
-    names: Int[Tensor, "n"]
+from geometry.primitives import Change
 
 
 class _Block:
@@ -233,7 +218,10 @@ class BlockStore(Generic[P]):
         home = self._numbers(part)
         self._home[names.cpu().numpy()] = home
         columns = [names, *(getattr(part, f.name) for f in fields(part))]
-        self._extend_view(columns, home)
+        if self._view is not None:
+            seen, view = self._view
+            shown = torch.from_numpy(np.flatnonzero(np.isin(home, seen))).to(self._device)
+            self._view = (seen, view.with_new(part[shown], names[shown]))
         bounds = extents(part)
         for number, where in groups(home):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
@@ -260,7 +248,8 @@ class BlockStore(Generic[P]):
     def _take_away(self, names: np.ndarray) -> None:
         if len(names) == 0:
             return
-        self._thin_view(names)
+        if self._view is not None:
+            self._view = (self._view[0], self._view[1].without(names))
         for number, where in groups(self._home[names]):
             block = self._brought(number)
             before = _capacity(block)
@@ -268,29 +257,6 @@ class BlockStore(Generic[P]):
             self._changed(number, before)
         self._home[names] = -1
         self._alive -= len(names)
-
-    def _extend_view(self, columns: list[Tensor], home: np.ndarray) -> None:
-        """Let the kept view have what is new in its blocks: new names come last."""
-        if self._view is None:
-            return
-        seen, view = self._view
-        index = torch.from_numpy(np.flatnonzero(np.isin(home, seen))).to(self._device)
-        old = (view.names, *(getattr(view.rows, f.name) for f in fields(view.rows)))
-        names, *rows = (torch.cat([a, b.index_select(0, index)]) for a, b in zip(old, columns, strict=True))
-        self._view = (seen, View(self._kind(*rows), names))
-
-    def _thin_view(self, gone: np.ndarray) -> None:
-        """Take names, ascending, from the kept view."""
-        if self._view is None:
-            return
-        seen, view = self._view
-        names = view.names.cpu().numpy()
-        place = np.searchsorted(names, gone).clip(max=max(len(names) - 1, 0))
-        kept = np.ones(len(names), np.bool_)
-        kept[place[names[place] == gone] if len(names) else place] = False
-        index = torch.from_numpy(np.flatnonzero(kept)).to(self._device)
-        rows = (getattr(view.rows, f.name).index_select(0, index) for f in fields(view.rows))
-        self._view = (seen, View(self._kind(*rows), view.names.index_select(0, index)))
 
     def _gather(self, names: np.ndarray) -> P:
         out = [column.new_empty(len(names), *column.shape[1:]) for column in self._empty[1:]]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cache3d import confidence as trust
 from cache3d.appearance import KERNEL, close_growth, footprint_px, in_view, pooled, seen
-from cache3d.blocks import BlockStore, View
+from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, check_chunk
 from cache3d.canvas import Canvas
 from cache3d.insertion import Shown, new_pixels, uncovered

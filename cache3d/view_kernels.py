@@ -159,7 +159,7 @@ def voxels(start, stop, chosen, means, quats, scales, primes, mix, keys):
         octant += 4 * np.int64(w * w + z * z > x * x + y * y)
         _, exponent = math.frexp(np.float64(max(scales[i, 0], scales[i, 1], np.float32(1e-12))))
         level = np.int64(exponent) - 1
-        width = math.ldexp(1.0, -level)
+        width = math.ldexp(1.0, -int(level))
         key = np.int64(0)
         for j in range(3):
             key = (key ^ (np.int64(np.floor(np.float64(means[i, j]) * width)) * primes[j])) * mix
