@@ -23,6 +23,7 @@ from cache3d.rasterizer import Backend, Raster, Splats, rasterize
 from cache3d.refinement import refine_guesses
 from cache3d.replacement import RESOLVED, outdone, refuted
 from cache3d.surfels import lift_surfels
+from cache3d.views import View
 from cache3d.visibility import in_image, seen_by
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
@@ -33,7 +34,6 @@ OPACITY = 0.99
 GAPLESS = 0.9
 THICKNESS = 0.1  # of the smaller extent along the surface
 FAINTEST = 1.0 / 255.0
-LEAST_STEP = 1.0 / 2048.0  # an eighth of a grey level: what many slightly hidden ones would learn is not worth storing
 REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
 CANVASES = 16  # pictures of a guide that are kept for the frames that follow; two per frame, one is of the sky
 SAMPLES = 2  # per pixel and axis
@@ -51,7 +51,8 @@ class GaussianCache:
         device: where the world lives; on a CUDA device gsplat draws it.
         rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
         refine_steps: looks at a frame per chunk that correct the colours, see `cache3d.optimisation`; 0 for none.
-        resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
+        resident_mib: how much of the world stays in memory, at least what one chunk and the frames remembered with it see;
+            the rest goes to disk.
 
     Raises:
         ValueError: for negative ``refine_steps``, or a bound on memory that is not positive.
@@ -205,7 +206,7 @@ class GaussianCache:
             )
             # A farther look never coarsens a fine one: where many share a pixel, each learns little from it.
             step = step * extent_px.clamp(max=1.0).square()[:, None]
-            moved = changeable & (step.abs().amax(-1) > LEAST_STEP)
+            moved = changeable & (step != 0).any(-1)
             changed[chosen[moved]] = True
             view.rows.colors[chosen[moved]] = (splats.values + step)[moved].clamp(0.0, 1.0)
         self._store.put(view, torch.nonzero(changed)[:, 0])

@@ -29,7 +29,8 @@ class View(Generic[P]):
 
     def with_new(self, rows: P, names: Int[Tensor, "m"]) -> View[P]:
         """With more rows, all of them named later."""
-        return View(type(rows).concatenate([self.rows, rows]), torch.cat([self.names, names]))
+        both = (torch.cat([getattr(self.rows, f.name), getattr(rows, f.name)]) for f in fields(rows))
+        return View(type(self.rows)(*both), torch.cat([self.names, names]))
 
     def without(self, names: np.ndarray) -> View[P]:
         """Without the rows of some names, of which it may have none."""
