@@ -71,7 +71,8 @@ class BlockStore(Generic[P]):
 
     Args:
         empty: no primitives, of the kind and on the device to store.
-        resident_mib: blocks beyond it go to disk, those longest out of view first; one view, of a chunk's cameras at once, may exceed it.
+        resident_mib: blocks beyond it go to disk, those longest out of view first; one view, of all cameras of a chunk,
+            may exceed it.
         scratch: folder for them; the system's temporary folder when None.
     """
 

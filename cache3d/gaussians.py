@@ -51,8 +51,8 @@ class GaussianCache:
         device: where the world lives; on a CUDA device gsplat draws it.
         rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
         refine_steps: looks at a frame per chunk that correct the colours, see `cache3d.optimisation`; 0 for none.
-        resident_mib: how much of the world stays in memory, at least what one chunk and the frames remembered with it see;
-            the rest goes to disk.
+        resident_mib: how much of the world stays in memory, at least what one chunk and the frames it keeps to see; the
+            rest goes to disk.
 
     Raises:
         ValueError: for negative ``refine_steps``, or a bound on memory that is not positive.
