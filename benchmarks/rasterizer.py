@@ -87,9 +87,7 @@ def stages_ms(splats: Splats, camera: Camera, repeats: int) -> dict[str, float]:
     stages = {
         "project": median_ms(lambda: rasterizer_cpu.project(parts, row, camera.size, 0.3), repeats, time.process_time),
         "sort": median_ms(lambda: rasterizer_cpu.depth_order(flat, box), repeats, time.process_time),
-        "lists": median_ms(
-            lambda: rasterizer_cpu.tile_lists(*ordered, tiles), repeats, time.process_time
-        ),
+        "lists": median_ms(lambda: rasterizer_cpu.tile_lists(*ordered, tiles), repeats, time.process_time),
         "composite": median_ms(
             lambda: tile_kernels.composite(
                 0, tiles[0] * tiles[1], tiles[1], width, height, starts, ids, flat, *images, last

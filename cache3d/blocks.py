@@ -12,32 +12,17 @@ from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from cache3d.cells import PLANES, SKY, cell_keys, extents, frustum_planes, groups
 from cache3d.paging import PagingError, Scratch, Stored, read_block, row_bytes
+from cache3d.views import P, View
 from geometry.camera import Camera
-from geometry.primitives import Change, Gaussians, Points
-
-P = TypeVar("P", Points, Gaussians)
-
-
-@dataclass(frozen=True)
-class View(Generic[P]):
-    """A copy of the rows of all blocks that a camera may see, in the order of arrival.
-
-    Attributes:
-        rows: the primitives; write to them, then `BlockStore.put` what was written.
-        names: their names, ``[n]`` int64, ascending.
-    """
-
-    rows: P
-    names: Int[Tensor, "n"]
+from geometry.primitives import Change
 
 
 class _Block:
@@ -86,7 +71,8 @@ class BlockStore(Generic[P]):
 
     Args:
         empty: no primitives, of the kind and on the device to store.
-        resident_mib: blocks beyond it go to disk, those longest out of view first; one view may exceed it.
+        resident_mib: blocks beyond it go to disk, those longest out of view first; one view, of all cameras of a chunk,
+            may exceed it.
         scratch: folder for them; the system's temporary folder when None.
     """
 
@@ -133,14 +119,16 @@ class BlockStore(Generic[P]):
         empty = self._kind(*self._empty[1:])
         return BlockStore(empty, self._limit / 2**20, self._scratch.parent)
 
-    def near(self, camera: Camera) -> View[P]:
-        """The rows of all blocks that one camera, or one of a batch ``[t]``, may see.
+    def near(self, *cameras: Camera) -> View[P]:
+        """The rows of all blocks that one of some cameras, each alone or a batch ``[t]``, may see.
+
+        The last view is kept, and returned again where it has all that is wanted, and maybe more.
 
         Raises:
             PagingError: a block that is needed is missing or damaged on disk, or another cannot be put there.
         """
-        seen = (SKY, *self._in_sight(camera))
-        if self._view is not None and self._view[0] == seen:
+        seen = (SKY, *sorted({number for camera in cameras for number in self._in_sight(camera)}))
+        if self._view is not None and set(seen) <= set(self._view[0]):
             return self._view[1]
         self._view = None  # only one view is kept
         parts = [self._brought(number).columns for number in seen]
@@ -176,11 +164,12 @@ class BlockStore(Generic[P]):
         self._insert(names, part, self._total + len(part))
 
     def put(self, view: View[P], which: Tensor) -> None:
-        """Store what was written to the rows ``which`` (indices) of a view."""
+        """Store the colours and confidences that were written to the rows ``which`` (indices) of a view."""
         if self._view is not None and self._view[1] is not view:
             self._view = None
-        self._overwrite(view.names[which], view.rows[which])
-        self._journal.changed.append(view.names[which].cpu().numpy())
+        names = view.names[which]
+        self._overwrite(names, {name: getattr(view.rows, name)[which] for name in ("colors", "confidence")})
+        self._journal.changed.append(names.cpu().numpy())
 
     def remove(self, view: View[P], which: Tensor) -> None:
         """Take the rows ``which`` (indices) of a view away; their names are not used again."""
@@ -192,8 +181,10 @@ class BlockStore(Generic[P]):
         """What happened since this was last called; applied to the state of then, it makes the state of now."""
         since, journal = self._journal.since, self._journal
         none = np.zeros(0, np.int64)
-        changed = np.unique(np.concatenate([none, *journal.changed]))
-        names = np.concatenate([changed[changed < since], np.arange(since, self._total)])
+        changed = np.zeros(self._total, np.bool_)
+        for part in journal.changed:
+            changed[part] = True
+        names = np.concatenate([np.flatnonzero(changed[:since]), np.arange(since, self._total)])
         names = names[self._home[names] >= 0]
         removed = np.unique(np.concatenate([none, *journal.removed]))
         self._journal = _Journal(self._total)
@@ -205,7 +196,8 @@ class BlockStore(Generic[P]):
         rows, names = self._kind(*columns), change.index.to(self._device)
         new = names >= self._total
         self._view = None
-        self._overwrite(names[~new], rows[~new])
+        old = rows[~new]
+        self._overwrite(names[~new], {f.name: getattr(old, f.name) for f in fields(old)})
         self._insert(names[new], rows[new], change.total)
         removed = change.removed.numpy()
         self._take_away(removed[self._home[removed] >= 0])
@@ -224,10 +216,13 @@ class BlockStore(Generic[P]):
         self._total, self._alive = total, self._alive + len(part)
         if len(part) == 0:
             return
-        self._view = None
         home = self._numbers(part)
         self._home[names.cpu().numpy()] = home
         columns = [names, *(getattr(part, f.name) for f in fields(part))]
+        if self._view is not None:
+            seen, view = self._view
+            shown = torch.from_numpy(np.flatnonzero(np.isin(home, seen))).to(self._device)
+            self._view = (seen, view.with_new(part[shown], names[shown]))
         bounds = extents(part)
         for number, where in groups(home):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
@@ -237,23 +232,25 @@ class BlockStore(Generic[P]):
             self._widen(number, bounds[:, where])
         self._make_room(set(home.tolist()))
 
-    def _overwrite(self, names: Tensor, rows: P) -> None:
-        if len(rows) == 0:
+    def _overwrite(self, names: Tensor, columns: dict[str, Tensor]) -> None:
+        if len(names) == 0:
             return
-        home, bounds = self._home[names.cpu().numpy()], extents(rows)
+        home = self._home[names.cpu().numpy()]
         for number, where in groups(home):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
-            place = torch.searchsorted(block.columns[0], names[index])
-            for column, f in zip(block.columns[1:], fields(rows), strict=True):
-                column[place] = getattr(rows, f.name)[index]
+            assert block.room is not None
+            place = torch.searchsorted(block.room[0][: block.count], names[index])
+            for column, f in zip(block.room[1:], fields(self._kind), strict=True):
+                if f.name in columns:
+                    column[place] = columns[f.name][index]
             self._changed(number, _capacity(block))
-            self._widen(number, bounds[:, where])
         self._make_room(set(home.tolist()))
 
     def _take_away(self, names: np.ndarray) -> None:
         if len(names) == 0:
             return
-        self._view = None
+        if self._view is not None:
+            self._view = (self._view[0], self._view[1].without(names))
         for number, where in groups(self._home[names]):
             block = self._brought(number)
             before = _capacity(block)
@@ -266,8 +263,9 @@ class BlockStore(Generic[P]):
         out = [column.new_empty(len(names), *column.shape[1:]) for column in self._empty[1:]]
         for number, where in groups(self._home[names]):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
-            place = torch.searchsorted(block.columns[0], torch.from_numpy(names[where]).to(self._device))
-            for column, target in zip(block.columns[1:], out, strict=True):
+            columns = block.columns
+            place = torch.searchsorted(columns[0], torch.from_numpy(names[where]).to(self._device))
+            for column, target in zip(columns[1:], out, strict=True):
                 target[index] = column[place]
             self._make_room({number})
         return self._kind(*out)

@@ -5,39 +5,37 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from cache3d import confidence as trust
+from cache3d.appearance import KERNEL, close_growth, footprint_px, in_view, pooled, seen
 from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, check_chunk
+from cache3d.canvas import Canvas
 from cache3d.insertion import Shown, new_pixels, uncovered
 from cache3d.merging import merge
 from cache3d.optimisation import appearance_step, schedule
-from cache3d.planes import inverse_depth_planes, plane_image
+from cache3d.planes import plane_image
 from cache3d.rasterizer import Backend, Raster, Splats, rasterize
-from cache3d.reference import rotation_matrices
 from cache3d.refinement import refine_guesses
 from cache3d.replacement import RESOLVED, outdone, refuted
 from cache3d.surfels import lift_surfels
+from cache3d.views import View
 from cache3d.visibility import in_image, seen_by
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
 
-# Standard deviation in pixels of the photo: smaller shows the grid on zooming in, larger blurs (measured: 0.5 is best).
-KERNEL = 0.5
-# Closer than the photo (between these pixels per sample) footprints grow, or the gaps between them show.
-CLOSE_KERNEL = 0.7
-CLOSE_FROM, CLOSE_TO = 1.0, 1.5
 OPACITY = 0.99
 # What a gapless surface reaches at least between its samples; more is full coverage.
 GAPLESS = 0.9
 THICKNESS = 0.1  # of the smaller extent along the surface
 FAINTEST = 1.0 / 255.0
 REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
+CANVASES = 16  # pictures of a guide that are kept for the frames that follow; two per frame, one is of the sky
 SAMPLES = 2  # per pixel and axis
 FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
 
@@ -53,7 +51,8 @@ class GaussianCache:
         device: where the world lives; on a CUDA device gsplat draws it.
         rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
         refine_steps: looks at a frame per chunk that correct the colours, see `cache3d.optimisation`; 0 for none.
-        resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
+        resident_mib: how much of the world stays in memory, at least what one chunk and the frames it keeps to see; the
+            rest goes to disk.
 
     Raises:
         ValueError: for negative ``refine_steps``, or a bound on memory that is not positive.
@@ -72,6 +71,9 @@ class GaussianCache:
         self._refine_steps = refine_steps
         self._rasterizer: Backend = rasterizer
         self._store = BlockStore(_empty(self._device), resident_mib)
+        # Pictures of the last guide, for the frames that follow it, and names that changed since.
+        self._canvases: dict[bytes, Canvas] = {}
+        self._recoloured = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -89,6 +91,7 @@ class GaussianCache:
         """
         check_chunk(chunk)
         first, refined = self._store.total, 0
+        self._store.near(chunk.frames.camera)  # once for all frames
         for k in range(len(chunk.frames)):
             frame = _on(chunk.frames[k], self._device)
             believed = chunk.confidence[k].to(self._device)
@@ -97,11 +100,13 @@ class GaussianCache:
             view = self._store.near(frame.camera)
             better = refine_guesses(view.rows, view.rows.means, shown, frame, believed)
             self._store.put(view, better)
+            self._recoloured = np.concatenate([self._recoloured, view.names[better].cpu().numpy()])
             refined += len(better)
             new = new_pixels(shown, frame, believed, observed=chunk.observed)
             if self._retire(shown, frame, believed, observed=chunk.observed):
                 new |= uncovered(shown, self._show(frame.camera), frame)
             self._add(lift_gaussians(frame, new, chunk, k), frame.camera)
+        self._forget_pictures()
         self._refine(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
@@ -110,6 +115,9 @@ class GaussianCache:
         """Show the cache to a batch ``[t]`` of cameras of any image size."""
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
+        self._forget_pictures()
+        if len(camera) <= CANVASES:
+            self._store.near(camera)  # once for all
         shown = [self._show(camera[k].to(self._device)) for k in range(len(camera))]
         parts = ("rgb", "depth", "coverage", "confidence", "sky")
         return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
@@ -130,6 +138,7 @@ class GaussianCache:
             ValueError: for primitives of another kind.
         """
         _check_kind(change.rows)
+        self._forget_pictures()
         self._store.apply(change)
 
     def snapshot(self, first: int = 0) -> Gaussians:
@@ -139,15 +148,16 @@ class GaussianCache:
     def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
         _check_kind(primitives)
+        self._forget_pictures()
         self._store = self._store.emptied()
         self._store.apply(Change.from_nothing(primitives))
 
     def _add(self, new: Gaussians, camera: Camera) -> None:
         """Append what one camera saw, merged with what is stored in its view."""
         view = self._store.near(camera)
-        near = torch.nonzero(_in_view(view.rows.means, camera) & ~view.rows.sky)[:, 0]
-        superseded, kept = merge(view.rows[near], new)
-        self._store.remove(view, near[superseded])
+        near = in_view(view.rows, camera, sky=False)
+        superseded, kept = merge(view.rows, near, new)
+        self._store.remove(view, superseded)
         self._store.append(new[kept])
 
     def _refute(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
@@ -155,16 +165,16 @@ class GaussianCache:
         view = self._store.near(frame.camera)
         inside = in_image(frame.camera, view.rows.means, ~view.rows.sky)
         gone = refuted(view.rows, inside, frame, confidence, observed=observed)
-        extent_px = footprint_px(view.rows[gone.index], frame.camera)
+        extent_px = footprint_px(view.rows, gone.index, frame.camera)
         self._store.remove(view, gone.index[extent_px > RESOLVED])
 
     def _retire(self, shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> bool:
         """Take away what one frame outdoes; whether there was any."""
         view = self._store.near(frame.camera)
         live = view.rows
-        seen = seen_by(frame.camera, live.means, ~live.sky, shown)
-        extent_px = footprint_px(live[seen.index], frame.camera)
-        gone = outdone(live, seen, extent_px, frame, confidence, observed=observed)
+        visible = seen_by(frame.camera, live.means, ~live.sky, shown)
+        extent_px = footprint_px(live, visible.index, frame.camera)
+        gone = outdone(live, visible, extent_px, frame, confidence, observed=observed)
         self._store.remove(view, gone)
         return len(gone) > 0
 
@@ -173,35 +183,40 @@ class GaussianCache:
 
         What a camera observed changes only by frames that a camera observed.
         """
+        if self._refine_steps == 0:
+            return
         count = len(chunk.frames)
+        # One view for all looks: it is gathered, and what changed is stored, once.
+        view = self._store.near(chunk.frames.camera, *([] if remembered is None else [remembered.camera]))
+        changed = torch.zeros_like(view.rows.sky)
         for k in schedule(count + (0 if remembered is None else len(remembered)), self._refine_steps):
             frame = chunk.frames[k] if k < count or remembered is None else remembered[k - count]
             frame = _on(frame, self._device)
             trusted = chunk.confidence[k].to(self._device) if k < count else torch.ones_like(frame.depth)
-            view = self._store.near(frame.camera)
-            chosen = torch.nonzero(_in_view(view.rows.means, frame.camera) & ~view.rows.sky)[:, 0]
-            part = view.rows[chosen]
-            changeable = ~part.observed | chunk.observed
+            chosen = in_view(view.rows, frame.camera, sky=False)
+            changeable = ~view.rows.observed[chosen] | chunk.observed
             if not changeable.any():
                 continue
-            extent_px = footprint_px(part, frame.camera)
-            scales = part.scales * close_growth(extent_px)
-            splats = Splats(part.means, part.quats, scales, part.opacities, part.colors)
+            extent_px = footprint_px(view.rows, chosen, frame.camera)
+            parts = (view.rows.means, view.rows.quats, view.rows.scales, view.rows.opacities, view.rows.colors)
+            splats = Splats(*(part.index_select(0, chosen) for part in parts))
+            splats = replace(splats, scales=splats.scales * close_growth(extent_px))
             step = appearance_step(
                 splats, frame, trusted, samples=SAMPLES, footprint_floor=FOOTPRINT_FLOOR, backend=self._rasterizer
             )
             # A farther look never coarsens a fine one: where many share a pixel, each learns little from it.
             step = step * extent_px.clamp(max=1.0).square()[:, None]
-            changed = chosen[changeable]
-            view.rows.colors[changed] = (part.colors + step)[changeable].clamp(0.0, 1.0)
-            self._store.put(view, changed)
+            moved = changeable & (step != 0).any(-1)
+            changed[chosen[moved]] = True
+            view.rows.colors[chosen[moved]] = (splats.values + step)[moved].clamp(0.0, 1.0)
+        self._store.put(view, torch.nonzero(changed)[:, 0])
 
     def _show(self, camera: Camera) -> Shown:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
-        live = self._store.near(camera).rows
-        near = self._draw(live, _in_view(live.means, camera) & ~live.sky, camera)
+        view = self._store.near(camera)
+        near = self._draw(view, camera, sky=False)
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
-        far = self._draw(live, _in_view(live.means, sky_camera) & live.sky, sky_camera)
+        far = self._draw(view, sky_camera, sky=True)
         passed = 1.0 - near.alpha
         alpha = near.alpha + passed * far.alpha
         hit = alpha >= FAINTEST
@@ -221,29 +236,43 @@ class GaussianCache:
         confidence = (coverage * belief * agreement).clamp(0.0, 1.0)
         return Shown(rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away)
 
-    def _draw(self, live: Gaussians, which: Bool[Tensor, "n"], camera: Camera) -> Raster:
+    def _draw(self, view: View[Gaussians], camera: Camera, *, sky: bool) -> Raster:
         """Rasterize values rgb, belief, observed, away, 1/z, 1/z², 1/z on its plane for one camera, from 2x2 samples.
 
         Gaussians are composited nearest first, so a few of those that share a sample hide the rest. Four samples with a
         footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
         """
-        chosen = torch.nonzero(which)[:, 0]
+        live, chosen = view.rows, in_view(view.rows, camera, sky=sky)
         if len(chosen) == 0:
+            self._canvases.pop(_key(camera, sky=sky), None)
             nothing = live.means.new_zeros(1, 9, *camera.size)
             return Raster(nothing, nothing[:, :1], nothing[:, :1])
-        part = live[chosen]
-        axes = rotation_matrices(part.quats)
-        belief, away, inverse_depth, growth = _belief(part, axes, camera)
-        extra = torch.stack([belief, part.observed.float(), away, inverse_depth, inverse_depth**2], dim=-1)
-        planes = inverse_depth_planes(part.means, axes[:, :, 2], camera)
-        values = torch.cat([part.colors, extra, planes], dim=-1)
-        splats = Splats(part.means, part.quats, part.scales * growth, part.opacities, values)
         fine = camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
-        raster = rasterize(splats, fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
-        alpha = avg_pool2d(raster.alpha, SAMPLES)
-        depth = avg_pool2d(raster.depth * raster.alpha, SAMPLES) / alpha.clamp_min(1e-10)
-        values = torch.cat([raster.values[:, :8], plane_image(raster.values[:, 8:], fine)], dim=1)
-        return Raster(avg_pool2d(values, SAMPLES), depth, alpha)
+        if self._rasterizer in ("auto", "cpu") and not live.means.is_cuda:
+            raster = self._canvas(camera, sky=sky).draw(live, view.names, chosen, self._recoloured)
+        else:
+            raster = rasterize(seen(live, chosen, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
+        alpha = pooled(raster.alpha, SAMPLES)
+        depth = pooled(raster.depth * raster.alpha, SAMPLES) / alpha.clamp_min(1e-10)
+        planes = plane_image(raster.values[:, 8:], fine)
+        values = torch.cat([pooled(raster.values[:, :8], SAMPLES), pooled(planes, SAMPLES)], dim=1)
+        return Raster(values, depth, alpha)
+
+    def _canvas(self, camera: Camera, *, sky: bool) -> Canvas:
+        """The picture that one camera was shown, or an empty one; that is kept when few are."""
+        key = _key(camera, sky=sky)
+        canvas = self._canvases.get(key) or Canvas(camera, SAMPLES, FOOTPRINT_FLOOR)
+        if len(self._canvases) < CANVASES:
+            self._canvases[key] = canvas
+        return canvas
+
+    def _forget_pictures(self) -> None:
+        self._canvases, self._recoloured = {}, np.zeros(0, np.int64)
+
+
+def _key(camera: Camera, *, sky: bool) -> bytes:
+    parts = (camera.world_from_camera, camera.focal_px, camera.center_px)
+    return b"".join(part.contiguous().cpu().numpy().tobytes() for part in parts) + str((camera.size, sky)).encode()
 
 
 def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:
@@ -251,43 +280,6 @@ def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:
     scale = 1.0 / alpha.clamp_min(FAINTEST)
     mean, square = mean * scale, square * scale
     return torch.sqrt((square - mean**2).clamp_min(0.0)) / mean.clamp_min(1e-10)
-
-
-def _belief(part: Gaussians, axes: Float[Tensor, "n 3 3"], camera: Camera) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What each Gaussian, whose axes are given, is worth to one camera.
-
-    Returns:
-        Confidence from here, 1 where seen from behind, inverse depth, growth of the footprint ``[n 1]``.
-    """
-    extent, z = _extent_px(part, axes, camera)
-    cosine = trust.facing(part.means, axes[:, :, 2], camera)
-    first_cosine = part.scales[:, :2].amin(-1) / part.scales[:, :2].amax(-1)
-    angle = torch.where(part.sky, torch.ones_like(z), trust.viewing_angle(cosine, first_cosine))
-    belief = part.confidence * trust.sampling_density(extent) * angle
-    return belief, ((cosine < 0) & ~part.sky).float(), 1.0 / z, close_growth(extent)
-
-
-def close_growth(extent_px: Float[Tensor, "n"]) -> Float[Tensor, "n 1"]:
-    """By how much footprints grow that are larger than a pixel."""
-    closeness = ((extent_px - CLOSE_FROM) / (CLOSE_TO - CLOSE_FROM)).clamp(0.0, 1.0)
-    return (1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * closeness)[:, None]
-
-
-def footprint_px(part: Gaussians, camera: Camera) -> Float[Tensor, "n"]:
-    """Larger extent of the surface that each Gaussian stands for, pixels of one camera; 1 from the camera it is of."""
-    return _extent_px(part, rotation_matrices(part.quats), camera)[0]
-
-
-def _extent_px(
-    part: Gaussians, axes: Float[Tensor, "n 3 3"], camera: Camera
-) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
-    """As `footprint_px`, and the depths."""
-    gradient_x, gradient_y, z = trust.pixel_gradients(part.means, camera)
-    extents = []
-    for k in range(2):
-        step = axes[:, :, k] * (part.scales[:, k] / KERNEL)[:, None]
-        extents.append(((gradient_x * step).sum(-1) ** 2 + (gradient_y * step).sum(-1) ** 2).sqrt())
-    return torch.maximum(*extents), z
 
 
 def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: int) -> Gaussians:
@@ -329,18 +321,6 @@ def quaternions(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
     largest = torch.diagonal(products, dim1=0, dim2=1).argmax(-1)
     chosen = products[largest, :, torch.arange(len(one), device=one.device)]
     return torch.nn.functional.normalize(chosen, dim=-1)
-
-
-def _in_view(means: Float[Tensor, "n 3"], camera: Camera) -> Bool[Tensor, "n"]:
-    """A generous first look at what can show: in front, and within a margin around the image."""
-    height, width = camera.size
-    pose = camera.camera_from_world
-    x, y, z = (means @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
-    focal, center = camera.focal_px, camera.center_px
-    margin = 0.15  # of the image; the rasterizer itself decides exactly
-    left, right = -(center[0] + margin * width) / focal[0], (width * (1 + margin) - center[0]) / focal[0]
-    top, bottom = -(center[1] + margin * height) / focal[1], (height * (1 + margin) - center[1]) / focal[1]
-    return (z > 0.01) & (x >= left * z) & (x <= right * z) & (y >= top * z) & (y <= bottom * z)
 
 
 def _at_origin(world_from_camera: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:

@@ -7,15 +7,20 @@ normal: two faces of a thin wall stay apart. Sky merges with nothing.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cache3d.compiled import for_blocks
 from cache3d.reference import rotation_matrices
+from cache3d.view_kernels import voxels
 from geometry.primitives import Gaussians
 
 # The usual ones of spatial hashing (Teschner et al. 2003), and two more.
 _PRIMES = (73856093, 19349663, 83492791, 2654435761, 40503)
+_MIX = 0x1E3779B97F4A7C15
+BLOCK = 16384
 
 
 def voxel_keys(
@@ -28,31 +33,33 @@ def voxel_keys(
         normals: unit, world.
         extent: width of the voxel before it is rounded down, scene units.
     """
-    level = torch.floor(torch.log2(extent.clamp_min(1e-12)))
-    cell = torch.floor(positions / torch.exp2(level)[:, None]).long()
+    level = torch.frexp(extent.clamp_min(1e-12)).exponent - 1
+    cell = torch.floor(positions / torch.exp2(level.float())[:, None]).long()
     octant = ((normals > 0).long() * torch.tensor([1, 2, 4], device=normals.device)).sum(-1)
     key = torch.zeros_like(octant)
     for part, prime in zip((*cell.unbind(-1), level.long(), octant), _PRIMES, strict=True):
-        key = (key ^ (part * prime)) * 0x1E3779B97F4A7C15
+        key = (key ^ (part * prime)) * _MIX
     return key
 
 
-def merge(stored: Gaussians, new: Gaussians) -> tuple[Bool[Tensor, "s"], Bool[Tensor, "n"]]:
+def merge(stored: Gaussians, near: Int[Tensor, "k"], new: Gaussians) -> tuple[Int[Tensor, "m"], Bool[Tensor, "n"]]:
     """What goes when new Gaussians meet stored ones.
 
     Of the Gaussians of one voxel the first stays, unless it is a guess and the new one was observed.
 
     Args:
-        stored: those that the new ones can meet.
+        stored: all of them.
+        near: indices of those that the new ones can meet, ascending.
         new: the new ones.
 
     Returns:
-        Which of the stored ones are superseded, and which of the new ones are kept.
+        Indices of the stored ones that are superseded, and which of the new ones are kept.
     """
-    new_keys, stored_keys = _keys(new), _keys(stored)
+    new_keys, stored_keys = _keys(new, torch.arange(len(new), device=near.device)), _keys(stored, near)
     # Only a voxel that something new enters changes: stored ones that share one stay as they are.
-    met = torch.nonzero(torch.isin(stored_keys, new_keys))[:, 0]
-    both, keys = Gaussians.concatenate([stored[met], new]), torch.cat([stored_keys[met], new_keys])
+    shared = torch.isin(stored_keys, new_keys)
+    met = near[shared]
+    both, keys = Gaussians.concatenate([stored[met], new]), torch.cat([stored_keys[shared], new_keys])
     # In one voxel: what was observed comes first, then what was stored first.
     order = torch.argsort((~both.observed).long(), stable=True)
     order = order[torch.argsort(keys[order], stable=True)]
@@ -61,10 +68,15 @@ def merge(stored: Gaussians, new: Gaussians) -> tuple[Bool[Tensor, "s"], Bool[Te
     later = torch.empty_like(repeats)
     later[order] = repeats
     later &= ~both.sky
-    superseded = torch.zeros_like(stored.observed)
-    superseded[met] = (later & ~both.observed)[: len(met)]
-    return superseded, ~later[len(met) :]
+    return met[(later & ~both.observed)[: len(met)]], ~later[len(met) :]
 
 
-def _keys(part: Gaussians) -> Int[Tensor, "n"]:
-    return voxel_keys(part.means, rotation_matrices(part.quats)[:, :, 2], part.scales[:, :2].amax(-1))
+def _keys(part: Gaussians, chosen: Int[Tensor, "k"]) -> Int[Tensor, "k"]:
+    """Voxel keys of the chosen Gaussians."""
+    if part.means.is_cuda:
+        rows = part[chosen]
+        return voxel_keys(rows.means, rotation_matrices(rows.quats)[:, :, 2], rows.scales[:, :2].amax(-1))
+    out = np.empty(len(chosen), np.int64)
+    arrays = [t.numpy() for t in (chosen, part.means, part.quats, part.scales)]
+    for_blocks(len(chosen), BLOCK, lambda i, j: voxels(i, j, *arrays, _PRIMES, _MIX, out))
+    return torch.from_numpy(out)

@@ -148,6 +148,16 @@ def count_tiles(start, stop, box, many):
 
 
 @compiled
+def touch(boxes, tiles_x, touched):
+    """Mark the tiles that the boxes hold."""
+    for k in range(len(boxes)):
+        if boxes[k] >= 0:
+            for ty in _rows(boxes[k]):
+                for tx in _columns(boxes[k]):
+                    touched[ty * tiles_x + tx] = True
+
+
+@compiled
 def count_entries(start, stop, boxes, tiles_x, counts):
     """Count ``boxes[start:stop]`` in each tile."""
     for k in range(start, stop):
@@ -179,6 +189,16 @@ def fill_lists(start, stop, order, boxes, tiles_x, places, ids, firsts, slots):
                 if len(firsts):
                     slots[slot] = place
                     slot += 1
+
+
+@compiled
+def gather(start, stop, firsts, slots, per_entry, out):
+    """Sum the entries ``[k c]`` of Gaussians ``start:stop`` over their tiles, in order."""
+    for i in range(start, stop):
+        out[i] = np.float32(0.0)
+        for entry in range(firsts[i], firsts[i + 1]):
+            for j in range(out.shape[1]):
+                out[i, j] += per_entry[slots[entry], j]
 
 
 @compiled

@@ -96,7 +96,7 @@ def camera_row(camera_from_world: Tensor, focal_px: Tensor, center_px: Tensor) -
 def project(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: float) -> tuple[Array, Array]:
     """Projected Gaussians ``[n k]`` and their tile ranges ``[n]``; see `cache3d.projection_kernels`."""
     means, quats, scales, opacities, values = parts
-    flat = _rows(len(means), projection.FLAT + values.shape[1])
+    flat = aligned_rows(len(means), projection.FLAT + values.shape[1])
     box = np.empty(len(means), np.int64)
     for_blocks(
         len(means),
@@ -108,7 +108,7 @@ def project(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: flo
     return flat, box
 
 
-def _rows(count: int, width: int) -> Array:
+def aligned_rows(count: int, width: int) -> Array:
     """Uninitialised float32 rows of at least ``width`` that begin and end with cache lines."""
     line = projection.LINE
     length = -(-width // line) * line
@@ -198,12 +198,11 @@ def _draw(
     sums = np.empty((parts[4].shape[1] + 1, height, width), np.float32)
     transmittance = np.empty((height, width), np.float32)
     last = np.empty((height, width), np.int32)
+    which = np.arange(tiles_x * tiles_y)
     for_blocks(
-        tiles_x * tiles_y,
+        len(which),
         TILE_BLOCK,
-        lambda i, j: tiles.composite(
-            i, j, tiles_x, width, height, starts, ids, flat, sums, transmittance, last
-        ),
+        lambda i, j: tiles.composite(which[i:j], tiles_x, width, height, starts, ids, flat, sums, transmittance, last),
     )
     return sums, _Drawn(camera, flat, starts, ids, firsts, slots, transmittance, last)
 
@@ -236,6 +235,27 @@ def _pull_back(parts: list[Array], drawn: _Drawn, v_sums: Array, v_alpha: Array)
     return grads, v_camera.sum(axis=0)
 
 
+def _pull_back_values(drawn: _Drawn, v_sums: Array) -> Array:
+    """Backward pass of one camera where only the gradient ``[n c]`` of the values is wanted."""
+    channels, height, width = len(v_sums) - 1, *v_sums.shape[1:]
+    tiles_x, tiles_y = -(-width // tiles.TILE), -(-height // tiles.TILE)
+    per_entry = np.empty((len(drawn.ids), channels), np.float32)
+    for_blocks(
+        tiles_x * tiles_y,
+        TILE_BLOCK,
+        lambda i, j: tiles.spread(
+            i, j, tiles_x, width, height, drawn.starts, drawn.ids, drawn.flat, drawn.last, v_sums, per_entry
+        ),
+    )
+    grad = np.empty((len(drawn.firsts) - 1, channels), np.float32)
+    for_blocks(
+        len(grad),
+        PROJECT_BLOCK,
+        lambda i, j: projection.gather(i, j, drawn.firsts, drawn.slots, per_entry, grad),
+    )
+    return grad
+
+
 class _RasterizeCpu(torch.autograd.Function):
     """Sums ``[c+1 h w]`` (the last is depth) and alpha ``[h w]`` of one camera."""
 
@@ -264,6 +284,9 @@ class _RasterizeCpu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, v_sums: Tensor, v_alpha: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if ctx.needs_input_grad[:8] == (False,) * 4 + (True,) + (False,) * 3:
+            grad = _pull_back_values(ctx.drawn, v_sums.contiguous().numpy())
+            return (*(None,) * 4, torch.from_numpy(grad), *(None,) * 5)
         parts = [t.detach().contiguous().numpy() for t in ctx.saved_tensors]
         grads, v_camera = _pull_back(parts, ctx.drawn, v_sums.contiguous().numpy(), v_alpha.contiguous().numpy())
         v_camera_from_world: Float[Tensor, "4 4"] = torch.zeros(4, 4)

@@ -64,11 +64,11 @@ def _any_open(passing):
 
 
 @compiled
-def composite(start, stop, tiles_x, width, height, starts, ids, flat, out, transmittance, last):
-    """Composite tiles ``start:stop`` front to back.
+def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittance, last):
+    """Composite tiles front to back.
 
     Args:
-        start, stop: tiles, row-major.
+        which: tiles, row-major.
         tiles_x: tiles in a row.
         width, height: image size.
         starts, ids: tile lists.
@@ -78,10 +78,11 @@ def composite(start, stop, tiles_x, width, height, starts, ids, flat, out, trans
         last: ``[h w]`` int32 gets the list entry of the last contribution, -1 where there is none.
     """
     channels, length, lines = out.shape[0] - 1, flat.shape[1], flat.reshape(-1)
-    passing, reached, near = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(BATCH * length, np.float32)
+    passing, reached, weights = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
+    near = np.empty(BATCH * length, np.float32)
     sums = np.empty((channels + 1) * AREA, np.float32)  # in the order of a row: depth first
     column = counting()
-    for tile in range(start, stop):
+    for tile in which:
         x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         passing[:], reached[:], sums[:] = _one, -_one, _zero
         begin, end = starts[tile], starts[tile + 1]
@@ -99,7 +100,7 @@ def composite(start, stop, tiles_x, width, height, starts, ids, flat, out, trans
             index = same(np.float32(entry - begin))
             for first in _groups(left, right):
                 dx = (mx - np.float32(x0 + first) - _half) - column
-                across, slope = a * dx * dx, b * dx
+                across, slope, shown = a * dx * dx, b * dx, same(_zero)
                 for row in range(row0, row1):
                     at = row * TILE + first
                     dy = my - np.float32(y0 + row) - _half
@@ -110,12 +111,19 @@ def composite(start, stop, tiles_x, width, height, starts, ids, flat, out, trans
                     after = before - weight
                     seen = (power <= _zero) & (alpha >= MIN_ALPHA) & (before > _zero)
                     hit = seen & (after > STOP)
-                    shows = choose(hit, weight, same(_zero))
+                    weight = choose(hit, weight, same(_zero))
+                    shown = shown + weight
+                    store(weights, at, weight)
                     store(passing, at, choose(hit, after, choose(seen, _zero - before, before)))
                     store(reached, at, choose(hit, index, load(reached, at)))
+                if total(shown) <= _zero:  # hidden
+                    continue
+                for row in range(row0, row1):
+                    at = row * TILE + first
+                    weight = load(weights, at)
                     for channel in range(channels + 1):
                         to = channel * AREA + at
-                        store(sums, to, load(sums, to) + near[n + DEPTH + channel] * shows)
+                        store(sums, to, load(sums, to) + near[n + DEPTH + channel] * weight)
         for row in range(min(TILE, height - y0)):
             for k in range(min(TILE, width - x0)):
                 at = row * TILE + k
@@ -135,7 +143,8 @@ def composite_backward(
     """Gradients of `composite` for tiles ``start:stop``, one row of ``per_entry`` per list entry.
 
     Args:
-        start, stop, tiles_x, width, height, starts, ids, flat: as `composite` had them.
+        start, stop: tiles, row-major.
+        tiles_x, width, height, starts, ids, flat: as `composite` had them.
         transmittance, last: as `composite` made them.
         v_out: ``[c+1 h w]`` gradient of the sums.
         v_alpha: ``[h w]`` gradient of alpha = 1 - transmittance.
@@ -221,3 +230,61 @@ def composite_backward(
                         at = row * TILE + first
                         found = found + load(weights, at) * load(pulled, channel * AREA + at)
                     per_entry[entry, 6 + channel] += total(found)
+
+
+@compiled
+def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, per_entry):
+    """Gradients of `composite` for the values alone, tiles ``start:stop``, one row ``[c]`` per list entry.
+
+    Front to back as the picture was made; see `composite_backward` for the arguments.
+    """
+    channels, length, lines = per_entry.shape[1], flat.shape[1], flat.reshape(-1)
+    near = np.empty(BATCH * length, np.float32)
+    passing, weights = np.empty(AREA, np.float32), np.empty(AREA, np.float32)
+    reached = np.empty(AREA, np.float32)
+    pulled = np.empty(channels * AREA, np.float32)
+    column, nothing = counting(), same(_zero)
+    for tile in range(start, stop):
+        x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        begin, end = starts[tile], starts[tile]
+        passing[:], reached[:], pulled[:] = _one, -_one, _zero
+        for row in range(min(TILE, height - y0)):
+            for k in range(min(TILE, width - x0)):
+                at = row * TILE + k
+                reached[at] = np.float32(last[y0 + row, x0 + k] - begin) if last[y0 + row, x0 + k] >= 0 else -_one
+                end = max(end, last[y0 + row, x0 + k] + 1)
+                for channel in range(channels):
+                    pulled[channel * AREA + at] = v_out[channel, y0 + row, x0 + k]
+        per_entry[begin : starts[tile + 1]] = _zero
+        for entry in range(begin, end):
+            n = (entry - begin) % BATCH
+            if n == 0:
+                _fetch(ids, entry, 1, min(BATCH, end - entry), lines, length, near)
+            n *= length
+            mx, my, opacity = near[n], near[n + 1], near[n + 5]
+            a, b, c = -LOG2_E * _half * near[n + 2], -LOG2_E * near[n + 3], -LOG2_E * _half * near[n + 4]
+            row0, row1 = _span(my, near[n + 7], y0)
+            left, right = _span(mx, near[n + 6], x0)
+            index = np.float32(entry - begin)
+            for first in _groups(left, right):
+                dx = (mx - np.float32(x0 + first) - _half) - column
+                across, slope, shown = a * dx * dx, b * dx, nothing
+                for row in range(row0, row1):
+                    at = row * TILE + first
+                    dy = my - np.float32(y0 + row) - _half
+                    power = across + dy * (slope + c * dy)
+                    alpha = smaller(opacity * exp2(power), same(MAX_ALPHA))
+                    before = load(passing, at)
+                    hit = (power <= _zero) & (alpha >= MIN_ALPHA) & (load(reached, at) >= index)
+                    weight = choose(hit, alpha * before, nothing)
+                    shown = shown + weight
+                    store(weights, at, weight)
+                    store(passing, at, before - weight)
+                if total(shown) <= _zero:  # hidden
+                    continue
+                for channel in range(channels):
+                    found = nothing
+                    for row in range(row0, row1):
+                        at = row * TILE + first
+                        found = found + load(weights, at) * load(pulled, channel * AREA + at)
+                    per_entry[entry, channel] += total(found)

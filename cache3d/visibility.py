@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from cache3d.compiled import for_blocks
 from cache3d.insertion import CLEARLY, Shown
+from cache3d.rasterizer_cpu import camera_row
+from cache3d.view_kernels import locate
 from geometry.camera import Camera
 
+BLOCK = 16384
 VISIBLE = 0.05  # relative depth within which a primitive is the surface that is shown
 
 
@@ -46,6 +51,18 @@ def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[T
         positions: of all primitives, world.
         candidates: which to look at; never sky.
     """
+    if positions.is_cuda:
+        return in_image_reference(camera, positions, candidates)
+    pixel, z = np.empty(len(positions), np.int64), np.empty(len(positions), np.float32)
+    row = camera_row(camera.camera_from_world, camera.focal_px, camera.center_px)
+    (height, width), places, wanted = camera.size, positions.numpy(), candidates.numpy()
+    for_blocks(len(positions), BLOCK, lambda i, j: locate(i, j, places, wanted, row, width, height, pixel, z))
+    index = np.flatnonzero(pixel >= 0)
+    return Seen(torch.from_numpy(index), torch.from_numpy(pixel[index]), torch.from_numpy(z[index]))
+
+
+def in_image_reference(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> Seen:
+    """As `in_image`, in tensor operations."""
     height, width = camera.size
     pose, focal, center = camera.camera_from_world, camera.focal_px, camera.center_px
     index = torch.nonzero(candidates)[:, 0]

@@ -173,7 +173,7 @@ def a_few() -> Gaussians:
 
 def test_the_samples_of_a_frame_do_not_merge_with_each_other() -> None:
     new = a_few()
-    superseded, kept = merge(new[:0], new)
+    superseded, kept = merge(new[:0], torch.arange(0), new)
     assert kept.all()
     assert len(superseded) == 0
 
@@ -182,13 +182,13 @@ def test_duplicates_merge_and_the_observed_one_stays() -> None:
     some = a_few()
     guess = replace(some, observed=torch.zeros_like(some.observed))
     for stored, new, stays in ((some, some, True), (guess, guess, True), (some, guess, True), (guess, some, False)):
-        superseded, kept = merge(stored, new)
-        assert (~superseded == stays).all()
+        superseded, kept = merge(stored, torch.arange(len(stored)), new)
+        assert superseded.tolist() == ([] if stays else list(range(len(stored))))
         assert (kept == (not stays)).all()
     turned = replace(some, quats=some.quats[:, [1, 0, 3, 2]])  # half a turn about x: the other face
-    assert merge(some, turned)[1].all()
+    assert merge(some, torch.arange(len(some)), turned)[1].all()
     sky = replace(some, sky=torch.ones_like(some.sky))
-    assert merge(sky, sky)[1].all()
+    assert merge(sky, torch.arange(len(sky)), sky)[1].all()
 
 
 @settings(max_examples=30, deadline=None)

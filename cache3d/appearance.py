@@ -1,0 +1,145 @@
+"""What Gaussians are to one camera: which it may see, how large they look, and what is to be drawn of them.
+
+On a CPU kernels do the work; elsewhere, and to be read, the same in tensor operations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from cache3d import confidence as trust
+from cache3d import view_kernels as kernels
+from cache3d.compiled import for_blocks
+from cache3d.planes import inverse_depth_planes
+from cache3d.rasterizer import Splats
+from cache3d.rasterizer_cpu import camera_row
+from cache3d.reference import rotation_matrices
+from cache3d.surfels import STEEPEST
+from geometry.camera import Camera
+from geometry.primitives import Gaussians
+
+# Standard deviation in pixels of the photo: smaller shows the grid on zooming in, larger blurs (measured: 0.5 is best).
+KERNEL = 0.5
+# Closer than the photo (between these pixels per sample) footprints grow, or the gaps between them show.
+CLOSE_KERNEL = 0.7
+CLOSE_FROM, CLOSE_TO = 1.0, 1.5
+MARGIN = 0.15  # of the image, around it; the rasterizer itself decides exactly
+CHANNELS = 11
+BLOCK = 16384
+POOL_ROWS = 64
+
+
+def in_view(part: Gaussians, camera: Camera, *, sky: bool) -> Int[Tensor, "k"]:
+    """Indices of those that can show: in front and within a margin around the image; either of the sky or of the rest.
+
+    A generous first look.
+    """
+    if part.means.is_cuda:
+        return torch.nonzero(in_view_reference(part, camera, sky=sky))[:, 0]
+    marked = np.empty(len(part), np.bool_)
+    means, is_sky = part.means.numpy(), part.sky.numpy()
+    row, margin = _row(camera), np.float32(MARGIN)
+    height, width = camera.size
+    for_blocks(
+        len(part),
+        BLOCK,
+        lambda i, j: kernels.mark_in_view(i, j, means, is_sky, sky, row, width, height, margin, marked),
+    )
+    return torch.from_numpy(np.flatnonzero(marked))
+
+
+def in_view_reference(part: Gaussians, camera: Camera, *, sky: bool) -> Bool[Tensor, "n"]:
+    """As `in_view`, as a mask."""
+    height, width = camera.size
+    pose = camera.camera_from_world
+    x, y, z = (part.means @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    focal, center = camera.focal_px, camera.center_px
+    left, right = -(center[0] + MARGIN * width) / focal[0], (width * (1 + MARGIN) - center[0]) / focal[0]
+    top, bottom = -(center[1] + MARGIN * height) / focal[1], (height * (1 + MARGIN) - center[1]) / focal[1]
+    inside = (z > 0.01) & (x >= left * z) & (x <= right * z) & (y >= top * z) & (y <= bottom * z)
+    return inside & (part.sky == sky)
+
+
+def footprint_px(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Float[Tensor, "k"]:
+    """Larger extent of the surface that each chosen one stands for, pixels of one camera; 1 in the one it is of."""
+    if part.means.is_cuda:
+        return extent_reference(part[chosen], camera)
+    out = np.empty(len(chosen), np.float32)
+    arrays = [t.numpy() for t in (chosen, part.means, part.quats, part.scales)]
+    row, kernel = _row(camera), np.float32(KERNEL)
+    for_blocks(len(chosen), BLOCK, lambda i, j: kernels.extents(i, j, *arrays, row, kernel, out))
+    return torch.from_numpy(out)
+
+
+def extent_reference(part: Gaussians, camera: Camera) -> Float[Tensor, "n"]:
+    """As `footprint_px`, of all."""
+    gradient_x, gradient_y, _ = trust.pixel_gradients(part.means, camera)
+    axes = rotation_matrices(part.quats)
+    extents = []
+    for k in range(2):
+        step = axes[:, :, k] * (part.scales[:, k] / KERNEL)[:, None]
+        extents.append(((gradient_x * step).sum(-1) ** 2 + (gradient_y * step).sum(-1) ** 2).sqrt())
+    return torch.maximum(*extents)
+
+
+def close_growth(extent_px: Float[Tensor, "n"]) -> Float[Tensor, "n 1"]:
+    """By how much footprints grow that are larger than a pixel."""
+    closeness = ((extent_px - CLOSE_FROM) / (CLOSE_TO - CLOSE_FROM)).clamp(0.0, 1.0)
+    return (1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * closeness)[:, None]
+
+
+def seen(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Splats:
+    """The chosen Gaussians as one camera sees them.
+
+    Returns:
+        Grown footprints; values ``[k 11]``: rgb, confidence from here, observed, 1 where seen from behind, 1/z, 1/z²,
+        coefficients of 1/z on its plane.
+    """
+    if part.means.is_cuda:
+        return seen_reference(part[chosen], camera)
+    count = len(chosen)
+    arrays = [
+        t.numpy()
+        for t in (chosen, part.means, part.quats, part.scales, part.opacities, part.colors, part.observed,
+                  part.confidence, part.sky)
+    ]  # fmt: skip
+    growth = CLOSE_KERNEL / KERNEL - 1.0
+    constants = (KERNEL, CLOSE_FROM, CLOSE_TO, growth, trust.DENSITY_POWER, trust.FULL_ANGLE, STEEPEST)
+    row, rules = _row(camera), tuple(np.float32(constant) for constant in constants)
+    out = [np.empty((count, *more), np.float32) for more in ((3,), (4,), (3,), (), (CHANNELS,))]
+    for_blocks(count, BLOCK, lambda i, j: kernels.see(i, j, *arrays, row, rules, *out))
+    return Splats(*(torch.from_numpy(array) for array in out))
+
+
+def seen_reference(part: Gaussians, camera: Camera) -> Splats:
+    """As `seen`, of all."""
+    normals = rotation_matrices(part.quats)[:, :, 2]
+    extent, z = extent_reference(part, camera), trust.pixel_gradients(part.means, camera)[2]
+    cosine = trust.facing(part.means, normals, camera)
+    first_cosine = part.scales[:, :2].amin(-1) / part.scales[:, :2].amax(-1)
+    angle = torch.where(part.sky, torch.ones_like(z), trust.viewing_angle(cosine, first_cosine))
+    belief = part.confidence * trust.sampling_density(extent) * angle
+    away = ((cosine < 0) & ~part.sky).float()
+    extra = torch.stack([belief, part.observed.float(), away, 1.0 / z, 1.0 / z**2], dim=-1)
+    values = torch.cat([part.colors, extra, inverse_depth_planes(part.means, normals, camera)], dim=-1)
+    return Splats(part.means, part.quats, part.scales * close_growth(extent), part.opacities, values)
+
+
+def pooled(images: Float[Tensor, "t c h w"], samples: int) -> Float[Tensor, "t c h2 w2"]:
+    """Means over squares of ``samples`` x ``samples`` pixels; no gradients."""
+    if images.is_cuda:
+        return avg_pool2d(images, samples)
+    t, channels, height, width = images.shape
+    size = (height // samples, width // samples)
+    flat = images.contiguous().reshape(t * channels, height, width).numpy()
+    out = np.empty((t * channels, *size), np.float32)
+    for_blocks(size[0], POOL_ROWS, lambda i, j: kernels.pool(i, j, flat, samples, out))
+    return torch.from_numpy(out).reshape(t, channels, *size)
+
+
+def _row(camera: Camera) -> np.ndarray:
+    return camera_row(camera.camera_from_world, camera.focal_px, camera.center_px)
