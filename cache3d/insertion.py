@@ -5,8 +5,8 @@ The rules, in one place. A valid pixel becomes a primitive when one of these hol
 1. *Nothing is there*: the cache covers less than half of the pixel.
 2. *It faces away* (Voyager's rule): what is shown there has its normal more than 90° from the view, and the new
    surface is not hidden behind it.
-3. *In front*: the new surface is clearly closer than the shown one, which is no mixture of surfaces, and some
-   neighbours in the frame share its depth: an isolated outlier does not enter.
+3. *In front*: the new surface is clearly closer than the shown one, and some neighbours in the frame share its depth:
+   an isolated outlier does not enter. Where a mixture of surfaces is shown, which an outline is, all of them must.
 4. *A closer look*: what the frame retired there (below) left a gap.
 
 Otherwise the pixel refines what is there. A farther look finds finer primitives than its pixels and changes nothing.
@@ -34,7 +34,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
@@ -43,7 +43,8 @@ from geometry.frame import Frame
 COVERED = 0.5
 SEALED = 0.98  # coverage that a seam between old and new primitives must keep
 CLEARLY = 0.1  # relative depth difference between two surfaces
-SUPPORT = 2  # neighbours of eight that share a pixel's depth: a line's have that many
+GAP = 0.01  # relative depth by which what lies behind pulls a pixel away that lost some of its surface
+SUPPORT, AROUND = 2, 8  # neighbours that share a pixel's depth: those of a line; those inside a surface
 MIXED = 0.1  # relative spread of inverse depth above which a pixel shows a mixture
 
 
@@ -91,23 +92,29 @@ def new_pixels(
     not_hidden = shown_sky | (frame.depth < shown.depth * (1.0 + CLEARLY))
     faces_away = (shown.away > 0.75) & not_hidden & ~frame.sky & allowed
     nearest_same = shown.depth * (1.0 - needed_residual(shown.confidence, confidence))
-    closer = torch.where(shown_sky, ~frame.sky, (frame.depth < nearest_same) & (shown.spread < MIXED))
-    in_front = allowed & closer & ~frame.sky & _supported(frame)
+    alike = _alike(frame)
+    clear = (shown.spread < MIXED) | (alike == AROUND)
+    closer = torch.where(shown_sky, ~frame.sky, (frame.depth < nearest_same) & clear)
+    in_front = allowed & closer & ~frame.sky & (alike >= SUPPORT)
     return frame.valid & (~covered | faces_away | in_front)
 
 
-def _supported(frame: Frame) -> Bool[Tensor, "1 h w"]:
-    """Pixels whose depth some of their neighbours share: no isolated outliers."""
+def _alike(frame: Frame) -> Int[Tensor, "1 h w"]:
+    """How many of the eight neighbours share a pixel's depth."""
     height, width = frame.depth.shape[-2:]
     usable = frame.valid & ~frame.sky
     depth = torch.where(usable, frame.depth, torch.full_like(frame.depth, torch.inf))
     around = unfold(pad(depth[None], (1, 1, 1, 1), value=torch.inf), 3)[0].reshape(9, height, width)
     alike = (around - frame.depth).abs() < CLEARLY * frame.depth
-    return alike.sum(0, keepdim=True) > SUPPORT  # the pixel itself is one of the nine
+    return alike.sum(0, keepdim=True) - usable.long()  # the pixel itself is one of the nine
 
 
 def uncovered(before: Shown, after: Shown, frame: Frame) -> Bool[Tensor, "1 h w"]:
-    """Pixels of one frame that were covered until primitives were retired, and whose surface is not there now."""
+    """Pixels of one frame that were covered until primitives were retired, and whose surface is not there now.
+
+    Where something lies behind, a gap shows as depth before it shows as missing coverage.
+    """
     covered = after.coverage >= SEALED
-    deeper = ~frame.sky & ((after.sky > 0.5) | (after.depth > frame.depth * (1.0 + CLEARLY)))
+    surface = torch.maximum(before.depth, frame.depth)
+    deeper = ~frame.sky & ((after.sky > 0.5) | (after.depth > surface * (1.0 + GAP)))
     return frame.valid & (before.coverage >= COVERED) & (~covered | deeper)

@@ -92,6 +92,36 @@ def test_walking_up_to_a_wall_does_not_pile_up() -> None:
     assert len(cache) <= len(shown(cache)) / 0.7 + PIXELS
 
 
+def before_a_dark_wall() -> GaussianCache:
+    home = camera_at((0, 0, 0))
+    dark = wall(home, 6.0)
+    cache = GaussianCache(refine_steps=0)
+    cache.integrate(chunk_of(replace(dark, rgb=0.0 * dark.rgb)))
+    cache.integrate(chunk_of(wall(home), 1))
+    return cache
+
+
+def test_closer_looks_leave_no_gaps_through_which_what_lies_behind_shows() -> None:
+    cache, home = before_a_dark_wall(), camera_at((0, 0, 0))
+    for k, z in enumerate((0.3, 0.6, 0.75, 0.9)):
+        cache.integrate(chunk_of(wall(camera_at((0.02 * k, 0.01 * k, z))), 2 + k))
+    guide = cache.render(home)
+    inside = (..., slice(10, -10), slice(14, -14))
+    assert (guide.depth[inside] / 2.0 - 1.0).abs().max() < 0.06  # a twentieth passes even through a whole surface
+    assert psnr(guide.rgb[inside], wall(home).rgb[inside]) > 30.0
+
+
+def test_another_look_heals_a_surface_with_gaps() -> None:
+    cache, home = before_a_dark_wall(), camera_at((0, 0, 0))
+    whole = cache.snapshot()
+    lost = (whole.chunk == 1) & (torch.arange(len(whole.means)) % 3 == 0)
+    cache.load(whole[~lost])
+    inside = (..., slice(2, -2), slice(2, -2))
+    assert (cache.render(home).depth[inside] / 2.0 - 1.0).abs().max() > 0.2
+    cache.integrate(chunk_of(wall(home), 2))
+    assert (cache.render(home).depth[inside] / 2.0 - 1.0).abs().max() < 0.1
+
+
 def test_what_was_retired_stays_retired_after_loading() -> None:
     cache, again = GaussianCache(), GaussianCache()
     for index in range(5):
