@@ -26,7 +26,7 @@ from geometry.primitives import Gaussians
 KERNEL = 0.5
 # Closer than the photo (between these pixels per sample) footprints grow, or the gaps between them show.
 CLOSE_KERNEL = 0.7
-CLOSE_FROM, CLOSE_TO = 1.2, 2.0
+CLOSE_FROM, CLOSE_TO = 1.0, 2.0
 MARGIN = 0.15  # of the image, around it; the rasterizer itself decides exactly
 CHANNELS = 11
 BLOCK = 16384

@@ -82,8 +82,8 @@ def without_specks(inverse: Float[Tensor, "1 h w"], hole: Bool[Tensor, "1 h w"])
     speck = torch.from_numpy(small)[None] & hole
     if not speck.any() or small.all():
         return inverse
-    rows, columns = ndimage.distance_transform_edt(small, return_distances=False, return_indices=True)
-    return torch.where(speck, inverse[:, rows, columns], inverse)
+    nearest = np.asarray(ndimage.distance_transform_edt(small, return_distances=False, return_indices=True))
+    return torch.where(speck, inverse[:, nearest[0], nearest[1]], inverse)
 
 
 def _blur(values: Float[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
