@@ -1,8 +1,8 @@
 """Duplicates: samples of one surface nearer to each other than their footprints need, found by a voxel hash.
 
-A Gaussian's voxel is as wide as its smaller extent along the surface (half of its sampling distance), rounded down to a
-power of two, so that neighbours of one frame share none. The key is the size, the three indices, and the octant of the
-normal: two faces of a thin wall stay apart. Sky merges with nothing.
+A Gaussian's voxel is as wide as its larger extent along the surface (half of its sampling distance), rounded down to a
+power of two, so that neighbours of one frame hardly share any. The key is the size, the three indices, and the octant
+of the normal: two faces of a thin wall stay apart. Sky merges with nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cache3d.compiled import for_blocks
 from cache3d.reference import rotation_matrices
-from cache3d.view_kernels import voxels
+from cache3d.view_kernels import LEAN, voxels
 from geometry.primitives import Gaussians
 
 # The usual ones of spatial hashing (Teschner et al. 2003), and two more.
@@ -35,7 +35,7 @@ def voxel_keys(
     """
     level = torch.frexp(extent.clamp_min(1e-12)).exponent - 1
     cell = torch.floor(positions / torch.exp2(level.float())[:, None]).long()
-    octant = ((normals > 0).long() * torch.tensor([1, 2, 4], device=normals.device)).sum(-1)
+    octant = ((normals > LEAN).long() * torch.tensor([1, 2, 4], device=normals.device)).sum(-1)
     key = torch.zeros_like(octant)
     for part, prime in zip((*cell.unbind(-1), level.long(), octant), _PRIMES, strict=True):
         key = (key ^ (part * prime)) * _MIX

@@ -14,6 +14,8 @@ import numpy as np
 from cache3d.compiled import compiled
 from cache3d.projection_kernels import NEAR
 
+LEAN = 1e-3  # component of a normal up to which it is nought: rounding must not choose the voxel
+
 _zero, _one = np.float32(0.0), np.float32(1.0)
 
 
@@ -151,12 +153,12 @@ def see(
 @compiled
 def voxels(start, stop, chosen, means, quats, scales, primes, mix, keys):
     """Keys of the voxels of the chosen Gaussians; see `merging.voxel_keys`."""
+    two, lean = np.float32(2.0), np.float32(LEAN)
     for k in range(start, stop):
         i = chosen[k]
         w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
-        # The normal, up to a positive factor.
-        octant = np.int64(x * z + w * y > _zero) + 2 * np.int64(y * z - w * x > _zero)
-        octant += 4 * np.int64(w * w + z * z > x * x + y * y)
+        octant = np.int64(two * (x * z + w * y) > lean) + 2 * np.int64(two * (y * z - w * x) > lean)
+        octant += 4 * np.int64(w * w + z * z - x * x - y * y > lean)
         _, exponent = math.frexp(np.float64(max(scales[i, 0], scales[i, 1], np.float32(1e-12))))
         level = np.int64(exponent) - 1
         width = math.ldexp(1.0, -int(level))
