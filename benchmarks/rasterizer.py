@@ -90,7 +90,7 @@ def stages_ms(splats: Splats, camera: Camera, repeats: int) -> dict[str, float]:
         "lists": median_ms(lambda: rasterizer_cpu.tile_lists(*ordered, tiles), repeats, time.process_time),
         "composite": median_ms(
             lambda: tile_kernels.composite(
-                0, tiles[0] * tiles[1], tiles[1], width, height, starts, ids, flat, *images, last
+                np.arange(tiles[0] * tiles[1]), tiles[1], width, height, starts, ids, flat, *images, last
             ),
             repeats,
             time.process_time,

@@ -10,6 +10,7 @@ from scipy import ndimage
 from benchmarks.ablations import BlindGenerator, NoCache, seam
 from benchmarks.camera_accuracy import errors, estimate_path, to_and_fro
 from benchmarks.degraded_guides import SPOILED, spoiled_guide, spoiled_photo
+from benchmarks.rasterizer import make_scene, stages_ms
 from benchmarks.reliability import Asked, curve, verdict
 from benchmarks.walks import delta1, determined, interval, psnr, walk
 from cache3d.cache import WorldCache
@@ -147,3 +148,10 @@ def test_a_fall_of_the_reliability_curve_counts_beyond_the_scatter_between_views
     by_view = Asked(confidence, np.where(high, view % 4 == 0, view % 2 == 0), view)
     assert verdict(by_view)["largest_fall"] > 0.1
     assert verdict(by_view)["sure_fall"] == 0.0
+
+
+def test_the_stages_of_the_rasterizer_are_timed() -> None:
+    splats, camera = make_scene((40, 56))
+    row = stages_ms(splats, camera, 1)
+    assert row["entries"] >= 40 * 56
+    assert all(value > 0.0 for value in row.values())
