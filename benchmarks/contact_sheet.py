@@ -1,0 +1,55 @@
+"""What walks look like, without choosing: `python -m benchmarks.contact_sheet OUT PHOTO...`.
+
+Each photograph is walked ten chunks along each of three fixed paths with seed 0. One row per walk: the photograph, then
+the last frame of every second chunk. The rows are all there is; nothing is left out.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from scenes.photo import read_photo
+from worldwarp import explore
+
+PATHS = ("forward:distance=0.4", "orbit:angle_deg=20", "left:distance=0.3")
+CHUNKS, FRAMES_PER_CHUNK, EVERY = 10, 8, 2
+SIZE = (192, 320)
+SHOWN = (112, 188)
+
+
+def tile(rgb: Tensor) -> Image.Image:
+    """A frame ``[3 h w]`` as the sheet shows it."""
+    pixels = (rgb.permute(1, 2, 0).numpy() * 255.0).round().astype(np.uint8)
+    return Image.fromarray(pixels).resize((SHOWN[1], SHOWN[0]), Image.Resampling.LANCZOS)
+
+
+def walk_tiles(photo: Path, path: str) -> list[Image.Image]:
+    """The photograph and frames of one walk."""
+    frames = CHUNKS * FRAMES_PER_CHUNK + 1
+    steps = explore(image=photo, path=path, frames=frames, size=list(SIZE), viewer="none", seed=0)
+    shown = [step.chunk.frames.rgb[-1] for step in steps if step.chunk.index % EVERY == 0]
+    return [tile(rgb) for rgb in (read_photo(photo, SIZE).rgb, *shown)]
+
+
+def main() -> None:
+    """Write the sheet."""
+    if len(sys.argv) < 3:
+        sys.exit(str(__doc__).split("\n\n")[0])
+    walks = [(Path(photo), path) for photo in sys.argv[2:] for path in PATHS]
+    rows = [walk_tiles(*walk) for walk in tqdm(walks, unit="walk")]
+    sheet = Image.new("RGB", (SHOWN[1] * len(rows[0]), SHOWN[0] * len(rows)))
+    for y, row in enumerate(rows):
+        for x, shown in enumerate(row):
+            sheet.paste(shown, (SHOWN[1] * x, SHOWN[0] * y))
+    sheet.save(sys.argv[1], quality=80)
+    print(f"{sys.argv[1]}: {len(rows)} walks; for each photograph {', '.join(PATHS)}")
+
+
+if __name__ == "__main__":
+    main()
