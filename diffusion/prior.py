@@ -205,14 +205,14 @@ class _Canvas:
         self.wide = torch.zeros_like(self.wide)
 
     def smooth_narrow(self, width_px: int) -> None:
-        """Take the narrow parts of holes halfway to what goes on smoothly from both sides.
+        """Take the narrow parts of holes halfway to what goes on smoothly around, but for what is in front.
 
         There the truth is nearly determined by what is around: a smooth guess and a copied one err apart, and their
         mean is nearer to it than either.
         """
         narrow = thin(~self.known[None], width_px)[0]
         if narrow.any():
-            around = smooth_fill(self.rgb[None], ~narrow[None])[0]
+            around = smooth_fill(self.rgb[None], (~narrow & ~self.front)[None])[0]
             self.rgb = torch.where(narrow, 0.5 * (self.rgb + around), self.rgb)
 
     def clear_sky(self) -> None:
