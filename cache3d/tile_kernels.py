@@ -54,6 +54,13 @@ def _fetch(ids, entry, step, count, lines, length, near):
 
 
 @compiled
+def _falloff(near, n):
+    """Centre, opacity and coefficients of the row that begins at ``n``; their quadratic form is an exponent of 2."""
+    a, b, c = -LOG2_E * _half * near[n + 2], -LOG2_E * near[n + 3], -LOG2_E * _half * near[n + 4]
+    return near[n], near[n + 1], near[n + 5], a, b, c
+
+
+@compiled
 def _any_open(passing):
     """Whether any pixel of a tile is not finished: those hold what passes negated."""
     most = same(_zero)
@@ -93,8 +100,7 @@ def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittan
                     break
                 _fetch(ids, entry, 1, min(BATCH, end - entry), lines, length, near)
             n *= length
-            mx, my, opacity = near[n], near[n + 1], near[n + 5]
-            a, b, c = -LOG2_E * _half * near[n + 2], -LOG2_E * near[n + 3], -LOG2_E * _half * near[n + 4]
+            mx, my, opacity, a, b, c = _falloff(near, n)
             row0, row1 = _span(my, near[n + 7], y0)
             left, right = _span(mx, near[n + 6], x0)
             index = same(np.float32(entry - begin))
@@ -261,8 +267,7 @@ def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, 
             if n == 0:
                 _fetch(ids, entry, 1, min(BATCH, end - entry), lines, length, near)
             n *= length
-            mx, my, opacity = near[n], near[n + 1], near[n + 5]
-            a, b, c = -LOG2_E * _half * near[n + 2], -LOG2_E * near[n + 3], -LOG2_E * _half * near[n + 4]
+            mx, my, opacity, a, b, c = _falloff(near, n)
             row0, row1 = _span(my, near[n + 7], y0)
             left, right = _span(mx, near[n + 6], x0)
             index = np.float32(entry - begin)
