@@ -122,11 +122,13 @@ def copy_into_holes(
 
 
 def thin(hole: Bool[Tensor, "t 1 h w"], width_px: int = THIN_PX) -> Bool[Tensor, "t 1 h w"]:
-    """The parts of holes that are narrower than ``width_px`` in some direction."""
+    """The parts of holes that are narrower than ``width_px`` in some direction; beyond the picture they go on."""
     radius = width_px // 2
     size = 2 * radius + 1
-    core = -max_pool2d(-hole.float(), size, stride=1, padding=radius)
-    return hole & ~(max_pool2d(core, size, stride=1, padding=radius) > 0.5)
+    wider = pad(hole.float(), (size,) * 4, mode="replicate")
+    core = -max_pool2d(-wider, size, stride=1)
+    kept = max_pool2d(core, size, stride=1)[..., size - 2 * radius :, size - 2 * radius :]
+    return hole & ~(kept[..., : hole.shape[-2], : hole.shape[-1]] > 0.5)
 
 
 @dataclass

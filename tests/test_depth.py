@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from geometry.depth import (
     TransformersDepth,
     align_depth,
     clean_discontinuities,
-    clear_sky,
+    clear_far,
     lift_photo,
     snap_depth_edges,
 )
@@ -130,20 +131,33 @@ def test_ground_that_only_hung_on_to_the_sky_is_ground() -> None:
     assert (sky[:38] > 0.5).all()
 
 
-def test_clear_sky_holds_nothing_of_what_stands_before_it() -> None:
+@pytest.mark.parametrize("far", ["sky", "ground"])
+def test_far_surfaces_hold_nothing_of_what_stands_before_them(far: str) -> None:
     rgb = torch.full((1, 3, 64, 96), 0.8)
-    sky = torch.ones(1, 1, 64, 96, dtype=torch.bool)
-    sky[..., 40:, :] = False
+    behind = torch.ones(1, 1, 64, 96, dtype=torch.bool)
+    behind[..., 40:, :] = False
     rgb[..., 40:, :] = 0.2
     rgb[..., 39, :] = 0.5  # mixed
-    frame = Frame(
-        rgb, torch.ones(1, 1, 64, 96), torch.ones_like(sky), sky, Camera.from_fov(60.0, (64, 96), torch.eye(4)[None])
-    )
-    cleared = clear_sky(frame)
-    assert torch.allclose(cleared.rgb[..., :40, :], torch.tensor(0.8))
-    assert torch.equal(cleared.rgb[..., 40:, :], rgb[..., 40:, :])
-    nothing = clear_sky(Frame(rgb, frame.depth, frame.valid, torch.zeros_like(sky), frame.camera))
-    assert torch.equal(nothing.rgb, rgb)
+    depth = torch.where(behind, 5.0, 1.0)
+    sky = behind & (far == "sky")
+    frame = Frame(rgb, depth, torch.ones_like(sky), sky, Camera.from_fov(60.0, (64, 96), torch.eye(4)[None]))
+    cleared = clear_far(frame)
+    assert torch.allclose(cleared.rgb[..., :40, :], torch.tensor(0.8), atol=0.5 / 255.0)
+    assert torch.allclose(cleared.rgb[..., 40:, :], rgb[..., 40:, :], atol=0.5 / 255.0)
+    flat = clear_far(replace(frame, depth=torch.ones_like(depth), sky=torch.zeros_like(sky)))
+    assert torch.allclose(flat.rgb, rgb, atol=0.5 / 255.0)
+
+
+def test_what_is_behind_keeps_its_texture_beside_an_outline() -> None:
+    rgb = torch.zeros(1, 3, 64, 96)
+    rgb[:, 1] = 0.4 + 0.2 * torch.rand(1, 64, 96, generator=torch.Generator().manual_seed(0))
+    rgb[..., 40:, :] = torch.tensor([0.9, 0.5, 0.0])[:, None, None]  # as bright in green as what is behind
+    depth = torch.ones(1, 1, 64, 96)
+    depth[..., :40, :] = 5.0
+    all_, none = torch.ones_like(depth, dtype=torch.bool), torch.zeros_like(depth, dtype=torch.bool)
+    frame = Frame(rgb, depth, all_, none, Camera.from_fov(60.0, (64, 96), torch.eye(4)[None]))
+    kept, given = (f.rgb[0, 1, 38:40].flatten() for f in (clear_far(frame), frame))
+    assert torch.corrcoef(torch.stack([kept, given]))[0, 1] > 0.8
 
 
 def test_a_soft_step_of_depth_becomes_a_sharp_one_at_the_colour_edge() -> None:

@@ -10,7 +10,7 @@ import torch
 from diffusion.depth_fill import fill_inverse_depth, without_specks
 from diffusion.disocclusion import split_sides
 from diffusion.exemplar import blend_in
-from diffusion.prior import Prior, PriorConfig, _dense, copy_into_holes
+from diffusion.prior import Prior, PriorConfig, _dense, copy_into_holes, thin
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.project import forward_warp
@@ -233,3 +233,13 @@ def test_the_sky_goes_on_at_its_height_and_without_what_stands_before_it() -> No
     new = hole.clone()
     new[..., :52] = False
     assert (prior.rgb - rgb).abs()[new.expand_as(rgb)].max() < 0.1
+
+
+def test_a_strip_at_the_border_of_the_picture_is_not_thin() -> None:
+    hole = torch.zeros(1, 1, 40, 60, dtype=torch.bool)
+    hole[..., :3] = True  # goes on beyond the picture
+    hole[..., 10:14, 20:] = True  # a crack that does so too
+    hole[..., 20:32, 30:42] = True
+    expected = torch.zeros_like(hole)
+    expected[..., 10:14, 20:] = True
+    assert torch.equal(thin(hole), expected)

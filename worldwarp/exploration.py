@@ -20,7 +20,7 @@ from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
 from geometry.camera_files import continued, open_camera_path
-from geometry.depth import clear_sky, lift_photo
+from geometry.depth import clear_far, lift_photo
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change
 from scenes.photo import read_photo
@@ -155,7 +155,7 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
     photo = _at_frame_size(detail, camera)
     parts = _build_parts(config, settings)
     rng = torch.Generator().manual_seed(settings.seed)
-    walk = begin(_photo_chunk(photo), _photo_chunk(clear_sky(detail)), parts, rng)
+    walk = begin(_photo_chunk(photo), _photo_chunk(clear_far(detail)), parts, rng)
     return Exploration(settings, config, parts, photo, cameras, walk)
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad, unfold
 
 from geometry.frame import Frame
-from geometry.project import smooth_fill
 
 EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two surfaces
 SNAP_RADIUS_PX = 4
 SNAP_CANDIDATE = 1.15
 VOTE_PX = 1  # more rounds off what edges there are (2: edges off by 2.8 px and not 2.0)
-MIXED_SKY = 0.009  # of the short side
+MIXED = 0.009  # of the short side: so far into what is behind reach the colours of what is in front
+MIXED_RATIO = 1.3  # of two depths, from which on one is in front of the other
+MIXED_LOOK = 3  # how many times as far one looks for what the colours are unmixed
+MIXED_NOISE = 0.03  # surfaces whose colours differ less are not told apart
 
 
 def clean_discontinuities(
@@ -45,19 +49,41 @@ def clean_discontinuities(
     return valid & ~flying
 
 
-def clear_sky(frame: Frame) -> Frame:
-    """A frame whose sky holds nothing of what stands before it.
+def clear_far(frame: Frame) -> Frame:
+    """A frame ``[1]`` whose far surfaces hold nothing of what stands before them.
 
-    Pixels of sky beside something are mixed with its colours. They would stay behind as its ghost when the camera
-    moves, for the sky does not parallax; they take the colours of the clear sky around instead.
+    Pixels beside something nearer are mixed with its colours. They would stay behind as its ghost when the camera
+    moves; so what they have of the colours in front, on the line from those of their own surface, is taken out.
     """
-    reach = max(1, round(MIXED_SKY * min(frame.camera.size)))
-    beside = max_pool2d((~frame.sky).float(), 2 * reach + 1, 1, reach) > 0.5
-    clear = frame.sky & ~beside
-    if not clear.any():
-        return frame
-    rgb = torch.where(frame.sky & beside, smooth_fill(frame.rgb, clear), frame.rgb)
-    return replace(frame, rgb=(rgb * 255.0).round() / 255.0)
+    reach = max(1, round(MIXED * min(frame.camera.size)))
+    window = (2 * MIXED_LOOK * reach + 1,) * 2
+    inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
+    beside = (max_pool2d(inverse, 2 * reach + 1, 1, reach) > MIXED_RATIO * inverse)[0, 0].numpy()
+    clear = (frame.valid[0, 0].numpy() & ~beside).astype(np.float32)
+    layer = np.round(np.log(inverse[0, 0].numpy().clip(1e-6)) / np.log(MIXED_RATIO)).astype(np.int64)
+    rgb = np.ascontiguousarray(frame.rgb[0].permute(1, 2, 0).numpy())
+    cleared = rgb.copy()
+    for own in np.unique(layer[beside]):
+        mine, behind, front = beside & (layer == own), clear * (np.abs(layer - own) <= 1), layer > own + 1
+        back, back_share = _local_mean(rgb, behind, window)
+        fore, fore_share = _local_mean(rgb, front.astype(np.float32), window)
+        square, _ = _local_mean(rgb**2, behind, window)
+        texture = np.sqrt(np.maximum(square - back**2, 0.0))
+        apart = fore - back
+        share = ((rgb - back) * apart).sum(-1, keepdims=True) / ((apart**2).sum(-1, keepdims=True) + MIXED_NOISE**2)
+        rest = rgb - back - share.clip(0.0, 1.0) * apart
+        mine &= (back_share > 0.0) & (fore_share > 0.0)
+        cleared[mine] = (back + rest.clip(-texture, texture))[mine]
+    cleared = torch.from_numpy(cleared).permute(2, 0, 1)[None].to(frame.rgb)
+    return replace(frame, rgb=(cleared.clamp(0.0, 1.0) * 255.0).round() / 255.0)
+
+
+def _local_mean(
+    rgb: Float[np.ndarray, "h w 3"], weight: Float[np.ndarray, "h w"], window: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean colour around each pixel, and the share of the window that it is from."""
+    share = cv2.blur(weight, window)
+    return cv2.blur(rgb * weight[..., None], window) / np.maximum(share, 1e-6)[..., None], share * (share > 1e-4)
 
 
 def snap_depth_edges(
