@@ -219,7 +219,7 @@ class _Canvas:
 
     def clear_sky(self) -> None:
         """Let the sky go on as it is around the hole: patches of it show their borders where there is nothing else."""
-        sky = self.depth >= SKY_UNITS
+        sky = self.depth > SKY_BEYOND  # smoothing leaves little less than the depth of the sky
         seen, hole = sky & self.known, sky & ~self.known
         clear = seen & ~_grown(~sky & self.known, MIXED_SKY_PX)
         if hole.any() and clear.any():

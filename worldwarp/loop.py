@@ -26,6 +26,7 @@ from worldwarp.gauges import measure
 
 REFERENCE_FRAMES = 4
 INTEGRATE_EVERY = 2
+AHEAD = 3  # with 1, what an orbit of 2 degrees a chunk opens beside a tree becomes a green smear
 GENERATED_CONFIDENCE = 0.6  # a generated pixel is never trusted like one that a camera saw
 
 
@@ -135,13 +136,14 @@ def _as_chunk(made: Generated, guide: Guide, sigma: Tensor, walk: Walk) -> tuple
 
 
 def beyond(cameras: Camera) -> Camera:
-    """Where a chunk's camera would be one chunk later ``[1]``, if it moved on as it does.
+    """Where a chunk's camera would be `AHEAD` chunks later ``[1]``, if it moved on as it does.
 
     What opens there is filled first, and this chunk shows a part of it. A border that is filled strip by strip instead
     repeats what lies next to it until nothing but streaks is left.
     """
     first, last = cameras[:1], cameras[-1:]
-    return replace(last, world_from_camera=last.world_from_camera @ first.camera_from_world @ last.world_from_camera)
+    onward = torch.linalg.matrix_power(first.camera_from_world @ last.world_from_camera, AHEAD)
+    return replace(last, world_from_camera=last.world_from_camera @ onward)
 
 
 def reference_of(photo: Frame, last_frames: list[Frame]) -> Frame:
