@@ -20,7 +20,7 @@ from worldwarp import Camera, World, explore
 from worldwarp.cli import main
 from worldwarp.config import compose_config
 from worldwarp.exploration import prepare, resume
-from worldwarp.loop import beyond
+from worldwarp.loop import AHEAD, beyond
 
 SMALL = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough", "viewer=none"]
 
@@ -184,9 +184,10 @@ def test_beyond_a_chunk_the_camera_moves_on_as_it_did() -> None:
     poses[:, :3, 3] = torch.stack([torch.sin(turn), 0.2 * turn, torch.cos(turn)], -1)  # a helix, looking outwards
     ahead = beyond(Camera.from_fov(60.0, (32, 48), poses))
     assert len(ahead) == 1
-    expected = torch.tensor([np.sin(0.8), 0.16, np.cos(0.8)], dtype=torch.float32)
+    end = 0.4 * (1 + AHEAD)
+    expected = torch.tensor([np.sin(end), 0.2 * end, np.cos(end)], dtype=torch.float32)
     assert torch.allclose(ahead.position[0], expected, atol=1e-5)
-    assert torch.allclose(ahead.world_from_camera[0, :3, 2], torch.tensor([np.sin(0.8), 0.0, np.cos(0.8)]).float())
+    assert torch.allclose(ahead.world_from_camera[0, :3, 2], torch.tensor([np.sin(end), 0.0, np.cos(end)]).float())
     still = beyond(Camera.from_fov(60.0, (32, 48), torch.eye(4)[None]))
     assert torch.equal(still.world_from_camera[0], torch.eye(4))
 
