@@ -132,20 +132,38 @@ def transforms_content(camera: Camera, file_paths: Sequence[str] | None = None) 
         camera: the cameras to write.
         file_paths: the image of each; ``frames/00000.png`` and so on when not given.
     """
+    shared = share_a_lens(camera)
+    return transforms_head(camera, with_lens=shared) | {
+        "frames": transforms_frames(camera, file_paths, with_lens=not shared)
+    }
+
+
+def transforms_head(camera: Camera, *, with_lens: bool) -> dict:
+    """What a ``transforms.json`` says of all its frames; their common lens too, if they have one."""
+    top = _lenses(camera[:1])[0] if with_lens else {}
+    return {"camera_model": "OPENCV", "w": camera.size[1], "h": camera.size[0], **top}
+
+
+def transforms_frames(camera: Camera, file_paths: Sequence[str] | None = None, *, with_lens: bool) -> list[dict]:
+    """The frames of a ``transforms.json``, each with its own lens or without one."""
     paths = [f"frames/{i:05d}.png" for i in range(len(camera))] if file_paths is None else file_paths
     if len(paths) != len(camera):
         raise ValueError(f"file_paths: want one for each of {len(camera)} cameras, got {len(paths)}")
     matrices = (camera.world_from_camera.double() @ OPENGL_AXES).tolist()
+    lenses = _lenses(camera) if with_lens else [{}] * len(camera)
+    frames = zip(paths, matrices, lenses, strict=True)
+    return [{"file_path": path, "transform_matrix": matrix} | lens for path, matrix, lens in frames]
+
+
+def share_a_lens(camera: Camera) -> bool:
+    """Whether all of a batch ``[n]`` have the same intrinsics."""
     lenses = torch.cat([camera.focal_px, camera.center_px], -1)
-    names = ("fl_x", "fl_y", "cx", "cy")
-    shared = bool((lenses == lenses[0]).all())
-    frames = [
-        {"file_path": path, "transform_matrix": matrix}
-        | ({} if shared else dict(zip(names, lens.tolist(), strict=True)))
-        for path, matrix, lens in zip(paths, matrices, lenses, strict=True)
-    ]
-    top = dict(zip(names, lenses[0].tolist(), strict=True)) if shared else {}
-    return {"camera_model": "OPENCV", "w": camera.size[1], "h": camera.size[0], **top, "frames": frames}
+    return bool((lenses == lenses[0]).all())
+
+
+def _lenses(camera: Camera) -> list[dict[str, float]]:
+    lenses = torch.cat([camera.focal_px, camera.center_px], -1).tolist()
+    return [dict(zip(("fl_x", "fl_y", "cx", "cy"), lens, strict=True)) for lens in lenses]
 
 
 def camera_path_content(camera: Camera, fps: float) -> dict:

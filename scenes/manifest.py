@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class ChunkRecord:
     primitives: int
     gauges: dict[str, float | None]
     files: dict[str, dict[str, int | str]]
+
+    @cached_property
+    def text(self) -> str:
+        """The record as canonical JSON; made once, for every chunk writes all of them again."""
+        return _canonical({f.name: getattr(self, f.name) for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -71,13 +77,14 @@ def manifest_text(manifest: Manifest) -> str:
     Raises:
         WorldError: a configuration that JSON cannot hold.
     """
-    # Written with every chunk: no copies, no indentation, so that a long walk does not pay for its past.
-    content = {"format": FORMAT, "version": VERSION} | vars(manifest)
-    content["chunks"] = [vars(record) for record in manifest.chunks]
+    content = {"format": FORMAT, "version": VERSION} | {k: v for k, v in vars(manifest).items() if k != "chunks"}
     try:
-        return json.dumps(content | {"checksum": _checksum(content)}, allow_nan=False) + "\n"
+        rest = _canonical(content)
     except (TypeError, ValueError) as error:
         raise WorldError(f"config: want plain JSON values (no NaN, no objects): {error}") from error
+    # Of all keys "chunks" sorts first.
+    text = f'{{"chunks":[{",".join(record.text for record in manifest.chunks)}],{rest[1:]}'
+    return f'{text[:-1]},"checksum":"{hashlib.sha256(text.encode()).hexdigest()}"}}\n'
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -131,5 +138,8 @@ def check_files(folder: Path, files: dict[str, dict[str, int | str]]) -> None:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()
+
+
+def _canonical(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
-from geometry.nerfstudio_files import transforms_content
+from geometry.nerfstudio_files import share_a_lens, transforms_frames, transforms_head
 from geometry.primitives import Change, Gaussians, Points
 from scenes import chunk_files, primitive_log
 from scenes.files import PARTIAL, WorldError, disk_errors, fingerprint, sync_folder, write_bytes
@@ -55,6 +55,7 @@ class World:
         self.cameras = path[:0]  # of the finished frames
         self._text = b""  # of the manifest on disk, as this object knows it
         self._clean = False  # whether nothing lies around that the manifest does not name
+        self._rows: dict[tuple[int, bool], tuple[str, str]] = {}  # what each chunk has in ``cameras.json``
 
     @classmethod
     def create(
@@ -365,6 +366,7 @@ class World:
             (self.folder / CAMERAS).unlink(missing_ok=True)  # written again below; it must never be ahead
             self._commit(replace(self.manifest, files=files, chunks=chunks))
             self.cameras = self.cameras[: sum(record.frames for record in chunks)]
+            self._rows.clear()
             write_bytes(self.folder / CAMERAS, self.cameras_text().encode())
 
     @property
@@ -411,17 +413,32 @@ class World:
         """``cameras.json`` after some chunks (all): nerfstudio's ``transforms.json`` and our own ``worldwarp`` part."""
         records = self.chunks[:chunks]
         camera = self.cameras[: sum(record.frames for record in records)]
-        names = [chunk_files.frame_name(i) for i in range(len(camera))]
-        content = transforms_content(camera, names)
-        for i, frame in enumerate(content["frames"]):
-            frame["depth_file_path"] = chunk_files.depth_name(i)
+        shared = share_a_lens(camera)
+        rows = [self._camera_rows(record, with_lens=not shared) for record in records]
+        head = transforms_head(camera, with_lens=shared) | {"frames": []}
         ours = {
-            "world_from_camera": camera.world_from_camera.tolist(),
+            "world_from_camera": [],
             "axes": "OpenCV: x right, y down, z forward",
             "chunk": [record.index for record in records for _ in range(record.frames)],
             "metric": self.manifest.metric,
         }
-        return json.dumps(content | {"worldwarp": ours}) + "\n"
+        text = json.dumps(head | {"worldwarp": ours}) + "\n"
+        for key, part in (("frames", 0), ("world_from_camera", 1)):
+            text = text.replace(f'"{key}": []', f'"{key}": [{", ".join(row[part] for row in rows)}]', 1)
+        return text
+
+    def _camera_rows(self, record: ChunkRecord, *, with_lens: bool) -> tuple[str, str]:
+        """The frames of a chunk in nerfstudio's form and their poses in ours, as the insides of two JSON lists."""
+        key = (record.index, with_lens)
+        if key not in self._rows:
+            frames = range(record.first_frame, record.first_frame + record.frames)
+            camera = self.cameras[frames.start : frames.stop]
+            names = [chunk_files.frame_name(i) for i in frames]
+            theirs = transforms_frames(camera, names, with_lens=with_lens)
+            for i, frame in zip(frames, theirs, strict=True):
+                frame["depth_file_path"] = chunk_files.depth_name(i)
+            self._rows[key] = (json.dumps(theirs)[1:-1], json.dumps(camera.world_from_camera.tolist())[1:-1])
+        return self._rows[key]
 
     def _check_cameras_file(self) -> None:
         path = self.folder / CAMERAS

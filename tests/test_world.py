@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
+from geometry.nerfstudio_files import transforms_content
 from geometry.primitives import Change, Gaussians, Points
 from scenes import primitive_log
 from scenes.files import WorldError
@@ -26,13 +27,13 @@ from scenes.world import World
 SIZE = (16, 32)
 
 
-def make_chunk(index: int, frames: int = 3, seed: int = 0) -> Chunk:
+def make_chunk(index: int, frames: int = 3, seed: int = 0, fov_deg: float = 60.0) -> Chunk:
     rng = torch.Generator().manual_seed(100 * seed + index)
     poses = torch.eye(4).repeat(frames, 1, 1)
     poses[:, :3, 3] = torch.rand(frames, 3, generator=rng)
     field = torch.rand(frames, 1, *SIZE, generator=rng)
     rgb = torch.randint(0, 256, (frames, 3, *SIZE), generator=rng).float() / 255.0
-    camera = Camera.from_fov(60.0, SIZE, poses)
+    camera = Camera.from_fov(fov_deg, SIZE, poses)
     return Chunk(Frame(rgb, field + 0.5, field > 0.1, field > 0.9, camera), index, index == 0, field)
 
 
@@ -64,14 +65,14 @@ def added(primitives: Points | Gaussians, first: int) -> Change:
     return Change(len(primitives), torch.arange(first, len(primitives)), primitives[first:], none)
 
 
-def add(world: World, index: int, primitives: Points | Gaussians | None = None) -> None:
+def add(world: World, index: int, primitives: Points | Gaussians | None = None, fov_deg: float = 60.0) -> None:
     rng = torch.Generator().manual_seed(index)
     if primitives is None:
         change = added(make_points(10 + 5 * index), world.chunks[-1].primitives if world.chunks else 0)
     else:
         change = Change.from_nothing(primitives)
     world.append(
-        make_chunk(index, 1 if index == 0 else 3),
+        make_chunk(index, 1 if index == 0 else 3, fov_deg=fov_deg),
         change=change,
         memory={"keys": torch.full((2, 3), float(index)), "half": torch.ones(2, dtype=torch.bfloat16)},
         rng_state=rng.get_state(),
@@ -164,6 +165,28 @@ def test_cameras_file_is_a_nerfstudio_dataset(tmp_path: Path) -> None:
     assert torch.allclose(matrix[:3, :3], torch.diag(torch.tensor([1.0, -1.0, -1.0])))  # OpenGL axes
     assert content["worldwarp"]["chunk"] == [0, 1, 1, 1]
     assert torch.equal(torch.tensor(content["worldwarp"]["world_from_camera"]), world.cameras.world_from_camera)
+
+
+def test_cameras_file_follows_lenses_that_change_and_change_back(tmp_path: Path) -> None:
+    def check(world: World) -> None:
+        content = json.loads((tmp_path / "w" / "cameras.json").read_text())
+        names = [f"frames/{i:05d}.png" for i in range(len(world))]
+        expected = transforms_content(world.cameras, names)
+        for i, frame in enumerate(expected["frames"]):
+            frame["depth_file_path"] = f"depth/{i:05d}.png"
+        ours = content.pop("worldwarp")
+        assert content == expected
+        assert torch.equal(torch.tensor(ours["world_from_camera"]), world.cameras.world_from_camera)
+        World.load(tmp_path / "w")
+
+    world = make_world(tmp_path / "w")
+    for index, fov_deg in enumerate((60.0, 60.0, 50.0)):
+        add(world, index, fov_deg=fov_deg)
+        check(world)
+    world.undo()
+    check(world)
+    add(world, 2, fov_deg=60.0)
+    check(world)
 
 
 @settings(max_examples=20, deadline=None)
@@ -418,7 +441,7 @@ def test_every_truncated_or_changed_file_is_named(tmp_path: Path) -> None:
 def test_a_changed_manifest_is_refused(tmp_path: Path) -> None:
     folder = finished(tmp_path / "w")
     text = (folder / "world.json").read_text()
-    (folder / "world.json").write_text(text.replace('"seed": 7', '"seed": 8'))
+    (folder / "world.json").write_text(text.replace('"seed":7', '"seed":8'))
     with pytest.raises(WorldError, match="changed after it was written"):
         World.load(folder)
     (folder / "world.json").write_text("[]")
