@@ -7,9 +7,7 @@ the last committed chunk, and files that no manifest names are removed before th
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -26,9 +24,9 @@ from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
-from geometry.nerfstudio_files import share_a_lens, transforms_frames, transforms_head
 from geometry.primitives import Change, Gaussians, Points
 from scenes import chunk_files, primitive_log
+from scenes.cameras_file import CamerasText
 from scenes.files import PARTIAL, WorldError, disk_errors, fingerprint, sync_folder, write_bytes
 from scenes.manifest import ChunkRecord, Manifest, check_files, manifest_text, read_manifest
 
@@ -55,7 +53,7 @@ class World:
         self.cameras = path[:0]  # of the finished frames
         self._text = b""  # of the manifest on disk, as this object knows it
         self._clean = False  # whether nothing lies around that the manifest does not name
-        self._rows: dict[tuple[int, bool], tuple[str, str]] = {}  # what each chunk has in ``cameras.json``
+        self._cameras_text = CamerasText()
 
     @classmethod
     def create(
@@ -129,7 +127,7 @@ class World:
         world.cameras = Camera.concatenate([path[:0], *read])
         if chunks is None:
             world._text = (folder / MANIFEST).read_bytes()
-            world._check_cameras_file()
+            world._cameras_text.check(folder / CAMERAS, world.chunks, world.cameras, metric=manifest.metric)
         return world
 
     def append(
@@ -366,7 +364,7 @@ class World:
             (self.folder / CAMERAS).unlink(missing_ok=True)  # written again below; it must never be ahead
             self._commit(replace(self.manifest, files=files, chunks=chunks))
             self.cameras = self.cameras[: sum(record.frames for record in chunks)]
-            self._rows.clear()
+            self._cameras_text.forget()
             write_bytes(self.folder / CAMERAS, self.cameras_text().encode())
 
     @property
@@ -409,47 +407,9 @@ class World:
                 path.unlink()
         self._clean = True
 
-    def cameras_text(self, chunks: int | None = None) -> str:
-        """``cameras.json`` after some chunks (all): nerfstudio's ``transforms.json`` and our own ``worldwarp`` part."""
-        records = self.chunks[:chunks]
-        camera = self.cameras[: sum(record.frames for record in records)]
-        shared = share_a_lens(camera)
-        rows = [self._camera_rows(record, with_lens=not shared) for record in records]
-        head = transforms_head(camera, with_lens=shared) | {"frames": []}
-        ours = {
-            "world_from_camera": [],
-            "axes": "OpenCV: x right, y down, z forward",
-            "chunk": [record.index for record in records for _ in range(record.frames)],
-            "metric": self.manifest.metric,
-        }
-        text = json.dumps(head | {"worldwarp": ours}) + "\n"
-        for key, part in (("frames", 0), ("world_from_camera", 1)):
-            text = text.replace(f'"{key}": []', f'"{key}": [{", ".join(row[part] for row in rows)}]', 1)
-        return text
-
-    def _camera_rows(self, record: ChunkRecord, *, with_lens: bool) -> tuple[str, str]:
-        """The frames of a chunk in nerfstudio's form and their poses in ours, as the insides of two JSON lists."""
-        key = (record.index, with_lens)
-        if key not in self._rows:
-            frames = range(record.first_frame, record.first_frame + record.frames)
-            camera = self.cameras[frames.start : frames.stop]
-            names = [chunk_files.frame_name(i) for i in frames]
-            theirs = transforms_frames(camera, names, with_lens=with_lens)
-            for i, frame in zip(frames, theirs, strict=True):
-                frame["depth_file_path"] = chunk_files.depth_name(i)
-            self._rows[key] = (json.dumps(theirs)[1:-1], json.dumps(camera.world_from_camera.tolist())[1:-1])
-        return self._rows[key]
-
-    def _check_cameras_file(self) -> None:
-        path = self.folder / CAMERAS
-        if not path.is_file() or not self.chunks:
-            return
-        # A process that died right after a commit leaves the file one chunk behind.
-        behind = self.cameras_text(len(self.chunks) - 1) if len(self.chunks) > 1 else None
-        with contextlib.suppress(UnicodeDecodeError):
-            if path.read_text("utf-8") in (self.cameras_text(), behind):
-                return
-        raise WorldError(f"{path}: truncated or changed; delete it (it is written again with the next chunk)")
+    def cameras_text(self) -> str:
+        """``cameras.json``: nerfstudio's ``transforms.json`` and our own ``worldwarp`` part."""
+        return self._cameras_text.after(self.chunks, self.cameras, metric=self.manifest.metric)
 
 
 def _path_file(manifest: Manifest) -> dict[str, dict[str, int | str]]:
