@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geometry.project import smooth_fill
 
+TEXTURE_PX, TEXTURE_CONTRAST = 6, 10  # extent and, of 255, contrast of what is texture and not an edge
 COLOR_SCALE = 4.0  # CIELAB units within which two neighbours belong together
 SMOOTHNESS = 20.0  # weight of agreeing with a neighbour, over that of keeping a sure value
 HALO = 0.06  # of the short side: so far off may the network draw the outline of the sky
@@ -88,8 +89,10 @@ def _bend(log_depth: np.ndarray) -> np.ndarray:
 
 
 def _lab(rgb: Tensor) -> np.ndarray:
-    image = np.ascontiguousarray(rgb.permute(1, 2, 0).numpy(), dtype=np.float32)
-    return cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 0.7), cv2.COLOR_RGB2Lab)
+    """CIELAB without texture: the leaves of a tree are one colour, and hang together rather than on what is behind."""
+    image = (np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()) * 255.0).round().astype(np.uint8)
+    flat = cv2.pyrMeanShiftFiltering(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), TEXTURE_PX, TEXTURE_CONTRAST, maxLevel=0)
+    return flat.astype(np.float32) * np.float32([100.0 / 255.0, 1.0, 1.0]) - np.float32([0.0, 128.0, 128.0])
 
 
 def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray) -> np.ndarray:
