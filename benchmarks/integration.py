@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from cache3d.gaussians import GaussianCache, lift_gaussians
+from cache3d.gaussians import GaussianCache
+from cache3d.lifting import lift_gaussians
 from cache3d.rasterizer_cpu import warm_up
 from diffusion.training.clips import read_clip
 from geometry.camera import Camera

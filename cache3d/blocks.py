@@ -24,6 +24,8 @@ from cache3d.views import P, View
 from geometry.camera import Camera
 from geometry.primitives import Change
 
+WRITTEN = ("colors", "confidence", "looks")
+
 
 class _Block:
     """The rows of one cell: in memory (columns with room to spare, names first), on disk, or both."""
@@ -164,11 +166,11 @@ class BlockStore(Generic[P]):
         self._insert(names, part, self._total + len(part))
 
     def put(self, view: View[P], which: Tensor) -> None:
-        """Store the colours and confidences that were written to the rows ``which`` (indices) of a view."""
+        """Store what was written to the columns `WRITTEN` of the rows ``which`` (indices) of a view."""
         if self._view is not None and self._view[1] is not view:
             self._view = None
         names = view.names[which]
-        self._overwrite(names, {name: getattr(view.rows, name)[which] for name in ("colors", "confidence")})
+        self._overwrite(names, {name: getattr(view.rows, name)[which] for name in WRITTEN if hasattr(view.rows, name)})
         self._journal.changed.append(names.cpu().numpy())
 
     def remove(self, view: View[P], which: Tensor) -> None:

@@ -7,32 +7,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from cache3d import confidence as trust
-from cache3d.appearance import KERNEL, close_growth, footprint_px, in_view, pooled, seen
+from cache3d.appearance import close_growth, footprint_px, in_view, pooled, seen
 from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, check_chunk
 from cache3d.canvas import Canvas
 from cache3d.insertion import Shown, new_pixels, uncovered
+from cache3d.lifting import lift_gaussians
 from cache3d.merging import merge
-from cache3d.optimisation import appearance_step, schedule
+from cache3d.optimisation import appearance_step, gain, schedule
 from cache3d.planes import plane_image
 from cache3d.rasterizer import Backend, Raster, Splats, rasterize
 from cache3d.refinement import refine_guesses
 from cache3d.replacement import RESOLVED, outdone, refuted
-from cache3d.surfels import lift_surfels
 from cache3d.views import View
 from cache3d.visibility import in_image, seen_by
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
 
-OPACITY = 0.99
 # What a gapless surface reaches at least between its samples; more is full coverage.
 GAPLESS = 0.9
-THICKNESS = 0.1  # of the smaller extent along the surface
 FAINTEST = 1.0 / 255.0
 REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
 CANVASES = 16  # pictures of a guide that are kept for the frames that follow; two per frame, one is of the sky
@@ -84,7 +82,7 @@ class GaussianCache:
 
         Args:
             chunk: frames of any one size; on any device.
-            remembered: earlier frames ``[k]`` that refinement keeps to.
+            remembered: earlier frames ``[k]`` that refinement keeps to, to the first of them, the photo, above all.
 
         Raises:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
@@ -179,20 +177,22 @@ class GaussianCache:
         return len(gone) > 0
 
     def _refine(self, chunk: Chunk, remembered: Frame | None) -> None:
-        """Correct colours by a few looks at the chunk's frames, then at remembered ones.
+        """Correct colours by a few looks at the chunk's frames, then at remembered ones, the first of these last.
 
         What a camera observed changes only by frames that a camera observed.
         """
         if self._refine_steps == 0:
             return
-        count = len(chunk.frames)
+        looks = [(chunk.frames[k], chunk.confidence[k].to(self._device), False) for k in range(len(chunk.frames))]
+        if remembered is not None:
+            certain = torch.ones_like(remembered.depth, device=self._device)
+            looks += [(remembered[k], certain[k], k == 0) for k in (*range(1, len(remembered)), 0)]
         # One view for all looks: it is gathered, and what changed is stored, once.
         view = self._store.near(chunk.frames.camera, *([] if remembered is None else [remembered.camera]))
         changed = torch.zeros_like(view.rows.sky)
-        for k in schedule(count + (0 if remembered is None else len(remembered)), self._refine_steps):
-            frame = chunk.frames[k] if k < count or remembered is None else remembered[k - count]
+        for k in schedule(len(looks), self._refine_steps):
+            frame, trusted, is_photo = looks[k]
             frame = _on(frame, self._device)
-            trusted = chunk.confidence[k].to(self._device) if k < count else torch.ones_like(frame.depth)
             chosen = in_view(view.rows, frame.camera, sky=False)
             changeable = ~view.rows.observed[chosen] | chunk.observed
             if not changeable.any():
@@ -204,10 +204,12 @@ class GaussianCache:
             step = appearance_step(
                 splats, frame, trusted, samples=SAMPLES, footprint_floor=FOOTPRINT_FLOOR, backend=self._rasterizer
             )
-            # A farther look never coarsens a fine one: where many share a pixel, each learns little from it.
-            step = step * extent_px.clamp(max=1.0).square()[:, None]
+            before = view.rows.looks[chosen]
+            share, after = gain(extent_px, before, is_photo=is_photo)
+            step = step * share[:, None]
             moved = changeable & (step != 0).any(-1)
             changed[chosen[moved]] = True
+            view.rows.looks[chosen[moved]] = after[moved]
             view.rows.colors[chosen[moved]] = (splats.values + step)[moved].clamp(0.0, 1.0)
         self._store.put(view, torch.nonzero(changed)[:, 0])
 
@@ -280,47 +282,6 @@ def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:
     scale = 1.0 / alpha.clamp_min(FAINTEST)
     mean, square = mean * scale, square * scale
     return torch.sqrt((square - mean**2).clamp_min(0.0)) / mean.clamp_min(1e-10)
-
-
-def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: int) -> Gaussians:
-    """One Gaussian per chosen pixel of frame ``k`` of a chunk, on the frame's device."""
-    surfels = lift_surfels(frame, new)
-    count = len(surfels.positions)
-    along, across = (torch.linalg.norm(axis, dim=-1) for axis in (surfels.along, surfels.across))
-    thickness = THICKNESS * torch.minimum(along, across)
-    axes = torch.stack([surfels.along / along[:, None], surfels.across / across[:, None], surfels.normals], dim=-1)
-    where = new[0]
-    return Gaussians(
-        means=surfels.positions,
-        quats=quaternions(axes),
-        scales=KERNEL * torch.stack([along, across, thickness], dim=-1),
-        opacities=torch.full((count,), OPACITY, device=where.device),
-        colors=frame.rgb[:, where].T.contiguous(),
-        chunk=torch.full((count,), chunk.index, dtype=torch.int32, device=where.device),
-        observed=torch.full((count,), chunk.observed, device=where.device),
-        confidence=chunk.confidence[k, 0].to(where.device)[where],
-        sky=frame.sky[0][where],
-    )
-
-
-def quaternions(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
-    """Unit quaternions wxyz of rotation matrices, exact at every angle.
-
-    The matrix gives all products of the quaternion's parts; the row of the largest part is the well-conditioned one.
-    """
-    r = [[rotation[:, i, j] for j in range(3)] for i in range(3)]
-    one = torch.ones_like(r[0][0])
-    products = torch.stack(
-        [
-            torch.stack([one + r[0][0] + r[1][1] + r[2][2], r[2][1] - r[1][2], r[0][2] - r[2][0], r[1][0] - r[0][1]]),
-            torch.stack([r[2][1] - r[1][2], one + r[0][0] - r[1][1] - r[2][2], r[0][1] + r[1][0], r[0][2] + r[2][0]]),
-            torch.stack([r[0][2] - r[2][0], r[0][1] + r[1][0], one - r[0][0] + r[1][1] - r[2][2], r[1][2] + r[2][1]]),
-            torch.stack([r[1][0] - r[0][1], r[0][2] + r[2][0], r[1][2] + r[2][1], one - r[0][0] - r[1][1] + r[2][2]]),
-        ]
-    )
-    largest = torch.diagonal(products, dim1=0, dim2=1).argmax(-1)
-    chosen = products[largest, :, torch.arange(len(one), device=one.device)]
-    return torch.nn.functional.normalize(chosen, dim=-1)
 
 
 def _at_origin(world_from_camera: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:

@@ -23,13 +23,37 @@ RELAXATION = 0.5  # 1 follows the last frame; measured: half of it is better for
 FEW = 0.05  # pixels: what shows less than this hardly changes
 SOLID = 0.5  # alpha from which a pixel shows a surface
 LOOKS = 4  # at one frame, per chunk: more bring nothing
+TIRING = 4.0  # looks after which a primitive learns less
+PHOTO = 0.5  # gain of a look at the photo, however many there were
 
 
 def schedule(frames: int, steps: int) -> list[int]:
-    """Which frame each step looks at: all in turn, evenly spread ones when there are fewer steps than frames."""
+    """Which frame each step looks at: all in turn; of more frames than steps evenly spread ones, the last for sure."""
     if steps < frames:
-        return [i * frames // steps for i in range(steps)]
+        return [(i + 1) * frames // steps - 1 for i in range(steps)]
     return [i % frames for i in range(min(steps, LOOKS * frames))]
+
+
+def gain(
+    extent_px: Float[Tensor, "k"], looks: Float[Tensor, "k"], *, is_photo: bool
+) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
+    """How much of its step each Gaussian makes at one look, and how many looks it counts afterwards.
+
+    Frames disagree about texture finer than a pixel. Who follows each of them as far ends up with the last ones; with
+    gains that fall like ``1 / sqrt(looks)`` the differences average out (Robbins and Monro 1951), and a long way back
+    does not wash away what a few near looks have drawn. A farther look never coarsens a fine one: where many share a
+    pixel, each learns little from it, and counts it as little. The photo is what a walk comes back to: looks at it
+    neither tire nor count.
+
+    Args:
+        extent_px: of the footprint, pixels of the frame.
+        looks: those that each counts so far.
+        is_photo: whether this is a look at the photo.
+    """
+    share = extent_px.clamp(max=1.0).square()
+    if is_photo:
+        return PHOTO * share, looks
+    return share / torch.sqrt(1.0 + looks / TIRING), looks + share
 
 
 def appearance_step(

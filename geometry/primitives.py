@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+_NOT_GIVEN = cast("Tensor", None)  # filled in by who is constructed
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Gaussians:
         observed: ``[n]``, True when a camera saw it, False when it was generated.
         confidence: ``[n]``, 0..1.
         sky: ``[n]``, True for the far layer that never parallaxes.
+        looks: ``[n]``, how often its colour was refined by frames that show it in full size; 0 where not given.
     """
 
     means: Float[Tensor, "n 3"]
@@ -72,6 +76,12 @@ class Gaussians:
     observed: Bool[Tensor, "n"]
     confidence: Float[Tensor, "n"]
     sky: Bool[Tensor, "n"]
+    looks: Float[Tensor, "n"] = _NOT_GIVEN
+
+    def __post_init__(self) -> None:
+        """Nothing was refined unless somebody says so."""
+        if self.looks is None:
+            object.__setattr__(self, "looks", torch.zeros_like(self.opacities))
 
     def __len__(self) -> int:
         """Number of Gaussians."""

@@ -20,6 +20,7 @@ from geometry.primitives import Change, Gaussians, Points
 from scenes.files import WorldError, write_bytes
 
 KINDS: dict[str, type[Points] | type[Gaussians]] = {"Points": Points, "Gaussians": Gaussians}
+LATER = {"looks"}  # columns that older worlds do not have
 
 
 def replay(changes: Iterable[Change], total: int) -> Points | Gaussians:
@@ -101,9 +102,9 @@ def read_change(path: Path) -> Change:
     with safe_open(path, "pt") as file:
         metadata, names = file.metadata() or {}, set(file.keys())
         kind = KINDS.get(metadata.get("kind", ""))
-        if kind is None or not {f.name for f in fields(kind)} | {"index", "total"} <= names:
+        if kind is None or not {f.name for f in fields(kind)} - LATER | {"index", "total"} <= names:
             raise WorldError(f"{path.name}: want Points or Gaussians, got {metadata.get('kind', 'neither')}")
-        rows = kind(*(file.get_tensor(f.name) for f in fields(kind)))
+        rows = kind(**{f.name: file.get_tensor(f.name) for f in fields(kind) if f.name in names})
         # Worlds of version 1 never took anything away.
         removed = file.get_tensor("removed") if "removed" in names else torch.zeros(0, dtype=torch.int64)
         return Change(int(file.get_tensor("total")), file.get_tensor("index"), rows, removed)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from cache3d.gaussians import GaussianCache, quaternions
+from cache3d.gaussians import GaussianCache
+from cache3d.lifting import quaternions
 from cache3d.points import PointCache
 from cache3d.reference import rotation_matrices
 from cache3d.surfels import lift_surfels

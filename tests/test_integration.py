@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cache3d.gaussians import GaussianCache, lift_gaussians
+from cache3d.gaussians import GaussianCache
 from cache3d.insertion import CLEARLY, needed_residual
+from cache3d.lifting import lift_gaussians
 from cache3d.merging import merge, voxel_keys
 from cache3d.visibility import far_from_edges
 from geometry.camera import Camera

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from cache3d.gaussians import GaussianCache
-from cache3d.optimisation import LOOKS, schedule
+from cache3d.optimisation import LOOKS, gain, schedule
 from cache3d.points import PointCache
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
@@ -78,6 +78,45 @@ def test_a_farther_look_hardly_changes_what_a_closer_one_has_drawn() -> None:
     world.integrate(chunk_of(replace(far, rgb=noise), index=1))
     inside = (..., slice(8, -8), slice(8, -8))
     assert (world.render(near).rgb - before)[inside].abs().mean() < 0.06
+
+
+def disagreeing(truth: Frame, seed: int) -> Frame:
+    """A frame with noise of its own in every pixel, as texture finer than a pixel makes it."""
+    noise = torch.randn(truth.rgb.shape, generator=torch.Generator().manual_seed(seed))
+    return replace(truth, rgb=(truth.rgb + 0.1 * noise).clamp(0.0, 1.0))
+
+
+def test_looks_that_disagree_average_out() -> None:
+    truth = wall(cameras((0, 0, 0), size=(24, 32)), grain=9.0)
+    cache, found = GaussianCache(), []
+    for index in range(12):
+        cache.integrate(chunk_of(disagreeing(truth, index), index))
+        found.append(psnr(cache.render(truth.camera).rgb, truth.rgb))
+    assert found[-1] > max(found[:3]) + 1.0
+    assert found[-1] > psnr(disagreeing(truth, 99).rgb, truth.rgb) + 3.0  # nearer to the truth than any of them
+
+
+def test_the_photo_keeps_its_hold_on_a_long_walk() -> None:
+    size = (24, 32)
+    photo, kept = disagreeing(wall(cameras((0, 0, 0), size=size), grain=9.0), 99), []
+    for remembered in (None, photo):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(photo))
+        for index in range(1, 10):
+            beside = disagreeing(wall(cameras((0.01 * index, 0, 0), size=size), grain=9.0), index)
+            cache.integrate(chunk_of(beside, index), remembered)
+        kept.append(psnr(cache.render(photo.camera).rgb, photo.rgb))
+    assert kept[1] > kept[0] + 2.0
+
+
+def test_only_looks_at_other_frames_tire_and_far_ones_little() -> None:
+    extent_px, looks = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([0.0, 12.0, 12.0])
+    share, after = gain(extent_px, looks, is_photo=False)
+    assert share.tolist() == [0.25, 0.5, 0.5]
+    assert after.tolist() == [0.25, 13.0, 13.0]
+    share, after = gain(extent_px, looks, is_photo=True)
+    assert share[1] == share[2] == 4 * share[0] > 0.0
+    assert torch.equal(after, looks)
 
 
 def test_geometry_never_moves() -> None:
@@ -191,7 +230,8 @@ def test_the_number_of_threads_changes_nothing() -> None:
 
 def test_steps_are_bounded_and_spread() -> None:
     assert schedule(12, 12) == list(range(12))
-    assert schedule(12, 4) == [0, 3, 6, 9]
+    assert schedule(12, 4) == [2, 5, 8, 11]  # the last is the photo
+    assert schedule(8, 6) == [0, 1, 3, 4, 5, 7]
     assert schedule(8, 12) == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
     assert schedule(1, 50) == [0] * LOOKS
     assert schedule(5, 0) == []

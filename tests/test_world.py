@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
@@ -49,9 +50,8 @@ def make_points(count: int, seed: int = 0) -> Points:
 def make_gaussians(count: int, seed: int = 0) -> Gaussians:
     p = make_points(count, seed)
     quats = torch.nn.functional.normalize(torch.cat([p.positions, p.radii[:, None]], 1), dim=1)
-    return Gaussians(
-        p.positions, quats, p.normals + 0.1, p.confidence, p.colors, p.chunk, p.observed, p.confidence, p.sky
-    )
+    rest = (p.confidence, p.colors, p.chunk, p.observed, p.confidence, p.sky, 9.0 * p.radii)
+    return Gaussians(p.positions, quats, p.normals + 0.1, *rest)
 
 
 def make_world(folder: Path) -> World:
@@ -220,6 +220,22 @@ def test_changes_that_do_not_fit_are_refused() -> None:
         primitive_log.replay([first, without, again], 4)
     with pytest.raises(WorldError, match="Points follows Gaussians"):
         primitive_log.replay([Change.from_nothing(make_gaussians(4)), Change(4, none, points[:0], none)], 4)
+
+
+def test_gaussians_of_older_worlds_were_never_looked_at(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    primitive_log.write_change(new, Change.from_nothing(make_gaussians(5)))
+    tensors = {name: column for name, column in load_file(new).items() if name != "looks"}
+    save_file(tensors, old, {"kind": "Gaussians"})
+    rows, known = primitive_log.read_change(old).rows, primitive_log.read_change(new).rows
+    assert isinstance(rows, Gaussians)
+    assert (rows.looks == 0).all()
+    for f in fields(Gaussians)[:-1]:
+        assert torch.equal(getattr(rows, f.name), getattr(known, f.name))
+    assert (known.looks > 0).all()  # pyright: ignore[reportAttributeAccessIssue]
+    save_file({name: column for name, column in tensors.items() if name != "quats"}, old, {"kind": "Gaussians"})
+    with pytest.raises(WorldError, match="want Points or Gaussians"):
+        primitive_log.read_change(old)
 
 
 class Killed(BaseException):

@@ -1,0 +1,55 @@
+"""From pixels of a frame to Gaussians."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+
+from cache3d.appearance import KERNEL
+from cache3d.surfels import lift_surfels
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Gaussians
+
+OPACITY = 0.99
+THICKNESS = 0.1  # of the smaller extent along the surface
+
+
+def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: int) -> Gaussians:
+    """One Gaussian per chosen pixel of frame ``k`` of a chunk, on the frame's device."""
+    surfels = lift_surfels(frame, new)
+    count = len(surfels.positions)
+    along, across = (torch.linalg.norm(axis, dim=-1) for axis in (surfels.along, surfels.across))
+    thickness = THICKNESS * torch.minimum(along, across)
+    axes = torch.stack([surfels.along / along[:, None], surfels.across / across[:, None], surfels.normals], dim=-1)
+    where = new[0]
+    return Gaussians(
+        means=surfels.positions,
+        quats=quaternions(axes),
+        scales=KERNEL * torch.stack([along, across, thickness], dim=-1),
+        opacities=torch.full((count,), OPACITY, device=where.device),
+        colors=frame.rgb[:, where].T.contiguous(),
+        chunk=torch.full((count,), chunk.index, dtype=torch.int32, device=where.device),
+        observed=torch.full((count,), chunk.observed, device=where.device),
+        confidence=chunk.confidence[k, 0].to(where.device)[where],
+        sky=frame.sky[0][where],
+    )
+
+
+def quaternions(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
+    """Unit quaternions wxyz of rotation matrices, exact at every angle.
+
+    The matrix gives all products of the quaternion's parts; the row of the largest part is the well-conditioned one.
+    """
+    r = [[rotation[:, i, j] for j in range(3)] for i in range(3)]
+    one = torch.ones_like(r[0][0])
+    products = torch.stack(
+        [
+            torch.stack([one + r[0][0] + r[1][1] + r[2][2], r[2][1] - r[1][2], r[0][2] - r[2][0], r[1][0] - r[0][1]]),
+            torch.stack([r[2][1] - r[1][2], one + r[0][0] - r[1][1] - r[2][2], r[0][1] + r[1][0], r[0][2] + r[2][0]]),
+            torch.stack([r[0][2] - r[2][0], r[0][1] + r[1][0], one - r[0][0] + r[1][1] - r[2][2], r[1][2] + r[2][1]]),
+            torch.stack([r[1][0] - r[0][1], r[0][2] + r[2][0], r[1][2] + r[2][1], one - r[0][0] - r[1][1] + r[2][2]]),
+        ]
+    )
+    largest = torch.diagonal(products, dim1=0, dim2=1).argmax(-1)
+    chosen = products[largest, :, torch.arange(len(one), device=one.device)]
+    return torch.nn.functional.normalize(chosen, dim=-1)
