@@ -63,9 +63,9 @@ def test_frames_are_seen_again_better_from_elsewhere_too() -> None:
     plain, refined = worlds(chunk_of(frames))
     between = wall(cameras((0.03, 0.01, 0.02), (0.15, 0.01, 0.07)))
     inside = (..., slice(4, -4), slice(4, -4))
-    for truth, gain in ((frames, 1.5), (between, 1.0)):
+    for truth, least in ((frames, 1.5), (between, 1.0)):
         before, after = (psnr(w.render(truth.camera).rgb[inside], truth.rgb[inside]) for w in (plain, refined))
-        assert after > before + gain
+        assert after > before + least
 
 
 def test_a_farther_look_hardly_changes_what_a_closer_one_has_drawn() -> None:
