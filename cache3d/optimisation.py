@@ -5,6 +5,11 @@ One step of the simultaneous algebraic reconstruction technique (Andersen and Ka
 frame back along the same weights, ``c_i += RELAXATION · sum_p w_pi r_p / sum_p w_pi``. That is gradient descent with
 the step size that each primitive's own visibility asks for, so one or two looks at each frame are enough.
 
+Frames disagree about texture finer than a pixel. Who follows each of them equally far ends up with the last ones; with
+steps that fall like one over the root of the looks so far the differences average out (Robbins and Monro 1951), and a
+long way back does not wash away what a few near looks have drawn. The photo is what a walk comes back to: looks at it
+come last, and neither tire nor count.
+
 Geometry stays as it was inserted: nothing that an observed frame has fixed ever moves, and no crack can open.
 """
 
@@ -24,7 +29,6 @@ FEW = 0.05  # pixels: what shows less than this hardly changes
 SOLID = 0.5  # alpha from which a pixel shows a surface
 LOOKS = 4  # at one frame, per chunk: more bring nothing
 TIRING = 4.0  # looks after which a primitive learns less
-PHOTO = 0.5  # gain of a look at the photo, however many there were
 
 
 def schedule(frames: int, steps: int) -> list[int]:
@@ -39,11 +43,8 @@ def gain(
 ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
     """How much of its step each Gaussian makes at one look, and how many looks it counts afterwards.
 
-    Frames disagree about texture finer than a pixel. Who follows each of them as far ends up with the last ones; with
-    gains that fall like ``1 / sqrt(looks)`` the differences average out (Robbins and Monro 1951), and a long way back
-    does not wash away what a few near looks have drawn. A farther look never coarsens a fine one: where many share a
-    pixel, each learns little from it, and counts it as little. The photo is what a walk comes back to: looks at it
-    neither tire nor count.
+    A farther look never coarsens a fine one: where many share a pixel, each learns little from it, and counts it as
+    little.
 
     Args:
         extent_px: of the footprint, pixels of the frame.
@@ -52,7 +53,7 @@ def gain(
     """
     share = extent_px.clamp(max=1.0).square()
     if is_photo:
-        return PHOTO * share, looks
+        return share, looks
     return share / torch.sqrt(1.0 + looks / TIRING), looks + share
 
 
