@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
+from torch import Tensor
 
 from cache3d.appearance import KERNEL
 from cache3d.surfels import lift_surfels
