@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from diffusion.condition import encode
 from diffusion.generator import load_network
 from diffusion.network import DenoiserNetwork, NetworkConfig
+from diffusion.noise import NoiseConfig
 from diffusion.prior import thin
+from diffusion.training.adversary import Contest, PatchCritic, contest_losses
 from diffusion.training.clips import read_clip
 from diffusion.training.corruption import copy_far, copy_near, hairlines
 from diffusion.training.generator_loss import generator_loss, loss_terms, noisy_inputs
@@ -22,6 +24,7 @@ from diffusion.training.guides import Sample, SampleConfig, recorded_sample, war
 from diffusion.training.train_generator import GeneratorTask, Stage
 from diffusion.training.trainer import TrainConfig, Trainer
 from geometry.camera import Camera
+from geometry.depth.network import Encoder
 from worldwarp.training_guides import record_guides
 
 TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
@@ -161,6 +164,35 @@ def test_fog_costs_more_than_texture(tmp_path: Path) -> None:
     assert lost["keep"] > 0.01
 
 
+def test_thin_holes_are_regressed_and_seams_are_counted(tmp_path: Path) -> None:
+    sample = _sample(tmp_path)
+    one, truth = torch.ones_like(sample.copied), sample.truth[:, 1:]
+    assert all(value < 1e-3 for name, value in loss_terms(truth, sample, one, 1).items() if name != "keep")
+    hole = torch.zeros_like(sample.copied)
+    hole[:, 1:, :, 10:14, :20] = 1.0
+    hole[:, 1:, :, 4:30, 28:] = 1.0
+    holed = replace(sample, copied=hole, determined=1.0 - hole)
+    thin_off, wide_off = truth.clone(), truth.clone()
+    thin_off[..., :3, 10:14, :20] += 0.5
+    wide_off[..., :3, 4:30, 28:] += 0.5
+    assert loss_terms(thin_off, holed, one, 1)["thin"] > 0.1
+    assert loss_terms(wide_off, holed, one, 1)["thin"] < 1e-6
+    assert loss_terms(wide_off, holed, one, 1)["seam"] > loss_terms(thin_off, holed, one, 1)["seam"]
+
+
+def test_depth_that_is_wrong_costs_no_more_when_it_is_more_wrong(tmp_path: Path) -> None:
+    sample = _sample(tmp_path)
+    holed = replace(sample, copied=torch.ones_like(sample.copied))
+    flat = torch.zeros_like(sample.truth)
+    wrong = []
+    for code in (0.0, 0.02, 0.5, 0.8):
+        made = flat[:, 1:].clone()
+        made[:, :, 3:] = code
+        wrong.append(loss_terms(made, replace(holed, truth=flat), holed.copied, 1)["wrong"].item())
+    assert wrong[0] == 0.0
+    assert wrong[1] / 0.02 > 5 * (wrong[3] - wrong[2]) / 0.3
+
+
 def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:
     sample = _sample(tmp_path)
     inputs = noisy_inputs(sample, 1, torch.Generator().manual_seed(0))
@@ -169,21 +201,93 @@ def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:
     sure = (inputs.doubt == 0).expand_as(inputs.sigma)
     assert (inputs.sigma[sure] == 0).all()
     assert inputs.sigma[sample.copied == 1].min() > 0
+    start = noisy_inputs(sample, 1, torch.Generator().manual_seed(0), at_start=1.0)
+    config = NoiseConfig()
+    entry = config.copied * sample.copied + config.seen * (1.0 - sample.copied) * (1.0 - sample.confidence)
+    torch.testing.assert_close(start.sigma[:, 1:], entry[:, 1:])
 
 
-def test_a_few_steps_lower_the_loss_and_resume(tmp_path: Path) -> None:
-    _clip(tmp_path / "data")
+def _contest() -> Contest:
     torch.manual_seed(0)
+    return Contest(DenoiserNetwork(TOY), PatchCritic(Encoder(), width=8))
+
+
+def test_the_critic_learns_what_is_real_and_neither_moves_the_other() -> None:
+    contest = _contest()
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.rand(2, 4, 64, 64, generator=rng) * 2 - 1
+    fog, hole = 0.2 * truth, torch.zeros(2, 1, 64, 64)
+    hole[..., 20:] = 1.0
+    optimiser = torch.optim.Adam(contest.critic.parameters(), lr=3e-3)
+    made = fog.clone().requires_grad_()
+    first, _ = contest_losses(contest.critic, made, truth, truth, hole, rng)
+    first.backward()
+    assert made.grad is not None
+    assert made.grad[..., 20:].abs().sum() > 0
+    assert (made.grad[..., :20] == 0).all()  # the guide is not the generator's
+    assert all(p.grad is None for p in contest.critic.parameters())
+    made.grad = None
+    for _ in range(20):
+        doubted, judged = contest_losses(contest.critic, made, truth, truth, hole, rng)
+        optimiser.zero_grad()
+        judged.backward()
+        optimiser.step()
+    assert made.grad is None
+    assert doubted > first + 0.05  # it tells them apart now
+
+
+def test_the_critic_begins_alone() -> None:
+    contest = _contest()
+    heard = [contest.attention() for _ in range(250)]
+    assert heard[:100] == [0.0] * 100
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+
+
+def test_nothing_made_nothing_judged() -> None:
+    contest, frame = _contest(), torch.zeros(1, 4, 32, 32)
+    none = torch.zeros(1, 1, 32, 32)
+    losses = contest_losses(contest.critic, frame, frame, frame, none, torch.Generator().manual_seed(0))
+    assert [value.item() for value in losses] == [0.0, 0.0]
+
+
+def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
+    _clip(tmp_path / "data")
     network = DenoiserNetwork(TOY)
-    task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=2),))
-    batch = task.batch(0.0, np.random.default_rng(0))
-    before = generator_loss(network, *batch, torch.Generator().manual_seed(0))[0].item()
-    config = TrainConfig(steps=12, learning_rate=3e-3, warmup=1)
-    figures = Trainer(network, task, config, tmp_path / "run").run()
-    after = generator_loss(network.train(), *batch, torch.Generator().manual_seed(0))[0].item()
-    assert after < before
+    batch = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=2),)).batch(0.0, np.random.default_rng(0))
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(8):
+        loss, _, _ = generator_loss(network, *batch, torch.Generator().manual_seed(0))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.98 * losses[0]
+
+
+def test_training_resumes_exactly_critic_included(tmp_path: Path) -> None:
+    _clip(tmp_path / "data")
+    task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=1),))
+    config = TrainConfig(steps=4, learning_rate=3e-3, warmup=1)
+
+    def trainer(folder: str) -> tuple[Trainer, Contest]:
+        contest = _contest()
+        contest.turn += 200  # the generator learns from the first step on
+        return Trainer(contest, task, config, tmp_path / folder), contest
+
+    at_once, whole = trainer("whole")
+    figures = at_once.run()
     assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
-    assert (tmp_path / "run" / "sheet.png").is_file()
-    assert load_network(tmp_path / "run" / "ema.safetensors").config == TOY
-    resumed = Trainer(DenoiserNetwork(TOY), task, config, tmp_path / "run")
-    assert resumed.step == 12
+    assert (tmp_path / "whole" / "sheet.png").is_file()
+    assert load_network(tmp_path / "whole" / "ema.safetensors").config == TOY
+    stopped, _ = trainer("parts")
+    stopped._advance()
+    stopped._advance()
+    stopped._save_and_validate()
+    resumed, parts = trainer("parts")
+    assert resumed.step == 2
+    resumed.run()
+    for name, value in parts.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+    assert not torch.equal(whole.critic.heads[0][0].weight, _contest().critic.heads[0][0].weight)

@@ -2,7 +2,8 @@
 
 Regression turns what cannot be known into fog. So colours are compared with the truth only where it is determined by
 what is shown (seen but doubtful pixels, thin holes, borders, copies that were spoiled on purpose); inside wide holes
-the texture that was copied is to be kept. Depth is compared everywhere.
+the coarse colours that were copied are to be kept, and their texture has to convince a critic
+(`diffusion.training.adversary`). Depth is compared everywhere.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from diffusion.condition import SKY_BELOW
 from diffusion.flow import add_noise
 from diffusion.network import DenoiserNetwork, Inputs
+from diffusion.noise import NoiseConfig
 from diffusion.prior import thin
 from diffusion.training.guides import Sample
 
 _COARSE_PX = 8
 _BAND_PX = 3
+_SEEN_SIGMA, _COPIED_SIGMA = NoiseConfig.seen, NoiseConfig.copied  # where the sampler starts
+AT_START = 0.75  # share of samples that stand there
+_WRONG = 0.4  # error of log depth from which on more error hardly costs more
 
 
 @dataclass(frozen=True)
@@ -29,33 +34,38 @@ class LossWeights:
     """Weights of the terms of `generator_loss`."""
 
     pixel: float = 1.0
-    thin: float = 0.5
-    keep: float = 1.0
+    thin: float = 3.0
+    keep: float = 0.5
     contrast: float = 1.0
-    depth: float = 2.0
+    seam: float = 0.1
+    wrong: float = 0.5
+    depth: float = 1.0
     slope: float = 1.0
 
 
-def noisy_inputs(sample: Sample, context: int, rng: torch.Generator) -> Inputs:
+def noisy_inputs(sample: Sample, context: int, rng: torch.Generator, at_start: float = AT_START) -> Inputs:
     """Draw noise levels and noise as the sampler would meet them.
 
-    Half of the samples stand at the start of the schedule, where the noisy state is made from the prior; the others
-    stand further down, where it is made from something between the prior and the truth.
+    Most samples stand at the start of the sampler's schedule, where the noisy state is made from the prior; the others
+    stand at any level, where it is made from something between the prior and the truth.
 
     Args:
         sample: a batch ``[b]``.
         context: leading frames that stay clean.
         rng: the only randomness.
+        at_start: share of samples that stand at the start, 0..1.
     """
     batch = len(sample.truth)
 
     def draw(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(batch, 1, 1, 1, 1, generator=rng)
 
-    start = sample.copied * draw(0.2, 1.0) + (1.0 - sample.copied) * (1.0 - sample.confidence) * draw(0.0, 0.7)
-    later = draw(0.0, 1.0) < 0.5
-    level = torch.where(later, draw(0.05, 0.95), torch.ones_like(start[:, :1, :1, :1, :1]))
-    sigma = torch.minimum(start, level)
+    later = draw(0.0, 1.0) >= at_start
+    doubt = (1.0 - sample.copied) * (1.0 - sample.confidence)
+    copied = torch.where(later, draw(0.2, 1.0), torch.full_like(later, _COPIED_SIGMA, dtype=sample.copied.dtype))
+    seen = torch.where(later, draw(0.0, 0.7), torch.full_like(copied, _SEEN_SIGMA))
+    level = torch.where(later, draw(0.05, 1.0), torch.ones_like(copied))
+    sigma = torch.minimum(sample.copied * copied + doubt * seen, level)
     sigma[:, :context] = 0.0
     known = torch.where(later, torch.lerp(sample.prior, sample.truth, draw(0.3, 1.0)), sample.prior)
     noise = torch.randn(known.shape, generator=rng)
@@ -79,19 +89,20 @@ def generator_loss(
     context: int,
     rng: torch.Generator,
     weights: LossWeights = LossWeights(),
-) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """Loss of one batch; differentiable in the network.
+) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, "b t 4 h w"]]:
+    """Loss of one batch but for what a critic says; differentiable in the network.
 
     Returns:
-        The weighted sum, and its unweighted terms for the log (detached).
+        The weighted sum, its unweighted terms for the log (detached), and what the network made.
     """
     inputs = noisy_inputs(sample, context, rng)
     frames = sample.truth.shape[1]
     chunk_of_frame = (torch.arange(frames) >= context).long()
     clean, _, _ = network(inputs, chunk_of_frame=chunk_of_frame, first=context)
-    terms = loss_terms(clean.float(), sample, inputs.doubt, context)
+    clean = clean.float()
+    terms = loss_terms(clean, sample, inputs.doubt, context)
     total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
-    return total, {name: value.detach() for name, value in terms.items()}
+    return total, {name: value.detach() for name, value in terms.items()}, clean
 
 
 def loss_terms(
@@ -101,29 +112,57 @@ def loss_terms(
     made = clean.flatten(0, 1)
     truth, prior = (t[:, context:].flatten(0, 1) for t in (sample.truth, sample.prior))
     hole, determined, doubt = (t[:, context:].flatten(0, 1) for t in (sample.copied, sample.determined, doubt))
-    open_ = hole * (1.0 - determined)
+    colour, true_colour = made[:, :3], truth[:, :3]
+    narrow, open_ = thin(hole > 0.5).to(hole), hole * (1.0 - determined)
     # Along its border a wide hole is determined after all, as far as there must be no seam.
     band = open_ * max_pool2d(1.0 - hole, 2 * _BAND_PX + 1, stride=1, padding=_BAND_PX)
-    trusted = doubt * (determined + 0.5 * band).clamp(max=1.0)
-    pixel = (made[:, :3] - truth[:, :3]).abs()
-    area = doubt.sum().clamp_min(1.0) * 3.0
-    terms = {"pixel": (pixel * trusted).sum() / area}
+    trusted = doubt * (determined * (1.0 - narrow) + 0.5 * band).clamp(max=1.0)
     inside = open_ * (1.0 - band)
-    terms["keep"] = _mean((made[:, :3] - prior[:, :3]).abs(), inside)
-    contrast_made, contrast_truth = (_contrast(_bands(image[:, :3])) for image in (made, truth))
-    terms["contrast"] = _mean((contrast_made - contrast_truth).abs(), avg_pool2d(hole * determined, _COARSE_PX))
-    terms["thin"] = _mean((made[:, :3] - truth[:, :3]).abs(), thin(hole > 0.5).to(hole))
+    changed = avg_pool2d((colour - prior[:, :3]) * inside, _COARSE_PX)
+    contrasts = (_contrast(_bands(image)) for image in (colour, true_colour))
+    spoiled = hole * determined * (1.0 - narrow)
+    return {
+        "pixel": ((colour - true_colour).abs() * trusted).sum() / (3.0 * doubt.sum().clamp_min(1.0)),
+        # What is nearly determined has a mean worth regressing to.
+        "thin": _mean((colour - true_colour).square(), narrow),
+        "keep": _mean(changed.abs(), avg_pool2d(inside, _COARSE_PX).gt(0.0).to(hole)),
+        "contrast": _mean((next(contrasts) - next(contrasts)).abs(), avg_pool2d(spoiled, _COARSE_PX)),
+        "seam": _seam(colour, true_colour, hole > 0.5, hole - narrow > 0.5),
+        **_depth_terms(made[:, 3:], truth[:, 3:], hole),
+    }
+
+
+def _depth_terms(code: Tensor, true_code: Tensor, hole: Tensor) -> dict[str, Tensor]:
+    """Of the depth code in holes: error of the code, share of the pixels that are wrong, error of slopes."""
+    sky = true_code < SKY_BELOW
+    apart = (_log_depth(code) - _log_depth(true_code)).abs()
     # Weighted so that an error counts by its share of the depth, up to a limit; the sky has none.
-    relative = 1.0 / (1.0 - truth[:, 3:].square()).clamp_min(0.25)
-    relative = torch.where(truth[:, 3:] < SKY_BELOW, torch.ones_like(relative), relative)
-    terms["depth"] = _mean((made[:, 3:] - truth[:, 3:]).abs() * relative, hole)
-    terms["slope"] = torch.stack(
-        [
-            _mean((made[:, 3:].diff(dim=axis) - truth[:, 3:].diff(dim=axis)).abs(), _both(hole, axis))
-            for axis in (-1, -2)
-        ]
-    ).sum()
-    return terms
+    relative = torch.where(sky, 1.0, 1.0 / (1.0 - true_code.square()).clamp_min(0.25))
+    slopes = [_mean((code.diff(dim=axis) - true_code.diff(dim=axis)).abs(), _both(hole, axis)) for axis in (-1, -2)]
+    return {
+        "wrong": _mean(apart / (apart + _WRONG), hole * ~sky),
+        "depth": _mean((code - true_code).abs() * relative, hole),
+        "slope": slopes[0] + slopes[1],
+    }
+
+
+def _log_depth(code: Tensor) -> Tensor:
+    """Logarithm of the unit over depth; bounded where the code ends."""
+    return 2.0 * torch.atanh(code.clamp(SKY_BELOW, -SKY_BELOW))
+
+
+def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
+    """How far the colour step across the borders of wide holes is from the truth's: logarithm of the sums' ratio."""
+    totals = []
+    for image in (made, truth):
+        total = torch.ones(())
+        for axis in (-1, -2):
+            size = hole.shape[axis] - 1
+            here, there = ((wide.narrow(axis, at, size), hole.narrow(axis, at, size)) for at in (0, 1))
+            border = (here[0] & ~there[1]) | (~here[1] & there[0])
+            total = total + (image.diff(dim=axis).abs() * border).sum((1, 2, 3))
+        totals.append(total.log())
+    return (totals[0] - totals[1]).abs().mean()
 
 
 def _bands(rgb: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -14,16 +14,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from diffusion.flow import add_noise, step
-from diffusion.generator import save_network
-from diffusion.network import DenoiserNetwork, NetworkConfig
+from diffusion.generator import load_network, package_weights, save_network
+from diffusion.network import DenoiserNetwork
+from diffusion.training.adversary import Contest, PatchCritic, contest_losses
 from diffusion.training.clips import list_clips, read_clip
 from diffusion.training.generator_loss import generator_loss, noisy_inputs
 from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
 from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
+from geometry.depth.embedded import EmbeddedDepth
 
 RELIST_S = 60.0  # clips may still be arriving
-RECORDED_SHARE = 0.65
+RECORDED_SHARE = 0.85
+CRITIC_WEIGHT = 0.06
 VALIDATION_CLIPS = 6
 
 
@@ -43,8 +45,8 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.6, SampleConfig((64, 112), halved=True), batch=5),
-    Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),
+    Stage(0.85, SampleConfig((96, 160), halved=False, context=1, targets=3), batch=2),
+    Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=1),
 )
 
 
@@ -68,22 +70,28 @@ class GeneratorTask:
         return Sample.stack(samples), stage.config.context
 
     def loss(
-        self, network: DenoiserNetwork, batch: tuple[Sample, int], rng: torch.Generator
+        self, network: Contest, batch: tuple[Sample, int], rng: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Loss and its terms; bfloat16 inside."""
+        """Loss of generator and critic together, and its terms; bfloat16 inside."""
+        sample, context = batch
+        attention = network.attention()
         with torch.autocast("cpu", torch.bfloat16):
-            return generator_loss(network, *batch, rng)
+            total, terms, made = generator_loss(network.generator, sample, context, rng)
+            states = (t[:, context:].flatten(0, 1) for t in (sample.truth, sample.prior, sample.copied))
+            doubted, judged = contest_losses(network.critic, made.flatten(0, 1), *states, rng)
+        terms |= {"doubted": doubted.detach(), "critic": judged.detach()}
+        return attention * (total + CRITIC_WEIGHT * doubted) + judged, terms
 
-    def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
-        """Two steps on held-out clips; see `show_held_out`."""
+    def validate(self, network: Contest, folder: Path) -> dict[str, float]:
+        """The sampler on held-out clips; see `show_held_out`."""
         config = self.stages[-1].config
         return show_held_out(
-            self.data, config, lambda sample, rng: two_steps(network, sample, config.context, rng), folder
+            self.data, config, lambda sample, rng: sampled(network.generator, sample, config.context, rng), folder
         )
 
-    def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
-        """Write the weights as the package holds them."""
-        save_network(network, path, notes)
+    def save(self, network: Contest, path: Path, notes: dict[str, str]) -> None:
+        """Write the generator's weights as the package holds them."""
+        save_network(network.generator, path, notes)
 
     def _draw(self, config: SampleConfig, rng: np.random.Generator) -> Sample:
         if self._recorded and rng.random() < RECORDED_SHARE:
@@ -104,8 +112,9 @@ def train_generator(
     ranks: int = 2,
     seed: int = 0,
     guides: Path | None = None,
+    start: Path | None = None,
 ) -> None:
-    """Train the generator; the same call again goes on where the last one stopped.
+    """Train the generator against a critic; the same call again goes on where the last one stopped.
 
     Args:
         data: rendered clips.
@@ -116,10 +125,11 @@ def train_generator(
         seed: decides everything random.
         guides: guides recorded from the clips (see `worldwarp.training_guides`); ``data/guides`` when not given.
             Clips without one are trained on warps.
+        start: weights to begin with; those of the package when not given.
     """
     list_clips(data, "train")
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=1e-3, ema=0.995, checkpoint_s=240.0)
-    run_ranks(partial(_train, data, out, config, guides, seed, NetworkConfig()), ranks)
+    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=4e-4, ema=0.99, checkpoint_s=240.0)
+    run_ranks(partial(_train, data, out, config, guides, seed, start), ranks)
 
 
 def show_held_out(
@@ -149,24 +159,21 @@ def show_held_out(
 
 
 @torch.no_grad()
-def two_steps(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.Generator) -> Tensor:
-    """What the sampler would make of a batch in two steps, ``[b t-context 4 h w]``."""
-    inputs = noisy_inputs(sample, context, rng)
-    start = 0.7 * sample.copied + 0.4 * (1.0 - sample.copied) * (1.0 - sample.confidence)
-    start[:, :context] = 0.0
-    state, now = add_noise(sample.prior, torch.randn(sample.prior.shape, generator=rng), start), start
-    chunks = (torch.arange(state.shape[1]) >= context).long()
-    for level in (0.5, 0.0):
-        made, _, _ = network(replace(inputs, state=state, sigma=now), chunk_of_frame=chunks, first=context)
-        clean, then = torch.cat([state[:, :context], made.float()], dim=1), now.clamp(max=level)
-        state, now = step(state, clean, now, then), then
-    return state[:, context:]
+def sampled(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.Generator) -> Tensor:
+    """What the sampler makes of a batch, ``[b t-context 4 h w]``: one step, as they enter below its second."""
+    chunks = (torch.arange(sample.truth.shape[1]) >= context).long()
+    inputs = noisy_inputs(sample, context, rng, at_start=1.0)
+    made, _, _ = network(inputs, chunk_of_frame=chunks, first=context)
+    return made.float()
 
 
-def _train(data: Path, out: Path, config: TrainConfig, guides: Path | None, seed: int, sizes: NetworkConfig) -> None:
+def _train(data: Path, out: Path, config: TrainConfig, guides: Path | None, seed: int, start: Path | None) -> None:
     torch.manual_seed(seed)
-    network = DenoiserNetwork(sizes).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    Trainer(network, GeneratorTask(data, guides), config, out, seed).run()
+    generator = load_network(package_weights() if start is None else start).train()
+    contest = Contest(generator, PatchCritic(EmbeddedDepth().network.encoder)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    # The generator knows its task already; the critic has to catch up.
+    share = {"generator": 0.5, "critic": 1.0}
+    Trainer(contest, GeneratorTask(data, guides), config, out, seed, lambda name: share[name.split(".")[0]]).run()
 
 
 @dataclass(frozen=True)
