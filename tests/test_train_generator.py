@@ -185,12 +185,12 @@ def test_depth_that_is_wrong_costs_no_more_when_it_is_more_wrong(tmp_path: Path)
     holed = replace(sample, copied=torch.ones_like(sample.copied))
     flat = torch.zeros_like(sample.truth)
     wrong = []
-    for code in (0.0, 0.02, 0.5, 0.8):
+    for code in (0.0, 0.06, 0.5, 0.8):
         made = flat[:, 1:].clone()
         made[:, :, 3:] = code
         wrong.append(loss_terms(made, replace(holed, truth=flat), holed.copied, 1)["wrong"].item())
     assert wrong[0] == 0.0
-    assert wrong[1] / 0.02 > 5 * (wrong[3] - wrong[2]) / 0.3
+    assert wrong[1] / 0.06 > 5 * (wrong[3] - wrong[2]) / 0.3
 
 
 def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def train_command(words: list[str]) -> int:
     teacher, device = {"teacher": "runs/teacher/ema.safetensors"}, {"device": "cpu"}
     trainings: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
         "depth": (train_depth, {"ranks": "2"}),
-        "generator": (train_generator, {"ranks": "2"}),
+        "generator": (train_generator, {"start": "", "ranks": "2"}),
         "teacher": (train_teacher, {"start": "", "ranks": "1", **device}),
         "trajectories": (record_trajectories, {**teacher, **device, "steps": "256"}),
         "initial-student": (

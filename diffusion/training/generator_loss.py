@@ -26,7 +26,7 @@ _COARSE_PX = 8
 _BAND_PX = 3
 _SEEN_SIGMA, _COPIED_SIGMA = NoiseConfig.seen, NoiseConfig.copied  # where the sampler starts
 AT_START = 0.75  # share of samples that stand there
-_WRONG = 0.4  # error of log depth from which on more error hardly costs more
+_WRONG = 0.22  # error of log depth that counts half: a quarter too far or too near
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class LossWeights:
     thin: float = 3.0
     keep: float = 0.5
     contrast: float = 1.0
-    seam: float = 0.1
+    texture: float = 0.3
+    seam: float = 0.3
     wrong: float = 0.5
-    depth: float = 1.0
+    depth: float = 2.0
     slope: float = 1.0
 
 
@@ -119,28 +120,29 @@ def loss_terms(
     trusted = doubt * (determined * (1.0 - narrow) + 0.5 * band).clamp(max=1.0)
     inside = open_ * (1.0 - band)
     changed = avg_pool2d((colour - prior[:, :3]) * inside, _COARSE_PX)
-    contrasts = (_contrast(_bands(image)) for image in (colour, true_colour))
+    contrasts = tuple(_contrast(_bands(image)) for image in (colour, true_colour))
     spoiled = hole * determined * (1.0 - narrow)
     return {
         "pixel": ((colour - true_colour).abs() * trusted).sum() / (3.0 * doubt.sum().clamp_min(1.0)),
         # What is nearly determined has a mean worth regressing to.
         "thin": _mean((colour - true_colour).square(), narrow),
         "keep": _mean(changed.abs(), avg_pool2d(inside, _COARSE_PX).gt(0.0).to(hole)),
-        "contrast": _mean((next(contrasts) - next(contrasts)).abs(), avg_pool2d(spoiled, _COARSE_PX)),
+        "contrast": _mean((contrasts[0] - contrasts[1]).abs(), avg_pool2d(spoiled, _COARSE_PX)),
+        "texture": _texture(*contrasts, avg_pool2d(hole - narrow, _COARSE_PX)),
         "seam": _seam(colour, true_colour, hole > 0.5, hole - narrow > 0.5),
         **_depth_terms(made[:, 3:], truth[:, 3:], hole),
     }
 
 
 def _depth_terms(code: Tensor, true_code: Tensor, hole: Tensor) -> dict[str, Tensor]:
-    """Of the depth code in holes: error of the code, share of the pixels that are wrong, error of slopes."""
+    """Of the depth code in holes: share of the pixels that are wrong, error of the code, error of slopes."""
     sky = true_code < SKY_BELOW
-    apart = (_log_depth(code) - _log_depth(true_code)).abs()
+    apart = (_log_depth(code) - _log_depth(true_code)).square()
     # Weighted so that an error counts by its share of the depth, up to a limit; the sky has none.
     relative = torch.where(sky, 1.0, 1.0 / (1.0 - true_code.square()).clamp_min(0.25))
     slopes = [_mean((code.diff(dim=axis) - true_code.diff(dim=axis)).abs(), _both(hole, axis)) for axis in (-1, -2)]
     return {
-        "wrong": _mean(apart / (apart + _WRONG), hole * ~sky),
+        "wrong": _mean(apart / (apart + _WRONG**2), hole * ~sky),
         "depth": _mean((code - true_code).abs() * relative, hole),
         "slope": slopes[0] + slopes[1],
     }
@@ -149,6 +151,15 @@ def _depth_terms(code: Tensor, true_code: Tensor, hole: Tensor) -> dict[str, Ten
 def _log_depth(code: Tensor) -> Tensor:
     """Logarithm of the unit over depth; bounded where the code ends."""
     return 2.0 * torch.atanh(code.clamp(SKY_BELOW, -SKY_BELOW))
+
+
+def _texture(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """How far each band's contrast in wide holes is from the truth's, all in all: logarithm of the sums' ratio.
+
+    Copies are softer than what they stand for; it is made up by more of the detail that is there.
+    """
+    ours, theirs = ((image * weight).flatten(2).sum(2) + 1.0 for image in (made, truth))
+    return (ours.log() - theirs.log()).abs().mean()
 
 
 def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
