@@ -2,8 +2,8 @@
 
 Pixels are unshuffled by 2, a convolutional U-Net works on each frame alone down to 1/16, and there transformer blocks
 let frames of a chunk see each other and the remembered past. It predicts the clean state as *base + residual*: the base
-is the prior (with a learned share of the smooth fill where copying fails), the residual heals it, and both vanish where
-nothing is in doubt, so what was seen stays as it was seen.
+is the prior (with a learned share of the smooth fill where copying fails, and its fine detail made weaker or stronger),
+the residual heals it, and both vanish where nothing is in doubt, so what was seen stays as it was seen.
 
 Shapes: B batch, T frames, S remembered frames, L blocks, N tokens per frame, C channels, H W pixels.
 """
@@ -14,8 +14,9 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import avg_pool2d, pixel_shuffle, pixel_unshuffle, silu
 
 from diffusion.attention import CameraAttention, RMSNorm, Views, block_causal, rotary, views
 
@@ -107,7 +108,7 @@ class DenoiserNetwork(nn.Module):
         self.blocks = nn.ModuleList([_Block(config.dim, config.heads) for _ in range(config.blocks)])
         self.grow = nn.ModuleList([nn.Conv2d(a, 4 * b, 1) for a, b in ((config.dim, w8), (w8, w4), (w4, w2))])
         self.up = nn.ModuleList([_ResBlock(w8), _ResBlock(w4), _ResBlock(w2)])
-        self.head = nn.Conv2d(w2, 4 * 5, 3, padding=1)
+        self.head = nn.Conv2d(w2, 4 * 7, 3, padding=1)
         nn.init.normal_(self.head.weight, std=0.004)
         assert self.head.bias is not None
         nn.init.zeros_(self.head.bias)
@@ -234,7 +235,16 @@ def _heal(inputs: Inputs, raw: Tensor, first: int) -> Tensor:
     """Base plus residual; both give way to the prior where nothing is in doubt or no noise is left."""
     prior, smooth, sigma = inputs.prior[:, first:], inputs.smooth[:, first:], inputs.sigma[:, first:]
     freedom = inputs.doubt[:, first:] * sigma / (sigma + _SURE)
-    share = torch.sigmoid(raw[:, :, 4:] - 3.0) * freedom
+    share = torch.sigmoid(raw[:, :, 4:5] - 3.0) * freedom
     rgb = torch.lerp(prior[:, :, :3], smooth[:, :, :3], share)
-    base = torch.cat([rgb, prior[:, :, 3:]], dim=2)
+    fine, middle = (band.view_as(rgb) for band in detail(prior[:, :, :3].flatten(0, 1)))
+    gain = freedom * torch.tanh(raw[:, :, 5:])
+    base = torch.cat([rgb + gain[:, :, :1] * fine + gain[:, :, 1:] * middle, prior[:, :, 3:]], dim=2)
     return base + freedom * raw[:, :, :4]
+
+
+def detail(rgb: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor]:
+    """Two bands of detail: finer than 3 px, and between that and 9 px."""
+    soft = avg_pool2d(rgb, 3, stride=1, padding=1, count_include_pad=False)
+    softer = avg_pool2d(soft, 7, stride=1, padding=3, count_include_pad=False)
+    return rgb - soft, soft - softer

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion.attention import CameraAttention
-from diffusion.network import DenoiserNetwork, Inputs, NetworkConfig, Past
+from diffusion.network import DenoiserNetwork, Inputs, NetworkConfig, Past, detail
 
 TOY = NetworkConfig(widths=(8, 8, 16), dim=32, blocks=2, heads=2)
 
@@ -146,3 +146,25 @@ def test_guards() -> None:
 
 def test_config_survives_text() -> None:
     assert NetworkConfig.from_text(TOY.to_text()) == TOY
+
+
+@torch.no_grad()
+def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
+    network, inputs = _network(), _inputs(2)
+    for parameter in network.head.parameters():
+        parameter.zero_()
+    sure = torch.zeros_like(inputs.copied)
+    sure[..., :16] = 1.0
+    inputs = replace(inputs, coverage=sure, confidence=sure, copied=1.0 - sure, sigma=torch.ones_like(sure))
+    inputs = replace(inputs, smooth=inputs.prior)
+    assert network.head.bias is not None
+
+    def fine(gain: float) -> torch.Tensor:
+        network.head.bias[20:] = gain
+        rgb = network(inputs)[0][:, :, :3]
+        torch.testing.assert_close(rgb[..., :16], inputs.prior[:, :, :3, :, :16])
+        return torch.cat(detail(rgb.flatten(0, 1)), 1)[..., 24:40].square().mean()
+
+    torch.testing.assert_close(fine(0.0), torch.cat(detail(inputs.prior[0, :, :3]), 1)[..., 24:40].square().mean())
+    assert fine(-9.0) < 0.2 * fine(0.0)
+    assert fine(9.0) > 2.5 * fine(0.0)

@@ -9,22 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from diffusion.condition import encode
-from diffusion.generator import load_network
+from diffusion.generator import load_network, save_network
 from diffusion.network import DenoiserNetwork, NetworkConfig
 from diffusion.noise import NoiseConfig
 from diffusion.prior import thin
-from diffusion.training.adversary import Contest, PatchCritic, contest_losses
 from diffusion.training.clips import read_clip
 from diffusion.training.corruption import copy_far, copy_near, hairlines
 from diffusion.training.generator_loss import generator_loss, loss_terms, noisy_inputs
 from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
-from diffusion.training.train_generator import GeneratorTask, Stage
+from diffusion.training.train_generator import GeneratorTask, Stage, train_generator
 from diffusion.training.trainer import TrainConfig, Trainer
 from geometry.camera import Camera
-from geometry.depth.network import Encoder
 from worldwarp.training_guides import record_guides
 
 TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
@@ -207,50 +205,6 @@ def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:
     torch.testing.assert_close(start.sigma[:, 1:], entry[:, 1:])
 
 
-def _contest() -> Contest:
-    torch.manual_seed(0)
-    return Contest(DenoiserNetwork(TOY), PatchCritic(Encoder(), width=8))
-
-
-def test_the_critic_learns_what_is_real_and_neither_moves_the_other() -> None:
-    contest = _contest()
-    rng = torch.Generator().manual_seed(0)
-    truth = torch.rand(2, 4, 64, 64, generator=rng) * 2 - 1
-    fog, hole = 0.2 * truth, torch.zeros(2, 1, 64, 64)
-    hole[..., 20:] = 1.0
-    optimiser = torch.optim.Adam(contest.critic.parameters(), lr=3e-3)
-    made = fog.clone().requires_grad_()
-    first, _ = contest_losses(contest.critic, made, truth, truth, hole, rng)
-    first.backward()
-    assert made.grad is not None
-    assert made.grad[..., 20:].abs().sum() > 0
-    assert (made.grad[..., :20] == 0).all()  # the guide is not the generator's
-    assert all(p.grad is None for p in contest.critic.parameters())
-    made.grad = None
-    for _ in range(20):
-        doubted, judged = contest_losses(contest.critic, made, truth, truth, hole, rng)
-        optimiser.zero_grad()
-        judged.backward()
-        optimiser.step()
-    assert made.grad is None
-    assert doubted > first + 0.05  # it tells them apart now
-
-
-def test_the_critic_begins_alone() -> None:
-    contest = _contest()
-    heard = [contest.attention() for _ in range(250)]
-    assert heard[:100] == [0.0] * 100
-    assert heard == sorted(heard)
-    assert heard[-1] == 1.0
-
-
-def test_nothing_made_nothing_judged() -> None:
-    contest, frame = _contest(), torch.zeros(1, 4, 32, 32)
-    none = torch.zeros(1, 1, 32, 32)
-    losses = contest_losses(contest.critic, frame, frame, frame, none, torch.Generator().manual_seed(0))
-    assert [value.item() for value in losses] == [0.0, 0.0]
-
-
 def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
     _clip(tmp_path / "data")
     network = DenoiserNetwork(TOY)
@@ -258,7 +212,7 @@ def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
     losses = []
     for _ in range(8):
-        loss, _, _ = generator_loss(network, *batch, torch.Generator().manual_seed(0))
+        loss, _ = generator_loss(network, *batch, torch.Generator().manual_seed(0))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -266,15 +220,15 @@ def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
     assert losses[-1] < 0.98 * losses[0]
 
 
-def test_training_resumes_exactly_critic_included(tmp_path: Path) -> None:
+def test_training_resumes_exactly(tmp_path: Path) -> None:
     _clip(tmp_path / "data")
     task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=1),))
     config = TrainConfig(steps=4, learning_rate=3e-3, warmup=1)
 
-    def trainer(folder: str) -> tuple[Trainer, Contest]:
-        contest = _contest()
-        contest.turn += 200  # the generator learns from the first step on
-        return Trainer(contest, task, config, tmp_path / folder), contest
+    def trainer(folder: str) -> tuple[Trainer, DenoiserNetwork]:
+        torch.manual_seed(0)
+        network = DenoiserNetwork(TOY)
+        return Trainer(network, task, config, tmp_path / folder), network
 
     at_once, whole = trainer("whole")
     figures = at_once.run()
@@ -290,4 +244,13 @@ def test_training_resumes_exactly_critic_included(tmp_path: Path) -> None:
     resumed.run()
     for name, value in parts.state_dict().items():
         assert torch.equal(value, whole.state_dict()[name]), name
-    assert not torch.equal(whole.critic.heads[0][0].weight, _contest().critic.heads[0][0].weight)
+
+
+def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
+    _clip(tmp_path / "data")
+    (tmp_path / "data" / "manifest.json").write_text('{"clips": [{"file": "clip.safetensors", "split": "train"}]}')
+    weights, out = tmp_path / "weights.safetensors", tmp_path / "out"
+    save_network(DenoiserNetwork(TOY), weights)
+    train_generator(tmp_path / "data", out, steps=0, ranks=1, start=weights)
+    kept, given = (load_file(path) for path in (out / "ema.safetensors", weights))
+    assert all(torch.equal(kept[name], value) for name, value in given.items())

@@ -1,9 +1,9 @@
 """What the generator is trained on: noisy inputs made from samples, and a loss that keeps texture.
 
 Regression turns what cannot be known into fog. So colours are compared with the truth only where it is determined by
-what is shown (seen but doubtful pixels, thin holes, borders, copies that were spoiled on purpose); inside wide holes
-the coarse colours that were copied are to be kept, and their texture has to convince a critic
-(`diffusion.training.adversary`). Depth is compared everywhere.
+what is shown (seen but doubtful pixels, thin holes, borders, copies that were spoiled on purpose). Inside wide holes
+the texture that was copied is to be kept, and steps at their borders are to be as strong as the truth's. Depth is
+compared everywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 from diffusion.condition import SKY_BELOW
 from diffusion.flow import add_noise
-from diffusion.network import DenoiserNetwork, Inputs
+from diffusion.network import DenoiserNetwork, Inputs, detail
 from diffusion.noise import NoiseConfig
 from diffusion.prior import thin
 from diffusion.training.guides import Sample
@@ -35,9 +35,8 @@ class LossWeights:
 
     pixel: float = 1.0
     thin: float = 3.0
-    keep: float = 0.5
+    keep: float = 4.0
     contrast: float = 1.0
-    texture: float = 0.3
     seam: float = 0.3
     wrong: float = 0.5
     depth: float = 2.0
@@ -90,20 +89,19 @@ def generator_loss(
     context: int,
     rng: torch.Generator,
     weights: LossWeights = LossWeights(),
-) -> tuple[Float[Tensor, ""], dict[str, Tensor], Float[Tensor, "b t 4 h w"]]:
-    """Loss of one batch but for what a critic says; differentiable in the network.
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Loss of one batch; differentiable in the network.
 
     Returns:
-        The weighted sum, its unweighted terms for the log (detached), and what the network made.
+        The weighted sum, and its unweighted terms for the log (detached).
     """
     inputs = noisy_inputs(sample, context, rng)
     frames = sample.truth.shape[1]
     chunk_of_frame = (torch.arange(frames) >= context).long()
     clean, _, _ = network(inputs, chunk_of_frame=chunk_of_frame, first=context)
-    clean = clean.float()
-    terms = loss_terms(clean, sample, inputs.doubt, context)
+    terms = loss_terms(clean.float(), sample, inputs.doubt, context)
     total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
-    return total, {name: value.detach() for name, value in terms.items()}, clean
+    return total, {name: value.detach() for name, value in terms.items()}
 
 
 def loss_terms(
@@ -119,16 +117,14 @@ def loss_terms(
     band = open_ * max_pool2d(1.0 - hole, 2 * _BAND_PX + 1, stride=1, padding=_BAND_PX)
     trusted = doubt * (determined * (1.0 - narrow) + 0.5 * band).clamp(max=1.0)
     inside = open_ * (1.0 - band)
-    changed = avg_pool2d((colour - prior[:, :3]) * inside, _COARSE_PX)
-    contrasts = tuple(_contrast(_bands(image)) for image in (colour, true_colour))
+    contrasts = tuple(_contrast(torch.cat(detail(image), dim=1)) for image in (colour, true_colour))
     spoiled = hole * determined * (1.0 - narrow)
     return {
         "pixel": ((colour - true_colour).abs() * trusted).sum() / (3.0 * doubt.sum().clamp_min(1.0)),
         # What is nearly determined has a mean worth regressing to.
         "thin": _mean((colour - true_colour).square(), narrow),
-        "keep": _mean(changed.abs(), avg_pool2d(inside, _COARSE_PX).gt(0.0).to(hole)),
+        "keep": _mean((colour - prior[:, :3]).abs(), inside),
         "contrast": _mean((contrasts[0] - contrasts[1]).abs(), avg_pool2d(spoiled, _COARSE_PX)),
-        "texture": _texture(*contrasts, avg_pool2d(hole - narrow, _COARSE_PX)),
         "seam": _seam(colour, true_colour, hole > 0.5, hole - narrow > 0.5),
         **_depth_terms(made[:, 3:], truth[:, 3:], hole),
     }
@@ -153,15 +149,6 @@ def _log_depth(code: Tensor) -> Tensor:
     return 2.0 * torch.atanh(code.clamp(SKY_BELOW, -SKY_BELOW))
 
 
-def _texture(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-    """How far each band's contrast in wide holes is from the truth's, all in all: logarithm of the sums' ratio.
-
-    Copies are softer than what they stand for; it is made up by more of the detail that is there.
-    """
-    ours, theirs = ((image * weight).flatten(2).sum(2) + 1.0 for image in (made, truth))
-    return (ours.log() - theirs.log()).abs().mean()
-
-
 def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
     """How far the colour step across the borders of wide holes is from the truth's: logarithm of the sums' ratio."""
     totals = []
@@ -174,13 +161,6 @@ def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
             total = total + (image.diff(dim=axis).abs() * border).sum((1, 2, 3))
         totals.append(total.log())
     return (totals[0] - totals[1]).abs().mean()
-
-
-def _bands(rgb: Tensor) -> Tensor:
-    """Two bands of fine detail (about 1 and 3 px), ``[t 6 h w]``."""
-    soft = avg_pool2d(rgb, 3, stride=1, padding=1, count_include_pad=False)
-    softer = avg_pool2d(soft, 7, stride=1, padding=3, count_include_pad=False)
-    return torch.cat([rgb - soft, soft - softer], dim=1)
 
 
 def _contrast(bands: Tensor) -> Tensor:

@@ -14,18 +14,15 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from diffusion.generator import load_network, package_weights, save_network
+from diffusion.generator import load_network, save_network
 from diffusion.network import DenoiserNetwork
-from diffusion.training.adversary import Contest, PatchCritic, contest_losses
 from diffusion.training.clips import list_clips, read_clip
 from diffusion.training.generator_loss import generator_loss, noisy_inputs
 from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
 from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
-from geometry.depth.embedded import EmbeddedDepth
 
 RELIST_S = 60.0  # clips may still be arriving
 RECORDED_SHARE = 0.85
-CRITIC_WEIGHT = 0.06
 VALIDATION_CLIPS = 6
 
 
@@ -45,9 +42,12 @@ class Stage:
 
 
 STAGES = (
-    Stage(0.85, SampleConfig((96, 160), halved=False, context=1, targets=3), batch=2),
-    Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=1),
+    Stage(0.6, SampleConfig((64, 112), halved=True), batch=5),
+    Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),
 )
+# Weights that know their task only learn to draw: at full resolution, and in the last layers.
+GOING_ON = (Stage(1.0, SampleConfig((96, 160), halved=False, context=1, targets=3), batch=4),)
+DRAWING = ("grow.2.", "up.2.", "head.")
 
 
 class GeneratorTask:
@@ -70,28 +70,22 @@ class GeneratorTask:
         return Sample.stack(samples), stage.config.context
 
     def loss(
-        self, network: Contest, batch: tuple[Sample, int], rng: torch.Generator
+        self, network: DenoiserNetwork, batch: tuple[Sample, int], rng: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Loss of generator and critic together, and its terms; bfloat16 inside."""
-        sample, context = batch
-        attention = network.attention()
+        """Loss and its terms; bfloat16 inside."""
         with torch.autocast("cpu", torch.bfloat16):
-            total, terms, made = generator_loss(network.generator, sample, context, rng)
-            states = (t[:, context:].flatten(0, 1) for t in (sample.truth, sample.prior, sample.copied))
-            doubted, judged = contest_losses(network.critic, made.flatten(0, 1), *states, rng)
-        terms |= {"doubted": doubted.detach(), "critic": judged.detach()}
-        return attention * (total + CRITIC_WEIGHT * doubted) + judged, terms
+            return generator_loss(network, *batch, rng)
 
-    def validate(self, network: Contest, folder: Path) -> dict[str, float]:
+    def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
         """The sampler on held-out clips; see `show_held_out`."""
         config = self.stages[-1].config
         return show_held_out(
-            self.data, config, lambda sample, rng: sampled(network.generator, sample, config.context, rng), folder
+            self.data, config, lambda sample, rng: sampled(network, sample, config.context, rng), folder
         )
 
-    def save(self, network: Contest, path: Path, notes: dict[str, str]) -> None:
-        """Write the generator's weights as the package holds them."""
-        save_network(network.generator, path, notes)
+    def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
+        """Write the weights as the package holds them."""
+        save_network(network, path, notes)
 
     def _draw(self, config: SampleConfig, rng: np.random.Generator) -> Sample:
         if self._recorded and rng.random() < RECORDED_SHARE:
@@ -114,7 +108,7 @@ def train_generator(
     guides: Path | None = None,
     start: Path | None = None,
 ) -> None:
-    """Train the generator against a critic; the same call again goes on where the last one stopped.
+    """Train the generator; the same call again goes on where the last one stopped.
 
     Args:
         data: rendered clips.
@@ -125,10 +119,10 @@ def train_generator(
         seed: decides everything random.
         guides: guides recorded from the clips (see `worldwarp.training_guides`); ``data/guides`` when not given.
             Clips without one are trained on warps.
-        start: weights to begin with; those of the package when not given.
+        start: weights to go on from; random ones when not given.
     """
     list_clips(data, "train")
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=4e-4, ema=0.99, checkpoint_s=240.0)
+    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=8e-4, ema=0.99, checkpoint_s=240.0)
     run_ranks(partial(_train, data, out, config, guides, seed, start), ranks)
 
 
@@ -169,11 +163,13 @@ def sampled(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.G
 
 def _train(data: Path, out: Path, config: TrainConfig, guides: Path | None, seed: int, start: Path | None) -> None:
     torch.manual_seed(seed)
-    generator = load_network(package_weights() if start is None else start).train()
-    contest = Contest(generator, PatchCritic(EmbeddedDepth().network.encoder)).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    # The generator knows its task already; the critic has to catch up.
-    share = {"generator": 0.5, "critic": 1.0}
-    Trainer(contest, GeneratorTask(data, guides), config, out, seed, lambda name: share[name.split(".")[0]]).run()
+    network = DenoiserNetwork() if start is None else load_network(start).train()
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if start is None:
+        Trainer(network, GeneratorTask(data, guides), config, out, seed).run()
+    else:
+        task = GeneratorTask(data, guides, GOING_ON)
+        Trainer(network, task, config, out, seed, lambda name: float(name.startswith(DRAWING))).run()
 
 
 @dataclass(frozen=True)

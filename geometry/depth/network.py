@@ -79,15 +79,11 @@ class Encoder(nn.Module):
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Features at strides 2, 4, 8, 16 and 32 of colours in 0..1."""
-        return self.layers(rgb, tuple(TAPS))
-
-    def layers(self, rgb: Float[Tensor, "b 3 h w"], taps: tuple[int, ...]) -> list[Tensor]:
-        """What the blocks ``taps`` make of colours in 0..1."""
         x = relu6(self._bn0(self._conv_stem((rgb * 255.0 - 127.0) / 128.0)))
         features = []
-        for index, block in enumerate(self._blocks[: max(taps) + 1]):
+        for index, block in enumerate(self._blocks):
             x = block(x)
-            if index in taps:
+            if index in TAPS:
                 features.append(x)
         return features
 
