@@ -122,7 +122,7 @@ def train_generator(
         start: weights to go on from; random ones when not given.
     """
     list_clips(data, "train")
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=8e-4, ema=0.99, checkpoint_s=240.0)
+    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=7e-4, ema=0.99, checkpoint_s=240.0)
     run_ranks(partial(_train, data, out, config, guides, seed, start), ranks)
 
 
