@@ -157,10 +157,11 @@ def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
     sure[..., :16] = 1.0
     inputs = replace(inputs, coverage=sure, confidence=sure, copied=1.0 - sure, sigma=torch.ones_like(sure))
     inputs = replace(inputs, smooth=inputs.prior)
-    assert network.head.bias is not None
+    bias = network.head.bias
+    assert bias is not None
 
     def fine(gain: float) -> torch.Tensor:
-        network.head.bias[20:] = gain
+        bias[20:] = gain
         rgb = network(inputs)[0][:, :, :3]
         torch.testing.assert_close(rgb[..., :16], inputs.prior[:, :, :3, :, :16])
         return torch.cat(detail(rgb.flatten(0, 1)), 1)[..., 24:40].square().mean()
