@@ -56,7 +56,7 @@ def clear_far(frame: Frame) -> Frame:
     moves; so what they have of the colours in front, on the line from those of their own surface, is taken out.
     """
     reach = max(1, round(MIXED * min(frame.camera.size)))
-    window = (2 * MIXED_LOOK * reach + 1,) * 2
+    window = 2 * MIXED_LOOK * reach + 1
     inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
     beside = (max_pool2d(inverse, 2 * reach + 1, 1, reach) > MIXED_RATIO * inverse)[0, 0].numpy()
     clear = (frame.valid[0, 0].numpy() & ~beside).astype(np.float32)
@@ -79,9 +79,10 @@ def clear_far(frame: Frame) -> Frame:
 
 
 def _local_mean(
-    rgb: Float[np.ndarray, "h w 3"], weight: Float[np.ndarray, "h w"], window: tuple[int, int]
+    rgb: Float[np.ndarray, "h w 3"], weight: Float[np.ndarray, "h w"], window_px: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean colour around each pixel, and the share of the window that it is from."""
+    window = (window_px, window_px)
     share = cv2.blur(weight, window)
     return cv2.blur(rgb * weight[..., None], window) / np.maximum(share, 1e-6)[..., None], share * (share > 1e-4)
 

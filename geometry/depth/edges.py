@@ -92,7 +92,8 @@ def _lab(rgb: Tensor) -> np.ndarray:
     """CIELAB without texture: the leaves of a tree are one colour, and hang together rather than on what is behind."""
     image = (np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()) * 255.0).round().astype(np.uint8)
     flat = cv2.pyrMeanShiftFiltering(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), TEXTURE_PX, TEXTURE_CONTRAST, maxLevel=0)
-    return flat.astype(np.float32) * np.float32([100.0 / 255.0, 1.0, 1.0]) - np.float32([0.0, 128.0, 128.0])
+    scale, zero = np.array([[100.0 / 255.0, 1.0, 1.0], [0.0, 128.0, 128.0]], np.float32)
+    return flat * scale - zero
 
 
 def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray) -> np.ndarray:
