@@ -28,6 +28,7 @@ SKY_BEYOND = 30.0  # what is farther than this is sky
 THIN_PX = 8  # holes narrower than this are determined by what surrounds them
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
 SIDEWAYS = 16  # how much faster the colours of the sky spread sideways than up and down
+SKY_RIM_PX = 8  # how far from a hole the sky is looked at to go on into it
 MIXED_SKY_PX = 2  # sky this close to something may hold its colours
 SAME, DENSE = 0.1, 6  # log ratio of depths up to which pixels lie on one surface; how many of 3x3 make it whole
 DEPTH_REACH_PX = 16.0  # how far from what is known the extended surfaces are believed, at the edge of the world
@@ -222,6 +223,9 @@ class _Canvas:
         sky = self.depth > SKY_BEYOND  # smoothing leaves little less than the depth of the sky
         seen, hole = sky & self.known, sky & ~self.known
         clear = seen & ~_grown(~sky & self.known, MIXED_SKY_PX)
+        # Farther colours would draw a wide hole towards their mean, and the next one back: bands in an even sky.
+        beside = clear & _grown(hole, SKY_RIM_PX)
+        clear = beside if beside.any() else clear
         if hole.any() and clear.any():
             # Skies change with the height above the horizon: colours spread sideways first.
             rows = smooth_fill(*_squeezed(self.rgb[None], clear[None]))
