@@ -243,3 +243,15 @@ def test_a_strip_at_the_border_of_the_picture_is_not_thin() -> None:
     expected = torch.zeros_like(hole)
     expected[..., 10:14, 20:] = True
     assert torch.equal(thin(hole), expected)
+
+
+def test_a_wide_hole_in_the_sky_takes_the_colour_beside_it_not_the_mean() -> None:
+    bright = torch.linspace(0.3, 0.9, SIZE[1]).expand(1, 3, *SIZE).clone()
+    covered = torch.ones(1, 1, *SIZE)
+    covered[..., :24] = 0.0
+    depth = torch.full((1, 1, *SIZE), 200.0)
+    guide = Guide(bright * covered, depth * covered, covered, covered, covered.clone(), cameras(1))
+    far = Frame(bright, depth, depth > 0, depth > 0, cameras(2)[:1])
+    prior = copy_into_holes(guide, far, torch.Generator().manual_seed(0))
+    beside, mean = bright[0, 0, 0, 24], bright[0, 0, 0, 24:].mean()
+    assert ((prior.rgb[0, :, :, :16] - beside).abs() < 0.25 * (mean - beside)).all()
