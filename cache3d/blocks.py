@@ -24,7 +24,7 @@ from cache3d.views import P, View
 from geometry.camera import Camera
 from geometry.primitives import Change
 
-WRITTEN = ("colors", "confidence", "looks")
+WRITTEN = ("colors", "confidence", "looks")  # what changes after insertion; points have no looks
 
 
 class _Block:

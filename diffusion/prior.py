@@ -128,8 +128,8 @@ def thin(hole: Bool[Tensor, "t 1 h w"], width_px: int = THIN_PX) -> Bool[Tensor,
     size = 2 * radius + 1
     wider = pad(hole.float(), (size,) * 4, mode="replicate")
     core = -max_pool2d(-wider, size, stride=1)
-    kept = max_pool2d(core, size, stride=1)[..., size - 2 * radius :, size - 2 * radius :]
-    return hole & ~(kept[..., : hole.shape[-2], : hole.shape[-1]] > 0.5)
+    kept = max_pool2d(core, size, stride=1)[..., 1:-1, 1:-1]
+    return hole & ~(kept > 0.5)
 
 
 @dataclass

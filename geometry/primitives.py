@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_NOT_GIVEN = cast("Tensor", None)  # filled in by who is constructed
+_NOT_GIVEN = cast("Tensor", None)  # `__post_init__` puts zeros in its place, for it alone knows how many
 
 
 @dataclass(frozen=True)

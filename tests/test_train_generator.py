@@ -207,6 +207,7 @@ def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:
 
 def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
     _clip(tmp_path / "data")
+    torch.manual_seed(0)
     network = DenoiserNetwork(TOY)
     batch = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=2),)).batch(0.0, np.random.default_rng(0))
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)

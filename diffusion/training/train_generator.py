@@ -164,6 +164,7 @@ def sampled(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.G
 def _train(data: Path, out: Path, config: TrainConfig, guides: Path | None, seed: int, start: Path | None) -> None:
     torch.manual_seed(seed)
     network = DenoiserNetwork() if start is None else load_network(start).train()
+    # Convolutions are faster on it; torch's types leave out this form of `to`.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if start is None:
         Trainer(network, GeneratorTask(data, guides), config, out, seed).run()

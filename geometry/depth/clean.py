@@ -17,7 +17,7 @@ EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two sur
 SNAP_RADIUS_PX = 4
 SNAP_CANDIDATE = 1.15
 VOTE_PX = 1  # more rounds off what edges there are (2: edges off by 2.8 px and not 2.0)
-MIXED = 0.009  # of the short side: so far into what is behind reach the colours of what is in front
+MIXED_REACH = 0.009  # of the short side: so far into what is behind reach the colours of what is in front
 MIXED_RATIO = 1.3  # of two depths, from which on one is in front of the other
 MIXED_LOOK = 3  # how many times as far one looks for what the colours are unmixed
 MIXED_NOISE = 0.03  # surfaces whose colours differ less are not told apart
@@ -55,7 +55,7 @@ def clear_far(frame: Frame) -> Frame:
     Pixels beside something nearer are mixed with its colours. They would stay behind as its ghost when the camera
     moves; so what they have of the colours in front, on the line from those of their own surface, is taken out.
     """
-    reach = max(1, round(MIXED * min(frame.camera.size)))
+    reach = max(1, round(MIXED_REACH * min(frame.camera.size)))
     window = 2 * MIXED_LOOK * reach + 1
     inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
     beside = (max_pool2d(inverse, 2 * reach + 1, 1, reach) > MIXED_RATIO * inverse)[0, 0].numpy()
@@ -84,7 +84,8 @@ def _local_mean(
     """Weighted mean colour around each pixel, and the share of the window that it is from."""
     window = (window_px, window_px)
     share = cv2.blur(weight, window)
-    return cv2.blur(rgb * weight[..., None], window) / np.maximum(share, 1e-6)[..., None], share * (share > 1e-4)
+    mean = cv2.blur(rgb * weight[..., None], window) / np.maximum(share, 1e-6)[..., None]
+    return mean, share * (share > 1e-4)  # running sums leave rounding errors where there is nothing
 
 
 def snap_depth_edges(
