@@ -54,7 +54,18 @@ def segment(index: int) -> Gaussians:
     colors = torch.rand(count, 3, generator=torch.Generator().manual_seed(index))
     sky = torch.zeros(count, dtype=torch.bool)
     chunk = torch.full((count,), index, dtype=torch.int32)
-    return Gaussians(means, quats, scales, torch.full((count,), 0.99), colors, chunk, ~sky, torch.ones(count), sky)
+    return Gaussians(
+        means,
+        quats,
+        scales,
+        torch.full((count,), 0.99),
+        colors,
+        chunk,
+        ~sky,
+        torch.ones(count),
+        sky,
+        torch.zeros(count),
+    )
 
 
 def add(cache: GaussianCache, rows: Gaussians, total: int) -> int:

@@ -304,4 +304,4 @@ def _empty(device: torch.device) -> Gaussians:
     flags = torch.zeros(0, dtype=torch.bool, device=device)
     three, four = torch.zeros(0, 3, device=device), torch.zeros(0, 4, device=device)
     one, index = torch.zeros(0, device=device), torch.zeros(0, dtype=torch.int32, device=device)
-    return Gaussians(three, four, three, one, three, index, flags, one, flags)
+    return Gaussians(three, four, three, one, three, index, flags, one, flags, one)

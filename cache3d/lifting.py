@@ -33,6 +33,7 @@ def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: in
         observed=torch.full((count,), chunk.observed, device=where.device),
         confidence=chunk.confidence[k, 0].to(where.device)[where],
         sky=frame.sky[0][where],
+        looks=torch.zeros(count, device=where.device),
     )
 
 

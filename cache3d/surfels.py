@@ -10,8 +10,10 @@ from torch import Tensor
 
 from geometry.frame import Frame
 
-# How far along the view a pixel's surface element may reach, in pixel widths. Beyond it is an edge and not a slope.
-STEEPEST = 4.0
+# How far along the view a pixel's surface element may reach, in pixel widths. Beyond it is an edge and not a slope,
+# unless it goes on on the other side at least `EVEN` times as steeply, like ground towards the horizon.
+STEEPEST, STEEPEST_EVEN = 4.0, 24.0
+EVEN = 0.7
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def lift_surfels(frame: Frame, chosen: Bool[Tensor, "1 h w"]) -> Surfels:
     """Lift the chosen pixels of one frame (no batch axis) to surface elements.
 
     The slope of the surface is the gentler of the two one-sided depth differences, and none where they disagree in
-    sign, exceed `STEEPEST` or reach an invalid pixel: an edge never tilts or stretches what lies beside it.
+    sign, are too steep or reach an invalid pixel: an edge never tilts or stretches what lies beside it.
     """
     rows, columns = torch.nonzero(chosen[0], as_tuple=True)
     depth = frame.depth[0]
@@ -46,8 +48,8 @@ def lift_surfels(frame: Frame, chosen: Bool[Tensor, "1 h w"]) -> Surfels:
     z = depth[rows, columns]
     ray_x = (columns + 0.5 - center[0]) / focal[0]
     ray_y = (rows + 0.5 - center[1]) / focal[1]
-    dz_x = _slope(depth, usable, rows, columns, z / focal[0] * STEEPEST)
-    dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1] * STEEPEST)
+    dz_x = _slope(depth, usable, rows, columns, z / focal[0])
+    dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1])
     one, zero = torch.ones_like(z), torch.zeros_like(z)
     ray = torch.stack([ray_x, ray_y, one], dim=-1)
     step_x = torch.stack([z / focal[0], zero, zero], dim=-1) + dz_x[:, None] * ray
@@ -74,15 +76,19 @@ def _slope(
     usable: Bool[Tensor, "h w"],
     rows: Tensor,
     columns: Tensor,
-    steepest: Float[Tensor, "n"],
+    pixel_width: Float[Tensor, "n"],
 ) -> Float[Tensor, "n"]:
     """Depth change to the next column at the given pixels: the gentler side, 0 where the sides disagree."""
     here, width = depth[rows, columns], depth.shape[1]
     after, before = (columns + 1).clamp(max=width - 1), (columns - 1).clamp(min=0)
     known = usable[rows, columns]
     ahead, behind = depth[rows, after] - here, here - depth[rows, before]
-    ahead_ok = known & usable[rows, after] & (after != columns) & (ahead.abs() <= steepest)
-    behind_ok = known & usable[rows, before] & (before != columns) & (behind.abs() <= steepest)
+    ahead_ok = known & usable[rows, after] & (after != columns)
+    behind_ok = known & usable[rows, before] & (before != columns)
+    gentler, steeper = torch.minimum(ahead.abs(), behind.abs()), torch.maximum(ahead.abs(), behind.abs())
+    even = ahead_ok & behind_ok & (ahead * behind > 0) & (gentler >= EVEN * steeper)
+    steepest = pixel_width * torch.where(even, STEEPEST_EVEN, STEEPEST)
+    ahead_ok, behind_ok = ahead_ok & (ahead.abs() <= steepest), behind_ok & (behind.abs() <= steepest)
     gentler = torch.where(ahead.abs() < behind.abs(), ahead, behind)
     both = torch.where(ahead * behind > 0, gentler, torch.zeros_like(here))
     only = torch.where(ahead_ok, ahead, torch.where(behind_ok, behind, torch.zeros_like(here)))

@@ -36,7 +36,7 @@ def split_sides(
 
     Returns:
         Inverse depth of the far surface that goes on into each hole pixel between a near and a far one (0 at other
-        pixels), and the known pixels of the near one.
+        pixels), and the known pixels of the near one, but for those that are the far side of another hole.
     """
     position = camera.camera_from_world[0] @ torch.cat([before.position[0], inverse.new_ones(1)])
     ray = (pixel_centers(camera.size, inverse) - camera.center_px[0, :, None, None]) / camera.focal_px[0, :, None, None]
@@ -56,7 +56,7 @@ def _walk_bare(inverse: np.ndarray, direction: np.ndarray, reach: int) -> tuple[
     """From each hole pixel to both sides until something is known (``inverse > 0``); compare; mark the nearer side."""
     height, width = inverse.shape
     far = np.zeros((height, width))
-    front = np.zeros((height, width), np.bool_)
+    front, behind = np.zeros((height, width), np.bool_), np.zeros((height, width), np.bool_)
     side, at = np.zeros(2), np.zeros(2)
     for y in range(height):
         for x in range(width):
@@ -83,12 +83,16 @@ def _walk_bare(inverse: np.ndarray, direction: np.ndarray, reach: int) -> tuple[
             far[y, x] = low
             k = 0 if side[0] > side[1] else 1
             sign, between = 1.0 - 2.0 * k, low * np.sqrt(FRONT_RATIO)
+            for step in range(int(at[1 - k]), int(at[1 - k]) + SIDE_PX):
+                i, j = int(np.round(y - sign * step * dy)), int(np.round(x - sign * step * dx))
+                if 0 <= i < height and 0 <= j < width and inverse[i, j] > 0.0:
+                    behind[i, j] = True
             for step in range(int(at[k]), int(at[k]) + reach):
                 i, j = int(np.round(y + sign * step * dy)), int(np.round(x + sign * step * dx))
                 if i < 0 or i >= height or j < 0 or j >= width or 0.0 < inverse[i, j] < between:
                     break
                 front[i, j] = inverse[i, j] > 0.0
-    return far, front
+    return far, front & ~behind
 
 
 # Shape checkers wrap every function in tests; Numba wants the bare one.

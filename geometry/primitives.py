@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-
-_NOT_GIVEN = cast("Tensor", None)  # `__post_init__` puts zeros in its place, for it alone knows how many
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Gaussians:
         observed: ``[n]``, True when a camera saw it, False when it was generated.
         confidence: ``[n]``, 0..1.
         sky: ``[n]``, True for the far layer that never parallaxes.
-        looks: ``[n]``, how often its colour was refined by frames that show it in full size; 0 where not given.
+        looks: ``[n]``, how often its colour was refined by frames that show it in full size.
     """
 
     means: Float[Tensor, "n 3"]
@@ -76,12 +73,7 @@ class Gaussians:
     observed: Bool[Tensor, "n"]
     confidence: Float[Tensor, "n"]
     sky: Bool[Tensor, "n"]
-    looks: Float[Tensor, "n"] = _NOT_GIVEN
-
-    def __post_init__(self) -> None:
-        """Nothing was refined unless somebody says so."""
-        if self.looks is None:
-            object.__setattr__(self, "looks", torch.zeros_like(self.opacities))
+    looks: Float[Tensor, "n"]
 
     def __len__(self) -> int:
         """Number of Gaussians."""

@@ -180,6 +180,7 @@ def discs(points: Points) -> Gaussians:
         points.observed,
         points.confidence,
         points.sky,
+        looks=torch.zeros(len(points)),
     )
 
 

@@ -49,7 +49,7 @@ def write_gaussians_ply(path: str | Path, gaussians: Gaussians) -> None:
 
 
 def read_gaussians_ply(path: str | Path) -> Gaussians:
-    """Read a 3DGS PLY; what the layout does not hold is filled in: chunk 0, observed, confidence 1, no sky.
+    """Read a 3DGS PLY; what the layout does not hold is filled in: chunk 0, observed, confidence 1, no sky, no looks.
 
     Raises:
         ValueError: not such a file, or a truncated one; the message names it.
@@ -67,6 +67,7 @@ def read_gaussians_ply(path: str | Path) -> Gaussians:
         observed=torch.ones(len(table), dtype=torch.bool),
         confidence=torch.ones(len(table)),
         sky=torch.zeros(len(table), dtype=torch.bool),
+        looks=torch.zeros(len(table)),
     )
 
 

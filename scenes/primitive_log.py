@@ -20,7 +20,7 @@ from geometry.primitives import Change, Gaussians, Points
 from scenes.files import WorldError, write_bytes
 
 KINDS: dict[str, type[Points] | type[Gaussians]] = {"Points": Points, "Gaussians": Gaussians}
-LATER = {"looks"}  # columns that older worlds do not have
+LATER = {"looks"}  # columns of Gaussians that older worlds do not have; zeros stand for them
 
 
 def replay(changes: Iterable[Change], total: int) -> Points | Gaussians:
@@ -104,10 +104,12 @@ def read_change(path: Path) -> Change:
         kind = KINDS.get(metadata.get("kind", ""))
         if kind is None or not {f.name for f in fields(kind)} - LATER | {"index", "total"} <= names:
             raise WorldError(f"{path.name}: want Points or Gaussians, got {metadata.get('kind', 'neither')}")
-        rows = kind(**{f.name: file.get_tensor(f.name) for f in fields(kind) if f.name in names})
+        index = file.get_tensor("index")
+        later = {name: torch.zeros(len(index)) for name in LATER - names if kind is Gaussians}
+        rows = kind(**later, **{f.name: file.get_tensor(f.name) for f in fields(kind) if f.name in names})
         # Worlds of version 1 never took anything away.
         removed = file.get_tensor("removed") if "removed" in names else torch.zeros(0, dtype=torch.int64)
-        return Change(int(file.get_tensor("total")), file.get_tensor("index"), rows, removed)
+        return Change(int(file.get_tensor("total")), index, rows, removed)
 
 
 def read_total(path: Path) -> int:

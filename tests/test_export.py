@@ -94,7 +94,9 @@ def make_gaussians(count: int = 50) -> Gaussians:
     rest = torch.rand(count, 7, generator=rng)
     flag = torch.zeros(count, dtype=torch.bool)
     chunk = torch.zeros(count, dtype=torch.int32)
-    return Gaussians(rest[:, :3], quats, scales, rest[:, 3], rest[:, 4:], chunk, ~flag, torch.ones(count), flag)
+    return Gaussians(
+        rest[:, :3], quats, scales, rest[:, 3], rest[:, 4:], chunk, ~flag, torch.ones(count), flag, torch.zeros(count)
+    )
 
 
 def test_gaussians_in_the_standard_layout(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def toy_gaussians(count: int, chunk: int, sky: int = 0) -> Gaussians:
         torch.full((count,), chunk == 0),
         torch.ones(count),
         torch.arange(count) >= count - sky,
+        torch.zeros(count),
     )
 
 

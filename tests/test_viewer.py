@@ -63,6 +63,7 @@ def splats(chunk: int) -> Gaussians:
         torch.zeros(400, dtype=torch.bool),
         torch.ones(400),
         torch.zeros(400, dtype=torch.bool),
+        torch.zeros(400),
     )
 
 

@@ -21,6 +21,7 @@ HALO = 0.06  # of the short side: so far off may the network draw the outline of
 ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
 ISLAND = 0.2  # mean unlikeness to the open sky from which a piece of sky in the ground is none
 BESIDE = 0.5  # of the halo: how far from where the outline was redrawn depth is doubted
+EVEN_PX = 3.0  # extent of ripples
 BEND = 0.02  # relative bend of inverse depth above which a value is doubted
 DOUBTED, LEAK = 5e-4, 1e-5  # weights that keep the system solvable
 GROUND_DOUBTED, GROUND_LEAK = 1e-6, 1e-3
@@ -53,7 +54,7 @@ def fit_to_picture(
     trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, DOUBTED)
     alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5)) * (1.0 - inside)
     laplacian = _color_laplacian(lab, np.zeros_like(is_sky), LEAK)
-    redrawn_sky = _solve(laplacian, likely * trust / (trust + alien), trust + alien)
+    redrawn_sky = _solve(laplacian, likely * trust / (trust + alien), trust + alien, np.zeros_like(likely))
     fitted_sky = _without_islands(redrawn_sky, lab)  # what was one with the sky may have become an island
     # Depth is doubted where the outline of the sky was redrawn, beside it, and where inverse depth bends.
     redrawn = ((fitted_sky > 0.5) != (is_sky > 0)).astype(np.uint8)
@@ -61,7 +62,9 @@ def fit_to_picture(
     trust = np.exp(-((_bend(values) / BEND) ** 2)) * (1.0 - likely) * beside
     # Nothing of the ground hangs on the sky; parts of the ground hang together whatever their colours.
     laplacian = _color_laplacian(lab, (fitted_sky > 0.5).astype(np.uint8), GROUND_LEAK)
-    fitted = _solve(laplacian, values, np.maximum(trust, GROUND_DOUBTED))
+    # Slopes that the network is sure of stay slopes: held to what has their colour, a lawn would fall into terraces.
+    even = values + trust * (_even(values) - values)
+    fitted = _solve(laplacian, even, np.maximum(trust, GROUND_DOUBTED), trust)
     return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
 
 
@@ -86,6 +89,11 @@ def _bend(log_depth: np.ndarray) -> np.ndarray:
     inverse = np.exp(-log_depth)
     bend = np.abs(cv2.Laplacian(cv2.GaussianBlur(inverse, (0, 0), 1.5), cv2.CV_32F)) / inverse
     return cv2.dilate(bend, np.ones((7, 7)))
+
+
+def _even(log_depth: np.ndarray) -> np.ndarray:
+    """Without ripples, which turn a surface seen at a grazing angle away from the camera row by row; planes stay."""
+    return -np.log(cv2.GaussianBlur(np.exp(-log_depth), (0, 0), EVEN_PX))
 
 
 def _lab(rgb: Tensor) -> np.ndarray:
@@ -125,17 +133,26 @@ def _color_laplacian(lab: np.ndarray, side: np.ndarray, leak: float) -> tuple[np
 
 
 def _solve(
-    laplacian: tuple[np.ndarray, list[tuple[int, np.ndarray]]], values: np.ndarray, trust: np.ndarray
+    laplacian: tuple[np.ndarray, list[tuple[int, np.ndarray]]],
+    values: np.ndarray,
+    trust: np.ndarray,
+    sloping: np.ndarray,
 ) -> np.ndarray:
-    """Minimise ``trust (x - values)² + SMOOTHNESS weight (x - neighbour)²`` by preconditioned conjugate gradients."""
+    """Minimise ``trust (x - values)² + SMOOTHNESS weight (x - neighbour - rise)²`` by conjugate gradients.
+
+    The rise from a neighbour is that of the values as far as both are ``sloping``, 0..1.
+    """
     diagonal, ties = laplacian
-    trust = trust.ravel()
+    trust, sloping = trust.ravel(), sloping.ravel()
     main = trust + SMOOTHNESS * diagonal
     bands = [main, *(-SMOOTHNESS * tie for _, tie in ties), *(-SMOOTHNESS * tie for _, tie in ties)]
     offsets: Any = [0, *(offset for offset, _ in ties), *(-offset for offset, _ in ties)]
     system = diags_array(bands, offsets=offsets, format="csr")
     start = values.ravel().astype(np.float64)
-    fitted, _ = cg(
-        system, trust * start, x0=start, rtol=TOLERANCE, maxiter=LARGEST_ITERATIONS, M=diags_array(1.0 / main)
-    )
+    wanted = trust * start
+    for offset, tie in ties:
+        rise = SMOOTHNESS * tie * np.minimum(sloping[offset:], sloping[:-offset]) * (start[offset:] - start[:-offset])
+        wanted[offset:] += rise
+        wanted[:-offset] -= rise
+    fitted, _ = cg(system, wanted, x0=start, rtol=TOLERANCE, maxiter=LARGEST_ITERATIONS, M=diags_array(1.0 / main))
     return fitted.reshape(values.shape).astype(np.float32)
