@@ -153,17 +153,26 @@ def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
         full[hit] = values.float()
         return full
 
-    none = torch.zeros(1, *owner.shape)
+    z_image, sky = image(z)[None], image(part.sky)[None]
     return Shown(
         rgb=image(part.colors).permute(2, 0, 1).contiguous(),
-        depth=image(z)[None],
+        depth=z_image,
         coverage=hit.float()[None],
-        confidence=image(belief)[None],
-        sky=image(part.sky)[None],
-        spread=none,
+        confidence=image(belief)[None]
+        * trust.neighbours_agreement(z_image, sky, image(_off_center(part, camera, hit))[None]),
+        sky=sky,
+        spread=torch.zeros_like(sky),
         observed=image(part.observed)[None],
         away=image(cosine < 0)[None],
     )
+
+
+def _off_center(part: Points, camera: Camera, hit: Bool[Tensor, "h w"]) -> Float[Tensor, "n"]:
+    """How far from the centre of its pixel, pixels, each point falls; one for each pixel that is hit."""
+    pose = camera.camera_from_world
+    local = part.positions @ pose[:3, :3].T + torch.where(part.sky[:, None], torch.zeros(3), pose[:3, 3])
+    place = local[:, :2] / local[:, 2:] * camera.focal_px + camera.center_px
+    return torch.linalg.norm(place - (torch.nonzero(hit).flip(-1) + 0.5), dim=-1)
 
 
 def _points(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, "1 h w"], chunk: Chunk) -> Points:

@@ -65,6 +65,17 @@ def test_a_photo_comes_back_pixel_by_pixel() -> None:
     assert guide.confidence.min() > 0.99
 
 
+def test_outlines_are_believed_less_where_points_fall_anew() -> None:
+    guide = seen_from(camera_at()).render(camera_at(x=0.02))
+    near = shows_pillar(guide).float()[None, None]
+    near = torch.nn.functional.max_pool2d(near, 3, 1, 1) + torch.nn.functional.max_pool2d(1.0 - near, 3, 1, 1)
+    outline, inside = near[0, 0] > 1.5, near[0, 0] < 1.5
+    ground = (guide.sky[0, 0] < 0.5) & (guide.coverage[0, 0] > 0.5)
+    confidence = guide.confidence[0, 0]
+    assert confidence[ground & inside].median() > 0.95
+    assert confidence[ground & outline].median() < 0.85
+
+
 def test_what_is_in_front_does_not_grow_over_what_is_behind() -> None:
     cache = seen_from(camera_at(), camera_at(0.4), camera_at(-0.4))
     for x in (-0.25, -0.1, 0.15, 0.3):
