@@ -32,7 +32,8 @@ class PointCache:
     Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown, but its
     rim neither fattens outlines nor covers a sample that lies in the pixel itself. A closer look adds finer points and
     takes none away: of the points of one surface a camera is shown those nearest to its pixels in size, for of much
-    finer ones a pixel would show one of many. Nothing is drawn into gaps that no disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the camera. Runs on the CPU.
+    finer ones a pixel would show one of many. Nothing is drawn into gaps that no disc covers: coverage is 0 or 1. Sky
+    is drawn behind everything as if it moved with the camera. Runs on the CPU.
 
     Args:
         resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
