@@ -105,6 +105,8 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
             pixels = _foreshortened(i, z, x, y, na, nb, nc, radii, fx)
             large = pixels > SPARSE
             unfit = min(abs(np.log2(pixels)), np.float32(WORST))
+            if offset > 0:  # seen from behind
+                unfit = np.float32(WORST)
             home_x, home_y = np.int64(np.floor(u)), np.int64(np.floor(v))
             first_x, last_x = min(np.int64(np.ceil(u - reach_x - half)), home_x), np.int64(np.floor(u + reach_x - half))
             first_y, last_y = min(np.int64(np.ceil(v - reach_y - half)), home_y), np.int64(np.floor(v + reach_y - half))
