@@ -29,6 +29,9 @@ CLOSE_KERNEL = 0.7
 CLOSE_FROM, CLOSE_TO = 1.0, 2.0
 MARGIN = 0.15  # of the image, around it; the rasterizer itself decides exactly
 CHANNELS = 11
+# What a gapless surface reaches at least between its samples; more is full coverage.
+GAPLESS = 0.9
+OUTSIDE = 0.6  # alpha up to which a sample lies outside an outline before the sky (measured: 0.5 frays, 0.7 opens gaps)
 BLOCK = 16384
 POOL_ROWS = 64
 
@@ -129,16 +132,29 @@ def seen_reference(part: Gaussians, camera: Camera) -> Splats:
     return Splats(part.means, part.quats, part.scales * close_growth(extent), part.opacities, values)
 
 
-def pooled(images: Float[Tensor, "t c h w"], samples: int) -> Float[Tensor, "t c h2 w2"]:
-    """Means over squares of ``samples`` x ``samples`` pixels; no gradients."""
+def against_sky(alpha: Float[Tensor, "1 1 h w"], sky_alpha: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
+    """How many times its alpha a sample of a surface counts, where the sky is drawn behind it.
+
+    Footprints are soft: they reach beyond the outline, and inside it a little passes between them. Before another
+    surface the colours make up for both, but not before the sky, which moves differently. So the alpha is stretched:
+    samples with less than `OUTSIDE` are sky, those with more than `GAPLESS` are not. Where no sky is known it stays.
+    """
+    firm = ((alpha - OUTSIDE) / (GAPLESS - OUTSIDE)).clamp(0.0, 1.0)
+    return 1.0 + sky_alpha * (firm / alpha.clamp_min(OUTSIDE) - 1.0)
+
+
+def pooled(
+    images: Float[Tensor, "1 c h w"], weights: Float[Tensor, "1 1 h w"], samples: int
+) -> Float[Tensor, "1 c h2 w2"]:
+    """Means over squares of ``samples`` x ``samples`` pixels of weighted images; no gradients."""
     if images.is_cuda:
-        return avg_pool2d(images, samples)
-    t, channels, height, width = images.shape
+        return avg_pool2d(images * weights, samples)
+    _, channels, height, width = images.shape
     size = (height // samples, width // samples)
-    flat = images.contiguous().reshape(t * channels, height, width).numpy()
-    out = np.empty((t * channels, *size), np.float32)
-    for_blocks(size[0], POOL_ROWS, lambda i, j: kernels.pool(i, j, flat, samples, out))
-    return torch.from_numpy(out).reshape(t, channels, *size)
+    fine, shares = images[0].contiguous().numpy(), weights[0, 0].contiguous().numpy()
+    out = np.empty((channels, *size), np.float32)
+    for_blocks(size[0], POOL_ROWS, lambda i, j: kernels.pool(i, j, fine, shares, samples, out))
+    return torch.from_numpy(out)[None]
 
 
 def _row(camera: Camera) -> np.ndarray:

@@ -9,7 +9,8 @@ picture depends on the blocks, nor on which of them are on disk. Sky is one bloc
 from __future__ import annotations
 
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Generic
@@ -35,6 +36,7 @@ class _Block:
         self.count = 0
         self.stored: Stored | None = None  # None: the disk does not have what memory has
         self.coming: Future[list[Tensor]] | None = None
+        self.saving: Future[Stored] | None = None  # what memory has is on its way to the disk
 
     @property
     def columns(self) -> list[Tensor]:
@@ -143,7 +145,10 @@ class BlockStore(Generic[P]):
         return view
 
     def prefetch(self, camera: Camera) -> None:
-        """Start to bring back, in the background, what cameras ``[t]`` will see; as much as memory may hold."""
+        """Start to bring back, in the background, what cameras ``[t]`` will see; as much as memory may hold.
+
+        What the next such cameras will push out of memory is written meanwhile: they would have to wait for it.
+        """
         wanted = self._in_sight(camera)
         for number in wanted:
             if number in self._recent:
@@ -159,6 +164,7 @@ class BlockStore(Generic[P]):
             block.coming = self._reader.submit(read_block, block.stored, self._empty)
             self._recent[number] = None
             self._resident += block.count
+        self._save_ahead(set(wanted))
 
     def append(self, part: P) -> None:
         """Add primitives; they are named in their order."""
@@ -326,7 +332,9 @@ class BlockStore(Generic[P]):
 
     def _changed(self, number: int, rows_before: int) -> None:
         block = self._blocks[number]
-        block.stored = None
+        if block.saving is not None:
+            wait([block.saving])  # or two would write one file
+        block.stored = block.saving = None
         if number != SKY:
             self._resident += _capacity(block) - rows_before
 
@@ -338,11 +346,27 @@ class BlockStore(Generic[P]):
             block = self._blocks[number]
             if block.coming is not None and not block.coming.done():
                 continue
+            if block.saving is not None:
+                with suppress(PagingError):  # tried again at once, for all to see
+                    block.stored = block.saving.result()
+                block.saving = None
             if block.stored is None:
                 block.stored = self._scratch.write(number, block.columns)
             self._drop(number)
             if (self._resident + rows) * self._row_bytes <= self._limit:
                 return
+
+    def _save_ahead(self, keep: set[int]) -> None:
+        """Write, in the background, what has to go when as many rows as those to keep hold come once more."""
+        over = self._resident + sum(self._blocks[number].count for number in keep) - self._limit / self._row_bytes
+        for number in self._recent:
+            if over <= 0:
+                return
+            block = self._blocks[number]
+            if number not in keep and block.room is not None:
+                if block.stored is None and block.saving is None:
+                    block.saving = self._reader.submit(self._scratch.write, number, block.columns)
+                over -= _capacity(block)
 
     def _drop(self, number: int) -> None:
         block = self._blocks[number]

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cache3d import confidence as trust
-from cache3d.appearance import close_growth, footprint_px, in_view, pooled, seen
+from cache3d.appearance import CHANNELS, GAPLESS, against_sky, close_growth, footprint_px, in_view, pooled, seen
 from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, check_chunk
 from cache3d.canvas import Canvas
@@ -29,8 +29,6 @@ from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
 
-# What a gapless surface reaches at least between its samples; more is full coverage.
-GAPLESS = 0.9
 FAINTEST = 1.0 / 255.0
 REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
 CANVASES = 16  # pictures of a guide that are kept for the frames that follow; two per frame, one is of the sky
@@ -216,9 +214,10 @@ class GaussianCache:
     def _show(self, camera: Camera) -> Shown:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
         view = self._store.near(camera)
-        near = self._draw(view, camera, sky=False)
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
-        far = self._draw(view, sky_camera, sky=True)
+        near, far = self._draw(view, camera, sky=False), self._draw(view, sky_camera, sky=True)
+        near = _in_pixels(near, camera, against_sky(near.alpha, far.alpha))
+        far = _in_pixels(far, sky_camera, torch.ones_like(far.alpha))
         passed = 1.0 - near.alpha
         alpha = near.alpha + passed * far.alpha
         hit = alpha >= FAINTEST
@@ -239,26 +238,20 @@ class GaussianCache:
         return Shown(rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away)
 
     def _draw(self, view: View[Gaussians], camera: Camera, *, sky: bool) -> Raster:
-        """Rasterize values rgb, belief, observed, away, 1/z, 1/z², 1/z on its plane for one camera, from 2x2 samples.
+        """Rasterize values rgb, belief, observed, away, 1/z, 1/z², and planes of 1/z for one camera, in 2x2 samples.
 
         Gaussians are composited nearest first, so a few of those that share a sample hide the rest. Four samples with a
         footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
         """
         live, chosen = view.rows, in_view(view.rows, camera, sky=sky)
+        fine = _finer(camera)
         if len(chosen) == 0:
             self._canvases.pop(_key(camera, sky=sky), None)
-            nothing = live.means.new_zeros(1, 9, *camera.size)
-            return Raster(nothing, nothing[:, :1], nothing[:, :1])
-        fine = camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
+            nothing = live.means.new_zeros(1, 1, 1, 1)
+            return Raster(*(nothing.expand(1, count, *fine.size) for count in (CHANNELS, 1, 1)))
         if self._rasterizer in ("auto", "cpu") and not live.means.is_cuda:
-            raster = self._canvas(camera, sky=sky).draw(live, view.names, chosen, self._recoloured)
-        else:
-            raster = rasterize(seen(live, chosen, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
-        alpha = pooled(raster.alpha, SAMPLES)
-        depth = pooled(raster.depth * raster.alpha, SAMPLES) / alpha.clamp_min(1e-10)
-        planes = plane_image(raster.values[:, 8:], fine)
-        values = torch.cat([pooled(raster.values[:, :8], SAMPLES), pooled(planes, SAMPLES)], dim=1)
-        return Raster(values, depth, alpha)
+            return self._canvas(camera, sky=sky).draw(live, view.names, chosen, self._recoloured)
+        return rasterize(seen(live, chosen, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
 
     def _canvas(self, camera: Camera, *, sky: bool) -> Canvas:
         """The picture that one camera was shown, or an empty one; that is kept when few are."""
@@ -270,6 +263,19 @@ class GaussianCache:
 
     def _forget_pictures(self) -> None:
         self._canvases, self._recoloured = {}, np.zeros(0, np.int64)
+
+
+def _finer(camera: Camera) -> Camera:
+    return camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
+
+
+def _in_pixels(raster: Raster, camera: Camera, weights: Float[Tensor, "1 1 h w"]) -> Raster:
+    """From samples, weighted, to pixels, and from planes of inverse depth to its value there."""
+    alpha = pooled(raster.alpha, weights, SAMPLES)
+    depth = pooled(raster.depth * raster.alpha, weights, SAMPLES) / alpha.clamp_min(1e-10)
+    planes = plane_image(raster.values[:, 8:], _finer(camera))
+    values = [pooled(part, weights, SAMPLES) for part in (raster.values[:, :8], planes)]
+    return Raster(torch.cat(values, dim=1), depth, alpha)
 
 
 def _key(camera: Camera, *, sky: bool) -> bytes:

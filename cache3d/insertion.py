@@ -11,11 +11,12 @@ The rules, in one place. A valid pixel becomes a primitive when one of these hol
 
 Otherwise the pixel refines what is there. A farther look finds finer primitives than its pixels and changes nothing.
 
-A primitive is retired when one of these holds (`cache3d.replacement`; points only by the second):
+A primitive is retired when one of these holds (`cache3d.replacement`):
 
 5. *A closer look*: it spans more than 1.5 pixels of the frame, the frame agrees with its depth, knows it better than it
    is believed from here (its confidence times the sampling factor of `cache3d.confidence`), and shows its whole
-   footprint. Finer primitives then replace coarser ones and never pile up on them.
+   footprint. Finer primitives then replace coarser ones and never pile up on them. Points stay: the finer ones join
+   them, and each camera is shown those that fit its pixels (`cache3d.points`), for no colour of a point is solved for.
 6. *Looked through*: the frame sees something clearly behind it, hidden or not, and is finer than to miss it. One look
    refutes a guess if a camera took it, and anything that the frame is twice as sure of. Otherwise it takes two: the
    cache holds another primitive where the frame looks. So what one frame had wrong goes with the next ones.

@@ -1,8 +1,9 @@
 """Duplicates: samples of one surface nearer to each other than their footprints need, found by a voxel hash.
 
-A Gaussian's voxel is as wide as its larger extent along the surface (half of its sampling distance), rounded down to a
-power of two, so that neighbours of one frame hardly share any. The key is the size, the three indices, and the octant
-of the normal: two faces of a thin wall stay apart. Sky merges with nothing.
+A Gaussian's voxel is as wide as its smaller extent along the surface (half of its sampling distance), rounded down to a
+power of two, so that neighbours of one frame hardly share any: on a surface seen aslant the larger extent spans several
+of them. The key is the size, the three indices, and the octant of the normal: two faces of a thin wall stay apart. Sky
+merges with nothing.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _keys(part: Gaussians, chosen: Int[Tensor, "k"]) -> Int[Tensor, "k"]:
     """Voxel keys of the chosen Gaussians."""
     if part.means.is_cuda:
         rows = part[chosen]
-        return voxel_keys(rows.means, rotation_matrices(rows.quats)[:, :, 2], rows.scales[:, :2].amax(-1))
+        return voxel_keys(rows.means, rotation_matrices(rows.quats)[:, :, 2], rows.scales[:, :2].amin(-1))
     out = np.empty(len(chosen), np.int64)
     arrays = [t.numpy() for t in (chosen, part.means, part.quats, part.scales)]
     for_blocks(len(chosen), BLOCK, lambda i, j: voxels(i, j, *arrays, _PRIMES, _MIX, out))

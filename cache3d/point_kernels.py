@@ -11,6 +11,9 @@ LARGEST = 24  # pixels: half size of a footprint, however close
 ROUND = 0.05  # how much farther a disc's rim counts than its centre, relative to depth
 SPARSE = 1.2  # pixels per sample from which on rims are needed everywhere
 CORE = 0.6  # of the squared radius: a centre speaks for its pixel only if its disc covers the middle as well as this
+UNFIT = 0.03  # how much farther, relative to depth, a sample counts for each doubling between its size and a pixel's
+WORST = 3.0  # doublings, at most
+SLACK = 0.5  # doublings by which a disc must fit better to cover a sample of its surface that lies in the pixel itself
 SAME = 0.05  # relative depth within which two pixels show one surface
 BEHIND = 1e6  # factor on the depth of sky while it is drawn, so that it lies behind everything
 
@@ -26,12 +29,12 @@ def _foreshortened(i, z, x, y, nx, ny, nz, radii, focal):
 
 
 @compiled
-def _settle(height, width, nearest, owner, sparse, home_nearest, home_owner, center_nearest):
+def _settle(height, width, nearest, owner, sparse, misfit, home_nearest, home_owner, home_misfit, center_nearest):
     """Choose between the disc that covers a pixel and the sample whose centre lies in it, where they differ.
 
     A sample's own pixel is its sharpest place, so the centre wins: a rim would fatten the outline of what is in front.
     But a rim in front is kept where samples are sparse, and inside a surface: where pixels on both sides, along a row,
-    a column or a diagonal, have their centres at the rim's depth.
+    a column or a diagonal, have their centres at the rim's depth. So is one on the same surface that fits much better.
     """
     for y in range(height):
         for x in range(width):
@@ -51,6 +54,8 @@ def _settle(height, width, nearest, owner, sparse, home_nearest, home_owner, cen
                     inside = inside or (abs(first - near) < reach and abs(last - near) < reach)
                 if inside:
                     continue
+            elif misfit[y, x] + np.float32(SLACK) < home_misfit[y, x]:
+                continue
             nearest[y, x], owner[y, x] = home_nearest[y, x], home_owner[y, x]
 
 
@@ -76,6 +81,7 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
         home_nearest, center_nearest = np.full((2, height, width), np.inf, np.float32)
         home_owner = np.full((height, width), -1, np.int32)
         sparse = np.zeros((height, width), np.bool_)
+        misfit, home_misfit = np.zeros((2, height, width), np.float32)
         for i in range(len(positions)):
             shift, back = np.float32(1.0), np.float32(1.0)
             if sky[i]:
@@ -96,7 +102,11 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
             nb = r[1, 0] * normals[i, 0] + r[1, 1] * normals[i, 1] + r[1, 2] * normals[i, 2]
             nc = r[2, 0] * normals[i, 0] + r[2, 1] * normals[i, 1] + r[2, 2] * normals[i, 2]
             offset = na * x + nb * y + nc * z
-            large = _foreshortened(i, z, x, y, na, nb, nc, radii, fx) > SPARSE
+            pixels = _foreshortened(i, z, x, y, na, nb, nc, radii, fx)
+            large = pixels > SPARSE
+            unfit = min(abs(np.log2(pixels)), np.float32(WORST))
+            if offset > 0:  # seen from behind
+                unfit = np.float32(WORST)
             home_x, home_y = np.int64(np.floor(u)), np.int64(np.floor(v))
             first_x, last_x = min(np.int64(np.ceil(u - reach_x - half)), home_x), np.int64(np.floor(u + reach_x - half))
             first_y, last_y = min(np.int64(np.ceil(v - reach_y - half)), home_y), np.int64(np.floor(v + reach_y - half))
@@ -115,15 +125,18 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
                             continue
                         at, apart = z, np.float32(1.0)
                     at *= back
-                    key = at * (np.float32(1.0) + np.float32(ROUND) * apart * radius / z)
+                    key = at * (np.float32(1.0) + np.float32(ROUND) * apart * radius / z + np.float32(UNFIT) * unfit)
                     if key < rank[py, px]:
                         rank[py, px], nearest[k, py, px], owner[k, py, px] = key, at, i
-                        sparse[py, px] = large
+                        sparse[py, px], misfit[py, px] = large, unfit
                     if home:
                         center_nearest[py, px] = min(center_nearest[py, px], at)
                     if home and apart <= np.float32(CORE) and key < home_rank[py, px]:
                         home_rank[py, px], home_nearest[py, px], home_owner[py, px] = key, at, i
-        _settle(height, width, nearest[k], owner[k], sparse, home_nearest, home_owner, center_nearest)
+                        home_misfit[py, px] = unfit
+        _settle(
+            height, width, nearest[k], owner[k], sparse, misfit, home_nearest, home_owner, home_misfit, center_nearest
+        )
         for py in range(height):
             for px in range(width):
                 if owner[k, py, px] >= 0 and sky[owner[k, py, px]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cache3d import confidence as trust
@@ -16,9 +16,9 @@ from cache3d.compiled import for_blocks
 from cache3d.insertion import Shown, new_pixels
 from cache3d.point_kernels import splat_discs
 from cache3d.refinement import refine_guesses
-from cache3d.replacement import RESOLVED, refuted
+from cache3d.replacement import CLOSER, RESOLVED, refuted
 from cache3d.surfels import lift_surfels
-from cache3d.visibility import in_image
+from cache3d.visibility import VISIBLE, in_image
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
@@ -30,8 +30,10 @@ class PointCache:
     """A world cache of surface points, under the same protocol and rules as `GaussianCache`.
 
     Each point is a disc of the size of the pixel that made it, tilted with the surface; the nearest is shown, but its
-    rim neither fattens outlines nor covers a sample that lies in the pixel itself. Nothing is drawn into gaps that no
-    disc covers: coverage is 0 or 1. Sky is drawn behind everything as if it moved with the camera. Runs on the CPU.
+    rim neither fattens outlines nor covers a sample that lies in the pixel itself. A closer look adds finer points and
+    takes none away: of the points of one surface a camera is shown those nearest to its pixels in size, for of much
+    finer ones a pixel would show one of many. Nothing is drawn into gaps that no disc covers: coverage is 0 or 1. Sky
+    is drawn behind everything as if it moved with the camera. Runs on the CPU.
 
     Args:
         resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
@@ -47,8 +49,8 @@ class PointCache:
     def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:  # noqa: ARG002 - the protocol
         """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.insertion` for the rules.
 
-        Points are retired where a frame looks through them, but neither for a closer look nor refined by optimisation:
-        ``remembered`` frames change nothing.
+        Points are retired only where a frame looks through them, and not refined by optimisation: ``remembered`` frames
+        change nothing.
 
         Raises:
             ValueError: if its parts disagree in shape, or depth is not positive where valid.
@@ -58,12 +60,14 @@ class PointCache:
         for k in range(len(chunk.frames)):
             frame, believed = chunk.frames[k], chunk.confidence[k]
             self._refute(frame, believed, observed=chunk.observed)
-            shown = self._show(frame.camera[None])[0]
             view = self._store.near(frame.camera)
+            owner, nearest = _draw(view.rows, frame.camera[None])
+            shown = _shown(view.rows, frame.camera, owner[0], nearest[0])
             better = refine_guesses(view.rows, view.rows.positions, shown, frame, believed)
             self._store.put(view, better)
             refined += len(better)
             new = new_pixels(shown, frame, believed, observed=chunk.observed)
+            new |= _closer(view.rows, owner[0], shown, frame, believed, observed=chunk.observed)
             self._store.append(_points(frame, new, believed, chunk))
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
@@ -72,7 +76,9 @@ class PointCache:
         """Show the cache to a batch ``[t]`` of cameras of any image size."""
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
-        shown = self._show(camera)
+        live = self._store.near(camera).rows
+        owner, nearest = _draw(live, camera)
+        shown = [_shown(live, camera[k], owner[k], nearest[k]) for k in range(len(camera))]
         parts = ("rgb", "depth", "coverage", "confidence", "sky")
         return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
 
@@ -112,26 +118,58 @@ class PointCache:
         extent_px = 2.0 * view.rows.radii[gone.index] / gone.z * frame.camera.focal_px.amax()
         self._store.remove(view, gone.index[extent_px > RESOLVED])
 
-    def _show(self, camera: Camera) -> list[Shown]:
-        """Draw the points for each camera."""
-        live = self._store.near(camera).rows
-        height, width = camera.size
-        count = len(camera)
-        rows = torch.cat(
-            [
-                camera.camera_from_world[:, :3, :3].reshape(count, 9),
-                camera.camera_from_world[:, :3, 3],
-                camera.focal_px,
-                camera.center_px,
-            ],
-            dim=-1,
-        ).numpy()
-        depth = np.full((count, height, width), np.inf, np.float32)
-        owner = np.full((count, height, width), -1, np.int32)
-        arrays = [t.numpy() for t in (live.positions, live.normals, live.radii, live.sky)]
-        for_blocks(count, 1, lambda i, j: splat_discs(i, j, *arrays, rows, height, width, depth, owner))
-        chosen, nearest = torch.from_numpy(owner).long(), torch.from_numpy(depth)
-        return [_shown(live, camera[k], chosen[k], nearest[k]) for k in range(count)]
+
+def _draw(live: Points, camera: Camera) -> tuple[Int[Tensor, "t h w"], Float[Tensor, "t h w"]]:
+    """Which point each pixel of each camera shows, -1 for none, and its depth."""
+    height, width = camera.size
+    count = len(camera)
+    rows = torch.cat(
+        [
+            camera.camera_from_world[:, :3, :3].reshape(count, 9),
+            camera.camera_from_world[:, :3, 3],
+            camera.focal_px,
+            camera.center_px,
+        ],
+        dim=-1,
+    ).numpy()
+    depth = np.full((count, height, width), np.inf, np.float32)
+    owner = np.full((count, height, width), -1, np.int32)
+    arrays = [t.numpy() for t in (live.positions, live.normals, live.radii, live.sky)]
+    for_blocks(count, 1, lambda i, j: splat_discs(i, j, *arrays, rows, height, width, depth, owner))
+    return torch.from_numpy(owner).long(), torch.from_numpy(depth)
+
+
+def _closer(
+    live: Points,
+    owner: Int[Tensor, "h w"],
+    shown: Shown,
+    frame: Frame,
+    confidence: Float[Tensor, "1 h w"],
+    *,
+    observed: bool,
+) -> Bool[Tensor, "1 h w"]:
+    """Pixels of one frame that sample what is shown more finely and know it at least as well."""
+    hit = (owner >= 0)[None]
+    part = live[owner[hit[0]]]
+    extent_px = _extent_px(part, shown.depth[hit], _cosine(part, frame.camera), frame.camera)
+    finer, surer = torch.zeros_like(hit), torch.zeros_like(hit)
+    finer[hit] = extent_px > CLOSER
+    surer[hit] = confidence[hit] > part.confidence * trust.sampling_density(extent_px)
+    same = (frame.depth - shown.depth).abs() < VISIBLE * frame.depth
+    surface = frame.valid & ~frame.sky & (shown.sky < 0.5)
+    return finer & surer & same & surface & ((shown.observed < 0.5) | observed)
+
+
+def _cosine(part: Points, camera: Camera) -> Float[Tensor, "n"]:
+    """Cosine under which each point is seen; 1 for sky and where no normal is known."""
+    cosine = trust.facing(part.positions, part.normals, camera)
+    return torch.where(part.sky | (part.normals == 0).all(-1), torch.ones_like(cosine), cosine)
+
+
+def _extent_px(part: Points, z: Tensor, cosine: Tensor, camera: Camera) -> Float[Tensor, "n"]:
+    """Size of each point; a disc is as long as its pixel's footprint on the surface: foreshortened, it is a pixel."""
+    pixels = 2.0 * part.radii / z * torch.sqrt(camera.focal_px[0] * camera.focal_px[1])
+    return pixels * cosine.abs().clamp(0.25, 1.0)
 
 
 def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
@@ -139,12 +177,8 @@ def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
     hit = owner >= 0
     part = live[owner[hit]]
     z = depth[hit]
-    cosine = trust.facing(part.positions, part.normals, camera)
-    front = part.sky | (part.normals == 0).all(-1)
-    cosine = torch.where(front, torch.ones_like(cosine), cosine)
-    # A disc is as long as its pixel's footprint on the surface: foreshortened, it is a pixel again.
-    pixels = 2.0 * part.radii / z * torch.sqrt(camera.focal_px[0] * camera.focal_px[1])
-    extent = pixels * cosine.clamp(0.25, 1.0)
+    cosine = _cosine(part, camera)
+    extent = _extent_px(part, z, cosine, camera)
     angle = trust.viewing_angle(cosine, torch.full_like(cosine, USUAL_COSINE))
     belief = part.confidence * trust.sampling_density(extent) * angle
 
@@ -153,17 +187,26 @@ def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
         full[hit] = values.float()
         return full
 
-    none = torch.zeros(1, *owner.shape)
+    z_image, sky = image(z)[None], image(part.sky)[None]
     return Shown(
         rgb=image(part.colors).permute(2, 0, 1).contiguous(),
-        depth=image(z)[None],
+        depth=z_image,
         coverage=hit.float()[None],
-        confidence=image(belief)[None],
-        sky=image(part.sky)[None],
-        spread=none,
+        confidence=image(belief)[None]
+        * trust.neighbours_agreement(z_image, sky, image(_off_center(part, camera, hit))[None]),
+        sky=sky,
+        spread=torch.zeros_like(sky),
         observed=image(part.observed)[None],
         away=image(cosine < 0)[None],
     )
+
+
+def _off_center(part: Points, camera: Camera, hit: Bool[Tensor, "h w"]) -> Float[Tensor, "n"]:
+    """How far from the centre of its pixel, pixels, each point falls; one for each pixel that is hit."""
+    pose = camera.camera_from_world
+    local = part.positions @ pose[:3, :3].T + torch.where(part.sky[:, None], torch.zeros(3), pose[:3, 3])
+    place = local[:, :2] / local[:, 2:] * camera.focal_px + camera.center_px
+    return torch.linalg.norm(place - (torch.nonzero(hit).flip(-1) + 0.5), dim=-1)
 
 
 def _points(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, "1 h w"], chunk: Chunk) -> Points:

@@ -159,7 +159,7 @@ def voxels(start, stop, chosen, means, quats, scales, primes, mix, keys):
         w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
         octant = np.int64(two * (x * z + w * y) > lean) + 2 * np.int64(two * (y * z - w * x) > lean)
         octant += 4 * np.int64(w * w + z * z - x * x - y * y > lean)
-        _, exponent = math.frexp(np.float64(max(scales[i, 0], scales[i, 1], np.float32(1e-12))))
+        _, exponent = math.frexp(np.float64(max(min(scales[i, 0], scales[i, 1]), np.float32(1e-12))))
         level = np.int64(exponent) - 1
         width = math.ldexp(1.0, -int(level))
         key = np.int64(0)
@@ -170,8 +170,8 @@ def voxels(start, stop, chosen, means, quats, scales, primes, mix, keys):
 
 
 @compiled
-def pool(start, stop, images, samples, out):
-    """Means over ``samples`` x ``samples`` pixels of images ``[c h w]``, rows ``start:stop`` of ``out``."""
+def pool(start, stop, images, weights, samples, out):
+    """Means over ``samples`` x ``samples`` pixels of weighted images ``[c h w]``, rows ``start:stop`` of ``out``."""
     share = _one / np.float32(samples * samples)
     for channel in range(images.shape[0]):
         for row in range(start, stop):
@@ -179,5 +179,6 @@ def pool(start, stop, images, samples, out):
                 found = _zero
                 for dy in range(samples):
                     for dx in range(samples):
-                        found += images[channel, row * samples + dy, column * samples + dx]
+                        y, x = row * samples + dy, column * samples + dx
+                        found += images[channel, y, x] * weights[y, x]
                 out[channel, row, column] = found * share

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
+from concurrent.futures import wait
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from cache3d import cells
 from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, WorldCache
 from cache3d.gaussians import GaussianCache
-from cache3d.paging import PagingError
+from cache3d.paging import PagingError, Scratch, Stored
 from cache3d.points import PointCache
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
@@ -235,6 +237,36 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
             walk(cache)
     assert block_files(tmp_path) == []
     assert cache.render(corridor(0.0)).coverage.mean() > 0.9
+
+
+def test_what_must_go_next_is_written_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = PointCache()
+    cache.page_to(tmp_path)
+    walk(cache, 40)
+    store = cache._store
+    store._limit = store.resident_bytes - 1
+    writers: list[int] = []
+    write = Scratch.write
+
+    def noted(self: Scratch, number: int, columns: list[torch.Tensor]) -> Stored:
+        writers.append(threading.get_ident())
+        return write(self, number, columns)
+
+    monkeypatch.setattr(Scratch, "write", noted)
+    whole = PointCache()
+    walk(whole, 40)
+    cache.prefetch(corridor(14.0))
+    saving = [block.saving for block in store._blocks if block.saving is not None]
+    assert saving
+    wait(saving)
+    store._make_room(set(), 1)
+    assert writers
+    assert threading.get_ident() not in writers
+    # What is written while it changes is written again.
+    cache.prefetch(corridor(14.0))
+    for made in (cache, whole):
+        made.integrate(seen_by(corridor(0.0), 40, observed=True))
+    assert_same(cache.snapshot(), whole.snapshot())
 
 
 def test_scratch_goes_with_the_process_that_made_it(tmp_path: Path) -> None:

@@ -218,6 +218,21 @@ def test_the_sky_never_parallaxes_and_lies_behind_everything(make: type[Gaussian
     assert (closer.sky[..., 19, :] < 0.5).float().mean() > 0.9
 
 
+def test_outlines_do_not_fray_into_the_sky() -> None:
+    camera = cameras(move())
+    frame = with_sky(wall(camera), 20)
+    frame = replace(frame, rgb=torch.where(frame.sky, torch.ones_like(frame.rgb), 0.5 * frame.rgb))
+    cache = GaussianCache()
+    cache.integrate(chunk_of(frame))
+    guide = cache.render(camera)
+    border = slice(18, 22)
+    assert psnr(guide.rgb[..., border, 2:-2], frame.rgb[..., border, 2:-2]) > 35
+    assert guide.sky[..., 19, 1:-1].min() > 0.95
+    assert guide.sky[..., 20, 1:-1].max() < 0.1
+    # Between the samples of a surface seen from nearby no sky shows either.
+    assert cache.render(cameras(move(z=1.2, y=0.5))).sky[..., 24:, :].max() < 0.05
+
+
 @pytest.mark.parametrize("make", CACHES)
 def test_confidence_falls_smoothly_with_zoom_and_angle(make: type[GaussianCache]) -> None:
     cache = make()

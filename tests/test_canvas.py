@@ -14,6 +14,9 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from cache3d import appearance, canvas, merging
 from cache3d.appearance import (
+    GAPLESS,
+    OUTSIDE,
+    against_sky,
     extent_reference,
     footprint_px,
     in_view,
@@ -90,13 +93,21 @@ def test_voxels_are_those_of_tensor_operations() -> None:
     quarters[:, 0] = 1.0
     shaken = quarters + 1e-7 * torch.randn(1000, 4, generator=torch.Generator().manual_seed(2))
     part.quats[:1000] = normalize(shaken, dim=-1)
-    slow = voxel_keys(part.means, rotation_matrices(part.quats)[:, :, 2], part.scales[:, :2].amax(-1))
+    slow = voxel_keys(part.means, rotation_matrices(part.quats)[:, :, 2], part.scales[:, :2].amin(-1))
     assert (merging._keys(part, torch.arange(len(part))) == slow).all()
 
 
 def test_pooling_is_a_mean() -> None:
-    images = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(pooled(images, 2), avg_pool2d(images, 2))
+    source = torch.Generator().manual_seed(0)
+    images, weights = torch.randn(1, 3, 8, 12, generator=source), torch.rand(1, 1, 8, 12, generator=source)
+    torch.testing.assert_close(pooled(images, weights, 2), avg_pool2d(images * weights, 2))
+
+
+def test_before_the_sky_a_sample_is_inside_or_outside_and_elsewhere_as_it_is() -> None:
+    alpha = torch.tensor([0.0, 0.5, OUTSIDE, 0.75, GAPLESS, 1.0]).reshape(1, 1, 1, 6)
+    drawn = alpha * against_sky(alpha, torch.ones_like(alpha))
+    torch.testing.assert_close(drawn, torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0]).reshape(1, 1, 1, 6))
+    assert (against_sky(alpha, torch.zeros_like(alpha)) == 1).all()
 
 
 def test_colours_alone_get_the_same_gradient() -> None:

@@ -202,8 +202,12 @@ def a_few() -> Gaussians:
     return lift_gaussians(frame[0], frame.valid[0], chunk_of(frame), 0)
 
 
-def test_the_samples_of_a_frame_do_not_merge_with_each_other() -> None:
-    new = a_few()
+@pytest.mark.parametrize("steepness", [0.0, 0.15, 0.3])
+def test_the_samples_of_a_frame_do_not_merge_with_each_other(steepness: float) -> None:
+    frame = wall(Camera.from_fov(60.0, (24, 32), torch.eye(4)[None]))
+    ground = (frame.depth * (1.0 + steepness * torch.arange(24.0))[:, None]).contiguous()  # rows far behind each other
+    frame = replace(frame, depth=ground)
+    new = lift_gaussians(frame[0], frame.valid[0], chunk_of(frame), 0)
     superseded, kept = merge(new[:0], torch.arange(0), new)
     assert kept.all()
     assert len(superseded) == 0

@@ -65,6 +65,17 @@ def test_a_photo_comes_back_pixel_by_pixel() -> None:
     assert guide.confidence.min() > 0.99
 
 
+def test_outlines_are_believed_less_where_points_fall_anew() -> None:
+    guide = seen_from(camera_at()).render(camera_at(x=0.03))
+    near = shows_pillar(guide).float()[None, None]
+    near = torch.nn.functional.max_pool2d(near, 3, 1, 1) + torch.nn.functional.max_pool2d(1.0 - near, 3, 1, 1)
+    outline, inside = near[0, 0] > 1.5, near[0, 0] < 1.5
+    ground = (guide.sky[0, 0] < 0.5) & (guide.coverage[0, 0] > 0.5)
+    confidence = guide.confidence[0, 0]
+    assert confidence[ground & inside].median() > 0.95
+    assert confidence[ground & outline].median() < 0.85
+
+
 def test_what_is_in_front_does_not_grow_over_what_is_behind() -> None:
     cache = seen_from(camera_at(), camera_at(0.4), camera_at(-0.4))
     for x in (-0.25, -0.1, 0.15, 0.3):
@@ -90,3 +101,28 @@ def test_what_no_one_saw_stays_open() -> None:
     assert 0.05 < open_share < 0.5
     assert (guide.confidence[guide.coverage == 0] == 0).all()
     assert (guide.rgb[(guide.coverage == 0).expand_as(guide.rgb)] == 0).all()
+
+
+def test_a_closer_look_adds_what_a_farther_one_does_not_show() -> None:
+    far, near = camera_at(), camera_at(z=0.8)
+    cache, beside = seen_from(far, near), camera_at(x=0.013, z=0.8)
+    frame, _ = look(beside)
+    error = [(c.render(beside).rgb - frame.rgb).abs().mean() for c in (seen_from(far), cache)]
+    assert error[1] < 0.7 * error[0]
+    # The photo comes back as it was, and a look from the same place adds nothing.
+    photo, _ = look(far)
+    changed = (cache.render(far).rgb - photo.rgb).abs().amax(1) > 0.05
+    assert changed.float().mean() < 0.01
+    before = len(cache)
+    for camera in (far, near):
+        again, _ = look(camera)
+        cache.integrate(Chunk(again, 2, observed=True, confidence=torch.ones_like(again.depth)))
+    assert len(cache) < 1.01 * before
+
+
+def test_a_guess_adds_nothing_to_what_was_observed() -> None:
+    cache = seen_from(camera_at())
+    before = len(cache)
+    frame, _ = look(camera_at(z=0.3))
+    cache.integrate(Chunk(frame, 1, observed=False, confidence=torch.ones_like(frame.depth)))
+    assert len(cache) < 1.05 * before
