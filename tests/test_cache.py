@@ -412,3 +412,17 @@ def positions(primitives: object) -> Tensor:
 def assert_same(a: object, b: object) -> None:
     for field in fields(a):  # pyright: ignore[reportArgumentType]
         assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
+
+
+def test_ground_seen_aslant_has_no_gaps_from_closer() -> None:
+    size = (192, 64)
+    camera = cameras(move(), size=size)
+    below = (torch.arange(192.0) + 0.5 - 96.0)[:, None].expand(*size)[None, None]
+    on = below > 3.0
+    depth = torch.where(on, 0.4 * camera.focal_px[0, 1] / below.clamp_min(1.0), 99.0)
+    frame = Frame(torch.full((1, 3, *size), 0.4), depth, on, torch.zeros_like(on), camera)
+    cache = GaussianCache()
+    cache.integrate(chunk_of(frame))
+    # What was 5 rows below the horizon lies 25 rows below it from a fifth of the distance.
+    closer = cameras(move(z=0.8 * float(depth[0, 0, 96 + 5, 0])), size=size)
+    assert (cache.render(closer).coverage[0, 0, 96 + 20 : 96 + 30] > 0.5).float().mean() > 0.99

@@ -175,6 +175,16 @@ def test_a_slope_of_one_colour_stays_a_slope() -> None:
     assert (fitted - slope).abs()[:, 8:-8].max() < 0.02
 
 
+def test_a_lawn_does_not_fall_into_terraces() -> None:
+    rows = torch.arange(96.0)[:, None].expand(96, 128)
+    ground = -torch.log(0.02 * (rows + 20.0))
+    blades = 0.3 + 0.4 * torch.rand(96, 128, generator=torch.Generator().manual_seed(0))
+    blades = torch.nn.functional.avg_pool2d(blades[None, None], (1, 9), 1, (0, 4))[0]
+    fitted, _ = fit_to_picture(ground, torch.zeros(96, 128), torch.cat([0.4 * blades, blades, 0.3 * blades]))
+    steps, wanted = (d[8:-8, 8:-8].diff(dim=0) for d in (fitted, ground))
+    assert ((steps - wanted).abs() < 0.2 * wanted.abs()).float().mean() > 0.98
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no file"):
         EmbeddedDepth(tmp_path / "none.safetensors")

@@ -162,6 +162,19 @@ def test_depth_is_filled_even_from_nothing() -> None:
     assert not front.any()
 
 
+def test_the_far_side_of_a_hole_may_stand_before_another() -> None:
+    depth = torch.full((1, *SIZE), 4.0)
+    depth[..., 40:] = 2.0
+    depth[..., 70:] = 1.0
+    known = torch.ones(1, *SIZE, dtype=torch.bool)
+    known[..., 36:40] = known[..., 66:70] = False
+    _, front = split_sides(1.0 / depth, known, cameras(2)[1:], cameras(2)[:1])
+    row = front[0, 20]
+    assert row[40:60].all()  # before the first hole
+    assert not row[63:66].any()  # but what the second one opens goes on from here
+    assert row[70:90].all()
+
+
 def test_one_seed_one_prior() -> None:
     guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
     a, b = copied(guide, 3), copied(guide, 3)

@@ -21,7 +21,6 @@ HALO = 0.06  # of the short side: so far off may the network draw the outline of
 ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
 ISLAND = 0.2  # mean unlikeness to the open sky from which a piece of sky in the ground is none
 BESIDE = 0.5  # of the halo: how far from where the outline was redrawn depth is doubted
-EVEN_PX = 3.0  # extent of ripples
 BEND = 0.02  # relative bend of inverse depth above which a value is doubted
 DOUBTED, LEAK = 5e-4, 1e-5  # weights that keep the system solvable
 GROUND_DOUBTED, GROUND_LEAK = 1e-6, 1e-3
@@ -62,9 +61,8 @@ def fit_to_picture(
     trust = np.exp(-((_bend(values) / BEND) ** 2)) * (1.0 - likely) * beside
     # Nothing of the ground hangs on the sky; parts of the ground hang together whatever their colours.
     laplacian = _color_laplacian(lab, (fitted_sky > 0.5).astype(np.uint8), GROUND_LEAK)
-    # Slopes that the network is sure of stay slopes: held to what has their colour, a lawn would fall into terraces.
-    even = values + trust * (_even(values) - values)
-    fitted = _solve(laplacian, even, np.maximum(trust, GROUND_DOUBTED), trust)
+    # Slopes that are trusted stay slopes: held to what has their colour, a lawn would fall into terraces.
+    fitted = _solve(laplacian, values, np.maximum(trust, GROUND_DOUBTED), trust)
     return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
 
 
@@ -89,11 +87,6 @@ def _bend(log_depth: np.ndarray) -> np.ndarray:
     inverse = np.exp(-log_depth)
     bend = np.abs(cv2.Laplacian(cv2.GaussianBlur(inverse, (0, 0), 1.5), cv2.CV_32F)) / inverse
     return cv2.dilate(bend, np.ones((7, 7)))
-
-
-def _even(log_depth: np.ndarray) -> np.ndarray:
-    """Without ripples, which turn a surface seen at a grazing angle away from the camera row by row; planes stay."""
-    return -np.log(cv2.GaussianBlur(np.exp(-log_depth), (0, 0), EVEN_PX))
 
 
 def _lab(rgb: Tensor) -> np.ndarray:
