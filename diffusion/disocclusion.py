@@ -21,6 +21,7 @@ from geometry.project import pixel_centers
 FRONT_RATIO = 1.15  # inverse depth this much above the far side's belongs to a surface in front
 FRONT_REACH_PX = 64
 SIDE_PX = 3  # pixels of a side that vote on its depth
+SLOPE_PX = 6  # over which the slope of a side is taken
 
 
 def split_sides(
@@ -36,7 +37,7 @@ def split_sides(
 
     Returns:
         Inverse depth of the far surface that goes on into each hole pixel between a near and a far one (0 at other
-        pixels), and the known pixels of the near one, but for those that are the far side of another hole.
+        pixels), and the known pixels of the near one, but for those from which another hole goes on.
     """
     position = camera.camera_from_world[0] @ torch.cat([before.position[0], inverse.new_ones(1)])
     ray = (pixel_centers(camera.size, inverse) - camera.center_px[0, :, None, None]) / camera.focal_px[0, :, None, None]
@@ -52,48 +53,72 @@ def split_sides(
     return torch.from_numpy(far)[None].to(inverse), torch.from_numpy(front)[None]
 
 
+def _value_bare(inverse: np.ndarray, y: int, x: int, dy: float, dx: float, step: int) -> float:
+    """Inverse depth some steps along a line from a pixel: 0 in holes, negative outside the picture."""
+    i, j = int(np.round(y + step * dy)), int(np.round(x + step * dx))
+    if i < 0 or i >= inverse.shape[0] or j < 0 or j >= inverse.shape[1]:
+        return -1.0
+    return inverse[i, j]
+
+
+def _mark_bare(
+    mask: np.ndarray, inverse: np.ndarray, y: int, x: int, dy: float, dx: float, first: int, last: int, least: float
+) -> None:
+    """Mark the known pixels from the first to the last step along a line, up to where one is below ``least``."""
+    for step in range(first, last):
+        value = _value(inverse, y, x, dy, dx, step)
+        if value < 0.0 or 0.0 < value < least:
+            return
+        if value > 0.0:
+            mask[int(np.round(y + step * dy)), int(np.round(x + step * dx))] = True
+
+
+def _side_bare(inverse: np.ndarray, y: int, x: int, dy: float, dx: float) -> tuple[int, float]:
+    """Steps from a hole pixel to the first known one along a line, and the largest inverse depth of `SIDE_PX`."""
+    step, at, found, value = 0, 0, 0, 0.0
+    while found < SIDE_PX:
+        step += 1
+        here = _value(inverse, y, x, dy, dx, step)
+        if here < 0.0 or (here == 0.0 and found > 0):
+            break
+        if here > 0.0:
+            at = step if found == 0 else at
+            found += 1
+            value = max(value, here)
+    return at, value
+
+
 def _walk_bare(inverse: np.ndarray, direction: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
     """From each hole pixel to both sides until something is known (``inverse > 0``); compare; mark the nearer side."""
     height, width = inverse.shape
     far = np.zeros((height, width))
     front, behind = np.zeros((height, width), np.bool_), np.zeros((height, width), np.bool_)
-    side, at = np.zeros(2), np.zeros(2)
     for y in range(height):
         for x in range(width):
-            dx, dy = direction[0, y, x], direction[1, y, x]
+            dy, dx = direction[1, y, x], direction[0, y, x]
             if inverse[y, x] > 0.0 or (dx == 0.0 and dy == 0.0):
                 continue
-            for k in range(2):
-                sign, side[k], found, step = 1.0 - 2.0 * k, 0.0, 0, 0
-                while found < SIDE_PX:
-                    step += 1
-                    i, j = int(np.round(y + sign * step * dy)), int(np.round(x + sign * step * dx))
-                    if i < 0 or i >= height or j < 0 or j >= width:
-                        break
-                    if inverse[i, j] > 0.0:
-                        if found == 0:
-                            at[k] = step
-                        found += 1
-                        side[k] = max(side[k], inverse[i, j])
-                    elif found > 0:
-                        break
-            low, high = min(side[0], side[1]), max(side[0], side[1])
-            if low <= 0.0 or high < FRONT_RATIO * low:
-                continue
-            far[y, x] = low
-            k = 0 if side[0] > side[1] else 1
-            sign, between = 1.0 - 2.0 * k, low * np.sqrt(FRONT_RATIO)
-            for step in range(int(at[1 - k]), int(at[1 - k]) + SIDE_PX):
-                i, j = int(np.round(y - sign * step * dy)), int(np.round(x - sign * step * dx))
-                if 0 <= i < height and 0 <= j < width and inverse[i, j] > 0.0:
-                    behind[i, j] = True
-            for step in range(int(at[k]), int(at[k]) + reach):
-                i, j = int(np.round(y + sign * step * dy)), int(np.round(x + sign * step * dx))
-                if i < 0 or i >= height or j < 0 or j >= width or 0.0 < inverse[i, j] < between:
-                    break
-                front[i, j] = inverse[i, j] > 0.0
+            near_at, near = _side(inverse, y, x, dy, dx)
+            far_at, low = _side(inverse, y, x, -dy, -dx)
+            if low > near:
+                near_at, near, far_at, low, dy, dx = far_at, low, near_at, near, -dy, -dx
+            # Where the near side slopes down to the far one, like ground towards the horizon, both are one surface.
+            edge, within = _value(inverse, y, x, dy, dx, near_at), _value(inverse, y, x, dy, dx, near_at + SLOPE_PX)
+            rise = (within - edge) / SLOPE_PX if within > 0.0 else (near - edge) / (SIDE_PX - 1)
+            step = edge - rise * (near_at + far_at) if rise > 0.0 else near
+            uncovered = low > 0.0 and step >= FRONT_RATIO * low
+            if low > 0.0:
+                _mark(behind, inverse, y, x, -dy, -dx, far_at, far_at + SIDE_PX, 0.0)
+            if near > 0.0 and not uncovered:
+                _mark(behind, inverse, y, x, dy, dx, near_at, near_at + SIDE_PX, 0.0)
+            if uncovered:
+                far[y, x] = low
+                _mark(front, inverse, y, x, dy, dx, near_at, near_at + reach, low * np.sqrt(FRONT_RATIO))
     return far, front & ~behind
 
 
-# Shape checkers wrap every function in tests; Numba wants the bare one.
+# Shape checkers wrap every function in tests; Numba wants the bare ones.
+_value = numba.njit(cache=True)(inspect.unwrap(_value_bare))
+_mark = numba.njit(cache=True)(inspect.unwrap(_mark_bare))
+_side = numba.njit(cache=True)(inspect.unwrap(_side_bare))
 _walk = numba.njit(cache=True)(inspect.unwrap(_walk_bare))

@@ -175,6 +175,20 @@ def test_the_far_side_of_a_hole_may_stand_before_another() -> None:
     assert row[70:90].all()
 
 
+def test_ground_with_a_gap_does_not_hide_anything() -> None:
+    below = (torch.arange(float(SIZE[0])) + 4.0)[:, None].expand(*SIZE)[None]
+    known = torch.ones(1, *SIZE, dtype=torch.bool)
+    known[:, 20:26] = False
+    forward = torch.eye(4).repeat(2, 1, 1)
+    forward[1, 2, 3] = 0.5
+    camera = Camera.from_fov(60.0, SIZE, forward)
+    uncovered, _ = split_sides(0.05 * below, known, camera[1:], camera[:1])
+    assert (uncovered[:, 20:26] > 0.0).float().mean() < 0.05  # pixels round off what lies along a row
+    step = torch.where(below > 26.0, 2.0, 0.5)  # but a wall that stands there does
+    uncovered, _ = split_sides(step, known, camera[1:], camera[:1])
+    assert (uncovered[:, 20:26] > 0.0).float().mean() > 0.7
+
+
 def test_one_seed_one_prior() -> None:
     guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
     a, b = copied(guide, 3), copied(guide, 3)
