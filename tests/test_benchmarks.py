@@ -84,7 +84,7 @@ def test_only_a_blind_generator_changes_what_is_surely_seen() -> None:
     clip = _wall([0.0], (32, 48))
     one, sigma = torch.ones_like(clip.depth), torch.full_like(clip.depth, 0.5)
     guide = Guide(clip.rgb, clip.depth, one, one, 0.0 * one, clip.camera)
-    condition = Condition(guide, Prior(clip.rgb, clip.depth, 0.0 * one, clip.rgb, clip.depth))
+    condition = Condition(guide, Prior(clip.rgb, clip.depth, 0.0 * one, clip.rgb, clip.depth, one < 0.0))
     known = encode(clip.rgb, clip.depth, 2.0)
     for kind, changes in ((EmbeddedGenerator, False), (BlindGenerator, True)):
         generator = kind.of(network, MemoryPolicy())

@@ -226,7 +226,7 @@ def test_pixels_enter_where_the_sampler_lets_them() -> None:
     ones = torch.ones(2, 1, *SIZE)
     camera = Camera(batch.world_from_camera[0, 1:], *camera_of(2), SIZE)
     guide = Guide(flat, ones, coverage[0, 1:], confidence[0, 1:], 0.0 * ones, camera)
-    prior = Prior(flat, ones, copied[0, 1:], flat, ones)
+    prior = Prior(flat, ones, copied[0, 1:], flat, ones, ones < 0.0)
     torch.testing.assert_close(entry_level(batch, 1)[0, 1:], noise_map(guide, prior, FULL_NOISE))
     assert (entry_level(batch, 1)[:, :1] == 0.0).all()
     noise = torch.randn(batch.truth.shape, generator=rng)
@@ -277,7 +277,7 @@ def test_a_rollout_is_what_the_sampler_makes() -> None:
     memory = generator.start(Chunk(photo, 0, observed=True, confidence=torch.ones(1, 1, *SIZE)))
     grey, ones = torch.full((2, 3, *SIZE), 0.5), torch.ones(2, 1, *SIZE)
     guide = Guide(grey, ones, 0.0 * ones, 0.0 * ones, 0.0 * ones, camera[[1, 2]])
-    prior = Prior(grey, ones, ones, grey, ones)
+    prior = Prior(grey, ones, ones, grey, ones, ones < 0.0)
     sigma = noise_map(guide, prior, FULL_NOISE)
     out = sample(generator, Condition(guide, prior), sigma, memory, torch.Generator().manual_seed(7), SamplerConfig(4))
     truth = torch.cat([encode(photo.rgb, photo.depth, 1.0), torch.zeros(2, 4, *SIZE)])[None]

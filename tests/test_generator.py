@@ -49,7 +49,7 @@ def _condition(frames: int = 2, first: int = 1) -> tuple[Condition, torch.Tensor
     coverage = torch.ones_like(depth)
     coverage[..., 30:] = 0.0
     guide = Guide(rgb, depth, coverage, coverage, 0.0 * coverage, _camera(frames, first))
-    prior = Prior(rgb, depth, 1.0 - coverage, rgb, depth)
+    prior = Prior(rgb, depth, 1.0 - coverage, rgb, depth, depth < 0.0)
     return Condition(guide, prior), noise_map(guide, prior, NoiseConfig())
 
 

@@ -22,7 +22,7 @@ def _scene(coverage: torch.Tensor, confidence: torch.Tensor, copied: torch.Tenso
     camera = Camera.from_fov(60.0, (height, width), torch.eye(4).repeat(frames, 1, 1))
     rgb, depth = torch.rand(frames, 3, height, width), torch.ones(frames, 1, height, width)
     guide = Guide(rgb, depth, coverage, confidence, torch.zeros_like(depth), camera)
-    return guide, Prior(rgb, depth, copied, rgb, depth)
+    return guide, Prior(rgb, depth, copied, rgb, depth, torch.zeros_like(depth, dtype=torch.bool))
 
 
 def test_three_levels_of_trust() -> None:
@@ -110,3 +110,13 @@ def test_rgbd_code_round_trip() -> None:
     assert (code[:, 3] == SKY_CODE).all()
     assert decode(code, unit=2.0)[2].all()
     torch.testing.assert_close(decode(code, unit=2.0)[1], torch.full_like(depth, 200.0))
+
+
+def test_what_was_settled_elsewhere_stays() -> None:
+    hole = torch.zeros(1, 1, 4, 6)
+    guide, prior = _scene(hole, hole, 1.0 - hole)
+    settled = torch.zeros(1, 1, 4, 6, dtype=torch.bool)
+    settled[..., :3] = True
+    sigma = noise_map(guide, replace(prior, settled=settled), NoiseConfig())
+    assert (sigma[..., :3] == 0.0).all()
+    assert (sigma[..., 3:] > 0.0).all()

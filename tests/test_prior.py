@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -187,6 +188,21 @@ def test_ground_with_a_gap_does_not_hide_anything() -> None:
     step = torch.where(below > 26.0, 2.0, 0.5)  # but a wall that stands there does
     uncovered, _ = split_sides(step, known, camera[1:], camera[:1])
     assert (uncovered[:, 20:26] > 0.0).float().mean() > 0.7
+
+
+def test_a_strip_that_is_wide_elsewhere_stays_as_it_was_copied_there() -> None:
+    hole = torch.zeros(2, 1, *SIZE, dtype=torch.bool)
+    hole[0, ..., 60:64] = True
+    hole[1, ..., 50:80] = True
+    guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), hole)
+    guide = replace(guide, camera=guide.camera[[0, 0]])
+    loose, settled = (
+        copy_into_holes(guide, reference(), torch.Generator().manual_seed(0), settle=settle) for settle in (False, True)
+    )
+    strip = np.s_[:1, :, :, 61:63]
+    assert not loose.settled.any()
+    assert settled.settled[strip].float().mean() > 0.9
+    assert (settled.rgb - settled.rgb[[1]])[strip].abs().mean() < 0.5 * (loose.rgb - loose.rgb[[1]])[strip].abs().mean()
 
 
 def test_one_seed_one_prior() -> None:

@@ -48,7 +48,7 @@ def _scene(frames: int = 2) -> tuple[Condition, KVMemory, Tensor]:
     coverage = torch.ones_like(depth)
     coverage[..., 6:] = 0.0
     guide = Guide(rgb, depth, coverage, coverage, (depth > 40).float(), _camera(frames))
-    prior = Prior(rgb, depth, 1.0 - coverage, rgb, depth)
+    prior = Prior(rgb, depth, 1.0 - coverage, rgb, depth, depth < 0.0)
     seed = Frame(rgb[:1], torch.ones(1, 1, *SIZE), coverage[:1] > -1, coverage[:1] > 2, _camera(1))
     memory = PassthroughGenerator().start(Chunk(seed, 0, True, torch.ones(1, 1, *SIZE)))
     return Condition(guide, prior), memory, 1.0 - coverage

@@ -97,7 +97,7 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
             if isinstance(chunks, Sequence) and position + 1 < len(chunks):
                 parts.cache.prefetch(chunks[position + 1])
         with clock("copy"):
-            prior = copy_into_holes(seen, walk.reference, walk.rng, parts.prior)[: len(cameras)]
+            prior = copy_into_holes(seen, walk.reference, walk.rng, parts.prior, settle=True)[: len(cameras)]
         with clock("denoise"):
             sigma = noise_map(guide, prior, parts.noise)
             made = sample(parts.generator, Condition(guide, prior), sigma, walk.memory, walk.rng, parts.sampler)
