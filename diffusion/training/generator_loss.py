@@ -37,8 +37,8 @@ class LossWeights:
     thin: float = 3.0
     keep: float = 4.0
     contrast: float = 1.0
-    seam: float = 0.3
-    wrong: float = 0.5
+    seam: float = 0.5
+    wrong: float = 1.5
     depth: float = 2.0
     slope: float = 1.0
 

@@ -45,9 +45,9 @@ STAGES = (
     Stage(0.6, SampleConfig((64, 112), halved=True), batch=5),
     Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),
 )
-# Weights that know their task only learn to draw: at full resolution, and in the last layers.
-GOING_ON = (Stage(1.0, SampleConfig((96, 160), halved=False, context=1, targets=3), batch=4),)
-DRAWING = ("grow.2.", "up.2.", "head.")
+# Weights that know their task go on at full resolution, and slower where they understand than where they draw.
+GOING_ON = (Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),)
+DRAWING, UNDERSTANDING = ("grow.2.", "up.2.", "head."), 0.6
 
 
 class GeneratorTask:
@@ -122,7 +122,8 @@ def train_generator(
         start: weights to go on from; random ones when not given.
     """
     list_clips(data, "train")
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=7e-4, ema=0.99, checkpoint_s=240.0)
+    rate, decay = (7e-4, 0.99) if start is None else (4e-4, 0.995)
+    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=rate, ema=decay, checkpoint_s=240.0)
     run_ranks(partial(_train, data, out, config, guides, seed, start), ranks)
 
 
@@ -170,7 +171,7 @@ def _train(data: Path, out: Path, config: TrainConfig, guides: Path | None, seed
         Trainer(network, GeneratorTask(data, guides), config, out, seed).run()
     else:
         task = GeneratorTask(data, guides, GOING_ON)
-        Trainer(network, task, config, out, seed, lambda name: float(name.startswith(DRAWING))).run()
+        Trainer(network, task, config, out, seed, lambda n: 1.0 if n.startswith(DRAWING) else UNDERSTANDING).run()
 
 
 @dataclass(frozen=True)
