@@ -45,8 +45,8 @@ class NoiseConfig:
 def noise_map(guide: Guide, prior: Prior, config: NoiseConfig) -> Float[Tensor, "t 1 h w"]:
     """The level at which each pixel enters the sampler.
 
-    Coverage 1 with confidence 1 gives exactly 0, and so does what is ``settled``. Nothing else but ``coverage``,
-    ``confidence`` and ``prior.copied`` is read, so pixels of the guide that nothing covers cannot matter.
+    Coverage 1 with confidence 1 gives exactly 0, and so does, of kind ``confidence``, what is ``settled``. Else nothing
+    but ``coverage``, ``confidence`` and ``prior.copied`` is read: pixels that nothing covers cannot matter.
 
     Args:
         guide: what the cache shows.

@@ -62,7 +62,7 @@ class Prior:
         copied: share of the pixel that was copied or filled rather than seen, 0..1, ``[t 1 h w]``.
         smooth_rgb: the same holes filled smoothly, ``[t 3 h w]``.
         smooth_depth: as ``depth``, ``[t 1 h w]``.
-        settled: where the colours copied in another frame, in which more is seen of the same hole, are to stay,
+        settled: narrow parts of holes that are to stay as they were copied in another frame, where the hole is wide,
             ``[t 1 h w]``.
     """
 
@@ -153,7 +153,7 @@ class _Canvas:
     front: Bool[Tensor, "1 h w"]  # known, but hides what the hole would show
     uncovered: Bool[Tensor, "1 h w"]  # hole that shows what was hidden, not what lay outside
     wide: Bool[Tensor, "1 h w"]  # still to be copied
-    settled: Bool[Tensor, "1 h w"]  # part of something wide, to stay
+    settled: Bool[Tensor, "1 h w"]  # taken over from where the hole is wide; in the end, of that what is narrow here
     smooth: Float[Tensor, "3 h w"]
     smooth_depth: Float[Tensor, "1 h w"]
     camera: Camera
@@ -225,7 +225,9 @@ class _Canvas:
         There the truth is nearly determined by what is around: a smooth guess and a copied one err apart, and their
         mean is nearer to it than either.
         """
-        narrow = thin(~self.known[None], width_px)[0] & ~self.settled
+        narrow = thin(~self.known[None], width_px)[0]
+        self.settled = self.settled & narrow  # the generator heals what is wide here too
+        narrow = narrow & ~self.settled
         if narrow.any():
             around = smooth_fill(self.rgb[None], (~narrow & ~self.front)[None])[0]
             self.rgb = torch.where(narrow, 0.5 * (self.rgb + around), self.rgb)

@@ -47,7 +47,7 @@ def sample(
     Args:
         generator: predicts the clean state.
         condition: guide and prior of ``t`` cameras; the prior's depth must be positive everywhere.
-        sigma: level at which each pixel starts; pixels at 0 are returned exactly as the prior (there: the guide) has
+        sigma: level at which each pixel starts; pixels at 0 are returned exactly as the prior has
             them.
         memory: what the generator remembers of the past.
         rng: source of the noise; the same amount is drawn whatever ``sigma`` is.

@@ -202,6 +202,7 @@ def test_a_strip_that_is_wide_elsewhere_stays_as_it_was_copied_there() -> None:
     strip = np.s_[:1, :, :, 61:63]
     assert not loose.settled.any()
     assert settled.settled[strip].float().mean() > 0.9
+    assert not settled.settled[1].any()
     assert (settled.rgb - settled.rgb[[1]])[strip].abs().mean() < 0.5 * (loose.rgb - loose.rgb[[1]])[strip].abs().mean()
 
 
