@@ -112,7 +112,11 @@ def _walk_bare(inverse: np.ndarray, direction: np.ndarray, reach: int) -> tuple[
             if near > 0.0 and not uncovered:
                 _mark(behind, inverse, y, x, dy, dx, near_at, near_at + SIDE_PX, 0.0)
             if uncovered:
-                far[y, x] = low
+                # Ground that rises towards the camera goes on rising in the hole.
+                edge = _value(inverse, y, x, -dy, -dx, far_at)
+                within = _value(inverse, y, x, -dy, -dx, far_at + SLOPE_PX)
+                rise = max(edge - within, 0.0) / SLOPE_PX if within > 0.0 else 0.0
+                far[y, x] = min(low + rise * far_at, near)
                 _mark(front, inverse, y, x, dy, dx, near_at, near_at + reach, low * np.sqrt(FRONT_RATIO))
     return far, front & ~behind
 

@@ -27,6 +27,7 @@ SKY_UNITS = 100.0  # depth of the sky, in units of the photo's median
 SKY_BEYOND = 30.0  # what is farther than this is sky
 THIN_PX = 8  # holes narrower than this are determined by what surrounds them
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
+HALO_PX = 2  # ring of a thing in which cameras and their sharpening leave its halo on what is behind
 SIDEWAYS = 16  # how much faster the colours of the sky spread sideways than up and down
 SKY_RIM_PX = 8  # how far from a hole the sky is looked at to go on into it
 MIXED_SKY_PX = 2  # sky this close to something may hold its colours
@@ -259,7 +260,7 @@ class _Canvas:
         photo = reference[:1]
         code = torch.cat([_code(1.0 / self.depth)[None], _code(self.unit / photo.depth.clamp_min(1e-6))])
         code[1:] = torch.where(photo.sky, -1.0, code[1:])
-        usable = torch.cat([self.known[None], photo.valid])
+        usable = torch.cat([self.known[None], photo.valid]) & ~_beside_front(_decode(code))
         doubt = torch.zeros(usable.shape)
         doubt[0] = GENERATED_DOUBT * (1.0 - confidence)
         features = to_features(torch.cat([self.rgb[None], photo.rgb]).numpy(), code.numpy())
@@ -274,6 +275,11 @@ def _code(inverse: Tensor) -> Tensor:
 def _decode(code: Tensor) -> Tensor:
     bounded = code.clamp(-1.0 + 2.0 / (SKY_UNITS + 1.0), 0.98)
     return (1.0 + bounded) / (1.0 - bounded)
+
+
+def _beside_front(inverse: Float[Tensor, "s 1 h w"]) -> Bool[Tensor, "s 1 h w"]:
+    """Pixels so close to something in front of them that they hold its colours or its halo."""
+    return max_pool2d(inverse, 2 * HALO_PX + 1, stride=1, padding=HALO_PX) > FRONT_RATIO * inverse
 
 
 def _sure(coverage: Float[Tensor, "t 1 h w"], covered: float) -> Bool[Tensor, "t 1 h w"]:

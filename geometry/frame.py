@@ -105,3 +105,15 @@ class Guide:
             self.sky[index],
             self.camera[index],
         )
+
+    @staticmethod
+    def concatenate(guides: list[Guide]) -> Guide:
+        """Join batches ``[t_i]`` into one ``[sum t_i]``."""
+        return Guide(
+            torch.cat([g.rgb for g in guides]),
+            torch.cat([g.depth for g in guides]),
+            torch.cat([g.coverage for g in guides]),
+            torch.cat([g.confidence for g in guides]),
+            torch.cat([g.sky for g in guides]),
+            Camera.concatenate([g.camera for g in guides]),
+        )

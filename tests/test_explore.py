@@ -20,7 +20,6 @@ from worldwarp import Camera, World, explore
 from worldwarp.cli import main
 from worldwarp.config import compose_config
 from worldwarp.exploration import prepare, resume
-from worldwarp.loop import AHEAD, beyond
 
 SMALL = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough", "viewer=none"]
 
@@ -175,21 +174,6 @@ def test_python_takes_cameras(photo: Path) -> None:
     poses[:, 0, 3] = torch.tensor([0.0, 0.05, 0.1])
     step = next(explore(image=photo, path=Camera.from_fov(60.0, (48, 80), poses), overrides=SMALL))
     assert torch.equal(step.chunk.frames.camera.world_from_camera, poses[1:])
-
-
-def test_beyond_a_chunk_the_camera_moves_on_as_it_did() -> None:
-    poses = torch.eye(4).repeat(5, 1, 1)
-    turn = 0.1 * torch.arange(5.0)
-    poses[:, 0, 0], poses[:, 0, 2], poses[:, 2, 0], poses[:, 2, 2] = turn.cos(), turn.sin(), -turn.sin(), turn.cos()
-    poses[:, :3, 3] = torch.stack([torch.sin(turn), 0.2 * turn, torch.cos(turn)], -1)  # a helix, looking outwards
-    ahead = beyond(Camera.from_fov(60.0, (32, 48), poses))
-    assert len(ahead) == 1
-    end = 0.4 * (1 + AHEAD)
-    expected = torch.tensor([np.sin(end), 0.2 * end, np.cos(end)], dtype=torch.float32)
-    assert torch.allclose(ahead.position[0], expected, atol=1e-5)
-    assert torch.allclose(ahead.world_from_camera[0, :3, 2], torch.tensor([np.sin(end), 0.0, np.cos(end)]).float())
-    still = beyond(Camera.from_fov(60.0, (32, 48), torch.eye(4)[None]))
-    assert torch.equal(still.world_from_camera[0], torch.eye(4))
 
 
 def test_coming_back_adds_nothing(photo: Path) -> None:

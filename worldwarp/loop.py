@@ -23,10 +23,10 @@ from geometry.depth import align_depth, clean_discontinuities
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
 from worldwarp.gauges import measure
+from worldwarp.lookahead import look_ahead
 
 REFERENCE_FRAMES = 4
 INTEGRATE_EVERY = 2
-AHEAD = 3  # with 1, what an orbit of 2 degrees a chunk opens beside a tree becomes a green smear
 GENERATED_CONFIDENCE = 0.6  # a generated pixel is never trusted like one that a camera saw
 
 
@@ -92,8 +92,9 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
     for position, cameras in enumerate(chunks):
         clock = _Clock()
         with clock("render"):
-            seen = parts.cache.render(Camera.concatenate([cameras, beyond(cameras)]))
-            guide = seen[: len(cameras)]
+            seen = guide = parts.cache.render(cameras)
+            if (ahead := look_ahead(guide)) is not None:
+                seen = Guide.concatenate([guide, parts.cache.render(ahead)])
             if isinstance(chunks, Sequence) and position + 1 < len(chunks):
                 parts.cache.prefetch(chunks[position + 1])
         with clock("copy"):
@@ -133,17 +134,6 @@ def _as_chunk(made: Generated, guide: Guide, sigma: Tensor, walk: Walk) -> tuple
     confidence = guide.confidence + (1.0 - guide.confidence) * (1.0 - 0.5 * sigma) * GENERATED_CONFIDENCE
     frames = Frame(rgb, depth, valid, made.sky, guide.camera, walk.reference.metric)
     return Chunk(frames, walk.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), aligned.residual
-
-
-def beyond(cameras: Camera) -> Camera:
-    """Where a chunk's camera would be `AHEAD` chunks later ``[1]``, if it moved on as it does.
-
-    What opens there is filled first, and this chunk shows a part of it. A border that is filled strip by strip instead
-    repeats what lies next to it until nothing but streaks is left.
-    """
-    first, last = cameras[:1], cameras[-1:]
-    onward = torch.linalg.matrix_power(first.camera_from_world @ last.world_from_camera, AHEAD)
-    return replace(last, world_from_camera=last.world_from_camera @ onward)
 
 
 def reference_of(photo: Frame, last_frames: list[Frame]) -> Frame:
