@@ -34,9 +34,9 @@ from cache3d.gaussians import GaussianCache
 from cache3d.points import PointCache
 from diffusion.condition import Condition
 from diffusion.generator import EmbeddedGenerator
+from diffusion.holes import thin
 from diffusion.memory import KVMemory
 from diffusion.noise import NoiseConfig
-from diffusion.prior import thin
 from geometry.frame import Chunk, Frame
 
 SEEDS = (0, 1, 2)

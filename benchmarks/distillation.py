@@ -34,8 +34,9 @@ from benchmarks.patch_features import PatchFeatures, kernel_distance
 from cache3d.gaussians import GaussianCache
 from diffusion.condition import Condition
 from diffusion.generator import EmbeddedGenerator, load_network, package_weights
+from diffusion.holes import thin
 from diffusion.noise import NoiseConfig, noise_map
-from diffusion.prior import Prior, PriorConfig, copy_into_holes, thin
+from diffusion.prior import Prior, PriorConfig, copy_into_holes
 from diffusion.sampler import SamplerConfig, sample
 from diffusion.training.clips import list_clips, read_clip
 from diffusion.training.flow_matching import FULL_NOISE

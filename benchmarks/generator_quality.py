@@ -46,8 +46,9 @@ from benchmarks.patch_features import PatchFeatures, kernel_distances
 from cache3d.gaussians import GaussianCache
 from diffusion.condition import Condition, decode, encode
 from diffusion.generator import EmbeddedGenerator
+from diffusion.holes import thin
 from diffusion.noise import NoiseConfig, noise_map
-from diffusion.prior import PriorConfig, copy_into_holes, thin
+from diffusion.prior import PriorConfig, copy_into_holes
 from diffusion.sampler import SamplerConfig, sample
 from diffusion.training.clips import MANIFEST, list_clips, read_clip
 from geometry.camera import Camera

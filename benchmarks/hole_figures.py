@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from diffusion.prior import thin
+from diffusion.holes import thin
 from geometry.frame import Frame
 
 PATCH_PX = 48

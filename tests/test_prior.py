@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion.canvas import _dense
 from diffusion.depth_fill import fill_inverse_depth, without_specks
 from diffusion.disocclusion import split_sides
 from diffusion.exemplar import blend_in
-from diffusion.prior import Prior, PriorConfig, _dense, copy_into_holes, thin
+from diffusion.holes import thin
+from diffusion.prior import Prior, PriorConfig, copy_into_holes
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.project import forward_warp

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from diffusion.condition import encode
 from diffusion.generator import load_network, save_network
+from diffusion.holes import thin
 from diffusion.network import DenoiserNetwork, NetworkConfig
 from diffusion.noise import NoiseConfig
-from diffusion.prior import thin
 from diffusion.training.clips import read_clip
 from diffusion.training.corruption import copy_far, copy_near, hairlines
 from diffusion.training.generator_loss import generator_loss, loss_terms, noisy_inputs

@@ -17,9 +17,9 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 
 from diffusion.condition import SKY_BELOW
 from diffusion.flow import add_noise
+from diffusion.holes import thin
 from diffusion.network import DenoiserNetwork, Inputs, detail
 from diffusion.noise import NoiseConfig
-from diffusion.prior import thin
 from diffusion.training.guides import Sample
 
 _COARSE_PX = 8

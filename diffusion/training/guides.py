@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d
 
 from diffusion.condition import encode
-from diffusion.prior import thin
+from diffusion.holes import thin
 from diffusion.training.corruption import copy_far, copy_near, doubtful, hairlines, smooth_noise
 from geometry.camera import Camera
 from geometry.frame import Frame
