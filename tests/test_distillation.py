@@ -206,7 +206,7 @@ def test_the_student_is_moved_onto_the_teacher(teacher: DenoiserNetwork, tmp_pat
     online = PixelNetwork()
     online.load_state_dict(teacher.state_dict())
     pair = Pair(student, online)
-    task = Pixels(tmp_path, None, teacher, walk, "cpu")
+    task = Pixels(tmp_path, None, teacher, walk)
     config = TrainConfig(steps=360, learning_rate=4e-3, warmup=10, ema=0.9)
     Trainer(pair, task, config, tmp_path / "run").run()
     after = roll_out(student.eval(), batch, noise, walk).made
@@ -331,7 +331,7 @@ def test_a_student_learns_the_trajectories(teacher: DenoiserNetwork, tmp_path: P
         batch = gaussian_pixels(0.5, 0.3, rng, batch=4, frames=3)
         noise = torch.randn(batch.truth.shape, generator=rng)
         follow(teacher, batch, noise, Walk(1, 2, 12), 4).save(tmp_path / f"trajectories_{index}.safetensors")
-    task = TrajectoryTask(tmp_path, list_shards(tmp_path), Walk(1, 1, 4), "cpu")
+    task = TrajectoryTask(tmp_path, list_shards(tmp_path), Walk(1, 1, 4))
     net, numbers = network(2), np.random.default_rng(0)
     optimiser = torch.optim.Adam(net.parameters(), lr=4e-3)
     losses = []
@@ -357,7 +357,7 @@ def test_the_road_runs_on_clips_and_resumes_to_the_bit(tmp_path: Path) -> None:
     shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
     walk = Walk(context=1, chunk=1, steps=2)
     config = TrainConfig(steps=8, learning_rate=1e-3, warmup=2, ema=0.9)
-    task = MatchingTask(tmp_path, None, network(0), walk, "cpu", shape, batch=1)
+    task = MatchingTask(tmp_path, None, network(0), walk, shape, batch=1)
     whole = pair()
     figures = Trainer(whole, task, config, tmp_path / "whole").run()
     assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
@@ -378,7 +378,7 @@ def test_two_time_scales(tmp_path: Path) -> None:
     """The online score moves in its turns, the student in its own, and neither drifts in the other's."""
     write_clip(tmp_path)
     task = MatchingTask(
-        tmp_path, None, network(0), Walk(1, 1, 2), "cpu", SampleConfig((16, 32), False, context=1, targets=2), batch=1
+        tmp_path, None, network(0), Walk(1, 1, 2), SampleConfig((16, 32), False, context=1, targets=2), batch=1
     )
     both = pair()
     trainer = Trainer(both, task, TrainConfig(steps=40, learning_rate=1e-2, warmup=1), tmp_path / "run")
@@ -394,7 +394,7 @@ def test_two_time_scales(tmp_path: Path) -> None:
 def test_a_teacher_trains_on_clips(tmp_path: Path) -> None:
     write_clip(tmp_path)
     shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
-    task = TeacherTask(tmp_path, None, Walk(1, 2, 3), "cpu", shape, batch=1)
+    task = TeacherTask(tmp_path, None, Walk(1, 2, 3), shape, batch=1)
     Trainer(network(), task, TrainConfig(steps=2, learning_rate=1e-3), tmp_path / "run").run()
     with safe_open(tmp_path / "run" / "ema.safetensors", "pt") as file:
         assert file.metadata()["role"] == "teacher"

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from diffusion.training.clips import list_clips, read_clip
+from diffusion.training.machine import check_machine, device_of, moved, run_ranks
 from diffusion.training.train_depth import hazed
-from diffusion.training.trainer import CHECKPOINT, TrainConfig, Trainer, run_ranks
+from diffusion.training.trainer import CHECKPOINT, LOG, TrainConfig, Trainer, Validation
 
 
 class Line:
@@ -21,6 +29,9 @@ class Line:
 
     def batch(self, progress: float, rng: np.random.Generator) -> Tensor:  # noqa: ARG002
         return torch.from_numpy(rng.uniform(-1, 1, (16, 1))).float()
+
+    def frames(self, batch: Tensor) -> int:
+        return len(batch)
 
     def loss(self, network: nn.Module, batch: Tensor, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:  # noqa: ARG002
         loss = (network(batch) - (2.0 * batch + 1.0)).square().mean()
@@ -38,8 +49,8 @@ def line() -> nn.Module:
     return nn.Linear(1, 1)
 
 
-def config(steps: int, **more: float) -> TrainConfig:
-    return TrainConfig(steps=steps, learning_rate=0.05, warmup=5, ema=0.9, **more)  # type: ignore[arg-type]
+def config(steps: int, **more: Any) -> TrainConfig:
+    return TrainConfig(steps=steps, learning_rate=0.05, warmup=5, ema=0.9, **more)
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -85,17 +96,127 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
         Trainer(line(), Line(), config(3), tmp_path)
 
 
-def train_in(folder: Path) -> None:
-    Trainer(line(), Line(), config(5), folder).run()
+def entries(folder: Path) -> list[dict]:
+    return [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
 
 
-def test_one_rank_runs_here(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    try:
-        run_ranks(lambda: train_in(tmp_path), 1)
-    finally:
-        torch.set_num_threads(threads)
-    assert (tmp_path / CHECKPOINT).exists()
+def test_the_log_counts_frames_and_says_what_the_time_went_into(tmp_path: Path) -> None:
+    class SlowToLoad(Line):
+        def batch(self, progress: float, rng: np.random.Generator) -> Tensor:
+            time.sleep(0.02)
+            return super().batch(progress, rng)
+
+    first = Trainer(line(), SlowToLoad(), config(40), tmp_path)
+    for _ in range(19):
+        first._advance()
+    first._save_and_validate()
+    Trainer(line(), SlowToLoad(), config(40), tmp_path).run()
+    saved, early, late, last = entries(tmp_path)
+    assert [entry["frames"] for entry in (saved, early, late, last)] == [16 * 19, 16 * 20, 16 * 40, 16 * 40]
+    assert 0.5 < late["loading"] <= 1.0
+    assert late["bound"] == "loading"
+    assert 0.0 < late["frames_per_s"] < 16 / 0.02
+    assert "weight" in last["validation"]
+
+
+def test_who_watches_is_told_of_validations(tmp_path: Path) -> None:
+    seen: list[Validation] = []
+    Trainer(line(), Line(), config(3, watch=seen.append), tmp_path).run()
+    assert [(v.step, v.frames, v.folder) for v in seen] == [(3, 48, tmp_path)]
+    assert seen[0].figures.keys() == {"weight"}
+
+
+def train_in(folder: Path, ends: int) -> None:
+    """Train up to a step; a run that ends early stands for one that was interrupted."""
+    trainer = Trainer(line(), Line(), config(6), folder)
+    for _ in range(ends - trainer.step):
+        trainer._advance()
+    trainer._save_and_validate()
+
+
+def train_whole_and_in_parts(folder: Path, device: torch.device) -> None:
+    assert device.type == "cpu"
+    for name, ends in (("whole", 6), ("parts", 2), ("parts", 6)):
+        train_in(folder / name, ends)
+        dist.barrier()
+    if dist.get_rank() == 1:
+        sys.exit(3)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_one_rank_runs_here() -> None:
+    told: list[torch.device] = []
+    run_ranks(told.append, 1)
+    assert told == [torch.device("cpu")]
+
+
+@pytest.mark.usefixtures("threads")
+def test_ranks_share_gradients_resume_to_the_bit_and_fail_together(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="training stopped: a process ended with exit code 3"):
+        run_ranks(partial(train_whole_and_in_parts, tmp_path), 2)
+    train_in(tmp_path / "alone", 6)
+    whole, parts, alone = (load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "parts", "alone"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    assert not torch.equal(whole["network.weight"], alone["network.weight"])
+    assert entries(tmp_path / "parts")[-1]["frames"] == 2 * 16 * 6
+
+
+def test_a_machine_without_the_gpus_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="device: want cpu or cuda, got 'tpu'"):
+        check_machine("tpu", 1)
+    with pytest.raises(ValueError, match="ranks: want at least 1"):
+        check_machine("cpu", 0)
+    check_machine("cpu", 64)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"device: want a GPU .* got none; do .* device=cpu"):
+        run_ranks(print, 1, "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    check_machine("cuda", 2)
+    with pytest.raises(ValueError, match="want a GPU per rank, got 2 for 3 ranks; do give ranks=2"):
+        run_ranks(print, 3, "cuda")
+
+
+def test_batches_move_whole() -> None:
+    """Onto a device that holds no values, so that a tensor left behind shows."""
+
+    @dataclass(frozen=True)
+    class Pair:
+        left: Tensor
+        right: Tensor
+
+    nowhere = torch.device("meta")
+    both, count = moved((Pair(torch.ones(2), torch.ones(3)), 5), nowhere)
+    assert count == 5
+    assert both.left.device == both.right.device == nowhere
+    assert both.right.shape == (3,)
+    assert device_of(nn.Linear(1, 1)) == torch.device("cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_what_a_gpu_began_a_cpu_goes_on_with(tmp_path: Path) -> None:
+    first = Trainer(line(), Line(), config(4), tmp_path, device=torch.device("cuda", 0))
+    assert device_of(first.network).type == "cuda"
+    for _ in range(2):
+        first._advance()
+    first._save_and_validate()
+    rest = Trainer(line(), Line(), config(4), tmp_path)
+    assert rest.step == 2
+    assert all(
+        torch.equal(a.cpu(), b) for a, b in zip(first.network.parameters(), rest.network.parameters(), strict=True)
+    )
+    rest.run()
+    again = Trainer(line(), Line(), config(6), tmp_path, device=torch.device("cuda", 0))
+    again.run()
+    assert again.step == 6
 
 
 def test_clips_are_checked(tmp_path: Path) -> None:

@@ -68,12 +68,12 @@ def open_recorder(
     return RerunRecorder(recording, recording_id, target)
 
 
-def new_recording_path(folder: Path) -> Path:
+def new_recording_path(folder: Path, stem: str = "recording") -> Path:
     """The file for the next run of a world: ``recording.rrd``, and ``recording-2.rrd`` on the first resume."""
-    path, count = folder / "recording.rrd", 1
+    path, count = folder / f"{stem}.rrd", 1
     while path.exists():
         count += 1
-        path = folder / f"recording-{count}.rrd"
+        path = folder / f"{stem}-{count}.rrd"
     return path
 
 

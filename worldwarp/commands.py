@@ -162,47 +162,53 @@ def render_data_command(words: list[str]) -> int:
 
 
 def train_command(words: list[str]) -> int:
-    """`worldwarp train WHAT data=DIR out=DIR`: train an embedded network, or go on training it.
+    """`worldwarp train WHAT data=DIR out=DIR device=cpu|cuda ranks=N`: train an embedded network, or go on training it.
 
     WHAT is depth, generator, or a stage of the way from many steps to few: teacher, trajectories, initial-student,
-    student.
+    student. ``viewer=file`` also records the validations into ``training.rrd``.
     """
     from diffusion.training.clips import list_clips
+    from diffusion.training.machine import check_machine
     from diffusion.training.train_depth import train_depth
     from diffusion.training.train_generator import train_generator
     from diffusion.training.train_student import train_initial_student, train_student
     from diffusion.training.train_teacher import train_teacher
     from diffusion.training.trajectories import record_trajectories
     from worldwarp.training_guides import record_guides
+    from worldwarp.training_watch import TrainingWatch
 
-    teacher, device = {"teacher": "runs/teacher/ema.safetensors"}, {"device": "cpu"}
+    teacher, alone = {"teacher": "runs/teacher/ema.safetensors"}, {"ranks": "1", "viewer": "none"}
+    two = {**alone, "ranks": "2"}
     trainings: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
-        "depth": (train_depth, {"ranks": "2"}),
-        "generator": (train_generator, {"start": "", "ranks": "2"}),
-        "teacher": (train_teacher, {"start": "", "ranks": "1", **device}),
-        "trajectories": (record_trajectories, {**teacher, **device, "steps": "256"}),
-        "initial-student": (
-            train_initial_student, {**teacher, "trajectories": "runs/trajectories", "ranks": "1", **device}
-        ),
-        "student": (
-            train_student, {**teacher, "start": "runs/initial-student/ema.safetensors", "ranks": "1", **device}
-        ),
-    }  # fmt: skip
+        "depth": (train_depth, two),
+        "generator": (train_generator, {"start": "", **two}),
+        "teacher": (train_teacher, {"start": "", **alone}),
+        "trajectories": (record_trajectories, {**teacher, "steps": "256"}),
+        "initial-student": (train_initial_student, {**teacher, "trajectories": "runs/trajectories", **alone}),
+        "student": (train_student, {**teacher, "start": "runs/initial-student/ema.safetensors", **alone}),
+    }
     if not words or words[0] not in trainings:
         raise ConfigError(f"train: want one of {', '.join(trainings)}, got {words[0] if words else 'nothing'}")
     what, rest = words[0], words[1:]
     train, own = trainings[what]
     defaults = {"data": "runs/data", "out": f"runs/{what}", "steps": "4000", "minutes": "600", "seed": "0"}
-    options = _options(f"train {what}", rest, {**defaults, **own})
+    options = _options(f"train {what}", rest, {**defaults, "device": "cpu", **own})
     data, out = Path(options.pop("data")), Path(options.pop("out"))
+    settings = {key: _setting(key, text) for key, text in options.items() if text and key != "viewer"}
+    viewer = options.get("viewer", "none")
+    if viewer not in ("none", "file"):
+        raise ConfigError(f"viewer: want none or file (then look at it with `worldwarp view FILE.rrd`), got '{viewer}'")
+    if viewer == "file":
+        settings["watch"] = TrainingWatch(out)
+    check_machine(options["device"], settings.get("ranks", 1))  # before the guides, which take long
     if what not in ("depth", "initial-student"):
         record_guides(list_clips(data, "train"), data / "guides")
-    train(data, out, **{key: _setting(key, text) for key, text in options.items() if text})
+    train(data, out, **settings)
     print(f"written to {out}" if what == "trajectories" else f"averaged weights: {out / 'ema.safetensors'}")
     return 0
 
 
-def _setting(key: str, text: str) -> str | int | float | Path:
+def _setting(key: str, text: str) -> Any:
     """A setting of `train` in its type."""
     if key in ("teacher", "trajectories", "start"):
         return Path(text)

@@ -7,8 +7,6 @@ does in `diffusion.sampler`: its state there is the noised prior.
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,11 +19,6 @@ from diffusion.training.guides import Sample
 # Texture that was copied is a hint and no start: holes come out of pure noise.
 FULL_NOISE = NoiseConfig(copied=1.0, unknown=1.0)
 _LEAST_SIGMA = 0.1  # levels below it count as it in the weight of an error, which would grow without bound
-
-
-def on_device(sample: Sample, device: torch.device) -> Sample:
-    """The sample, moved."""
-    return Sample(*(getattr(sample, field.name).to(device) for field in fields(Sample)))
 
 
 def entry_level(sample: Sample, context: int) -> Float[Tensor, "b t 1 h w"]:

@@ -52,13 +52,13 @@ def noisy_inputs(sample: Sample, context: int, rng: torch.Generator, at_start: f
     Args:
         sample: a batch ``[b]``.
         context: leading frames that stay clean.
-        rng: the only randomness.
+        rng: the only randomness; on the CPU, so that every device draws the same.
         at_start: share of samples that stand at the start, 0..1.
     """
     batch = len(sample.truth)
 
     def draw(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(batch, 1, 1, 1, 1, generator=rng)
+        return low + (high - low) * torch.rand(batch, 1, 1, 1, 1, generator=rng).to(sample.truth)
 
     later = draw(0.0, 1.0) >= at_start
     doubt = (1.0 - sample.copied) * (1.0 - sample.confidence)
@@ -68,7 +68,7 @@ def noisy_inputs(sample: Sample, context: int, rng: torch.Generator, at_start: f
     sigma = torch.minimum(sample.copied * copied + doubt * seen, level)
     sigma[:, :context] = 0.0
     known = torch.where(later, torch.lerp(sample.prior, sample.truth, draw(0.3, 1.0)), sample.prior)
-    noise = torch.randn(known.shape, generator=rng)
+    noise = torch.randn(known.shape, generator=rng).to(known)
     return Inputs(
         state=add_noise(known, noise, sigma),
         prior=sample.prior,
@@ -97,7 +97,7 @@ def generator_loss(
     """
     inputs = noisy_inputs(sample, context, rng)
     frames = sample.truth.shape[1]
-    chunk_of_frame = (torch.arange(frames) >= context).long()
+    chunk_of_frame = (torch.arange(frames, device=sample.truth.device) >= context).long()
     clean, _, _ = network(inputs, chunk_of_frame=chunk_of_frame, first=context)
     terms = loss_terms(clean.float(), sample, inputs.doubt, context)
     total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
@@ -153,7 +153,7 @@ def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
     """How far the colour step across the borders of wide holes is from the truth's: logarithm of the sums' ratio."""
     totals = []
     for image in (made, truth):
-        total = torch.ones(())
+        total = image.new_ones(())
         for axis in (-1, -2):
             size = hole.shape[axis] - 1
             here, there = ((wide.narrow(axis, at, size), hole.narrow(axis, at, size)) for at in (0, 1))

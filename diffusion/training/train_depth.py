@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate
 
 from diffusion.training.clips import list_clips, read_clip
-from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
+from diffusion.training.machine import device_of, run_ranks
+from diffusion.training.trainer import SHEET, TrainConfig, Trainer, Validation
 from geometry.depth.embedded import save_depth_network
 from geometry.depth.network import FROZEN_BLOCKS, STRIDE, DepthNetwork
 from geometry.frame import Frame
@@ -47,6 +49,10 @@ class DepthTask:
         log_depth = log_about_median(depth, sky)
         return augment(hazed(rgb, log_depth, sky, rng), rng), log_depth, sky
 
+    def frames(self, batch: Batch) -> int:
+        """All of them."""
+        return len(batch[0])
+
     def loss(
         self,
         network: DepthNetwork,
@@ -56,7 +62,7 @@ class DepthTask:
         """L1 on aligned log depth, L1 on its gradients at four scales, and cross entropy of the sky."""
         rgb, truth, sky = batch
         rgb = rgb.to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(rgb.device.type, torch.bfloat16):
             log_depth, sky_logit = network(rgb)
         log_depth, sky_logit = log_depth.float(), sky_logit.float()
         ground = ~sky
@@ -77,7 +83,7 @@ class DepthTask:
         for path in list_clips(self.data, "heldout")[:60]:
             frame = read_clip(path)[:1]
             rgb, depth, sky = _resized(frame.rgb, frame.depth, frame.sky, (160, 256))
-            log_depth, _ = network(rgb)
+            log_depth = network(rgb.to(device_of(network)))[0].cpu()
             ground = ~sky
             if ground.sum() < 100:
                 continue
@@ -90,7 +96,7 @@ class DepthTask:
         if not pictures:
             return {}
         sheet = (torch.cat(pictures, 1).permute(1, 2, 0) * 255).byte().numpy()
-        Image.fromarray(sheet).save(folder / "sheet.png")
+        Image.fromarray(sheet).save(folder / SHEET)
         return {"absrel": float(np.mean(absrel)), "delta1": float(np.mean(delta)), "clips": float(len(absrel))}
 
     def save(self, network: DepthNetwork, path: Path, notes: dict[str, str]) -> None:
@@ -110,6 +116,8 @@ def train_depth(
     minutes: float = 60.0,
     ranks: int = 1,
     seed: int = 0,
+    device: str = "cpu",
+    watch: Callable[[Validation], None] | None = None,
     encoder: Path | None = None,
 ) -> None:
     """Train the depth network; the same call again goes on where the last one stopped.
@@ -119,13 +127,16 @@ def train_depth(
         out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
         steps: length of the whole training.
         minutes: stop after this long.
-        ranks: single-threaded processes.
+        ranks: processes: one CPU thread each, or one GPU each.
         seed: decides everything random.
+        device: ``cpu`` or ``cuda``.
+        watch: told of every validation.
         encoder: ImageNet weights of the encoder; those of the ``train-data`` extra when not given.
     """
     list_clips(data, "train")
     weights = imagenet_weights() if encoder is None else encoder
-    run_ranks(partial(_train, data, out, TrainConfig(steps=steps, minutes=minutes), seed, weights), ranks)
+    config = TrainConfig(steps=steps, minutes=minutes, watch=watch)
+    run_ranks(partial(_train, data, out, config, seed, weights), ranks, device)
 
 
 def imagenet_weights() -> Path:
@@ -136,7 +147,7 @@ def imagenet_weights() -> Path:
     return next((Path(found.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
 
 
-def _train(data: Path, out: Path, config: TrainConfig, seed: int, encoder: Path) -> None:
+def _train(data: Path, out: Path, config: TrainConfig, seed: int, encoder: Path, device: torch.device) -> None:
     torch.manual_seed(seed)
     network = DepthNetwork()
     published = torch.load(encoder, weights_only=True)
@@ -145,7 +156,7 @@ def _train(data: Path, out: Path, config: TrainConfig, seed: int, encoder: Path)
     for parameter in network.parameters():
         if parameter.ndim == 4:  # twice as fast on a CPU
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    Trainer(network, DepthTask(data), config, out, seed, learning_rate_share).run()
+    Trainer(network, DepthTask(data), config, out, seed, learning_rate_share, device).run()
 
 
 def learning_rate_share(name: str) -> float:

@@ -19,7 +19,8 @@ from diffusion.network import DenoiserNetwork
 from diffusion.training.clips import list_clips, read_clip
 from diffusion.training.generator_loss import generator_loss, noisy_inputs
 from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
-from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
+from diffusion.training.machine import device_of, moved, run_ranks
+from diffusion.training.trainer import SHEET, TrainConfig, Trainer, Validation
 
 RELIST_S = 60.0  # clips may still be arriving
 RECORDED_SHARE = 0.85
@@ -69,19 +70,26 @@ class GeneratorTask:
         samples = [self._draw(stage.config, rng) for _ in range(stage.batch)]
         return Sample.stack(samples), stage.config.context
 
+    def frames(self, batch: tuple[Sample, int]) -> int:
+        """Those after the context."""
+        sample, context = batch
+        return target_frames(sample, context)
+
     def loss(
         self, network: DenoiserNetwork, batch: tuple[Sample, int], rng: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Loss and its terms; bfloat16 inside."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(batch[0].truth.device.type, torch.bfloat16):
             return generator_loss(network, *batch, rng)
 
     def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
         """The sampler on held-out clips; see `show_held_out`."""
         config = self.stages[-1].config
-        return show_held_out(
-            self.data, config, lambda sample, rng: sampled(network, sample, config.context, rng), folder
-        )
+
+        def make(sample: Sample, rng: torch.Generator) -> Tensor:
+            return sampled(network, moved(sample, device_of(network)), config.context, rng)
+
+        return show_held_out(self.data, config, make, folder)
 
     def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
         """Write the weights as the package holds them."""
@@ -105,6 +113,8 @@ def train_generator(
     minutes: float = 60.0,
     ranks: int = 2,
     seed: int = 0,
+    device: str = "cpu",
+    watch: Callable[[Validation], None] | None = None,
     guides: Path | None = None,
     start: Path | None = None,
 ) -> None:
@@ -115,16 +125,18 @@ def train_generator(
         out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
         steps: length of the whole training.
         minutes: stop after this long.
-        ranks: single-threaded processes.
+        ranks: processes: one CPU thread each, or one GPU each.
         seed: decides everything random.
+        device: ``cpu`` or ``cuda``.
+        watch: told of every validation.
         guides: guides recorded from the clips (see `worldwarp.training_guides`); ``data/guides`` when not given.
             Clips without one are trained on warps.
         start: weights to go on from; random ones when not given.
     """
     list_clips(data, "train")
     rate, decay = (7e-4, 0.99) if start is None else (4e-4, 0.995)
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=rate, ema=decay, checkpoint_s=240.0)
-    run_ranks(partial(_train, data, out, config, guides, seed, start), ranks)
+    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=rate, ema=decay, checkpoint_s=240.0, watch=watch)
+    run_ranks(partial(_train, data, out, config, guides, seed, start), ranks, device)
 
 
 def show_held_out(
@@ -139,7 +151,7 @@ def show_held_out(
     for index, path in enumerate(list_clips(data, "heldout")[::7][:VALIDATION_CLIPS]):
         rng = np.random.default_rng(index)
         sample = Sample.stack([warped_sample(read_clip(path), config, rng)])
-        made = make(sample, torch.Generator().manual_seed(index))
+        made = make(sample, torch.Generator().manual_seed(index)).cpu()
         shown = _last(sample)
         hole = shown.copied > 0.5
         figures.append(_figures(made[0, -1], shown, hole))
@@ -149,29 +161,41 @@ def show_held_out(
         rows.append(np.concatenate(pictures, axis=1))
     if not rows:
         return {}
-    Image.fromarray(np.concatenate(rows)).save(folder / "sheet.png")
+    Image.fromarray(np.concatenate(rows)).save(folder / SHEET)
     return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
+
+
+def target_frames(sample: Sample, context: int) -> int:
+    """Frames after the context, of all sequences of a batch."""
+    batch, frames = sample.truth.shape[:2]
+    return batch * (frames - context)
 
 
 @torch.no_grad()
 def sampled(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.Generator) -> Tensor:
     """What the sampler makes of a batch, ``[b t-context 4 h w]``: one step, as they enter below its second."""
-    chunks = (torch.arange(sample.truth.shape[1]) >= context).long()
+    chunks = (torch.arange(sample.truth.shape[1], device=sample.truth.device) >= context).long()
     inputs = noisy_inputs(sample, context, rng, at_start=1.0)
     made, _, _ = network(inputs, chunk_of_frame=chunks, first=context)
     return made.float()
 
 
-def _train(data: Path, out: Path, config: TrainConfig, guides: Path | None, seed: int, start: Path | None) -> None:
+def _train(
+    data: Path,
+    out: Path,
+    config: TrainConfig,
+    guides: Path | None,
+    seed: int,
+    start: Path | None,
+    device: torch.device,
+) -> None:
     torch.manual_seed(seed)
     network = DenoiserNetwork() if start is None else load_network(start).train()
     # Convolutions are faster on it; torch's types leave out this form of `to`.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    if start is None:
-        Trainer(network, GeneratorTask(data, guides), config, out, seed).run()
-    else:
-        task = GeneratorTask(data, guides, GOING_ON)
-        Trainer(network, task, config, out, seed, lambda n: 1.0 if n.startswith(DRAWING) else UNDERSTANDING).run()
+    stages, fast = (STAGES, ("",)) if start is None else (GOING_ON, DRAWING)  # every name starts with ""
+    task = GeneratorTask(data, guides, stages)
+    Trainer(network, task, config, out, seed, lambda n: 1.0 if n.startswith(fast) else UNDERSTANDING, device).run()
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ student sees earlier chunks only, teacher and online score see all frames. The s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,14 +25,14 @@ from diffusion.training.flow_matching import (
     flow_matching_loss,
     inputs_at,
     noised,
-    on_device,
     predict,
     with_truth,
 )
 from diffusion.training.guides import Sample, SampleConfig
+from diffusion.training.machine import run_ranks
 from diffusion.training.rollout import Walk, roll_out
-from diffusion.training.train_teacher import SHAPE, ClipTask, SampledTask, begin
-from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
+from diffusion.training.train_teacher import SHAPE, ClipTask, SampledTask, begin, stage_config
+from diffusion.training.trainer import TrainConfig, Trainer, Validation
 from diffusion.training.trajectories import Trajectories, list_shards
 
 STUDENT = Walk(context=SHAPE.context, chunk=2, steps=4)
@@ -41,30 +42,35 @@ ONLINE_UPDATES = 5  # of the online score for each of the student (DMD2, section
 class TrajectoryTask(SampledTask):
     """From any state on the teacher's trajectory to its end, causally."""
 
-    def __init__(self, data: Path, shards: list[Path], walk: Walk, device: str, shape: SampleConfig = SHAPE) -> None:
+    def __init__(self, data: Path, shards: list[Path], walk: Walk, shape: SampleConfig = SHAPE) -> None:
         """Learn from ``shards``; clips of ``data`` are only validated on."""
-        super().__init__(data, walk, device, shape)
+        super().__init__(data, walk, shape)
         self.shards = shards
 
     def batch(self, progress: float, rng: np.random.Generator) -> Trajectories:  # noqa: ARG002
         """A shard."""
         return Trajectories.load(self.shards[int(rng.integers(len(self.shards)))])
 
+    def frames(self, batch: Trajectories) -> int:
+        """Those that the teacher made."""
+        return batch.clean.shape[0] * batch.clean.shape[1]
+
     def loss(
         self, network: DenoiserNetwork, batch: Trajectories, rng: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Squared error of the clean end, every chunk standing at a level of its own."""
-        sample, context, chunk = on_device(batch.sample, self.device), self.walk.context, self.walk.chunk
+        sample, context, chunk = batch.sample, self.walk.context, self.walk.chunk
         entry = entry_level(sample, context)
         many, frames = batch.clean.shape[:2]
         drawn = torch.randint(len(batch.levels), (many, -(-frames // chunk)), generator=rng)
-        drawn = drawn.repeat_interleave(chunk, 1)[:, :frames]
-        state = batch.states[torch.arange(many)[:, None], drawn, torch.arange(frames)].to(self.device)
-        level = batch.levels[drawn].to(self.device)[:, :, None, None, None]
+        drawn = drawn.repeat_interleave(chunk, 1)[:, :frames].to(batch.states.device)
+        each, frame = (torch.arange(count, device=drawn.device) for count in (many, frames))
+        state = batch.states[each[:, None], drawn, frame]
+        level = batch.levels[drawn][:, :, None, None, None]
         sigma = torch.cat([entry[:, :context], torch.minimum(entry[:, context:], level)], dim=1)
         made = predict(network, inputs_at(sample, with_truth(sample, state, context), sigma), context, chunk)
         weight = (sigma[:, context:] > 0.0).to(made)
-        error = (made - batch.clean.to(self.device)).square() * weight
+        error = (made - batch.clean).square() * weight
         loss = error.sum() / (weight.sum() * made.shape[2]).clamp_min(1.0)
         return loss, {"square": loss.detach()}
 
@@ -97,12 +103,11 @@ class MatchingTask(ClipTask):
         guides: Path | None,
         teacher: DenoiserNetwork,
         walk: Walk,
-        device: str,
         shape: SampleConfig = SHAPE,
         batch: int = 2,
     ) -> None:
-        """Match the frozen ``teacher``, which sees all frames of a sample at once."""
-        super().__init__(data, guides, walk, device, shape, batch)
+        """Match the frozen ``teacher``, which sees all frames of a sample at once and is where the training is."""
+        super().__init__(data, guides, walk, shape, batch)
         self.teacher = teacher.eval().requires_grad_(False)
 
     def loss(self, network: Pair, batch: Sample, rng: torch.Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
@@ -146,6 +151,7 @@ def train_initial_student(
     ranks: int = 1,
     seed: int = 0,
     device: str = "cpu",
+    watch: Callable[[Validation], None] | None = None,
 ) -> None:
     """Initialise the student, a copy of the teacher made causal, on trajectories; called again it goes on.
 
@@ -156,13 +162,14 @@ def train_initial_student(
         trajectories: shards that `record_trajectories` wrote.
         steps: length of the whole training.
         minutes: stop after this long.
-        ranks: single-threaded processes.
+        ranks: processes: one CPU thread each, or one GPU each.
         seed: decides everything random.
-        device: where to train.
+        device: ``cpu`` or ``cuda``.
+        watch: told of every validation.
     """
     shards = list_shards(trajectories)
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=3e-4, warmup=30, ema=0.99, checkpoint_s=240.0)
-    run_ranks(partial(_initialise, data, out, teacher, shards, config, seed, device), ranks)
+    config = stage_config(steps, minutes, 3e-4, watch)
+    run_ranks(partial(_initialise, data, out, teacher, shards, config, seed), ranks, device)
 
 
 def train_student(
@@ -176,6 +183,7 @@ def train_student(
     ranks: int = 1,
     seed: int = 0,
     device: str = "cpu",
+    watch: Callable[[Validation], None] | None = None,
     guides: Path | None = None,
 ) -> None:
     """Train the student by distribution matching; the same call again goes on where the last one stopped.
@@ -187,28 +195,37 @@ def train_student(
         start: the student's first weights: initialised on trajectories, or the teacher's to leave that out.
         steps: length of the whole training, updates of the online score included.
         minutes: stop after this long.
-        ranks: single-threaded processes.
+        ranks: processes: one CPU thread each, or one GPU each.
         seed: decides everything random.
-        device: where to train.
+        device: ``cpu`` or ``cuda``.
+        watch: told of every validation.
         guides: guides recorded from the clips; ``data/guides`` when not given.
     """
     list_clips(data, "train")
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=2e-4, warmup=30, ema=0.99, checkpoint_s=240.0)
-    run_ranks(partial(_match, data, out, teacher, start, config, guides, seed, device), ranks)
+    config = stage_config(steps, minutes, 2e-4, watch)
+    run_ranks(partial(_match, data, out, teacher, start, config, guides, seed), ranks, device)
 
 
 def _initialise(
-    data: Path, out: Path, teacher: Path, shards: list[Path], config: TrainConfig, seed: int, device: str
+    data: Path, out: Path, teacher: Path, shards: list[Path], config: TrainConfig, seed: int, device: torch.device
 ) -> None:
     torch.manual_seed(seed)
-    Trainer(begin(teacher, device), TrajectoryTask(data, shards, STUDENT, device), config, out, seed).run()
+    Trainer(begin(teacher), TrajectoryTask(data, shards, STUDENT), config, out, seed, device=device).run()
 
 
 def _match(
-    data: Path, out: Path, teacher: Path, start: Path, config: TrainConfig, guides: Path | None, seed: int, device: str
+    data: Path,
+    out: Path,
+    teacher: Path,
+    start: Path,
+    config: TrainConfig,
+    guides: Path | None,
+    seed: int,
+    device: torch.device,
 ) -> None:
     torch.manual_seed(seed)
-    pair = Pair(begin(start, device), begin(teacher, device)).to(device)
-    task = MatchingTask(data, guides, load_network(teacher).to(device), STUDENT, device)
+    task = MatchingTask(data, guides, load_network(teacher).to(device), STUDENT)
     # The student moves more slowly than the score that follows it.
-    Trainer(pair, task, config, out, seed, lambda name: 0.5 if name.startswith("student.") else 1.0).run()
+    shares = {"student": 0.5, "online": 1.0}
+    pair = Pair(begin(start), begin(teacher))
+    Trainer(pair, task, config, out, seed, lambda name: shares[name.partition(".")[0]], device).run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from torch import Tensor
 from diffusion.generator import load_network, package_weights, save_network
 from diffusion.network import DenoiserNetwork
 from diffusion.training.clips import list_clips
-from diffusion.training.flow_matching import flow_matching_loss, on_device
+from diffusion.training.flow_matching import flow_matching_loss
 from diffusion.training.guides import Sample, SampleConfig
+from diffusion.training.machine import device_of, moved, run_ranks
 from diffusion.training.rollout import Walk, roll_out
-from diffusion.training.train_generator import GeneratorTask, Stage, show_held_out
-from diffusion.training.trainer import TrainConfig, Trainer, run_ranks
+from diffusion.training.train_generator import GeneratorTask, Stage, show_held_out, target_frames
+from diffusion.training.trainer import TrainConfig, Trainer, Validation
 
 SHAPE = SampleConfig((64, 112), halved=True, context=1, targets=4)
 STEPS = 50
@@ -28,16 +30,16 @@ _SHEET_STEPS = 10
 class SampledTask:
     """A task judged by sampling held-out clips as ``walk`` says."""
 
-    def __init__(self, data: Path, walk: Walk, device: str, shape: SampleConfig = SHAPE) -> None:
+    def __init__(self, data: Path, walk: Walk, shape: SampleConfig = SHAPE) -> None:
         """Held-out clips come from ``data``."""
-        self.data, self.walk, self.shape, self.device = data, walk, shape, torch.device(device)
+        self.data, self.walk, self.shape = data, walk, shape
 
     def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
         """Sample held-out clips; see `show_held_out`."""
 
         def make(sample: Sample, rng: torch.Generator) -> Tensor:
-            noise = torch.randn(sample.truth.shape, generator=rng).to(self.device)
-            return roll_out(network, on_device(sample, self.device), noise, self.walk).made.cpu()
+            pair = (sample, torch.randn(sample.truth.shape, generator=rng))
+            return roll_out(network, *moved(pair, device_of(network)), self.walk).made
 
         return show_held_out(self.data, self.shape, make, folder)
 
@@ -46,15 +48,19 @@ class ClipTask(SampledTask):
     """Also draws batches from clips and the guides recorded from them."""
 
     def __init__(
-        self, data: Path, guides: Path | None, walk: Walk, device: str, shape: SampleConfig = SHAPE, batch: int = BATCH
+        self, data: Path, guides: Path | None, walk: Walk, shape: SampleConfig = SHAPE, batch: int = BATCH
     ) -> None:
         """Guides are in ``guides``, or ``data/guides`` when not given."""
-        super().__init__(data, walk, device, shape)
+        super().__init__(data, walk, shape)
         self.samples = GeneratorTask(data, guides, (Stage(1.0, shape, batch),))
 
     def batch(self, progress: float, rng: np.random.Generator) -> Sample:
-        """A batch on the device."""
-        return on_device(self.samples.batch(progress, rng)[0], self.device)
+        """A batch."""
+        return self.samples.batch(progress, rng)[0]
+
+    def frames(self, batch: Sample) -> int:
+        """Those after the context."""
+        return target_frames(batch, self.walk.context)
 
 
 class TeacherTask(ClipTask):
@@ -92,6 +98,7 @@ def train_teacher(
     ranks: int = 1,
     seed: int = 0,
     device: str = "cpu",
+    watch: Callable[[Validation], None] | None = None,
     guides: Path | None = None,
 ) -> None:
     """Train the teacher; the same call again goes on where the last one stopped.
@@ -102,25 +109,38 @@ def train_teacher(
         start: weights to begin with; those of the package when not given.
         steps: length of the whole training.
         minutes: stop after this long.
-        ranks: single-threaded processes.
+        ranks: processes: one CPU thread each, or one GPU each.
         seed: decides everything random.
-        device: where to train.
+        device: ``cpu`` or ``cuda``.
+        watch: told of every validation.
         guides: guides recorded from the clips; ``data/guides`` when not given.
     """
     list_clips(data, "train")
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=5e-4, warmup=30, ema=0.99, checkpoint_s=240.0)
-    run_ranks(partial(_train, data, out, start, config, guides, seed, device), ranks)
+    run_ranks(partial(_train, data, out, start, stage_config(steps, minutes, 5e-4, watch), guides, seed), ranks, device)
+
+
+def stage_config(
+    steps: int, minutes: float, learning_rate: float, watch: Callable[[Validation], None] | None
+) -> TrainConfig:
+    """What the stages from many steps to few have in common."""
+    return TrainConfig(steps, learning_rate, warmup=30, ema=0.99, checkpoint_s=240.0, minutes=minutes, watch=watch)
 
 
 def _train(
-    data: Path, out: Path, start: Path | None, config: TrainConfig, guides: Path | None, seed: int, device: str
+    data: Path,
+    out: Path,
+    start: Path | None,
+    config: TrainConfig,
+    guides: Path | None,
+    seed: int,
+    device: torch.device,
 ) -> None:
     torch.manual_seed(seed)
     walk = Walk(SHAPE.context, SHAPE.targets, _SHEET_STEPS)
-    Trainer(begin(start, device), TeacherTask(data, guides, walk, device), config, out, seed).run()
+    Trainer(begin(start), TeacherTask(data, guides, walk), config, out, seed, device=device).run()
 
 
-def begin(start: Path | None, device: str) -> DenoiserNetwork:
+def begin(start: Path | None) -> DenoiserNetwork:
     """A network to go on training from weights, those of the package when not given."""
     network = load_network(package_weights() if start is None else start).train()
-    return network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -2,7 +2,7 @@
 
 AdamW on a warm-up and cosine schedule, an exponential moving average, gradient clipping, a time budget, checkpoints
 that resume exactly, and a log. Several single-threaded processes that average their gradients are much faster on a
-shared CPU than one process with several threads, so ``ranks`` starts processes.
+shared CPU than one process with several threads, so a training has ranks (see `diffusion.training.machine`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -24,7 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-CHECKPOINT, PROGRESS, LOG = "checkpoint.safetensors", "progress.json", "log.jsonl"
+from diffusion.training.machine import CPU, moved
+
+CHECKPOINT, PROGRESS, LOG, SHEET = "checkpoint.safetensors", "progress.json", "log.jsonl", "sheet.png"
+LOG_EVERY = 20
 
 
 @runtime_checkable
@@ -32,11 +35,15 @@ class Task(Protocol):
     """What is trained, and on what."""
 
     def batch(self, progress: float, rng: np.random.Generator) -> Any:
-        """A batch; ``progress`` is the share of the training time that is over."""
+        """A batch, on the CPU; ``progress`` is the share of the training time that is over."""
+        ...
+
+    def frames(self, batch: Any) -> int:
+        """How many frames of a batch the loss looks at; the same on every rank."""
         ...
 
     def loss(self, network: Any, batch: Any, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its terms."""
+        """The loss and its terms; network and batch are on one device, ``rng`` is on the CPU."""
         ...
 
     def validate(self, network: Any, folder: Path) -> dict[str, float]:
@@ -48,9 +55,25 @@ class Task(Protocol):
         ...
 
 
+class Validation(NamedTuple):
+    """What a validation found.
+
+    Attributes:
+        step: optimiser steps so far.
+        frames: frames that the loss saw so far, on all ranks.
+        figures: what `Task.validate` found.
+        folder: where its pictures are.
+    """
+
+    step: int
+    frames: int
+    figures: dict[str, float]
+    folder: Path
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how fast.
+    """How long and how fast, and who looks on.
 
     Attributes:
         steps: optimiser steps, all ranks together counting once.
@@ -61,6 +84,7 @@ class TrainConfig:
         weight_decay: of matrices.
         checkpoint_s: seconds between checkpoints and validations.
         minutes: stop after this long, whatever the step; what was done is saved and resumes.
+        watch: told of every validation, by the first rank; travels to its process.
     """
 
     steps: int
@@ -71,6 +95,7 @@ class TrainConfig:
     weight_decay: float = 0.02
     checkpoint_s: float = 180.0
     minutes: float = math.inf
+    watch: Callable[[Validation], None] | None = None
 
 
 class Trainer:
@@ -83,6 +108,7 @@ class Trainer:
         folder: where checkpoints, the log and pictures go.
         seed: decides every batch and every draw.
         learning_rate_of: share of the learning rate by parameter name; 0 freezes.
+        device: where to train; the network is moved there. A checkpoint resumes on any device.
     """
 
     def __init__(
@@ -93,8 +119,10 @@ class Trainer:
         folder: Path,
         seed: int = 0,
         learning_rate_of: Callable[[str], float] = lambda _: 1.0,
+        device: torch.device = CPU,
     ) -> None:
-        self.network, self.task, self.config, self.folder, self.seed = network, task, config, folder, seed
+        self.network, self.task, self.config, self.folder, self.seed = network.to(device), task, config, folder, seed
+        self._device = device
         self._rank = dist.get_rank() if dist.is_initialized() else 0
         self._world = dist.get_world_size() if dist.is_initialized() else 1
         named = [(name, p) for name, p in network.named_parameters() if learning_rate_of(name) > 0.0]
@@ -105,7 +133,8 @@ class Trainer:
         groups = [{"params": [p], "weight_decay": config.weight_decay if p.ndim > 1 else 0.0} for p in self._parameters]
         self._optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-        self.step = 0
+        self.step = self.frames = 0
+        self._pace = _Pace()
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / PROGRESS).exists():
             self._resume()
@@ -121,8 +150,9 @@ class Trainer:
             terms = self._advance()
             bar.update()
             bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
-            if self._rank == 0 and self.step % 20 == 0:
-                self._log({"step": self.step, "seconds": round(time.monotonic() - started, 1), **terms})
+            if self._rank == 0 and self.step % LOG_EVERY == 0:
+                clock = {"seconds": round(time.monotonic() - started, 1), **self._pace.read()}
+                self._log({"step": self.step, "frames": self.frames, **clock, **terms})
             if self._all_agree(time.monotonic() - saved > self.config.checkpoint_s):
                 figures = self._save_and_validate()
                 saved = time.monotonic()
@@ -141,13 +171,17 @@ class Trainer:
         self.network.train()
 
     def _advance(self) -> dict[str, float]:
+        started = time.monotonic()
         # Everything random follows from seed, rank and step: resuming needs no generator state.
         numbers = np.random.default_rng([self.seed, self._rank, self.step])
         draws = torch.Generator().manual_seed(int(numbers.integers(2**62)))
         progress = self.step / self.config.steps
         for group, share in zip(self._optimiser.param_groups, self._shares, strict=True):
             group["lr"] = share * self.config.learning_rate * self._schedule(progress)
-        loss, terms = self.task.loss(self.network, self.task.batch(progress, numbers), draws)
+        batch = self.task.batch(progress, numbers)
+        frames = self._world * self.task.frames(batch)
+        loaded = time.monotonic()
+        loss, terms = self.task.loss(self.network, moved(batch, self._device), draws)
         self._optimiser.zero_grad()
         loss.backward()
         norm = self._share_gradients()
@@ -155,7 +189,10 @@ class Trainer:
             self._optimiser.step()
             self._update_average()
         self.step += 1
-        return {"loss": loss.item(), **{name: float(value) for name, value in terms.items()}, "gradient": norm}
+        self.frames += frames
+        found = {"loss": loss.item(), **{name: float(value) for name, value in terms.items()}, "gradient": norm}
+        self._pace.add(frames, loaded - started, time.monotonic() - loaded)  # `item` has waited for a GPU
+        return found
 
     def _schedule(self, progress: float) -> float:
         rise = min(1.0, (self.step + 1) / self.config.warmup)
@@ -188,7 +225,7 @@ class Trainer:
         """Rank 0 decides for all, since clocks differ."""
         if self._world == 1:
             return wish
-        flag = torch.tensor(float(wish))
+        flag = torch.tensor(float(wish), device=self._device)
         dist.broadcast(flag, 0)
         return bool(flag)
 
@@ -200,14 +237,16 @@ class Trainer:
         for index, parameter in enumerate(self._parameters):
             state |= {f"optimiser.{index}.{k}": v for k, v in self._optimiser.state.get(parameter, {}).items()}
         _replace(self.folder / CHECKPOINT, lambda path: save_file({k: v.contiguous() for k, v in state.items()}, path))
-        progress = {"step": self.step, "seed": self.seed}
+        progress = {"step": self.step, "frames": self.frames, "seed": self.seed}
         _replace(self.folder / PROGRESS, lambda path: path.write_text(json.dumps(progress)))
         network = self.averaged()
         self.task.save(network, self.folder / "ema.safetensors", {"steps": str(self.step)})
         with torch.no_grad():
             figures = self.task.validate(network, self.folder)
         self.restore()
-        self._log({"step": self.step, "validation": figures})
+        self._log({"step": self.step, "frames": self.frames, "validation": figures})
+        if self.config.watch is not None:
+            self.config.watch(Validation(self.step, self.frames, figures, self.folder))
         return figures
 
     def _resume(self) -> None:
@@ -215,13 +254,11 @@ class Trainer:
             progress = json.loads((self.folder / PROGRESS).read_text())
             state = load_file(self.folder / CHECKPOINT)
             self.network.load_state_dict(_part(state, "network."))
-            self.average = {k: v.to(self.average[k].device) for k, v in _part(state, "average.").items()}
+            self.average = {k: v.to(self._device) for k, v in _part(state, "average.").items()}
             for index, parameter in enumerate(self._parameters):
                 if own := _part(state, f"optimiser.{index}."):
-                    self._optimiser.state[parameter] = {
-                        k: v.to(parameter.device) if v.ndim else v for k, v in own.items()
-                    }
-            self.step = int(progress["step"])
+                    self._optimiser.state[parameter] = {k: v.to(self._device) if v.ndim else v for k, v in own.items()}
+            self.step, self.frames = int(progress["step"]), int(progress.get("frames", 0))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ValueError(
                 f"{self.folder}: its checkpoint is damaged or of another network; remove it ({error})"
@@ -234,32 +271,26 @@ class Trainer:
             file.write(json.dumps(entry) + "\n")
 
 
-def run_ranks(train: Callable[[], None], ranks: int) -> None:
-    """Run ``train`` in ``ranks`` single-threaded processes that share gradients (or here, when ``ranks`` is 1)."""
-    torch.set_num_threads(1)
-    if ranks == 1:
-        train()
-        return
-    context = torch.multiprocessing.get_context("spawn")
-    store = Path(os.environ.get("TMPDIR", "/tmp")) / f"worldwarp-ranks-{os.getpid()}"
-    store.unlink(missing_ok=True)
-    processes = [context.Process(target=_join, args=(train, rank, ranks, store)) for rank in range(ranks)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    store.unlink(missing_ok=True)
-    if failed := [p.exitcode for p in processes if p.exitcode]:
-        raise RuntimeError(f"training stopped: a process ended with exit code {failed[0]}; its last words are above")
+@dataclass
+class _Pace:
+    """Frames and seconds since it was last read: what getting batches took, and what the rest of a step took."""
 
+    frames: int = 0
+    loading_s: float = 0.0
+    computing_s: float = 0.0
 
-def _join(train: Callable[[], None], rank: int, ranks: int, store: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks)
-    try:
-        train()
-    finally:
-        dist.destroy_process_group()
+    def add(self, frames: int, loading_s: float, computing_s: float) -> None:
+        self.frames += frames
+        self.loading_s += loading_s
+        self.computing_s += computing_s
+
+    def read(self) -> dict[str, float | str]:
+        """Frames per second, the share of the time that waited for data, and which of the two is the bound."""
+        seconds = self.loading_s + self.computing_s
+        share = self.loading_s / seconds
+        found = {"frames_per_s": round(self.frames / seconds, 2), "loading": round(share, 3)}
+        self.frames, self.loading_s, self.computing_s = 0, 0.0, 0.0
+        return {**found, "bound": "loading" if share > 0.5 else "computing"}
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from diffusion.generator import load_network
 from diffusion.network import DenoiserNetwork
 from diffusion.training.guides import Sample
+from diffusion.training.machine import check_machine, device_of, moved
 from diffusion.training.rollout import Walk, roll_out
 from diffusion.training.train_teacher import SHAPE, STEPS, ClipTask
 
@@ -84,12 +85,13 @@ def record_trajectories(
         steps: shards to make.
         minutes: stop after this long.
         seed: decides samples and noise.
-        device: where to sample.
+        device: ``cpu`` or ``cuda``.
         guides: guides recorded from the clips; ``data/guides`` when not given.
     """
+    check_machine(device, 1)
     network = load_network(teacher).to(device)
     walk = Walk(SHAPE.context, SHAPE.targets, STEPS)
-    task = ClipTask(data, guides, walk, device)
+    task = ClipTask(data, guides, walk)
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     for index in tqdm(range(steps), desc="trajectories", unit="shard"):
@@ -98,7 +100,7 @@ def record_trajectories(
         path = out / f"trajectories_{index:05d}.safetensors"
         if not path.exists():
             rng = np.random.default_rng([seed, index])
-            sample = task.batch(0.0, rng)
+            sample = moved(task.batch(0.0, rng), device_of(network))
             draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
             follow(network, sample, torch.randn(sample.truth.shape, generator=draws), walk, student_steps).save(path)
 

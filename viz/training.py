@@ -1,0 +1,62 @@
+"""Records a training with Rerun: the figures and contact sheets of its validations, by step and by frames seen."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import rerun as rr
+import rerun.blueprint as rrb
+from PIL import Image
+
+log = logging.getLogger(__name__)
+
+APPLICATION = "worldwarp-training"
+STEP_TIMELINE, FRAMES_TIMELINE = "step", "frames_seen"
+FIGURES, SHEET = "validation", "sheet"
+_FLUSH_S = 10.0
+
+
+class TrainingRecorder:
+    """Writes a recording that is complete after every validation, since a training may be killed.
+
+    Args:
+        recording: the ``.rrd`` file to write, made at the first validation.
+        recording_id: names the training; recordings that share it appear as one.
+    """
+
+    def __init__(self, recording: Path, recording_id: str) -> None:
+        self.recording = recording
+        self._recording_id = recording_id
+        self._file: rr.RecordingStream | None = None
+
+    def validation(self, step: int, frames: int, figures: dict[str, float], sheet: Path) -> None:
+        """Record the figures of one validation, and its contact sheet where there is one. Never raises.
+
+        Args:
+            step: optimiser steps so far.
+            frames: frames that the loss saw so far.
+            figures: by name.
+            sheet: an image file; may be missing.
+        """
+        try:
+            file = self._open()
+            file.set_time(STEP_TIMELINE, sequence=step)
+            file.set_time(FRAMES_TIMELINE, sequence=frames)
+            for name, value in figures.items():
+                file.log(f"{FIGURES}/{name}", rr.Scalars(value))
+            if sheet.is_file():
+                with Image.open(sheet) as picture:
+                    file.log(SHEET, rr.Image(np.asarray(picture)).compress(jpeg_quality=90))
+            file.flush(timeout_sec=_FLUSH_S)
+        except Exception as error:  # looking on must never end a training
+            log.warning("recorder: %s: %s; the training goes on", type(error).__name__, error)
+
+    def _open(self) -> rr.RecordingStream:
+        if self._file is None:
+            self._file = rr.RecordingStream(APPLICATION, recording_id=self._recording_id)
+            sheet = rrb.Spatial2DView(origin=SHEET, name="Held-out clips")
+            plots = rrb.TimeSeriesView(origin=FIGURES, name="Validation")
+            self._file.save(self.recording, rrb.Blueprint(rrb.Vertical(sheet, plots, row_shares=[2, 1])))
+        return self._file
