@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffusion.condition import Condition, encode
 from diffusion.flow import clean_to_velocity
@@ -29,7 +33,9 @@ from diffusion.training.flow_matching import (
     predict,
     with_truth,
 )
+from diffusion.training.generator_loss import generator_loss
 from diffusion.training.guides import Sample, SampleConfig
+from diffusion.training.machine import moved
 from diffusion.training.rollout import Walk, roll_out
 from diffusion.training.train_student import ONLINE_UPDATES, MatchingTask, Pair, TrajectoryTask
 from diffusion.training.train_teacher import TeacherTask, frame_levels
@@ -39,6 +45,7 @@ from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from worldwarp.commands import train_command
 from worldwarp.config import ConfigError
+from worldwarp.training_watch import TrainingWatch
 
 TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
 SIZE = (16, 16)
@@ -411,6 +418,40 @@ def test_stages_say_what_they_lack(tmp_path: Path) -> None:
         train_command(["initial-student", f"data={tmp_path}", f"trajectories={tmp_path}/none"])
     with pytest.raises(ConfigError, match="ranks"):
         train_command(["trajectories", "ranks=2"])
+    with pytest.raises(ConfigError, match="viewer: want none or file"):
+        train_command(["teacher", "viewer=native"])
+    for stage in ("depth", "generator", "teacher", "trajectories", "initial-student", "student"):
+        with pytest.raises(ValueError, match="device: want cpu or cuda, got 'gpu'"):
+            train_command([stage, f"data={tmp_path}", "device=gpu"])
+
+
+def test_a_watched_training_is_recorded_in_its_folder(tmp_path: Path) -> None:
+    write_clip(tmp_path)
+    shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
+    task = TeacherTask(tmp_path, None, Walk(1, 2, 3), shape, batch=1)
+    for name, steps in (("training.rrd", 1), ("training-2.rrd", 2)):
+        watch = pickle.loads(pickle.dumps(TrainingWatch(tmp_path / "run")))  # as it travels to another process
+        Trainer(network(), task, TrainConfig(steps=steps, learning_rate=1e-3, watch=watch), tmp_path / "run").run()
+        assert (tmp_path / "run" / name).stat().st_size > 1000
+
+
+def test_losses_stay_where_their_batch_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tensors that only know shape and device: those of two devices do not mix there, as on a GPU."""
+    monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())  # has no such device
+    elsewhere = torch.device("meta")
+    net = network().to(elsewhere)
+    sample = unseen(2, 3, torch.rand(2, 3, 4, *SIZE))
+    ends = sample.truth[:, 1:]
+    shard = Trajectories(sample, torch.tensor([1.0, 0.5]), torch.stack([ends, ends], dim=1), ends)
+    teacher, student = TeacherTask(Path(), None, WALK), TrajectoryTask(Path(), [], WALK)
+    losses: dict[str, Callable[[torch.Generator], Tensor]] = {
+        "generator": lambda rng: generator_loss(net, moved(sample, elsewhere), 1, rng)[0],
+        "teacher": lambda rng: teacher.loss(net, moved(sample, elsewhere), rng)[0],
+        "student": lambda rng: student.loss(net, moved(shard, elsewhere), rng)[0],
+    }
+    for name, loss in losses.items():
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert loss(torch.Generator().manual_seed(0)).device == elsewhere, name
 
 
 def write_clip(folder: Path, frames: int = 4) -> None:

@@ -244,7 +244,8 @@ class Trainer:
         with torch.no_grad():
             figures = self.task.validate(network, self.folder)
         self.restore()
-        self._log({"step": self.step, "frames": self.frames, "validation": figures})
+        share = self.step / max(self.config.steps, 1)
+        self._log({"step": self.step, "frames": self.frames, "progress": round(share, 4), "validation": figures})
         if self.config.watch is not None:
             self.config.watch(Validation(self.step, self.frames, figures, self.folder))
         return figures
