@@ -19,6 +19,7 @@ import argparse
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -112,12 +113,12 @@ def fit_law(frames: Float[np.ndarray, "n"], error: Float[np.ndarray, "n"]) -> La
         columns = np.stack([np.ones_like(frames), (frames / frames[0]) ** -np.exp(log_power)], axis=1)
         return nnls(columns, error)
 
-    grid = np.linspace(*np.log(POWERS), 40)
+    grid = np.linspace(np.log(POWERS[0]), np.log(POWERS[1]), 40)
     best = int(np.argmin([solved(at)[1] for at in grid]))
     around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
-    log_power = float(minimize_scalar(lambda at: solved(at)[1], bounds=around, method="bounded").x)
-    floor, scale = solved(log_power)[0]
-    power = float(np.exp(log_power))
+    nearest: Any = minimize_scalar(lambda at: solved(at)[1], bounds=around, method="bounded")
+    floor, scale = solved(nearest.x)[0]
+    power = float(np.exp(nearest.x))
     return Law(float(floor), float(scale) * float(frames[0]) ** power, power)
 
 

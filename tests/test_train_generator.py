@@ -247,6 +247,34 @@ def test_training_resumes_exactly(tmp_path: Path) -> None:
         assert torch.equal(value, whole.state_dict()[name]), name
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cpu_goes_on_where_a_gpu_stopped_and_back(tmp_path: Path) -> None:
+    _clip(tmp_path / "data")
+    task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=1),))
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+
+    def trainer(device: torch.device) -> Trainer:
+        torch.manual_seed(0)
+        return Trainer(
+            DenoiserNetwork(TOY), task, TrainConfig(steps=6, learning_rate=3e-3), tmp_path / "run", device=device
+        )
+
+    for device, step in ((gpu, 2), (cpu, 4)):
+        stopped = trainer(device)
+        assert stopped.step == step - 2
+        stopped._advance()
+        stopped._advance()
+        stopped._save_and_validate()
+        resumed = trainer(cpu if device == gpu else gpu)
+        assert resumed.step == step
+        for name, value in stopped.network.state_dict().items():
+            assert torch.equal(value.cpu(), resumed.network.state_dict()[name].cpu()), name
+    figures = resumed.run()
+    assert resumed.step == 6
+    assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
+
+
 def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
     _clip(tmp_path / "data")
     (tmp_path / "data" / "manifest.json").write_text('{"clips": [{"file": "clip.safetensors", "split": "train"}]}')

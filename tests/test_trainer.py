@@ -200,25 +200,6 @@ def test_batches_move_whole() -> None:
     assert device_of(nn.Linear(1, 1)) == torch.device("cpu")
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_what_a_gpu_began_a_cpu_goes_on_with(tmp_path: Path) -> None:
-    first = Trainer(line(), Line(), config(4), tmp_path, device=torch.device("cuda", 0))
-    assert device_of(first.network).type == "cuda"
-    for _ in range(2):
-        first._advance()
-    first._save_and_validate()
-    rest = Trainer(line(), Line(), config(4), tmp_path)
-    assert rest.step == 2
-    assert all(
-        torch.equal(a.cpu(), b) for a, b in zip(first.network.parameters(), rest.network.parameters(), strict=True)
-    )
-    rest.run()
-    again = Trainer(line(), Line(), config(6), tmp_path, device=torch.device("cuda", 0))
-    again.run()
-    assert again.step == 6
-
-
 def test_clips_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"manifest\.json"):
         list_clips(tmp_path, "train")

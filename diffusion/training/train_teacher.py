@@ -38,8 +38,9 @@ class SampledTask:
         """Sample held-out clips; see `show_held_out`."""
 
         def make(sample: Sample, rng: torch.Generator) -> Tensor:
-            pair = (sample, torch.randn(sample.truth.shape, generator=rng))
-            return roll_out(network, *moved(pair, device_of(network)), self.walk).made
+            noise = torch.randn(sample.truth.shape, generator=rng)
+            sample, noise = moved((sample, noise), device_of(network))
+            return roll_out(network, sample, noise, self.walk).made
 
         return show_held_out(self.data, self.shape, make, folder)
 
