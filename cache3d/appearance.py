@@ -29,6 +29,8 @@ CLOSE_KERNEL = 0.7
 CLOSE_FROM, CLOSE_TO = 1.0, 2.0
 MARGIN = 0.15  # of the image, around it; the rasterizer itself decides exactly
 CHANNELS = 11
+SAMPLES = 2  # per pixel and axis
+FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
 # What a gapless surface reaches at least between its samples; more is full coverage.
 GAPLESS = 0.9
 OUTSIDE = 0.6  # alpha up to which a sample lies outside an outline before the sky (measured: 0.5 frays, 0.7 opens gaps)

@@ -25,7 +25,7 @@ from cache3d.views import P, View
 from geometry.camera import Camera
 from geometry.primitives import Change
 
-WRITTEN = ("colors", "confidence", "looks")  # what changes after insertion; points have no looks
+WRITTEN = ("colors", "confidence", "looks", "means", "scales")  # what changes after insertion; not all of points
 
 
 class _Block:
@@ -176,7 +176,7 @@ class BlockStore(Generic[P]):
         if self._view is not None and self._view[1] is not view:
             self._view = None
         names = view.names[which]
-        self._overwrite(names, {name: getattr(view.rows, name)[which] for name in WRITTEN if hasattr(view.rows, name)})
+        self._overwrite(names, view.rows[which], WRITTEN)
         self._journal.changed.append(names.cpu().numpy())
 
     def remove(self, view: View[P], which: Tensor) -> None:
@@ -205,7 +205,7 @@ class BlockStore(Generic[P]):
         new = names >= self._total
         self._view = None
         old = rows[~new]
-        self._overwrite(names[~new], {f.name: getattr(old, f.name) for f in fields(old)})
+        self._overwrite(names[~new], old, tuple(f.name for f in fields(old)))
         self._insert(names[new], rows[new], change.total)
         removed = change.removed.numpy()
         self._take_away(removed[self._home[removed] >= 0])
@@ -240,18 +240,20 @@ class BlockStore(Generic[P]):
             self._widen(number, bounds[:, where])
         self._make_room(set(home.tolist()))
 
-    def _overwrite(self, names: Tensor, columns: dict[str, Tensor]) -> None:
+    def _overwrite(self, names: Tensor, part: P, written: tuple[str, ...]) -> None:
+        """Put some columns of rows that are stored; they stay in their block, wherever they move."""
         if len(names) == 0:
             return
-        home = self._home[names.cpu().numpy()]
+        home, bounds = self._home[names.cpu().numpy()], extents(part)
         for number, where in groups(home):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
             assert block.room is not None
             place = torch.searchsorted(block.room[0][: block.count], names[index])
             for column, f in zip(block.room[1:], fields(self._kind), strict=True):
-                if f.name in columns:
-                    column[place] = columns[f.name][index]
+                if f.name in written:
+                    column[place] = getattr(part, f.name)[index]
             self._changed(number, _capacity(block))
+            self._widen(number, bounds[:, where])
         self._make_room(set(home.tolist()))
 
     def _take_away(self, names: np.ndarray) -> None:

@@ -36,9 +36,9 @@ class Integration:
 class WorldCache(Protocol):
     """What persists of the world: it grows where there is something new and shows itself to any camera.
 
-    A primitive is named by its place in the order of arrival and keeps that name for good. Positions never change;
-    colours and confidences may, and what a rule of `cache3d.insertion` retires is taken away. Rendering and integration
-    are deterministic and do not depend on what is in memory and what on disk.
+    A primitive is named by its place in the order of arrival and keeps that name for good. Colours, confidences and,
+    within bounds, the geometry of Gaussians may change, and what a rule of `cache3d.insertion` retires is taken away.
+    Rendering and integration are deterministic and do not depend on what is in memory and what on disk.
     """
 
     def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:

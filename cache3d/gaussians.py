@@ -11,16 +11,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cache3d import confidence as trust
-from cache3d.appearance import CHANNELS, GAPLESS, against_sky, close_growth, footprint_px, in_view, pooled, seen
+from cache3d.appearance import (
+    CHANNELS,
+    FOOTPRINT_FLOOR,
+    GAPLESS,
+    SAMPLES,
+    against_sky,
+    footprint_px,
+    in_view,
+    pooled,
+    seen,
+)
 from cache3d.blocks import BlockStore
 from cache3d.cache import Integration, check_chunk
 from cache3d.canvas import Canvas
 from cache3d.insertion import Shown, new_pixels, uncovered
 from cache3d.lifting import lift_gaussians
 from cache3d.merging import merge
-from cache3d.optimisation import appearance_step, gain, schedule
+from cache3d.optimisation import Look, refine
 from cache3d.planes import plane_image
-from cache3d.rasterizer import Backend, Raster, Splats, rasterize
+from cache3d.rasterizer import Backend, Raster, rasterize
 from cache3d.refinement import refine_guesses
 from cache3d.replacement import RESOLVED, outdone, refuted
 from cache3d.views import View
@@ -32,8 +42,6 @@ from geometry.primitives import Change, Gaussians, Points
 FAINTEST = 1.0 / 255.0
 REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
 CANVASES = 16  # pictures of a guide that are kept for the frames that follow; two per frame, one is of the sky
-SAMPLES = 2  # per pixel and axis
-FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
 
 
 class GaussianCache:
@@ -46,7 +54,7 @@ class GaussianCache:
     Args:
         device: where the world lives; on a CUDA device gsplat draws it.
         rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
-        refine_steps: looks at a frame per chunk that correct the colours, see `cache3d.optimisation`; 0 for none.
+        refine_steps: looks at a frame per chunk that correct what is stored, see `cache3d.optimisation`; 0 for none.
         resident_mib: how much of the world stays in memory, at least what one chunk and the frames it keeps to see; the
             rest goes to disk.
 
@@ -175,40 +183,18 @@ class GaussianCache:
         return len(gone) > 0
 
     def _refine(self, chunk: Chunk, remembered: Frame | None) -> None:
-        """Correct colours by a few looks at the chunk's frames, then at remembered ones, the first of these last.
-
-        What a camera observed changes only by frames that a camera observed.
-        """
+        """Correct what is stored by a few looks at the chunk's frames, then at remembered ones, the photo last."""
         if self._refine_steps == 0:
             return
-        looks = [(chunk.frames[k], chunk.confidence[k].to(self._device), False) for k in range(len(chunk.frames))]
+        frames, trusted = _on(chunk.frames, self._device), chunk.confidence.to(self._device)
+        looks = [Look(frames[k], trusted[k], is_photo=False) for k in range(len(frames))]
         if remembered is not None:
-            certain = torch.ones_like(remembered.depth, device=self._device)
-            looks += [(remembered[k], certain[k], k == 0) for k in (*range(1, len(remembered)), 0)]
+            kept = _on(remembered, self._device)
+            certain = torch.ones_like(kept.depth)
+            looks += [Look(kept[k], certain[k], is_photo=k == 0) for k in (*range(1, len(kept)), 0)]
         # One view for all looks: it is gathered, and what changed is stored, once.
         view = self._store.near(chunk.frames.camera, *([] if remembered is None else [remembered.camera]))
-        changed = torch.zeros_like(view.rows.sky)
-        for k in schedule(len(looks), self._refine_steps):
-            frame, trusted, is_photo = looks[k]
-            frame = _on(frame, self._device)
-            chosen = in_view(view.rows, frame.camera, sky=False)
-            changeable = ~view.rows.observed[chosen] | chunk.observed
-            if not changeable.any():
-                continue
-            extent_px = footprint_px(view.rows, chosen, frame.camera)
-            parts = (view.rows.means, view.rows.quats, view.rows.scales, view.rows.opacities, view.rows.colors)
-            splats = Splats(*(part.index_select(0, chosen) for part in parts))
-            splats = replace(splats, scales=splats.scales * close_growth(extent_px))
-            step = appearance_step(
-                splats, frame, trusted, samples=SAMPLES, footprint_floor=FOOTPRINT_FLOOR, backend=self._rasterizer
-            )
-            before = view.rows.looks[chosen]
-            share, after = gain(extent_px, before, is_photo=is_photo)
-            step = step * share[:, None]
-            moved = changeable & (step != 0).any(-1)
-            changed[chosen[moved]] = True
-            view.rows.looks[chosen[moved]] = after[moved]
-            view.rows.colors[chosen[moved]] = (splats.values + step)[moved].clamp(0.0, 1.0)
+        changed = refine(view.rows, looks, observed=chunk.observed, steps=self._refine_steps, backend=self._rasterizer)
         self._store.put(view, torch.nonzero(changed)[:, 0])
 
     def _show(self, camera: Camera) -> Shown:

@@ -61,7 +61,7 @@ class Gaussians:
         observed: ``[n]``, True when a camera saw it, False when it was generated.
         confidence: ``[n]``, 0..1.
         sky: ``[n]``, True for the far layer that never parallaxes.
-        looks: ``[n]``, how often its colour was refined by frames that show it in full size.
+        looks: ``[n]``, how often it was refined by frames that show it in full size.
     """
 
     means: Float[Tensor, "n 3"]

@@ -190,6 +190,25 @@ def test_rows_can_be_taken_away(make: type[GaussianCache]) -> None:
     assert cache.integrate(later) == again.integrate(later)
 
 
+def test_rows_that_moved_are_found_where_they_are(tmp_path: Path) -> None:
+    """Geometry may change a little; whatever it does, what a camera sees is never left out."""
+    cache, again = GaussianCache(), GaussianCache(resident_mib=TINY)
+    again.page_to(tmp_path)
+    for made in walk(cache):
+        again.apply(made.change)
+    view, far = cache._store.near(corridor(2.0)), corridor(60.0)
+    which = torch.nonzero(~view.rows.sky)[:, 0]
+    names = view.names[which]
+    view.rows.means[which] += torch.tensor([58.0, 0.0, 0.0])
+    view.rows.scales[which] *= 1.1
+    cache._store.put(view, which)
+    seen = cache._store.near(far)
+    assert torch.isin(names, seen.names).all()
+    again.apply(cache._store.take_change())
+    assert_same(cache.snapshot(), again.snapshot())
+    assert_same(cache.render(far), again.render(far))
+
+
 def paged_walk(folder: Path) -> PointCache:
     cache = PointCache(resident_mib=TINY)
     cache.page_to(folder)

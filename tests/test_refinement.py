@@ -8,14 +8,36 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from cache3d import optimisation
+from cache3d.appearance import FOOTPRINT_FLOOR, KERNEL
 from cache3d.gaussians import GaussianCache
-from cache3d.optimisation import LOOKS, gain, schedule
+from cache3d.lifting import lift_gaussians
+from cache3d.optimisation import (
+    GROWTH,
+    LOOKS,
+    MOST_GROWTH,
+    MOST_SHIFT,
+    PHOTO,
+    SETTLED,
+    SHIFT,
+    SOLID,
+    Look,
+    correction,
+    gain,
+    refine,
+    schedule,
+)
 from cache3d.points import PointCache
+from cache3d.rasterizer import Splats, rasterize
+from cache3d.reference import rotation_matrices
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
+from geometry.primitives import Gaussians
 
 SIZE = (48, 64)
 GEOMETRY = ("means", "quats", "scales", "opacities")
@@ -119,7 +141,7 @@ def test_only_looks_at_other_frames_tire_and_far_ones_little() -> None:
     assert torch.equal(after, looks)
 
 
-def test_geometry_never_moves() -> None:
+def test_what_the_photo_made_stays_where_it_is() -> None:
     plain, refined = worlds(chunk_of(wall(cameras((0, 0, 0), (0.1, 0, 0.1)))))
     for name in GEOMETRY:
         assert torch.equal(getattr(plain.snapshot(), name), getattr(refined.snapshot(), name))
@@ -128,12 +150,125 @@ def test_geometry_never_moves() -> None:
     assert 0.0 <= colors.min() <= colors.max() <= 1.0
 
 
+def wrong_wall(places: list[tuple[float, float, float]], seed: int) -> Frame:
+    """A wall whose depth is off by half a percent from pixel to pixel."""
+    seen = wall(cameras(*places))
+    noise = torch.randn(seen.depth.shape, generator=torch.Generator().manual_seed(seed))
+    return replace(seen, depth=seen.depth * (1.0 + 0.005 * noise))
+
+
+def test_geometry_gives_way_to_what_frames_agree_about() -> None:
+    """Beside the path, against the same looks at colours alone."""
+    beside, found = wall(cameras((0.2, -0.15, 0.1), (-0.1, 0.1, 0.2))), []
+    for settled in (0.0, SETTLED):
+        cache = GaussianCache(refine_steps=12)
+        cache.integrate(chunk_of(wall(cameras((9, 0, 0)))))  # a photo that shows nothing of it
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(optimisation, "SETTLED", settled)
+            for index in range(1, 4):
+                places = [(0.1 * (index - 1) + 0.03 * k, 0.01 * k, 0.0) for k in range(4)]
+                cache.integrate(chunk_of(wrong_wall(places, index), index))
+        found.append(cache.render(beside.camera))
+    still, moving = (psnr(guide.rgb, beside.rgb) for guide in found)
+    assert moving > still + 0.2
+    assert (found[1].coverage - found[0].coverage).min() > -0.1
+
+
+def test_nothing_moves_against_the_photo_and_what_it_made_only_with_it() -> None:
+    photo, seen = wall(cameras((0, 0, 0))), wrong_wall([(0.02, 0, 0), (0.04, 0, 0), (0.06, 0, 0)], 1)
+    trusted = torch.ones_like(seen.depth[0])
+    others = [Look(seen[k], trusted, is_photo=False) for k in range(3)]
+
+    def moved(looks: list[Look], index: int) -> Tensor:
+        rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, index), 0)
+        means = rows.means.clone()
+        refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
+        return (rows.means != means).any(-1)
+
+    alone, judged = moved(others, 1), moved([*others, Look(photo[0], trusted, is_photo=True)], 1)
+    assert 0.2 * alone.sum() < judged.sum() < 0.9 * alone.sum()
+    assert not (judged & ~alone).any()
+    assert not moved(others, PHOTO).any()
+    assert torch.equal(moved([*others, Look(photo[0], trusted, is_photo=True)], PHOTO), judged)
+
+
+def test_geometry_moves_within_its_bounds_and_then_rests() -> None:
+    seen = wrong_wall([(0.03 * k, 0, 0) for k in range(4)], 1)
+    rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, 1), 0)
+    start = Gaussians(*(column.clone() for column in vars(rows).values()))
+    looks = [Look(seen[k], torch.ones_like(seen.depth[k]), is_photo=False) for k in (1, 2, 3)] * 20
+    refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
+    shift = (rows.means - start.means).norm(dim=-1) / (start.scales[:, :2].amin(-1) / KERNEL)
+    assert 0.1 < float(shift.max()) < MOST_SHIFT
+    growth = (rows.scales / start.scales).log().abs().max()
+    assert 0.1 < float(growth) < math.log(MOST_GROWTH)
+    for name in ("quats", "opacities", "confidence"):
+        assert torch.equal(getattr(rows, name), getattr(start, name))
+    settled = rows.looks >= SETTLED
+    assert settled.float().mean() > 0.5
+    before = rows.means.clone()
+    refine(rows, looks[:6], observed=True, steps=6, backend="cpu")
+    assert torch.equal(rows.means[settled], before[settled])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0.1, 3.0), min_size=1, max_size=60))
+def test_no_looks_move_it_further_than_stated(extents_px: list[float]) -> None:
+    """Whatever the sizes, if each look asks for the longest step the same way."""
+    looks, shift, log_size = torch.zeros(1), 0.0, 0.0
+    for extent_px in extents_px:
+        share, after = gain(torch.tensor([extent_px]), looks, is_photo=False)
+        if float(looks) < SETTLED:
+            shift += SHIFT * float(share) * math.exp(log_size)
+            log_size += GROWTH * float(share)
+        looks = after
+    assert shift < MOST_SHIFT
+    assert log_size < math.log(MOST_GROWTH)
+
+
+def test_one_frame_alone_moves_nothing() -> None:
+    seen = wrong_wall([(0, 0, 0), (0.05, 0, 0)], 1)
+    rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, 1), 0)
+    means, colors = rows.means.clone(), rows.colors.clone()
+    alone = [Look(seen[1], torch.ones_like(seen.depth[1]), is_photo=False)]
+    refine(rows, alone, observed=True, steps=4, backend="cpu")
+    assert torch.equal(rows.means, means)
+    assert not torch.equal(rows.colors, colors)
+
+
+def test_what_a_look_asks_of_geometry_lowers_its_error() -> None:
+    """The gradient of the squared error of what is shown, which is divided by alpha, by finite differences."""
+    seen = wrong_wall([(0, 0, 0), (0.05, 0.02, 0)], 1)
+    rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, 1), 0)
+    look = Look(seen[1], torch.ones_like(seen.depth[1]), is_photo=False)
+    normals = rotation_matrices(rows.quats)[:, :, 2]
+    width = rows.scales[:, :2].amin(-1) / KERNEL
+
+    def drawn(shift: Tensor, log_size: Tensor) -> Splats:
+        means = rows.means + normals * (shift * width)[:, None]
+        return Splats(means, rows.quats, rows.scales * torch.exp(log_size)[:, None], rows.opacities, rows.colors)
+
+    def error(splats: Splats) -> float:
+        fine = look.frame.camera.resized((96, 128))[None]
+        raster = rasterize(splats, fine, "cpu", eps2d=FOOTPRINT_FLOOR)
+        rgb = avg_pool2d(raster.values, 2) / avg_pool2d(raster.alpha, 2).clamp_min(1e-3)
+        inside = avg_pool2d(raster.alpha, 2)[0] > SOLID
+        return 0.5 * float(((rgb[0] - look.frame.rgb).square() * inside).double().sum())
+
+    zero = torch.zeros(len(rows))
+    made = correction(drawn(zero, zero), look, "cpu")
+    ways = torch.sign(made.geometry) * 1e-3
+    for way in ((ways[:, 0], zero), (zero, ways[:, 1])):
+        assert error(drawn(*way)) < error(drawn(zero, zero)) < error(drawn(-way[0], -way[1]))
+
+
 def test_what_a_camera_observed_is_fixed_against_guesses() -> None:
     cache, seen = GaussianCache(), wall(cameras((0, 0, 0)))
-    cache.integrate(chunk_of(seen))
+    cache.integrate(chunk_of(wall(cameras((9, 0, 0)))))
+    cache.integrate(chunk_of(seen, 1))
     before = cache.snapshot()
     beside = wall(cameras((0.5, 0, 0)))
-    generated = chunk_of(replace(beside, rgb=1.0 - beside.rgb), 1, observed=False, confidence=0.9)
+    generated = chunk_of(replace(beside, rgb=1.0 - beside.rgb), 2, observed=False, confidence=0.9)
     cache.integrate(generated, seen)
     after = cache.snapshot()
     assert len(after) > len(before)
