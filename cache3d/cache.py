@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
@@ -62,6 +64,10 @@ class WorldCache(Protocol):
 
     def snapshot(self, first: int = 0) -> Points | Gaussians:
         """A copy of the primitives named from ``first`` on, in the order of their arrival."""
+        ...
+
+    def names(self) -> Int[Tensor, "n"]:
+        """Of all that there is, in the order of arrival."""
         ...
 
     def load(self, primitives: Points | Gaussians) -> None:

@@ -104,6 +104,10 @@ class PointCache:
         """A copy of the points named from ``first`` on, in the order of their arrival."""
         return self._store.copy(first)
 
+    def names(self) -> Int[Tensor, "n"]:
+        """Of all that there is, in the order of arrival."""
+        return self._store.names()
+
     def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
         _check_kind(primitives)

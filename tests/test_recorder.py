@@ -10,7 +10,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import rerun as rr
 import torch
 from PIL import Image
 from rerun import chunk as rerun_chunk
+from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
@@ -28,8 +29,9 @@ from viz import entities, viewer
 from viz.live import LiveStream
 from viz.pictures import guide_picture, half_depth, noise_picture
 from viz.recorder import ChunkEvent, NullRecorder
-from viz.rerun_recorder import RerunRecorder, new_recording_path, open_recorder
-from viz.rows import Moment, Row, Scale, primitive_rows, text_row
+from viz.rerun_recorder import RerunRecorder, _Came, new_recording_path, open_recorder
+from viz.rows import Moment, Row, Scale, text_row
+from viz.standing import Standing
 from viz.targets import LiveTarget, native_target, remote_target, web_target
 from viz.training import TrainingRecorder
 from viz.view import open_recording
@@ -67,7 +69,12 @@ def toy_gaussians(count: int, chunk: int, sky: int = 0) -> Gaussians:
     )
 
 
-def toy_event(index: int, added: Gaussians | Points) -> ChunkEvent:
+def toy_names(count: int, chunk: int) -> Tensor:
+    """A hundred for each chunk."""
+    return 100 * chunk + torch.arange(count)
+
+
+def toy_event(index: int, added: Gaussians | Points, removed: tuple[int, ...] = ()) -> ChunkEvent:
     """The ``index``-th chunk of the walk; the left third is unknown."""
     frames = toy_frames(1 + (index - 1) * FRAMES, FRAMES)
     coverage = torch.ones(FRAMES, 1, HEIGHT, WIDTH)
@@ -82,6 +89,8 @@ def toy_event(index: int, added: Gaussians | Points) -> ChunkEvent:
         frames.rgb,
         1.0 - coverage,
         added,
+        toy_names(len(added), index),
+        torch.tensor(removed, dtype=torch.int64),
         {"denoise": 0.5, "render": 0.1},
         gauges,
     )
@@ -89,7 +98,13 @@ def toy_event(index: int, added: Gaussians | Points) -> ChunkEvent:
 
 def walk(recorder: RerunRecorder, chunks: int = CHUNKS) -> None:
     """Record the toy walk: 30 primitives from the photo, 10 x index new ones (2 of them sky) per chunk."""
-    recorder.begin(toy_frames(0, 1), toy_gaussians(30, 0, sky=5), toy_frames(1, CHUNKS * FRAMES).camera, "# Settings")
+    recorder.begin(
+        toy_frames(0, 1),
+        toy_gaussians(30, 0, sky=5),
+        torch.arange(30),
+        toy_frames(1, CHUNKS * FRAMES).camera,
+        "# Settings",
+    )
     for index in range(1, chunks + 1):
         recorder.chunk(toy_event(index, toy_gaussians(10 * index, index, sky=2)))
         recorder.text(f"chunk {index} done")
@@ -178,22 +193,66 @@ def test_path_done_is_segments_that_join(tmp_path: Path) -> None:
     np.testing.assert_allclose(strips[1][0], strips[0][-1])
 
 
+def toy_points(count: int, chunk: int) -> Points:
+    g = toy_gaussians(count, chunk)
+    return Points(g.means, g.colors, torch.zeros(count, 3), torch.ones(count), g.chunk, g.observed, g.confidence, g.sky)
+
+
 def test_points_are_drawn_as_points() -> None:
-    g = toy_gaussians(6, 1)
-    points = Points(g.means, g.colors, torch.zeros(6, 3), torch.ones(6), g.chunk, g.observed, g.confidence, g.sky)
-    (row,) = primitive_rows(points, Moment(4, 1), None, np.random.default_rng(0))
+    (row,) = Standing(None).put(toy_points(6, 1), toy_names(6, 1), Moment(4, 1))
     assert isinstance(row.archetypes[0], rr.Points3D)
     assert row.entity == entities.cache(1)
 
 
 def test_live_update_is_thinned_and_grows_to_cover() -> None:
-    (row,) = primitive_rows(toy_gaussians(400, 1), Moment(4, 1), 100, np.random.default_rng(0))
+    (row,) = Standing(100).put(toy_gaussians(400, 1), toy_names(400, 1), Moment(4, 1))
     splats = row.archetypes[0]
     assert isinstance(splats, rr.GaussianSplats3D)
     assert splats.centers is not None
     assert splats.scales is not None
     assert len(splats.centers.as_arrow_array()) == 100
     np.testing.assert_allclose(splats.scales.as_arrow_array().to_pylist()[0], 0.02, rtol=1e-5)
+
+
+@pytest.mark.parametrize("toy", [toy_gaussians, toy_points])
+def test_what_is_retired_disappears_from_then_on(toy: Callable[[int, int], Gaussians | Points], tmp_path: Path) -> None:
+    recorder = RerunRecorder(tmp_path / "recording.rrd", "toy")
+    recorder.begin(toy_frames(0, 1), toy(30, 0), torch.arange(30), toy_frames(1, CHUNKS * FRAMES).camera, "")
+    retired = {1: (3, 4), 2: (5, 100), 3: tuple(range(100, 110))}
+    for index, names in retired.items():
+        recorder.chunk(toy_event(index, toy(10, index), names))
+    recorder.close()
+    recorded = Recorded.read(tmp_path / "recording.rrd")
+    shape, column = ("Points3D", "radii") if toy is toy_points else ("GaussianSplats3D", "colors")
+
+    def gone(chunk: int) -> list[list[int]]:
+        """Which are hidden, each time that this is told."""
+        told = [row for row in recorded.column(entities.cache(chunk), f"{shape}:{column}") if row]
+        hidden = [[i for i, v in enumerate(row) if (v == 0.0 if toy is toy_points else v & 255 == 0)] for row in told]
+        return sorted(hidden, key=len)
+
+    assert gone(0) == [[], [3, 4], [3, 4, 5]]
+    assert gone(1) == [[], [0]]
+    assert recorded.column(entities.cache(1), "Clear:is_recursive").count([False]) == 1  # then the rest of it went
+    assert gone(2) == [[]]
+    places = "positions" if toy is toy_points else "centers"
+    assert (
+        len([row for row in recorded.column(entities.cache(0), f"{shape}:{places}") if row]) == 1
+    )  # nothing but that one column is told again
+    assert sorted(recorded.column(entities.cache(0), "frame")) == [0, FRAMES, 2 * FRAMES]
+
+
+def test_what_a_thinned_stream_never_showed_costs_nothing() -> None:
+    standing = Standing(100)
+    standing.put(toy_gaussians(400, 1), toy_names(400, 1), Moment(4, 1))
+    (part,) = standing._parts.values()
+    left_out = np.setdiff1d(toy_names(400, 1).numpy(), part.names)
+    assert standing.retire(torch.from_numpy(left_out), Moment(8, 2)) == []
+    assert standing.retire(torch.from_numpy(part.names[:1].copy()), Moment(12, 3)) == []  # one in a hundred may wait
+    (row,) = standing.retire(torch.from_numpy(part.names[1:7].copy()), Moment(12, 3))
+    assert int(part.gone.sum()) == 7
+    assert isinstance(row.archetypes[0], rr.GaussianSplats3D)
+    assert standing.retire(torch.arange(0), Moment(16, 4)) == []
 
 
 def test_pictures_are_readable() -> None:
@@ -258,7 +317,7 @@ def test_viewer_killed_midway_changes_nothing(tmp_path: Path, caplog: pytest.Log
     program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=port), lambda: program, "")
     recorder = RerunRecorder(tmp_path / "recording.rrd", "toy", target)
-    recorder.begin(toy_frames(0, 1), toy_gaussians(30, 0), toy_frames(1, 12).camera, "")
+    recorder.begin(toy_frames(0, 1), toy_gaussians(30, 0), torch.arange(30), toy_frames(1, 12).camera, "")
     recorder.chunk(toy_event(1, toy_gaussians(10, 1)))
     while recorder._program is None:
         time.sleep(0.01)
@@ -277,7 +336,7 @@ def test_live_world_is_bounded_and_keeps_the_photo() -> None:
     cleared = []
     for index in range(6):
         recorder._now = Moment(index, index)
-        rows = recorder._live_rows(toy_gaussians(40, index))
+        rows = recorder._live_rows(_Came(toy_gaussians(40, index), toy_names(40, index)), torch.arange(0))
         cleared += [row.entity for row in rows if isinstance(row.archetypes[0], rr.Clear)]
         assert sum(count for _, count in recorder._shown) <= 100
     assert cleared == [path for c in (1, 2, 3, 4) for path in (entities.cache(c), entities.sky(c))]

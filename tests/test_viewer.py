@@ -69,7 +69,7 @@ def splats(chunk: int) -> Gaussians:
 
 def begin(recorder: RerunRecorder) -> None:
     """Tell the photo."""
-    recorder.begin(wall(0, 1), splats(0), wall(1, CHUNKS * FRAMES).camera, "# Settings")
+    recorder.begin(wall(0, 1), splats(0), torch.arange(400), wall(1, CHUNKS * FRAMES).camera, "# Settings")
 
 
 def chunk(recorder: RerunRecorder, index: int) -> None:
@@ -79,7 +79,22 @@ def chunk(recorder: RerunRecorder, index: int) -> None:
     guide = Guide(frames.rgb, frames.depth, one, one, 0.0 * one, frames.camera)
     first = 1 + (index - 1) * FRAMES
     gauges = {"hole_ratio": 0.1 * index}
-    recorder.chunk(ChunkEvent(index, first, frames, guide, frames.rgb, 0.3 * one, splats(index), {"all": 1.0}, gauges))
+    names = 400 * index + torch.arange(400)
+    recorder.chunk(
+        ChunkEvent(
+            index,
+            first,
+            frames,
+            guide,
+            frames.rgb,
+            0.3 * one,
+            splats(index),
+            names,
+            torch.arange(0),
+            {"all": 1.0},
+            gauges,
+        )
+    )
 
 
 def eventually(found: Callable[[], T | None], state: Callable[[], object] = str, timeout_s: float = 30.0) -> T:

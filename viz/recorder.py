@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from geometry.camera import Camera
@@ -27,6 +27,8 @@ class ChunkEvent:
         prior_rgb: the guide with its holes filled by copied texture, 0..1, ``[t 3 h w]``.
         sigma: noise level the sampler started from, 0 = kept, 1 = unknown, ``[t 1 h w]``.
         added: the primitives that this chunk put into the cache (only what is new).
+        names: their names, ascending.
+        removed: names of those that it took away, ascending.
         timings_s: seconds per stage, by stage name.
         gauges: figures of this chunk by name; ``viz.entities.GAUGES`` lists those that have a plot of their own.
     """
@@ -38,6 +40,8 @@ class ChunkEvent:
     prior_rgb: Float[Tensor, "t 3 h w"]
     sigma: Float[Tensor, "t 1 h w"]
     added: Points | Gaussians
+    names: Int[Tensor, "n"]
+    removed: Int[Tensor, "r"]
     timings_s: dict[str, float] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
 
@@ -46,12 +50,15 @@ class ChunkEvent:
 class Recorder(Protocol):
     """Somebody who looks on. No method raises or waits for a viewer once the recorder exists."""
 
-    def begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
+    def begin(
+        self, photo: Frame, world: Points | Gaussians, names: Int[Tensor, "n"], planned: Camera, settings_markdown: str
+    ) -> None:
         """Tell what there is before the first chunk.
 
         Args:
             photo: the photo as a frame, batch ``[1]``.
             world: the primitives it put into the cache (on resume: all that the cache holds).
+            names: their names, ascending.
             planned: the cameras of the whole walk, batch ``[n]``.
             settings_markdown: what the run was asked to do, for a human.
         """
@@ -73,7 +80,9 @@ class Recorder(Protocol):
 class NullRecorder:
     """Looks away: ``viewer=none``."""
 
-    def begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
+    def begin(
+        self, photo: Frame, world: Points | Gaussians, names: Int[Tensor, "n"], planned: Camera, settings_markdown: str
+    ) -> None:
         """Ignore it."""
 
     def chunk(self, event: ChunkEvent) -> None:

@@ -6,12 +6,14 @@ import logging
 import subprocess
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import rerun as rr
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Frame
@@ -20,7 +22,8 @@ from viz import entities, viewer
 from viz.blueprint import HOW_TO_READ, make_blueprint
 from viz.live import LiveStream
 from viz.recorder import ChunkEvent, Level, NullRecorder, Recorder
-from viz.rows import Moment, Row, Scale, chunk_rows, opening_rows, photo_rows, primitive_rows, text_row
+from viz.rows import Moment, Row, Scale, chunk_rows, opening_rows, photo_rows, text_row
+from viz.standing import Standing
 from viz.targets import LiveTarget, native_target, remote_target, web_target
 
 log = logging.getLogger(__name__)
@@ -77,6 +80,14 @@ def new_recording_path(folder: Path, stem: str = "recording") -> Path:
     return path
 
 
+@dataclass(frozen=True)
+class _Came:
+    """Primitives that the cache added, and their names."""
+
+    added: Points | Gaussians
+    names: Int[Tensor, "n"]
+
+
 class RerunRecorder:
     """Two streams of one recording: the file gets everything, the viewer what it can take.
 
@@ -110,19 +121,21 @@ class RerunRecorder:
         self._live: LiveStream | None = None
         self._program: subprocess.Popen[bytes] | None = None
         self._shown: deque[tuple[int, int]] = deque()  # (chunk, primitives) that the viewer holds
-        self._rng = np.random.default_rng(0)  # draws which primitives a viewer does without; nothing of the world
+        self._in_file, self._in_viewer = Standing(None), Standing(live_update_limit)
         self._scale = Scale(1.0, (0.0, 2.0))
         self._now = Moment(0, 0)
         self._position = torch.zeros(3)
         self._warned: set[str] = set()
 
-    def begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
+    def begin(
+        self, photo: Frame, world: Points | Gaussians, names: Int[Tensor, "n"], planned: Camera, settings_markdown: str
+    ) -> None:
         """Open file and live view; tell what there is before the first chunk (see ``Recorder``)."""
         self._scale = Scale.of(photo)
         self._position = photo.camera.position[0].cpu()
         self._guarded(lambda: self._open_file(photo, planned))
         self._guarded(lambda: self._open_live(photo, planned))
-        self._guarded(lambda: self._begin(photo, world, planned, settings_markdown))
+        self._guarded(lambda: self._begin(photo, _Came(world, names), planned, settings_markdown))
 
     def chunk(self, event: ChunkEvent) -> None:
         """Record a chunk (see ``Recorder``)."""
@@ -167,37 +180,41 @@ class RerunRecorder:
 
         self._live = LiveStream(connect)
 
-    def _begin(self, photo: Frame, world: Points | Gaussians, planned: Camera, settings_markdown: str) -> None:
+    def _begin(self, photo: Frame, world: _Came, planned: Camera, settings_markdown: str) -> None:
         self._write(list(opening_rows(photo, planned, self._scale, settings_markdown, HOW_TO_READ)), world)
         self._write(list(photo_rows(photo, self._scale)))
 
     def _chunk(self, event: ChunkEvent) -> None:
         self._now = Moment(event.first_frame + len(event.frames) - 1, event.index)
-        self._write(list(chunk_rows(event, self._scale, self._position)), event.added)
+        self._write(
+            list(chunk_rows(event, self._scale, self._position)), _Came(event.added, event.names), event.removed
+        )
         self._position = event.frames.camera.position[-1].cpu()
 
-    def _write(self, rows: list[Row], added: Points | Gaussians | None = None) -> None:
+    def _write(self, rows: list[Row], came: _Came | None = None, removed: Int[Tensor, "r"] | None = None) -> None:
+        gone = torch.zeros(0, dtype=torch.int64) if removed is None else removed.cpu()
         if self._file is not None:
-            everything = [] if added is None else primitive_rows(added, self._now, None, self._rng)
+            everything = self._in_file.retire(gone, self._now)
+            if came is not None:
+                everything += self._in_file.put(came.added, came.names.cpu(), self._now)
             for row in (*rows, *everything):
                 row.log_to(self._file)
         if self._live is not None:
-            if added is not None:
-                self._live.offer(self._live_rows(added))
+            if came is not None:
+                self._live.offer(self._live_rows(came, gone))
             self._live.offer(rows)
 
-    def _live_rows(self, added: Points | Gaussians) -> list[Row]:
-        """New primitives, thinned, and the clearing of old ones: the viewer's memory is bounded by what is shown."""
-        rows = list(primitive_rows(added, self._now, self._live_update_limit, self._rng))
-        self._shown.append((self._now.chunk, min(len(added), self._live_update_limit)))
+    def _live_rows(self, came: _Came, gone: Int[Tensor, "r"]) -> list[Row]:
+        """What comes, thinned, and the clearing of old ones: the viewer's memory is bounded by what is shown."""
+        rows = self._in_viewer.retire(gone, self._now)
+        rows += self._in_viewer.put(came.added, came.names.cpu(), self._now)
+        self._shown.append((self._now.chunk, min(len(came.added), self._live_update_limit)))
         while sum(count for _, count in self._shown) > self._live_limit and len(self._shown) > 2:
             # The photo, first in line, stays: it is what the world hangs on.
             chunk = self._shown[1][0]
             del self._shown[1]
-            rows += [
-                Row(path, (rr.Clear(recursive=False),), self._now)
-                for path in (entities.cache(chunk), entities.sky(chunk))
-            ]
+            for path in (entities.cache(chunk), entities.sky(chunk)):
+                rows += self._in_viewer.clear(path, self._now)
         return rows
 
     def _close_file(self) -> None:

@@ -117,28 +117,38 @@ def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> It
     yield from _figure_rows(event, end)
 
 
-def primitive_rows(
-    added: Points | Gaussians, when: Moment, limit: int | None, rng: np.random.Generator
-) -> Iterator[Row]:
-    """New primitives, near ones and sky apart so that the sky can be hidden and does not blow up the view.
+def primitive_row(entity: str, part: Points | Gaussians, when: Moment, grow: float) -> tuple[Row, np.ndarray]:
+    """Primitives of one entity, and the column by which some of them can be `hidden` later.
 
     Args:
-        added: what is new.
+        entity: where.
+        part: what.
         when: the moment from which it is there.
-        limit: draw at most this many; the rest is left out at random and the drawn ones grow to cover for it.
-        rng: draws which.
+        grow: by how much each is drawn larger than it is.
     """
-    grow = 1.0
-    if limit is not None and len(added) > limit:
-        kept = np.sort(rng.choice(len(added), limit, replace=False))
-        grow = math.sqrt(len(added) / limit)
-        added = added[torch.from_numpy(kept).to(added.sky.device)]
-    for entity, part in (
-        (entities.cache(when.chunk), added[~added.sky]),
-        (entities.sky(when.chunk), added[added.sky]),
-    ):
-        if len(part) > 0:
-            yield Row(entity, (_primitives(part, grow),), when)
+    colors = _bytes(part.colors)
+    if isinstance(part, Points):
+        radii = (grow * part.radii).cpu().numpy()
+        shape = rr.Points3D(part.positions.cpu().numpy(), colors=colors, radii=radii, point_shading="Flat")
+        return Row(entity, (shape,), when), radii
+    colors = np.concatenate([colors, _bytes(part.opacities[:, None])], axis=1)
+    shape = rr.GaussianSplats3D(
+        part.means.cpu().numpy(),
+        scales=grow * part.scales.cpu().numpy(),
+        quaternions=part.quats[:, [1, 2, 3, 0]].cpu().numpy(),  # ours are wxyz, Rerun's xyzw
+        colors=colors,
+    )
+    return Row(entity, (shape,), when), colors
+
+
+def hidden(column: np.ndarray, gone: np.ndarray) -> rr.AsComponents:
+    """What hides the primitives ``gone`` (a mask) of an entity: their colours ``[n 4]``, or radii ``[n]``, anew."""
+    column = column.copy()
+    if column.ndim == 1:
+        column[gone] = 0.0
+        return rr.Points3D.from_fields(radii=column)
+    column[gone, 3] = 0
+    return rr.GaussianSplats3D.from_fields(colors=column)
 
 
 def text_row(message: str, level: Level, when: Moment) -> Row:
@@ -178,19 +188,6 @@ def _frustum(camera: Camera, display_distance: float, color: tuple[int, int, int
     return (
         pinhole,
         rr.Transform3D(translation=world_from_camera[:3, 3], mat3x3=world_from_camera[:3, :3]),
-    )
-
-
-def _primitives(part: Points | Gaussians, grow: float) -> rr.AsComponents:
-    colors = _bytes(part.colors)
-    if isinstance(part, Points):
-        radii = grow * part.radii.cpu().numpy()
-        return rr.Points3D(part.positions.cpu().numpy(), colors=colors, radii=radii, point_shading="Flat")
-    return rr.GaussianSplats3D(
-        part.means.cpu().numpy(),
-        scales=grow * part.scales.cpu().numpy(),
-        quaternions=part.quats[:, [1, 2, 3, 0]].cpu().numpy(),  # ours are wxyz, Rerun's xyzw
-        colors=np.concatenate([colors, _bytes(part.opacities[:, None])], axis=1),
     )
 
 

@@ -33,12 +33,13 @@ def introduce(recorder: Recorder, exploration: Exploration, plan: Plan) -> None:
     settings = exploration.settings
     text = "\n".join([f"- image `{settings.image}`", f"- path `{settings.path}`", f"- seed {settings.seed}"])
     markdown = "\n\n".join([text, *plan.lines()])
-    recorder.begin(exploration.photo, exploration.parts.cache.snapshot(), exploration.cameras, markdown)
+    cache = exploration.parts.cache
+    recorder.begin(exploration.photo, cache.snapshot(), cache.names(), exploration.cameras, markdown)
 
 
 def show(recorder: Recorder, step: Step) -> None:
     """Tell a recorder what a chunk produced."""
-    frames = step.chunk.frames
+    frames, change = step.chunk.frames, step.integration.change
     recorder.chunk(
         ChunkEvent(
             index=step.chunk.index,
@@ -48,6 +49,8 @@ def show(recorder: Recorder, step: Step) -> None:
             prior_rgb=step.prior.rgb,
             sigma=step.sigma,
             added=step.added,
+            names=change.index[change.index >= step.integration.first],
+            removed=change.removed,
             timings_s=step.timings_s,
             gauges=step.gauges,
         )
