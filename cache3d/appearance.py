@@ -14,8 +14,8 @@ from torch.nn.functional import avg_pool2d
 from cache3d import confidence as trust
 from cache3d import view_kernels as kernels
 from cache3d.compiled import for_blocks
-from cache3d.planes import inverse_depth_planes
-from cache3d.rasterizer import Splats
+from cache3d.planes import inverse_depth_planes, plane_image
+from cache3d.rasterizer import Raster, Splats
 from cache3d.rasterizer_cpu import camera_row
 from cache3d.reference import rotation_matrices
 from cache3d.surfels import STEEPEST
@@ -157,6 +157,20 @@ def pooled(
     out = np.empty((channels, *size), np.float32)
     for_blocks(size[0], POOL_ROWS, lambda i, j: kernels.pool(i, j, fine, shares, samples, out))
     return torch.from_numpy(out)[None]
+
+
+def finer(camera: Camera) -> Camera:
+    """With a pixel for each sample."""
+    return camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
+
+
+def in_pixels(raster: Raster, camera: Camera, weights: Float[Tensor, "1 1 h w"]) -> Raster:
+    """From samples, weighted, to pixels, and from planes of inverse depth to its value there."""
+    alpha = pooled(raster.alpha, weights, SAMPLES)
+    depth = pooled(raster.depth * raster.alpha, weights, SAMPLES) / alpha.clamp_min(1e-10)
+    planes = plane_image(raster.values[:, 8:], finer(camera))
+    values = [pooled(part, weights, SAMPLES) for part in (raster.values[:, :8], planes)]
+    return Raster(torch.cat(values, dim=1), depth, alpha)
 
 
 def _row(camera: Camera) -> np.ndarray:

@@ -9,9 +9,9 @@ picture depends on the blocks, nor on which of them are on disk. Sky is one bloc
 from __future__ import annotations
 
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Generic
 
@@ -19,55 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cache3d.block import Block, Journal
 from cache3d.cells import PLANES, SKY, cell_keys, extents, frustum_planes, groups
-from cache3d.paging import PagingError, Scratch, Stored, read_block, row_bytes
+from cache3d.paging import PagingError, Scratch, read_block, row_bytes
 from cache3d.views import P, View
 from geometry.camera import Camera
 from geometry.primitives import Change
 
 WRITTEN = ("colors", "confidence", "looks", "means", "scales")  # what changes after insertion; not all of points
-
-
-class _Block:
-    """The rows of one cell: in memory (columns with room to spare, names first), on disk, or both."""
-
-    def __init__(self, empty: list[Tensor]) -> None:
-        self.room: list[Tensor] | None = empty
-        self.count = 0
-        self.stored: Stored | None = None  # None: the disk does not have what memory has
-        self.coming: Future[list[Tensor]] | None = None
-        self.saving: Future[Stored] | None = None  # what memory has is on its way to the disk
-
-    @property
-    def columns(self) -> list[Tensor]:
-        assert self.room is not None
-        return [column[: self.count] for column in self.room]
-
-    def append(self, columns: list[Tensor]) -> None:
-        assert self.room is not None
-        needed = self.count + len(columns[0])
-        if needed > len(self.room[0]):
-            capacity = max(needed, 3 * self.count // 2)
-            grown = [column.new_empty(capacity, *column.shape[1:]) for column in self.room]
-            for old, new in zip(self.columns, grown, strict=True):
-                new[: self.count] = old
-            self.room = grown
-        for column, new in zip(self.room, columns, strict=True):
-            column[self.count : needed] = new
-        self.count = needed
-
-    def keep(self, which: Tensor) -> None:
-        self.room = [column[which] for column in self.columns]
-        self.count = len(self.room[0])
-
-
-@dataclass
-class _Journal:
-    """What happened to the rows named before ``since``, for `BlockStore.take_change`."""
-
-    since: int = 0
-    changed: list[np.ndarray] = field(default_factory=list)
-    removed: list[np.ndarray] = field(default_factory=list)
 
 
 class BlockStore(Generic[P]):
@@ -91,7 +50,7 @@ class BlockStore(Generic[P]):
         self._limit = resident_mib * 2**20
         self._scratch = Scratch(scratch)
         self._reader = ThreadPoolExecutor(1, "blocks")  # starts its thread at the first use
-        self._blocks = [_Block(self._empty)]
+        self._blocks = [Block(self._empty)]
         self._number_of: dict[int, int] = {}
         self._bounds = np.zeros((2, 1, 3))  # low and high corner of each block, footprints included
         self._home = np.zeros(0, np.int32)  # block of each name; -1 once removed
@@ -99,7 +58,7 @@ class BlockStore(Generic[P]):
         self._recent: OrderedDict[int, None] = OrderedDict()  # blocks in memory or coming, longest unused first
         self._resident = 0  # rows in memory or coming, room to spare included, without sky
         self._view: tuple[tuple[int, ...], View[P]] | None = None
-        self._journal = _Journal()
+        self._journal = Journal()
 
     def __len__(self) -> int:
         return self._alive
@@ -112,7 +71,7 @@ class BlockStore(Generic[P]):
     @property
     def resident_bytes(self) -> int:
         """Bytes of the blocks in memory, sky included."""
-        return (self._resident + _capacity(self._blocks[SKY])) * self._row_bytes
+        return (self._resident + self._blocks[SKY].capacity) * self._row_bytes
 
     def page_to(self, folder: Path) -> None:
         """Write blocks to ``folder`` from now on; the system's temporary folder before. It is made when needed."""
@@ -195,7 +154,7 @@ class BlockStore(Generic[P]):
         names = np.concatenate([np.flatnonzero(changed[:since]), np.arange(since, self._total)])
         names = names[self._home[names] >= 0]
         removed = np.unique(np.concatenate([none, *journal.removed]))
-        self._journal = _Journal(self._total)
+        self._journal = Journal(self._total)
         return Change(self._total, torch.from_numpy(names), self._gather(names), torch.from_numpy(removed))
 
     def apply(self, change: Change) -> None:
@@ -209,7 +168,11 @@ class BlockStore(Generic[P]):
         self._insert(names[new], rows[new], change.total)
         removed = change.removed.numpy()
         self._take_away(removed[self._home[removed] >= 0])
-        self._journal = _Journal(self._total)
+        self._journal = Journal(self._total)
+
+    def names(self) -> Tensor:
+        """Of all rows, ascending; ``[n]`` int64."""
+        return torch.from_numpy(np.flatnonzero(self._home[: self._total] >= 0))
 
     def copy(self, first: int) -> P:
         """A copy of all rows named from ``first`` on, in order."""
@@ -234,7 +197,7 @@ class BlockStore(Generic[P]):
         bounds = extents(part)
         for number, where in groups(home):
             block, index = self._brought(number), torch.from_numpy(where).to(self._device)
-            before = _capacity(block)
+            before = block.capacity
             block.append([column[index] for column in columns])
             self._changed(number, before)
             self._widen(number, bounds[:, where])
@@ -252,7 +215,7 @@ class BlockStore(Generic[P]):
             for column, f in zip(block.room[1:], fields(self._kind), strict=True):
                 if f.name in written:
                     column[place] = getattr(part, f.name)[index]
-            self._changed(number, _capacity(block))
+            self._changed(number, block.capacity)
             self._widen(number, bounds[:, where])
         self._make_room(set(home.tolist()))
 
@@ -263,7 +226,7 @@ class BlockStore(Generic[P]):
             self._view = (self._view[0], self._view[1].without(names))
         for number, where in groups(self._home[names]):
             block = self._brought(number)
-            before = _capacity(block)
+            before = block.capacity
             block.keep(~torch.isin(block.columns[0], torch.from_numpy(names[where]).to(self._device)))
             self._changed(number, before)
         self._home[names] = -1
@@ -288,7 +251,7 @@ class BlockStore(Generic[P]):
             if key != SKY and key not in self._number_of:
                 self._number_of[key] = len(self._blocks)
                 self._recent[len(self._blocks)] = None
-                self._blocks.append(_Block(self._empty))
+                self._blocks.append(Block(self._empty))
             numbers[i] = SKY if key == SKY else self._number_of[key]
         if len(self._blocks) > self._bounds.shape[1]:
             room = np.empty((2, 2 * len(self._blocks), 3))
@@ -313,7 +276,7 @@ class BlockStore(Generic[P]):
         self._bounds[0, number] = np.minimum(self._bounds[0, number], bounds[0].min(0))
         self._bounds[1, number] = np.maximum(self._bounds[1, number], bounds[1].max(0))
 
-    def _brought(self, number: int) -> _Block:
+    def _brought(self, number: int) -> Block:
         """A block, in memory."""
         block = self._blocks[number]
         if block.room is None:
@@ -338,7 +301,7 @@ class BlockStore(Generic[P]):
             wait([block.saving])  # or two would write one file
         block.stored = block.saving = None
         if number != SKY:
-            self._resident += _capacity(block) - rows_before
+            self._resident += block.capacity - rows_before
 
     def _make_room(self, keep: set[int], rows: int = 0) -> None:
         """Put blocks on disk until ``rows`` more fit, or only those to keep are left."""
@@ -368,14 +331,10 @@ class BlockStore(Generic[P]):
             if number not in keep and block.room is not None:
                 if block.stored is None and block.saving is None:
                     block.saving = self._reader.submit(self._scratch.write, number, block.columns)
-                over -= _capacity(block)
+                over -= block.capacity
 
     def _drop(self, number: int) -> None:
         block = self._blocks[number]
-        self._resident -= _capacity(block) if block.room is not None else block.count
+        self._resident -= block.capacity if block.room is not None else block.count
         block.room = block.coming = None
         del self._recent[number]
-
-
-def _capacity(block: _Block) -> int:
-    return 0 if block.room is None else len(block.room[0])

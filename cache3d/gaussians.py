@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cache3d import confidence as trust
@@ -17,9 +17,10 @@ from cache3d.appearance import (
     GAPLESS,
     SAMPLES,
     against_sky,
+    finer,
     footprint_px,
+    in_pixels,
     in_view,
-    pooled,
     seen,
 )
 from cache3d.blocks import BlockStore
@@ -29,7 +30,6 @@ from cache3d.insertion import Shown, new_pixels, uncovered
 from cache3d.lifting import lift_gaussians
 from cache3d.merging import merge
 from cache3d.optimisation import Look, refine
-from cache3d.planes import plane_image
 from cache3d.rasterizer import Backend, Raster, rasterize
 from cache3d.refinement import refine_guesses
 from cache3d.replacement import RESOLVED, outdone, refuted
@@ -149,6 +149,10 @@ class GaussianCache:
         """A copy of the Gaussians named from ``first`` on, in the order of their arrival."""
         return self._store.copy(first)
 
+    def names(self) -> Int[Tensor, "n"]:
+        """Of all that there is, in the order of arrival."""
+        return self._store.names()
+
     def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
         _check_kind(primitives)
@@ -202,8 +206,8 @@ class GaussianCache:
         view = self._store.near(camera)
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
         near, far = self._draw(view, camera, sky=False), self._draw(view, sky_camera, sky=True)
-        near = _in_pixels(near, camera, against_sky(near.alpha, far.alpha))
-        far = _in_pixels(far, sky_camera, torch.ones_like(far.alpha))
+        near = in_pixels(near, camera, against_sky(near.alpha, far.alpha))
+        far = in_pixels(far, sky_camera, torch.ones_like(far.alpha))
         passed = 1.0 - near.alpha
         alpha = near.alpha + passed * far.alpha
         hit = alpha >= FAINTEST
@@ -230,7 +234,7 @@ class GaussianCache:
         footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
         """
         live, chosen = view.rows, in_view(view.rows, camera, sky=sky)
-        fine = _finer(camera)
+        fine = finer(camera)
         if len(chosen) == 0:
             self._canvases.pop(_key(camera, sky=sky), None)
             nothing = live.means.new_zeros(1, 1, 1, 1)
@@ -249,19 +253,6 @@ class GaussianCache:
 
     def _forget_pictures(self) -> None:
         self._canvases, self._recoloured = {}, np.zeros(0, np.int64)
-
-
-def _finer(camera: Camera) -> Camera:
-    return camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
-
-
-def _in_pixels(raster: Raster, camera: Camera, weights: Float[Tensor, "1 1 h w"]) -> Raster:
-    """From samples, weighted, to pixels, and from planes of inverse depth to its value there."""
-    alpha = pooled(raster.alpha, weights, SAMPLES)
-    depth = pooled(raster.depth * raster.alpha, weights, SAMPLES) / alpha.clamp_min(1e-10)
-    planes = plane_image(raster.values[:, 8:], _finer(camera))
-    values = [pooled(part, weights, SAMPLES) for part in (raster.values[:, :8], planes)]
-    return Raster(torch.cat(values, dim=1), depth, alpha)
 
 
 def _key(camera: Camera, *, sky: bool) -> bytes:
