@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, max_pool2d, pad, unfold
+from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
 from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth, without_specks
 from diffusion.disocclusion import FRONT_RATIO, split_sides
@@ -22,7 +22,6 @@ from geometry.project import forward_warp, smooth_fill
 
 SKY_UNITS = 100.0  # depth of the sky, in units of the photo's median
 SKY_BEYOND = 30.0  # what is farther than this is sky
-HALO_PX = 2  # ring of a thing in which cameras and their sharpening leave its halo on what is behind
 SIDEWAYS = 16  # how much faster the colours of the sky spread sideways than up and down
 SKY_RIM_PX = 8  # how far from a hole the sky is looked at to go on into it
 MIXED_SKY_PX = 2  # sky this close to something may hold its colours
@@ -148,7 +147,7 @@ class Canvas:
         photo = reference[:1]
         code = torch.cat([_code(1.0 / self.depth)[None], _code(self.unit / photo.depth.clamp_min(1e-6))])
         code[1:] = torch.where(photo.sky, -1.0, code[1:])
-        usable = torch.cat([self.known[None], photo.valid]) & ~_beside_front(_decode(code))
+        usable = torch.cat([self.known[None], photo.valid])
         doubt = torch.zeros(usable.shape)
         doubt[0] = GENERATED_DOUBT * (1.0 - confidence)
         features = to_features(torch.cat([self.rgb[None], photo.rgb]).numpy(), code.numpy())
@@ -163,11 +162,6 @@ def _code(inverse: Tensor) -> Tensor:
 def _decode(code: Tensor) -> Tensor:
     bounded = code.clamp(-1.0 + 2.0 / (SKY_UNITS + 1.0), 0.98)
     return (1.0 + bounded) / (1.0 - bounded)
-
-
-def _beside_front(inverse: Float[Tensor, "s 1 h w"]) -> Bool[Tensor, "s 1 h w"]:
-    """Pixels so close to something in front of them that they hold its colours or its halo."""
-    return max_pool2d(inverse, 2 * HALO_PX + 1, stride=1, padding=HALO_PX) > FRONT_RATIO * inverse
 
 
 def _squeezed(rgb: Float[Tensor, "1 3 h w"], known: Bool[Tensor, "1 1 h w"]) -> tuple[Tensor, Tensor]:

@@ -316,19 +316,3 @@ def test_ground_that_comes_nearer_goes_on_doing_so_behind_what_hides_it() -> Non
     assert hidden[:, 20:30].float().mean() > 0.5
     error = (far / ground - 1.0).abs()[hidden]
     assert error.median() < 0.15  # where it was last seen it is as much as a third farther
-
-
-def test_halos_of_things_are_not_copied() -> None:
-    draw = torch.Generator().manual_seed(0)
-    rgb = 0.2 + 0.2 * torch.rand(1, 3, *SIZE, generator=draw)
-    depth = torch.full((1, 1, *SIZE), 4.0)
-    for x in (4, 18, 32):
-        for y in (4, 18, 32, 46):
-            rgb[..., y - 2 : y + 8, x - 2 : x + 8] = 1.0
-            rgb[..., y : y + 6, x : x + 6] = torch.tensor([0.8, 0.0, 0.0])[:, None, None]
-            depth[..., y : y + 6, x : x + 6] = 1.0
-    photo = Frame(rgb, depth, depth > 0, depth < 0, cameras(2)[:1])
-    beside = rgb.clone()
-    beside[..., 56:60] = 1.0  # the hole opened beside such a thing
-    prior = copy_into_holes(guide_of(beside, depth, wide_hole()), photo, torch.Generator().manual_seed(0))
-    assert prior.rgb[..., 70:].amax() < 0.8
