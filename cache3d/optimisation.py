@@ -36,12 +36,14 @@ from cache3d.rasterizer import Backend, Splats, rasterize
 from cache3d.reference import rotation_matrices
 from geometry.frame import Frame
 from geometry.primitives import Gaussians
+from geometry.project import project
 
 RELAXATION = 0.5  # 1 follows the last frame; measured: half of it is better for all of them together
 FEW = 0.05  # pixels: what shows less than this hardly changes
 SOLID = 0.5  # alpha from which a pixel shows a surface
 LOOKS = 4  # at one frame, per chunk: more bring nothing
 TIRING = 4.0  # looks after which a primitive learns less
+REACH_PX = 2  # of an outline; what lies behind takes on no colour that the frame does not have so near
 PHOTO = 0  # the chunk that it is
 SETTLED = 16.0  # looks after which its geometry rests
 SHIFT, GROWTH = 0.07, 0.05  # longest step: along the normal, in footprints; of the logarithm of the size
@@ -135,7 +137,7 @@ def refine(rows: Gaussians, looks: list[Look], *, observed: bool, steps: int, ba
         made = correction(replace(splats, scales=splats.scales * close_growth(extent_px)), looks[k], backend)
         before = rows.looks[chosen]
         share, after = gain(extent_px, before, is_photo=is_photo)
-        step = made.colors * share[:, None]
+        step = within_reach(splats, made.colors * share[:, None], frame)
         moved = changeable & (step != 0).any(-1)
         changed[chosen[moved]] = True
         rows.looks[chosen[moved]] = after[moved]
@@ -156,6 +158,28 @@ def refine(rows: Gaussians, looks: list[Look], *, observed: bool, steps: int, ba
     rows.means.add_(normals * (SHIFT * ways[:, 0] * width)[:, None])
     rows.scales.mul_(torch.exp(GROWTH * ways[:, 1:]))
     return changed
+
+
+def within_reach(splats: Splats, step: Float[Tensor, "k 3"], frame: Frame) -> Float[Tensor, "k 3"]:
+    """Steps that, behind an outline, do not lead beyond the colours that the frame has around there.
+
+    What lies there would make up for the share of its pixels that what is in front has, and be left behind glaring when
+    the camera moves on.
+    """
+    height, width = frame.camera.size
+    size = 2 * REACH_PX + 1
+
+    def highest(values: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+        return max_pool2d(values[None], size, 1, REACH_PX)[0]
+
+    inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth)
+    behind = highest(inverse) > (1.0 + CLEARLY) * inverse
+    lowest = torch.where(behind, -highest(-frame.rgb), 0.0)
+    most = torch.where(behind, highest(frame.rgb), 1.0)
+    pixel = project(splats.means, frame.camera)[0].floor().long()
+    x, y = pixel[:, 0].clamp(0, width - 1), pixel[:, 1].clamp(0, height - 1)
+    now = splats.values
+    return (now + step).clamp(torch.minimum(lowest[:, y, x].T, now), torch.maximum(most[:, y, x].T, now)) - now
 
 
 def correction(splats: Splats, look: Look, backend: Backend) -> Correction:

@@ -331,6 +331,22 @@ def test_soft_edges_snap_to_colour_edges() -> None:
     assert abs(step - 23) <= 1
 
 
+def test_nothing_is_left_between_two_surfaces_far_apart() -> None:
+    rgb = torch.zeros(1, 3, *SIZE)
+    rgb[..., 24:] = 1.0
+    soft = 1.0 / (1.0 - 0.9 * torch.sigmoid((torch.arange(SIZE[1]) - 24.0) / 2.0))
+    depth = soft.expand(1, 1, *SIZE).contiguous()
+    sharp = snap_depth_edges(depth, rgb, torch.zeros_like(depth, dtype=torch.bool))
+    assert ((depth > 1.3) & (depth < 7.0)).any()
+    assert not ((sharp > 1.3) & (sharp < 7.0)).any()
+
+
+def test_ground_that_rises_to_its_horizon_keeps_its_slope() -> None:
+    depth = (3.0 / torch.arange(1.0, SIZE[0] + 1.0).flip(0))[None, None, :, None].expand(1, 1, *SIZE).contiguous()
+    rgb = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(snap_depth_edges(depth, rgb, torch.zeros_like(depth, dtype=torch.bool)), depth)
+
+
 def test_nothing_on_the_ground_takes_the_depth_of_the_sky() -> None:
     rgb, depth = torch.full((1, 3, *SIZE), 0.5), torch.full((1, 1, *SIZE), 2.0)
     rgb[..., :12, :], depth[..., :12, :] = 0.9, 100.0

@@ -108,6 +108,21 @@ def disagreeing(truth: Frame, seed: int) -> Frame:
     return replace(truth, rgb=(truth.rgb + 0.1 * noise).clamp(0.0, 1.0))
 
 
+def test_what_lies_behind_an_outline_takes_on_no_colour_that_is_not_there() -> None:
+    camera = cameras((0, 0, 0))
+    near = torch.rand(1, 1, *SIZE, generator=torch.Generator().manual_seed(1)) < 0.3
+    near[..., SIZE[1] // 2 :] = False
+    depth = torch.where(near, 1.0, 4.0)
+    rgb = torch.where(near, 0.1, 0.8).expand(-1, 3, -1, -1).contiguous()
+    on = torch.ones_like(near)
+    plain, refined = worlds(chunk_of(Frame(rgb, depth, on, ~on, camera)))
+    before, after = (w.snapshot() for w in (plain, refined))
+    far = before.means[:, 2] > 3.0
+    assert far.any() and not far.all()
+    assert after.colors[far].max() <= 0.8 + 1e-6
+    assert not torch.equal(before.colors, after.colors)
+
+
 def test_looks_that_disagree_average_out() -> None:
     truth = wall(cameras((0, 0, 0), size=(24, 32)), grain=9.0)
     cache, found = GaussianCache(), []

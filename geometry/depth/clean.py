@@ -14,8 +14,10 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad, unfold
 from geometry.frame import Frame
 
 EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two surfaces
-SNAP_RADIUS_PX = 4
-SNAP_CANDIDATE = 1.15
+# Reach in px, ratio of depths within it from which on an edge is snapped, and share of what is in reach that must lie on
+# one of its two surfaces. An estimate is softer around tall steps: what the first reach leaves between two surfaces
+# would hang in the air as specks; ground that rises to its horizon is no step.
+SNAP = ((4, 1.15, 0.0), (7, 1.8, 0.65))
 VOTE_PX = 1  # more rounds off what edges there are (2: edges off by 2.8 px and not 2.0)
 MIXED_REACH = 0.009  # of the short side: so far into what is behind reach the colours of what is in front
 MIXED_RATIO = 1.3  # of two depths, from which on one is in front of the other
@@ -92,19 +94,31 @@ def snap_depth_edges(
     depth: Float[Tensor, "b 1 h w"],
     rgb: Float[Tensor, "b 3 h w"],
     sky: Bool[Tensor, "b 1 h w"],
-    radius_px: int = SNAP_RADIUS_PX,
 ) -> Float[Tensor, "b 1 h w"]:
     """Turn soft depth edges into steps that lie on colour edges.
 
-    Within ``radius_px`` of a soft edge each pixel takes the depth of whichever side it looks like: the near or the far
-    extreme of its neighbourhood, by the colours of the pixels that have those depths. Elsewhere, and in the sky,
-    nothing changes, and nothing on the ground takes the depth of the sky.
+    Near a soft edge each pixel takes the depth of whichever side it looks like: the near or the far extreme of its
+    neighbourhood, by the colours of the pixels that have those depths. Elsewhere, and in the sky, nothing changes, and
+    nothing on the ground takes the depth of the sky.
     """
+    for radius_px, ratio, stepped in SNAP:
+        depth = _snap(depth, rgb, sky, radius_px, ratio, stepped)
+    return depth
+
+
+def _snap(
+    depth: Float[Tensor, "b 1 h w"],
+    rgb: Float[Tensor, "b 3 h w"],
+    sky: Bool[Tensor, "b 1 h w"],
+    radius_px: int,
+    ratio: float,
+    stepped: float,
+) -> Float[Tensor, "b 1 h w"]:
     size = 2 * radius_px + 1
     inverse = 1.0 / depth.clamp_min(1e-8)
     near = max_pool2d(inverse.masked_fill(sky, 0.0), size, 1, radius_px)
     far = -max_pool2d((-inverse).masked_fill(sky, -torch.inf), size, 1, radius_px)
-    soft = ~sky & (near / far > SNAP_CANDIDATE)
+    soft = ~sky & (near / far > ratio)
     if not soft.any():
         return depth
     out = depth.clone()
@@ -118,13 +132,16 @@ def snap_depth_edges(
         own = rgb[index].flatten(1)[:, where].T
         distance = (weight_of[:, 1:] - own[:, :, None]).square().sum(1)
         like = torch.exp(-distance / 0.01)
-        near_like = (like * (share > 0.8)).sum(1) / (share > 0.8).sum(1).clamp_min(1)
-        far_like = (like * (share < 0.2)).sum(1) / (share < 0.2).sum(1).clamp_min(1)
+        on_near, on_far = share > 0.8, share < 0.2
+        near_like = (like * on_near).sum(1) / on_near.sum(1).clamp_min(1)
+        far_like = (like * on_far).sum(1) / on_far.sum(1).clamp_min(1)
         present = inverse[index].flatten()[where]
         middle = (present - inverse_far) / (inverse_near - inverse_far)
         prefer_near = (near_like * (0.25 + middle) > far_like * (1.25 - middle)).float()
         choose_near = _vote(prefer_near, soft[index]) > 0.5
-        out[index].view(-1)[where] = 1.0 / torch.where(choose_near, inverse_near, inverse_far)
+        step = (on_near | on_far).sum(1) >= stepped * torch.isfinite(share).sum(1)
+        chosen = torch.where(choose_near, inverse_near, inverse_far)
+        out[index].view(-1)[where] = 1.0 / torch.where(step, chosen, present)
     # A step changes only where the two extremes are two surfaces, not one that slopes.
     sharp = _curvature(inverse, radius_px)
     return torch.where(soft & sharp, out, depth)
@@ -141,9 +158,11 @@ def _curvature(inverse: Tensor, radius_px: int) -> Tensor:
     """Where inverse depth bends: a sloping plane is linear in it, and has no edge to snap."""
     size = 2 * radius_px + 1
     bends = torch.zeros_like(inverse, dtype=torch.bool)
-    for axis in (-1, -2):
-        before, after = _shifted(inverse, radius_px, axis), _shifted(inverse, -radius_px, axis)
-        bends |= (before + after - 2.0 * inverse).abs() > 0.08 * inverse
+    for axis, inner in ((-1, (radius_px, radius_px)), (-2, (0, 0, radius_px, radius_px))):
+        length = inverse.shape[axis] - 2 * radius_px
+        if length > 0:
+            before, here, after = (inverse.narrow(axis, by, length) for by in (0, radius_px, 2 * radius_px))
+            bends |= pad((before + after - 2.0 * here).abs() > 0.08 * here, inner)
     return max_pool2d(bends.float(), size, 1, radius_px) > 0.0
 
 
