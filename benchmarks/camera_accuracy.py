@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.walks import LAST, interval, long_clips, walk
+from benchmarks.walks import interval, long_clips, to_and_fro, walk
 from cache3d.gaussians import GaussianCache
 from diffusion.generator import EmbeddedGenerator
 from geometry.camera import Camera
@@ -124,12 +124,6 @@ def _locate(camera: Camera, pixels: np.ndarray, descriptors: np.ndarray, known: 
     pose[:3, :3] = cv2.Rodrigues(turn)[0].T
     pose[:3, 3] = -pose[:3, :3] @ shift[:, 0]
     return pose
-
-
-def to_and_fro(frames: int) -> list[int]:
-    """Indices of a clip of ``LAST + 1`` frames, walked to its end and back again, over and over."""
-    lap = [*range(LAST), *range(LAST, 0, -1)]
-    return [lap[i % len(lap)] for i in range(frames)]
 
 
 def main() -> None:

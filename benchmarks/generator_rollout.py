@@ -1,77 +1,84 @@
-"""Does a walk hold together? `python -m benchmarks.generator_rollout DATA [clips] [weights]`.
+"""Does a walk hold together? `python -m benchmarks.generator_rollout DATA [clips] [--weights FILE] [--chunks 40]`.
 
-Long held-out clips (41 frames): the loop walks ten chunks of four frames from the first frame, whose true depth is
-given, with the embedded generator and with the prior alone. Per chunk: PSNR of all pixels against the truth, δ1 of
-depth, local contrast and mean brightness over those of the truth. Stable means that contrast stays near 1 and
-brightness near 1, with no runaway.
+Long held-out clips (41 frames): the loop walks them in chunks of four frames from the first frame, whose true depth is
+given, with the embedded generator and with the prior alone; after chunk 10 back again, and so on to and fro. Per chunk:
+PSNR of all pixels against the truth, δ1 of depth, local contrast and mean brightness over those of the truth. Stable
+means that the last two stay, with no runaway: chunks 21 to 40 show the same cameras as chunks 1 to 20, and their drift
+is the ratio of the two. `again`: what is shown there against what was shown the first time.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
+from statistics import mean
 
 import torch
 from tqdm import tqdm
 
-from benchmarks.generator_quality import normalised
 from benchmarks.hole_figures import contrast
+from benchmarks.walks import CHUNKS, FRAMES, delta1, long_clips, psnr, to_and_fro, walk
 from cache3d.gaussians import GaussianCache
-from diffusion.generator import EmbeddedGenerator, Generator, PassthroughGenerator
-from diffusion.noise import NoiseConfig
-from diffusion.prior import PriorConfig
-from diffusion.sampler import SamplerConfig
-from diffusion.training.clips import list_clips, read_clip
-from geometry.frame import Chunk, Frame
-from worldwarp.loop import Parts, begin, explore_chunks
+from diffusion.generator import EmbeddedGenerator, PassthroughGenerator
+from geometry.frame import Frame
 
-CHUNKS, FRAMES = 10, 4
+SHOWN = (1, 5, 10, 20, 25, 30, 40)
+LAPS = 2 * CHUNKS  # chunks until the same cameras come again
 
 
-def walk(clip: Frame, generator: Generator) -> list[dict[str, float]]:
-    """Figures of each chunk of one walk."""
-    parts = Parts(GaussianCache(), generator, NoiseConfig(), PriorConfig(), SamplerConfig())
-    seed = Chunk(clip[[0]], 0, observed=True, confidence=torch.ones_like(clip.depth[:1]))
-    state = begin(seed, seed, parts, torch.Generator().manual_seed(0))
-    starts = range(1, 1 + CHUNKS * FRAMES, FRAMES)
-    cameras = [clip.camera[start : start + FRAMES] for start in starts]
-    figures = []
-    for start, step in zip(starts, explore_chunks(state, cameras, parts), strict=True):
-        made, truth = step.chunk.frames, clip[start : start + FRAMES]
-        ground = ~truth.sky
-        ratio = (made.depth / truth.depth).clamp(1e-3, 1e3)
-        near = (torch.maximum(ratio, 1 / ratio) < 1.25) & ground
-        mse = (made.rgb - truth.rgb).square().mean()
-        figures.append(
-            {
-                "psnr": (-10.0 * torch.log10(mse)).item(),
-                "delta1": (near.sum() / ground.sum()).item(),
-                "contrast": (contrast(made.rgb).mean() / contrast(truth.rgb).mean()).item(),
-                "brightness": (made.rgb.mean() / truth.rgb.mean()).item(),
-            }
-        )
-    return figures
+def figures(made: Frame, truth: Frame) -> dict[str, float]:
+    """Figures of one chunk."""
+    every = torch.ones_like(made.sky)
+    return {
+        "psnr": psnr(made, truth, every),
+        "delta1": delta1(made, truth, every),
+        "contrast": float(contrast(made.rgb).mean() / contrast(truth.rgb).mean()),
+        "brightness": float(made.rgb.mean() / truth.rgb.mean()),
+    }
+
+
+def per_chunk(made: Frame, truth: Frame) -> dict[str, list[float]]:
+    """Figures of each chunk of one walk; ``again`` of those whose cameras come for the second time."""
+    chunks = [slice(i, i + FRAMES) for i in range(0, len(made), FRAMES)]
+    rows = [figures(made[chunk], truth[chunk]) for chunk in chunks]
+    table = {name: [row[name] for row in rows] for name in rows[0]}
+    later = zip(chunks, chunks[LAPS:], strict=False)
+    table["again"] = [psnr(made[back], made[first], torch.ones_like(made.sky[back])) for first, back in later]
+    return table
 
 
 def main() -> None:
-    """Print a table of chunks 1, 5 and 10, and one JSON line."""
-    if len(sys.argv) < 2:
-        sys.exit("usage: python -m benchmarks.generator_rollout DATA [clips] [weights]")
-    data, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 4
-    clips = [c for c in (read_clip(path) for path in list_clips(data, "heldout")) if len(c) > CHUNKS * FRAMES]
-    clips = [normalised(clip) for clip in clips[:: max(1, len(clips) // count)][:count]]
-    weights = sys.argv[3] if len(sys.argv) > 3 else None
-    generators = {"prior": PassthroughGenerator(), "generator": EmbeddedGenerator(weights)}
+    """Print a table of some chunks, and one JSON line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("clips", type=int, nargs="?", default=4)
+    parser.add_argument("--weights")
+    parser.add_argument("--chunks", type=int, default=CHUNKS)
+    given = parser.parse_args()
+    clips = list(long_clips(given.data, given.clips).values())
+    path = to_and_fro(given.chunks * FRAMES + 1)[1:]
     result: dict[str, dict[str, list[float]]] = {}
-    for method, generator in generators.items():
-        walks = [walk(clip, generator) for clip in tqdm(clips, desc=method)]
+    for method, generator in {"prior": PassthroughGenerator(), "generator": EmbeddedGenerator(given.weights)}.items():
+        walks = []
+        for clip in tqdm(clips, desc=method, unit="walk"):
+            walked = walk(clip, clip.camera[path], generator, GaussianCache())
+            walks.append(per_chunk(walked.frames, clip[path]))
         result[method] = {
-            name: [round(sum(w[i][name] for w in walks) / len(walks), 3) for i in range(CHUNKS)] for name in walks[0][0]
+            name: [round(mean(values), 3) for values in zip(*(w[name] for w in walks), strict=True)]
+            for name in walks[0]
         }
         for name, values in result[method].items():
-            print(f"{method:<10} {name:<11}", *(f"{value:7.3f}" for value in values))
-    print(json.dumps({"benchmark": "generator_rollout", "clips": len(clips), "methods": result}))
+            shown = values if name == "again" else [values[i - 1] for i in SHOWN if i <= given.chunks]
+            print(f"{method:<10} {name:<11}", *(f"{value:7.3f}" for value in shown))
+    drift = {name: _drift(result["generator"][name]) for name in ("contrast", "brightness")}
+    print(json.dumps({"benchmark": "generator_rollout", "clips": len(clips), "drift": drift, "methods": result}))
+
+
+def _drift(values: list[float]) -> float | None:
+    """Largest change of a figure, relative, from one time to the next at the same cameras."""
+    ratios = [abs(later / first - 1.0) for first, later in zip(values, values[LAPS:], strict=False)]
+    return round(max(ratios), 3) if ratios else None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.hole_figures import contrast
-from benchmarks.walks import FRAMES, LAST, delta1, determined, interval, long_clips, psnr, walk
+from benchmarks.walks import FRAMES, LAST, delta1, determined, interval, long_clips, psnr, to_and_fro, walk
 from cache3d.gaussians import GaussianCache
 from diffusion.generator import EmbeddedGenerator
 from diffusion.memory import KVMemory, MemoryPolicy
@@ -82,8 +82,8 @@ def main() -> None:
         path = out / f"{name.replace(' ', '-').replace(',', '')}-{clip_name}.json"
         if not path.is_file():
             clip = clips[clip_name]
-            there_and_back = [*range(1, LAST + 1), *range(LAST - 1, -1, -1)]
-            walked = walk(clip, clip.camera[there_and_back], policies[name], GaussianCache())
+            cameras = clip.camera[to_and_fro(2 * LAST + 1)[1:]]
+            walked = walk(clip, cameras, policies[name], GaussianCache())
             path.write_text(json.dumps(figures(walked.frames, clip)))
         rows[name].append(json.loads(path.read_text()))
     names = list(rows["nearest"][0])

@@ -43,6 +43,12 @@ def long_clips(data: Path, count: int) -> dict[str, Frame]:
     return {path.stem: normalised(read_clip(path)) for path in paths[:count]}
 
 
+def to_and_fro(frames: int) -> list[int]:
+    """Indices of a clip of ``LAST + 1`` frames, walked to its end and back again, over and over."""
+    lap = [*range(LAST), *range(LAST, 0, -1)]
+    return [lap[i % len(lap)] for i in range(frames)]
+
+
 def walk(
     clip: Frame,
     cameras: Camera,

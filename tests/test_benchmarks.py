@@ -8,11 +8,12 @@ import torch
 from scipy import ndimage
 
 from benchmarks.ablations import BlindGenerator, NoCache, seam
-from benchmarks.camera_accuracy import errors, estimate_path, to_and_fro
+from benchmarks.camera_accuracy import errors, estimate_path
 from benchmarks.degraded_guides import SPOILED, spoiled_guide, spoiled_photo
+from benchmarks.generator_rollout import per_chunk
 from benchmarks.rasterizer import make_scene, stages_ms
 from benchmarks.reliability import Asked, curve, verdict
-from benchmarks.walks import delta1, determined, interval, psnr, walk
+from benchmarks.walks import CHUNKS, FRAMES, delta1, determined, interval, psnr, to_and_fro, walk
 from cache3d.cache import WorldCache
 from diffusion.condition import Condition, encode
 from diffusion.flow import add_noise
@@ -122,6 +123,19 @@ def test_to_and_fro_turns_at_the_ends() -> None:
     assert path[39:42] == [39, 40, 39]
     assert path[79:82] == [1, 0, 1]
     assert path[200] == 40
+
+
+def test_a_rollout_is_compared_with_the_last_time_at_the_same_cameras() -> None:
+    clip = _wall([0.01 * i for i in range(41)], (8, 12))
+    path = to_and_fro(3 * CHUNKS * FRAMES + 1)[1:]
+    truth = clip[path]
+    made = truth[list(range(len(path)))]
+    made.rgb[2 * CHUNKS * FRAMES :] += 0.1  # the third lap is too bright
+    figures = per_chunk(made, truth)
+    assert [len(figures[name]) for name in ("brightness", "again")] == [3 * CHUNKS, CHUNKS]
+    assert figures["brightness"][: 2 * CHUNKS] == pytest.approx([1.0] * 2 * CHUNKS)
+    assert figures["again"] == pytest.approx([20.0] * CHUNKS, abs=1e-3)
+    assert figures["contrast"] == pytest.approx([1.0] * 3 * CHUNKS)
 
 
 @pytest.mark.parametrize("how", SPOILED)
