@@ -8,9 +8,6 @@ picture depends on the blocks, nor on which of them are on disk. Sky is one bloc
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Generic
@@ -19,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cache3d.block import Block, Journal
+from cache3d.block import Journal
 from cache3d.cells import PLANES, SKY, cell_keys, extents, frustum_planes, groups
-from cache3d.paging import PagingError, Scratch, read_block, row_bytes
+from cache3d.residency import Residency
 from cache3d.views import P, View
 from geometry.camera import Camera
 from geometry.primitives import Change
@@ -46,17 +43,12 @@ class BlockStore(Generic[P]):
         self._device = empty.chunk.device
         names = torch.zeros(0, dtype=torch.int64, device=self._device)
         self._empty = [names, *(getattr(empty, f.name) for f in fields(empty))]
-        self._row_bytes = sum(row_bytes(column) for column in self._empty)
-        self._limit = resident_mib * 2**20
-        self._scratch = Scratch(scratch)
-        self._reader = ThreadPoolExecutor(1, "blocks")  # starts its thread at the first use
-        self._blocks = [Block(self._empty)]
+        self._resident_mib = resident_mib
+        self._memory = Residency(self._empty, resident_mib * 2**20, scratch)
         self._number_of: dict[int, int] = {}
         self._bounds = np.zeros((2, 1, 3))  # low and high corner of each block, footprints included
         self._home = np.zeros(0, np.int32)  # block of each name; -1 once removed
         self._total = self._alive = 0
-        self._recent: OrderedDict[int, None] = OrderedDict()  # blocks in memory or coming, longest unused first
-        self._resident = 0  # rows in memory or coming, room to spare included, without sky
         self._view: tuple[tuple[int, ...], View[P]] | None = None
         self._journal = Journal()
 
@@ -71,16 +63,16 @@ class BlockStore(Generic[P]):
     @property
     def resident_bytes(self) -> int:
         """Bytes of the blocks in memory, sky included."""
-        return (self._resident + self._blocks[SKY].capacity) * self._row_bytes
+        return self._memory.resident_bytes
 
     def page_to(self, folder: Path) -> None:
         """Write blocks to ``folder`` from now on; the system's temporary folder before. It is made when needed."""
-        self._scratch.move_to(folder)
+        self._memory.scratch.move_to(folder)
 
     def emptied(self) -> BlockStore[P]:
         """A new store with nothing in it, and otherwise like this one."""
         empty = self._kind(*self._empty[1:])
-        return BlockStore(empty, self._limit / 2**20, self._scratch.parent)
+        return BlockStore(empty, self._resident_mib, self._memory.scratch.parent)
 
     def near(self, *cameras: Camera) -> View[P]:
         """The rows of all blocks that one of some cameras, each alone or a batch ``[t]``, may see.
@@ -94,36 +86,18 @@ class BlockStore(Generic[P]):
         if self._view is not None and set(seen) <= set(self._view[0]):
             return self._view[1]
         self._view = None  # only one view is kept
-        parts = [self._brought(number).columns for number in seen]
+        parts = [self._memory.brought(number).columns for number in seen]
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         order = torch.argsort(columns[0])
         names, *rows = (column.index_select(0, order) for column in columns)  # three times as fast as column[order]
-        self._make_room(set(seen))
+        self._memory.make_room(set(seen))
         view = View(self._kind(*rows), names)
         self._view = (seen, view)
         return view
 
     def prefetch(self, camera: Camera) -> None:
-        """Start to bring back, in the background, what cameras ``[t]`` will see; as much as memory may hold.
-
-        What the next such cameras will push out of memory is written meanwhile: they would have to wait for it.
-        """
-        wanted = self._in_sight(camera)
-        for number in wanted:
-            if number in self._recent:
-                self._recent.move_to_end(number)
-        for number in wanted:
-            block = self._blocks[number]
-            if number in self._recent:
-                continue
-            self._make_room(set(wanted), block.count)
-            if (self._resident + block.count) * self._row_bytes > self._limit:
-                return
-            assert block.stored is not None
-            block.coming = self._reader.submit(read_block, block.stored, self._empty)
-            self._recent[number] = None
-            self._resident += block.count
-        self._save_ahead(set(wanted))
+        """Start to bring back, in the background, what cameras ``[t]`` will see; as much as memory may hold."""
+        self._memory.prefetch(self._in_sight(camera))
 
     def append(self, part: P) -> None:
         """Add primitives; they are named in their order."""
@@ -196,12 +170,12 @@ class BlockStore(Generic[P]):
             self._view = (seen, view.with_new(part[shown], names[shown]))
         bounds = extents(part)
         for number, where in groups(home):
-            block, index = self._brought(number), torch.from_numpy(where).to(self._device)
+            block, index = self._memory.brought(number), torch.from_numpy(where).to(self._device)
             before = block.capacity
             block.append([column[index] for column in columns])
-            self._changed(number, before)
+            self._memory.changed(number, before)
             self._widen(number, bounds[:, where])
-        self._make_room(set(home.tolist()))
+        self._memory.make_room(set(home.tolist()))
 
     def _overwrite(self, names: Tensor, part: P, written: tuple[str, ...]) -> None:
         """Put some columns of rows that are stored; they stay in their block, wherever they move."""
@@ -209,15 +183,15 @@ class BlockStore(Generic[P]):
             return
         home, bounds = self._home[names.cpu().numpy()], extents(part)
         for number, where in groups(home):
-            block, index = self._brought(number), torch.from_numpy(where).to(self._device)
+            block, index = self._memory.brought(number), torch.from_numpy(where).to(self._device)
             assert block.room is not None
             place = torch.searchsorted(block.room[0][: block.count], names[index])
             for column, f in zip(block.room[1:], fields(self._kind), strict=True):
                 if f.name in written:
                     column[place] = getattr(part, f.name)[index]
-            self._changed(number, block.capacity)
+            self._memory.changed(number, block.capacity)
             self._widen(number, bounds[:, where])
-        self._make_room(set(home.tolist()))
+        self._memory.make_room(set(home.tolist()))
 
     def _take_away(self, names: np.ndarray) -> None:
         if len(names) == 0:
@@ -225,22 +199,22 @@ class BlockStore(Generic[P]):
         if self._view is not None:
             self._view = (self._view[0], self._view[1].without(names))
         for number, where in groups(self._home[names]):
-            block = self._brought(number)
+            block = self._memory.brought(number)
             before = block.capacity
             block.keep(~torch.isin(block.columns[0], torch.from_numpy(names[where]).to(self._device)))
-            self._changed(number, before)
+            self._memory.changed(number, before)
         self._home[names] = -1
         self._alive -= len(names)
 
     def _gather(self, names: np.ndarray) -> P:
         out = [column.new_empty(len(names), *column.shape[1:]) for column in self._empty[1:]]
         for number, where in groups(self._home[names]):
-            block, index = self._brought(number), torch.from_numpy(where).to(self._device)
+            block, index = self._memory.brought(number), torch.from_numpy(where).to(self._device)
             columns = block.columns
             place = torch.searchsorted(columns[0], torch.from_numpy(names[where]).to(self._device))
             for column, target in zip(columns[1:], out, strict=True):
                 target[index] = column[place]
-            self._make_room({number})
+            self._memory.make_room({number})
         return self._kind(*out)
 
     def _numbers(self, part: P) -> np.ndarray:
@@ -249,12 +223,10 @@ class BlockStore(Generic[P]):
         numbers = np.empty(len(keys), np.int32)
         for i, key in enumerate(keys.tolist()):
             if key != SKY and key not in self._number_of:
-                self._number_of[key] = len(self._blocks)
-                self._recent[len(self._blocks)] = None
-                self._blocks.append(Block(self._empty))
+                self._number_of[key] = self._memory.new_block()
             numbers[i] = SKY if key == SKY else self._number_of[key]
-        if len(self._blocks) > self._bounds.shape[1]:
-            room = np.empty((2, 2 * len(self._blocks), 3))
+        if len(self._memory.blocks) > self._bounds.shape[1]:
+            room = np.empty((2, 2 * len(self._memory.blocks), 3))
             room[0], room[1] = np.inf, -np.inf
             room[:, : self._bounds.shape[1]] = self._bounds
             self._bounds = room
@@ -262,7 +234,7 @@ class BlockStore(Generic[P]):
 
     def _in_sight(self, camera: Camera) -> list[int]:
         """Numbers of the blocks that meet the frustum of a camera of a batch, ascending, without sky."""
-        count = len(self._blocks)
+        count = len(self._memory.blocks)
         if count == 1:
             return []
         planes = frustum_planes(camera)
@@ -275,66 +247,3 @@ class BlockStore(Generic[P]):
     def _widen(self, number: int, bounds: np.ndarray) -> None:
         self._bounds[0, number] = np.minimum(self._bounds[0, number], bounds[0].min(0))
         self._bounds[1, number] = np.maximum(self._bounds[1, number], bounds[1].max(0))
-
-    def _brought(self, number: int) -> Block:
-        """A block, in memory."""
-        block = self._blocks[number]
-        if block.room is None:
-            coming, block.coming = block.coming, None
-            if coming is None:
-                self._resident += block.count
-            self._recent[number] = None
-            assert block.stored is not None
-            try:
-                columns = read_block(block.stored, self._empty) if coming is None else coming.result()
-            except PagingError:
-                self._drop(number)
-                raise
-            block.room = [column.to(self._device) for column in columns]
-        if number != SKY:
-            self._recent.move_to_end(number)
-        return block
-
-    def _changed(self, number: int, rows_before: int) -> None:
-        block = self._blocks[number]
-        if block.saving is not None:
-            wait([block.saving])  # or two would write one file
-        block.stored = block.saving = None
-        if number != SKY:
-            self._resident += block.capacity - rows_before
-
-    def _make_room(self, keep: set[int], rows: int = 0) -> None:
-        """Put blocks on disk until ``rows`` more fit, or only those to keep are left."""
-        if (self._resident + rows) * self._row_bytes <= self._limit:
-            return
-        for number in [n for n in self._recent if n not in keep]:
-            block = self._blocks[number]
-            if block.coming is not None and not block.coming.done():
-                continue
-            if block.saving is not None:
-                with suppress(PagingError):  # tried again at once, for all to see
-                    block.stored = block.saving.result()
-                block.saving = None
-            if block.stored is None:
-                block.stored = self._scratch.write(number, block.columns)
-            self._drop(number)
-            if (self._resident + rows) * self._row_bytes <= self._limit:
-                return
-
-    def _save_ahead(self, keep: set[int]) -> None:
-        """Write, in the background, what has to go when as many rows as those to keep hold come once more."""
-        over = self._resident + sum(self._blocks[number].count for number in keep) - self._limit / self._row_bytes
-        for number in self._recent:
-            if over <= 0:
-                return
-            block = self._blocks[number]
-            if number not in keep and block.room is not None:
-                if block.stored is None and block.saving is None:
-                    block.saving = self._reader.submit(self._scratch.write, number, block.columns)
-                over -= block.capacity
-
-    def _drop(self, number: int) -> None:
-        block = self._blocks[number]
-        self._resident -= block.capacity if block.room is not None else block.count
-        block.room = block.coming = None
-        del self._recent[number]

@@ -129,15 +129,15 @@ def test_a_chunk_touches_only_blocks_near_it(monkeypatch: pytest.MonkeyPatch) ->
     cache = PointCache()
     walk(cache, 40)
     store, seen = cache._store, set()
-    brought = store._brought
+    brought = store._memory.brought
 
     def watched(number: int) -> object:
         seen.add(number)
         return brought(number)
 
-    monkeypatch.setattr(store, "_brought", watched)
+    monkeypatch.setattr(store._memory, "brought", watched)
     cache.integrate(seen_by(corridor(8.0), 40))
-    assert 0 < len(seen) < len(store._blocks) / 3
+    assert 0 < len(seen) < len(store._memory.blocks) / 3
 
 
 def test_what_is_fetched_ahead_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_what_is_fetched_ahead_is_there(tmp_path: Path, monkeypatch: pytest.Monk
     expected = cache.render(corridor(0.0)).rgb
     cache.render(corridor(4.4))
     cache.prefetch(corridor(0.0))
-    coming = [block.coming for block in cache._store._blocks if block.coming is not None]
+    coming = [block.coming for block in cache._store._memory.blocks if block.coming is not None]
     assert coming
     for future in coming:
         future.result()
@@ -155,7 +155,7 @@ def test_what_is_fetched_ahead_is_there(tmp_path: Path, monkeypatch: pytest.Monk
     def never(*_: object) -> object:
         raise AssertionError("read while someone waits")
 
-    monkeypatch.setattr("cache3d.blocks.read_block", never)
+    monkeypatch.setattr("cache3d.residency.read_block", never)
     assert torch.equal(cache.render(corridor(0.0)).rgb, expected)
 
 
@@ -164,7 +164,8 @@ def test_fetching_ahead_stays_within_memory(tmp_path: Path) -> None:
     cache.page_to(tmp_path)
     walk(cache, 40)
     cache.prefetch(Camera.from_fov(150.0, SIZE, corridor(8.0).world_from_camera))
-    assert cache._store.resident_bytes - cache._store._blocks[0].count * cache._store._row_bytes <= TINY * 2**20
+    memory = cache._store._memory
+    assert memory.resident_bytes - memory.blocks[0].count * memory._row_bytes <= TINY * 2**20
 
 
 @pytest.mark.parametrize("make", CACHES)
@@ -221,8 +222,8 @@ def paged_walk(folder: Path) -> PointCache:
 def test_a_damaged_block_is_named_and_the_rest_opens(damage: str, tmp_path: Path) -> None:
     cache = paged_walk(tmp_path)
     store = cache._store
-    number = next(n for n in store._in_sight(corridor(0.0)) if store._blocks[n].room is None)
-    stored = store._blocks[number].stored
+    number = next(n for n in store._in_sight(corridor(0.0)) if store._memory.blocks[n].room is None)
+    stored = store._memory.blocks[number].stored
     assert stored is not None
     content = stored.path.read_bytes()
     if damage == "missing":
@@ -263,7 +264,7 @@ def test_what_must_go_next_is_written_in_the_background(tmp_path: Path, monkeypa
     cache.page_to(tmp_path)
     walk(cache, 40)
     store = cache._store
-    store._limit = store.resident_bytes - 1
+    store._memory.limit_bytes = store.resident_bytes - 1
     writers: list[int] = []
     write = Scratch.write
 
@@ -275,10 +276,10 @@ def test_what_must_go_next_is_written_in_the_background(tmp_path: Path, monkeypa
     whole = PointCache()
     walk(whole, 40)
     cache.prefetch(corridor(14.0))
-    saving = [block.saving for block in store._blocks if block.saving is not None]
+    saving = [block.saving for block in store._memory.blocks if block.saving is not None]
     assert saving
     wait(saving)
-    store._make_room(set(), 1)
+    store._memory.make_room(set(), 1)
     assert writers
     assert threading.get_ident() not in writers
     # What is written while it changes is written again.

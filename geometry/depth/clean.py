@@ -14,8 +14,8 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad, unfold
 from geometry.frame import Frame
 
 EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two surfaces
-# Reach in px, ratio of depths within it from which on an edge is snapped, and share of what is in reach that must lie on
-# one of its two surfaces. An estimate is softer around tall steps: what the first reach leaves between two surfaces
+# Reach in px, ratio of depths within it from which on an edge is snapped, and share of what is in reach that must lie
+# on one of its two surfaces. An estimate is softer around tall steps: what the first reach leaves between two surfaces
 # would hang in the air as specks; ground that rises to its horizon is no step.
 SNAP = ((4, 1.15, 0.0), (7, 1.8, 0.65))
 VOTE_PX = 1  # more rounds off what edges there are (2: edges off by 2.8 px and not 2.0)
