@@ -113,7 +113,7 @@ class Timed:
 def timed(cache: GaussianCache, camera: Camera, ahead: Camera | None = None) -> tuple[Timed, Tensor]:
     """Show one frame, and fetch what comes after it; what it took, and the picture."""
     store = cache._store
-    asked = [store._blocks[number] for number in store._in_sight(camera[0])]
+    asked = [store._memory.blocks[number] for number in store._in_sight(camera[0])]
     start, processor = time.perf_counter(), time.thread_time()
     if ahead is not None:
         cache.prefetch(ahead)
