@@ -1,13 +1,14 @@
-"""Few steps from many: `python -m benchmarks.distillation DATA --teacher FILE --student FILE [--other NAME=FILE ...]`.
+"""Few steps from many: `python -m benchmarks.distillation DATA --teacher FILE --student FILE [--seeds 3]`.
 
 Held-out clips at half their size: the first frame goes into the Gaussian cache with its true depth, and eight later
 frames are made from what the cache and the copying prior show there, the same for all:
 
-* `teacher`: all eight frames at once, 50 steps and 4, from full noise; * `student`, and every `--other`: chunks of two
-  frames, 4 steps each, from full noise, each remembering the ones before; * `package`: the weights of the package in
-  the same chunks, at the levels and steps the program uses; * `prior`: no network.
+* `teacher`: all eight frames at once, 50 steps and 4, from full noise; * `student`, and every `--other NAME=FILE`:
+  chunks of two frames, 4 steps each, from full noise, each remembering the ones before; * `package`: the weights of the
+  package in the same chunks, at the levels and steps the program uses; * `prior`: no network.
 
-Figures of the holes as in `benchmarks.hole_figures`; `to_teacher` is the kernel distance to what the teacher makes
+Figures of the holes as in `benchmarks.hole_figures`, means over seeds (of copying and of sampling); `apart` is how far
+the kernel distances of the seeds lie apart; `to_teacher` is the kernel distance to what the teacher makes
 in 50 steps instead of to the truth. Times are the networks' alone, on one thread, over a walk of 24 frames (the eight,
 three times): processor seconds until the first frames are finished, and frames per processor second; medians of three
 clips.
@@ -20,7 +21,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ class Made:
     whole_s: float
 
 
-def scene(clip: Frame) -> Scene:
+def scene(clip: Frame, seed: int) -> Scene:
     """The clip at half its size, seen from its first frame."""
     rows, columns = clip.camera.size
     clip = normalised(
@@ -87,13 +88,13 @@ def scene(clip: Frame) -> Scene:
     cache = GaussianCache()
     cache.integrate(Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth)))
     guide = cache.render(truth.camera)
-    prior = copy_into_holes(guide, photo, torch.Generator().manual_seed(0), PriorConfig())
+    prior = copy_into_holes(guide, photo, torch.Generator().manual_seed(seed), PriorConfig())
     return Scene(photo, Condition(guide, prior), truth)
 
 
-def make(method: Method, generator: EmbeddedGenerator, scene: Scene, laps: int = 1) -> Made:
+def make(method: Method, generator: EmbeddedGenerator, scene: Scene, seed: int, laps: int = 1) -> Made:
     """Frames by one method, ``laps`` times over, through the program's own sampler and memory."""
-    rng, levels = torch.Generator().manual_seed(0), SamplerConfig(method.steps)
+    rng, levels = torch.Generator().manual_seed(seed), SamplerConfig(method.steps)
     started, first_s, parts = time.process_time(), 0.0, []
     memory = generator.start(Chunk(scene.photo, 0, observed=True, confidence=torch.ones_like(scene.photo.depth)))
     order = list(range(len(scene.truth))) * laps
@@ -131,6 +132,16 @@ def methods(teacher: Path, student: Path, others: dict[str, Path]) -> dict[str, 
     return found | {name: Method(path, STUDENT.chunk, STUDENT.steps, FULL_NOISE) for name, path in others.items()}
 
 
+def _figures(tallies: dict[str, Tally], made: dict[str, Tensor], true: Tensor) -> dict[str, dict[str, float]]:
+    """Figures of each method, from what it made and the features of its patches and of the true ones."""
+    result = {}
+    for name, tally in tallies.items():
+        result[name] = {**tally.figures(), "kernel_distance": kernel_distance(made[name], true)}
+        if name != MANY:
+            result[name]["to_teacher"] = kernel_distance(made[name], made[MANY])
+    return result
+
+
 def main() -> None:
     """Print the table, write a contact sheet beside the student, end with one JSON line."""
     parser = argparse.ArgumentParser(description="Bidirectional teacher of 50 steps against causal student of 4")
@@ -139,6 +150,7 @@ def main() -> None:
     parser.add_argument("--student", type=Path, default=Path("runs/student/ema.safetensors"))
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE", help="another causal student")
     parser.add_argument("--clips", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
     torch.set_num_threads(1)
     others = {name: Path(path) for name, _, path in (text.partition("=") for text in given.other)}
@@ -146,33 +158,36 @@ def main() -> None:
     generators = {name: EmbeddedGenerator.of(load_network(method.weights)) for name, method in compared.items()}
     paths = list_clips(given.data, "heldout")
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(given.clips, len(paths))).astype(int)]
-    tallies = {name: Tally() for name in ("prior", *compared)}
     first: dict[str, list[float]] = {name: [] for name in compared}
     whole: dict[str, list[float]] = {name: [] for name in compared}
-    real, shown = [], []
-    for path in tqdm(chosen, unit="clip"):
-        seen = scene(read_clip(path))
-        made = {"prior": (seen.condition.prior.rgb, seen.condition.prior.depth)}
-        for name, method in compared.items():
-            out = make(method, generators[name], seen)
-            made[name] = (out.rgb, out.depth)
-            if len(first[name]) < _TIMED:
-                timed = make(method, generators[name], seen, _LAPS)
-                first[name].append(timed.first_s)
-                whole[name].append(timed.whole_s)
-        for name, (rgb, depth) in made.items():
-            tallies[name].add(seen.truth, seen.hole, rgb, depth)
-        real.append(patches(seen.truth.rgb, seen.hole & ~thin(seen.hole)))
-        shown.append((seen, made))
-    features = PatchFeatures()
-    true_features = features(torch.cat(real))
+    features, count = PatchFeatures(), 0
+    rounds: list[dict[str, dict[str, float]]] = []
+    shown: list[tuple[Scene, dict[str, tuple[Tensor, Tensor]]]] = []
+    for seed in range(given.seeds):
+        tallies, real = {name: Tally() for name in ("prior", *compared)}, []
+        for path in tqdm(chosen, desc=f"seed {seed}", unit="clip"):
+            seen = scene(read_clip(path), seed)
+            made = {"prior": (seen.condition.prior.rgb, seen.condition.prior.depth)}
+            for name, method in compared.items():
+                out = make(method, generators[name], seen, seed)
+                made[name] = (out.rgb, out.depth)
+                if len(first[name]) < _TIMED:
+                    timed = make(method, generators[name], seen, seed, _LAPS)
+                    first[name].append(timed.first_s)
+                    whole[name].append(timed.whole_s)
+            for name, (rgb, depth) in made.items():
+                tallies[name].add(seen.truth, seen.hole, rgb, depth)
+            real.append(patches(seen.truth.rgb, seen.hole & ~thin(seen.hole)))
+            if seed == 0:
+                shown.append((seen, made))
+        true = features(torch.cat(real))
+        count += len(true)
+        rounds.append(_figures(tallies, {name: features(torch.cat(t.patches)) for name, t in tallies.items()}, true))
     result: dict[str, dict[str, float]] = {}
-    made_features = {name: features(torch.cat(tally.patches)) for name, tally in tallies.items()}
-    for name, tally in tallies.items():
-        distance = kernel_distance(made_features[name], true_features)
-        result[name] = {**tally.figures(), "kernel_distance": round(distance, 3)}
-        if name != MANY:
-            result[name]["to_teacher"] = round(kernel_distance(made_features[name], made_features[MANY]), 3)
+    for name in rounds[0]:
+        values = {figure: [done[name][figure] for done in rounds] for figure in rounds[0][name]}
+        result[name] = {figure: round(mean(value), 3) for figure, value in values.items()}
+        result[name]["apart"] = round(max(values["kernel_distance"]) - min(values["kernel_distance"]), 3)
         if name in compared:
             result[name] |= {
                 "first_s": round(median(first[name]), 3),
@@ -186,8 +201,8 @@ def main() -> None:
         "throughput": round(few["frames_per_s"] / many["frames_per_s"], 1),
         "kernel_distance": round(few["kernel_distance"] / many["kernel_distance"], 2),
     }
-    print(f"student against teacher: {ratios}; {len(true_features)} patches, {len(chosen)} clips")
-    summary = {"clips": len(chosen), "patches": len(true_features), "methods": result, "ratios": ratios}
+    print(f"student against teacher: {ratios}; {count} patches, {len(chosen)} clips, {given.seeds} seeds")
+    summary = {"clips": len(chosen), "seeds": given.seeds, "patches": count, "methods": result, "ratios": ratios}
     print(json.dumps({"benchmark": "distillation", **summary}))
 
 
