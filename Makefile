@@ -4,6 +4,7 @@ PHOTO ?= worldwarp/photos/pagoda.jpg
 WALK ?= out_and_back:distance=0.35,left:distance=0.2
 OUT ?= worlds/pagoda
 DATA ?= runs/data
+CLIPS ?= 3000
 RUN := .venv/bin
 export OMP_WAIT_POLICY ?= passive
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
@@ -38,7 +39,7 @@ bench: .venv/ready $(if $(wildcard $(DATA)/manifest.json),.venv/train-data)
 	else echo "generator benchmarks need held-out clips: make data (see docs/training.md)"; fi
 
 data: .venv/train-data
-	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets
+	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets clips=$(CLIPS)
 	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets plan=towns clips=360
 
 .venv/ready: pyproject.toml

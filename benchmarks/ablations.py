@@ -188,16 +188,7 @@ def main() -> None:
     features = PatchFeatures()
     real = {name: features(wide_patches(clip[1 : LAST + 1], clip)) for name, clip in clips.items()}
     table = {cell.name: summary(cell, done, real, out) for cell in CELLS}
-    columns = (
-        "psnr10",
-        "psnr10_less_default",
-        "delta1_10",
-        "seen_psnr10",
-        "seen_delta1_10",
-        "kernel",
-        "seam",
-        "seconds",
-    )
+    columns = list(table[CELLS[0].name])
     print("| cache, noise | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for name, row in table.items():
         print(f"| {name} | " + " | ".join(f"{row[c][0]:.3f} ± {row[c][1]:.3f}" if row else "-" for c in columns) + " |")
