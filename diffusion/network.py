@@ -232,13 +232,19 @@ def _channels(inputs: Inputs) -> Tensor:
 
 
 def _heal(inputs: Inputs, raw: Tensor, first: int) -> Tensor:
-    """Base plus residual; both give way to the prior where nothing is in doubt or no noise is left."""
+    """Base plus residual; both give way to the prior where nothing is in doubt or no noise is left.
+
+    What was seen, not copied, keeps its detail: to blur what one is unsure of is the best guess for the mean error, and
+    chunk by chunk it makes fog.
+    """
     prior, smooth, sigma = inputs.prior[:, first:], inputs.smooth[:, first:], inputs.sigma[:, first:]
     freedom = inputs.doubt[:, first:] * sigma / (sigma + _SURE)
-    share = torch.sigmoid(raw[:, :, 4:5] - 3.0) * freedom
+    copied = inputs.copied[:, first:] > 0.5
+    share = torch.sigmoid(raw[:, :, 4:5] - 3.0) * freedom * copied
     rgb = torch.lerp(prior[:, :, :3], smooth[:, :, :3], share)
     fine, middle = (band.view_as(rgb) for band in detail(prior[:, :, :3].flatten(0, 1)))
-    gain = freedom * torch.tanh(raw[:, :, 5:])
+    gain = torch.tanh(raw[:, :, 5:])
+    gain = freedom * torch.where(copied, gain, gain.clamp_min(0.0))
     base = torch.cat([rgb + gain[:, :, :1] * fine + gain[:, :, 1:] * middle, prior[:, :, 3:]], dim=2)
     return base + freedom * raw[:, :, :4]
 

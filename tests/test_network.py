@@ -169,3 +169,20 @@ def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
     torch.testing.assert_close(fine(0.0), torch.cat(detail(inputs.prior[0, :, :3]), 1)[..., 24:40].square().mean())
     assert fine(-9.0) < 0.2 * fine(0.0)
     assert fine(9.0) > 2.5 * fine(0.0)
+
+
+@torch.no_grad()
+def test_what_was_seen_keeps_its_detail_however_doubtful() -> None:
+    network, inputs = _network(), _inputs(2)
+    for parameter in network.head.parameters():
+        parameter.zero_()
+    one = torch.ones_like(inputs.copied)
+    seen = replace(inputs, coverage=one, confidence=0.0 * one, copied=0.0 * one, sigma=one)
+    bias = network.head.bias
+    assert bias is not None
+    bias[16:] = 9.0  # go over to what is smooth, strengthen detail
+    stronger = torch.cat(detail(network(seen)[0][0, :, :3]), 1).square().mean()
+    assert stronger > 2.5 * torch.cat(detail(seen.prior[0, :, :3]), 1).square().mean()
+    bias[20:] = -9.0  # and weaken it
+    torch.testing.assert_close(network(seen)[0], seen.prior)
+    assert not torch.allclose(network(replace(seen, coverage=0.0 * one, copied=one))[0], seen.prior, atol=0.1)
