@@ -1,4 +1,4 @@
-"""Few steps from many: `python -m benchmarks.distillation DATA --teacher FILE --student FILE [--seeds 3]`.
+"""Few steps from many: `python -m benchmarks.distillation DATA [--teacher FILE] [--student FILE] [--seeds 3]`.
 
 Held-out clips at half their size: the first frame goes into the Gaussian cache with its true depth, and eight later
 frames are made from what the cache and the copying prior show there, the same for all:
@@ -143,11 +143,11 @@ def _figures(tallies: dict[str, Tally], made: dict[str, Tensor], true: Tensor) -
 
 
 def main() -> None:
-    """Print the table, write a contact sheet beside the student, end with one JSON line."""
+    """Print the table, write a contact sheet beside the data, end with one JSON line."""
     parser = argparse.ArgumentParser(description="Bidirectional teacher of 50 steps against causal student of 4")
     parser.add_argument("data", type=Path)
-    parser.add_argument("--teacher", type=Path, default=Path("runs/teacher/ema.safetensors"))
-    parser.add_argument("--student", type=Path, default=Path("runs/student/ema.safetensors"))
+    parser.add_argument("--teacher", type=Path, default=Path("weights/teacher.safetensors"))
+    parser.add_argument("--student", type=Path, default=Path("weights/student.safetensors"))
     parser.add_argument("--other", action="append", default=[], metavar="NAME=FILE", help="another causal student")
     parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=1)
@@ -194,7 +194,7 @@ def main() -> None:
                 "frames_per_s": round(_LAPS * len(TARGETS) / median(whole[name]), 2),
             }
         print(f"{name:<22}", "  ".join(f"{key} {value:>6}" for key, value in result[name].items()))
-    sheet(shown[:: max(1, len(shown) // _SHEET_ROWS)][:_SHEET_ROWS], given.student.parent / "distillation.png")
+    sheet(shown[:: max(1, len(shown) // _SHEET_ROWS)][:_SHEET_ROWS], given.data / "distillation.png")
     many, few = result[MANY], result[FEW]
     ratios = {
         "first_chunk": round(many["first_s"] / few["first_s"], 1),
