@@ -1,28 +1,22 @@
-"""Training clips from freely licensed textured worlds: colour, exact depth and poses, one safetensors file per clip.
+"""Training clips from freely licensed textured worlds: colour, exact depth and poses (`scenes/clip_files.py`).
 
-Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/metre, 0 = sky),
-``world_from_camera`` float32 [T 4 4] relative to the first frame, ``focal_px`` and ``center_px`` float32 [T 2], and the
-text fields of ``ClipPlan`` plus licence and unit. ``manifest.json`` lists the clips; train and held-out clips never
-share a scene.
+Train and held-out clips never share a scene.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from scenes import rooms, torcs, towns
+from scenes.clip_files import write_clip, write_manifest
 from scenes.raycast import WorldRenderer
 from scenes.rooms_furniture import unpack_catalogues
 from scenes.textured_assets import FURNITURE_ARCHIVES, FURNITURE_FOLDER, SURFACES_FOLDER, TRACKS_FOLDER
@@ -209,35 +203,11 @@ def render_data(
         if filmed is None:
             log.warning("clip %d: no free %s path in %s; left out", clip.index, clip.move, clip.scene)
             continue
-        _write_clip(out / clip.file_name, filmed, clip, stage.licence)
+        write_clip(out / clip.file_name, filmed, {**asdict(clip), "licence": stage.licence, "unit": "metre"})
         written += 1
         if written % _MANIFEST_EVERY == 0:
             write_manifest(out)
     return write_manifest(out)
-
-
-def _write_clip(path: Path, arrays: dict[str, np.ndarray], plan: ClipPlan, licence: str) -> None:
-    fields = {**asdict(plan), "licence": licence, "unit": "metre"}
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(arrays, partial, metadata={key: str(value) for key, value in fields.items()})
-    partial.replace(path)
-
-
-def write_manifest(out: Path) -> Path:
-    """List every clip of the folder in ``manifest.json`` (replaced in one step) and return its path."""
-    path = out / "manifest.json"
-    partial = out / f"manifest.{os.getpid()}.partial"
-    partial.write_text(json.dumps({"version": 1, "unit": "metre", "clips": list(_clip_fields(out))}, indent=1))
-    partial.replace(path)
-    return path
-
-
-def _clip_fields(out: Path) -> Iterator[dict[str, str | int]]:
-    for file in sorted(out.glob("clip_*.safetensors")):
-        with safe_open(file, framework="np") as clip:
-            fields = dict(clip.metadata())
-        numbers = {key: int(fields[key]) for key in ("index", "frames", "seed")}
-        yield {"file": file.name, **fields, **numbers}
 
 
 def main() -> None:

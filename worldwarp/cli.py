@@ -18,6 +18,7 @@ WorldWarp: one photo and a camera path in; a live, persistent, exportable 3D wor
   worldwarp paths                           what path= can be
   worldwarp doctor                          versions, backends, what each missing extra would give
   worldwarp render-data out=DIR             render training clips from freely licensed textured worlds
+  worldwarp pack-data data=DIR out=DIR      compress clips into shards that travel; unpack-data makes clips of them
   worldwarp train WHAT data=DIR out=DIR     train a network (WHAT: depth, generator, teacher, ..., student)
 
 Settings of `explore` (key=value, defaults shown):
@@ -55,6 +56,8 @@ def _run(name: str, words: list[str]) -> int:
         "paths": commands.paths_command,
         "doctor": commands.doctor_command,
         "render-data": commands.render_data_command,
+        "pack-data": commands.pack_data_command,
+        "unpack-data": commands.unpack_data_command,
         "train": commands.train_command,
     }
     try:

@@ -161,6 +161,26 @@ def render_data_command(words: list[str]) -> int:
     return 0
 
 
+def pack_data_command(words: list[str]) -> int:
+    """`worldwarp pack-data data=DIR out=DIR`: compress clips into shards of at most 48 MB that travel."""
+    from scenes.shards import pack
+
+    options = _options("pack-data", words, {"data": "runs/data", "out": "runs/shards"})
+    shards = pack(Path(options["data"]), Path(options["out"]))
+    megabytes = sum(path.stat().st_size for path in shards) / 1e6
+    print(f"{len(shards)} shards, {megabytes:.0f} MB, in {options['out']}")
+    return 0
+
+
+def unpack_data_command(words: list[str]) -> int:
+    """`worldwarp unpack-data shards=DIR out=DIR`: make clips of shards again."""
+    from scenes.shards import unpack
+
+    options = _options("unpack-data", words, {"shards": "runs/shards", "out": "runs/data"})
+    print(unpack(Path(options["shards"]), Path(options["out"])))
+    return 0
+
+
 def train_command(words: list[str]) -> int:
     """`worldwarp train WHAT data=DIR out=DIR device=cpu|cuda ranks=N`: train an embedded network, or go on training it.
 
