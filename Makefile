@@ -1,7 +1,7 @@
 # `make explore` and `make test` do everything on a fresh machine; .venv is made from pyproject.toml on first use.
 PYTHON ?= python3
 PHOTO ?= worldwarp/photos/pagoda.jpg
-WALK ?= out_and_back:distance=0.35,left:distance=0.2
+WALK ?= out_and_back
 OUT ?= worlds/pagoda
 DATA ?= runs/data
 CLIPS ?= 3000
