@@ -173,13 +173,15 @@ def within_reach(splats: Splats, step: Float[Tensor, "k 3"], frame: Frame) -> Fl
         return max_pool2d(values[None], size, 1, REACH_PX)[0]
 
     inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth)
-    behind = highest(inverse) > (1.0 + CLEARLY) * inverse
-    lowest = torch.where(behind, -highest(-frame.rgb), 0.0)
-    most = torch.where(behind, highest(frame.rgb), 1.0)
+    behind = (highest(inverse) > (1.0 + CLEARLY) * inverse)[0]
     pixel = project(splats.means, frame.camera)[0].floor().long()
     x, y = pixel[:, 0].clamp(0, width - 1), pixel[:, 1].clamp(0, height - 1)
-    now = splats.values
-    return (now + step).clamp(torch.minimum(lowest[:, y, x].T, now), torch.maximum(most[:, y, x].T, now)) - now
+    held = torch.nonzero(behind[y, x])[:, 0]
+    x, y, now = x[held], y[held], splats.values[held]
+    lowest, most = -highest(-frame.rgb)[:, y, x].T, highest(frame.rgb)[:, y, x].T
+    return step.index_copy(
+        0, held, (now + step[held]).clamp(torch.minimum(lowest, now), torch.maximum(most, now)) - now
+    )
 
 
 def correction(splats: Splats, look: Look, backend: Backend) -> Correction:
