@@ -14,14 +14,16 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import avg_pool2d, max_pool2d, pixel_shuffle, pixel_unshuffle, silu
 
 from diffusion.attention import CameraAttention, RMSNorm, Views, block_causal, rotary, views
 
 STRIDE = 16  # pixels per token
 _SURE = 0.02  # noise level at which the residual has half its strength
+_INSIDE_PX = 7  # from here on into what was copied, texture is scaled and tinted, not drawn
+_CALM_PX = 9
 
 
 @dataclass(frozen=True)
@@ -235,18 +237,32 @@ def _heal(inputs: Inputs, raw: Tensor, first: int) -> Tensor:
     """Base plus residual; both give way to the prior where nothing is in doubt or no noise is left.
 
     What was seen, not copied, keeps its detail: to blur what one is unsure of is the best guess for the mean error, and
-    chunk by chunk it makes fog.
+    chunk by chunk it makes fog. Deep inside what was copied, colours are tinted and texture is scaled, both smoothly:
+    a small network that may draw there draws dots.
     """
     prior, smooth, sigma = inputs.prior[:, first:], inputs.smooth[:, first:], inputs.sigma[:, first:]
     freedom = inputs.doubt[:, first:] * sigma / (sigma + _SURE)
     copied = inputs.copied[:, first:] > 0.5
+    drawn = torch.cat([raw[:, :, :3], raw[:, :, 5:]], dim=2)
+    drawn = torch.where(inside(copied), _smoothed(drawn, _CALM_PX), drawn)
     share = torch.sigmoid(raw[:, :, 4:5] - 3.0) * freedom * copied
     rgb = torch.lerp(prior[:, :, :3], smooth[:, :, :3], share)
     fine, middle = (band.view_as(rgb) for band in detail(prior[:, :, :3].flatten(0, 1)))
-    gain = torch.tanh(raw[:, :, 5:])
+    gain = torch.tanh(drawn[:, :, 3:])
     gain = freedom * torch.where(copied, gain, gain.clamp_min(0.0))
     base = torch.cat([rgb + gain[:, :, :1] * fine + gain[:, :, 1:] * middle, prior[:, :, 3:]], dim=2)
-    return base + freedom * raw[:, :, :4]
+    return base + freedom * torch.cat([drawn[:, :, :3], raw[:, :, 3:4]], dim=2)
+
+
+def inside(copied: Bool[Tensor, "*n 1 h w"]) -> Bool[Tensor, "*n 1 h w"]:
+    """What lies deep in the copied: known pixels are farther away than the width of thin holes."""
+    known = (~copied).flatten(0, -4).float()
+    return max_pool2d(known, 2 * _INSIDE_PX + 1, stride=1, padding=_INSIDE_PX).view_as(copied) < 0.5
+
+
+def _smoothed(values: Tensor, width_px: int) -> Tensor:
+    flat = values.flatten(0, 1)
+    return avg_pool2d(flat, width_px, stride=1, padding=width_px // 2, count_include_pad=False).view_as(values)
 
 
 def detail(rgb: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Training clips as files: one safetensors file each, and a manifest that lists them.
 
-Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/metre, 0 = sky),
+Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/metre, 0 = sky,
+negative = nothing is known there),
 ``world_from_camera`` float32 [T 4 4] relative to the first frame, ``focal_px`` and ``center_px`` float32 [T 2], and
 text fields: what was planned, licence, unit.
 """

@@ -1,6 +1,7 @@
 """Training clips from freely licensed textured worlds: colour, exact depth and poses (`scenes/clip_files.py`).
 
-Train and held-out clips never share a scene.
+Train and held-out clips never share a scene. Clips of panoramas have a split of their own, ``estimated``: their depth
+is, and not all of their frames are whole, so that they serve by guides recorded from them and in no other way.
 """
 
 from __future__ import annotations
@@ -11,16 +12,24 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from tqdm import tqdm
 
-from scenes import rooms, torcs, towns
+from geometry.depth.embedded import EmbeddedDepth
+from scenes import panoramas, rooms, torcs, towns
 from scenes.clip_files import write_clip, write_manifest
 from scenes.raycast import WorldRenderer
 from scenes.rooms_furniture import unpack_catalogues
-from scenes.textured_assets import FURNITURE_ARCHIVES, FURNITURE_FOLDER, SURFACES_FOLDER, TRACKS_FOLDER
-from scenes.textured_filming import Stage, film_clip
+from scenes.textured_assets import (
+    FURNITURE_ARCHIVES,
+    FURNITURE_FOLDER,
+    PANORAMAS_FOLDER,
+    SURFACES_FOLDER,
+    TRACKS_FOLDER,
+)
+from scenes.textured_filming import Stage
 from scenes.textured_paths import choose_move
 
 CLIP_FRAMES, LONG_CLIP_FRAMES, LONG_CLIPS = 12, 41, 12
@@ -29,7 +38,7 @@ _VISITS_PER_CYCLE = 10
 _ROOM_VISITS = 4
 _MANIFEST_EVERY = 8
 _CACHED_WORLDS = 14
-_FIRST_TOWN_CLIP = 50_000
+_FIRST_TOWN_CLIP, _FIRST_PANORAMA_CLIP = 50_000, 70_000
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +117,22 @@ def plan_town_clips(clips: int, seed: int) -> list[ClipPlan]:
     return plans[:clips]
 
 
+def plan_panorama_clips(clips: int, seed: int) -> list[ClipPlan]:
+    """The first ``clips`` clips of panoramas, every second of which turns."""
+    plans: list[ClipPlan] = []
+    for number in range(clips):
+        index = _FIRST_PANORAMA_CLIP + number
+        clip_seed = int(np.random.default_rng([seed, 2, index]).integers(2**31))
+        move = "pan" if number % 2 == 0 else choose_move(np.random.default_rng([seed, 3, index]))
+        scene = panoramas.NAMES[number // CLIPS_PER_SCENE_VISIT % len(panoramas.NAMES)]
+        plans.append(ClipPlan(index, panoramas.SOURCE, scene, "estimated", move, CLIP_FRAMES, clip_seed))
+    return plans
+
+
 PLANS: dict[str, Callable[[int, int], list[ClipPlan]]] = {
     "tracks-and-rooms": plan_clips,
     "towns": plan_town_clips,
+    "panoramas": plan_panorama_clips,
 }
 """What can be rendered; the clips of all plans fit into one folder."""
 
@@ -121,17 +143,31 @@ def _shuffled_tracks(seed: int, lane: int) -> list[str]:
     return [names[i] for i in order][lane::2]
 
 
+@runtime_checkable
+class Place(Protocol):
+    """Where a clip is filmed."""
+
+    @property
+    def licence(self) -> str:
+        """What its pictures may be used for."""
+        ...
+
+    def film(self, *, move: str, frames: int, seed: int, size: tuple[int, int]) -> dict[str, np.ndarray] | None:
+        """The arrays of a clip, or None when no free path turns up; the seed decides everything."""
+        ...
+
+
 class AssetStages:
     """Loads scenes from an asset folder (see ``scenes.textured_assets``) and keeps the latest ones."""
 
     def __init__(self, assets: Path) -> None:
-        self._tracks = assets / TRACKS_FOLDER
+        self._tracks, self._panoramas = assets / TRACKS_FOLDER, assets / PANORAMAS_FOLDER
         furniture = unpack_catalogues(assets / FURNITURE_ARCHIVES, assets / FURNITURE_FOLDER)
         self._rooms = rooms.RoomFactory(furniture, assets / SURFACES_FOLDER)
         self._towns = towns.TownFactory(assets / SURFACES_FOLDER, self._tracks, furniture)
-        self._kept: dict[str, Stage] = {}
+        self._kept: dict[str, Place] = {}
 
-    def __call__(self, source: str, scene: str) -> Stage:
+    def __call__(self, source: str, scene: str) -> Place:
         """The stage of a scene.
 
         Raises:
@@ -145,7 +181,9 @@ class AssetStages:
         self._kept[scene] = stage
         return stage
 
-    def _load(self, source: str, scene: str) -> Stage:
+    def _load(self, source: str, scene: str) -> Place:
+        if source == panoramas.SOURCE:
+            return panoramas.load_panorama(self._panoramas / f"{scene}_1k.jpg", EmbeddedDepth())
         if source == torcs.SOURCE:
             return Stage(WorldRenderer(torcs.load_track(self._tracks, scene)), None, torcs.LICENCE)
         if source == towns.SOURCE:
@@ -165,7 +203,7 @@ def render_data(
     size: tuple[int, int] = (144, 240),
     worker: int = 0,
     workers: int = 1,
-    stages: Callable[[str, str], Stage] | None = None,
+    stages: Callable[[str, str], Place] | None = None,
     plan: str = "tracks-and-rooms",
 ) -> Path:
     """Render the planned clips that ``out`` does not hold yet and return the manifest's path.
@@ -199,7 +237,7 @@ def render_data(
         if (out / clip.file_name).exists():
             continue
         stage = load(clip.source, clip.scene)
-        filmed = film_clip(stage, move=clip.move, frames=clip.frames, seed=clip.seed, size=size)
+        filmed = stage.film(move=clip.move, frames=clip.frames, seed=clip.seed, size=size)
         if filmed is None:
             log.warning("clip %d: no free %s path in %s; left out", clip.index, clip.move, clip.scene)
             continue

@@ -23,6 +23,7 @@ from scenes.clip_files import write_clip, write_manifest
 SHARD_MB = 48
 WEBP_QUALITY = 90
 STEP, SMALLEST = 0.0005, 1e-7  # of inverse depth: relative step of the code, and what its first step stands for
+UNKNOWN = 65535
 PNG_LEVEL = 5
 HEADER_BYTES = 128  # at most, of one array
 PICTURES = ("rgb", "inverse_depth")
@@ -96,16 +97,17 @@ def unpack(shards: Path, out: Path) -> Path:
 
 
 def encode_depth(inverse: Float16[np.ndarray, "h w"]) -> UInt16[np.ndarray, "h w"]:
-    """Code of inverse depth, 0 for the sky."""
+    """Code of inverse depth, 0 for the sky, ``UNKNOWN`` for what is negative."""
     known = inverse > 0.0
     steps = np.log(np.where(known, inverse, 1.0).astype(np.float64) / SMALLEST) / STEP
-    return np.where(known, 1.0 + steps.round().clip(0.0, 65534.0), 0.0).astype(np.uint16)
+    code = np.where(known, 1.0 + steps.round().clip(0.0, UNKNOWN - 2.0), 0.0)
+    return np.where(inverse < 0.0, UNKNOWN, code).astype(np.uint16)
 
 
 def decode_depth(code: UInt16[np.ndarray, "h w"]) -> Float16[np.ndarray, "h w"]:
     """The inverse of `encode_depth`, to half a step."""
     inverse = SMALLEST * np.exp(STEP * (code.astype(np.float64) - 1.0))
-    return np.where(code > 0, inverse, 0.0).astype(np.float16)
+    return np.where(code == UNKNOWN, -1.0, np.where(code > 0, inverse, 0.0)).astype(np.float16)
 
 
 def _packed(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

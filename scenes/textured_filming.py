@@ -37,6 +37,10 @@ class Stage:
     high: tuple[float, float, float] | None = None
     standpoint: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None
 
+    def film(self, *, move: str, frames: int, seed: int, size: tuple[int, int]) -> dict[str, np.ndarray] | None:
+        """See `film_clip`."""
+        return film_clip(self, move=move, frames=frames, seed=seed, size=size)
+
 
 def film_clip(
     stage: Stage, *, move: str, frames: int, seed: int, size: tuple[int, int]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffusion.attention import CameraAttention
-from diffusion.network import DenoiserNetwork, Inputs, NetworkConfig, Past, detail
+from diffusion.network import DenoiserNetwork, Inputs, NetworkConfig, Past, detail, inside
 
 TOY = NetworkConfig(widths=(8, 8, 16), dim=32, blocks=2, heads=2)
 
@@ -169,6 +169,25 @@ def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
     torch.testing.assert_close(fine(0.0), torch.cat(detail(inputs.prior[0, :, :3]), 1)[..., 24:40].square().mean())
     assert fine(-9.0) < 0.2 * fine(0.0)
     assert fine(9.0) > 2.5 * fine(0.0)
+
+
+@torch.no_grad()
+def test_deep_in_what_was_copied_nothing_is_drawn() -> None:
+    network, inputs = _network(), _inputs(2)
+    hole = torch.zeros_like(inputs.copied)
+    hole[..., 16:] = 1.0
+    even = torch.zeros_like(inputs.prior)
+    inputs = replace(
+        inputs, prior=even, smooth=even, coverage=1.0 - hole, confidence=1.0 - hole, copied=hole, sigma=hole
+    )
+    torch.nn.init.normal_(network.head.weight, std=1.0)
+    rgb = network(inputs)[0][0, :, :3]
+    deep = inside(hole[0] > 0.5).expand_as(rgb)
+    assert not deep[..., : 16 + 7].any()
+    assert deep[..., 16 + 7 :].all()
+    fine = detail(rgb)[0]
+    shallow = (hole[0] > 0.5).expand_as(rgb) & ~deep
+    assert fine[..., 16 + 9 :].square().mean() < 0.05 * fine[shallow].square().mean()
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from diffusion.generator import load_network, save_network
 from diffusion.holes import thin
 from diffusion.network import DenoiserNetwork, NetworkConfig
 from diffusion.noise import NoiseConfig
+from diffusion.training import guides
 from diffusion.training.clips import read_clip
-from diffusion.training.corruption import copy_far, copy_near, hairlines
+from diffusion.training.corruption import copy_far, copy_near, hairlines, spoil_seen
 from diffusion.training.generator_loss import generator_loss, loss_terms, noisy_inputs
 from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
 from diffusion.training.train_generator import GeneratorTask, Stage, train_generator
@@ -94,7 +95,7 @@ def test_half_size_and_bad_sizes(tmp_path: Path) -> None:
         warped_sample(clip, replace(SHAPE, targets=9), np.random.default_rng(0))
 
 
-def test_recorded_guides_are_read(tmp_path: Path) -> None:
+def test_recorded_guides_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = read_clip(_clip(tmp_path))
     targets = [1, 3]
     state = encode(clip.rgb[targets], clip.depth[targets], clip.depth[0][~clip.sky[0]].median().item())
@@ -113,9 +114,16 @@ def test_recorded_guides_are_read(tmp_path: Path) -> None:
         "copied": hole,
     }
     save_file({k: v.contiguous() for k, v in rows.items()}, tmp_path / "guide.safetensors")
+    monkeypatch.setattr(guides, "SPOILED_SHARE", 0.0)
     sample = recorded_sample(clip, tmp_path / "guide.safetensors", SHAPE, np.random.default_rng(0))
     torch.testing.assert_close(sample.prior, sample.truth, atol=0.02, rtol=0.0)  # the guide was the truth
     assert 0.2 < sample.copied[1:].mean() < 0.9
+    monkeypatch.setattr(guides, "SPOILED_SHARE", 1.0)
+    spoiled = recorded_sample(clip, tmp_path / "guide.safetensors", SHAPE, np.random.default_rng(0))
+    seen = (spoiled.copied[1:] < 0.5).expand(-1, 4, -1, -1)
+    assert torch.equal(spoiled.prior[1:][~seen], sample.prior[1:][~seen])
+    assert not torch.allclose(spoiled.prior[1:][seen], sample.prior[1:][seen], atol=0.05)
+    assert (spoiled.confidence <= sample.confidence).all()
 
 
 def test_copies_keep_to_their_part() -> None:
@@ -156,16 +164,42 @@ def test_fog_costs_more_than_texture(tmp_path: Path) -> None:
     open_ = replace(open_, prior=torch.cat([sample.truth[:, :1], texture], 1))
     fog = torch.nn.functional.avg_pool2d(sample.truth[:, 1:].flatten(0, 1), 9, 1, 4).unflatten(0, (1, 2))
     fog[:, :, 3:] = texture[:, :, 3:]
-    one = torch.ones_like(open_.copied)
-    kept, lost = (loss_terms(made, open_, one, 1) for made in (texture, fog))
+    kept, lost = (loss_terms(made, open_, 1) for made in (texture, fog))
     assert kept["keep"] < 1e-6
     assert lost["keep"] > 0.01
+    assert kept["strength"] < 1e-5
+    assert lost["strength"] > 0.5
+
+
+def test_a_sample_that_is_told_nothing_knows_the_noise_level(tmp_path: Path) -> None:
+    sample = _sample(tmp_path)
+    sample = Sample.stack([Sample(*(getattr(sample, f.name)[0] for f in fields(Sample)))] * 16)
+    told, untold = (noisy_inputs(sample, 1, torch.Generator().manual_seed(0), blind=share) for share in (0.0, 1.0))
+    assert torch.equal(told.coverage, sample.coverage)
+    assert torch.equal(untold.coverage[:, :1], sample.coverage[:, :1])  # the context is always known
+    assert not untold.coverage[:, 1:].any()
+    assert (untold.copied[:, 1:] == 1).all()
+    even = untold.sigma[:, 1:].flatten(1).std(1) == 0
+    assert 0 < even.sum() < 16
+    assert torch.equal(untold.sigma[~even], told.sigma[~even])
+    assert torch.equal(told.prior, untold.prior)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_seen_is_spoiled_as_far_as_it_is_doubted(seed: int) -> None:
+    rgb = torch.rand(2, 3, 30, 40) * 2 - 1
+    worse, trust = spoil_seen(rgb, np.random.default_rng(seed))
+    assert worse.shape == rgb.shape
+    assert worse.abs().max() <= 1.0
+    assert trust.shape == (2, 1, 30, 40)
+    assert 0.0 <= trust.min() <= trust.max() <= 1.0
+    assert (worse - rgb).abs().mean() > 0.01
 
 
 def test_thin_holes_are_regressed_and_seams_are_counted(tmp_path: Path) -> None:
     sample = _sample(tmp_path)
-    one, truth = torch.ones_like(sample.copied), sample.truth[:, 1:]
-    assert all(value < 1e-3 for name, value in loss_terms(truth, sample, one, 1).items() if name != "keep")
+    truth = sample.truth[:, 1:]
+    assert all(value < 1e-3 for name, value in loss_terms(truth, sample, 1).items() if name != "keep")
     hole = torch.zeros_like(sample.copied)
     hole[:, 1:, :, 10:14, :20] = 1.0
     hole[:, 1:, :, 4:30, 28:] = 1.0
@@ -173,9 +207,9 @@ def test_thin_holes_are_regressed_and_seams_are_counted(tmp_path: Path) -> None:
     thin_off, wide_off = truth.clone(), truth.clone()
     thin_off[..., :3, 10:14, :20] += 0.5
     wide_off[..., :3, 4:30, 28:] += 0.5
-    assert loss_terms(thin_off, holed, one, 1)["thin"] > 0.1
-    assert loss_terms(wide_off, holed, one, 1)["thin"] < 1e-6
-    assert loss_terms(wide_off, holed, one, 1)["seam"] > loss_terms(thin_off, holed, one, 1)["seam"]
+    assert loss_terms(thin_off, holed, 1)["thin"] > 0.1
+    assert loss_terms(wide_off, holed, 1)["thin"] < 1e-6
+    assert loss_terms(wide_off, holed, 1)["seam"] > loss_terms(thin_off, holed, 1)["seam"]
 
 
 def test_depth_that_is_wrong_costs_no_more_when_it_is_more_wrong(tmp_path: Path) -> None:
@@ -186,7 +220,7 @@ def test_depth_that_is_wrong_costs_no_more_when_it_is_more_wrong(tmp_path: Path)
     for code in (0.0, 0.06, 0.5, 0.8):
         made = flat[:, 1:].clone()
         made[:, :, 3:] = code
-        wrong.append(loss_terms(made, replace(holed, truth=flat), holed.copied, 1)["wrong"].item())
+        wrong.append(loss_terms(made, replace(holed, truth=flat), 1)["wrong"].item())
     assert wrong[0] == 0.0
     assert wrong[1] / 0.06 > 5 * (wrong[3] - wrong[2]) / 0.3
 

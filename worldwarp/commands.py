@@ -222,7 +222,7 @@ def train_command(words: list[str]) -> int:
         settings["watch"] = TrainingWatch(out)
     check_machine(options["device"], settings.get("ranks", 1))  # before the guides, which take long
     if what not in ("depth", "initial-student"):
-        record_guides(list_clips(data, "train"), data / "guides")
+        record_guides(list_clips(data, "train") + list_clips(data, "estimated"), data / "guides")
     train(data, out, **settings)
     print(f"written to {out}" if what == "trajectories" else f"averaged weights: {out / 'ema.safetensors'}")
     return 0

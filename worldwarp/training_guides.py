@@ -47,10 +47,15 @@ def record_guides(clips: Iterable[Path], out: Path, takes: int = 2, seed: int = 
 
 
 def _take(clip: Frame, take: int, rng: np.random.Generator) -> dict[str, Tensor]:
-    """See one source frame from four other moments: first forwards in time, then backwards."""
+    """See one source frame from four other moments: first forwards in time, then backwards.
+
+    Only frames that are whole are to be made; where just the first is, others look back at it.
+    """
     last = min(len(clip), 12) - 1
     source, targets = (0, [2, 5, 8, 11]) if take % 2 == 0 else (last, [9, 6, 3, 0])
     targets = [min(t, last) for t in targets]
+    if not clip.valid[targets].all():
+        source, targets = last - (take % 2) * (last // 2), [0]
     photo = clip[[source]]
     wrong = torch.exp(float(rng.uniform(0.0, 0.05)) * smooth_noise((1, 1, *photo.camera.size), 4, rng))
     usable = photo.valid & ~photo.sky

@@ -18,7 +18,7 @@ KEYS = {"rgb", "inverse_depth", "world_from_camera", "focal_px", "center_px"}
 
 
 def list_clips(data: Path, split: str) -> list[Path]:
-    """Clips of ``split`` (train or heldout) that are there, in the manifest's order.
+    """Clips of ``split`` (train, heldout or estimated) that are there, in the manifest's order.
 
     Raises:
         ValueError: no manifest in ``data``.
@@ -34,7 +34,7 @@ def list_clips(data: Path, split: str) -> list[Path]:
 
 
 def read_clip(path: Path) -> Frame:
-    """Frames ``[T]`` of a clip; the sky is flagged and lies 100 medians away.
+    """Frames ``[T]`` of a clip; the sky is flagged and lies 100 medians away, and so does what is not valid.
 
     Raises:
         ValueError: a file that is damaged or no clip.
@@ -46,10 +46,10 @@ def read_clip(path: Path) -> Frame:
     if missing := sorted(KEYS - tensors.keys()):
         raise ValueError(f"{path}: want a clip with {sorted(KEYS)}, missing {missing}")
     inverse = tensors["inverse_depth"].float()
-    sky = inverse <= 0.0
+    sky, valid, ground = inverse == 0.0, inverse >= 0.0, inverse > 0.0
     depth = 1.0 / inverse.clamp_min(1e-6)
-    median = depth[~sky].median() if (~sky).any() else torch.tensor(1.0)
-    depth = torch.where(sky, SKY_MEDIANS * median, depth)
+    median = depth[ground].median() if ground.any() else torch.tensor(1.0)
+    depth = torch.where(ground, depth, SKY_MEDIANS * median)
     size = (inverse.shape[-2], inverse.shape[-1])
     camera = Camera(tensors["world_from_camera"], tensors["focal_px"], tensors["center_px"], size)
-    return Frame(tensors["rgb"].float() / 255.0, depth, torch.ones_like(sky), sky, camera, metric=True)
+    return Frame(tensors["rgb"].float() / 255.0, depth, valid, sky, camera, metric=True)

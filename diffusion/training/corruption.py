@@ -136,6 +136,27 @@ def doubtful(
     return torch.lerp(worse, rgb, confidence).clamp(-1.0, 1.0)
 
 
+def spoil_seen(
+    rgb: Float[Tensor, "t 3 h w"], rng: np.random.Generator
+) -> tuple[Float[Tensor, "t 3 h w"], Float[Tensor, "t 1 h w"]]:
+    """What a cache can show wrongly: doubtful colours, the blocks of a zoom, another exposure.
+
+    Returns:
+        The spoiled images, and the share of its confidence that each pixel keeps.
+    """
+    height, width = rgb.shape[2:]
+    trust = torch.full((len(rgb), 1, height, width), float(rng.uniform(0.3, 0.7)))
+    kind = rng.choice(["doubtful", "blocky", "exposure"])
+    if kind == "doubtful":
+        trust = 0.5 + 0.5 * smooth_noise((len(rgb), 1, height, width), int(rng.integers(3, 7)), rng)
+        return doubtful(rgb, trust, rng), trust
+    if kind == "blocky":
+        blocks = avg_pool2d(rgb, int(rng.integers(2, 5)), ceil_mode=True)
+        return interpolate(blocks, size=(height, width), mode="nearest"), trust
+    gain = torch.from_numpy(np.exp(rng.normal(0.0, 0.1) + rng.normal(0.0, 0.04, (3, 1, 1))).astype(np.float32))
+    return (gain * (rgb + 1.0) - 1.0).clamp(-1.0, 1.0), trust
+
+
 def _fetch(image: Tensor, label: np.ndarray, shift: np.ndarray) -> Tensor:
     """Each pixel from where its patch's shift ``(dy, dx)`` points to; reflected at the image border."""
     height, width = label.shape

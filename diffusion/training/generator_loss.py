@@ -2,8 +2,10 @@
 
 Regression turns what cannot be known into fog. So colours are compared with the truth only where it is determined by
 what is shown (seen but doubtful pixels, thin holes, borders, copies that were spoiled on purpose). Inside wide holes
-the texture that was copied is to be kept, and steps at their borders are to be as strong as the truth's. Depth is
-compared everywhere.
+the texture that was copied is to be kept but for its strength, which is to be the truth's, as are the steps at their
+borders. Depth is compared everywhere.
+
+Some samples are told nothing of coverage but by the noise level, so that the level means something by itself.
 """
 
 from __future__ import annotations
@@ -18,14 +20,16 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from diffusion.condition import SKY_BELOW
 from diffusion.flow import add_noise
 from diffusion.holes import thin
-from diffusion.network import DenoiserNetwork, Inputs, detail
+from diffusion.network import DenoiserNetwork, Inputs, detail, inside
 from diffusion.noise import NoiseConfig
 from diffusion.training.guides import Sample
 
 _COARSE_PX = 8
 _BAND_PX = 3
+_LEAST_POWER = 0.2  # of some hundred pixels of faint texture, below which ratios say nothing
 _SEEN_SIGMA, _COPIED_SIGMA = NoiseConfig.seen, NoiseConfig.copied  # where the sampler starts
 AT_START = 0.75  # share of samples that stand there
+BLIND, BLIND_EVEN = 0.15, 0.25  # share of samples told only the noise level; of those, with one level everywhere
 _WRONG = 0.22  # error of log depth that counts half: a quarter too far or too near
 
 
@@ -37,13 +41,16 @@ class LossWeights:
     thin: float = 3.0
     keep: float = 4.0
     contrast: float = 1.0
+    strength: float = 0.3
     seam: float = 0.5
     wrong: float = 1.5
     depth: float = 2.0
     slope: float = 1.0
 
 
-def noisy_inputs(sample: Sample, context: int, rng: torch.Generator, at_start: float = AT_START) -> Inputs:
+def noisy_inputs(
+    sample: Sample, context: int, rng: torch.Generator, at_start: float = AT_START, blind: float = 0.0
+) -> Inputs:
     """Draw noise levels and noise as the sampler would meet them.
 
     Most samples stand at the start of the sampler's schedule, where the noisy state is made from the prior; the others
@@ -54,6 +61,7 @@ def noisy_inputs(sample: Sample, context: int, rng: torch.Generator, at_start: f
         context: leading frames that stay clean.
         rng: the only randomness; on the CPU, so that every device draws the same.
         at_start: share of samples that stand at the start, 0..1.
+        blind: share of samples that are told nothing of what is covered, 0..1; some of them have one level everywhere.
     """
     batch = len(sample.truth)
 
@@ -65,17 +73,20 @@ def noisy_inputs(sample: Sample, context: int, rng: torch.Generator, at_start: f
     copied = torch.where(later, draw(0.2, 1.0), torch.full_like(later, _COPIED_SIGMA, dtype=sample.copied.dtype))
     seen = torch.where(later, draw(0.0, 0.7), torch.full_like(copied, _SEEN_SIGMA))
     level = torch.where(later, draw(0.05, 1.0), torch.ones_like(copied))
-    sigma = torch.minimum(sample.copied * copied + doubt * seen, level)
-    sigma[:, :context] = 0.0
+    sigma = sample.copied * copied + doubt * seen
+    untold, even = draw(0.0, 1.0) < blind, draw(0.0, 1.0) < BLIND_EVEN
+    sigma = torch.minimum(torch.where(untold & even, copied, sigma), level)
+    target = torch.arange(sigma.shape[1], device=sigma.device).reshape(-1, 1, 1, 1) >= context
+    sigma, untold = sigma * target, untold & target
     known = torch.where(later, torch.lerp(sample.prior, sample.truth, draw(0.3, 1.0)), sample.prior)
     noise = torch.randn(known.shape, generator=rng).to(known)
     return Inputs(
         state=add_noise(known, noise, sigma),
         prior=sample.prior,
         smooth=sample.smooth,
-        coverage=sample.coverage,
-        confidence=sample.confidence,
-        copied=sample.copied,
+        coverage=torch.where(untold, 0.0, sample.coverage),
+        confidence=torch.where(untold, 0.0, sample.confidence),
+        copied=torch.where(untold, 1.0, sample.copied),
         sigma=sigma,
         world_from_camera=sample.world_from_camera,
         intrinsics=sample.intrinsics,
@@ -95,36 +106,38 @@ def generator_loss(
     Returns:
         The weighted sum, and its unweighted terms for the log (detached).
     """
-    inputs = noisy_inputs(sample, context, rng)
+    inputs = noisy_inputs(sample, context, rng, blind=BLIND)
     frames = sample.truth.shape[1]
     chunk_of_frame = (torch.arange(frames, device=sample.truth.device) >= context).long()
     clean, _, _ = network(inputs, chunk_of_frame=chunk_of_frame, first=context)
-    terms = loss_terms(clean.float(), sample, inputs.doubt, context)
+    terms = loss_terms(clean.float(), sample, context)
     total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
     return total, {name: value.detach() for name, value in terms.items()}
 
 
-def loss_terms(
-    clean: Float[Tensor, "b t 4 h w"], sample: Sample, doubt: Float[Tensor, "b s 1 h w"], context: int
-) -> dict[str, Float[Tensor, ""]]:
+def loss_terms(clean: Float[Tensor, "b t 4 h w"], sample: Sample, context: int) -> dict[str, Float[Tensor, ""]]:
     """The terms by name; each is a mean over the pixels it speaks of."""
     made = clean.flatten(0, 1)
     truth, prior = (t[:, context:].flatten(0, 1) for t in (sample.truth, sample.prior))
-    hole, determined, doubt = (t[:, context:].flatten(0, 1) for t in (sample.copied, sample.determined, doubt))
+    hole, determined, seen = (
+        t[:, context:].flatten(0, 1) for t in (sample.copied, sample.determined, sample.coverage * sample.confidence)
+    )
+    doubt = (1.0 - (1.0 - hole) * seen).clamp(0.0, 1.0)
     colour, true_colour = made[:, :3], truth[:, :3]
     narrow, open_ = thin(hole > 0.5).to(hole), hole * (1.0 - determined)
     # Along its border a wide hole is determined after all, as far as there must be no seam.
     band = open_ * max_pool2d(1.0 - hole, 2 * _BAND_PX + 1, stride=1, padding=_BAND_PX)
     trusted = doubt * (determined * (1.0 - narrow) + 0.5 * band).clamp(max=1.0)
-    inside = open_ * (1.0 - band)
+    kept = open_ * (1.0 - band)
     contrasts = tuple(_contrast(torch.cat(detail(image), dim=1)) for image in (colour, true_colour))
     spoiled = hole * determined * (1.0 - narrow)
     return {
         "pixel": ((colour - true_colour).abs() * trusted).sum() / (3.0 * doubt.sum().clamp_min(1.0)),
         # What is nearly determined has a mean worth regressing to.
         "thin": _mean((colour - true_colour).square(), narrow),
-        "keep": _mean((colour - prior[:, :3]).abs(), inside),
+        "keep": _mean((colour - prior[:, :3]).abs(), kept),
         "contrast": _mean((contrasts[0] - contrasts[1]).abs(), avg_pool2d(spoiled, _COARSE_PX)),
+        "strength": _strength(colour, true_colour, kept * inside(hole > 0.5)),
         "seam": _seam(colour, true_colour, hole > 0.5, hole - narrow > 0.5),
         **_depth_terms(made[:, 3:], truth[:, 3:], hole),
     }
@@ -161,6 +174,19 @@ def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
             total = total + (image.diff(dim=axis).abs() * border).sum((1, 2, 3))
         totals.append(total.log())
     return (totals[0] - totals[1]).abs().mean()
+
+
+def _strength(made: Tensor, truth: Tensor, area: Tensor) -> Tensor:
+    """How far the power of each band of detail in an area is from the truth's: logarithm of the sums' ratio."""
+    apart = [
+        ((_power(a, area) + _LEAST_POWER) / (_power(b, area) + _LEAST_POWER)).log().abs()
+        for a, b in zip(detail(made), detail(truth), strict=True)
+    ]
+    return torch.stack(apart).mean()
+
+
+def _power(band: Tensor, area: Tensor) -> Tensor:
+    return (band.square() * area).sum((1, 2, 3))
 
 
 def _contrast(bands: Tensor) -> Tensor:

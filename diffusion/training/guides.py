@@ -14,10 +14,12 @@ from torch.nn.functional import avg_pool2d, conv2d
 
 from diffusion.condition import encode
 from diffusion.holes import thin
-from diffusion.training.corruption import copy_far, copy_near, doubtful, hairlines, smooth_noise
+from diffusion.training.corruption import copy_far, copy_near, doubtful, hairlines, smooth_noise, spoil_seen
 from geometry.camera import Camera
 from geometry.frame import Frame
 from geometry.project import forward_warp, smooth_fill
+
+SPOILED_SHARE = 0.3  # of the recorded guides, which are seldom wrong by themselves
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.r
     whole = clip[source]
     usable = whole.valid & ~whole.sky
     unit = whole.depth[usable].median().item() if usable.any() else 1.0
+    frames = replace(frames, depth=torch.where(frames.valid, frames.depth, unit))  # as a memory has it
 
     def maps(name: str) -> Tensor:
         return window.shares(rows[name][chosen].float() / 255.0)
@@ -130,10 +133,13 @@ def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.r
     hole = copied > 0.5
     determined = (~hole | thin(hole)).float()
     truth = encode(frames.rgb, frames.depth, unit)
-    return _joined(
-        truth, config.context, state("prior"), state("smooth"), coverage, maps("confidence"), copied, determined,
-        frames.camera, unit,
-    )  # fmt: skip
+    prior, smooth, confidence = state("prior"), state("smooth"), maps("confidence")
+    if rng.random() < SPOILED_SHARE:
+        worse, trust = spoil_seen(prior[:, :3], rng)
+        prior[:, :3] = torch.where(hole, prior[:, :3], worse)
+        smooth[:, :3] = torch.where(hole, smooth[:, :3], worse)
+        confidence = confidence * trust
+    return _joined(truth, config.context, prior, smooth, coverage, confidence, copied, determined, frames.camera, unit)
 
 
 def _choose(count: int, config: SampleConfig, rng: np.random.Generator) -> list[int]:

@@ -65,7 +65,8 @@ class GeneratorTask:
         """A batch and its number of context frames."""
         if time.monotonic() - self._listed_s > RELIST_S:
             self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
-            self._recorded = [p for p in self._paths if self._guide(p).is_file()]
+            listed = self._paths + list_clips(self.data, "estimated")
+            self._recorded = [p for p in listed if self._guide(p).is_file()]
         stage = next((s for s in self.stages if progress < s.until), self.stages[-1])
         samples = [self._draw(stage.config, rng) for _ in range(stage.batch)]
         return Sample.stack(samples), stage.config.context
