@@ -177,7 +177,7 @@ def test_python_takes_cameras(photo: Path) -> None:
 
 
 def test_coming_back_adds_nothing(photo: Path) -> None:
-    steps = list(explore(image=photo, path="right,left", frames=17, overrides=SMALL))
+    steps = list(explore(image=photo, path="right:distance=1.2,left:distance=1.2", frames=17, overrides=SMALL))
     added = [step.integration.added for step in steps]
     assert added[0] > 0
     assert added[-1] <= 0.05 * added[0]

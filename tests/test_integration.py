@@ -65,7 +65,7 @@ def test_a_closer_look_replaces_what_it_outdoes() -> None:
     assert (stored.chunk == 1).sum() > 0.75 * PIXELS  # all but the border, where footprints reach out of the frame
     assert PIXELS * (1 - 0.42**2) < (stored.chunk == 0).sum() < PIXELS * (1 - 0.3**2)
     assert after.confidence.median() > 0.95 > before.confidence.median()
-    assert psnr(after.rgb, near.rgb) > psnr(before.rgb, near.rgb) + 5.0
+    assert psnr(after.rgb, near.rgb) > psnr(before.rgb, near.rgb) + 4.5
     assert cache.render(camera_at((0, 0, 0), (0.2, 0, 0.6))).coverage[..., 8:-8, 16:-16].min() > 0.95
 
 

@@ -18,6 +18,7 @@ from diffusion.memory import KVMemory
 from diffusion.noise import NoiseConfig, noise_map
 from diffusion.prior import Prior, PriorConfig, copy_into_holes
 from diffusion.sampler import Generated, SamplerConfig, sample
+from diffusion.surroundings import with_margin
 from geometry.camera import Camera
 from geometry.depth import align_depth, clean_discontinuities
 from geometry.frame import Chunk, Frame, Guide
@@ -69,7 +70,7 @@ class Step:
 
 
 def begin(seed: Chunk, seed_detail: Chunk, parts: Parts, rng: torch.Generator) -> Walk:
-    """Start a world from its photo.
+    """Start a world from its photo and from what is made up around it, once and for all.
 
     Args:
         seed: the photo at frame size, as chunk 0 of one frame.
@@ -78,7 +79,9 @@ def begin(seed: Chunk, seed_detail: Chunk, parts: Parts, rng: torch.Generator) -
         rng: the one source of randomness of the walk.
     """
     parts.cache.integrate(seed_detail)
-    return Walk(parts.generator.start(seed), seed.frames, rng, chunks=1, frames=1)
+    walk = Walk(parts.generator.start(seed), seed.frames, rng, chunks=1, frames=1)
+    parts.cache.integrate(_surroundings(walk, parts))
+    return walk
 
 
 def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterator[Step]:
@@ -115,6 +118,17 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
         gauges = measure(guide, chunk.frames, residual, integration.total)
         added = integration.change.rows[integration.change.index >= integration.first]
         yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, walk)
+
+
+def _surroundings(walk: Walk, parts: Parts) -> Chunk:
+    """What a wider picture would show around the photo; of chunk 0, like the photo."""
+    guide, known = with_margin(walk.reference)
+    prior = copy_into_holes(guide, known, walk.rng, parts.prior)
+    sigma = noise_map(guide, prior, parts.noise)
+    memory = parts.generator.start(Chunk(replace(known, rgb=prior.rgb), 0, observed=True, confidence=guide.confidence))
+    made = sample(parts.generator, Condition(guide, prior), sigma, memory, walk.rng, parts.sampler)
+    chunk, _ = _as_chunk(made, guide, sigma, walk)
+    return replace(chunk, index=0, frames=replace(chunk.frames, valid=chunk.frames.valid & ~known.valid))
 
 
 def _thinned(chunk: Chunk) -> Chunk:
