@@ -24,6 +24,7 @@ STRIDE = 16  # pixels per token
 _SURE = 0.02  # noise level at which the residual has half its strength
 _INSIDE_PX = 7  # from here on into what was copied, texture is scaled and tinted, not drawn
 _CALM_PX = 9
+_SOFTENED = (0.0, 0.22)  # by how much copying weakens the two bands of detail, see `detail`
 
 
 @dataclass(frozen=True)
@@ -237,19 +238,21 @@ def _heal(inputs: Inputs, raw: Tensor, first: int) -> Tensor:
     """Base plus residual; both give way to the prior where nothing is in doubt or no noise is left.
 
     What was seen, not copied, keeps its detail: to blur what one is unsure of is the best guess for the mean error, and
-    chunk by chunk it makes fog. Deep inside what was copied, colours are tinted and texture is scaled, both smoothly:
-    a small network that may draw there draws dots.
+    chunk by chunk it makes fog. Deep inside what was copied, colours are tinted and texture is scaled, both smoothly,
+    for a small network that may draw there draws dots; and what votes of overlapping patches weakened comes back.
     """
     prior, smooth, sigma = inputs.prior[:, first:], inputs.smooth[:, first:], inputs.sigma[:, first:]
     freedom = inputs.doubt[:, first:] * sigma / (sigma + _SURE)
     copied = inputs.copied[:, first:] > 0.5
     drawn = torch.cat([raw[:, :, :3], raw[:, :, 5:]], dim=2)
-    drawn = torch.where(inside(copied), _smoothed(drawn, _CALM_PX), drawn)
+    deep = inside(copied)
+    drawn = torch.where(deep, _smoothed(drawn, _CALM_PX), drawn)
     share = torch.sigmoid(raw[:, :, 4:5] - 3.0) * freedom * copied
     rgb = torch.lerp(prior[:, :, :3], smooth[:, :, :3], share)
     fine, middle = (band.view_as(rgb) for band in detail(prior[:, :, :3].flatten(0, 1)))
     gain = torch.tanh(drawn[:, :, 3:])
-    gain = freedom * torch.where(copied, gain, gain.clamp_min(0.0))
+    gain = torch.where(copied, gain, gain.clamp_min(0.0))
+    gain = freedom * (gain + deep * gain.new_tensor(_SOFTENED).reshape(2, 1, 1))
     base = torch.cat([rgb + gain[:, :, :1] * fine + gain[:, :, 1:] * middle, prior[:, :, 3:]], dim=2)
     return base + freedom * torch.cat([drawn[:, :, :3], raw[:, :, 3:4]], dim=2)
 

@@ -20,7 +20,14 @@ from worldwarp.config import compose_config
 from worldwarp.exploration import prepare, resume
 
 SIZE = (48, 80)
-WORDS = ["path=right:distance=1.2,left:distance=1.2", "frames=17", "size=[48,80]", "chunk=4", "depth=plane", "viewer=none"]
+WORDS = [
+    "path=right:distance=1.2,left:distance=1.2",
+    "frames=17",
+    "size=[48,80]",
+    "chunk=4",
+    "depth=plane",
+    "viewer=none",
+]
 
 
 @pytest.fixture(scope="module")

@@ -166,7 +166,8 @@ def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
         torch.testing.assert_close(rgb[..., :16], inputs.prior[:, :, :3, :, :16])
         return torch.cat(detail(rgb.flatten(0, 1)), 1)[..., 24:40].square().mean()
 
-    torch.testing.assert_close(fine(0.0), torch.cat(detail(inputs.prior[0, :, :3]), 1)[..., 24:40].square().mean())
+    # Deep in what was copied, what copying weakened comes back.
+    assert 1.0 < fine(0.0) / torch.cat(detail(inputs.prior[0, :, :3]), 1)[..., 24:40].square().mean() < 1.1
     assert fine(-9.0) < 0.2 * fine(0.0)
     assert fine(9.0) > 2.5 * fine(0.0)
 
