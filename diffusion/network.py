@@ -259,13 +259,15 @@ def _heal(inputs: Inputs, raw: Tensor, first: int) -> Tensor:
 
 def inside(copied: Bool[Tensor, "*n 1 h w"]) -> Bool[Tensor, "*n 1 h w"]:
     """What lies deep in the copied: known pixels are farther away than the width of thin holes."""
-    known = (~copied).flatten(0, -4).float()
-    return max_pool2d(known, 2 * _INSIDE_PX + 1, stride=1, padding=_INSIDE_PX).view_as(copied) < 0.5
+    known, width = (~copied).flatten(0, -4).float(), 2 * _INSIDE_PX + 1
+    rows = max_pool2d(known, (1, width), stride=1, padding=(0, _INSIDE_PX))
+    return max_pool2d(rows, (width, 1), stride=1, padding=(_INSIDE_PX, 0)).view_as(copied) < 0.5
 
 
 def _smoothed(values: Tensor, width_px: int) -> Tensor:
-    flat = values.flatten(0, 1)
-    return avg_pool2d(flat, width_px, stride=1, padding=width_px // 2, count_include_pad=False).view_as(values)
+    half = width_px // 2
+    rows = avg_pool2d(values.flatten(0, 1), (1, width_px), stride=1, padding=(0, half), count_include_pad=False)
+    return avg_pool2d(rows, (width_px, 1), stride=1, padding=(half, 0), count_include_pad=False).view_as(values)
 
 
 def detail(rgb: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor]:
