@@ -36,12 +36,15 @@ class NetworkConfig:
         dim: channels of the transformer at 1/16.
         blocks: transformer blocks.
         heads: attention heads; ``dim / heads`` is a multiple of 8.
+        draws: whether it may draw deep inside what was copied, as a network that starts from full noise must. Else
+            colours are tinted and texture is scaled there, both smoothly: a small network draws dots.
     """
 
     widths: tuple[int, int, int] = (48, 96, 160)
     dim: int = 256
     blocks: int = 6
     heads: int = 4
+    draws: bool = True
 
     def to_text(self) -> dict[str, str]:
         """As the string metadata of a weights file."""
@@ -49,7 +52,8 @@ class NetworkConfig:
 
     @staticmethod
     def from_text(text: dict[str, str]) -> NetworkConfig:
-        """Read what `to_text` wrote; other keys are ignored, missing ones raise KeyError."""
+        """Read what `to_text` wrote; other keys are ignored, missing ones but ``draws`` raise KeyError."""
+        text = {"draws": "true", **text}
         values = {field.name: json.loads(text[field.name]) for field in fields(NetworkConfig)}
         return NetworkConfig(**{**values, "widths": tuple(values["widths"])})
 
@@ -148,7 +152,7 @@ class DenoiserNetwork(nn.Module):
         for grow, block, skip in zip(self.grow, self.up, reversed(skips), strict=True):
             x = block(pixel_shuffle(grow(x), 2) + skip)
         raw = pixel_shuffle(self.head(silu(x)), 2)[..., :height, :width].unflatten(0, (batch, frames - first))
-        return _heal(inputs, raw.to(inputs.prior), first), keys, values
+        return _heal(inputs, raw.to(inputs.prior), first, draws=self.config.draws), keys, values
 
     def _attend(
         self, x_BTCHW: Tensor, inputs: Inputs, past: Past | None, chunk_of_frame: Tensor | None
@@ -234,18 +238,18 @@ def _channels(inputs: Inputs) -> Tensor:
     return torch.cat([inputs.state, inputs.prior, inputs.smooth, *maps, rays], dim=2)
 
 
-def _heal(inputs: Inputs, raw: Tensor, first: int) -> Tensor:
+def _heal(inputs: Inputs, raw: Tensor, first: int, *, draws: bool) -> Tensor:
     """Base plus residual; both give way to the prior where nothing is in doubt or no noise is left.
 
     What was seen, not copied, keeps its detail: to blur what one is unsure of is the best guess for the mean error, and
-    chunk by chunk it makes fog. Deep inside what was copied, colours are tinted and texture is scaled, both smoothly,
-    for a small network that may draw there draws dots; and what votes of overlapping patches weakened comes back.
+    chunk by chunk it makes fog. What a network that does not draw gets back deep inside copies is what votes of
+    overlapping patches weakened.
     """
     prior, smooth, sigma = inputs.prior[:, first:], inputs.smooth[:, first:], inputs.sigma[:, first:]
     freedom = inputs.doubt[:, first:] * sigma / (sigma + _SURE)
     copied = inputs.copied[:, first:] > 0.5
     drawn = torch.cat([raw[:, :, :3], raw[:, :, 5:]], dim=2)
-    deep = inside(copied)
+    deep = inside(copied) & (not draws)
     drawn = torch.where(deep, _smoothed(drawn, _CALM_PX), drawn)
     share = torch.sigmoid(raw[:, :, 4:5] - 3.0) * freedom * copied
     rgb = torch.lerp(prior[:, :, :3], smooth[:, :, :3], share)

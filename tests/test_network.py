@@ -151,6 +151,7 @@ def test_config_survives_text() -> None:
 @torch.no_grad()
 def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
     network, inputs = _network(), _inputs(2)
+    network.config = replace(network.config, draws=False)
     for parameter in network.head.parameters():
         parameter.zero_()
     sure = torch.zeros_like(inputs.copied)
@@ -175,6 +176,7 @@ def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
 @torch.no_grad()
 def test_deep_in_what_was_copied_nothing_is_drawn() -> None:
     network, inputs = _network(), _inputs(2)
+    network.config = replace(network.config, draws=False)
     hole = torch.zeros_like(inputs.copied)
     hole[..., 16:] = 1.0
     even = torch.zeros_like(inputs.prior)
@@ -189,6 +191,11 @@ def test_deep_in_what_was_copied_nothing_is_drawn() -> None:
     fine = detail(rgb)[0]
     shallow = (hole[0] > 0.5).expand_as(rgb) & ~deep
     assert fine[..., 16 + 9 :].square().mean() < 0.05 * fine[shallow].square().mean()
+    network.config = replace(network.config, draws=True)
+    drawn = detail(network(inputs)[0][0, :, :3])[0]
+    assert drawn[..., 16 + 9 :].square().mean() > 0.3 * fine[shallow].square().mean()
+    older = {key: value for key, value in network.config.to_text().items() if key != "draws"}
+    assert NetworkConfig.from_text(older) == network.config  # weights from before could draw
 
 
 @torch.no_grad()

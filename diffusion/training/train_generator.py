@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion.generator import load_network, save_network
-from diffusion.network import DenoiserNetwork
+from diffusion.network import DenoiserNetwork, NetworkConfig
 from diffusion.training.clips import list_clips, read_clip
 from diffusion.training.generator_loss import generator_loss, noisy_inputs
 from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
@@ -191,7 +191,7 @@ def _train(
     device: torch.device,
 ) -> None:
     torch.manual_seed(seed)
-    network = DenoiserNetwork() if start is None else load_network(start).train()
+    network = DenoiserNetwork(NetworkConfig(draws=False)) if start is None else load_network(start).train()
     # Convolutions are faster on it; torch's types leave out this form of `to`.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     stages, fast = (STAGES, ("",)) if start is None else (GOING_ON, DRAWING)  # every name starts with ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -144,4 +145,5 @@ def _train(
 def begin(start: Path | None) -> DenoiserNetwork:
     """A network to go on training from weights, those of the package when not given."""
     network = load_network(package_weights() if start is None else start).train()
+    network.config = replace(network.config, draws=True)  # from full noise there is nothing else to go by
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
