@@ -13,7 +13,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -22,6 +21,7 @@ from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
 from benchmarks.contact_sheet import SIZE, tile
+from benchmarks.generator_quality import inpainted
 from diffusion.condition import decode, encode
 from geometry.camera import Camera
 from geometry.depth.embedded import EmbeddedDepth
@@ -45,22 +45,12 @@ def plain_walk(photo: Tensor, cameras: Camera) -> list[Tensor]:
     for start in range(1, len(cameras), CHUNK):
         chunk = cameras[start : start + CHUNK]
         rgb, depth, hit = forward_warp(world, chunk[-1:], world.rgb)
-        rgb, depth = inpainted(rgb[0], depth[0], ~hit[0])
-        filled = Frame(rgb[None], depth[None], ~hit, torch.zeros_like(hit), chunk[-1:], metric=False)
+        state = encode(rgb, torch.where(hit, depth, 1.0), 1.0)
+        rgb, depth, _ = decode(inpainted(state, ~hit), 1.0)
+        filled = Frame(rgb, depth, ~hit, torch.zeros_like(hit), chunk[-1:], metric=False)
         world = Frame.concatenate([world, filled])
         frames += list(forward_warp(world, chunk, world.rgb)[0])
     return frames
-
-
-def inpainted(rgb: Tensor, depth: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-    """Telea inpainting of colour and depth code."""
-    state = encode(rgb[None], torch.where(hole, 1.0, depth)[None], 1.0)[0]
-    image = ((state + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    mask = hole[0].numpy().astype(np.uint8)
-    parts = [cv2.inpaint(np.ascontiguousarray(p), mask, 3, cv2.INPAINT_TELEA) for p in (image[..., :3], image[..., 3])]
-    filled = torch.from_numpy(np.dstack(parts)).permute(2, 0, 1).float() / 127.5 - 1.0
-    colours, distance, _ = decode(torch.where(hole, filled, state)[None], 1.0)
-    return colours[0], torch.where(hole, distance[0], depth)
 
 
 def own_walk(path: str) -> tuple[list[Tensor], Camera]:

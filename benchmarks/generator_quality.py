@@ -109,18 +109,20 @@ def generated(scene: Scene, generator: EmbeddedGenerator, seed: int) -> Filling:
 def telea(scene: Scene) -> Filling:
     """Telea inpainting of colours and depth code."""
     prior = scene.condition.prior
-    state = encode(prior.rgb, prior.depth, 1.0)
+    rgb, depth, _ = decode(inpainted(encode(prior.rgb, prior.depth, 1.0), prior.copied > 0.5), 1.0)
+    return rgb, depth
+
+
+def inpainted(state: Tensor, hole: Tensor) -> Tensor:
+    """States ``[t 4 h w]`` with holes ``[t 1 h w]`` filled by Telea's method."""
     images = ((state + 1.0) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     filled = []
-    for image, hole in zip(images, (prior.copied > 0.5).numpy(), strict=True):
-        mask = hole[0].astype(np.uint8)
-        colour = cv2.inpaint(np.ascontiguousarray(image[..., :3]), mask, 3, cv2.INPAINT_TELEA)
-        code = cv2.inpaint(np.ascontiguousarray(image[..., 3]), mask, 3, cv2.INPAINT_TELEA)
-        filled.append(np.concatenate([colour, code[..., None]], -1))
+    for image, open_ in zip(images, hole.numpy(), strict=True):
+        mask = open_[0].astype(np.uint8)
+        parts = (np.ascontiguousarray(part) for part in (image[..., :3], image[..., 3]))
+        filled.append(np.dstack([cv2.inpaint(part, mask, 3, cv2.INPAINT_TELEA) for part in parts]))
     made = torch.from_numpy(np.stack(filled)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-    hole = prior.copied > 0.5
-    rgb, depth, _ = decode(torch.where(hole, made, state), 1.0)
-    return rgb, depth
+    return torch.where(hole, made, state)
 
 
 def pull_push(scene: Scene) -> Filling:
