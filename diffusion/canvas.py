@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 from diffusion.depth_fill import fill_inverse_depth, settle_inverse_depth, without_specks
 from diffusion.disocclusion import FRONT_RATIO, split_sides
 from diffusion.distance import distance_px
+from diffusion.elastic import elastic_fill
 from diffusion.exemplar import Painting, Sources, blend_in, fill, from_features, to_features
 from diffusion.holes import thin, wide_part
 from geometry.camera import Camera
@@ -130,8 +131,9 @@ class Canvas:
         clear = beside if beside.any() else clear
         if hole.any() and clear.any():
             # Skies change with the height above the horizon: colours spread sideways first.
-            rows = smooth_fill(*_squeezed(self.rgb[None], clear[None]))
-            level = interpolate(rows, clear.shape[-2:], mode="bilinear", align_corners=False)[0]
+            level = interpolate(_level(self.rgb, clear)[None], clear.shape[-2:], mode="bilinear", align_corners=False)[
+                0
+            ]
             filled = level + smooth_fill((self.rgb - level)[None], clear[None])[0]
             self.rgb = torch.where(hole, filled.clamp(0.0, 1.0), self.rgb)
 
@@ -164,11 +166,11 @@ def _decode(code: Tensor) -> Tensor:
     return (1.0 + bounded) / (1.0 - bounded)
 
 
-def _squeezed(rgb: Float[Tensor, "1 3 h w"], known: Bool[Tensor, "1 1 h w"]) -> tuple[Tensor, Tensor]:
-    """A picture narrower by ``SIDEWAYS``, of the known pixels only, and where there are any."""
+def _level(rgb: Float[Tensor, "3 h w"], known: Bool[Tensor, "1 h w"]) -> Float[Tensor, "3 h narrow"]:
+    """Colours of the known pixels gone on everywhere, in a picture narrower by ``SIDEWAYS``."""
     share = avg_pool2d(known.to(rgb), (1, SIDEWAYS), ceil_mode=True, count_include_pad=False)
     mean = avg_pool2d(rgb * known, (1, SIDEWAYS), ceil_mode=True, count_include_pad=False) / share.clamp_min(1e-6)
-    return mean, share > 0.0
+    return elastic_fill(mean, share[0], bending=0.0, tension=1.0).to(rgb)
 
 
 def _grown(mask: Bool[Tensor, "1 h w"], by_px: int) -> Bool[Tensor, "1 h w"]:

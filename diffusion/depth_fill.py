@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy import ndimage, sparse
-from scipy.sparse.linalg import spsolve
+from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from diffusion.elastic import elastic_fill
 from geometry.project import smooth_fill
 
 COARSE_PX = 8  # surfaces are extended on a grid this coarse
@@ -94,27 +94,7 @@ def _thin_plate(inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"]) -
     """Least bending through block means of the known part, solved on the coarse grid, sampled at pixels."""
     weight = avg_pool2d(known.float()[None], COARSE_PX, ceil_mode=True)[0, 0]
     mean = avg_pool2d(torch.where(known, inverse, 0.0)[None], COARSE_PX, ceil_mode=True)[0, 0] / weight.clamp_min(1e-6)
-    rows, columns = weight.shape
-    bend_y = sparse.kron(_second_difference(rows), sparse.eye(columns))
-    bend_x = sparse.kron(sparse.eye(rows), _second_difference(columns))
-    slope_y = sparse.kron(_first_difference(rows), sparse.eye(columns))
-    slope_x = sparse.kron(sparse.eye(rows), _first_difference(columns))
-    system = bend_y.T @ bend_y + bend_x.T @ bend_x + STIFFNESS * (slope_y.T @ slope_y + slope_x.T @ slope_x)
-    data = weight.double().numpy().ravel() * 10.0
-    matrix = (system + sparse.diags(data + 1e-9)).tocsc()
-    solved = spsolve(matrix, data * mean.double().numpy().ravel()).reshape(1, 1, rows, columns)
+    solved = elastic_fill(mean[None], weight, bending=1.0, tension=STIFFNESS)
     height, width = inverse.shape[-2:]
-    full = interpolate(torch.from_numpy(solved), scale_factor=COARSE_PX, mode="bilinear", align_corners=False)
+    full = interpolate(solved[None], scale_factor=COARSE_PX, mode="bilinear", align_corners=False)
     return full[0, :, :height, :width].to(inverse)
-
-
-def _second_difference(count: int) -> sparse.spmatrix:
-    if count < 3:
-        return sparse.csr_matrix((1, count))
-    return sparse.eye(count - 2, count) - 2.0 * sparse.eye(count - 2, count, k=1) + sparse.eye(count - 2, count, k=2)
-
-
-def _first_difference(count: int) -> sparse.spmatrix:
-    if count < 2:
-        return sparse.csr_matrix((1, count))
-    return sparse.eye(count - 1, count, k=1) - sparse.eye(count - 1, count)

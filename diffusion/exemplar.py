@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from diffusion.distance import distance_px
 from diffusion.patchmatch import RADIUS, improve, vote
+from diffusion.strangeness import at_level, strangeness
 from geometry.project import smooth_fill
 
 COARSEST_ROWS = 20  # the pyramid stops before a picture has fewer rows
-PASSES = (10, 5, 3, 2)  # search and repaint, from the coarsest level on; the last number repeats
+PASSES = (10, 6, 5, 4)  # search and repaint, from the coarsest level on; the last number repeats
 DEPTH_WEIGHT = 0.3  # of the depth code among the colour channels
 TRUST_DECAY = 1.25  # per pixel away from what is known
-REPEAT = 0.1  # cost of using a source twice as often as would be even; less of it makes streaks
-ALIEN = 0.05  # cost of copying what is wholly unlike the border of the hole
-RIM_PX = 10.0  # width of the border of a hole that says what it is made of
-RIM_SAMPLES = 256
-LOOK_PX = 2.5  # extent of what is compared with it
-LOOK_STEP = 4
-STRANGE = 0.08  # difference from everything at the border at which a source becomes strange
+ALIEN = 0.1  # cost of copying what is wholly unlike the border of the hole
+DETAILED, PLAIN = 0.1, 0.25  # contrast from which one sees at once what is repeated; the least that counts
 BLEND_PX = 4.0  # smoothing, along the border, of the colour step that blending removes
 BLEND_REACH_PX = 20.0  # how far into the hole the correction is felt
 LARGEST_STEP = 0.15  # a larger step is an edge of the picture, not a seam
@@ -85,58 +80,52 @@ def from_features(
     return np.moveaxis(rgb, -1, 0), features[None, ..., 3] / DEPTH_WEIGHT
 
 
+@dataclass(frozen=True)
+class _Search:
+    """What stays the same while one level of the pyramid is searched and painted.
+
+    Attributes:
+        painting: the picture at this level.
+        sources: what to copy from at this level.
+        usable: sources whose whole patch may be copied, ``[s h w]``.
+        bias: what copying costs however well it fits, for each stretch of the hole's border, ``[n s h w]``.
+        stretch: the stretch of each pixel, ``[h w]``.
+        detail: how much there is in a source's patch that one would see again, 0..1, ``[s h w]``.
+    """
+
+    painting: Painting
+    sources: Sources
+    usable: Bool[np.ndarray, "s h w"]
+    bias: Float[np.ndarray, "n s h w"]
+    stretch: Int[np.ndarray, "h w"]
+    detail: Float[np.ndarray, "s h w"]
+
+
 def fill(painting: Painting, sources: Sources, seed: int) -> Float[np.ndarray, "h w 4"]:
     """Fill the hole with source patches that agree with what is around it, with its depth, and with each other.
 
     Returns:
         Features, changed only inside the hole.
     """
-    height = painting.hole.shape[0]
-    levels = max(int(np.log2(height / COARSEST_ROWS)), 0)
+    levels = max(int(np.log2(painting.hole.shape[0] / COARSEST_ROWS)), 0)
     rng = np.random.default_rng(seed)
-    sources = replace(sources, doubt=sources.doubt + ALIEN * strangeness(painting, sources))
+    strange, stretch = strangeness(painting.features, painting.known, painting.hole, sources.features, sources.usable)
     field = picture = None
     for level in range(levels, -1, -1):
-        small, shown = _shrink(painting, 2**level), _shrink_sources(sources, 2**level)
-        centers = _dilate(small.hole)
+        factor = 2**level
+        small, shown = _shrink(painting, factor), _shrink_sources(sources, factor)
         usable = np.stack([_erode(mask) for mask in shown.usable])
         if not usable.any():
             continue
+        bias = shown.doubt + ALIEN * at_level(strange, factor, small.hole.shape)
+        detail = np.stack([_detail(features[..., 0]) for features in shown.features])
+        search = _Search(small, shown, usable, bias, stretch[::factor, ::factor], detail)
+        centers = _dilate(small.hole)
         field = _start(field, centers, usable, rng)
         picture = small.features.copy()
         passes = PASSES[min(levels - level, len(PASSES) - 1)]
-        _paint(picture, small, shown, usable, centers, field, passes, first=level == levels, last=level == 0, rng=rng)
+        _paint(picture, search, centers, field, passes, first=level == levels, last=level == 0, rng=rng)
     return painting.features if picture is None else picture
-
-
-def strangeness(painting: Painting, sources: Sources) -> Float[np.ndarray, "s h w"]:
-    """How unlike each source is, 0..1, to everything along the border of the hole.
-
-    What goes on beyond a border touches it: sky, water, trees, walls. A thing that stands alone elsewhere does not.
-    """
-    rim = painting.known & (distance_px(painting.hole) <= RIM_PX)
-    ys, xs = np.nonzero(rim)
-    if not len(ys):
-        return np.zeros_like(sources.doubt)
-    at_rim = _look(painting.features, painting.known)[ys, xs][:: max(len(ys) // RIM_SAMPLES, 1)]
-    looks = np.stack([_look(f, m) for f, m in zip(sources.features, sources.usable, strict=True)])
-    coarse = looks[:, ::LOOK_STEP, ::LOOK_STEP]
-    distance = KDTree(at_rim).query(coarse.reshape(-1, coarse.shape[-1]))[0].reshape(coarse.shape[:3])
-    strange = np.clip(0.5 * (distance / STRANGE - 1.0), 0.0, 1.0).astype(np.float32)
-    full = strange.repeat(LOOK_STEP, 1).repeat(LOOK_STEP, 2)
-    return full[:, : looks.shape[1], : looks.shape[2]]
-
-
-def _look(features: Float[np.ndarray, "h w 4"], mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 4"]:
-    """Mean colour and contrast of the surroundings of each pixel."""
-
-    def mean(values: np.ndarray) -> np.ndarray:
-        return ndimage.gaussian_filter(values * mask, LOOK_PX) / np.maximum(share, 1e-3)
-
-    share = ndimage.gaussian_filter(mask.astype(np.float32), LOOK_PX)
-    colour = [mean(features[..., c]) for c in range(3)]
-    contrast = np.sqrt(np.maximum(mean(features[..., 0] ** 2) - colour[0] ** 2, 0.0))
-    return np.stack([*colour, contrast], -1)
 
 
 def blend_in(
@@ -164,37 +153,34 @@ def blend_in(
     return torch.where(hole, (rgb + correction * torch.exp(-distance / BLEND_REACH_PX)).clamp(0.0, 1.0), rgb)
 
 
-def _paint(picture, small, shown, usable, centers, field, passes, *, first, last, rng) -> None:
+def _paint(picture, search: _Search, centers, field, passes, *, first, last, rng) -> None:
+    small, source = search.painting, search.sources.features
     ys, xs = (part.astype(np.int64) for part in np.nonzero(centers))
-    distance = distance_px(small.known)
-    trust = TRUST_DECAY**-distance
+    trust = TRUST_DECAY ** -distance_px(small.known)
     cost = np.zeros(centers.shape, np.float32)
-    evenly = max(len(ys) / usable.sum(), 1.0)
+    evenly = max(len(ys) / search.usable.sum(), 1.0)
     if not first:
-        vote(picture, shown.features, small.hole, small.wanted, small.pull, field, cost, trust, 1.0, False)
+        vote(picture, source, small.hole, small.wanted, small.pull, field, cost, trust, 1.0, False)
     for turn in range(passes):
         inside = np.float32(1e-3) if first and turn == 0 else trust
         weight = np.where(small.known, 1.0, np.where(small.hole, inside, 0.0)).astype(np.float32)
-        bias = (shown.doubt + REPEAT * _overuse(field, ys, xs, usable.shape, evenly)).astype(np.float32)
-        reach = max(centers.shape) if first else 16
         improve(
-            picture, weight, shown.features, usable, bias, small.wanted, small.pull, ys, xs, field, cost,
-            4 if first else 2, reach, int(rng.integers(2**31)),
+            picture, weight, source, search.usable, search.bias, search.stretch, search.detail, evenly,
+            small.wanted, small.pull, ys, xs, field, cost,
+            4 if first else 2, max(centers.shape) if first else 16, int(rng.integers(2**31)),
         )  # fmt: skip
         scale = max(float(np.quantile(cost[ys, xs], 0.6)), 1e-5)
         vote(
-            picture, shown.features, small.hole, small.wanted, small.pull, field, cost, trust, 0.5 * scale,
+            picture, source, small.hole, small.wanted, small.pull, field, cost, trust, 0.5 * scale,
             last and turn == passes - 1,
         )  # fmt: skip
 
 
-def _overuse(field, ys, xs, shape, evenly) -> np.ndarray:
-    """How often the surroundings of each source are used, beyond an even spread."""
-    count = np.zeros(shape, np.float32)
-    s, sy, sx = field[ys, xs].T
-    np.add.at(count, (s, sy, sx), 1.0)
-    mean = np.stack([ndimage.uniform_filter(part, 2 * RADIUS + 1, mode="nearest") for part in count])
-    return np.maximum(mean / evenly - 1.0, 0.0)
+def _detail(lightness: np.ndarray) -> np.ndarray:
+    """How much there is in each patch that one would see again, 0..1."""
+    mean = ndimage.uniform_filter(lightness, 2 * RADIUS + 1)
+    variance = ndimage.uniform_filter(lightness**2, 2 * RADIUS + 1) - mean**2
+    return np.clip(np.sqrt(np.maximum(variance, 0.0)) / DETAILED, PLAIN, 1.0)
 
 
 def _start(field, centers, usable, rng) -> np.ndarray:
@@ -235,6 +221,13 @@ def _shrink_sources(sources: Sources, factor: int) -> Sources:
     ) / np.maximum(share, 1e-6)
     doubt = np.stack([_pool(d[..., None], factor)[..., 0] for d in sources.doubt])
     return Sources(features, share[..., 0] > 0.7, doubt)
+
+
+def _at_level(strange: np.ndarray, factor: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Maps of every `LOOK_STEP`-th pixel at a level of the pyramid."""
+    up = max(LOOK_STEP // factor, 1)
+    down = max(factor // LOOK_STEP, 1)
+    return strange[..., ::down, ::down].repeat(up, -2).repeat(up, -1)[..., : shape[1], : shape[2]]
 
 
 def _pool(values: np.ndarray, factor: int) -> np.ndarray:

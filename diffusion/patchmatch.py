@@ -23,6 +23,7 @@ def _patch_cost_bare(
     bias: np.ndarray,
     wanted: np.ndarray,
     pull: np.ndarray,
+    stretch: int,
     y: int,
     x: int,
     s: int,
@@ -36,7 +37,7 @@ def _patch_cost_bare(
     near = source[s, sy, sx, channels - 1] - wanted[y, x]
     # A surface nearer than what is wanted is far worse than one behind it.
     depth = pull[y, x] * (4.0 * max(near - NEARER, 0.0) + max(-near - FARTHER, 0.0))
-    fixed = bias[s, sy, sx] + min(ROW * row * row, ROW_MOST) + DEPTH * min(depth, 1.0)
+    fixed = bias[stretch, s, sy, sx] + min(ROW * row * row, ROW_MOST) + DEPTH * min(depth, 1.0)
     if fixed >= best:
         return WORST
     total, sum_weight = 0.0, 1e-3
@@ -70,7 +71,15 @@ NEARER, FARTHER = 0.08, 0.15  # differences from the wanted depth code that cost
 ROW = 1.5  # a source from another height of the picture: at most ROW_MOST
 ROW_MOST = 0.06
 DEPTH = 0.5
+CELL = 4  # extent of a place, of which it is counted how often it is copied
+REPEAT = 0.02  # cost of a source with much detail that is used far more often than would be even
 VETO = 50.0  # per unit of depth code
+
+
+def _overuse_bare(use: np.ndarray, evenly: float, detail: np.ndarray, s: int, sy: int, sx: int) -> float:
+    """Cost of copying from a place once more."""
+    share = evenly * CELL * CELL / (use[s, sy // CELL, sx // CELL] + 1.0)
+    return REPEAT * detail[s, sy, sx] * max(1.0 - share, 0.0)
 
 
 def _improve_bare(
@@ -79,6 +88,9 @@ def _improve_bare(
     source: np.ndarray,
     usable: np.ndarray,
     bias: np.ndarray,
+    stretch: np.ndarray,
+    detail: np.ndarray,
+    evenly: float,
     wanted: np.ndarray,
     pull: np.ndarray,
     ys: np.ndarray,
@@ -89,19 +101,29 @@ def _improve_bare(
     reach: int,
     seed: int,
 ) -> None:
-    """Improve the correspondence ``field [h w 3]`` in place by propagation and random search."""
+    """Improve the correspondence ``field [h w 3]`` in place by propagation and random search.
+
+    ``bias [n s h w]`` is what copying from a source costs, for each stretch of the hole's border, of which
+    ``stretch [h w]`` names one. Using a place more than ``evenly`` costs as well, by how much ``detail [s h w]`` it
+    has; who copies from where is counted as it changes, or all would leave what is used too often at once, and for the
+    same place. ``cost [h w]`` is without that: how well a patch fits and suits.
+    """
     count, height, width = usable.shape
+    use = np.zeros((count, height // CELL + 1, width // CELL + 1))
     state = np.uint64(seed * 2654435761 + 88172645463325252)
     for n in range(len(ys)):
         y, x = ys[n], xs[n]
         s, sy, sx = field[y, x]
-        cost[y, x] = _patch_cost(picture, weight, source, bias, wanted, pull, y, x, s, sy, sx, 2 * WORST)
+        cost[y, x] = _patch_cost(picture, weight, source, bias, wanted, pull, stretch[y, x], y, x, s, sy, sx, 2 * WORST)
+        use[s, sy // CELL, sx // CELL] += 1.0
     for turn in range(rounds):
         sign = 1 if turn % 2 == 0 else -1
         for k in range(len(ys)):
             n = k if sign == 1 else len(ys) - 1 - k
             y, x = ys[n], xs[n]
-            best = cost[y, x]
+            s, sy, sx = field[y, x]
+            use[s, sy // CELL, sx // CELL] -= 1.0
+            best = cost[y, x] + _overuse(use, evenly, detail, s, sy, sx)
             for side in range(2):
                 ny, nx = (y - sign, x) if side == 0 else (y, x - sign)
                 if ny < 0 or ny >= height or nx < 0 or nx >= width or field[ny, nx, 0] < 0:
@@ -109,9 +131,12 @@ def _improve_bare(
                 s, sy, sx = field[ny, nx, 0], field[ny, nx, 1] + y - ny, field[ny, nx, 2] + x - nx
                 if sy < 0 or sy >= height or sx < 0 or sx >= width or not usable[s, sy, sx]:
                     continue
-                c = _patch_cost(picture, weight, source, bias, wanted, pull, y, x, s, sy, sx, best)
-                if c < best:
-                    best = c
+                over = _overuse(use, evenly, detail, s, sy, sx)
+                c = _patch_cost(
+                    picture, weight, source, bias, wanted, pull, stretch[y, x], y, x, s, sy, sx, best - over
+                )
+                if c + over < best:
+                    best, cost[y, x] = c + over, c
                     field[y, x, 0], field[y, x, 1], field[y, x, 2] = s, sy, sx
             radius = reach
             while radius >= 1:
@@ -128,11 +153,15 @@ def _improve_bare(
                 radius //= 2
                 if sy < 0 or sy >= height or sx < 0 or sx >= width or not usable[s, sy, sx]:
                     continue
-                c = _patch_cost(picture, weight, source, bias, wanted, pull, y, x, s, sy, sx, best)
-                if c < best:
-                    best = c
+                over = _overuse(use, evenly, detail, s, sy, sx)
+                c = _patch_cost(
+                    picture, weight, source, bias, wanted, pull, stretch[y, x], y, x, s, sy, sx, best - over
+                )
+                if c + over < best:
+                    best, cost[y, x] = c + over, c
                     field[y, x, 0], field[y, x, 1], field[y, x, 2] = s, sy, sx
-            cost[y, x] = best
+            s, sy, sx = field[y, x]
+            use[s, sy // CELL, sx // CELL] += 1.0
 
 
 def _vote_bare(
@@ -185,5 +214,6 @@ def _vote_bare(
 
 # Shape checkers wrap every function in tests; Numba wants the bare ones.
 _patch_cost = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_patch_cost_bare))
+_overuse = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_overuse_bare))
 improve = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_improve_bare))
 vote = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_vote_bare))

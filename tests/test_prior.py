@@ -11,9 +11,12 @@ import torch
 from diffusion.canvas import _dense
 from diffusion.depth_fill import fill_inverse_depth, without_specks
 from diffusion.disocclusion import split_sides
+from diffusion.elastic import elastic_fill
 from diffusion.exemplar import blend_in
 from diffusion.holes import thin
+from diffusion.patchmatch import improve
 from diffusion.prior import Prior, PriorConfig, copy_into_holes
+from diffusion.strangeness import at_level, strangeness
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.project import forward_warp
@@ -316,3 +319,50 @@ def test_ground_that_comes_nearer_goes_on_doing_so_behind_what_hides_it() -> Non
     assert hidden[:, 20:30].float().mean() > 0.5
     error = (far / ground - 1.0).abs()[hidden]
     assert error.median() < 0.15  # where it was last seen it is as much as a third farther
+
+
+def test_a_sheet_goes_on_as_it_is_and_a_plate_as_it_slopes() -> None:
+    slope = torch.arange(24.0).expand(1, 16, 24)
+    weight = torch.ones(16, 24)
+    weight[:, :12] = 0.0
+    sheet = elastic_fill(slope, weight, bending=0.0, tension=1.0)
+    plate = elastic_fill(slope, weight, bending=1.0, tension=0.0)
+    assert torch.allclose(sheet[:, :, :12], torch.tensor(12.0).double(), atol=0.2)
+    assert torch.allclose(plate, slope.double(), atol=1e-3)
+
+
+def test_what_is_elsewhere_along_the_border_is_strange() -> None:
+    green, red = np.array([0.5, -0.5, 0.5, 0.0], np.float32), np.array([0.5, 0.7, 0.5, 0.0], np.float32)
+    picture = np.where(np.arange(320)[None, :, None] < 160, green, red).repeat(40, 0)
+    hole = np.zeros((40, 320), bool)
+    hole[:, :40] = hole[:, -40:] = True
+    maps, stretch = strangeness(picture, ~hole, hole, picture[None], ~hole[None])
+    for column, own, other in ((10, 80, 240), (310, 240, 80)):
+        costs = at_level(maps, 1, hole.shape)[stretch[20, column], 0, 20]
+        assert costs[own] == 0.0
+        assert costs[other] == 1.0
+    assert at_level(maps, 8, (5, 40)).shape == (len(maps), 1, 5, 40)
+    nothing, _ = strangeness(picture, np.zeros_like(hole), hole, picture[None], ~hole[None])
+    assert not nothing.any()
+
+
+def test_where_all_fit_alike_none_is_copied_over_and_over() -> None:
+    hole = np.ones((32, 32), bool)
+    flat = np.zeros((32, 32, 4), np.float32)
+    usable = np.zeros((1, 32, 32), bool)
+    usable[0, 4:28, 4:28] = True
+    ys, xs = np.nonzero(hole)
+
+    def most_used(detail: float) -> float:
+        field = np.tile(np.array([0, 16, 16]), (32, 32, 1))
+        zero = np.zeros((1, 1, 32, 32), np.float32)
+        improve(
+            flat, np.zeros((32, 32), np.float32), flat[None], usable, zero, np.zeros((32, 32), np.int64),
+            np.full((1, 32, 32), detail, np.float32), len(ys) / usable.sum(), flat[..., 0], flat[..., 0], ys, xs,
+            field, np.zeros((32, 32), np.float32), 4, 32, 0,
+        )  # fmt: skip
+        places = field[..., 1] // 4 * 8 + field[..., 2] // 4
+        return float(np.bincount(places.ravel()).max()) / (len(ys) / 36)
+
+    assert most_used(1.0) < 2.5
+    assert most_used(0.0) > 5.0  # plain places may be repeated
