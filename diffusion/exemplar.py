@@ -223,13 +223,6 @@ def _shrink_sources(sources: Sources, factor: int) -> Sources:
     return Sources(features, share[..., 0] > 0.7, doubt)
 
 
-def _at_level(strange: np.ndarray, factor: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Maps of every `LOOK_STEP`-th pixel at a level of the pyramid."""
-    up = max(LOOK_STEP // factor, 1)
-    down = max(factor // LOOK_STEP, 1)
-    return strange[..., ::down, ::down].repeat(up, -2).repeat(up, -1)[..., : shape[1], : shape[2]]
-
-
 def _pool(values: np.ndarray, factor: int) -> np.ndarray:
     height, width = values.shape[:2]
     size = (-(-width // factor), -(-height // factor))

@@ -44,7 +44,7 @@ def strangeness(
     rim = known & (distance_px(hole) <= RIM_PX)
     if not rim.any():
         return np.zeros((1, *looks.shape[:3]), np.float32), np.zeros(rim.shape, np.int64)
-    nearest = ndimage.distance_transform_edt(~rim, return_distances=False, return_indices=True)
+    nearest = np.asarray(ndimage.distance_transform_edt(~rim, return_distances=False, return_indices=True))
     cells, stretch = np.unique(nearest.reshape(2, -1) // STRETCH_PX, axis=1, return_inverse=True)
     at_rim, own = np.argwhere(rim), _look(features, known)[rim]
     maps = []
