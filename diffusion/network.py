@@ -152,7 +152,9 @@ class DenoiserNetwork(nn.Module):
         for grow, block, skip in zip(self.grow, self.up, reversed(skips), strict=True):
             x = block(pixel_shuffle(grow(x), 2) + skip)
         raw = pixel_shuffle(self.head(silu(x)), 2)[..., :height, :width].unflatten(0, (batch, frames - first))
-        return _heal(inputs, raw.to(inputs.prior), first, draws=self.config.draws), keys, values
+        draws = self.config.draws
+        made = _heal(inputs, raw.to(inputs.prior), first, draws=draws, restores=not (draws or self.training))
+        return made, keys, values
 
     def _attend(
         self, x_BTCHW: Tensor, inputs: Inputs, past: Past | None, chunk_of_frame: Tensor | None
@@ -238,12 +240,12 @@ def _channels(inputs: Inputs) -> Tensor:
     return torch.cat([inputs.state, inputs.prior, inputs.smooth, *maps, rays], dim=2)
 
 
-def _heal(inputs: Inputs, raw: Tensor, first: int, *, draws: bool) -> Tensor:
+def _heal(inputs: Inputs, raw: Tensor, first: int, *, draws: bool, restores: bool) -> Tensor:
     """Base plus residual; both give way to the prior where nothing is in doubt or no noise is left.
 
     What was seen, not copied, keeps its detail: to blur what one is unsure of is the best guess for the mean error, and
     chunk by chunk it makes fog. What a network that does not draw gets back deep inside copies is what votes of
-    overlapping patches weakened.
+    overlapping patches weakened; not in training, where it would learn to undo it.
     """
     prior, smooth, sigma = inputs.prior[:, first:], inputs.smooth[:, first:], inputs.sigma[:, first:]
     freedom = inputs.doubt[:, first:] * sigma / (sigma + _SURE)
@@ -256,7 +258,9 @@ def _heal(inputs: Inputs, raw: Tensor, first: int, *, draws: bool) -> Tensor:
     fine, middle = (band.view_as(rgb) for band in detail(prior[:, :, :3].flatten(0, 1)))
     gain = torch.tanh(drawn[:, :, 3:])
     gain = torch.where(copied, gain, gain.clamp_min(0.0))
-    gain = freedom * (gain + deep * gain.new_tensor(_SOFTENED).reshape(2, 1, 1))
+    if restores:
+        gain = gain + deep * gain.new_tensor(_SOFTENED).reshape(2, 1, 1)
+    gain = freedom * gain
     base = torch.cat([rgb + gain[:, :, :1] * fine + gain[:, :, 1:] * middle, prior[:, :, 3:]], dim=2)
     return base + freedom * torch.cat([drawn[:, :, :3], raw[:, :, 3:4]], dim=2)
 
