@@ -72,7 +72,7 @@ ROW = 1.5  # a source from another height of the picture: at most ROW_MOST
 ROW_MOST = 0.06
 DEPTH = 0.5
 CELL = 4  # extent of a place, of which it is counted how often it is copied
-REPEAT = 0.02  # cost of a source with much detail that is used far more often than would be even
+REPEAT = 0.01  # cost of a source with much detail that is used far more often than would be even
 VETO = 50.0  # per unit of depth code
 
 
