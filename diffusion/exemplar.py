@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion.distance import distance_px
 from diffusion.patchmatch import RADIUS, improve, vote
-from diffusion.strangeness import at_level, strangeness
+from diffusion.strangeness import strangeness
 from geometry.project import smooth_fill
 
 COARSEST_ROWS = 20  # the pyramid stops before a picture has fewer rows
@@ -88,16 +88,18 @@ class _Search:
         painting: the picture at this level.
         sources: what to copy from at this level.
         usable: sources whose whole patch may be copied, ``[s h w]``.
-        bias: what copying costs however well it fits, for each stretch of the hole's border, ``[n s h w]``.
+        odd: what copying the strange costs, for each stretch of the hole's border, of every fourth pixel at level 0.
         stretch: the stretch of each pixel, ``[h w]``.
+        factor: how much larger the pictures are at level 0.
         detail: how much there is in a source's patch that one would see again, 0..1, ``[s h w]``.
     """
 
     painting: Painting
     sources: Sources
     usable: Bool[np.ndarray, "s h w"]
-    bias: Float[np.ndarray, "n s h w"]
+    odd: Float[np.ndarray, "n s h4 w4"]
     stretch: Int[np.ndarray, "h w"]
+    factor: int
     detail: Float[np.ndarray, "s h w"]
 
 
@@ -117,9 +119,8 @@ def fill(painting: Painting, sources: Sources, seed: int) -> Float[np.ndarray, "
         usable = np.stack([_erode(mask) for mask in shown.usable])
         if not usable.any():
             continue
-        bias = shown.doubt + ALIEN * at_level(strange, factor, small.hole.shape)
         detail = np.stack([_detail(features[..., 0]) for features in shown.features])
-        search = _Search(small, shown, usable, bias, stretch[::factor, ::factor], detail)
+        search = _Search(small, shown, usable, ALIEN * strange, stretch[::factor, ::factor], factor, detail)
         centers = _dilate(small.hole)
         field = _start(field, centers, usable, rng)
         picture = small.features.copy()
@@ -165,8 +166,8 @@ def _paint(picture, search: _Search, centers, field, passes, *, first, last, rng
         inside = np.float32(1e-3) if first and turn == 0 else trust
         weight = np.where(small.known, 1.0, np.where(small.hole, inside, 0.0)).astype(np.float32)
         improve(
-            picture, weight, source, search.usable, search.bias, search.stretch, search.detail, evenly,
-            small.wanted, small.pull, ys, xs, field, cost,
+            picture, weight, source, search.usable, search.sources.doubt, search.odd, search.factor, search.stretch,
+            search.detail, evenly, small.wanted, small.pull, ys, xs, field, cost,
             4 if first else 2, max(centers.shape) if first else 16, int(rng.integers(2**31)),
         )  # fmt: skip
         scale = max(float(np.quantile(cost[ys, xs], 0.6)), 1e-5)

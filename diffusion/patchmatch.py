@@ -12,6 +12,8 @@ import math
 import numba
 import numpy as np
 
+from diffusion.strangeness import LOOK_STEP
+
 RADIUS = 3  # patches are 7x7
 WORST = 1e9
 
@@ -20,7 +22,9 @@ def _patch_cost_bare(
     picture: np.ndarray,
     weight: np.ndarray,
     source: np.ndarray,
-    bias: np.ndarray,
+    doubt: np.ndarray,
+    odd: np.ndarray,
+    factor: int,
     wanted: np.ndarray,
     pull: np.ndarray,
     stretch: int,
@@ -37,7 +41,8 @@ def _patch_cost_bare(
     near = source[s, sy, sx, channels - 1] - wanted[y, x]
     # A surface nearer than what is wanted is far worse than one behind it.
     depth = pull[y, x] * (4.0 * max(near - NEARER, 0.0) + max(-near - FARTHER, 0.0))
-    fixed = bias[stretch, s, sy, sx] + min(ROW * row * row, ROW_MOST) + DEPTH * min(depth, 1.0)
+    own = doubt[s, sy, sx] + odd[stretch, s, sy * factor // LOOK_STEP, sx * factor // LOOK_STEP]
+    fixed = own + min(ROW * row * row, ROW_MOST) + DEPTH * min(depth, 1.0)
     if fixed >= best:
         return WORST
     total, sum_weight = 0.0, 1e-3
@@ -87,7 +92,9 @@ def _improve_bare(
     weight: np.ndarray,
     source: np.ndarray,
     usable: np.ndarray,
-    bias: np.ndarray,
+    doubt: np.ndarray,
+    odd: np.ndarray,
+    factor: int,
     stretch: np.ndarray,
     detail: np.ndarray,
     evenly: float,
@@ -103,10 +110,11 @@ def _improve_bare(
 ) -> None:
     """Improve the correspondence ``field [h w 3]`` in place by propagation and random search.
 
-    ``bias [n s h w]`` is what copying from a source costs, for each stretch of the hole's border, of which
-    ``stretch [h w]`` names one. Using a place more than ``evenly`` costs as well, by how much ``detail [s h w]`` it
-    has; who copies from where is counted as it changes, or all would leave what is used too often at once, and for the
-    same place. ``cost [h w]`` is without that: how well a patch fits and suits.
+    Copying from a source costs ``doubt [s h w]`` and ``odd [n s h4 w4]``, given for every ``LOOK_STEP``-th pixel of the
+    picture ``factor`` times as large and for each stretch of the hole's border, of which ``stretch [h w]`` names one.
+    Using a place more than ``evenly`` costs as well, by how much ``detail [s h w]`` it has; who copies from where is
+    counted as it changes, or all would leave what is used too often at once, and for the same place. ``cost [h w]`` is
+    without that: how well a patch fits and suits.
     """
     count, height, width = usable.shape
     use = np.zeros((count, height // CELL + 1, width // CELL + 1))
@@ -114,7 +122,9 @@ def _improve_bare(
     for n in range(len(ys)):
         y, x = ys[n], xs[n]
         s, sy, sx = field[y, x]
-        cost[y, x] = _patch_cost(picture, weight, source, bias, wanted, pull, stretch[y, x], y, x, s, sy, sx, 2 * WORST)
+        cost[y, x] = _patch_cost(
+            picture, weight, source, doubt, odd, factor, wanted, pull, stretch[y, x], y, x, s, sy, sx, 2 * WORST
+        )
         use[s, sy // CELL, sx // CELL] += 1.0
     for turn in range(rounds):
         sign = 1 if turn % 2 == 0 else -1
@@ -133,7 +143,21 @@ def _improve_bare(
                     continue
                 over = _overuse(use, evenly, detail, s, sy, sx)
                 c = _patch_cost(
-                    picture, weight, source, bias, wanted, pull, stretch[y, x], y, x, s, sy, sx, best - over
+                    picture,
+                    weight,
+                    source,
+                    doubt,
+                    odd,
+                    factor,
+                    wanted,
+                    pull,
+                    stretch[y, x],
+                    y,
+                    x,
+                    s,
+                    sy,
+                    sx,
+                    best - over,
                 )
                 if c + over < best:
                     best, cost[y, x] = c + over, c
@@ -155,7 +179,21 @@ def _improve_bare(
                     continue
                 over = _overuse(use, evenly, detail, s, sy, sx)
                 c = _patch_cost(
-                    picture, weight, source, bias, wanted, pull, stretch[y, x], y, x, s, sy, sx, best - over
+                    picture,
+                    weight,
+                    source,
+                    doubt,
+                    odd,
+                    factor,
+                    wanted,
+                    pull,
+                    stretch[y, x],
+                    y,
+                    x,
+                    s,
+                    sy,
+                    sx,
+                    best - over,
                 )
                 if c + over < best:
                     best, cost[y, x] = c + over, c

@@ -56,14 +56,6 @@ def strangeness(
     return np.stack(maps).astype(np.float32), stretch.reshape(rim.shape)
 
 
-def at_level(
-    maps: Float[np.ndarray, "n s h4 w4"], factor: int, size: tuple[int, int]
-) -> Float[np.ndarray, "n s small_h small_w"]:
-    """The maps for a picture that is smaller by ``factor``."""
-    up, down = max(LOOK_STEP // factor, 1), max(factor // LOOK_STEP, 1)
-    return maps[..., ::down, ::down].repeat(up, -2).repeat(up, -1)[..., : size[0], : size[1]]
-
-
 def _look(features: Float[np.ndarray, "h w 4"], mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 4"]:
     """Mean colour and contrast of the surroundings of each pixel."""
 

@@ -16,7 +16,7 @@ from diffusion.exemplar import blend_in
 from diffusion.holes import thin
 from diffusion.patchmatch import improve
 from diffusion.prior import Prior, PriorConfig, copy_into_holes
-from diffusion.strangeness import at_level, strangeness
+from diffusion.strangeness import LOOK_STEP, strangeness
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.project import forward_warp
@@ -338,10 +338,9 @@ def test_what_is_elsewhere_along_the_border_is_strange() -> None:
     hole[:, :40] = hole[:, -40:] = True
     maps, stretch = strangeness(picture, ~hole, hole, picture[None], ~hole[None])
     for column, own, other in ((10, 80, 240), (310, 240, 80)):
-        costs = at_level(maps, 1, hole.shape)[stretch[20, column], 0, 20]
-        assert costs[own] == 0.0
-        assert costs[other] == 1.0
-    assert at_level(maps, 8, (5, 40)).shape == (len(maps), 1, 5, 40)
+        costs = maps[stretch[20, column], 0, 20 // LOOK_STEP]
+        assert costs[own // LOOK_STEP] == 0.0
+        assert costs[other // LOOK_STEP] == 1.0
     nothing, _ = strangeness(picture, np.zeros_like(hole), hole, picture[None], ~hole[None])
     assert not nothing.any()
 
@@ -355,9 +354,9 @@ def test_where_all_fit_alike_none_is_copied_over_and_over() -> None:
 
     def most_used(detail: float) -> float:
         field = np.tile(np.array([0, 16, 16]), (32, 32, 1))
-        zero = np.zeros((1, 1, 32, 32), np.float32)
+        zero = np.zeros((1, 32, 32), np.float32)
         improve(
-            flat, np.zeros((32, 32), np.float32), flat[None], usable, zero, np.zeros((32, 32), np.int64),
+            flat, np.zeros((32, 32), np.float32), flat[None], usable, zero, zero[None], 1, np.zeros((32, 32), np.int64),
             np.full((1, 32, 32), detail, np.float32), len(ys) / usable.sum(), flat[..., 0], flat[..., 0], ys, xs,
             field, np.zeros((32, 32), np.float32), 4, 32, 0,
         )  # fmt: skip
