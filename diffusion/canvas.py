@@ -131,9 +131,8 @@ class Canvas:
         clear = beside if beside.any() else clear
         if hole.any() and clear.any():
             # Skies change with the height above the horizon: colours spread sideways first.
-            level = interpolate(_level(self.rgb, clear)[None], clear.shape[-2:], mode="bilinear", align_corners=False)[
-                0
-            ]
+            narrow = _level(self.rgb, clear)[None]
+            level = interpolate(narrow, clear.shape[-2:], mode="bilinear", align_corners=False)[0]
             filled = level + smooth_fill((self.rgb - level)[None], clear[None])[0]
             self.rgb = torch.where(hole, filled.clamp(0.0, 1.0), self.rgb)
 

@@ -134,67 +134,33 @@ def _improve_bare(
             s, sy, sx = field[y, x]
             use[s, sy // CELL, sx // CELL] -= 1.0
             best = cost[y, x] + _overuse(use, evenly, detail, s, sy, sx)
-            for side in range(2):
-                ny, nx = (y - sign, x) if side == 0 else (y, x - sign)
-                if ny < 0 or ny >= height or nx < 0 or nx >= width or field[ny, nx, 0] < 0:
-                    continue
-                s, sy, sx = field[ny, nx, 0], field[ny, nx, 1] + y - ny, field[ny, nx, 2] + x - nx
-                if sy < 0 or sy >= height or sx < 0 or sx >= width or not usable[s, sy, sx]:
-                    continue
-                over = _overuse(use, evenly, detail, s, sy, sx)
-                c = _patch_cost(
-                    picture,
-                    weight,
-                    source,
-                    doubt,
-                    odd,
-                    factor,
-                    wanted,
-                    pull,
-                    stretch[y, x],
-                    y,
-                    x,
-                    s,
-                    sy,
-                    sx,
-                    best - over,
-                )
-                if c + over < best:
-                    best, cost[y, x] = c + over, c
-                    field[y, x, 0], field[y, x, 1], field[y, x, 2] = s, sy, sx
-            radius = reach
+            side, radius = 0, reach
             while radius >= 1:
-                state ^= state << np.uint64(13)
-                state ^= state >> np.uint64(7)
-                state ^= state << np.uint64(17)
-                a = np.int64(state & np.uint64(0xFFFFF)) / 1048576.0
-                b = np.int64((state >> np.uint64(20)) & np.uint64(0xFFFFF)) / 1048576.0
-                d = np.int64((state >> np.uint64(40)) & np.uint64(0xFFFFF)) / 1048576.0
-                s = int(d * count) if radius == reach else field[y, x, 0]
-                # Rows matter more than columns: search wide, not tall.
-                sy = field[y, x, 1] + int((2.0 * a - 1.0) * (0.5 * radius + 1.0))
-                sx = field[y, x, 2] + int((2.0 * b - 1.0) * (radius + 1.0))
-                radius //= 2
+                if side < 2:  # what the neighbours copy, moved along
+                    ny, nx = (y - sign, x) if side == 0 else (y, x - sign)
+                    side += 1
+                    if ny < 0 or ny >= height or nx < 0 or nx >= width or field[ny, nx, 0] < 0:
+                        continue
+                    s, sy, sx = field[ny, nx, 0], field[ny, nx, 1] + y - ny, field[ny, nx, 2] + x - nx
+                else:  # something at random, nearer and nearer
+                    state ^= state << np.uint64(13)
+                    state ^= state >> np.uint64(7)
+                    state ^= state << np.uint64(17)
+                    a = np.int64(state & np.uint64(0xFFFFF)) / 1048576.0
+                    b = np.int64((state >> np.uint64(20)) & np.uint64(0xFFFFF)) / 1048576.0
+                    d = np.int64((state >> np.uint64(40)) & np.uint64(0xFFFFF)) / 1048576.0
+                    s = int(d * count) if radius == reach else field[y, x, 0]
+                    # Rows matter more than columns: search wide, not tall.
+                    sy = field[y, x, 1] + int((2.0 * a - 1.0) * (0.5 * radius + 1.0))
+                    sx = field[y, x, 2] + int((2.0 * b - 1.0) * (radius + 1.0))
+                    radius //= 2
                 if sy < 0 or sy >= height or sx < 0 or sx >= width or not usable[s, sy, sx]:
                     continue
                 over = _overuse(use, evenly, detail, s, sy, sx)
                 c = _patch_cost(
-                    picture,
-                    weight,
-                    source,
-                    doubt,
-                    odd,
-                    factor,
-                    wanted,
-                    pull,
-                    stretch[y, x],
-                    y,
-                    x,
-                    s,
-                    sy,
-                    sx,
-                    best - over,
-                )
+                    picture, weight, source, doubt, odd, factor, wanted, pull, stretch[y, x],
+                    y, x, s, sy, sx, best - over,
+                )  # fmt: skip
                 if c + over < best:
                     best, cost[y, x] = c + over, c
                     field[y, x, 0], field[y, x, 1], field[y, x, 2] = s, sy, sx
