@@ -10,7 +10,8 @@ cache is rendered for four later frames, and every method fills the same holes o
 Figures as `benchmarks.hole_figures` defines them, of all clips together, mean over seeds (a seed is that of copying and
 of sampling; the first two methods have none), and these two of EfficientNet-Lite0 features of patches in wide holes:
 
-* Kernel distance to the true patches there (0 = same distribution).
+* Kernel distance to the true patches there (0 = same distribution). Below the table stands that of the untouched first
+  frame, looked at in the same places: what no copy of it can be expected to undercut by better texture alone.
 * Blind choice: the share of clips (with patches) on which a judge who has seen other scenes only prefers the
   method to the prior (`benchmarks.blind_choice`). The truth's share is printed below the table and says how much the
   judge sees: the nearer to 1, the more its choice is worth.
@@ -157,6 +158,7 @@ class Run:
     measured: Measured = field(default_factory=Measured)
     real: list[Tensor] = field(default_factory=list)  # features of the truth in wide holes, by clip
     real_texture: list[Tensor] = field(default_factory=list)  # of what is nothing but hole
+    photo: list[Tensor] = field(default_factory=list)  # features of the first frame in the places of the holes
     shown: list[tuple[Scene, dict[str, Filling]]] = field(default_factory=list)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # known, prior, generator
 
@@ -173,6 +175,7 @@ class Run:
             if seed == 0:
                 self.real.append(self.extract(patches(scene.truth.rgb, wide)))
                 self.real_texture.append(self.extract(texture(scene.truth.rgb, wide)))
+                self.photo.append(self.extract(patches(scene.photo.rgb.expand_as(scene.truth.rgb), wide)))
                 self._keep(scene, made)
 
     def _keep(self, scene: Scene, made: dict[str, Filling]) -> None:
@@ -264,6 +267,8 @@ def main() -> None:
     found = {method: {name: value.mean(0) for name, value in row.items()} for method, row in by_seed.items()}
     print("\n".join(table(found)))
     print(f"blind choice of the truth over the prior: {shown(found['truth']['choice'])}")
+    photo = kernel_distances(run.photo, run.real, torch.from_numpy(weights).float()).numpy()
+    print(f"kernel distance of the first frame in the places of the holes: {shown(photo)}")
     sheet(run.shown, given.data / "generator_quality.png")
     pair_sheet(spaced(run.pairs, PAIRS), given.data / "generator_pairs.png")
     count = sum(map(len, run.real))
@@ -273,7 +278,8 @@ def main() -> None:
         for method, row in found.items()
     }
     apart = {name: round(float(np.ptp(value[:, 0])), 4) for name, value in by_seed["generator"].items()}
-    last = {"clips": len(chosen), "seeds": given.seeds, "methods": methods, "seeds_apart": apart}
+    first = [round(float(photo[0]), 4), round(spread(photo), 4)]
+    last = {"clips": len(chosen), "seeds": given.seeds, "methods": methods, "seeds_apart": apart, "first_frame": first}
     print(json.dumps({"benchmark": "generator_quality", **last}))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from geometry.depth.embedded import EmbeddedDepth
-from scenes import panoramas, rooms, torcs, towns
+from scenes import panoramas, rooms, still_lifes, torcs, towns
 from scenes.clip_files import write_clip, write_manifest
 from scenes.raycast import WorldRenderer
 from scenes.rooms_furniture import unpack_catalogues
@@ -38,7 +38,7 @@ _VISITS_PER_CYCLE = 10
 _ROOM_VISITS = 4
 _MANIFEST_EVERY = 8
 _CACHED_WORLDS = 14
-_FIRST_TOWN_CLIP, _FIRST_PANORAMA_CLIP = 50_000, 70_000
+_FIRST_TOWN_CLIP, _FIRST_PANORAMA_CLIP, _FIRST_STILL_LIFE_CLIP = 50_000, 70_000, 80_000
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +129,21 @@ def plan_panorama_clips(clips: int, seed: int) -> list[ClipPlan]:
     return plans
 
 
+def plan_still_life_clips(clips: int, seed: int) -> list[ClipPlan]:
+    """The first ``clips`` clips of still lifes, none held out: what they are for shows on photographs."""
+    plans: list[ClipPlan] = []
+    for number in range(clips):
+        index = _FIRST_STILL_LIFE_CLIP + number
+        clip_seed = int(np.random.default_rng([seed, 2, index]).integers(2**31))
+        move = choose_move(np.random.default_rng([seed, 3, index]))
+        plans.append(ClipPlan(index, still_lifes.SOURCE, f"still-life-{number}", "train", move, CLIP_FRAMES, clip_seed))
+    return plans
+
+
 PLANS: dict[str, Callable[[int, int], list[ClipPlan]]] = {
     "tracks-and-rooms": plan_clips,
     "towns": plan_town_clips,
+    "still-lifes": plan_still_life_clips,
     "panoramas": plan_panorama_clips,
 }
 """What can be rendered; the clips of all plans fit into one folder."""
@@ -165,6 +177,7 @@ class AssetStages:
         furniture = unpack_catalogues(assets / FURNITURE_ARCHIVES, assets / FURNITURE_FOLDER)
         self._rooms = rooms.RoomFactory(furniture, assets / SURFACES_FOLDER)
         self._towns = towns.TownFactory(assets / SURFACES_FOLDER, self._tracks, furniture)
+        self._still_lifes = still_lifes.StillLifeFactory(furniture, assets / SURFACES_FOLDER)
         self._kept: dict[str, Place] = {}
 
     def __call__(self, source: str, scene: str) -> Place:
@@ -189,6 +202,9 @@ class AssetStages:
         if source == towns.SOURCE:
             town = self._towns.build(int(scene.removeprefix("town-")))
             return Stage(WorldRenderer(town.world), town.lighting, town.licence, standpoint=town.standpoint)
+        if source == still_lifes.SOURCE:
+            life = self._still_lifes.build(int(scene.removeprefix("still-life-")))
+            return Stage(WorldRenderer(life.world), life.lighting, life.licence, standpoint=life.standpoint)
         room = self._rooms.build(int(scene.removeprefix("room-")))
         renderer = WorldRenderer(room.world)
         return Stage(renderer, room.lighting, rooms.room_licence(room), room.low, room.high)

@@ -73,11 +73,11 @@ class RoomFactory:
             width, length = 0.75 * width, 0.75 * length
         height = rng.uniform(2.4, 3.1)
         builder = WorldBuilder()
-        window_positions = self._add_shell(builder, rng, width, length, height)
+        window_positions = add_shell(builder, self._surfaces, rng, width, length, height)
         placed = self._furnish(rng, kind, width, length, height)
         for piece in placed:
             self._add_piece(builder, piece, rng)
-        lighting = _room_lighting(rng, width, length, height, window_positions)
+        lighting = room_lighting(rng, width, length, height, window_positions)
         return Room(
             world=builder.build(gradient_sky((0.35, 0.5, 0.8), (0.8, 0.85, 0.9))),
             lighting=lighting,
@@ -86,42 +86,6 @@ class RoomFactory:
             kind=kind,
             catalogues=tuple(sorted({p.item.catalogue for p in placed})),
         )
-
-    def _add_shell(
-        self, builder: WorldBuilder, rng: np.random.Generator, width: float, length: float, height: float
-    ) -> list[np.ndarray]:
-        """Floor, ceiling, walls, skirting, paintings and windows; returns the windows' centres."""
-        floor, metres = floor_picture(self._surfaces, rng)
-        wall, wall_metres = wall_picture(self._surfaces, rng)
-        floor_texture, wall_texture = builder.add_texture(floor), builder.add_texture(wall)
-        x, z = width / 2, length / 2
-        builder.add_quad(
-            np.array([-x, 0, z]), np.array([width, 0, 0]), np.array([0, 0, -length]),
-            tiles=(width / metres, length / metres), texture=floor_texture,
-        )  # fmt: skip
-        paint = float(rng.uniform(0.6, 0.85))
-        builder.add_quad(
-            np.array([-x, -height, -z]), np.array([width, 0, 0]), np.array([0, 0, length]), tint=(paint, paint, paint)
-        )
-        color = 0.55 + 0.4 * rng.random(3)
-        accent = 0.35 + 0.6 * rng.random(3)
-        skirting: Rgb = (0.75, 0.75, 0.75) if rng.random() < 0.6 else (0.25, 0.14, 0.07)
-        accent_wall = int(rng.integers(4)) if rng.random() < 0.4 else -1
-        windows = []
-        for side, (corner, along, inward) in enumerate(_walls(x, z, height)):
-            span = float(np.linalg.norm(along))
-            tint = as_rgb(accent if side == accent_wall else color)
-            builder.add_quad(
-                corner, along, np.array([0, height, 0]), tiles=(span / wall_metres, height / wall_metres),
-                texture=wall_texture, tint=tint,
-            )  # fmt: skip
-            foot = corner + [0, height - 0.09, 0] + 0.012 * inward
-            builder.add_quad(foot, along, np.array([0, 0.09, 0]), tint=skirting)
-            if rng.random() < 0.5:
-                windows.append(_add_window(builder, rng, corner, along, inward, height))
-            elif rng.random() < 0.8:
-                _add_painting(builder, rng, corner, along, inward, height)
-        return windows
 
     def _furnish(
         self, rng: np.random.Generator, kind: str, width: float, length: float, height: float
@@ -169,6 +133,43 @@ class RoomFactory:
                 tint=tint,
                 cutout=builder.has_clear_pixels(texture),
             )
+
+
+def add_shell(
+    builder: WorldBuilder, surfaces: Path, rng: np.random.Generator, width: float, length: float, height: float
+) -> list[np.ndarray]:
+    """Floor, ceiling, walls, skirting, paintings and windows; returns the windows' centres."""
+    floor, metres = floor_picture(surfaces, rng)
+    wall, wall_metres = wall_picture(surfaces, rng)
+    floor_texture, wall_texture = builder.add_texture(floor), builder.add_texture(wall)
+    x, z = width / 2, length / 2
+    builder.add_quad(
+        np.array([-x, 0, z]), np.array([width, 0, 0]), np.array([0, 0, -length]),
+        tiles=(width / metres, length / metres), texture=floor_texture,
+    )  # fmt: skip
+    paint = float(rng.uniform(0.6, 0.85))
+    builder.add_quad(
+        np.array([-x, -height, -z]), np.array([width, 0, 0]), np.array([0, 0, length]), tint=(paint, paint, paint)
+    )
+    color = 0.55 + 0.4 * rng.random(3)
+    accent = 0.35 + 0.6 * rng.random(3)
+    skirting: Rgb = (0.75, 0.75, 0.75) if rng.random() < 0.6 else (0.25, 0.14, 0.07)
+    accent_wall = int(rng.integers(4)) if rng.random() < 0.4 else -1
+    windows = []
+    for side, (corner, along, inward) in enumerate(_walls(x, z, height)):
+        span = float(np.linalg.norm(along))
+        tint = as_rgb(accent if side == accent_wall else color)
+        builder.add_quad(
+            corner, along, np.array([0, height, 0]), tiles=(span / wall_metres, height / wall_metres),
+            texture=wall_texture, tint=tint,
+        )  # fmt: skip
+        foot = corner + [0, height - 0.09, 0] + 0.012 * inward
+        builder.add_quad(foot, along, np.array([0, 0.09, 0]), tint=skirting)
+        if rng.random() < 0.5:
+            windows.append(_add_window(builder, rng, corner, along, inward, height))
+        elif rng.random() < 0.8:
+            _add_painting(builder, rng, corner, along, inward, height)
+    return windows
 
 
 def _is_surface(item: Furniture) -> bool:
@@ -247,7 +248,7 @@ def _try_place(placed, item, rng, width, length, *, against_wall: bool) -> None:
             return
 
 
-def _room_lighting(rng, width, length, height, windows) -> Lighting:
+def room_lighting(rng, width, length, height, windows) -> Lighting:
     """One or two ceiling lamps, daylight from the windows, ambient light in between."""
     warm = np.array([1.0, rng.uniform(0.82, 0.97), rng.uniform(0.6, 0.92)])
     lamps = [np.array([rng.uniform(-0.2, 0.2) * width, -height + 0.35, rng.uniform(-0.2, 0.2) * length])]

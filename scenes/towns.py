@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from scenes.rooms_furniture import LICENCES
-from scenes.textured import Lighting, TexturedWorld, WorldBuilder, as_rgb
+from scenes.textured import Lighting, Sky, TexturedWorld, WorldBuilder, as_rgb
 from scenes.towns_land import Land, ground_material, lay_land, lay_water, make_land
 from scenes.towns_layouts import LAYOUTS, Subject, TownPlan, add_surroundings
 from scenes.towns_masonry import quarry
@@ -110,7 +111,7 @@ class TownFactory:
         LAYOUTS[kind](plan)
         add_surroundings(plan)
         catalogues = self._catalogue_pieces(plan)
-        lighting, sky, sky_rgb = _weather(rng)
+        lighting, sky, sky_rgb = daylight(rng)
         if river or lake:
             picture = builder.add_texture(water(rng, sky_rgb))
             metres = float(rng.uniform(4.0, 9.0))
@@ -149,7 +150,7 @@ class TownFactory:
         return used
 
 
-def _weather(rng: np.random.Generator):
+def daylight(rng: np.random.Generator) -> tuple[Lighting, Sky, Float[np.ndarray, "3"]]:
     """Sun, sky and haze that belong together, and the sky's mean colour."""
     azimuth, elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(8.0, 68.0))
     clear = float(np.clip(rng.uniform(-0.3, 1.2), 0.0, 1.0))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import ndimage
 
 from benchmarks.ablations import BlindGenerator, NoCache, seam
 from benchmarks.camera_accuracy import errors, estimate_path
 from benchmarks.degraded_guides import SPOILED, spoiled_guide, spoiled_photo
+from benchmarks.depth import aloe, figures
 from benchmarks.generator_rollout import per_chunk
 from benchmarks.rasterizer import make_scene, stages_ms
 from benchmarks.reliability import Asked, curve, verdict
@@ -169,3 +173,24 @@ def test_the_stages_of_the_rasterizer_are_timed() -> None:
     row = stages_ms(splats, camera, 1)
     assert row["entries"] >= 40 * 56
     assert all(value > 0.0 for value in row.values())
+
+
+def test_depth_is_compared_up_to_its_scale_and_edges_by_their_place() -> None:
+    truth = torch.where(torch.arange(40) < 20, 1.0, 2.0).expand(1, 1, 30, 40).clone()
+    ground = torch.ones_like(truth, dtype=torch.bool)
+    same = figures(3.0 * truth, truth, ground)
+    assert same == pytest.approx({"absrel": 0.0, "delta1": 1.0, "edge_px": 0.0}, abs=1e-6)
+    late = figures(truth.roll(4, -1), truth, ground)
+    assert late["edge_px"] == 4.0
+    assert late["delta1"] == pytest.approx(32 / 40)
+
+
+def test_the_aloe_is_read_in_small(tmp_path: Path) -> None:
+    disparity = np.zeros((600, 700), np.uint8)
+    disparity[:, 350:] = 90
+    Image.fromarray(disparity).save(tmp_path / "aloeGT.png")
+    Image.fromarray(np.stack([disparity] * 3, -1)).save(tmp_path / "aloeL.jpg")
+    rgb, values, known = aloe(tmp_path)
+    assert rgb.shape == (1, 3, 288, 336)
+    assert torch.equal(known[0, 0].any(0), torch.arange(336) >= 168)
+    assert values[known].unique().tolist() == [90.0]

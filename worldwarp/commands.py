@@ -200,7 +200,7 @@ def train_command(words: list[str]) -> int:
     teacher, alone = {"teacher": "runs/teacher/ema.safetensors"}, {"ranks": "1", "viewer": "none"}
     two = {**alone, "ranks": "2"}
     trainings: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
-        "depth": (train_depth, two),
+        "depth": (train_depth, {"start": "", **two}),
         "generator": (train_generator, {"start": "", **two}),
         "teacher": (train_teacher, {"start": "", **alone}),
         "trajectories": (record_trajectories, {**teacher, "steps": "256"}),

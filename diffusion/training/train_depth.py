@@ -18,7 +18,7 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, in
 from diffusion.training.clips import list_clips, read_clip
 from diffusion.training.machine import device_of, run_ranks
 from diffusion.training.trainer import SHEET, TrainConfig, Trainer, Validation
-from geometry.depth.embedded import save_depth_network
+from geometry.depth.embedded import load_depth_network, save_depth_network
 from geometry.depth.network import FROZEN_BLOCKS, STRIDE, DepthNetwork
 from geometry.frame import Frame
 
@@ -118,7 +118,7 @@ def train_depth(
     seed: int = 0,
     device: str = "cpu",
     watch: Callable[[Validation], None] | None = None,
-    encoder: Path | None = None,
+    start: Path | None = None,
 ) -> None:
     """Train the depth network; the same call again goes on where the last one stopped.
 
@@ -131,12 +131,12 @@ def train_depth(
         seed: decides everything random.
         device: ``cpu`` or ``cuda``.
         watch: told of every validation.
-        encoder: ImageNet weights of the encoder; those of the ``train-data`` extra when not given.
+        start: weights to go on from; the ImageNet encoder of the ``train-data`` extra when not given.
     """
     list_clips(data, "train")
-    weights = imagenet_weights() if encoder is None else encoder
-    config = TrainConfig(steps=steps, minutes=minutes, watch=watch)
-    run_ranks(partial(_train, data, out, config, seed, weights), ranks, device)
+    rate = 5e-4 if start is None else 3e-4
+    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=rate, watch=watch)
+    run_ranks(partial(_train, data, out, config, seed, start), ranks, device)
 
 
 def imagenet_weights() -> Path:
@@ -147,12 +147,18 @@ def imagenet_weights() -> Path:
     return next((Path(found.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
 
 
-def _train(data: Path, out: Path, config: TrainConfig, seed: int, encoder: Path, device: torch.device) -> None:
-    torch.manual_seed(seed)
+def started_from_imagenet() -> DepthNetwork:
+    """A network with the published encoder and a fresh decoder."""
     network = DepthNetwork()
-    published = torch.load(encoder, weights_only=True)
+    published = torch.load(imagenet_weights(), weights_only=True)
     classifier = ("_conv_head", "_bn1.", "_fc")
     network.encoder.load_state_dict({k: v for k, v in published.items() if not k.startswith(classifier)})
+    return network
+
+
+def _train(data: Path, out: Path, config: TrainConfig, seed: int, start: Path | None, device: torch.device) -> None:
+    torch.manual_seed(seed)
+    network = started_from_imagenet() if start is None else load_depth_network(start).train()
     for parameter in network.parameters():
         if parameter.ndim == 4:  # twice as fast on a CPU
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

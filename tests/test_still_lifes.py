@@ -1,0 +1,80 @@
+"""Still lifes: the same for a seed, things on the ground or on each other, close cameras, plans. A toy catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scenes.raycast import WorldRenderer
+from scenes.render_data import plan_still_life_clips, render_data
+from scenes.rooms_surfaces import _FLOORS, _WALLS
+from scenes.still_lifes import StillLife, StillLifeFactory
+from scenes.textured_filming import Stage
+
+SIZE = (36, 60)
+PYRAMID = "v 0 0 0\nv 2 0 0\nv 2 0 2\nv 0 0 2\nv 1 5 1\nf 1 2 3\nf 1 3 4\nf 1 2 5\nf 2 3 5\nf 3 4 5\nf 4 1 5\n"
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> StillLifeFactory:
+    folder = tmp_path_factory.mktemp("assets")
+    for name in {**_FLOORS, **_WALLS}:
+        Image.new("RGB", (8, 8), (90, 120, 150)).save(folder / f"{name}.png")
+    catalogue = folder / "Scopia"
+    catalogue.mkdir()
+    entries = [
+        f"id#{n}={n}\nname#{n}={name}\ncategory#{n}=Kitchen\nmodel#{n}=/t.obj\nwidth#{n}={w}\ndepth#{n}={w}\nheight#{n}={h}\n"
+        for n, (name, w, h) in enumerate((("Table", 120, 70), ("Pot", 20, 30), ("Tower", 40, 900)), 1)
+    ]
+    (catalogue / "PluginFurnitureCatalog.properties").write_text("".join(entries))
+    (catalogue / "t.obj").write_text(PYRAMID)
+    return StillLifeFactory(folder, folder)
+
+
+def _stage(life: StillLife) -> Stage:
+    return Stage(WorldRenderer(life.world), life.lighting, life.licence, standpoint=life.standpoint)
+
+
+def test_a_seed_gives_the_same_still_life(factory: StillLifeFactory) -> None:
+    life, again, other = factory.build(3), factory.build(3), factory.build(4)
+    np.testing.assert_array_equal(life.world.corners, again.world.corners)
+    assert life.things == again.things != other.things
+    assert life.licence == "CC-BY-3.0; surface textures Apache-2.0"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_things_stand_on_the_ground_or_on_each_other(factory: StillLifeFactory, seed: int) -> None:
+    life = factory.build(seed)
+    heights = {0.0} | {thing.height for thing in life.things}
+    assert all(thing.foot in heights for thing in life.things)
+    assert all(thing.height <= 2.2 + 1e-9 for thing in life.things)  # a tower of nine metres is a model of itself
+    assert np.isfinite(life.world.corners).all()
+    assert life.world.corners[..., 1].max() < 0.05  # y down: nothing below the ground but a rope's lower half
+
+
+def test_photographers_stand_close(factory: StillLifeFactory) -> None:
+    life = factory.build(1)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        position, target = life.standpoint(rng)
+        assert 0.3 <= -position[1] <= 2.1
+        assert np.linalg.norm(position - target) < 6.0
+        assert any(np.hypot(target[0] - t.x, target[2] - t.z) < 1e-9 for t in life.things)
+
+
+def test_clips_are_filmed_and_planned(factory: StillLifeFactory, tmp_path: Path) -> None:
+    plans = plan_still_life_clips(6, seed=0)
+    assert {plan.split for plan in plans} == {"train"}
+    assert len({plan.scene for plan in plans}) == 6
+    assert plan_still_life_clips(3, seed=0) == plans[:3]
+    stages = lambda _, scene: _stage(factory.build(int(scene.removeprefix("still-life-"))))  # noqa: E731
+    render_data(tmp_path, 2, stages=stages, plan="still-lifes", size=SIZE)
+    from diffusion.training.clips import list_clips, read_clip
+
+    clips = list_clips(tmp_path, "train")
+    assert [path.name for path in clips] == ["clip_80000.safetensors", "clip_80001.safetensors"]
+    frames = read_clip(clips[0])
+    assert frames.depth[~frames.sky].median() < 6.0
