@@ -78,6 +78,7 @@ ROW_MOST = 0.06
 DEPTH = 0.5
 CELL = 4  # extent of a place, of which it is counted how often it is copied
 REPEAT = 0.01  # cost of a source with much detail that is used far more often than would be even
+ALONE = 0.01  # cost of a patch none of whose neighbours copies the same piece
 VETO = 50.0  # per unit of depth code
 
 
@@ -85,6 +86,18 @@ def _overuse_bare(use: np.ndarray, evenly: float, detail: np.ndarray, s: int, sy
     """Cost of copying from a place once more."""
     share = evenly * CELL * CELL / (use[s, sy // CELL, sx // CELL] + 1.0)
     return REPEAT * detail[s, sy, sx] * max(1.0 - share, 0.0)
+
+
+def _alone_bare(field: np.ndarray, y: int, x: int, s: int, sy: int, sx: int) -> float:
+    """Cost of ``(y, x)`` copying from ``(s, sy, sx)`` as far as its neighbours copy other pieces: whole stays whole."""
+    height, width = field.shape[:2]
+    count = 0
+    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        ny, nx = y + dy, x + dx
+        if 0 <= ny < height and 0 <= nx < width and field[ny, nx, 0] >= 0:
+            same = field[ny, nx, 0] == s and field[ny, nx, 1] == sy + dy and field[ny, nx, 2] == sx + dx
+            count += not same
+    return ALONE * 0.25 * count
 
 
 def _improve_bare(
@@ -113,8 +126,8 @@ def _improve_bare(
     Copying from a source costs ``doubt [s h w]`` and ``odd [n s h4 w4]``, given for every ``LOOK_STEP``-th pixel of the
     picture ``factor`` times as large and for each stretch of the hole's border, of which ``stretch [h w]`` names one.
     Using a place more than ``evenly`` costs as well, by how much ``detail [s h w]`` it has; who copies from where is
-    counted as it changes, or all would leave what is used too often at once, and for the same place. ``cost [h w]`` is
-    without that: how well a patch fits and suits.
+    counted as it changes, or all would leave what is used too often at once, and for the same place. So does copying
+    another piece than the neighbours. ``cost [h w]`` is without these two: how well a patch fits and suits.
     """
     count, height, width = usable.shape
     use = np.zeros((count, height // CELL + 1, width // CELL + 1))
@@ -133,7 +146,7 @@ def _improve_bare(
             y, x = ys[n], xs[n]
             s, sy, sx = field[y, x]
             use[s, sy // CELL, sx // CELL] -= 1.0
-            best = cost[y, x] + _overuse(use, evenly, detail, s, sy, sx)
+            best = cost[y, x] + _overuse(use, evenly, detail, s, sy, sx) + _alone(field, y, x, s, sy, sx)
             side, radius = 0, reach
             while radius >= 1:
                 if side < 2:  # what the neighbours copy, moved along
@@ -156,13 +169,13 @@ def _improve_bare(
                     radius //= 2
                 if sy < 0 or sy >= height or sx < 0 or sx >= width or not usable[s, sy, sx]:
                     continue
-                over = _overuse(use, evenly, detail, s, sy, sx)
+                extra = _overuse(use, evenly, detail, s, sy, sx) + _alone(field, y, x, s, sy, sx)
                 c = _patch_cost(
                     picture, weight, source, doubt, odd, factor, wanted, pull, stretch[y, x],
-                    y, x, s, sy, sx, best - over,
+                    y, x, s, sy, sx, best - extra,
                 )  # fmt: skip
-                if c + over < best:
-                    best, cost[y, x] = c + over, c
+                if c + extra < best:
+                    best, cost[y, x] = c + extra, c
                     field[y, x, 0], field[y, x, 1], field[y, x, 2] = s, sy, sx
             s, sy, sx = field[y, x]
             use[s, sy // CELL, sx // CELL] += 1.0
@@ -219,5 +232,6 @@ def _vote_bare(
 # Shape checkers wrap every function in tests; Numba wants the bare ones.
 _patch_cost = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_patch_cost_bare))
 _overuse = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_overuse_bare))
+_alone = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_alone_bare))
 improve = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_improve_bare))
 vote = numba.njit(cache=True, fastmath=True)(inspect.unwrap(_vote_bare))
