@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +13,7 @@ from torch.nn.functional import max_pool2d, pad
 from diffusion.distance import distance_px
 
 THIN_PX = 8  # holes narrower than this are determined by what surrounds them
+CALM_PASSES = 3
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
 
 
@@ -44,3 +46,11 @@ def wide_part(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"
     core = distance_px(~padded)[thin_px:-thin_px, thin_px:-thin_px] > 0.5 * thin_px
     grown = distance_px(core) <= 0.75 * thin_px + 1.0
     return torch.from_numpy(grown & mask)[None]
+
+
+def without_grains(depth: Float[Tensor, "t 1 h w"]) -> Float[Tensor, "t 1 h w"]:
+    """Depth without what is smaller than a patch: medians over 5x5, as often as ``CALM_PASSES``."""
+    maps = depth.cpu().numpy().astype(np.float32)
+    for _ in range(CALM_PASSES):
+        maps = np.stack([cv2.medianBlur(one[0], 5)[None] for one in maps])
+    return torch.from_numpy(maps).to(depth)
