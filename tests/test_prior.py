@@ -13,7 +13,7 @@ from diffusion.depth_fill import fill_inverse_depth, without_specks
 from diffusion.disocclusion import split_sides
 from diffusion.elastic import elastic_fill
 from diffusion.exemplar import blend_in
-from diffusion.holes import thin
+from diffusion.holes import thin, without_grains
 from diffusion.patchmatch import improve
 from diffusion.prior import Prior, PriorConfig, copy_into_holes
 from diffusion.strangeness import LOOK_STEP, strangeness
@@ -382,3 +382,12 @@ def test_where_all_fit_alike_pieces_stay_whole() -> None:
 
     assert whole(start[..., 1:] - np.moveaxis(np.mgrid[:32, :32], 0, -1)) < 0.05
     assert whole(moved) > 0.8
+
+
+def test_made_up_depth_loses_its_grains_and_keeps_its_edges() -> None:
+    depth = torch.where(torch.arange(40) < 20, 1.0, 3.0).expand(2, 1, 30, 40).clone()
+    grainy = depth.clone()
+    grainy[0, 0, 10, 5:7] = 0.2  # a speck, a rim
+    grainy[1, 0, :, 30] = 9.0
+    calm = without_grains(grainy)
+    assert torch.equal(calm[..., 3:-3, 3:-3], depth[..., 3:-3, 3:-3])
