@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffusion.condition import SKY_CODE, Condition, encode
+from diffusion.condition import SKY_BELOW, SKY_CODE, Condition, encode
 from diffusion.flow import add_noise
+from diffusion.holes import without_grains
 from diffusion.memory import KVMemory, MemoryPolicy
 from diffusion.network import DenoiserNetwork, Inputs, NetworkConfig, Past
 from geometry.camera import Camera
@@ -138,9 +139,14 @@ class EmbeddedGenerator:
         maps = (guide.coverage, guide.confidence, prior.copied, sigma)
         inputs = self._inputs(x, known, smooth, maps, guide.camera, memory.unit)
         with self._precision():
-            clean, _, _ = self.network(inputs, self._recall(guide.camera, memory))
+            made, _, _ = self.network(inputs, self._recall(guide.camera, memory))
+        clean = made[0].to(x)
+        # What is made up has surfaces: a depth of its own for every patch would scatter its colours seen from aside.
+        calm = without_grains(clean[:, 3:])
+        solid = (clean[:, 3:] >= SKY_BELOW) & (calm >= SKY_BELOW)
+        clean[:, 3:] = torch.where((prior.copied > 0.5) & solid, calm, clean[:, 3:])
         # Copied sky needs no healing: trained on rendered skies, the network draws rings into photographed ones.
-        return torch.where(known[:, 3:] <= SKY_CODE, known, clean[0].to(x))
+        return torch.where(known[:, 3:] <= SKY_CODE, known, clean)
 
     @torch.no_grad()
     def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:

@@ -48,9 +48,9 @@ def wide_part(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"
     return torch.from_numpy(grown & mask)[None]
 
 
-def without_grains(depth: Float[Tensor, "t 1 h w"]) -> Float[Tensor, "t 1 h w"]:
-    """Depth without what is smaller than a patch: medians over 5x5, as often as ``CALM_PASSES``."""
-    maps = depth.cpu().numpy().astype(np.float32)
+def without_grains(code: Float[Tensor, "t 1 h w"]) -> Float[Tensor, "t 1 h w"]:
+    """Depth code without what is smaller than a patch: medians over 5x5, as often as ``CALM_PASSES``."""
+    maps = code.cpu().numpy().astype(np.float32)
     for _ in range(CALM_PASSES):
         maps = np.stack([cv2.medianBlur(one[0], 5)[None] for one in maps])
-    return torch.from_numpy(maps).to(depth)
+    return torch.from_numpy(maps).to(code)

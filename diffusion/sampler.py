@@ -11,7 +11,6 @@ from torch import Tensor
 from diffusion.condition import Condition, decode, encode
 from diffusion.flow import add_noise, step
 from diffusion.generator import Generator
-from diffusion.holes import without_grains
 from diffusion.memory import KVMemory
 from diffusion.schedule import schedule_matrix
 
@@ -71,9 +70,8 @@ def sample(
             continue
         clean = generator.denoise(state, now, condition, memory)
         state, now = step(state, clean, now, then), then
-    # 3. Back to colours and depth; what was sure is left untouched, what was made up has surfaces, not grains.
+    # 3. Back to colours and depth; what was sure is left untouched.
     rgb, depth, sky = decode(state, memory.unit)
-    depth = torch.where((prior.copied > 0.5) & ~sky, without_grains(depth), depth)
     sure, known_sky = sigma == 0.0, decode(known, memory.unit)[2]
     return Generated(
         torch.where(sure, prior.rgb, rgb), torch.where(sure, prior.depth, depth), torch.where(sure, known_sky, sky)
