@@ -69,12 +69,15 @@ def fit_to_picture(
 def _without_islands(likely: np.ndarray, lab: np.ndarray) -> np.ndarray:
     """No sky inside the ground unless it looks like the open sky: bright slopes and water are taken for it."""
     count, piece = cv2.connectedComponents((likely > 0.5).astype(np.uint8))
-    open_sky = np.isin(piece, np.unique(piece[0])) & (piece > 0)
-    if not open_sky.any():
+    open_pieces = np.unique(piece[0][piece[0] > 0])
+    if not len(open_pieces):
         return likely
-    unlike = _unlike_the_sky(lab, open_sky)
-    islands = [k for k in range(1, count) if not (open_sky & (piece == k)).any() and unlike[piece == k].mean() > ISLAND]
-    return np.where(np.isin(piece, islands), 0.0, likely)
+    unlike = _unlike_the_sky(lab, np.isin(piece, open_pieces))
+    size = np.bincount(piece.ravel(), minlength=count)
+    mean = np.bincount(piece.ravel(), unlike.ravel(), count) / np.maximum(size, 1)
+    island = mean > ISLAND
+    island[0] = island[open_pieces] = False
+    return np.where(island[piece], 0.0, likely)
 
 
 def _distance_px(mask: np.ndarray) -> np.ndarray:
