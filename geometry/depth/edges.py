@@ -68,7 +68,8 @@ def fit_to_picture(
 
 def _without_islands(likely: np.ndarray, lab: np.ndarray) -> np.ndarray:
     """No sky inside the ground unless it looks like the open sky: bright slopes and water are taken for it."""
-    count, piece = cv2.connectedComponents((likely > 0.5).astype(np.uint8))
+    count, labels = cv2.connectedComponents((likely > 0.5).astype(np.uint8))
+    piece = labels.astype(np.int64)
     open_pieces = np.unique(piece[0][piece[0] > 0])
     if not len(open_pieces):
         return likely
