@@ -29,7 +29,9 @@ _GROUND = 60.0
 
 
 @dataclass(frozen=True)
-class _Thing:
+class Thing:
+    """Where a thing stands and how large it is, metres; ``foot`` is its height above the ground."""
+
     x: float
     z: float
     foot: float
@@ -39,11 +41,19 @@ class _Thing:
 
 @dataclass(frozen=True)
 class StillLife:
-    """A built still life: its world, its light, and where photographers stand and look."""
+    """A built still life: its world, its light, and where photographers stand and look.
+
+    Attributes:
+        world: the triangles, metres.
+        lighting: its own light.
+        things: what photographers look at.
+        reach: how far from the middle they stand at most, metres.
+        licence: what its pictures may be used for.
+    """
 
     world: TexturedWorld
     lighting: Lighting
-    things: list[_Thing]
+    things: list[Thing]
     reach: float
     licence: str
 
@@ -85,7 +95,7 @@ class StillLifeFactory:
         return StillLife(builder.build(sky), lighting, things, reach, licence)
 
     def _lay_ground(self, site: Site, rng: np.random.Generator) -> None:
-        """Ground to the horizon and, mostly, a wall behind."""
+        """Ground to the horizon and up to two walls around."""
         picture, metres = floor_picture(self._surfaces, rng)
         ground = Material(site.builder.add_texture(picture), (metres, metres), as_rgb(rng.uniform(0.5, 1.0, 3)))
         g = _GROUND
@@ -98,9 +108,9 @@ class StillLifeFactory:
             half = rng.uniform(2.0, 8.0)
             place.box((-half, 0, 0), (half, rng.uniform(0.8, 4.5), 0.3), wall)
 
-    def _crowd(self, site: Site, rng: np.random.Generator) -> tuple[list[_Thing], set[str]]:
+    def _crowd(self, site: Site, rng: np.random.Generator) -> tuple[list[Thing], set[str]]:
         """Things beside each other and on top of each other, in sizes near their own."""
-        things: list[_Thing] = []
+        things: list[Thing] = []
         used: set[str] = set()
         for _ in range(int(rng.integers(8, 26))):
             item = self._items[int(rng.integers(len(self._items)))]
@@ -117,7 +127,7 @@ class StillLifeFactory:
                 if any(math.hypot(x - t.x, z - t.z) < 0.7 * (radius + t.radius) for t in things):
                     continue
             if self._place(site.moved(x, foot, z, rng.uniform(0, 2 * math.pi)), item, scale, rng):
-                things.append(_Thing(float(x), float(z), foot, scale * item.size[1], radius))
+                things.append(Thing(float(x), float(z), foot, scale * item.size[1], radius))
                 used.add(item.catalogue)
         if not things:
             return self._crowd(site, rng)
