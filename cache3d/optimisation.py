@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d
+from torch.nn.functional import avg_pool2d
 
 from cache3d.appearance import FOOTPRINT_FLOOR, KERNEL, SAMPLES, close_growth, footprint_px, in_view
 from cache3d.insertion import CLEARLY
@@ -37,6 +37,7 @@ from cache3d.reference import rotation_matrices
 from geometry.frame import Frame
 from geometry.primitives import Gaussians
 from geometry.project import project
+from geometry.windows import highest, lowest
 
 RELAXATION = 0.5  # 1 follows the last frame; measured: half of it is better for all of them together
 FEW = 0.05  # pixels: what shows less than this hardly changes
@@ -167,21 +168,14 @@ def within_reach(splats: Splats, step: Float[Tensor, "k 3"], frame: Frame) -> Fl
     the camera moves on.
     """
     height, width = frame.camera.size
-    size = 2 * REACH_PX + 1
-
-    def highest(values: Float[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
-        return max_pool2d(values[None], size, 1, REACH_PX)[0]
-
     inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth)
-    behind = (highest(inverse) > (1.0 + CLEARLY) * inverse)[0]
+    behind = (highest(inverse, REACH_PX) > (1.0 + CLEARLY) * inverse)[0]
     pixel = project(splats.means, frame.camera)[0].floor().long()
     x, y = pixel[:, 0].clamp(0, width - 1), pixel[:, 1].clamp(0, height - 1)
     held = torch.nonzero(behind[y, x])[:, 0]
     x, y, now = x[held], y[held], splats.values[held]
-    lowest, most = -highest(-frame.rgb)[:, y, x].T, highest(frame.rgb)[:, y, x].T
-    return step.index_copy(
-        0, held, (now + step[held]).clamp(torch.minimum(lowest, now), torch.maximum(most, now)) - now
-    )
+    least, most = lowest(frame.rgb, REACH_PX)[:, y, x].T, highest(frame.rgb, REACH_PX)[:, y, x].T
+    return step.index_copy(0, held, (now + step[held]).clamp(torch.minimum(least, now), torch.maximum(most, now)) - now)
 
 
 def correction(splats: Splats, look: Look, backend: Backend) -> Correction:
@@ -200,7 +194,7 @@ def correction(splats: Splats, look: Look, backend: Backend) -> Correction:
     depth = avg_pool2d(raster.depth.detach() * raster.alpha.detach(), SAMPLES) / alpha
     same = (depth[0] - frame.depth).abs() < CLEARLY * frame.depth
     # Along an edge the depth is a mixture and agrees with nothing, but the colours of both sides add up: it counts.
-    near_same = max_pool2d(same.float(), 3, 1, 1) > 0
+    near_same = highest(same.float(), 1) > 0
     counted = (frame.valid & ~frame.sky & near_same & (alpha[0] > SOLID)).float() / alpha[0]
     shown = sums.detach()[0, :3] / alpha[0]
     pull = (frame.rgb - shown) * counted * look.trust

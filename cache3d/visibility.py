@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from cache3d.compiled import for_blocks
 from cache3d.insertion import CLEARLY, Shown
 from cache3d.rasterizer_cpu import camera_row
 from cache3d.view_kernels import locate
 from geometry.camera import Camera
+from geometry.windows import highest, lowest
 
 BLOCK = 16384
 VISIBLE = 0.05  # relative depth within which a primitive is the surface that is shown
@@ -81,10 +81,8 @@ def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Te
 
 def far_from_edges(depth: Float[Tensor, "1 h w"], usable: Bool[Tensor, "1 h w"], reach: int) -> Bool[Tensor, "1 h w"]:
     """Pixels all of whose neighbours within ``reach`` are in the image, usable and part of one surface."""
-    window = 2 * reach + 1
     inverse = torch.where(usable, 1.0 / depth, torch.zeros_like(depth))
-    highest = max_pool2d(inverse, window, 1, reach)
-    lowest = -max_pool2d(-inverse, window, 1, reach)
+    near, far = highest(inverse, reach), lowest(inverse, reach)
     inside = torch.zeros_like(usable)
     inside[:, reach : depth.shape[1] - reach, reach : depth.shape[2] - reach] = True
-    return inside & (lowest > 0) & (highest < lowest * (1.0 + CLEARLY))
+    return inside & (far > 0) & (near < far * (1.0 + CLEARLY))

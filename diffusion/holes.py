@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
-from torch.nn.functional import max_pool2d, pad
+from torch.nn.functional import pad
 
 from diffusion.distance import distance_px
+from geometry.windows import highest, lowest
 
 THIN_PX = 8  # holes narrower than this are determined by what surrounds them
 CALM_PASSES = 3
@@ -30,11 +31,10 @@ def sure(coverage: Float[Tensor, "t 1 h w"], covered: float) -> Bool[Tensor, "t 
 def thin(hole: Bool[Tensor, "t 1 h w"], width_px: int = THIN_PX) -> Bool[Tensor, "t 1 h w"]:
     """The parts of holes that are narrower than ``width_px`` in some direction; beyond the picture they go on."""
     radius = width_px // 2
-    size = 2 * radius + 1
-    wider = pad(hole.float(), (size,) * 4, mode="replicate")
-    core = -max_pool2d(-wider, size, stride=1)
-    kept = max_pool2d(core, size, stride=1)[..., 1:-1, 1:-1]
-    return hole & ~(kept > 0.5)
+    wider = pad(hole.float(), (2 * radius,) * 4, mode="replicate")
+    kept = highest(lowest(wider, radius), radius)
+    inner = slice(2 * radius, -2 * radius)
+    return hole & ~(kept[..., inner, inner] > 0.5)
 
 
 def wide_part(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"]:

@@ -16,14 +16,15 @@ from dataclasses import asdict, dataclass, fields
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, max_pool2d, pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 from diffusion.attention import CameraAttention, RMSNorm, Views, block_causal, rotary, views
+from geometry.windows import highest, mean
 
 STRIDE = 16  # pixels per token
 _SURE = 0.02  # noise level at which the residual has half its strength
 _INSIDE_PX = 7  # from here on into what was copied, texture is scaled and tinted, not drawn
-_CALM_PX = 9
+_CALM_PX = 4  # as smoothly as means over this far
 _SOFTENED = (0.0, 0.22)  # by how much copying weakens the two bands of detail, see `detail`
 
 
@@ -252,7 +253,7 @@ def _heal(inputs: Inputs, raw: Tensor, first: int, *, draws: bool, restores: boo
     copied = inputs.copied[:, first:] > 0.5
     drawn = torch.cat([raw[:, :, :3], raw[:, :, 5:]], dim=2)
     deep = inside(copied) & (not draws)
-    drawn = torch.where(deep, _smoothed(drawn, _CALM_PX), drawn)
+    drawn = torch.where(deep, mean(drawn, _CALM_PX), drawn)
     share = torch.sigmoid(raw[:, :, 4:5] - 3.0) * freedom * copied
     rgb = torch.lerp(prior[:, :, :3], smooth[:, :, :3], share)
     fine, middle = (band.view_as(rgb) for band in detail(prior[:, :, :3].flatten(0, 1)))
@@ -267,19 +268,11 @@ def _heal(inputs: Inputs, raw: Tensor, first: int, *, draws: bool, restores: boo
 
 def inside(copied: Bool[Tensor, "*n 1 h w"]) -> Bool[Tensor, "*n 1 h w"]:
     """What lies deep in the copied: known pixels are farther away than the width of thin holes."""
-    known, width = (~copied).flatten(0, -4).float(), 2 * _INSIDE_PX + 1
-    rows = max_pool2d(known, (1, width), stride=1, padding=(0, _INSIDE_PX))
-    return max_pool2d(rows, (width, 1), stride=1, padding=(_INSIDE_PX, 0)).view_as(copied) < 0.5
-
-
-def _smoothed(values: Tensor, width_px: int) -> Tensor:
-    half = width_px // 2
-    rows = avg_pool2d(values.flatten(0, 1), (1, width_px), stride=1, padding=(0, half), count_include_pad=False)
-    return avg_pool2d(rows, (width_px, 1), stride=1, padding=(half, 0), count_include_pad=False).view_as(values)
+    return highest((~copied).float(), _INSIDE_PX) < 0.5
 
 
 def detail(rgb: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor]:
     """Two bands of detail: finer than 3 px, and between that and 9 px."""
-    soft = avg_pool2d(rgb, 3, stride=1, padding=1, count_include_pad=False)
-    softer = avg_pool2d(soft, 7, stride=1, padding=3, count_include_pad=False)
+    soft = mean(rgb, 1)
+    softer = mean(soft, 3)
     return rgb - soft, soft - softer

@@ -17,8 +17,10 @@ from jaxtyping import Float
 from scenes.rooms import add_shell, room_lighting
 from scenes.rooms_furniture import LICENCES, Furniture, load_furniture, read_catalogues
 from scenes.rooms_surfaces import floor_picture, painting_picture, wall_picture
+from scenes.still_lifes_backdrop import add_backdrop
 from scenes.textured import NO_TEXTURE, Lighting, TexturedWorld, WorldBuilder, as_rgb, gradient_sky
 from scenes.towns import daylight
+from scenes.towns_plants import bush, nursery, tree
 from scenes.towns_site import Material, Site, plain
 
 SOURCE = "still-lifes"
@@ -49,6 +51,7 @@ class StillLife:
         things: what photographers look at.
         reach: how far from the middle they stand at most, metres.
         licence: what its pictures may be used for.
+        front_rad: the side from which it is looked at mostly, as a turn about the vertical; all sides when None.
     """
 
     world: TexturedWorld
@@ -56,15 +59,18 @@ class StillLife:
     things: list[Thing]
     reach: float
     licence: str
+    front_rad: float | None = None
 
     def standpoint(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A camera position and the point it looks at, in the world (y down): half to three metres from a thing."""
         thing = self.things[int(rng.integers(len(self.things)))]
         away = thing.radius + rng.uniform(0.4, 1.0) * (0.5 + rng.uniform(0.5, 2.0) * max(thing.height, thing.radius))
         turn = rng.uniform(0.0, 2.0 * math.pi)
+        if self.front_rad is not None and rng.random() < 0.8:
+            turn = rng.normal(self.front_rad, 0.5)
         x, z = np.clip([thing.x + away * math.sin(turn), thing.z + away * math.cos(turn)], -self.reach, self.reach)
         middle = thing.foot + rng.uniform(0.3, 0.8) * thing.height
-        eye = max(middle + away * rng.uniform(-0.1, 0.5), 0.3)
+        eye = max(middle + away * rng.uniform(-0.15, 0.4), 0.3)
         return np.array([x, -min(eye, 2.1), z]), np.array([thing.x, -middle, thing.z])
 
 
@@ -86,16 +92,21 @@ class StillLifeFactory:
             lighting = room_lighting(rng, width, length, height, windows)
             sky, reach = gradient_sky((0.35, 0.5, 0.8), (0.8, 0.85, 0.9)), 0.5 * min(width, length) - 0.3
         else:
-            lighting, sky, _ = daylight(rng)
+            lighting, sky, _ = daylight(rng, overcast=False)
             reach = 4.5
             self._lay_ground(site, rng)
+        front_rad = None
+        if rng.random() < 0.6:
+            front_rad = float(rng.uniform(0.0, 2.0 * math.pi))
+            wall = Site(builder, site.position, front_rad + math.pi).moved(0.0, 0.0, rng.uniform(0.6, 2.0))
+            add_backdrop(wall, self._surfaces, rng)
         things, catalogues = self._crowd(site, rng)
         _string(site, rng)
         licence = "; ".join([*sorted({LICENCES[c] for c in catalogues}), "surface textures Apache-2.0"])
-        return StillLife(builder.build(sky), lighting, things, reach, licence)
+        return StillLife(builder.build(sky), lighting, things, reach, licence, front_rad)
 
     def _lay_ground(self, site: Site, rng: np.random.Generator) -> None:
-        """Ground to the horizon and up to two walls around."""
+        """Ground to the horizon, up to two walls around, and plants."""
         picture, metres = floor_picture(self._surfaces, rng)
         ground = Material(site.builder.add_texture(picture), (metres, metres), as_rgb(rng.uniform(0.5, 1.0, 3)))
         g = _GROUND
@@ -107,6 +118,15 @@ class StillLifeFactory:
             place = turned.moved(0.0, 0.0, rng.uniform(4.9, 9.0))
             half = rng.uniform(2.0, 8.0)
             place.box((-half, 0, 0), (half, rng.uniform(0.8, 4.5), 0.3), wall)
+        plants = nursery(site.builder, self._surfaces, None, rng)
+        for _ in range(int(rng.integers(7))):
+            away, turn = rng.uniform(1.5, 9.0), rng.uniform(0.0, 2.0 * math.pi)
+            place = site.moved(away * math.sin(turn), 0.0, away * math.cos(turn))
+            if rng.random() < 0.5:
+                tree(place, rng, plants, rng.uniform(1.5, 6.0))
+            else:
+                half_wide = rng.uniform(0.3, 1.2)
+                bush(place, rng, plants, (half_wide, rng.uniform(0.3, 1.0), half_wide))
 
     def _crowd(self, site: Site, rng: np.random.Generator) -> tuple[list[Thing], set[str]]:
         """Things beside each other and on top of each other, in sizes near their own."""

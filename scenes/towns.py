@@ -150,10 +150,10 @@ class TownFactory:
         return used
 
 
-def daylight(rng: np.random.Generator) -> tuple[Lighting, Sky, Float[np.ndarray, "3"]]:
-    """Sun, sky and haze that belong together, and the sky's mean colour."""
+def daylight(rng: np.random.Generator, *, overcast: bool = True) -> tuple[Lighting, Sky, Float[np.ndarray, "3"]]:
+    """Sun, sky and haze that belong together, and the sky's mean colour; without grey skies unless ``overcast``."""
     azimuth, elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(8.0, 68.0))
-    clear = float(np.clip(rng.uniform(-0.3, 1.2), 0.0, 1.0))
+    clear = float(np.clip(rng.uniform(-0.3 if overcast else 0.5, 1.2), 0.0, 1.0))
     warm = float(np.clip(1.0 - math.degrees(elevation) / 28.0, 0.0, 1.0)) * rng.uniform(0.3, 1.0)
     direction = (
         math.cos(elevation) * math.sin(azimuth), -math.sin(elevation), math.cos(elevation) * math.cos(azimuth),

@@ -12,7 +12,10 @@ from scenes.raycast import WorldRenderer
 from scenes.render_data import plan_still_life_clips, render_data
 from scenes.rooms_surfaces import _FLOORS, _WALLS
 from scenes.still_lifes import StillLife, StillLifeFactory
+from scenes.still_lifes_backdrop import HALF_WIDTH, add_backdrop
+from scenes.textured import WorldBuilder, gradient_sky
 from scenes.textured_filming import Stage
+from scenes.towns_site import Site
 
 SIZE = (36, 60)
 PYRAMID = "v 0 0 0\nv 2 0 0\nv 2 0 2\nv 0 0 2\nv 1 5 1\nf 1 2 3\nf 1 3 4\nf 1 2 5\nf 2 3 5\nf 3 4 5\nf 4 1 5\n"
@@ -52,7 +55,7 @@ def test_things_stand_on_the_ground_or_on_each_other(factory: StillLifeFactory, 
     assert all(thing.foot in heights for thing in life.things)
     assert all(thing.height <= 2.2 + 1e-9 for thing in life.things)  # a tower of nine metres is a model of itself
     assert np.isfinite(life.world.corners).all()
-    assert life.world.corners[..., 1].max() < 0.05  # y down: nothing below the ground but a rope's lower half
+    assert life.world.corners[..., 1].max() < 0.5  # y down: nothing below the ground but roots and a rope's lower half
 
 
 def test_photographers_stand_close(factory: StillLifeFactory) -> None:
@@ -63,6 +66,30 @@ def test_photographers_stand_close(factory: StillLifeFactory) -> None:
         assert 0.3 <= -position[1] <= 2.1
         assert np.linalg.norm(position - target) < 6.0
         assert any(np.hypot(target[0] - t.x, target[2] - t.z) < 1e-9 for t in life.things)
+
+
+def test_before_a_wall_photographers_face_it(factory: StillLifeFactory) -> None:
+    lifes = [factory.build(seed) for seed in range(12)]
+    fronts = [life for life in lifes if life.front_rad is not None]
+    assert 3 < len(fronts) < len(lifes)
+    for life in fronts[:3]:
+        rng = np.random.default_rng(0)
+        views = [life.standpoint(rng) for _ in range(60)]
+        front = np.array([np.sin(life.front_rad or 0.0), np.cos(life.front_rad or 0.0)])
+        before = [(position - target)[[0, 2]] @ front > 0 for position, target in views]
+        assert np.mean(before) > 0.6
+
+
+def test_a_wall_is_patched_together_and_lies_behind_its_plane(tmp_path: Path) -> None:
+    for name in {**_FLOORS, **_WALLS}:
+        Image.new("RGB", (8, 8), (90, 120, 150)).save(tmp_path / f"{name}.png")
+    for seed in range(5):
+        builder = WorldBuilder()
+        add_backdrop(Site(builder, np.zeros(3)), tmp_path, np.random.default_rng(seed))
+        corners = builder.build(gradient_sky((0.0, 0.0, 0.0), (0.0, 0.0, 0.0))).corners
+        assert np.ptp(corners[..., 0]) >= 2 * HALF_WIDTH
+        assert -0.3 < corners[..., 2].min() < corners[..., 2].max() <= 2.2
+        assert -6.1 < corners[..., 1].min() < -0.7  # y down
 
 
 def test_clips_are_filmed_and_planned(factory: StillLifeFactory, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d, pad, unfold
+from torch.nn.functional import pad, unfold
 
 from geometry.frame import Frame
+from geometry.windows import highest, lowest, mean
 
 EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two surfaces
 # Reach in px, ratio of depths within it from which on an edge is snapped, and share of what is in reach that must lie
@@ -60,7 +61,7 @@ def clear_far(frame: Frame) -> Frame:
     reach = max(1, round(MIXED_REACH * min(frame.camera.size)))
     window = 2 * MIXED_LOOK * reach + 1
     inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
-    beside = (max_pool2d(inverse, 2 * reach + 1, 1, reach) > MIXED_RATIO * inverse)[0, 0].numpy()
+    beside = (highest(inverse, reach) > MIXED_RATIO * inverse)[0, 0].numpy()
     clear = (frame.valid[0, 0].numpy() & ~beside).astype(np.float32)
     layer = np.round(np.log(inverse[0, 0].numpy().clip(1e-6)) / np.log(MIXED_RATIO)).astype(np.int64)
     rgb = np.ascontiguousarray(frame.rgb[0].permute(1, 2, 0).numpy())
@@ -116,8 +117,8 @@ def _snap(
 ) -> Float[Tensor, "b 1 h w"]:
     size = 2 * radius_px + 1
     inverse = 1.0 / depth.clamp_min(1e-8)
-    near = max_pool2d(inverse.masked_fill(sky, 0.0), size, 1, radius_px)
-    far = -max_pool2d((-inverse).masked_fill(sky, -torch.inf), size, 1, radius_px)
+    near = highest(inverse.masked_fill(sky, 0.0), radius_px)
+    far = lowest(inverse.masked_fill(sky, torch.inf), radius_px)
     soft = ~sky & (near / far > ratio)
     if not soft.any():
         return depth
@@ -150,20 +151,19 @@ def _snap(
 def _vote(choice: Float[Tensor, "n"], where: Bool[Tensor, "1 h w"]) -> Float[Tensor, "n"]:
     """Mean choice among the pixels ``where`` around each: leaves and the gaps between them are one surface."""
     chosen = torch.zeros_like(where, dtype=choice.dtype).masked_scatter(where, choice)
-    sums = avg_pool2d(torch.stack([chosen, where.to(choice)]), 2 * VOTE_PX + 1, 1, VOTE_PX)
-    return (sums[0] / sums[1])[where]
+    chosen, share = mean(torch.stack([chosen, where.to(choice)]), VOTE_PX)
+    return (chosen / share)[where]
 
 
 def _curvature(inverse: Tensor, radius_px: int) -> Tensor:
     """Where inverse depth bends: a sloping plane is linear in it, and has no edge to snap."""
-    size = 2 * radius_px + 1
     bends = torch.zeros_like(inverse, dtype=torch.bool)
     for axis, inner in ((-1, (radius_px, radius_px)), (-2, (0, 0, radius_px, radius_px))):
         length = inverse.shape[axis] - 2 * radius_px
         if length > 0:
             before, here, after = (inverse.narrow(axis, by, length) for by in (0, radius_px, 2 * radius_px))
             bends |= pad((before + after - 2.0 * here).abs() > 0.08 * here, inner)
-    return max_pool2d(bends.float(), size, 1, radius_px) > 0.0
+    return highest(bends.float(), radius_px) > 0.0
 
 
 def _shifted(values: Tensor, by: int, axis: int) -> Tensor:
