@@ -43,10 +43,11 @@ def split_sides(
     ray = (pixel_centers(camera.size, inverse) - camera.center_px[0, :, None, None]) / camera.focal_px[0, :, None, None]
     slide = (position[:2, None, None] - ray * position[2]) * camera.focal_px[0, :, None, None]
     nearest = inverse[known].max() if known.any() else inverse.new_zeros(())
-    moved_px = slide.norm(dim=0) * nearest
+    length = torch.hypot(slide[0], slide[1])
+    moved_px = length * nearest
     if known.all() or not (moved_px > 1.0).any():
         return torch.zeros_like(inverse), torch.zeros_like(known)
-    direction = slide / slide.norm(dim=0).clamp_min(1e-9) * (moved_px > 1.0)
+    direction = slide / length.clamp_min(1e-9) * (moved_px > 1.0)
     far, front = _walk(
         np.where(known[0].numpy(), inverse[0].double().numpy(), 0.0), direction.double().numpy(), FRONT_REACH_PX
     )

@@ -19,7 +19,7 @@ from diffusion.schedule import schedule_matrix
 class SamplerConfig:
     """Steps per frame, and how the levels are spaced (see `schedule_matrix`)."""
 
-    steps: int = 2
+    steps: int = 1
     shift: float = 1.0
     lag: float = 0.0
 

@@ -27,7 +27,7 @@ from scenes.photo import read_photo
 from scenes.video import write_video
 from scenes.world import World
 from worldwarp.config import ONWARD, ConfigError, Settings, explore_settings
-from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of
+from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of, thinned
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 from worldwarp.steering import LIVE, moves
 
@@ -100,9 +100,9 @@ class Exploration:
             self.parts.generator.rehearse(count, self.settings.size)
             denoise_s = time.perf_counter() - start
             # Rendering, insertion about twice that, and per look of the refinement a quarter of it; a pass per step,
-            # one to remember, and copying about as long as one.
+            # copying about as long as one, and half a one to remember.
             renders = 3.0 + 0.25 * self.config.cache.get("refine_steps", 0)
-            seconds = renders * time_render(self.parts.cache, chunks[0]) + (self.settings.steps + 2) * denoise_s
+            seconds = renders * time_render(self.parts.cache, chunks[0]) + (self.settings.steps + 1.5) * denoise_s
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
         return Plan(
             frames=len(self.cameras) - self.walk.frames,
@@ -203,7 +203,7 @@ def _remembered(world: World, generator: Generator) -> KVMemory:
     """What the generator remembered after the last chunk, for a world that does not have it (undone, branched)."""
     memory = generator.start(world.chunk(0))
     for index in range(1, len(world.chunks)):
-        memory = generator.remember(world.chunk(index), memory)
+        memory = generator.remember(thinned(world.chunk(index)), memory)
     return memory
 
 

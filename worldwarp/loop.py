@@ -27,7 +27,7 @@ from worldwarp.gauges import measure
 from worldwarp.lookahead import look_ahead
 
 REFERENCE_FRAMES = 4
-INTEGRATE_EVERY = 2
+KEEP_EVERY = 2
 GENERATED_CONFIDENCE = 0.6  # a generated pixel is never trusted like one that a camera saw
 
 
@@ -108,9 +108,10 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
         with clock("align"):
             chunk, residual = _as_chunk(made, guide, sigma, walk)
         with clock("integrate"):
-            integration = parts.cache.integrate(_thinned(chunk), walk.reference)
+            kept = thinned(chunk)
+            integration = parts.cache.integrate(kept, walk.reference)
         with clock("remember"):
-            walk.memory = parts.generator.remember(chunk, walk.memory)
+            walk.memory = parts.generator.remember(kept, walk.memory)
         first_frame = walk.frames
         walk.chunks, walk.frames = walk.chunks + 1, walk.frames + len(cameras)
         earlier = [walk.reference[i : i + 1] for i in range(1, len(walk.reference))]
@@ -131,9 +132,12 @@ def _surroundings(walk: Walk, parts: Parts) -> Chunk:
     return replace(chunk, index=0, frames=replace(chunk.frames, valid=chunk.frames.valid & ~known.valid))
 
 
-def _thinned(chunk: Chunk) -> Chunk:
-    """Every second frame and always the last: what lies between shows nothing more, and costs as much."""
-    kept = list(range((len(chunk.frames) - 1) % INTEGRATE_EVERY, len(chunk.frames), INTEGRATE_EVERY))
+def thinned(chunk: Chunk) -> Chunk:
+    """What of a chunk the world and the generator keep: every second frame and always the last.
+
+    What lies between shows nothing more, and costs as much.
+    """
+    kept = list(range((len(chunk.frames) - 1) % KEEP_EVERY, len(chunk.frames), KEEP_EVERY))
     return replace(chunk, frames=chunk.frames[kept], confidence=chunk.confidence[kept])
 
 
