@@ -17,6 +17,7 @@ from geometry.camera import Camera
 from geometry.windows import highest, lowest
 
 BLOCK = 16384
+STRAIGHT = 0.02  # share of the inverse depth by which it may bend from pixel to pixel on one slope
 VISIBLE = 0.05  # relative depth within which a primitive is the surface that is shown
 
 
@@ -80,9 +81,23 @@ def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Te
 
 
 def far_from_edges(depth: Float[Tensor, "1 h w"], usable: Bool[Tensor, "1 h w"], reach: int) -> Bool[Tensor, "1 h w"]:
-    """Pixels all of whose neighbours within ``reach`` are in the image, usable and part of one surface."""
+    """Pixels all of whose neighbours within ``reach`` are in the image, usable and part of one surface.
+
+    Those lie at one depth, or on one slope: in the image of a plane inverse depth bends nowhere.
+    """
     inverse = torch.where(usable, 1.0 / depth, torch.zeros_like(depth))
-    near, far = highest(inverse, reach), lowest(inverse, reach)
     inside = torch.zeros_like(usable)
     inside[:, reach : depth.shape[1] - reach, reach : depth.shape[2] - reach] = True
-    return inside & (far > 0) & (near < far * (1.0 + CLEARLY))
+    near, far = highest(inverse, reach), lowest(inverse, reach)
+    straight = lowest((_bend(inverse) < STRAIGHT * inverse).float(), reach) > 0
+    return inside & (far > 0) & ((near < far * (1.0 + CLEARLY)) | straight)
+
+
+def _bend(inverse: Float[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
+    """Second differences, the larger of those along rows and columns; 0 at the border, where there are none."""
+    bend = torch.zeros_like(inverse)
+    for axis in (-1, -2):
+        if (count := inverse.shape[axis] - 2) > 0:
+            inner = bend.narrow(axis, 1, count)
+            inner.copy_(torch.maximum(inner, inverse.diff(n=2, dim=axis).abs()))
+    return bend

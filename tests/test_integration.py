@@ -197,6 +197,40 @@ def test_nothing_is_steady_beside_an_edge_or_the_border() -> None:
     assert not far_from_edges(depth, torch.zeros_like(depth, dtype=torch.bool), 1).any()
 
 
+def ground(camera: Camera, below: float = 0.1) -> Frame:
+    """An endless textured floor, seen exactly by cameras that look along z; above the horizon there is nothing."""
+    height, width = camera.size
+    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    pixel = torch.stack([columns, rows]) - camera.center_px[0][:, None, None]
+    on = (pixel[1] > 2.0).expand(len(camera), 1, height, width)
+    depth = torch.where(on, below * camera.focal_px[0, 1] / pixel[1].clamp_min(1.0), 99.0)
+    x = pixel[0] / camera.focal_px[0, 0] * depth[:, 0] + camera.position[:, 0, None, None]
+    z = depth[:, 0] + camera.position[:, 2, None, None]
+    rgb = torch.stack([torch.sin(9.0 * x + k) * torch.sin(9.0 * z + k) for k in range(3)], dim=1) * 0.35 + 0.5
+    return Frame(rgb, depth, on, torch.zeros_like(on), camera)
+
+
+def test_a_closer_look_at_the_ground_replaces_what_was_seen_aslant() -> None:
+    cache, near = GaussianCache(refine_steps=0), ground(camera_at((0, 0, 1.2)))
+    cache.integrate(chunk_of(ground(camera_at((0, 0, 0)))))
+    inner = (slice(None), slice(None), slice(SIZE[0] // 2 + 3, -6), slice(6, -6))
+    before = psnr(cache.render(near.camera).rgb[inner], near.rgb[inner])
+    cache.integrate(chunk_of(near, 1))
+    after = psnr(cache.render(near.camera).rgb[inner], near.rgb[inner])
+    assert (shown(cache).chunk == 1).sum() > 0.9 * near.valid.sum()
+    assert after > before + 10.0
+
+
+def test_a_slope_is_one_surface_and_its_fold_is_not() -> None:
+    inverse = torch.ones(1, 9, 24)
+    inverse[..., :12] += 0.045 * torch.arange(12.0)
+    inverse[..., 12:] += 0.045 * (23 - torch.arange(12.0, 24.0))
+    steady = far_from_edges(1.0 / inverse, torch.ones_like(inverse, dtype=torch.bool), 4)[0, 4]
+    assert inverse[0, 4, 8] / inverse[0, 4, 4] > 1.1
+    assert steady[4:7].all()
+    assert not steady[7:17].any()
+
+
 def a_few() -> Gaussians:
     frame = wall(Camera.from_fov(60.0, (6, 8), torch.eye(4)[None]))
     return lift_gaussians(frame[0], frame.valid[0], chunk_of(frame), 0)
