@@ -20,6 +20,7 @@ COLOR_SCALE = 4.0  # CIELAB units within which two neighbours belong together
 SMOOTHNESS = 20.0  # weight of agreeing with a neighbour, over that of keeping a sure value
 HALO = 0.06  # of the short side: so far off may the network draw the outline of the sky
 ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
+SURELY = 0.98  # probability that some of the sky reaches where there is any
 ISLAND = 0.2  # mean unlikeness to the open sky from which a piece of sky in the ground is none
 BESIDE = 0.5  # of the halo: how far from where the outline was redrawn depth is doubted
 BEND = 0.02  # relative bend of inverse depth above which a value is doubted
@@ -46,7 +47,10 @@ def fit_to_picture(
         Log depth and probability of sky.
     """
     lab = _lab(rgb)
-    likely, values = _without_islands(sky.numpy(), lab), log_depth.numpy()
+    likely, values = sky.numpy(), log_depth.numpy()
+    if likely.max() < SURELY:  # nowhere sure: so it sees walls of plain white
+        likely = np.zeros_like(likely)
+    likely = _without_islands(likely, lab)
     is_sky = (likely > 0.5).astype(np.uint8)
     within = _distance_px(is_sky) + _distance_px(1 - is_sky)
     halo = HALO * min(sky.shape)
