@@ -41,7 +41,7 @@ bench: .venv/ready $(if $(wildcard $(DATA)/manifest.json),.venv/train-data)
 data: .venv/train-data
 	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets clips=$(CLIPS)
 	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets plan=towns clips=360
-	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets plan=still-lifes clips=400
+	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets plan=still-lifes clips=700
 	$(RUN)/worldwarp render-data out=$(DATA) assets=runs/assets plan=panoramas clips=240
 
 .venv/ready: pyproject.toml
