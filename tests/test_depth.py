@@ -110,13 +110,23 @@ def test_sky_in_the_middle_of_the_ground_must_look_like_the_open_sky() -> None:
     lake = (row - 70.0).square() + (column - 30.0).square() < 150.0
     gap = (row - 70.0).square() + (column - 95.0).square() < 150.0
     shade = torch.where((row < 40) | gap, 0.85, torch.where(lake, 0.5, 0.2))
-    network = torch.where((row < 40) | gap | lake, 0.95, 0.05)
+    network = torch.where((row < 40) | gap | lake, 0.99, 0.05)
     _, sky = fit_to_picture(torch.zeros(96, 128), network, shade.expand(3, -1, -1).contiguous())
     assert not (sky[lake] > 0.5).any()
     assert (sky[gap] > 0.5).float().mean() > 0.9
     assert (sky[:38] > 0.5).all()
-    indoors = torch.where(lake, 0.95, 0.05)  # no open sky to compare with
+    indoors = torch.where(lake, 0.99, 0.05)  # no open sky to compare with
     assert (fit_to_picture(torch.zeros(96, 128), indoors, shade.expand(3, -1, -1).contiguous())[1][lake] > 0.5).any()
+
+
+@pytest.mark.parametrize(("surest", "is_sky"), [(0.96, False), (0.99, True)])
+def test_sky_that_the_network_is_nowhere_sure_of_is_a_wall(surest: float, is_sky: bool) -> None:
+    row, column = torch.arange(96.0)[:, None].expand(96, 128), torch.arange(128.0).expand(96, -1)
+    rgb = torch.where(row < 40, 0.95, 0.3).expand(3, -1, -1).contiguous()
+    network = torch.where(row < 40, 0.9, 0.05)
+    network[(row < 10) & (column < 10)] = surest
+    _, sky = fit_to_picture(torch.zeros(96, 128), network, rgb)
+    assert bool((sky[:38] > 0.5).all()) == bool((sky > 0.5).any()) == is_sky
 
 
 def test_ground_that_only_hung_on_to_the_sky_is_ground() -> None:
@@ -125,7 +135,7 @@ def test_ground_that_only_hung_on_to_the_sky_is_ground() -> None:
     slope = (row >= 40) & ~haze
     bridge = (row < 60) & ((column - 60.0).abs() < 2)  # of doubtful sky, across ground of another colour
     shade = torch.where(slope, 0.2, torch.where(haze, 0.5, 0.85))
-    network = torch.where((row < 40) | haze, 0.95, torch.where(bridge, 0.6, 0.02))
+    network = torch.where((row < 40) | haze, 0.99, torch.where(bridge, 0.6, 0.02))
     _, sky = fit_to_picture(torch.zeros(96, 128), network, shade.expand(3, -1, -1).contiguous())
     assert not (sky[haze] > 0.5).any()
     assert (sky[:38] > 0.5).all()
