@@ -1,7 +1,7 @@
 """Still lifes: catalogue things at arm's length, in a bare room or outdoors, a different crowd for every seed, metres.
 
 Tracks, towns and furnished rooms are seen from the middle distance. A photographer also stands before one thing, with
-others beside, behind and on top of it, and with ropes and poles across.
+others beside, behind and on top of it, with ropes and poles across, and often before a wall.
 """
 
 from __future__ import annotations
