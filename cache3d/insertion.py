@@ -15,8 +15,9 @@ A primitive is retired when one of these holds (`cache3d.replacement`):
 
 5. *A closer look*: it spans more than 1.5 pixels of the frame, the frame agrees with its depth, knows it better than it
    is believed from here (its confidence times the sampling factor of `cache3d.confidence`), and shows its whole
-   footprint on one surface, level or aslant. Finer primitives then replace coarser ones and never pile up on them. Points stay: the finer ones join
-   them, and each camera is shown those that fit its pixels (`cache3d.points`), for no colour of a point is solved for.
+   footprint on one surface, level or aslant. Finer primitives then replace coarser ones and never pile up on them.
+   Points stay: the finer ones join them, and each camera is shown those that fit its pixels (`cache3d.points`), for no
+   colour of a point is solved for.
 6. *Looked through*: the frame sees something clearly behind it, hidden or not, and is finer than to miss it. One look
    refutes a guess if a camera took it, and anything that the frame is twice as sure of. Otherwise it takes two: the
    cache holds another primitive where the frame looks. So what one frame had wrong goes with the next ones.
