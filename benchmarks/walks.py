@@ -60,7 +60,7 @@ def walk(
     """Walk along ``cameras [t]`` in chunks of four from the first frame of ``clip``, whose true depth is given."""
     parts = Parts(cache, generator, noise, PriorConfig(), SamplerConfig())
     photo = Chunk(clip[[0]], 0, observed=True, confidence=torch.ones_like(clip.depth[:1]))
-    state = begin(photo, photo, parts, torch.Generator().manual_seed(seed))
+    state = begin(photo, photo, photo.frames.rgb[0], parts, torch.Generator().manual_seed(seed))
     chunks = [cameras[i : i + FRAMES] for i in range(0, len(cameras), FRAMES)]
     start = time.process_time()
     made = [step.chunk.frames for step in explore_chunks(state, chunks, parts)]

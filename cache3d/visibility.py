@@ -80,7 +80,9 @@ def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Te
     return inside[inside.on(shown.depth)]
 
 
-def far_from_edges(depth: Float[Tensor, "1 h w"], usable: Bool[Tensor, "1 h w"], reach: int) -> Bool[Tensor, "1 h w"]:
+def far_from_edges(
+    depth: Float[Tensor, "1 h w"], usable: Bool[Tensor, "1 h w"], reach: int, bend: float = STRAIGHT
+) -> Bool[Tensor, "1 h w"]:
     """Pixels all of whose neighbours within ``reach`` are in the image, usable and part of one surface.
 
     Those lie at one depth, or on one slope: in the image of a plane inverse depth bends nowhere.
@@ -89,7 +91,7 @@ def far_from_edges(depth: Float[Tensor, "1 h w"], usable: Bool[Tensor, "1 h w"],
     inside = torch.zeros_like(usable)
     inside[:, reach : depth.shape[1] - reach, reach : depth.shape[2] - reach] = True
     near, far = highest(inverse, reach), lowest(inverse, reach)
-    straight = lowest((_bend(inverse) < STRAIGHT * inverse).float(), reach) > 0
+    straight = lowest((_bend(inverse) < bend * inverse).float(), reach) > 0
     return inside & (far > 0) & ((near < far * (1.0 + CLEARLY)) | straight)
 
 

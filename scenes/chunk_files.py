@@ -7,6 +7,7 @@
 | ``chunks/0000.safetensors`` | for resuming to the bit: float32 depth, masks, confidence, cameras, random state |
 | ``cache/0000.safetensors`` | the primitives that this chunk added or changed (``scenes.primitive_log``) |
 | ``cache/0000_1.safetensors`` | those that were forgotten after it |
+| ``photo.png`` | with chunk 0: the photo finer than its frame, 8 bits |
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -26,6 +27,7 @@ from scenes.images import from_bytes, read_rgb_png, to_bytes, write_depth_png, w
 from scenes.manifest import ChunkRecord
 
 FOLDERS = ("frames", "depth", "chunks", "cache", "memory")
+PHOTO = "photo.png"
 
 
 def frame_name(index: int) -> str:
@@ -89,6 +91,18 @@ def write_chunk(folder: Path, chunk: Chunk, first_frame: int, rng_state: UInt8[T
     }
     write_bytes(folder / chunk_name(chunk.index), tensors_as_bytes(tensors))
     return [*names, chunk_name(chunk.index)]
+
+
+def write_photo(folder: Path, rgb: Float[Tensor, "3 h w"]) -> str:
+    """Write the photo that a world began with; returns the name of the file."""
+    with replacing(folder / PHOTO) as path:
+        write_rgb_png(path, rgb)
+    return PHOTO
+
+
+def read_photo(folder: Path) -> Float[Tensor, "3 h w"]:
+    """Read back what `write_photo` wrote, to the bit."""
+    return read_rgb_png(folder / PHOTO)
 
 
 def read_chunk(folder: Path, record: ChunkRecord, size: tuple[int, int], metric: bool) -> Chunk:

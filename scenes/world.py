@@ -138,6 +138,7 @@ class World:
         memory: Mapping[str, Tensor],
         rng_state: UInt8[Tensor, "s"],
         gauges: Mapping[str, float] | None = None,
+        photo: Float[Tensor, "3 h w"] | None = None,
     ) -> None:
         """Store a finished chunk; when this returns, it survives anything.
 
@@ -147,6 +148,7 @@ class World:
             memory: what the generator remembers after it; only the latest is kept.
             rng_state: ``torch.Generator.get_state()`` after it.
             gauges: numbers measured while it was made; one that is not finite is kept as None.
+            photo: with chunk 0, the photo finer than its frame; on the 8-bit grid.
 
         Raises:
             ValueError: a chunk that does not follow the last one, or of another size.
@@ -161,6 +163,7 @@ class World:
             self._remove_leftovers()
             self._clean, replaced = False, set(self.manifest.files)
             names = chunk_files.write_chunk(self.folder, chunk, len(self.cameras), rng_state)
+            names += [] if photo is None else [chunk_files.write_photo(self.folder, photo)]
             cache_name, memory_name = chunk_files.cache_name(chunk.index), f"memory/{chunk.index:04d}.safetensors"
             primitive_log.write_change(self.folder / cache_name, change)
             write_bytes(self.folder / memory_name, chunk_files.tensors_as_bytes(dict(memory)))
@@ -221,6 +224,12 @@ class World:
         if not self.chunks:
             raise WorldError(f"{self.folder}: no chunk is finished yet; start it again with another out=")
         return chunk_files.read_rng_state(self.folder, self.chunks[-1])
+
+    @property
+    def photo(self) -> Float[Tensor, "3 h w"]:
+        """The photo as fine as it was stored."""
+        finer = chunk_files.PHOTO in self.chunks[0].files
+        return chunk_files.read_photo(self.folder) if finer else self.chunk(0).frames.rgb[0]
 
     def __len__(self) -> int:
         """Number of finished frames, photo included."""

@@ -35,7 +35,7 @@ def _begun(photo: Frame) -> GaussianCache:
     cache = GaussianCache()
     parts = Parts(cache, PassthroughGenerator(), NoiseConfig(), PriorConfig(), SamplerConfig())
     seed = Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth))
-    walk = begin(seed, seed, parts, torch.Generator().manual_seed(0))
+    walk = begin(seed, seed, photo.rgb[0], parts, torch.Generator().manual_seed(0))
     assert walk.chunks == walk.frames == len(walk.reference) == 1
     return cache
 

@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cache3d.cache import WorldCache
+from cache3d.projective_texture import ProjectiveTexture
 from diffusion.generator import Generator
 from diffusion.memory import KVMemory
 from diffusion.prior import PriorConfig
@@ -33,6 +36,7 @@ from worldwarp.steering import LIVE, moves
 
 VIDEO = "video.mp4"
 VIDEO_FPS = 12.0
+FINEST = 4.0  # times the frame size: no finer is the photo shown, however close the walk comes
 
 
 @dataclass
@@ -88,7 +92,8 @@ class Exploration:
         metric, seed = self.photo.metric, self.settings.seed
         self.world = World.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
         self.parts.cache.page_to(folder)
-        self._store(_photo_chunk(self.photo), Change.from_nothing(self.parts.cache.snapshot()), {})
+        change = Change.from_nothing(self.parts.cache.snapshot())
+        self._store(_photo_chunk(self.photo), change, {}, self.walk.texture.finest)
 
     def plan(self) -> Plan:
         """Look ahead along the path and time the parts; the walk is left as it was."""
@@ -122,7 +127,9 @@ class Exploration:
             frames = (rgb for chunk in range(len(world.chunks)) for rgb in world.chunk(chunk).frames.rgb)
             write_video(world.folder / VIDEO, frames, VIDEO_FPS)
 
-    def _store(self, chunk: Chunk, change: Change, gauges: dict[str, float]) -> None:
+    def _store(
+        self, chunk: Chunk, change: Change, gauges: dict[str, float], photo: Float[Tensor, "3 h w"] | None = None
+    ) -> None:
         assert self.world is not None
         self.world.append(
             chunk,
@@ -130,6 +137,7 @@ class Exploration:
             memory=self.walk.memory.to_tensors(),
             rng_state=self.walk.rng.get_state(),
             gauges=gauges,
+            photo=photo,
         )
 
 
@@ -149,13 +157,14 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
         raise ConfigError(f"path: want cameras of size {settings.size}, got {cameras.size}; set size to match")
     assert settings.image is not None
     picture = read_photo(settings.image, settings.size, settings.detail)
+    sharp = read_photo(settings.image, settings.size, FINEST).rgb
     camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
     detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
     detail = lift_photo(picture.rgb[None], instantiate(config.depth), camera.resized(detail_size))
     photo = _at_frame_size(detail, camera)
     parts = _build_parts(config, settings)
     rng = torch.Generator().manual_seed(settings.seed)
-    walk = begin(_photo_chunk(photo), _photo_chunk(clear_far(detail)), parts, rng)
+    walk = begin(_photo_chunk(photo), _photo_chunk(clear_far(detail)), sharp, parts, rng)
     return Exploration(settings, config, parts, photo, cameras, walk)
 
 
@@ -195,7 +204,8 @@ def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None =
     last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
     photo = world.chunk(0).frames
     memory = _remembered(world, parts.generator) if world.memory is None else KVMemory.from_tensors(world.memory)
-    walk = Walk(memory, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
+    texture = ProjectiveTexture.of(photo, world.photo)
+    walk = Walk(memory, texture, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
     return Exploration(settings, config, parts, photo, world.path, walk, world)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cache3d.cache import Integration, WorldCache
+from cache3d.projective_texture import ProjectiveTexture
 from diffusion.condition import Condition
 from diffusion.generator import Generator
 from diffusion.memory import KVMemory
@@ -47,6 +48,7 @@ class Walk:
     """Where a walk stands between two chunks; this and the cache are all that a resumed walk needs."""
 
     memory: KVMemory
+    texture: ProjectiveTexture  # the photo, to be shown wherever the cache shows what it saw
     reference: Frame  # the photo and the last frames of recent chunks, to copy texture from and to refine against
     rng: torch.Generator
     chunks: int  # finished chunks; the photo is chunk 0
@@ -69,17 +71,19 @@ class Step:
     walk: Walk = field(repr=False)
 
 
-def begin(seed: Chunk, seed_detail: Chunk, parts: Parts, rng: torch.Generator) -> Walk:
+def begin(seed: Chunk, seed_detail: Chunk, sharp: Float[Tensor, "3 h w"], parts: Parts, rng: torch.Generator) -> Walk:
     """Start a world from its photo and from what is made up around it, once and for all.
 
     Args:
         seed: the photo at frame size, as chunk 0 of one frame.
         seed_detail: the same photo as the cache should hold it, at frame size or finer.
+        sharp: its colours as fine as there are, for what the walk comes close to.
         parts: what the loop is made of; its cache must be empty.
         rng: the one source of randomness of the walk.
     """
     parts.cache.integrate(seed_detail)
-    walk = Walk(parts.generator.start(seed), seed.frames, rng, chunks=1, frames=1)
+    texture = ProjectiveTexture.of(seed.frames, sharp)
+    walk = Walk(parts.generator.start(seed), texture, seed.frames, rng, chunks=1, frames=1)
     parts.cache.integrate(_surroundings(walk, parts))
     return walk
 
@@ -95,9 +99,9 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
     for position, cameras in enumerate(chunks):
         clock = _Clock()
         with clock("render"):
-            seen = guide = parts.cache.render(cameras)
+            seen = guide = walk.texture.onto(parts.cache.render(cameras))
             if (ahead := look_ahead(guide)) is not None:
-                seen = Guide.concatenate([guide, parts.cache.render(ahead)])
+                seen = Guide.concatenate([guide, walk.texture.onto(parts.cache.render(ahead))])
             if isinstance(chunks, Sequence) and position + 1 < len(chunks):
                 parts.cache.prefetch(chunks[position + 1])
         with clock("copy"):
