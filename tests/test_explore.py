@@ -47,13 +47,16 @@ def bits(folder: Path) -> list[torch.Tensor]:
 def test_the_command_makes_a_world(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "world"
     assert main(words(photo, out)) == 0
-    assert {"world.json", "cameras.json", "frames", "depth", "cache", "video.mp4"} <= {p.name for p in out.iterdir()}
+    assert {"world.json", "cameras.json", "photo.png", "frames", "depth", "cache", "video.mp4"} <= {p.name for p in out.iterdir()}
     world = World.load(out)
     assert len(world.cameras) == 9
     assert torch.equal(world.cameras.world_from_camera[0], torch.eye(4))
     guide = world.render(world.cameras[0])
     assert guide.rgb.shape == (1, 3, 48, 80)
     assert guide.coverage.mean() > 0.9
+    alone = world.cache.render(world.cameras[:1])
+    errors = [(shown.rgb - world.frames(0, 1).rgb)[..., 2:-2, 2:-2].square().mean() for shown in (guide, alone)]
+    assert errors[0] < 0.5 * errors[1]  # in the photo's own colours
     text = capsys.readouterr()
     assert "plan" in text.out
     assert "worldwarp export" in text.out

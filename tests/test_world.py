@@ -392,6 +392,27 @@ def test_config_must_be_plain(tmp_path: Path) -> None:
     assert not (tmp_path / "w").exists()
 
 
+def test_the_photo_is_kept_as_fine_as_it_was_given(tmp_path: Path) -> None:
+    world, fine = make_world(tmp_path / "w"), torch.randint(0, 256, (3, 40, 80)).float() / 255.0
+    rest = {"change": added(make_points(15), 0), "memory": {}, "rng_state": torch.Generator().get_state()}
+    world.append(make_chunk(0, 1), photo=fine, **rest)
+    add(world, 1)
+    assert torch.equal(World.load(tmp_path / "w").photo, fine)
+    assert torch.equal(world.branch(tmp_path / "b", 0).photo, fine)
+    world.undo()
+    assert torch.equal(World.load(tmp_path / "w").photo, fine)
+    (tmp_path / "w" / "photo.png").unlink()
+    with pytest.raises(WorldError, match=r"photo.png: missing"):
+        World.load(tmp_path / "w")
+    assert World.load(tmp_path / "b").photo.shape == (3, 40, 80)
+
+
+def test_a_world_without_a_finer_photo_has_that_of_its_first_frame(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    add(world, 0)
+    assert torch.equal(world.photo, make_chunk(0, 1).frames.rgb[0])
+
+
 def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w")
     with pytest.raises(ValueError, match=r"chunk.index: want 0, the next one, got 1"):

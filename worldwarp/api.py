@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from cache3d.cache import WorldCache
+from cache3d.projective_texture import ProjectiveTexture
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
@@ -110,6 +112,10 @@ class World:
             return cache
         return self._cache
 
+    @cached_property
+    def _texture(self) -> ProjectiveTexture:
+        return ProjectiveTexture.of(self.record.chunk(0).frames, self.record.photo)
+
     def forget(
         self,
         *,
@@ -154,13 +160,16 @@ class World:
         return World(self.record.branch(folder, chunk))
 
     def render(self, camera: Camera) -> Guide:
-        """What the world shows to cameras ``[t]``, or to one camera without a batch (then ``t`` is 1)."""
+        """What the world shows to cameras ``[t]``, or to one camera without a batch (then ``t`` is 1).
+
+        What the photo saw is shown in the photo's own colours; ``world.cache.render`` shows the cache alone.
+        """
         batched = (
             camera
             if camera.batch_shape
             else Camera(camera.world_from_camera[None], camera.focal_px[None], camera.center_px[None], camera.size)
         )
-        return self.cache.render(batched)
+        return self._texture.onto(self.cache.render(batched))
 
 
 def _as_text(value: object) -> str:

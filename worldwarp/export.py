@@ -50,7 +50,7 @@ def reexport_agreement_db(world: World, name: str, path: Path) -> float | None:
     else:
         return None
     cameras = spread(world.cameras)
-    live, reread = world.render(cameras), again.render(cameras)
+    live, reread = world.cache.render(cameras), again.render(cameras)
     return agreement_db(reread.rgb, live.rgb, live.coverage > 0.5)
 
 
