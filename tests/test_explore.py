@@ -47,7 +47,9 @@ def bits(folder: Path) -> list[torch.Tensor]:
 def test_the_command_makes_a_world(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "world"
     assert main(words(photo, out)) == 0
-    assert {"world.json", "cameras.json", "photo.png", "frames", "depth", "cache", "video.mp4"} <= {p.name for p in out.iterdir()}
+    assert {"world.json", "cameras.json", "photo.png", "frames", "depth", "cache", "video.mp4"} <= {
+        p.name for p in out.iterdir()
+    }
     world = World.load(out)
     assert len(world.cameras) == 9
     assert torch.equal(world.cameras.world_from_camera[0], torch.eye(4))
