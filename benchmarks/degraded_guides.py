@@ -9,10 +9,11 @@ on purpose and every shape of the noise starts from it, with three seeds. What i
 * `blocky`: the first frame in blocks of three pixels, as a zoom shows it;
 * `exposure`: brighter by 15 % and warmer (the photo in the memory is not).
 
-Of the last three the generator is told half the confidence, as a cache that watches its own error would. Figures per
-shape of the noise: PSNR of covered pixels and its gain on leaving them untouched (``binary``; mean and 95 % interval
-over clips), local contrast there over the truth's, error of the depth code there, PSNR and δ1 in holes. The rows
-``blind`` are not told what is covered: the network learns it from the noise level alone.
+Of the last three the generator is told half the confidence, as a cache that watches its own error would. It gets the
+guide as the program gives it, in the photo's colours where it shows what the photo saw. Figures per shape of the noise:
+PSNR of covered pixels and its gain on the guide itself (``untouched``; mean and 95 % interval over clips), local
+contrast there over the truth's, error of the depth code there, PSNR and δ1 in holes. ``binary`` starts covered pixels
+at level 0. The rows ``blind`` are not told what is covered: the network learns it from the noise level alone.
 """
 
 from __future__ import annotations
