@@ -116,15 +116,15 @@ class GaussianCache:
 
     @torch.no_grad()
     def render(self, camera: Camera) -> Guide:
-        """Show the cache to a batch ``[t]`` of cameras of any image size."""
+        """Show the cache to a batch ``[t]`` of cameras of any image size; the guide lies on the cameras' device."""
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         self._forget_pictures()
         if len(camera) <= CANVASES:
             self._store.near(camera)  # once for all
         shown = [self._show(camera[k].to(self._device)) for k in range(len(camera))]
-        parts = ("rgb", "depth", "coverage", "confidence", "sky")
-        return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
+        maps = (torch.stack([getattr(s, m) for s in shown]) for m in ("rgb", "depth", "coverage", "confidence", "sky"))
+        return Guide(*(m.to(camera.world_from_camera.device) for m in maps), camera=camera)
 
     def prefetch(self, camera: Camera) -> None:
         """Start to bring back from disk, in the background, what a batch ``[t]`` of cameras will see."""

@@ -56,11 +56,9 @@ class ProjectiveTexture:
         while scale >= COARSEST:
             scales.append(scale)
             scale *= 0.5
-        levels = []
-        for size in ((round(height * scale), round(width * scale)) for scale in scales):
-            known = next((rgb for rgb in (finest, photo.rgb[0]) if rgb.shape[-2:] == size), None)
-            smaller = interpolate(finest[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
-            levels.append(smaller if known is None else known)
+        sizes = [(round(height * scale), round(width * scale)) for scale in scales]
+        known = {tuple(rgb.shape[-2:]): rgb for rgb in (finest, photo.rgb[0])}
+        levels = [known[size] if size in known else _resized(finest, size) for size in sizes]
         return ProjectiveTexture(photo, tuple(scales), tuple(levels))
 
     @property
@@ -146,3 +144,7 @@ def _step(pixels: Float[Tensor, "t h w 2"], axis: int) -> Float[Tensor, "t h w 2
 
 def _length(vectors: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b"]:
     return (vectors[..., 0].square() + vectors[..., 1].square()).sqrt()
+
+
+def _resized(rgb: Float[Tensor, "3 h w"], size: tuple[int, int]) -> Float[Tensor, "3 h2 w2"]:
+    return interpolate(rgb[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
