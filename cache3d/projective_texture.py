@@ -83,7 +83,9 @@ class ProjectiveTexture:
     ) -> Float[Tensor, "t 1 h w"]:
         """How far each pixel shows what the photograph saw where it falls in it, at depth ``z`` there; 0..1."""
         photo, (height, width) = self.photo, self.photo.camera.size
-        ground = far_from_edges(photo.depth[0], (photo.valid & ~photo.sky)[0], OUTLINE_PX, BENT)
+        usable = (photo.valid & ~photo.sky)[0]
+        inverse = torch.where(usable, 1.0 / photo.depth[0], 0.0)
+        ground = far_from_edges(photo.depth[0], usable, OUTLINE_PX, BENT)
         sky = lowest(photo.sky[0].float(), OUTLINE_PX)
         place = 2.0 * pixels / pixels.new_tensor([width, height]) - 1.0
 
@@ -92,7 +94,7 @@ class ProjectiveTexture:
             return grid_sample(image, place, mode=mode, padding_mode="border", align_corners=False)
 
         # Inverse depth is linear in the image of a plane.
-        apart = (z * at(1.0 / photo.depth[0], "bilinear") - 1.0).abs() / SAME_DEPTH
+        apart = (z * at(inverse, "bilinear") - 1.0).abs() / SAME_DEPTH
         same = (2.0 - 2.0 * apart).clamp(0.0, 1.0) * at(ground, "nearest") * (guide.sky < 1.0 - PURE_SKY)
         inside = (place.abs() < 1.0).all(dim=-1)[:, None] & (z > 0.0) & (guide.coverage > 0.0)
         return torch.maximum(same, at(sky, "nearest") * (guide.sky > PURE_SKY)) * inside
@@ -110,7 +112,7 @@ class ProjectiveTexture:
         at = (1.0 - log_step).numpy(force=True)
         out = np.zeros((*wanted.shape, 3), np.float32)
         for level, scale, of_level in zip(self._images, self.scales, np.eye(len(positions))[::-1], strict=True):
-            share = np.interp(at, positions, of_level).astype(np.float32) * wanted.numpy(force=True)
+            share = np.where(wanted.numpy(force=True), np.interp(at, positions, of_level), 0.0).astype(np.float32)
             # Where pixels of this level are as large as the guide's, one sample tells all.
             apart = 0.25 * (log_step + float(np.log2(scale))).clamp(0.0, 1.0)[..., None]
             for frame in np.flatnonzero(share.any(axis=(1, 2))):

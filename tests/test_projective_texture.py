@@ -137,6 +137,17 @@ def test_outlines_holes_and_what_lies_outside_keep_the_cache_s_picture(photo: Fr
     assert torch.equal(texture.onto(turned).rgb, turned.rgb)
 
 
+def test_what_the_photograph_does_not_know_spoils_nothing(photo: Frame) -> None:
+    unknown = torch.zeros_like(photo.valid)
+    unknown[..., 20:30, 20:30] = True
+    holed = replace(photo, valid=~unknown, depth=torch.where(unknown, 0.0, photo.depth))
+    guide = guide_of(photo.camera, photo.depth)
+    shown = ProjectiveTexture.of(holed, photo.rgb[0]).onto(guide)
+    assert shown.rgb.isfinite().all()
+    assert torch.equal(shown.rgb[..., 20:30, 20:30], guide.rgb[..., 20:30, 20:30])
+    assert (shown.confidence[..., 32:-3, 3:-3] == 1.0).all()
+
+
 def test_sky_is_shown_where_both_see_sky(photo: Frame) -> None:
     sky = torch.zeros_like(photo.sky)
     sky[..., :20, :] = True
