@@ -106,8 +106,8 @@ class ProjectiveTexture:
             pixels: where the pixels of the guide fall in the photograph at frame size.
             wanted: which to look up.
         """
-        along_x, along_y = _step(pixels, 2), _step(pixels, 1)
-        log_step = torch.maximum(_length(along_x), _length(along_y)).clamp_min(1e-6).log2()
+        right, down = _step(pixels, 2), _step(pixels, 1)
+        log_step = torch.maximum(_length(right), _length(down)).clamp_min(1e-6).log2()
         positions = np.log2(self.scales)[::-1]
         at = (1.0 - log_step).numpy(force=True)
         out = np.zeros((*wanted.shape, 3), np.float32)
@@ -117,7 +117,7 @@ class ProjectiveTexture:
             apart = 0.25 * (log_step + float(np.log2(scale))).clamp(0.0, 1.0)[..., None]
             for frame in np.flatnonzero(share.any(axis=(1, 2))):
                 samples = [
-                    _sampled(level, scale * (pixels + apart * (i * along_x + j * along_y))[frame] - 0.5)
+                    _sampled(level, scale * (pixels[frame] + apart[frame] * (i * right[frame] + j * down[frame])) - 0.5)
                     for i in (-1, 1)
                     for j in (-1, 1)
                 ]
