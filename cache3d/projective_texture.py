@@ -82,11 +82,8 @@ class ProjectiveTexture:
         self, guide: Guide, pixels: Float[Tensor, "t h w 2"], z: Float[Tensor, "t 1 h w"]
     ) -> Float[Tensor, "t 1 h w"]:
         """How far each pixel shows what the photograph saw where it falls in it, at depth ``z`` there; 0..1."""
-        photo, (height, width) = self.photo, self.photo.camera.size
-        usable = (photo.valid & ~photo.sky)[0]
-        inverse = torch.where(usable, 1.0 / photo.depth[0], 0.0)
-        ground = far_from_edges(photo.depth[0], usable, OUTLINE_PX, BENT)
-        sky = lowest(photo.sky[0].float(), OUTLINE_PX)
+        height, width = self.photo.camera.size
+        inverse, ground, sky = self._saw
         place = 2.0 * pixels / pixels.new_tensor([width, height]) - 1.0
 
         def at(values: Tensor, mode: str) -> Tensor:
@@ -123,6 +120,15 @@ class ProjectiveTexture:
                 ]
                 out[frame] += 0.25 * share[frame, ..., None] * sum(samples)
         return torch.from_numpy(out).permute(0, 3, 1, 2).clamp(0.0, 1.0)
+
+    @cached_property
+    def _saw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Inverse depth of the photograph, and where it shows nothing but ground and nothing but sky, ``[1 h w]``."""
+        photo = self.photo
+        usable = (photo.valid & ~photo.sky)[0]
+        inverse = torch.where(usable, 1.0 / photo.depth[0], 0.0)
+        ground = far_from_edges(photo.depth[0], usable, OUTLINE_PX, BENT)
+        return inverse, ground, lowest(photo.sky[0].float(), OUTLINE_PX)
 
     @cached_property
     def _images(self) -> list[np.ndarray]:

@@ -26,14 +26,14 @@ class PretendGpu(TorchFunctionMode):
         self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs, name = dict(kwargs or {}), func.__name__
-        if name == "__set__" and func.__self__ is Tensor.data:  # type: ignore[attr-defined]
+        descriptor = getattr(func, "__self__", None)  # of a property that is read or set
+        if name == "__set__" and descriptor is Tensor.data:
             _mark(args[0], is_marked(args[1]))  # how a module moves its parameters
             return func(*args)
         if name == "__get__":
-            asked = func.__self__  # type: ignore[attr-defined]
-            if asked is Tensor.is_cuda:
+            if descriptor is Tensor.is_cuda:
                 return is_marked(args[0])
-            if asked is Tensor.device and is_marked(args[0]):
+            if descriptor is Tensor.device and is_marked(args[0]):
                 return GPU
         wanted, args, kwargs = _device_asked_for(name, args, kwargs)
         if name == "numpy" and is_marked(args[0]) and not kwargs.pop("force", False):
