@@ -27,8 +27,8 @@ PHOTO = Path(worldwarp.__file__).parent / "photos" / "pagoda.jpg"
 def walk(generator: str, chunks: int) -> tuple[float, list[float]]:
     """Seconds until the first chunk is done (after start-up), and seconds of each chunk."""
     frames = 8 * chunks + 1
-    words = [f"image={PHOTO}", "path=out_and_back", f"frames={frames}", f"generator={generator}", "viewer=none"]
-    exploration = prepare(compose_config("explore", words))
+    words = [f"image={PHOTO}", "path=out_and_back", f"frames={frames}", "size=[192,320]", "viewer=none"]
+    exploration = prepare(compose_config("explore", [*words, f"generator={generator}"]))
     exploration.plan()
     start = time.perf_counter()
     seconds, last = [], start

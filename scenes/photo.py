@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from scenes.images import from_bytes
@@ -20,6 +22,9 @@ MIN_SIDE_PX = 16
 MAX_SIDE_PX = 16384
 MAX_PIXELS = 100_000_000
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+FILM_MM = (8.0, 1200.0)  # equivalent focal lengths that a lens may have; others are slips
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises for damaged files
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,35 @@ def read_photo(path: str | Path, size: tuple[int, int], max_scale: float = 1.0) 
     return Photo(rgb, box, (image.height, image.width), max(1.0, height / kept_height))
 
 
+def photo_outline(path: str | Path) -> tuple[tuple[int, int], float | None]:
+    """Size ``(H, W)`` of a photo once upright, and its focal length on 35 mm film if the camera wrote it (EXIF).
+
+    Raises:
+        ValueError: a file that is missing, not an image, or too small or too large; one sentence.
+    """
+    with _opened(Path(path)) as image:
+        width, height = image.size
+        try:
+            exif = image.getexif()
+            turned = exif.get(ExifTags.Base.Orientation, 1) in TURNED
+            film_mm = float(exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm, 0))
+        except (*BROKEN, TypeError, ZeroDivisionError):
+            turned, film_mm = False, 0.0
+    size = (width, height) if turned else (height, width)
+    return size, film_mm if FILM_MM[0] <= film_mm <= FILM_MM[1] else None
+
+
 def _upright_rgb(path: Path) -> Image.Image:
+    with _opened(path) as image:
+        try:
+            image.load()
+            return _as_rgb(ImageOps.exif_transpose(image))
+        except BROKEN as error:
+            raise ValueError(f"image: {str(path)!r} is truncated or broken ({error}); copy it again") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():
         raise ValueError(f"image: no file {str(path)!r}; check the name")
     try:
@@ -80,7 +113,7 @@ def _upright_rgb(path: Path) -> Image.Image:
             opened = Image.open(path)
     except Image.DecompressionBombError:
         raise _too_large(path, "") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error):
+    except (UnidentifiedImageError, *BROKEN):
         raise ValueError(
             f"image: {str(path)!r} is not an image that can be read; want JPEG, PNG, WebP or TIFF"
         ) from None
@@ -92,11 +125,7 @@ def _upright_rgb(path: Path) -> Image.Image:
                 f"image: want at least {MIN_SIDE_PX} pixels on each side, got {image.width}x{image.height} "
                 f"in {str(path)!r}; use a larger photo"
             )
-        try:
-            image.load()
-            return _as_rgb(ImageOps.exif_transpose(image))
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-            raise ValueError(f"image: {str(path)!r} is truncated or broken ({error}); copy it again") from None
+        yield image
 
 
 def _too_large(path: Path, found: str) -> ValueError:

@@ -7,15 +7,17 @@ from hydra.core.global_hydra import GlobalHydra
 
 from worldwarp.config import ConfigError, compose_config, explore_settings, group_options
 
+FRAMED = ["image=a.jpg", "size=[96,160]", "fov_deg=60"]
+
 
 def test_defaults_are_a_complete_configuration() -> None:
-    settings = explore_settings(compose_config("explore", ["image=a.jpg"]))
-    assert settings.size == (192, 320)
+    settings = explore_settings(compose_config("explore", FRAMED))
+    assert settings.size == (96, 160)
     assert settings.path == "out_and_back"
 
 
 def test_free_text_needs_no_quoting() -> None:
-    words = ["image=my photo (1), it's.jpg", "path=left:distance=0.2,orbit+forward"]
+    words = [*FRAMED, "image=my photo (1), it's.jpg", "path=left:distance=0.2,orbit+forward"]
     settings = explore_settings(compose_config("explore", words))
     assert settings.image == "my photo (1), it's.jpg"
     assert settings.path == "left:distance=0.2,orbit+forward"
@@ -37,7 +39,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
         (["image=a.jpg", "size=[100,320]"], "multiples of 16"),
         (["image=a.jpg", "size=320"], "multiples of 16"),
         (["image=a.jpg", "frames=1"], "frames: want a whole number"),
-        (["image=a.jpg", "fov_deg=200"], "fov_deg: want a number from 5 to 150"),
+        (["image=a.jpg", "fov_deg=200"], "fov_deg: want a number from 1 to 150"),
         (["image=a.jpg", "seed=-1"], "seed: want"),
         (["image=a.jpg", "device=tpu"], "device: want cpu or cuda"),
         (["image=a.jpg", "cache.refine_steps=-1"], "cache.refine_steps: want a whole number"),
@@ -46,7 +48,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
 )
 def test_a_wrong_setting_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        explore_settings(compose_config("explore", words))
+        explore_settings(compose_config("explore", [*FRAMED[1:], *words]))
 
 
 def test_a_callers_own_hydra_is_left_alone() -> None:

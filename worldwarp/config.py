@@ -13,8 +13,10 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from scenes.framing import STEP
 
 FREE_TEXT = ("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights")
 
@@ -76,11 +78,10 @@ def explore_settings(config: DictConfig) -> Settings:
         ConfigError: naming the setting, what was wanted and what was got.
     """
     values: dict[str, Any] = {key: config[key] for key in Settings.__dataclass_fields__}
-    size = values["size"]
-    if not OmegaConf.is_list(size) or len(size) != 2 or any(not isinstance(v, int) or v < 32 or v % 16 for v in size):
-        raise ConfigError(f"size: want [H,W], multiples of 16 from 32, got {size}")
-    values["size"] = (int(size[0]), int(size[1]))
-    _check_number(values, "fov_deg", 5.0, 150.0)
+    if values["image"] is None and values["resume"] is None:
+        raise ConfigError("image: want a photo, e.g. `worldwarp explore image=photo.jpg path=orbit`")
+    values["size"] = checked_size(values["size"])
+    _check_number(values, "fov_deg", 1.0, 150.0)
     _check_number(values, "detail", 1.0, 4.0)
     _check_whole(values, "seed", 0, 2**31 - 1)
     _check_whole(values, "chunk", 1, 64)
@@ -93,9 +94,19 @@ def explore_settings(config: DictConfig) -> Settings:
         raise ConfigError(f"device: want cpu or cuda, got '{values['device']}'")
     if values["device"] == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device: want a CUDA GPU for device=cuda, found none; leave it out to run on the CPU")
-    if values["image"] is None and values["resume"] is None:
-        raise ConfigError("image: want a photo, e.g. `worldwarp explore image=photo.jpg path=orbit`")
     return Settings(**values)
+
+
+def checked_size(size: object) -> tuple[int, int]:
+    """A frame size ``(H, W)``.
+
+    Raises:
+        ConfigError: for anything that is none.
+    """
+    pair = list(size) if isinstance(size, list | tuple | ListConfig) else []
+    if len(pair) != 2 or any(not isinstance(side, int) or side < 32 or side % STEP for side in pair):
+        raise ConfigError(f"size: want [H,W], multiples of {STEP} from {2 * STEP}, got {size}")
+    return pair[0], pair[1]
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -26,10 +26,11 @@ from geometry.camera_files import continued, open_camera_path
 from geometry.depth import clear_far, lift_photo
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change
-from scenes.photo import read_photo
+from scenes.framing import natural_size, photo_fov_deg
+from scenes.photo import photo_outline, read_photo
 from scenes.video import write_video
 from scenes.world import World
-from worldwarp.config import ONWARD, ConfigError, Settings, explore_settings
+from worldwarp.config import ONWARD, ConfigError, Settings, checked_size, explore_settings
 from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of, thinned
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 from worldwarp.steering import LIVE, moves
@@ -113,6 +114,7 @@ class Exploration:
             frames=len(self.cameras) - self.walk.frames,
             chunks=len(chunks),
             size=self.settings.size,
+            fov_deg=float(self.cameras.fov_deg[0, 0]),
             backends=names | {"noise": self.config.noise.kind, "device": self.settings.device},
             seconds_per_chunk=seconds,
             memory_mib=Plan.memory_estimate(len(self.parts.cache), len(self.cameras), self.settings.size),
@@ -151,6 +153,7 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
     Raises:
         ValueError: a bad photo, depth, path, size or setting, in one sentence.
     """
+    config = _framed(config, path)
     settings = explore_settings(config)
     cameras = _open_path(settings) if path is None else path
     if cameras.size != settings.size:
@@ -166,6 +169,19 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
     rng = torch.Generator().manual_seed(settings.seed)
     walk = begin(_photo_chunk(photo), _photo_chunk(clear_far(detail)), sharp, parts, rng)
     return Exploration(settings, config, parts, photo, cameras, walk)
+
+
+def _framed(config: DictConfig, path: Camera | None) -> DictConfig:
+    """The configuration with a frame size and a lens: as it says, as the cameras have them, or as the photo asks."""
+    if config.image is None or (config.size is not None and config.fov_deg is not None):
+        return config
+    framed = config.copy()
+    outline, film_mm = photo_outline(config.image)
+    if config.size is None:
+        framed.size = list(natural_size(outline) if path is None else path.size)
+    if config.fov_deg is None:
+        framed.fov_deg = photo_fov_deg(outline, checked_size(framed.size), film_mm)
+    return framed
 
 
 def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None = None) -> Exploration:

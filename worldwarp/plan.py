@@ -27,6 +27,7 @@ class Plan:
         frames: frames to make (the photo not counted).
         chunks: chunks to make.
         size: frame size ``(H, W)``.
+        fov_deg: horizontal field of view of the photo's frame.
         backends: what stands in for each part.
         seconds_per_chunk: estimate, from timing the cache and the generator here.
         memory_mib: estimate of this process's peak.
@@ -37,6 +38,7 @@ class Plan:
     frames: int
     chunks: int
     size: tuple[int, int]
+    fov_deg: float
     backends: dict[str, str]
     seconds_per_chunk: float
     memory_mib: float
@@ -56,7 +58,7 @@ class Plan:
         worst = max(self.hole_ratio, default=0.0)
         total = self.seconds_per_chunk * self.chunks
         lines = [
-            f"plan     {self.frames} frames of {width}x{height} in {self.chunks} chunks, "
+            f"plan     {self.frames} frames of {width}x{height}, {self.fov_deg:.0f}° wide, in {self.chunks} chunks, "
             f"about {self.seconds_per_chunk:.1f} s each ({total:.0f} s), memory about {self.memory_mib / 1024:.1f} GiB",
             "with     " + ", ".join(f"{part} {name}" for part, name in self.backends.items()),
             f"path     new to the photo, chunk by chunk: [{bars}] at most {worst:.0%} of the view",

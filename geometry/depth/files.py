@@ -13,8 +13,6 @@ from torch.nn.functional import interpolate
 
 from geometry.depth.estimate import DepthMap
 
-ASPECT_TOLERANCE = 0.01
-
 
 class FileDepth:
     """Depth read from a file that belongs to the photo: z along the optical axis, 0 where unknown.
