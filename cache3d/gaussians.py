@@ -36,6 +36,7 @@ from cache3d.replacement import RESOLVED, outdone, refuted
 from cache3d.views import View
 from cache3d.visibility import in_image, seen_by
 from geometry.camera import Camera
+from geometry.depth import clear_far
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
 
@@ -109,7 +110,8 @@ class GaussianCache:
             new = new_pixels(shown, frame, believed, observed=chunk.observed)
             if self._retire(shown, frame, believed, observed=chunk.observed):
                 new |= uncovered(shown, self._show(frame.camera), frame)
-            self._add(lift_gaussians(frame, new, chunk, k), frame.camera)
+            own = frame if chunk.observed else _on(clear_far(chunk.frames[k : k + 1], new[None].cpu())[0], self._device)
+            self._add(lift_gaussians(own, new, chunk, k), frame.camera)
         self._forget_pictures()
         self._refine(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())

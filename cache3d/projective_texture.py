@@ -20,6 +20,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from cache3d.visibility import far_from_edges
 from geometry.camera import Camera
+from geometry.depth import mixed
 from geometry.frame import Frame, Guide
 from geometry.project import project, unproject
 from geometry.windows import lowest
@@ -127,8 +128,9 @@ class ProjectiveTexture:
         photo = self.photo
         usable = (photo.valid & ~photo.sky)[0]
         inverse = torch.where(usable, 1.0 / photo.depth[0], 0.0)
-        ground = far_from_edges(photo.depth[0], usable, OUTLINE_PX, BENT)
-        return inverse, ground, lowest(photo.sky[0].float(), OUTLINE_PX)
+        own = ~mixed(photo)[0]
+        ground = far_from_edges(photo.depth[0], usable, OUTLINE_PX, BENT) & own
+        return inverse, ground, lowest(photo.sky[0].float(), OUTLINE_PX) * own
 
     @cached_property
     def _images(self) -> list[np.ndarray]:

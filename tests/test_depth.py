@@ -170,6 +170,21 @@ def test_what_is_behind_keeps_its_texture_beside_an_outline() -> None:
     assert torch.corrcoef(torch.stack([kept, given]))[0, 1] > 0.8
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_clearing_some_pixels_is_clearing_all_and_taking_those(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    blocks = torch.rand(1, 1, 8, 12, generator=rng).repeat_interleave(8, -2).repeat_interleave(8, -1)
+    depth = torch.where(blocks < 0.4, 1.0, torch.where(blocks < 0.7, 3.0, 20.0))
+    rgb = torch.rand(1, 3, 64, 96, generator=rng)
+    valid = torch.rand(1, 1, 64, 96, generator=rng) > 0.1
+    frame = Frame(rgb, depth, valid, depth > 10.0, Camera.from_fov(60.0, (64, 96), torch.eye(4)[None]))
+    where = torch.rand(1, 1, 8, 12, generator=rng).repeat_interleave(8, -2).repeat_interleave(8, -1) > 0.8
+    some, all_, given_ = (f.rgb.round(decimals=3) for f in (clear_far(frame, where), clear_far(frame), frame))
+    expected = torch.where(where, all_, (given_ * 255.0).round() / 255.0)
+    assert ((some - expected).abs() > 2.0 / 255.0).float().mean() < 0.001  # running sums round
+
+
 def test_a_soft_step_of_depth_becomes_a_sharp_one_at_the_colour_edge() -> None:
     column = torch.arange(96.0).expand(64, -1)
     rgb = torch.where(column >= 48, 0.2, 0.8).expand(3, -1, -1).contiguous()

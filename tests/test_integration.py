@@ -157,6 +157,23 @@ def test_a_guess_that_is_looked_through_goes(observed: bool, confidence: float, 
     assert abs(float(depth) - (2.0 if gives_way else 1.0)) < 0.05
 
 
+@pytest.mark.parametrize("far", [20.0, 5.0])
+def test_what_is_made_up_behind_an_outline_holds_nothing_of_it(far: float) -> None:
+    camera = camera_at((0.0, 0.0, 0.0))
+    _, _, height, width = wall(camera).rgb.shape
+    behind = torch.zeros(1, 1, height, width, dtype=torch.bool)
+    behind[..., width // 2 :] = True
+    rgb = torch.where(behind, 0.9, 0.1).repeat(1, 3, 1, 1)
+    rgb[..., width // 2] = 0.5  # an outline as pictures have it: half of each
+    depth = torch.where(behind, far, 1.0)
+    frame = Frame(rgb, depth, torch.ones_like(behind), behind & (far > 10.0), camera)
+    cache = GaussianCache(refine_steps=0)
+    cache.integrate(chunk_of(frame, observed=False, confidence=0.5))
+    rows = shown(cache)
+    assert rows.colors[rows.means[:, 2] > 1.5].min() > 0.8
+    assert rows.colors[rows.means[:, 2] < 1.5].max() < 0.2
+
+
 def test_what_was_observed_is_not_looked_through() -> None:
     cache, camera = GaussianCache(), camera_at((0, 0, 0))
     cache.integrate(chunk_of(wall(camera, 1.0)))

@@ -195,3 +195,15 @@ def test_samples_are_those_of_torch() -> None:
     slow = grid_sample(image[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
     fast = torch.from_numpy(_sampled(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), on_grid)).permute(2, 0, 1)
     torch.testing.assert_close(fast, slow, atol=1e-4, rtol=0.0)
+
+
+def test_what_an_outline_may_be_mixed_into_is_left_to_the_cache() -> None:
+    camera = camera_at(size=(96, 160))
+    depth = torch.ones(1, 1, 96, 160)
+    depth[..., 80:] = 4.0
+    photo = Frame(torch.full((1, 3, 96, 160), 0.2), depth, depth > 0.0, depth < 0.0, camera)
+    shown = ProjectiveTexture.of(photo, photo.rgb[0]).onto(guide_of(camera, depth, grey=0.8))
+    near, beside, far = (shown.rgb[..., 10:-10, part] for part in (slice(40, 76), slice(80, 81), slice(90, 120)))
+    assert near.max() < 0.21
+    assert beside.min() > 0.79
+    assert far.max() < 0.21

@@ -1,7 +1,7 @@
 """Depth: estimators behind one protocol, alignment, cleaning, and the photo's own lifting."""
 
 from geometry.depth.align import DepthAlignment, align_depth
-from geometry.depth.clean import clean_discontinuities, clear_far, snap_depth_edges
+from geometry.depth.clean import clean_discontinuities, clear_far, mixed, snap_depth_edges
 from geometry.depth.embedded import EmbeddedDepth
 from geometry.depth.estimate import DepthEstimator, DepthMap
 from geometry.depth.files import FileDepth
@@ -21,5 +21,6 @@ __all__ = [
     "clean_discontinuities",
     "clear_far",
     "lift_photo",
+    "mixed",
     "snap_depth_edges",
 ]

@@ -20,7 +20,7 @@ EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two sur
 # would hang in the air as specks; ground that rises to its horizon is no step.
 SNAP = ((4, 1.15, 0.0), (7, 1.8, 0.65))
 VOTE_PX = 1  # more rounds off what edges there are (2: edges off by 2.8 px and not 2.0)
-MIXED_REACH = 0.009  # of the short side: so far into what is behind reach the colours of what is in front
+MIXED_REACH = 0.015  # of the short side: so far into what is behind reach the colours of what is in front
 MIXED_RATIO = 1.3  # of two depths, from which on one is in front of the other
 MIXED_LOOK = 3  # how many times as far one looks for what the colours are unmixed
 MIXED_NOISE = 0.03  # surfaces whose colours differ less are not told apart
@@ -52,33 +52,64 @@ def clean_discontinuities(
     return valid & ~flying
 
 
-def clear_far(frame: Frame) -> Frame:
+def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Frame:
     """A frame ``[1]`` whose far surfaces hold nothing of what stands before them.
 
     Pixels beside something nearer are mixed with its colours. They would stay behind as its ghost when the camera
     moves; so what they have of the colours in front, on the line from those of their own surface, is taken out.
+
+    Args:
+        frame: with depth.
+        where: the pixels that matter; all when not given.
     """
-    reach = max(1, round(MIXED_REACH * min(frame.camera.size)))
-    window = 2 * MIXED_LOOK * reach + 1
-    inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
-    beside = (highest(inverse, reach) > MIXED_RATIO * inverse)[0, 0].numpy()
+    window = 2 * MIXED_LOOK * _mixed_reach(frame) + 1
+    inverse, beside = _inverse(frame), mixed(frame)[0, 0].numpy()
     clear = (frame.valid[0, 0].numpy() & ~beside).astype(np.float32)
     layer = np.round(np.log(inverse[0, 0].numpy().clip(1e-6)) / np.log(MIXED_RATIO)).astype(np.int64)
     rgb = np.ascontiguousarray(frame.rgb[0].permute(1, 2, 0).numpy())
     cleared = rgb.copy()
-    for own in np.unique(layer[beside]):
-        mine, behind, front = beside & (layer == own), clear * (np.abs(layer - own) <= 1), layer > own + 1
-        back, back_share = _local_mean(rgb, behind, window)
-        fore, fore_share = _local_mean(rgb, front.astype(np.float32), window)
-        square, _ = _local_mean(rgb**2, behind, window)
+    wanted = beside if where is None else beside & where[0, 0].numpy()
+    for own in np.unique(layer[wanted]):
+        part = _around(wanted & (layer == own), window)
+        colors, layers = rgb[part], layer[part]
+        mine, behind, front = (
+            wanted[part] & (layers == own),
+            clear[part] * (np.abs(layers - own) <= 1),
+            layers > own + 1,
+        )
+        back, back_share = _local_mean(colors, behind, window)
+        fore, fore_share = _local_mean(colors, front.astype(np.float32), window)
+        square, _ = _local_mean(colors**2, behind, window)
         texture = np.sqrt(np.maximum(square - back**2, 0.0))
         apart = fore - back
-        share = ((rgb - back) * apart).sum(-1, keepdims=True) / ((apart**2).sum(-1, keepdims=True) + MIXED_NOISE**2)
-        rest = rgb - back - share.clip(0.0, 1.0) * apart
+        share = ((colors - back) * apart).sum(-1, keepdims=True) / ((apart**2).sum(-1, keepdims=True) + MIXED_NOISE**2)
+        rest = colors - back - share.clip(0.0, 1.0) * apart
         mine &= (back_share > 0.0) & (fore_share > 0.0)
-        cleared[mine] = (back + rest.clip(-texture, texture))[mine]
+        cleared[part][mine] = (back + rest.clip(-texture, texture))[mine]
     cleared = torch.from_numpy(cleared).permute(2, 0, 1)[None].to(frame.rgb)
     return replace(frame, rgb=(cleared.clamp(0.0, 1.0) * 255.0).round() / 255.0)
+
+
+def mixed(frame: Frame) -> Bool[Tensor, "b 1 h w"]:
+    """Pixels so near to something clearly nearer that they may be mixed with its colours."""
+    inverse = _inverse(frame)
+    return highest(inverse, _mixed_reach(frame)) > MIXED_RATIO * inverse
+
+
+def _inverse(frame: Frame) -> Float[Tensor, "b 1 h w"]:
+    return torch.where(frame.sky, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
+
+
+def _mixed_reach(frame: Frame) -> int:
+    return max(1, round(MIXED_REACH * min(frame.camera.size)))
+
+
+def _around(where: Bool[np.ndarray, "h w"], reach_px: int) -> tuple[slice, slice]:
+    """The rectangle that reaches so far around the chosen pixels, of which there are some."""
+    rows, columns = (np.flatnonzero(where.any(axis)) for axis in (1, 0))
+    return slice(max(0, rows[0] - reach_px), rows[-1] + reach_px + 1), slice(
+        max(0, columns[0] - reach_px), columns[-1] + reach_px + 1
+    )
 
 
 def _local_mean(
