@@ -19,22 +19,23 @@ from worldwarp import explore
 
 PATHS = ("forward:distance=0.4", "orbit:angle_deg=20", "left:distance=0.3")
 CHUNKS, FRAMES_PER_CHUNK, EVERY = 10, 8, 2
-SIZE = (192, 320)
-SHOWN = (112, 188)
+ROW_PX = 112
 
 
 def tile(rgb: Tensor) -> Image.Image:
-    """A frame ``[3 h w]`` as the sheet shows it."""
+    """A frame ``[3 h w]`` as the sheets show it, one row high."""
     pixels = (rgb.permute(1, 2, 0).numpy() * 255.0).round().astype(np.uint8)
-    return Image.fromarray(pixels).resize((SHOWN[1], SHOWN[0]), Image.Resampling.LANCZOS)
+    size = (round(ROW_PX * rgb.shape[2] / rgb.shape[1]), ROW_PX)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
 
 
 def walk_tiles(photo: Path, path: str) -> list[Image.Image]:
     """The photograph and frames of one walk."""
     frames = CHUNKS * FRAMES_PER_CHUNK + 1
-    steps = explore(image=photo, path=path, frames=frames, size=list(SIZE), viewer="none", seed=0)
+    steps = explore(image=photo, path=path, frames=frames, viewer="none", seed=0)
     shown = [step.chunk.frames.rgb[-1] for step in steps if step.chunk.index % EVERY == 0]
-    return [tile(rgb) for rgb in (read_photo(photo, SIZE).rgb, *shown)]
+    size = (shown[0].shape[1], shown[0].shape[2])
+    return [tile(rgb) for rgb in (read_photo(photo, size).rgb, *shown)]
 
 
 def main() -> None:
@@ -43,10 +44,11 @@ def main() -> None:
         sys.exit(str(__doc__).split("\n\n")[0])
     walks = [(Path(photo), path) for photo in sys.argv[2:] for path in PATHS]
     rows = [walk_tiles(*walk) for walk in tqdm(walks, unit="walk")]
-    sheet = Image.new("RGB", (SHOWN[1] * len(rows[0]), SHOWN[0] * len(rows)))
+    width = max(shown.width for row in rows for shown in row)
+    sheet = Image.new("RGB", (width * len(rows[0]), ROW_PX * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, shown in enumerate(row):
-            sheet.paste(shown, (SHOWN[1] * x, SHOWN[0] * y))
+            sheet.paste(shown, (width * x, ROW_PX * y))
     sheet.save(sys.argv[1], quality=80)
     print(f"{sys.argv[1]}: {len(rows)} walks; for each photograph {', '.join(PATHS)}")
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 from tqdm import tqdm
 
-from benchmarks.contact_sheet import SIZE, tile
+from benchmarks.contact_sheet import tile
 from benchmarks.generator_quality import inpainted
 from diffusion.condition import decode, encode
 from geometry.camera import Camera
@@ -55,12 +55,10 @@ def plain_walk(photo: Tensor, cameras: Camera) -> list[Tensor]:
 
 def own_walk(path: str) -> tuple[list[Tensor], Camera]:
     """Frames and cameras of this program's walk."""
-    chunks = [
-        step.chunk.frames for step in explore(image=PHOTO, path=path, frames=FRAMES, size=list(SIZE), viewer="none")
-    ]
+    chunks = [step.chunk.frames for step in explore(image=PHOTO, path=path, frames=FRAMES, viewer="none")]
     cameras = Frame.concatenate(chunks).camera
     first = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
-    photo = read_photo(PHOTO, SIZE).rgb
+    photo = read_photo(PHOTO, cameras.size).rgb
     return [photo, *torch.cat([frames.rgb for frames in chunks])], Camera.concatenate([first, cameras])
 
 
