@@ -90,3 +90,14 @@ def test_given_cameras_say_the_size(tmp_path: Path) -> None:
     cameras = Camera.from_fov(60.0, (48, 80), poses)
     step = next(explore(image=photo, path=cameras, depth="plane", generator="passthrough"))
     assert step.chunk.frames.camera.size == (48, 80)
+
+
+def test_the_plan_says_how_much_of_the_photo_is_shown(tmp_path: Path) -> None:
+    photo = save_photo(tmp_path / "a.jpg", (200, 300))
+    walk = prepare(compose_config("explore", [f"image={photo}", *QUICK]))
+    assert walk.plan().lines()[0] == "photo    300x200, whole"
+    cut = prepare(compose_config("explore", [f"image={photo}", "size=[80,48]", *QUICK]))
+    assert "its middle 120x200 (leave out size to see all)" in cut.plan().lines()[0]
+    small = save_photo(tmp_path / "b.png", (60, 90))
+    lines = prepare(compose_config("explore", [f"image={small}", *QUICK])).plan().lines()
+    assert "3.2 times smaller than the frames" in lines[1]

@@ -27,7 +27,7 @@ from geometry.depth import clear_far, lift_photo
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change
 from scenes.framing import natural_size, photo_fov_deg
-from scenes.photo import photo_outline, read_photo
+from scenes.photo import Photo, photo_outline, read_photo
 from scenes.video import write_video
 from scenes.world import World
 from worldwarp.config import ONWARD, ConfigError, Settings, checked_size, explore_settings
@@ -52,6 +52,7 @@ class Exploration:
         cameras: the whole walk ``[n]``; camera 0 is the photo's.
         walk: where the walk stands.
         world: the folder it is stored in; None when nothing is stored (yet).
+        picture: the photo as it was read; None for a world that goes on.
     """
 
     settings: Settings
@@ -61,6 +62,7 @@ class Exploration:
     cameras: Camera
     walk: Walk
     world: World | None = None
+    picture: Photo | None = None
 
     @property
     def remaining(self) -> list[Camera]:
@@ -120,6 +122,7 @@ class Exploration:
             memory_mib=Plan.memory_estimate(len(self.parts.cache), len(self.cameras), self.settings.size),
             hole_ratio=predicted_holes(self.parts.cache, chunks),
             collisions=collisions(self.photo, self.cameras),
+            photo=self.picture,
         )
 
     def write_video(self) -> None:
@@ -168,7 +171,7 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
     parts = _build_parts(config, settings)
     rng = torch.Generator().manual_seed(settings.seed)
     walk = begin(_photo_chunk(photo), _photo_chunk(clear_far(detail)), sharp, parts, rng)
-    return Exploration(settings, config, parts, photo, cameras, walk)
+    return Exploration(settings, config, parts, photo, cameras, walk, picture=picture)
 
 
 def _framed(config: DictConfig, path: Camera | None) -> DictConfig:

@@ -11,7 +11,9 @@ from cache3d.cache import WorldCache
 from geometry.camera import Camera
 from geometry.frame import Frame
 from geometry.project import project
+from scenes.photo import Photo
 
+WHOLE = 0.95  # share of a photo from which on nothing that matters is cut off
 PREVIEW_SCALE = 2  # the path check renders at half the frame size
 BYTES_PER_PRIMITIVE = 400  # the store, its growth, and one copy on its way to disk
 NEW_PER_FRAME = 0.03  # share of a frame's pixels that enter the cache
@@ -33,6 +35,7 @@ class Plan:
         memory_mib: estimate of this process's peak.
         hole_ratio: per chunk, the share of its last frame that the photo alone does not show.
         collisions: frames whose camera lies behind a surface of the photo.
+        photo: as it was read; None for a world that goes on.
     """
 
     frames: int
@@ -44,6 +47,7 @@ class Plan:
     memory_mib: float
     hole_ratio: list[float]
     collisions: list[int]
+    photo: Photo | None
 
     @staticmethod
     def memory_estimate(primitives: int, frames: int, size: tuple[int, int]) -> float:
@@ -57,7 +61,8 @@ class Plan:
         bars = "".join(" ▁▂▃▄▅▆▇█"[min(8, round(8 * ratio))] for ratio in self.hole_ratio)
         worst = max(self.hole_ratio, default=0.0)
         total = self.seconds_per_chunk * self.chunks
-        lines = [
+        lines = [] if self.photo is None else _photo_lines(self.photo)
+        lines += [
             f"plan     {self.frames} frames of {width}x{height}, {self.fov_deg:.0f}° wide, in {self.chunks} chunks, "
             f"about {self.seconds_per_chunk:.1f} s each ({total:.0f} s), memory about {self.memory_mib / 1024:.1f} GiB",
             "with     " + ", ".join(f"{part} {name}" for part, name in self.backends.items()),
@@ -74,6 +79,18 @@ class Plan:
                 "try a smaller distance or another direction"
             )
         return lines
+
+
+def _photo_lines(photo: Photo) -> list[str]:
+    """How much of the photo is shown, and whether it is large enough."""
+    height, width = photo.original_size
+    left, top, right, bottom = photo.crop_box
+    kept = (right - left) * (bottom - top) / (width * height)
+    part = "whole" if kept > WHOLE else f"its middle {right - left:.0f}x{bottom - top:.0f} (leave out size to see all)"
+    lines = [f"photo    {width}x{height}, {part}"]
+    if photo.enlarged > 1.0:
+        lines.append(f"warning  it is {photo.enlarged:.1f} times smaller than the frames: expect them soft")
+    return lines
 
 
 def predicted_holes(cache: WorldCache, chunks: list[Camera]) -> list[float]:
