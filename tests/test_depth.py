@@ -26,6 +26,7 @@ from geometry.depth import (
     lift_photo,
     snap_depth_edges,
 )
+from geometry.depth.clean import without_gaps
 from geometry.depth.edges import fit_to_picture
 from geometry.depth.embedded import save_depth_network
 from geometry.depth.network import DepthNetwork
@@ -156,6 +157,25 @@ def test_far_surfaces_hold_nothing_of_what_stands_before_them(far: str) -> None:
     assert torch.allclose(cleared.rgb[..., 40:, :], rgb[..., 40:, :], atol=0.5 / 255.0)
     flat = clear_far(replace(frame, depth=torch.ones_like(depth), sky=torch.zeros_like(sky)))
     assert torch.allclose(flat.rgb, rgb, atol=0.5 / 255.0)
+
+
+@pytest.mark.parametrize("far", ["sky", "ground"])
+@pytest.mark.parametrize(("gap_px", "every_px", "closed"), [(2, 16, True), (6, 8, False)])
+def test_small_gaps_belong_to_what_they_are_in(far: str, gap_px: int, every_px: int, *, closed: bool) -> None:
+    row, column = torch.meshgrid(torch.arange(96), torch.arange(160), indexing="ij")
+    crown = (row >= 32) & (column >= 64)
+    gap = crown & (row % every_px < gap_px) & (column % every_px < gap_px)
+    depth = torch.where(crown & ~gap, 1.0, 5.0)[None, None]
+    all_ = torch.ones_like(depth, dtype=torch.bool)
+    sky = (depth > 1.0) & (far == "sky")
+    frame = Frame(torch.rand(1, 3, 96, 160), depth, all_, sky, Camera.from_fov(60.0, (96, 160), torch.eye(4)[None]))
+    whole = without_gaps(frame)
+    inside = gap & (row >= 44) & (column >= 76) & (row < 90) & (column < 154)
+    assert (whole.depth[0, 0][inside] == (1.0 if closed else 5.0)).all()
+    assert (whole.sky[0, 0][inside] == (far == "sky" and not closed)).all()
+    outside = ~crown
+    assert (whole.depth[0, 0][outside] == 5.0).all()
+    assert torch.equal(whole.sky[0, 0][outside], sky[0, 0][outside])
 
 
 def test_what_is_behind_keeps_its_texture_beside_an_outline() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
@@ -23,6 +23,7 @@ VOTE_PX = 1  # more rounds off what edges there are (2: edges off by 2.8 px and 
 MIXED_REACH = 0.015  # of the short side: so far into what is behind reach the colours of what is in front
 MIXED_RATIO = 1.3  # of two depths, from which on one is in front of the other
 MIXED_LOOK = 3  # how many times as far one looks for what the colours are unmixed
+GAP_BEFORE = 0.5  # share of its surroundings that stands before a gap
 MIXED_NOISE = 0.03  # surfaces whose colours differ less are not told apart
 
 
@@ -65,7 +66,7 @@ def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Fra
     window = 2 * MIXED_LOOK * _mixed_reach(frame) + 1
     inverse, beside = _inverse(frame), mixed(frame)[0, 0].numpy()
     clear = (frame.valid[0, 0].numpy() & ~beside).astype(np.float32)
-    layer = np.round(np.log(inverse[0, 0].numpy().clip(1e-6)) / np.log(MIXED_RATIO)).astype(np.int64)
+    layer = _layers(inverse)
     rgb = np.ascontiguousarray(frame.rgb[0].permute(1, 2, 0).numpy())
     cleared = rgb.copy()
     wanted = beside if where is None else beside & where[0, 0].numpy()
@@ -90,6 +91,27 @@ def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Fra
     return replace(frame, rgb=(cleared.clamp(0.0, 1.0) * 255.0).round() / 255.0)
 
 
+def without_gaps(frame: Frame) -> Frame:
+    """A frame ``[1]`` where what shows through the gaps of something nearer belongs to that.
+
+    Between leaves all is mixed with their colours. Where no clear pixel of what lies behind is near, nothing tells what
+    it would look like, and it would hang in the air as specks when the camera moves. A fence has more gap than wire,
+    and stays one.
+    """
+    inverse, beside = _inverse(frame), mixed(frame)[0, 0].numpy()
+    layer = _layers(inverse)
+    clear = frame.valid[0, 0].numpy() & ~beside
+    window = (2 * MIXED_LOOK * _mixed_reach(frame) + 1,) * 2
+    lost = np.zeros_like(beside)
+    for own in np.unique(layer[beside]):
+        known = cv2.dilate((clear & (np.abs(layer - own) <= 1)).astype(np.uint8), np.ones(window, np.uint8)) > 0
+        before = cv2.blur((layer > own + 1).astype(np.float32), window) > GAP_BEFORE
+        lost |= beside & (layer == own) & ~known & before
+    gap = torch.from_numpy(lost)[None, None].to(frame.sky.device)
+    front = 1.0 / highest(inverse, _mixed_reach(frame)).clamp_min(1e-8)
+    return replace(frame, depth=torch.where(gap, front, frame.depth), sky=frame.sky & ~gap)
+
+
 def mixed(frame: Frame) -> Bool[Tensor, "b 1 h w"]:
     """Pixels so near to something clearly nearer that they may be mixed with its colours."""
     inverse = _inverse(frame)
@@ -98,6 +120,11 @@ def mixed(frame: Frame) -> Bool[Tensor, "b 1 h w"]:
 
 def _inverse(frame: Frame) -> Float[Tensor, "b 1 h w"]:
     return torch.where(frame.sky, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
+
+
+def _layers(inverse: Float[Tensor, "1 1 h w"]) -> Int[np.ndarray, "h w"]:
+    """Numbers of depths: surfaces more than one apart are two."""
+    return np.round(np.log(inverse[0, 0].numpy().clip(1e-6)) / np.log(MIXED_RATIO)).astype(np.int64)
 
 
 def _mixed_reach(frame: Frame) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from geometry.camera import Camera
-from geometry.depth.clean import clean_discontinuities, snap_depth_edges
+from geometry.depth.clean import clean_discontinuities, snap_depth_edges, without_gaps
 from geometry.depth.estimate import DepthEstimator, DepthMap, far_sky
 from geometry.frame import Frame
 
@@ -33,8 +35,8 @@ def lift_photo(rgb: Float[Tensor, "1 3 h w"], estimator: DepthEstimator, camera:
     if not made.metric and ground.any():
         depth = depth / depth[ground].median()
     depth = far_sky(depth, made.sky, made.valid)
-    kept = made.sky | clean_discontinuities(depth, ground)
-    return Frame(rgb, depth, kept, made.sky, camera, made.metric)
+    whole = without_gaps(Frame(rgb, depth, made.valid, made.sky, camera, made.metric))
+    return replace(whole, valid=whole.sky | clean_discontinuities(whole.depth, whole.valid & ~whole.sky))
 
 
 def _check(made: DepthMap, rgb: Tensor) -> None:
