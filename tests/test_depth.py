@@ -178,6 +178,17 @@ def test_small_gaps_belong_to_what_they_are_in(far: str, gap_px: int, every_px: 
     assert torch.equal(whole.sky[0, 0][outside], sky[0, 0][outside])
 
 
+def test_unknown_depth_stands_before_nothing() -> None:
+    depth = torch.full((1, 1, 64, 96), 2.0)
+    known = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(0)) > 0.7
+    depth[~known] = 0.0
+    none = torch.zeros_like(known)
+    frame = Frame(torch.rand(1, 3, 64, 96), depth, known, none, Camera.from_fov(60.0, (64, 96), torch.eye(4)[None]))
+    assert torch.equal(without_gaps(frame).depth[known], depth[known])
+    cleared = clear_far(frame).rgb
+    assert torch.allclose(cleared[known.expand(1, 3, -1, -1)], frame.rgb[known.expand(1, 3, -1, -1)], atol=0.5 / 255.0)
+
+
 def test_what_is_behind_keeps_its_texture_beside_an_outline() -> None:
     rgb = torch.zeros(1, 3, 64, 96)
     rgb[:, 1] = 0.4 + 0.2 * torch.rand(1, 64, 96, generator=torch.Generator().manual_seed(0))

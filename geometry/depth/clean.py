@@ -119,7 +119,8 @@ def mixed(frame: Frame) -> Bool[Tensor, "b 1 h w"]:
 
 
 def _inverse(frame: Frame) -> Float[Tensor, "b 1 h w"]:
-    return torch.where(frame.sky, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
+    """0 where there is nothing near: in the sky, and where nothing is known."""
+    return torch.where(frame.sky | ~frame.valid, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
 
 
 def _layers(inverse: Float[Tensor, "1 1 h w"]) -> Int[np.ndarray, "h w"]:
