@@ -23,6 +23,7 @@ MAX_SIDE_PX = 16384
 MAX_PIXELS = 100_000_000
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 FILM_MM = (8.0, 1200.0)  # equivalent focal lengths that a lens may have; others are slips
+HEIC = (".heic", ".heif")
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises for damaged files
 
@@ -45,7 +46,7 @@ class Photo:
 
 
 def read_photo(path: str | Path, size: tuple[int, int], max_scale: float = 1.0) -> Photo:
-    """Read a photo of any common kind: rotated by EXIF, with alpha, a palette, 16 bits or grey.
+    """Read a photo of any common kind: rotated by EXIF, with alpha, a palette, 16 bits or grey, HEIC.
 
     It is turned upright, laid on white where transparent, cropped about the centre to the aspect of ``size`` and
     resampled with antialiasing.
@@ -107,6 +108,10 @@ def _upright_rgb(path: Path) -> Image.Image:
 def _opened(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():
         raise ValueError(f"image: no file {str(path)!r}; check the name")
+    if path.suffix.lower() in HEIC and not _reads_heic():
+        raise ValueError(
+            f"image: {str(path)!r} is HEIC, which needs a package: pip install 'worldwarp[heic]', or save it as JPEG"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
@@ -115,7 +120,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise _too_large(path, "") from None
     except (UnidentifiedImageError, *BROKEN):
         raise ValueError(
-            f"image: {str(path)!r} is not an image that can be read; want JPEG, PNG, WebP or TIFF"
+            f"image: {str(path)!r} is not an image that can be read; want JPEG, PNG, WebP, TIFF or HEIC"
         ) from None
     with opened as image:
         if max(image.size) > MAX_SIDE_PX or image.width * image.height > MAX_PIXELS:
@@ -126,6 +131,16 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 f"in {str(path)!r}; use a larger photo"
             )
         yield image
+
+
+def _reads_heic() -> bool:
+    """Teach Pillow the format of many telephones, if the package for it is there."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
 
 
 def _too_large(path: Path, found: str) -> ValueError:

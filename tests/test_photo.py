@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
-from scenes.photo import read_photo
+from scenes.photo import photo_outline, read_photo
 
 SIZE = (48, 80)
 
@@ -170,3 +171,23 @@ def test_tiny_and_huge_photos_are_refused(tmp_path: Path) -> None:
 def test_shrinking_scale_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_scale"):
         read_photo(tmp_path / "a.png", SIZE, max_scale=0.5)
+
+
+def test_photos_of_telephones(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    heif.register_heif_opener()
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 26
+    Image.fromarray(four_corners()).save(tmp_path / "a.heic", exif=exif, quality=95)
+    photo = read_photo(tmp_path / "a.heic", SIZE)
+    assert photo.original_size == (96, 160)
+    for got, expected in zip(corners(photo.rgb), EXPECTED, strict=True):
+        assert got == pytest.approx(expected, abs=0.06)
+    assert photo_outline(tmp_path / "a.heic") == ((96, 160), 26.0)
+
+
+def test_a_telephones_photo_without_the_package_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.HEIC").write_bytes(b"ftypheic")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match=r"pip install 'worldwarp\[heic\]'"):
+        read_photo(tmp_path / "a.HEIC", SIZE)
