@@ -36,7 +36,7 @@ from cache3d.replacement import RESOLVED, outdone, refuted
 from cache3d.views import View
 from cache3d.visibility import in_image, seen_by
 from geometry.camera import Camera
-from geometry.depth import clear_far
+from geometry.depth import clear_far, mixed
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Change, Gaussians, Points
 
@@ -196,7 +196,8 @@ class GaussianCache:
         looks = [Look(frames[k], trusted[k], is_photo=False) for k in range(len(frames))]
         if remembered is not None:
             kept = _on(remembered, self._device)
-            certain = torch.ones_like(kept.depth)
+            # Where geometry is a guess, what the photo shows along an outline would stain what lies behind.
+            certain = torch.ones_like(kept.depth) if chunk.observed else (~mixed(kept)).to(kept.depth)
             looks += [Look(kept[k], certain[k], is_photo=k == 0) for k in (*range(1, len(kept)), 0)]
         # One view for all looks: it is gathered, and what changed is stored, once.
         view = self._store.near(chunk.frames.camera, *([] if remembered is None else [remembered.camera]))

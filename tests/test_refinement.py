@@ -305,6 +305,21 @@ def test_remembered_frames_hold_guesses() -> None:
     assert agreement[1] > agreement[0] + 2.0
 
 
+def test_the_photo_does_not_stain_what_was_made_up_behind_its_outlines() -> None:
+    camera = cameras((0, 0, 0))
+    column = torch.arange(SIZE[1]).expand(1, 1, *SIZE)
+    depth = torch.where(column < 32, 1.0, 5.0)
+    clean = torch.where(column < 32, 0.1, 0.9).repeat(1, 3, 1, 1)
+    mixed_rgb = torch.where(column == 32, 0.3, clean)  # a leaf reaches over by a pixel
+    known, none = torch.ones_like(depth, dtype=torch.bool), torch.zeros_like(depth, dtype=torch.bool)
+    made_up, photo = (Frame(rgb, depth, known, none, camera) for rgb in (clean, mixed_rgb))
+    cache = GaussianCache()
+    for index in range(4):
+        cache.integrate(chunk_of(made_up, index, observed=False, confidence=0.6), photo)
+    rows = cache.snapshot()
+    assert rows.colors[rows.means[:, 2] > 3.0].min() > 0.8
+
+
 def test_what_a_frame_does_not_trust_changes_little() -> None:
     first = wall(cameras((0, 0, 0)))
     moved = []
