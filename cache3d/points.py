@@ -17,7 +17,7 @@ from cache3d.insertion import Shown, new_pixels
 from cache3d.point_kernels import splat_discs
 from cache3d.refinement import refine_guesses
 from cache3d.replacement import CLOSER, RESOLVED, refuted
-from cache3d.surfels import lift_surfels
+from cache3d.surfels import STEEPEST, lift_surfels
 from cache3d.visibility import VISIBLE, in_image
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
@@ -215,7 +215,7 @@ def _off_center(part: Points, camera: Camera, hit: Bool[Tensor, "h w"]) -> Float
 
 def _points(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, "1 h w"], chunk: Chunk) -> Points:
     """One point per new pixel of one frame."""
-    surfels = lift_surfels(frame, new)
+    surfels = lift_surfels(frame, new, STEEPEST)  # round discs as long as a steeper slope would be as wide
     count, where = len(surfels.positions), new[0]
     longer = torch.maximum(torch.linalg.norm(surfels.along, dim=-1), torch.linalg.norm(surfels.across, dim=-1))
     return Points(

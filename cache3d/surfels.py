@@ -35,11 +35,16 @@ class Surfels:
     pixel_width: Float[Tensor, "n"]
 
 
-def lift_surfels(frame: Frame, chosen: Bool[Tensor, "1 h w"]) -> Surfels:
+def lift_surfels(frame: Frame, chosen: Bool[Tensor, "1 h w"], steepest_even: float = STEEPEST_EVEN) -> Surfels:
     """Lift the chosen pixels of one frame (no batch axis) to surface elements.
 
     The slope of the surface is the gentler of the two one-sided depth differences, and none where they disagree in
     sign, are too steep or reach an invalid pixel: an edge never tilts or stretches what lies beside it.
+
+    Args:
+        frame: no batch axis.
+        chosen: which pixels.
+        steepest_even: how far along the view, in pixel widths, an element reaches where the slope is an even one.
     """
     rows, columns = torch.nonzero(chosen[0], as_tuple=True)
     depth = frame.depth[0]
@@ -48,8 +53,8 @@ def lift_surfels(frame: Frame, chosen: Bool[Tensor, "1 h w"]) -> Surfels:
     z = depth[rows, columns]
     ray_x = (columns + 0.5 - center[0]) / focal[0]
     ray_y = (rows + 0.5 - center[1]) / focal[1]
-    dz_x = _slope(depth, usable, rows, columns, z / focal[0])
-    dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1])
+    dz_x = _slope(depth, usable, rows, columns, z / focal[0], steepest_even)
+    dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1], steepest_even)
     one, zero = torch.ones_like(z), torch.zeros_like(z)
     ray = torch.stack([ray_x, ray_y, one], dim=-1)
     step_x = torch.stack([z / focal[0], zero, zero], dim=-1) + dz_x[:, None] * ray
@@ -77,6 +82,7 @@ def _slope(
     rows: Tensor,
     columns: Tensor,
     pixel_width: Float[Tensor, "n"],
+    steepest_even: float,
 ) -> Float[Tensor, "n"]:
     """Depth change to the next column at the given pixels: the gentler side, 0 where the sides disagree."""
     here, width = depth[rows, columns], depth.shape[1]
@@ -87,7 +93,7 @@ def _slope(
     behind_ok = known & usable[rows, before] & (before != columns)
     gentler, steeper = torch.minimum(ahead.abs(), behind.abs()), torch.maximum(ahead.abs(), behind.abs())
     even = ahead_ok & behind_ok & (ahead * behind > 0) & (gentler >= EVEN * steeper)
-    steepest = pixel_width * torch.where(even, STEEPEST_EVEN, STEEPEST)
+    steepest = pixel_width * torch.where(even, steepest_even, STEEPEST)
     ahead_ok, behind_ok = ahead_ok & (ahead.abs() <= steepest), behind_ok & (behind.abs() <= steepest)
     gentler = torch.where(ahead.abs() < behind.abs(), ahead, behind)
     both = torch.where(ahead * behind > 0, gentler, torch.zeros_like(here))

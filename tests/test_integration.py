@@ -14,6 +14,7 @@ from cache3d.gaussians import GaussianCache
 from cache3d.insertion import CLEARLY, needed_residual
 from cache3d.lifting import lift_gaussians
 from cache3d.merging import merge, voxel_keys
+from cache3d.points import PointCache
 from cache3d.visibility import far_from_edges
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
@@ -236,6 +237,20 @@ def test_a_closer_look_at_the_ground_replaces_what_was_seen_aslant() -> None:
     after = psnr(cache.render(near.camera).rgb[inner], near.rgb[inner])
     assert (shown(cache).chunk == 1).sum() > 0.9 * near.valid.sum()
     assert after > before + 10.0
+
+
+def test_points_of_ground_seen_aslant_do_not_smear_over_their_neighbours() -> None:
+    """Discs are round: one as long as its pixel on the ground is would be as wide."""
+    cache, first = PointCache(), ground(camera_at((0, 0, 0)), below=0.3)
+    cache.integrate(chunk_of(first))
+    inner = (slice(None), slice(None), slice(SIZE[0] // 2 + 3, -6), slice(6, -6))
+    for place in ((0.0, 0.0, 0.0), (0.02, 0.0, 0.02)):
+        view = ground(camera_at(place), below=0.3)
+        guide = cache.render(view.camera)
+        shown = guide.coverage[inner] > 0.5
+        error = (guide.rgb[inner] - view.rgb[inner]).square().mean(1, keepdim=True)[shown].mean()
+        assert -10.0 * torch.log10(error) > 22.0
+        assert ((guide.depth - view.depth).abs() < 0.1 * view.depth)[inner][shown].float().mean() > 0.97
 
 
 def test_a_slope_is_one_surface_and_its_fold_is_not() -> None:
