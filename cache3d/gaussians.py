@@ -110,8 +110,10 @@ class GaussianCache:
             new = new_pixels(shown, frame, believed, observed=chunk.observed)
             if self._retire(shown, frame, believed, observed=chunk.observed):
                 new |= uncovered(shown, self._show(frame.camera), frame)
-            own = frame if chunk.observed else _on(clear_far(chunk.frames[k : k + 1], new[None].cpu())[0], self._device)
-            self._add(lift_gaussians(own, new, chunk, k), frame.camera)
+            if not chunk.observed:
+                alone = _on(chunk.frames[k : k + 1], torch.device("cpu"))
+                frame = _on(clear_far(alone, new[None].cpu())[0], self._device)
+            self._add(lift_gaussians(frame, new, chunk, k), frame.camera)
         self._forget_pictures()
         self._refine(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())

@@ -215,7 +215,7 @@ def _off_center(part: Points, camera: Camera, hit: Bool[Tensor, "h w"]) -> Float
 
 def _points(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, "1 h w"], chunk: Chunk) -> Points:
     """One point per new pixel of one frame."""
-    surfels = lift_surfels(frame, new, STEEPEST)  # round discs as long as a steeper slope would be as wide
+    surfels = lift_surfels(frame, new, STEEPEST)  # discs are round: on a steeper slope as wide as long
     count, where = len(surfels.positions), new[0]
     longer = torch.maximum(torch.linalg.norm(surfels.along, dim=-1), torch.linalg.norm(surfels.across, dim=-1))
     return Points(

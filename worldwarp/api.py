@@ -42,7 +42,7 @@ def explore(
         ValueError: bad input, in one sentence, before anything is written.
 
     Example:
-        >>> for step in explore(image="photo.jpg", path="orbit", frames=17):
+        >>> for step in explore(image="photo.jpg", path="orbit", frames=17, size=(192, 320)):
         ...     print(step.chunk.frames.rgb.shape)
         torch.Size([8, 3, 192, 320])
         torch.Size([8, 3, 192, 320])
