@@ -58,6 +58,24 @@ def test_a_walk_with_its_world_on_another_device_is_the_same_walk(tmp_path: Path
     assert len(cache) == len(world)
 
 
+def test_a_made_up_chunk_may_lie_on_another_device() -> None:
+    rng = torch.Generator().manual_seed(0)
+    depth = torch.where(torch.arange(SIZE[1]) < 12, 1.0, 4.0).expand(1, 1, *SIZE).clone()
+    known = depth > 0
+    frame = Frame(
+        torch.rand(1, 3, *SIZE, generator=rng), depth, known, ~known, Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
+    )
+    made = []
+    with PretendGpu():
+        parts = (frame.rgb, frame.depth, frame.valid, frame.sky)
+        there = Frame(*(part.to("cuda") for part in parts), camera=frame.camera.to("cuda"))
+        for device, frames in (("cpu", frame), ("cuda", there)):
+            cache = GaussianCache(device=device, rasterizer="reference", refine_steps=0)
+            cache.integrate(Chunk(frames, 1, False, 0.5 * torch.ones_like(frames.depth)))
+            made.append(cache.snapshot().colors.cpu())
+    torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=0.0)
+
+
 def test_what_would_fail_on_a_gpu_fails() -> None:
     with PretendGpu():
         there, here = torch.zeros(3, device="cuda"), torch.ones(3)
