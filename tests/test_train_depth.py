@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from diffusion.training.run import TrainingRun
 from diffusion.training.train_depth import train_depth
 from diffusion.training.trainer import LOG
 from geometry.depth.embedded import load_depth_network, save_depth_network
@@ -35,7 +36,7 @@ def test_it_goes_on_from_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     start = tmp_path / "start.safetensors"
     save_depth_network(DepthNetwork(channels=8), start, {})
-    train_depth(_data(tmp_path), tmp_path / "out", steps=2, start=start)
+    train_depth(TrainingRun(_data(tmp_path), tmp_path / "out", steps=2), start=start)
     before, after = load_depth_network(start), load_depth_network(tmp_path / "out" / "ema.safetensors")
     assert after.channels == 8
     moved = {name for name, value in after.state_dict().items() if not torch.equal(value, before.state_dict()[name])}

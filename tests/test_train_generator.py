@@ -21,6 +21,7 @@ from diffusion.training.clips import read_clip
 from diffusion.training.corruption import copy_far, copy_near, hairlines, spoil_seen
 from diffusion.training.generator_loss import generator_loss, loss_terms, noisy_inputs
 from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
+from diffusion.training.run import TrainingRun
 from diffusion.training.train_generator import GeneratorTask, Stage, train_generator
 from diffusion.training.trainer import TrainConfig, Trainer
 from geometry.camera import Camera
@@ -314,6 +315,6 @@ def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
     (tmp_path / "data" / "manifest.json").write_text('{"clips": [{"file": "clip.safetensors", "split": "train"}]}')
     weights, out = tmp_path / "weights.safetensors", tmp_path / "out"
     save_network(DenoiserNetwork(TOY), weights)
-    train_generator(tmp_path / "data", out, steps=0, ranks=1, start=weights)
+    train_generator(TrainingRun(tmp_path / "data", out, steps=0), start=weights)
     kept, given = (load_file(path) for path in (out / "ema.safetensors", weights))
     assert all(torch.equal(kept[name], value) for name, value in given.items())

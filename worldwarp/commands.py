@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from io import TextIOBase
 from pathlib import Path
 from typing import Any, cast
@@ -189,6 +190,7 @@ def train_command(words: list[str]) -> int:
     """
     from diffusion.training.clips import list_clips
     from diffusion.training.machine import check_machine
+    from diffusion.training.run import TrainingRun
     from diffusion.training.train_depth import train_depth
     from diffusion.training.train_generator import train_generator
     from diffusion.training.train_student import train_initial_student, train_student
@@ -213,24 +215,24 @@ def train_command(words: list[str]) -> int:
     train, own = trainings[what]
     defaults = {"data": "runs/data", "out": f"runs/{what}", "steps": "4000", "minutes": "600", "seed": "0"}
     options = _options(f"train {what}", rest, {**defaults, "device": "cpu", **own})
-    data, out = Path(options.pop("data")), Path(options.pop("out"))
-    settings = {key: _setting(key, text) for key, text in options.items() if text and key != "viewer"}
-    viewer = options.get("viewer", "none")
+    viewer = options.pop("viewer", "none")
+    settings = {key: _setting(key, text) for key, text in options.items() if text}
     if viewer not in ("none", "file"):
         raise ConfigError(f"viewer: want none or file (then look at it with `worldwarp view FILE.rrd`), got '{viewer}'")
-    if viewer == "file":
-        settings["watch"] = TrainingWatch(out)
-    check_machine(options["device"], settings.get("ranks", 1))  # before the guides, which take long
+    watch = TrainingWatch(settings["out"]) if viewer == "file" else None
+    told = [field.name for field in fields(TrainingRun) if field.name in settings]
+    run = TrainingRun(**{name: settings.pop(name) for name in told}, watch=watch)
+    check_machine(run.device, run.ranks)  # before the guides, which take long
     if what not in ("depth", "initial-student"):
-        record_guides(list_clips(data, "train") + list_clips(data, "estimated"), data / "guides")
-    train(data, out, **settings)
-    print(f"written to {out}" if what == "trajectories" else f"averaged weights: {out / 'ema.safetensors'}")
+        record_guides(list_clips(run.data, "train") + list_clips(run.data, "estimated"), run.data / "guides")
+    train(run, **settings)
+    print(f"written to {run.out}" if what == "trajectories" else f"averaged weights: {run.out / 'ema.safetensors'}")
     return 0
 
 
 def _setting(key: str, text: str) -> Any:
     """A setting of `train` in its type."""
-    if key in ("teacher", "trajectories", "start"):
+    if key in ("data", "out", "teacher", "trajectories", "start"):
         return Path(text)
     if key == "minutes":
         return float(_whole(key, text))

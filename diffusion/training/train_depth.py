@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +15,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate
 
 from diffusion.training.clips import list_clips, read_clip
-from diffusion.training.machine import device_of, run_ranks
-from diffusion.training.trainer import SHEET, TrainConfig, Trainer, Validation
+from diffusion.training.machine import device_of
+from diffusion.training.run import Learner, TrainingRun
+from diffusion.training.trainer import SHEET
 from geometry.depth.embedded import load_depth_network, save_depth_network
 from geometry.depth.network import FROZEN_BLOCKS, STRIDE, DepthNetwork
 from geometry.frame import Frame
@@ -108,35 +108,15 @@ class DepthTask:
         return frames[torch.from_numpy(rng.choice(len(frames), FRAMES_PER_CLIP, replace=False))]
 
 
-def train_depth(
-    data: Path,
-    out: Path,
-    *,
-    steps: int = 4000,
-    minutes: float = 60.0,
-    ranks: int = 1,
-    seed: int = 0,
-    device: str = "cpu",
-    watch: Callable[[Validation], None] | None = None,
-    start: Path | None = None,
-) -> None:
-    """Train the depth network; the same call again goes on where the last one stopped.
+def train_depth(run: TrainingRun, *, start: Path | None = None) -> None:
+    """Train the depth network.
 
     Args:
-        data: rendered clips.
-        out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
-        steps: length of the whole training.
-        minutes: stop after this long.
-        ranks: processes: one CPU thread each, or one GPU each.
-        seed: decides everything random.
-        device: ``cpu`` or ``cuda``.
-        watch: told of every validation.
+        run: see `TrainingRun`.
         start: weights to go on from; the ImageNet encoder of the ``train-data`` extra when not given.
     """
-    list_clips(data, "train")
-    rate = 5e-4 if start is None else 3e-4
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=rate, watch=watch)
-    run_ranks(partial(_train, data, out, config, seed, start), ranks, device)
+    list_clips(run.data, "train")
+    run.train(partial(_learner, run.data, start), 5e-4 if start is None else 3e-4)
 
 
 def imagenet_weights() -> Path:
@@ -156,13 +136,12 @@ def started_from_imagenet() -> DepthNetwork:
     return network
 
 
-def _train(data: Path, out: Path, config: TrainConfig, seed: int, start: Path | None, device: torch.device) -> None:
-    torch.manual_seed(seed)
+def _learner(data: Path, start: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
     network = started_from_imagenet() if start is None else load_depth_network(start).train()
     for parameter in network.parameters():
         if parameter.ndim == 4:  # twice as fast on a CPU
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    Trainer(network, DepthTask(data), config, out, seed, learning_rate_share, device).run()
+    return Learner(network, DepthTask(data), learning_rate_share)
 
 
 def learning_rate_share(name: str) -> float:

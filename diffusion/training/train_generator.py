@@ -19,8 +19,9 @@ from diffusion.network import DenoiserNetwork, NetworkConfig
 from diffusion.training.clips import list_clips, read_clip
 from diffusion.training.generator_loss import generator_loss, noisy_inputs
 from diffusion.training.guides import Sample, SampleConfig, recorded_sample, warped_sample
-from diffusion.training.machine import device_of, moved, run_ranks
-from diffusion.training.trainer import SHEET, TrainConfig, Trainer, Validation
+from diffusion.training.machine import device_of, moved
+from diffusion.training.run import Learner, TrainingRun
+from diffusion.training.trainer import SHEET
 
 RELIST_S = 60.0  # clips may still be arriving
 RECORDED_SHARE = 0.85
@@ -106,38 +107,18 @@ class GeneratorTask:
         return (self.data / "guides" if self.guides is None else self.guides) / path.name
 
 
-def train_generator(
-    data: Path,
-    out: Path,
-    *,
-    steps: int = 4000,
-    minutes: float = 60.0,
-    ranks: int = 2,
-    seed: int = 0,
-    device: str = "cpu",
-    watch: Callable[[Validation], None] | None = None,
-    guides: Path | None = None,
-    start: Path | None = None,
-) -> None:
-    """Train the generator; the same call again goes on where the last one stopped.
+def train_generator(run: TrainingRun, *, guides: Path | None = None, start: Path | None = None) -> None:
+    """Train the generator.
 
     Args:
-        data: rendered clips.
-        out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
-        steps: length of the whole training.
-        minutes: stop after this long.
-        ranks: processes: one CPU thread each, or one GPU each.
-        seed: decides everything random.
-        device: ``cpu`` or ``cuda``.
-        watch: told of every validation.
+        run: see `TrainingRun`.
         guides: guides recorded from the clips (see `worldwarp.training_guides`); ``data/guides`` when not given.
             Clips without one are trained on warps.
         start: weights to go on from; random ones when not given.
     """
-    list_clips(data, "train")
+    list_clips(run.data, "train")
     rate, decay = (7e-4, 0.99) if start is None else (4e-4, 0.995)
-    config = TrainConfig(steps=steps, minutes=minutes, learning_rate=rate, ema=decay, checkpoint_s=240.0, watch=watch)
-    run_ranks(partial(_train, data, out, config, guides, seed, start), ranks, device)
+    run.train(partial(_learner, run.data, guides, start), rate, ema=decay, checkpoint_s=240.0)
 
 
 def show_held_out(
@@ -181,22 +162,13 @@ def sampled(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.G
     return made.float()
 
 
-def _train(
-    data: Path,
-    out: Path,
-    config: TrainConfig,
-    guides: Path | None,
-    seed: int,
-    start: Path | None,
-    device: torch.device,
-) -> None:
-    torch.manual_seed(seed)
+def _learner(data: Path, guides: Path | None, start: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
     network = DenoiserNetwork(NetworkConfig(draws=False)) if start is None else load_network(start).train()
     # Convolutions are faster on it; torch's types leave out this form of `to`.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     stages, fast = (STAGES, ("",)) if start is None else (GOING_ON, DRAWING)  # every name starts with ""
     task = GeneratorTask(data, guides, stages)
-    Trainer(network, task, config, out, seed, lambda n: 1.0 if n.startswith(fast) else UNDERSTANDING, device).run()
+    return Learner(network, task, lambda name: 1.0 if name.startswith(fast) else UNDERSTANDING)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ student sees earlier chunks only, teacher and online score see all frames. The s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -29,10 +28,9 @@ from diffusion.training.flow_matching import (
     with_truth,
 )
 from diffusion.training.guides import Sample, SampleConfig
-from diffusion.training.machine import run_ranks
 from diffusion.training.rollout import Walk, roll_out
-from diffusion.training.train_teacher import SHAPE, ClipTask, SampledTask, begin, stage_config
-from diffusion.training.trainer import TrainConfig, Trainer, Validation
+from diffusion.training.run import Learner, TrainingRun
+from diffusion.training.train_teacher import PACE, SHAPE, ClipTask, SampledTask, begin
 from diffusion.training.trajectories import Trajectories, list_shards
 
 STUDENT = Walk(context=SHAPE.context, chunk=2, steps=4)
@@ -140,92 +138,36 @@ class MatchingTask(ClipTask):
         save_network(network.student, path, {**notes, "role": "student"})
 
 
-def train_initial_student(
-    data: Path,
-    out: Path,
-    *,
-    teacher: Path,
-    trajectories: Path,
-    steps: int = 4000,
-    minutes: float = 60.0,
-    ranks: int = 1,
-    seed: int = 0,
-    device: str = "cpu",
-    watch: Callable[[Validation], None] | None = None,
-) -> None:
-    """Initialise the student, a copy of the teacher made causal, on trajectories; called again it goes on.
+def train_initial_student(run: TrainingRun, *, teacher: Path, trajectories: Path) -> None:
+    """Initialise the student, a copy of the teacher made causal, on trajectories; clips are to validate on.
 
     Args:
-        data: rendered clips, to validate on.
-        out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
+        run: see `TrainingRun`.
         teacher: its weights.
         trajectories: shards that `record_trajectories` wrote.
-        steps: length of the whole training.
-        minutes: stop after this long.
-        ranks: processes: one CPU thread each, or one GPU each.
-        seed: decides everything random.
-        device: ``cpu`` or ``cuda``.
-        watch: told of every validation.
     """
-    shards = list_shards(trajectories)
-    config = stage_config(steps, minutes, 3e-4, watch)
-    run_ranks(partial(_initialise, data, out, teacher, shards, config, seed), ranks, device)
+    run.train(partial(_initial_learner, run.data, teacher, list_shards(trajectories)), 3e-4, **PACE)
 
 
-def train_student(
-    data: Path,
-    out: Path,
-    *,
-    teacher: Path,
-    start: Path,
-    steps: int = 4000,
-    minutes: float = 60.0,
-    ranks: int = 1,
-    seed: int = 0,
-    device: str = "cpu",
-    watch: Callable[[Validation], None] | None = None,
-    guides: Path | None = None,
-) -> None:
-    """Train the student by distribution matching; the same call again goes on where the last one stopped.
+def train_student(run: TrainingRun, *, teacher: Path, start: Path, guides: Path | None = None) -> None:
+    """Train the student by distribution matching; the steps are those of the online score too.
 
     Args:
-        data: rendered clips.
-        out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
+        run: see `TrainingRun`.
         teacher: its weights.
         start: the student's first weights: initialised on trajectories, or the teacher's to leave that out.
-        steps: length of the whole training, updates of the online score included.
-        minutes: stop after this long.
-        ranks: processes: one CPU thread each, or one GPU each.
-        seed: decides everything random.
-        device: ``cpu`` or ``cuda``.
-        watch: told of every validation.
         guides: guides recorded from the clips; ``data/guides`` when not given.
     """
-    list_clips(data, "train")
-    config = stage_config(steps, minutes, 2e-4, watch)
-    run_ranks(partial(_match, data, out, teacher, start, config, guides, seed), ranks, device)
+    list_clips(run.data, "train")
+    run.train(partial(_matching_learner, run.data, teacher, start, guides), 2e-4, **PACE)
 
 
-def _initialise(
-    data: Path, out: Path, teacher: Path, shards: list[Path], config: TrainConfig, seed: int, device: torch.device
-) -> None:
-    torch.manual_seed(seed)
-    Trainer(begin(teacher), TrajectoryTask(data, shards, STUDENT), config, out, seed, device=device).run()
+def _initial_learner(data: Path, teacher: Path, shards: list[Path], device: torch.device) -> Learner:  # noqa: ARG001
+    return Learner(begin(teacher), TrajectoryTask(data, shards, STUDENT))
 
 
-def _match(
-    data: Path,
-    out: Path,
-    teacher: Path,
-    start: Path,
-    config: TrainConfig,
-    guides: Path | None,
-    seed: int,
-    device: torch.device,
-) -> None:
-    torch.manual_seed(seed)
+def _matching_learner(data: Path, teacher: Path, start: Path, guides: Path | None, device: torch.device) -> Learner:
     task = MatchingTask(data, guides, load_network(teacher).to(device), STUDENT)
     # The student moves more slowly than the score that follows it.
     shares = {"student": 0.5, "online": 1.0}
-    pair = Pair(begin(start), begin(teacher))
-    Trainer(pair, task, config, out, seed, lambda name: shares[name.partition(".")[0]], device).run()
+    return Learner(Pair(begin(start), begin(teacher)), task, lambda name: shares[name.partition(".")[0]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,14 +16,15 @@ from diffusion.network import DenoiserNetwork
 from diffusion.training.clips import list_clips
 from diffusion.training.flow_matching import flow_matching_loss
 from diffusion.training.guides import Sample, SampleConfig
-from diffusion.training.machine import device_of, moved, run_ranks
+from diffusion.training.machine import device_of, moved
 from diffusion.training.rollout import Walk, roll_out
+from diffusion.training.run import Learner, TrainingRun
 from diffusion.training.train_generator import GeneratorTask, Stage, show_held_out, target_frames
-from diffusion.training.trainer import TrainConfig, Trainer, Validation
 
 SHAPE = SampleConfig((64, 112), halved=True, context=1, targets=4)
 STEPS = 50
 BATCH = 4
+PACE = {"warmup": 30, "ema": 0.99, "checkpoint_s": 240.0}  # of all stages from many steps to few
 _SHEET_STEPS = 10
 
 
@@ -90,56 +90,20 @@ def frame_levels(sample: Sample, rng: torch.Generator) -> Float[Tensor, "b t"]:
     return (0.02 + 0.98 * torch.where(alone, each, one)).to(sample.truth)
 
 
-def train_teacher(
-    data: Path,
-    out: Path,
-    *,
-    start: Path | None = None,
-    steps: int = 4000,
-    minutes: float = 60.0,
-    ranks: int = 1,
-    seed: int = 0,
-    device: str = "cpu",
-    watch: Callable[[Validation], None] | None = None,
-    guides: Path | None = None,
-) -> None:
-    """Train the teacher; the same call again goes on where the last one stopped.
+def train_teacher(run: TrainingRun, *, start: Path | None = None, guides: Path | None = None) -> None:
+    """Train the teacher.
 
     Args:
-        data: rendered clips.
-        out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
+        run: see `TrainingRun`.
         start: weights to begin with; those of the package when not given.
-        steps: length of the whole training.
-        minutes: stop after this long.
-        ranks: processes: one CPU thread each, or one GPU each.
-        seed: decides everything random.
-        device: ``cpu`` or ``cuda``.
-        watch: told of every validation.
         guides: guides recorded from the clips; ``data/guides`` when not given.
     """
-    list_clips(data, "train")
-    run_ranks(partial(_train, data, out, start, stage_config(steps, minutes, 5e-4, watch), guides, seed), ranks, device)
+    list_clips(run.data, "train")
+    run.train(partial(_learner, run.data, start, guides), 5e-4, **PACE)
 
 
-def stage_config(
-    steps: int, minutes: float, learning_rate: float, watch: Callable[[Validation], None] | None
-) -> TrainConfig:
-    """What the stages from many steps to few have in common."""
-    return TrainConfig(steps, learning_rate, warmup=30, ema=0.99, checkpoint_s=240.0, minutes=minutes, watch=watch)
-
-
-def _train(
-    data: Path,
-    out: Path,
-    start: Path | None,
-    config: TrainConfig,
-    guides: Path | None,
-    seed: int,
-    device: torch.device,
-) -> None:
-    torch.manual_seed(seed)
-    walk = Walk(SHAPE.context, SHAPE.targets, _SHEET_STEPS)
-    Trainer(begin(start), TeacherTask(data, guides, walk), config, out, seed, device=device).run()
+def _learner(data: Path, start: Path | None, guides: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
+    return Learner(begin(start), TeacherTask(data, guides, Walk(SHAPE.context, SHAPE.targets, _SHEET_STEPS)))
 
 
 def begin(start: Path | None) -> DenoiserNetwork:

@@ -19,6 +19,7 @@ from diffusion.network import DenoiserNetwork
 from diffusion.training.guides import Sample
 from diffusion.training.machine import check_machine, device_of, moved
 from diffusion.training.rollout import Walk, roll_out
+from diffusion.training.run import TrainingRun
 from diffusion.training.train_teacher import SHAPE, STEPS, ClipTask
 
 
@@ -63,43 +64,27 @@ class Trajectories:
             raise ValueError(f"{path}: want a shard of trajectories, {error}; delete it and record it again") from error
 
 
-def record_trajectories(
-    data: Path,
-    out: Path,
-    *,
-    teacher: Path,
-    student_steps: int = 4,
-    steps: int = 256,
-    minutes: float = 60.0,
-    seed: int = 0,
-    device: str = "cpu",
-    guides: Path | None = None,
-) -> None:
-    """Sample training clips with the teacher; the same call again goes on where the last one stopped.
+def record_trajectories(run: TrainingRun, *, teacher: Path, student_steps: int = 4, guides: Path | None = None) -> None:
+    """Sample training clips with the teacher, in one process.
 
     Args:
-        data: rendered clips.
-        out: shards of trajectories.
+        run: see `TrainingRun`; a step is a shard of trajectories.
         teacher: its weights.
         student_steps: steps of the student, whose levels are recorded.
-        steps: shards to make.
-        minutes: stop after this long.
-        seed: decides samples and noise.
-        device: ``cpu`` or ``cuda``.
         guides: guides recorded from the clips; ``data/guides`` when not given.
     """
-    check_machine(device, 1)
-    network = load_network(teacher).to(device)
+    check_machine(run.device, 1)
+    network = load_network(teacher).to(run.device)
     walk = Walk(SHAPE.context, SHAPE.targets, STEPS)
-    task = ClipTask(data, guides, walk)
-    out.mkdir(parents=True, exist_ok=True)
+    task = ClipTask(run.data, guides, walk)
+    run.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    for index in tqdm(range(steps), desc="trajectories", unit="shard"):
-        if time.monotonic() - started > 60.0 * minutes:
+    for index in tqdm(range(run.steps), desc="trajectories", unit="shard"):
+        if time.monotonic() - started > 60.0 * run.minutes:
             break
-        path = out / f"trajectories_{index:05d}.safetensors"
+        path = run.out / f"trajectories_{index:05d}.safetensors"
         if not path.exists():
-            rng = np.random.default_rng([seed, index])
+            rng = np.random.default_rng([run.seed, index])
             sample = moved(task.batch(0.0, rng), device_of(network))
             draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
             follow(network, sample, torch.randn(sample.truth.shape, generator=draws), walk, student_steps).save(path)
