@@ -26,10 +26,10 @@ from geometry.depth import (
     lift_photo,
     snap_depth_edges,
 )
-from geometry.depth.clean import without_gaps
 from geometry.depth.edges import fit_to_picture
 from geometry.depth.embedded import save_depth_network
 from geometry.depth.network import DepthNetwork
+from geometry.depth.outlines import without_gaps
 from geometry.frame import Frame
 
 SIZE = (32, 48)
