@@ -1,12 +1,12 @@
-"""What walks look like, without choosing: `python -m benchmarks.contact_sheet OUT PHOTO...`.
+"""What walks look like, without choosing: `python -m benchmarks.contact_sheet OUT PHOTO... [--path PATH]`.
 
-Each photograph is walked ten chunks along each of three fixed paths with seed 0. One row per walk: the photograph, then
+Each photograph is walked ten chunks along each of three fixed paths, or those that are given, with seed 0. One row per walk: the photograph, then
 the last frame of every second chunk. The rows are all there is; nothing is left out.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -40,17 +40,21 @@ def walk_tiles(photo: Path, path: str) -> list[Image.Image]:
 
 def main() -> None:
     """Write the sheet."""
-    if len(sys.argv) < 3:
-        sys.exit(str(__doc__).split("\n\n")[0])
-    walks = [(Path(photo), path) for photo in sys.argv[2:] for path in PATHS]
+    parser = argparse.ArgumentParser(description="What walks look like")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("--path", action="append", help="of the walks, instead of the three; may be repeated")
+    given = parser.parse_args()
+    paths = given.path or PATHS
+    walks = [(photo, path) for photo in given.photos for path in paths]
     rows = [walk_tiles(*walk) for walk in tqdm(walks, unit="walk")]
     width = max(shown.width for row in rows for shown in row)
     sheet = Image.new("RGB", (width * len(rows[0]), ROW_PX * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, shown in enumerate(row):
             sheet.paste(shown, (width * x, ROW_PX * y))
-    sheet.save(sys.argv[1], quality=80)
-    print(f"{sys.argv[1]}: {len(rows)} walks; for each photograph {', '.join(PATHS)}")
+    sheet.save(given.out, quality=80)
+    print(f"{given.out}: {len(rows)} walks; for each photograph {', '.join(paths)}")
 
 
 if __name__ == "__main__":

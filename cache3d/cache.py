@@ -33,6 +33,11 @@ class Integration:
     first: int
     change: Change = field(compare=False, repr=False)
 
+    def then(self, later: Integration) -> Integration:
+        """Both as one."""
+        added, refined = self.added + later.added, self.refined + later.refined
+        return Integration(added, refined, later.total, self.first, self.change.then(later.change))
+
 
 @runtime_checkable
 class WorldCache(Protocol):

@@ -1,8 +1,8 @@
-"""The photograph with a margin around it, to be filled from where it was taken.
+"""Pictures wider than a frame, to be filled at once: what lies around the photograph, and where a walk turns to.
 
-A walk opens the photograph's border strip by strip, and each strip would go on from the one before: what the border
-cuts would stay cut, and texture would smear. Seen from the photograph's own place nothing hides anything, so that every
-surface simply goes on, and what the border cuts is finished.
+A walk opens the border of what is known strip by strip, and each strip would go on from the one before: what the border
+cuts would stay cut, and texture would smear. In a wider picture every surface simply goes on, and what the border cuts
+is finished.
 """
 
 from __future__ import annotations
@@ -16,25 +16,23 @@ from geometry.frame import Frame, Guide
 SIDES, ENDS = 0.35, 0.25  # margins left and right, above and below, in widths and heights of the photograph
 
 
-def with_margin(photo: Frame) -> tuple[Guide, Frame]:
-    """What is known of a wider picture from the photograph's place, and the same as a frame to copy from.
-
-    Args:
-        photo: the photograph ``[1]``.
-
-    Returns:
-        The guide ``[1]``, open in the margin, and the frame ``[1]``, valid where the photograph is; of one size, with
-        the photograph's pixels.
-    """
+def with_margin(photo: Frame) -> Guide:
+    """What is known of a wider picture from the photograph's place: open in the margin; of the photograph ``[1]``."""
     height, width = photo.camera.size
-    x, y = round(SIDES * width), round(ENDS * height)
+    wide = widened(photo, (height + 2 * round(ENDS * height), width + 2 * round(SIDES * width)))
+    known = wide.valid.to(wide.rgb)
+    return Guide(wide.rgb, wide.depth * known, known, known, wide.sky.to(wide.rgb), wide.camera)
 
-    def wider(values: torch.Tensor) -> torch.Tensor:
-        return pad(values.to(photo.rgb), (x, x, y, y))
 
-    center = photo.camera.center_px + photo.camera.center_px.new_tensor([x, y])
-    camera = Camera(photo.camera.world_from_camera, photo.camera.focal_px, center, (height + 2 * y, width + 2 * x))
-    valid, sky = wider(photo.valid), wider(photo.sky)
-    guide = Guide(wider(photo.rgb), wider(photo.depth) * valid, valid, valid, sky, camera)
-    depth = torch.where(valid > 0.5, guide.depth, 1.0)
-    return guide, Frame(guide.rgb, depth, valid > 0.5, sky > 0.5, camera, photo.metric)
+def widened(frames: Frame, size: tuple[int, int]) -> Frame:
+    """The same pixels in the middle of wider frames of ``size = (H, W)``, which are valid nowhere else."""
+    (height, width), (rows, columns) = frames.camera.size, size
+    x, y = (columns - width) // 2, (rows - height) // 2
+
+    def wider(values: torch.Tensor, around: float = 0.0) -> torch.Tensor:
+        return pad(values.to(frames.rgb), (x, columns - width - x, y, rows - height - y), value=around)
+
+    center = frames.camera.center_px + frames.camera.center_px.new_tensor([x, y])
+    camera = Camera(frames.camera.world_from_camera, frames.camera.focal_px, center, size)
+    valid, sky = wider(frames.valid) > 0.5, wider(frames.sky) > 0.5
+    return Frame(wider(frames.rgb), wider(frames.depth, 1.0), valid, sky, camera, frames.metric)

@@ -111,3 +111,14 @@ class Change:
     def from_nothing(rows: Points | Gaussians) -> Change:
         """The change that makes an empty set hold ``rows``."""
         return Change(len(rows), torch.arange(len(rows)), rows, torch.zeros(0, dtype=torch.int64))
+
+    def then(self, later: Change) -> Change:
+        """Both changes as one."""
+        lasting = ~torch.isin(self.index, torch.cat([later.index, later.removed]))
+        index, order = torch.cat([self.index[lasting], later.index]).sort()
+        columns = (
+            torch.cat([getattr(self.rows, f.name)[lasting], getattr(later.rows, f.name)])[order]
+            for f in fields(later.rows)
+        )
+        removed = torch.cat([self.removed, later.removed]).unique()
+        return Change(later.total, index, type(later.rows)(*columns), removed)

@@ -361,3 +361,22 @@ def test_an_empty_change_changes_nothing() -> None:
     assert_same(cache.snapshot(), before)
     with pytest.raises(ValueError, match="want Gaussians, got Points"):
         GaussianCache().apply(Change.from_nothing(before))
+
+
+@pytest.mark.parametrize("make", CACHES)
+def test_two_changes_in_one_do_the_same(make: type[GaussianCache]) -> None:
+    cache, told, told_at_once = make(), make(), make()
+    made = walk(cache)
+    assert any(len(step.change.removed) for step in made)
+    for step in made:
+        told.apply(step.change)
+    for k in range(0, STEPS, 3):
+        both = made[k].then(made[k + 1]).then(made[k + 2])
+        assert both.added == sum(step.added for step in made[k : k + 3])
+        assert both.first == made[k].first
+        assert (both.change.index.diff() > 0).all()
+        assert not torch.isin(both.change.index, both.change.removed).any()
+        told_at_once.apply(both.change)
+    assert_same(told_at_once.snapshot(), cache.snapshot())
+    assert torch.equal(told_at_once.names(), cache.names())
+    assert_same(told.snapshot(), told_at_once.snapshot())

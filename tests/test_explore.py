@@ -109,6 +109,28 @@ def test_an_unfinished_walk_can_turn_and_be_resumed_to_the_same_bits(photo: Path
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
+def test_who_turns_is_given_a_wider_world_once_and_for_all(photo: Path, tmp_path: Path) -> None:
+    turn = ["path=pan:angle_deg=80", "frames=17"]
+    walks = [
+        prepare(compose_config("explore", words(photo, tmp_path / name, *turn)[1:])) for name in ("whole", "parts")
+    ]
+    for exploration, name in zip(walks, ("whole", "parts"), strict=True):
+        exploration.store_in(tmp_path / name)
+    steps = list(walks[0].steps())
+    next(walks[1].steps())
+    list(resume(tmp_path / "parts").steps())
+    wide = [step for step in steps if "beyond" in step.timings_s]
+    assert 0 < len(wide) < len(steps)
+    assert all(step.guide.coverage.mean() > 0.95 for step in wide)
+    assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # what no one had seen until then counts as new
+    whole, parts = bits(tmp_path / "whole"), bits(tmp_path / "parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    rows = StoredWorld.load(tmp_path / "whole").primitives
+    assert set(rows.chunk.tolist()) <= set(range(len(steps) + 1))
+    pixels = sum(step.chunk.frames.depth[0].numel() for step in wide)
+    assert int(torch.isin(rows.chunk, torch.tensor([s.chunk.index for s in wide])).sum()) > 0.2 * pixels
+
+
 def test_a_bad_way_on_leaves_the_world_as_it_was(
     photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

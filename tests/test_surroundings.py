@@ -10,7 +10,7 @@ from diffusion.generator import PassthroughGenerator
 from diffusion.noise import NoiseConfig
 from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
-from diffusion.surroundings import ENDS, SIDES, with_margin
+from diffusion.surroundings import ENDS, SIDES, widened, with_margin
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from worldwarp.loop import Parts, begin
@@ -41,7 +41,8 @@ def _begun(photo: Frame) -> GaussianCache:
 
 
 def test_the_margin_is_open_and_the_photo_keeps_its_pixels(photo: Frame) -> None:
-    guide, known = with_margin(photo)
+    guide = with_margin(photo)
+    known = widened(photo, guide.camera.size)
     assert guide.camera.size == known.camera.size == (SIZE[0] + 2 * Y, SIZE[1] + 2 * X)
     inside = (slice(None), slice(None), slice(Y, -Y), slice(X, -X))
     assert torch.equal(guide.rgb[inside], photo.rgb)
@@ -55,7 +56,7 @@ def test_the_margin_is_open_and_the_photo_keeps_its_pixels(photo: Frame) -> None
 
 def test_what_the_border_cuts_goes_on(photo: Frame) -> None:
     cache = _begun(photo)
-    shown = cache.render(with_margin(photo)[0].camera)
+    shown = cache.render(with_margin(photo).camera)
     beside = (slice(None), slice(None), slice(Y, -Y), slice(X - 8, X))
     red, _, blue = shown.rgb[beside].mean((0, 2, 3))
     assert red > 4 * blue

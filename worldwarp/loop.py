@@ -19,13 +19,13 @@ from diffusion.memory import KVMemory
 from diffusion.noise import NoiseConfig, noise_map
 from diffusion.prior import Prior, PriorConfig, copy_into_holes
 from diffusion.sampler import Generated, SamplerConfig, sample
-from diffusion.surroundings import with_margin
+from diffusion.surroundings import widened, with_margin
 from geometry.camera import Camera
 from geometry.depth import align_depth, clean_discontinuities
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
 from worldwarp.gauges import measure
-from worldwarp.lookahead import look_ahead
+from worldwarp.lookahead import look_ahead, look_beyond
 
 REFERENCE_FRAMES = 4
 KEEP_EVERY = 2
@@ -84,7 +84,8 @@ def begin(seed: Chunk, seed_detail: Chunk, sharp: Float[Tensor, "3 h w"], parts:
     parts.cache.integrate(seed_detail)
     texture = ProjectiveTexture.of(seed.frames, sharp)
     walk = Walk(parts.generator.start(seed), texture, seed.frames, rng, chunks=1, frames=1)
-    parts.cache.integrate(_surroundings(walk, parts))
+    around = _made_up(with_margin(seed.frames), walk, parts)
+    parts.cache.integrate(replace(around, index=0))  # like the photo
     return walk
 
 
@@ -99,12 +100,19 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
     for position, cameras in enumerate(chunks):
         clock = _Clock()
         with clock("render"):
-            seen = guide = walk.texture.onto(parts.cache.render(cameras))
-            if (ahead := look_ahead(guide)) is not None:
-                seen = Guide.concatenate([guide, walk.texture.onto(parts.cache.render(ahead))])
+            known = guide = walk.texture.onto(parts.cache.render(cameras))
             if isinstance(chunks, Sequence) and position + 1 < len(chunks):
                 parts.cache.prefetch(chunks[position + 1])
+        beyond = None
+        if (wider := look_beyond(guide)) is not None:
+            with clock("beyond"):
+                view = walk.texture.onto(parts.cache.render(wider))
+                beyond = parts.cache.integrate(_made_up(view, walk, parts))
+                guide = walk.texture.onto(parts.cache.render(cameras))
         with clock("copy"):
+            seen = guide
+            if (ahead := look_ahead(guide)) is not None:
+                seen = Guide.concatenate([guide, walk.texture.onto(parts.cache.render(ahead))])
             prior = copy_into_holes(seen, walk.reference, walk.rng, parts.prior, settle=True)[: len(cameras)]
         with clock("denoise"):
             sigma = noise_map(guide, prior, parts.noise)
@@ -114,26 +122,30 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
         with clock("integrate"):
             kept = thinned(chunk)
             integration = parts.cache.integrate(kept, walk.reference)
+            integration = integration if beyond is None else beyond.then(integration)
         with clock("remember"):
             walk.memory = parts.generator.remember(kept, walk.memory)
         first_frame = walk.frames
         walk.chunks, walk.frames = walk.chunks + 1, walk.frames + len(cameras)
         earlier = [walk.reference[i : i + 1] for i in range(1, len(walk.reference))]
         walk.reference = reference_of(walk.reference[:1], [*earlier, chunk.frames[-1:]])
-        gauges = measure(guide, chunk.frames, residual, integration.total)
+        gauges = measure(known, chunk.frames, residual, integration.total)
         added = integration.change.rows[integration.change.index >= integration.first]
         yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, walk)
 
 
-def _surroundings(walk: Walk, parts: Parts) -> Chunk:
-    """What a wider picture would show around the photo; of chunk 0, like the photo."""
-    guide, known = with_margin(walk.reference)
-    prior = copy_into_holes(guide, known, walk.rng, parts.prior)
+def _made_up(guide: Guide, walk: Walk, parts: Parts) -> Chunk:
+    """What lies in the open parts of one wide view ``[1]``; of the chunk that comes next."""
+    photo = walk.reference[:1]
+    prior = copy_into_holes(guide, widened(photo, guide.camera.size), walk.rng, parts.prior)
     sigma = noise_map(guide, prior, parts.noise)
-    memory = parts.generator.start(Chunk(replace(known, rgb=prior.rgb), 0, observed=True, confidence=guide.confidence))
+    seen = guide.coverage > 0.5
+    depth = torch.where(seen, guide.depth, 1.0)
+    known = Frame(prior.rgb, depth, seen, seen & (guide.sky > 0.5), guide.camera, photo.metric)
+    memory = parts.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
     made = sample(parts.generator, Condition(guide, prior), sigma, memory, walk.rng, parts.sampler)
     chunk, _ = _as_chunk(made, guide, sigma, walk)
-    return replace(chunk, index=0, frames=replace(chunk.frames, valid=chunk.frames.valid & ~known.valid))
+    return replace(chunk, frames=replace(chunk.frames, valid=chunk.frames.valid & ~seen))
 
 
 def thinned(chunk: Chunk) -> Chunk:
