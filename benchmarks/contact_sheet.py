@@ -1,7 +1,7 @@
 """What walks look like, without choosing: `python -m benchmarks.contact_sheet OUT PHOTO... [--path PATH]`.
 
-Each photograph is walked ten chunks along each of three fixed paths, or those that are given, with seed 0. One row per walk: the photograph, then
-the last frame of every second chunk. The rows are all there is; nothing is left out.
+Each photograph is walked ten chunks along each of three fixed paths, or those that are given, with seed 0. One row per
+walk: the photograph, then the last frame of every second chunk. The rows are all there is; nothing is left out.
 """
 
 from __future__ import annotations

@@ -123,8 +123,8 @@ def test_who_turns_is_given_a_wider_world_once_and_for_all(photo: Path, tmp_path
     assert 0 < len(wide) < len(steps)
     assert all(step.guide.coverage.mean() > 0.95 for step in wide)
     assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # what no one had seen until then counts as new
-    whole, parts = bits(tmp_path / "whole"), bits(tmp_path / "parts")
-    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    pairs = zip(bits(tmp_path / "whole"), bits(tmp_path / "parts"), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
     rows = StoredWorld.load(tmp_path / "whole").primitives
     assert set(rows.chunk.tolist()) <= set(range(len(steps) + 1))
     pixels = sum(step.chunk.frames.depth[0].numel() for step in wide)
