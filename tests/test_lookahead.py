@@ -117,6 +117,14 @@ def test_who_turns_is_shown_a_wider_picture_with_pixels_as_large(degrees: float)
     assert turned > 4 * degrees  # beyond what the chunk itself shows
 
 
+def test_only_who_turns_on_the_spot_gets_one() -> None:
+    assert look_beyond(guide_of(moving((0.02, 0.0, 0.0)), torch.tensor(3.0), right_part())) is None
+    round_it = turning(2.0)
+    round_it[:, 0, 3] = torch.arange(4.0) * 0.05
+    assert look_beyond(guide_of(round_it, torch.tensor(3.0), right_part())) is None
+    assert look_beyond(guide_of(round_it, torch.tensor(300.0), right_part())) is not None
+
+
 def test_there_is_nothing_beyond_where_the_outline_is_known() -> None:
     inner = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     inner[..., 8:24, 8:40] = True

@@ -2,8 +2,8 @@
 
 A border that is filled strip by strip, chunk after chunk, repeats what lies next to it until nothing but fog is left.
 Seen from further on, what opens is wide, and is filled as one thing. What opens behind things is then carried into the
-chunk; where the picture's own border opens, as it does for who turns, the wider picture becomes part of the world, for
-what comes next will see the rest of it.
+chunk. What opens for who turns on the spot nothing hides: there a wider picture becomes part of the world, for what
+comes next will see the rest of it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ FURTHEST = 3  # chunks; with 1, what an orbit of 2 degrees a chunk opens beside 
 KEPT = 0.95  # share of what the chunk ends with that the view must hold: what covers a thing is needed to place it
 WIDEST = 0.5  # shortest focal length of the view, of the chunk's: wider, what is copied there is too coarse
 BEYOND = 8  # chunks; who turns slowly should not get a seam at each
+ON_THE_SPOT = 0.01  # median depths that one may move during a chunk and still be only turning
 OPENED = 0.1  # share of the picture's outline that is new where a chunk leaves what is known
 EVEN = 16  # pixels: sizes of pictures are multiples
 
@@ -43,7 +44,7 @@ def look_ahead(guide: Guide) -> Camera | None:
 
 
 def look_beyond(guide: Guide) -> Camera | None:
-    """The camera ``[1]`` of a wider picture, up to `BEYOND` chunks further on, where a chunk leaves what is known.
+    """The camera ``[1]`` of a wider picture, up to `BEYOND` chunks further on, where a chunk turns from what is known.
 
     Its pixels are as large as the chunk's; it has so many more that what the chunk ends with stays in the picture.
 
@@ -51,10 +52,14 @@ def look_beyond(guide: Guide) -> Camera | None:
         guide: as for `look_ahead`.
 
     Returns:
-        None where the outline of the chunk's last picture is known.
+        None where the outline of the chunk's last picture is known, and for who moves from the spot: seen from further
+        on, what hides it now would be filled as well, and debris would stand about a thing that one walks around.
     """
     known = guide.coverage[-1, 0] > 0.5
     if torch.cat([known[0], known[-1], known[:, 0], known[:, -1]]).float().mean() > 1.0 - OPENED:
+        return None
+    moved = (guide.camera.position[-1] - guide.camera.position[0]).norm()
+    if not known.any() or moved > ON_THE_SPOT * guide.depth[-1, 0][known].median():
         return None
     for camera, lens in _further(guide, BEYOND):
         height, width = (
