@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Guide
@@ -38,8 +40,10 @@ def look_ahead(guide: Guide) -> Camera | None:
     Returns:
         None where the chunk shows nothing new, or where nothing of it would be left in the picture.
     """
-    for camera, lens in _further(guide, FURTHEST):
-        return replace(camera, focal_px=camera.focal_px * min(lens))
+    for camera, lenses in _further(guide, FURTHEST):
+        lens = float(lenses.amin(dim=1).quantile(1.0 - KEPT).clamp(max=1.0))
+        if lens >= WIDEST:
+            return replace(camera, focal_px=camera.focal_px * lens)
     return None
 
 
@@ -61,19 +65,20 @@ def look_beyond(guide: Guide) -> Camera | None:
     moved = (guide.camera.position[-1] - guide.camera.position[0]).norm()
     if not known.any() or moved > ON_THE_SPOT * guide.depth[-1, 0][known].median():
         return None
-    for camera, lens in _further(guide, BEYOND):
-        height, width = (
-            EVEN * math.ceil(side / part / EVEN) for side, part in zip(camera.size, lens[::-1], strict=True)
-        )
+    for camera, lenses in _further(guide, BEYOND):
+        across, down = lenses.quantile(1.0 - KEPT, dim=0).clamp(max=1.0).tolist()
+        if min(across, down) < WIDEST:
+            continue
+        height, width = (EVEN * math.ceil(side / EVEN) for side in (camera.size[0] / down, camera.size[1] / across))
         more = camera.center_px.new_tensor([width - camera.size[1], height - camera.size[0]])
         return replace(camera, center_px=camera.center_px + 0.5 * more, size=(height, width))
     return None
 
 
-def _further(guide: Guide, furthest: int) -> Iterator[tuple[Camera, tuple[float, float]]]:
+def _further(guide: Guide, furthest: int) -> Iterator[tuple[Camera, Float[Tensor, "n 2"]]]:
     """Cameras ``[1]`` that go on like a chunk's, the furthest first, and what to multiply their focal lengths by.
 
-    With those, across and down, `KEPT` of what the chunk ends with stays in the picture.
+    Across and down, for each point that the chunk ends with to lie in the picture; none where all or nothing is seen.
     """
     first, last = guide.camera[:1], guide.camera[-1:]
     seen = guide.coverage[-1, 0] > 0.5
@@ -82,19 +87,9 @@ def _further(guide: Guide, furthest: int) -> Iterator[tuple[Camera, tuple[float,
     points = unproject(guide.depth[-1:], last)[0, :, seen].T
     onward = first.camera_from_world @ last.world_from_camera
     for chunks in range(furthest, 0, -1):
-        pose = last.world_from_camera @ torch.linalg.matrix_power(onward, chunks)
-        camera = replace(last, world_from_camera=pose)
-        lens = _lens_that_keeps(points, camera)
-        if min(lens) >= WIDEST:
-            yield camera, lens
-
-
-def _lens_that_keeps(points: torch.Tensor, camera: Camera) -> tuple[float, float]:
-    """Factors on the focal lengths, 0..1, with which `KEPT` of the points ``[n 3]`` lie in the picture, by axis."""
-    pose = camera.camera_from_world[0]
-    local = points @ pose[:3, :3].T + pose[:3, 3]
-    offset = local[:, :2] * camera.focal_px / local[:, 2:].clamp_min(1e-6)
-    room = torch.where(offset > 0.0, torch.tensor(camera.size[::-1]) - camera.center_px, camera.center_px)
-    lens = (room / offset.abs().clamp_min(1e-6)) * (local[:, 2:] > 0.0)
-    across, down = lens.quantile(1.0 - KEPT, dim=0).clamp(max=1.0).tolist()
-    return across, down
+        camera = replace(last, world_from_camera=last.world_from_camera @ torch.linalg.matrix_power(onward, chunks))
+        pose = camera.camera_from_world[0]
+        local = points @ pose[:3, :3].T + pose[:3, 3]
+        offset = local[:, :2] * camera.focal_px / local[:, 2:].clamp_min(1e-6)
+        room = torch.where(offset > 0.0, torch.tensor(camera.size[::-1]) - camera.center_px, camera.center_px)
+        yield camera, (room / offset.abs().clamp_min(1e-6)) * (local[:, 2:] > 0.0)
