@@ -109,8 +109,11 @@ def test_an_unfinished_walk_can_turn_and_be_resumed_to_the_same_bits(photo: Path
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
-def test_who_turns_is_given_a_wider_world_once_and_for_all(photo: Path, tmp_path: Path) -> None:
-    turn = ["path=pan:angle_deg=80", "frames=17"]
+@pytest.mark.parametrize("path", ["pan:angle_deg=80", "left:distance=0.8"])
+def test_who_leaves_what_is_known_is_given_a_wider_world_once_and_for_all(
+    photo: Path, tmp_path: Path, path: str
+) -> None:
+    turn = [f"path={path}", "frames=17"]
     walks = [
         prepare(compose_config("explore", words(photo, tmp_path / name, *turn)[1:])) for name in ("whole", "parts")
     ]
@@ -119,7 +122,7 @@ def test_who_turns_is_given_a_wider_world_once_and_for_all(photo: Path, tmp_path
     steps = list(walks[0].steps())
     next(walks[1].steps())
     list(resume(tmp_path / "parts").steps())
-    wide = [step for step in steps if "beyond" in step.timings_s]
+    wide = [step for step in steps if "surroundings" in step.timings_s]
     assert 0 < len(wide) < len(steps)
     assert all(step.guide.coverage.mean() > 0.95 for step in wide)
     assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # what no one had seen until then counts as new

@@ -10,7 +10,7 @@ from torch import Tensor
 from geometry.camera import Camera
 from geometry.frame import Guide
 from geometry.project import project, unproject
-from worldwarp.lookahead import EVEN, FURTHEST, KEPT, WIDEST, look_ahead, look_beyond
+from worldwarp.lookahead import FURTHEST, KEPT, WIDEST, look_ahead
 
 SIZE = (32, 48)
 
@@ -81,53 +81,3 @@ def test_there_is_nothing_to_look_for_where_all_or_nothing_is_seen() -> None:
     hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     assert look_ahead(guide_of(moving((0.1, 0.0, 0.0)), torch.tensor(2.0), hole)) is None
     assert look_ahead(guide_of(moving((0.1, 0.0, 0.0)), torch.tensor(2.0), ~hole)) is None
-
-
-def turning(degrees: float, count: int = 4) -> Tensor:
-    """Poses that turn to the right on the spot."""
-    angle = torch.deg2rad(degrees * torch.arange(float(count)))
-    poses = torch.eye(4).repeat(count, 1, 1)
-    poses[:, 0, 0], poses[:, 0, 2], poses[:, 2, 0], poses[:, 2, 2] = angle.cos(), angle.sin(), -angle.sin(), angle.cos()
-    return poses
-
-
-def right_part() -> Tensor:
-    """A hole that opens at the right border."""
-    return (torch.arange(SIZE[1]) >= SIZE[1] - 6).expand(1, 1, *SIZE)
-
-
-@pytest.mark.parametrize("degrees", [0.3, 1.0, 3.0])
-def test_who_turns_is_shown_a_wider_picture_with_pixels_as_large(degrees: float) -> None:
-    guide = guide_of(turning(degrees), torch.tensor(3.0), right_part())
-    wide = look_beyond(guide)
-    assert wide is not None
-    assert len(wide) == 1
-    assert torch.equal(wide.focal_px, guide.camera.focal_px[-1:])
-    assert all(side % EVEN == 0 for side in wide.size)
-    assert SIZE[1] <= wide.size[1] <= SIZE[1] / WIDEST + EVEN
-    assert wide.size[0] <= SIZE[0] + EVEN  # nothing opens above and below
-    assert torch.equal(wide.center_px[0], 0.5 * torch.tensor([float(wide.size[1]), float(wide.size[0])]))
-    points = unproject(guide.depth[-1:], guide.camera[-1:])[0].flatten(1).T[guide.coverage[-1].flatten() > 0.5]
-    pixels, depth = project(points[None], wide)
-    corner = torch.tensor([wide.size[1], wide.size[0]])
-    inside = (depth > 0.0) & ((pixels >= -1e-3) & (pixels <= corner + 1e-3)).all(-1)
-    assert inside.float().mean() >= KEPT - 0.01
-    axis = wide.world_from_camera[0, :3, 2]
-    turned = torch.rad2deg(torch.atan2(axis[0], axis[2])).item()
-    assert turned > 4 * degrees  # beyond what the chunk itself shows
-
-
-def test_only_who_turns_on_the_spot_gets_one() -> None:
-    assert look_beyond(guide_of(moving((0.02, 0.0, 0.0)), torch.tensor(3.0), right_part())) is None
-    round_it = turning(2.0)
-    round_it[:, 0, 3] = torch.arange(4.0) * 0.05
-    assert look_beyond(guide_of(round_it, torch.tensor(3.0), right_part())) is None
-    assert look_beyond(guide_of(round_it, torch.tensor(300.0), right_part())) is not None
-
-
-def test_there_is_nothing_beyond_where_the_outline_is_known() -> None:
-    inner = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
-    inner[..., 8:24, 8:40] = True
-    assert look_beyond(guide_of(turning(2.0), torch.tensor(3.0), inner)) is None
-    everything = torch.ones(1, 1, *SIZE, dtype=torch.bool)
-    assert look_beyond(guide_of(turning(2.0), torch.tensor(3.0), everything)) is None

@@ -1,4 +1,4 @@
-"""What lies around the photograph: made once, from where it was taken, and part of the world from the start."""
+"""What lies around a picture: around the photograph from the start, and wherever a walk leaves what is known."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from diffusion.generator import PassthroughGenerator
 from diffusion.noise import NoiseConfig
 from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
-from diffusion.surroundings import ENDS, SIDES, widened, with_margin
+from diffusion.surroundings import ENDS, EVEN, OPENED, RIM_PX, SIDES, beyond, widened, with_margin, without_rim
 from geometry.camera import Camera
-from geometry.frame import Chunk, Frame
+from geometry.frame import Chunk, Frame, Guide
 from worldwarp.loop import Parts, begin
 
 SIZE = (48, 80)
-Y, X = round(ENDS * SIZE[0]), round(SIDES * SIZE[1])
+Y, X = EVEN * round(ENDS * SIZE[0] / EVEN), EVEN * round(SIDES * SIZE[1] / EVEN)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_what_the_border_cuts_goes_on(photo: Frame) -> None:
     red, _, blue = shown.rgb[beside].mean((0, 2, 3))
     assert red > 4 * blue
     assert ((shown.depth[beside] - 2.0).abs() < 0.4).float().mean() > 0.9
-    assert shown.coverage.mean() > 0.97
+    assert shown.coverage[..., RIM_PX:-RIM_PX, RIM_PX:-RIM_PX].mean() > 0.97
     assert shown.confidence[beside].max() < 0.95 * shown.confidence[..., Y + 8 : -Y - 8, X + 30 : -X - 8].mean()
 
 
@@ -80,3 +80,63 @@ def test_the_photo_still_shows_the_photo(photo: Frame) -> None:
     alone.integrate(Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth)))
     before, after = (cache.render(photo.camera).rgb[..., 2:-2, 2:-2] for cache in (alone, _begun(photo)))
     assert (before - after).abs().max() < 0.02
+
+
+def _shown(hole: torch.Tensor) -> Guide:
+    """What two cameras see, one beside the other, where the last has ``hole [h w]``."""
+    poses = torch.eye(4).repeat(2, 1, 1)
+    poses[1, 0, 3] = 0.2
+    coverage = torch.ones(2, 1, *SIZE)
+    coverage[1, 0, hole] = 0.0
+    return Guide(
+        coverage.expand(-1, 3, -1, -1),
+        3.0 * coverage,
+        coverage,
+        coverage,
+        0 * coverage,
+        Camera.from_fov(60.0, SIZE, poses),
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "margins"),
+    [
+        ((slice(None), slice(-6, None)), (0, X, 0, 0)),
+        ((slice(None), slice(0, 6)), (X, 0, 0, 0)),
+        ((slice(0, 6), slice(None)), (0, 0, Y, 0)),
+        ((slice(-6, None), slice(0, -6)), (0, 0, 0, Y)),
+        ((slice(16, None), slice(20, None)), (0, X, 0, Y)),
+    ],
+)
+def test_a_walk_looks_beyond_the_sides_that_open(part: tuple[slice, slice], margins: tuple[int, int, int, int]) -> None:
+    hole = torch.zeros(SIZE, dtype=torch.bool)
+    hole[part] = True
+    guide = _shown(hole)
+    wide = beyond(guide)
+    assert wide is not None
+    left, right, above, below = margins
+    assert wide.size == (SIZE[0] + above + below, SIZE[1] + left + right)
+    # From where the last camera stands, through its lens: its pixels stay what they are, moved by the margin.
+    last = guide.camera[-1:]
+    assert torch.equal(wide.world_from_camera, last.world_from_camera)
+    assert torch.equal(wide.focal_px, last.focal_px)
+    assert torch.equal(wide.center_px - last.center_px, torch.tensor([[float(left), float(above)]]))
+
+
+def test_there_is_nothing_beyond_where_the_sides_are_known_or_nothing_is() -> None:
+    hole = torch.zeros(SIZE, dtype=torch.bool)
+    hole[8:-8, 8:-8] = True
+    assert beyond(_shown(hole)) is None
+    hole[: round((OPENED - 0.05) * SIZE[0]), 0] = True
+    assert beyond(_shown(hole)) is None
+    assert beyond(_shown(torch.ones_like(hole))) is None
+
+
+def test_the_outermost_pixels_are_not_kept(photo: Frame) -> None:
+    kept = without_rim(torch.ones(1, 1, *SIZE, dtype=torch.bool))
+    assert kept[..., RIM_PX:-RIM_PX, RIM_PX:-RIM_PX].all()
+    assert int(kept.sum()) == (SIZE[0] - 2 * RIM_PX) * (SIZE[1] - 2 * RIM_PX)
+    # In the world neither: as far as the margin's end is opaque, not farther.
+    cover = _begun(photo).render(with_margin(photo).camera).coverage[0, 0]
+    assert cover[Y : Y + SIZE[0], RIM_PX + 2 : X].mean() > 0.95
+    assert cover[Y : Y + SIZE[0], : RIM_PX - 2].max() < 0.5

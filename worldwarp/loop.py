@@ -19,13 +19,13 @@ from diffusion.memory import KVMemory
 from diffusion.noise import NoiseConfig, noise_map
 from diffusion.prior import Prior, PriorConfig, copy_into_holes
 from diffusion.sampler import Generated, SamplerConfig, sample
-from diffusion.surroundings import widened, with_margin
+from diffusion.surroundings import beyond, widened, with_margin, without_rim
 from geometry.camera import Camera
 from geometry.depth import align_depth, clean_discontinuities
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
 from worldwarp.gauges import measure
-from worldwarp.lookahead import look_ahead, look_beyond
+from worldwarp.lookahead import look_ahead
 
 REFERENCE_FRAMES = 4
 KEEP_EVERY = 2
@@ -103,11 +103,11 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
             known = guide = walk.texture.onto(parts.cache.render(cameras))
             if isinstance(chunks, Sequence) and position + 1 < len(chunks):
                 parts.cache.prefetch(chunks[position + 1])
-        beyond = None
-        if (wider := look_beyond(guide)) is not None:
-            with clock("beyond"):
+        around = None
+        if (wider := beyond(guide)) is not None:
+            with clock("surroundings"):
                 view = walk.texture.onto(parts.cache.render(wider))
-                beyond = parts.cache.integrate(_made_up(view, walk, parts))
+                around = parts.cache.integrate(_made_up(view, walk, parts))
                 guide = walk.texture.onto(parts.cache.render(cameras))
         with clock("copy"):
             seen = guide
@@ -122,7 +122,7 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
         with clock("integrate"):
             kept = thinned(chunk)
             integration = parts.cache.integrate(kept, walk.reference)
-            integration = integration if beyond is None else beyond.then(integration)
+            integration = integration if around is None else around.then(integration)
         with clock("remember"):
             walk.memory = parts.generator.remember(kept, walk.memory)
         first_frame = walk.frames
@@ -145,7 +145,7 @@ def _made_up(guide: Guide, walk: Walk, parts: Parts) -> Chunk:
     memory = parts.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
     made = sample(parts.generator, Condition(guide, prior), sigma, memory, walk.rng, parts.sampler)
     chunk, _ = _as_chunk(made, guide, sigma, walk)
-    return replace(chunk, frames=replace(chunk.frames, valid=chunk.frames.valid & ~seen))
+    return replace(chunk, frames=replace(chunk.frames, valid=without_rim(chunk.frames.valid & ~seen)))
 
 
 def thinned(chunk: Chunk) -> Chunk:
