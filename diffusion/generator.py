@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion.condition import SKY_BELOW, SKY_CODE, Condition, encode
 from diffusion.flow import add_noise
-from diffusion.holes import along_rows, without_grains
+from diffusion.holes import without_grains
 from diffusion.memory import KVMemory, MemoryPolicy
 from diffusion.network import DenoiserNetwork, Inputs, NetworkConfig, Past
 from geometry.camera import Camera
@@ -142,10 +142,9 @@ class EmbeddedGenerator:
             made, _, _ = self.network(inputs, self._recall(guide.camera, memory))
         clean = made[0].to(x)
         # What is made up has surfaces: a depth of its own for every patch would scatter its colours seen from aside.
-        made_up = prior.copied > 0.5
-        calm = along_rows(without_grains(clean[:, 3:]), ~made_up)
+        calm = without_grains(clean[:, 3:])
         solid = (clean[:, 3:] >= SKY_BELOW) & (calm >= SKY_BELOW)
-        clean[:, 3:] = torch.where(made_up & solid, calm, clean[:, 3:])
+        clean[:, 3:] = torch.where((prior.copied > 0.5) & solid, calm, clean[:, 3:])
         # Copied sky needs no healing: trained on rendered skies, the network draws rings into photographed ones.
         return torch.where(known[:, 3:] <= SKY_CODE, known, clean)
 

@@ -15,7 +15,6 @@ from geometry.windows import highest, lowest
 
 THIN_PX = 8  # holes narrower than this are determined by what surrounds them
 CALM_PASSES = 3
-AGREE = 0.5  # difference of log depths at which what a row goes on with has little say
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
 
 
@@ -55,20 +54,3 @@ def without_grains(code: Float[Tensor, "t 1 h w"]) -> Float[Tensor, "t 1 h w"]:
     for _ in range(CALM_PASSES):
         maps = np.stack([cv2.medianBlur(one[0], 5)[None] for one in maps])
     return torch.from_numpy(maps).to(code)
-
-
-def along_rows(code: Float[Tensor, "t 1 h w"], known: Bool[Tensor, "t 1 h w"]) -> Float[Tensor, "t 1 h w"]:
-    """Depth code that left and right of all that is known in a row is drawn to the last known value of that row.
-
-    In a picture that is not tilted the depth of level ground and of upright things changes with the row alone. What is
-    of quite another depth is another thing, and stays. (The code of `diffusion.condition.encode`: its inverse
-    hyperbolic tangent is half the negative logarithm of depth.)
-    """
-    columns = torch.arange(code.shape[-1], device=code.device).expand_as(known)
-    first = torch.where(known, columns, code.shape[-1]).amin(-1, keepdim=True)
-    last = torch.where(known, columns, -1).amax(-1, keepdim=True)
-    nearest = torch.minimum(torch.maximum(columns, first), last).clamp_min(0)
-    log = -2.0 * torch.atanh(code.clamp(-0.999, 0.999))
-    step = log.gather(-1, nearest) - log
-    drawn = torch.tanh(-0.5 * (log + step * torch.exp(-((step / AGREE) ** 2))))
-    return torch.where((nearest != columns) & (last >= 0), drawn, code)

@@ -13,7 +13,7 @@ from diffusion.depth_fill import fill_inverse_depth, without_specks
 from diffusion.disocclusion import split_sides
 from diffusion.elastic import elastic_fill
 from diffusion.exemplar import blend_in
-from diffusion.holes import along_rows, thin, without_grains
+from diffusion.holes import thin, without_grains
 from diffusion.patchmatch import improve
 from diffusion.prior import Prior, PriorConfig, copy_into_holes
 from diffusion.strangeness import LOOK_STEP, strangeness
@@ -391,30 +391,3 @@ def test_made_up_depth_loses_its_grains_and_keeps_its_edges() -> None:
     grainy[1, 0, :, 30] = 9.0
     calm = without_grains(grainy)
     assert torch.equal(calm[..., 3:-3, 3:-3], depth[..., 3:-3, 3:-3])
-
-
-def test_beyond_the_sides_depth_goes_on_along_its_row_but_other_things_stay() -> None:
-    row = torch.linspace(1.0, 4.0, 30)[:, None]
-    truth = row.expand(1, 1, 30, 60)
-    known = torch.zeros(1, 1, 30, 60, dtype=torch.bool)
-    known[..., 4:, 15:45] = True
-    known[..., 10:20, 25:35] = False  # a hole in the middle
-    made = torch.where(known, truth, truth * 0.85)
-    made[..., 12:16, 50:55] = 0.2 * truth[..., 12:16, 50:55]  # a post
-    made[..., 22:, :10] = 100.0  # sky
-    drawn = along_rows((1.0 - made) / (1.0 + made), known)
-    depth = (1.0 - drawn) / (1.0 + drawn)
-    unmoved = torch.ones_like(known)
-    unmoved[..., 4:, :15] = unmoved[..., 4:, 45:] = False
-    unmoved[..., 12:16, 50:55] = unmoved[..., 22:, :10] = True
-    torch.testing.assert_close(depth[unmoved], made[unmoved], rtol=2e-2, atol=0.0)
-    assert ((depth / truth)[~unmoved] - 1.0).abs().max() < 0.03
-    # What lies near what the row goes on with is drawn to it, never beyond it, nor made to change places.
-    offset = torch.linspace(-0.3, 0.3, 61)
-    column = torch.tanh(-0.5 * torch.cat([torch.zeros(1), offset]))[None, None, None]
-    first = torch.zeros(1, 1, 1, 62, dtype=torch.bool)
-    first[..., 0] = True
-    moved = -2.0 * torch.atanh(along_rows(column, first))[0, 0, 0, 1:]
-    assert (moved.abs() <= offset.abs() + 1e-6).all()
-    assert (moved * offset >= -1e-6).all()
-    assert (moved.diff() >= -1e-6).all()
