@@ -24,9 +24,11 @@ def refine_guesses(
 ) -> Int[Tensor, "k"]:
     """Move colours and confidences of generated primitives towards a frame that knows better; in place.
 
-    A primitive takes a quarter step towards the pixel it falls on when it is the surface shown there, the frame's depth
-    agrees, and the frame is more confident than the primitive. Its confidence takes the same step, so that repeated
-    looks converge. Observed primitives, sky and positions stay as they are.
+    A primitive takes a quarter of the step between what is shown where it lies and the frame's pixel, when it is the
+    surface shown there, the frame's depth agrees, and the frame is more confident than the primitive. (Not to the
+    pixel's own colour: what is stored is crisper than what it shows, and would get softer with each look that finds
+    nothing wrong.) Its confidence takes a quarter step too, so that repeated looks converge. Observed primitives, sky
+    and positions stay as they are.
 
     Args:
         primitives: views into a store.
@@ -46,8 +48,7 @@ def refine_guesses(
     chosen = (frame.valid & ~frame.sky).reshape(-1)[pixel] & (better > 0.01)
     chosen &= (depth - z).abs() < CLEARLY * z
     guesses, pixel, better = guesses[chosen], pixel[chosen], better[chosen]
-    target = frame.rgb.reshape(3, -1)[:, pixel].T
-    colors = primitives.colors[guesses]
-    primitives.colors[guesses] = colors + STEP * (target - colors)
+    off = (frame.rgb - shown.rgb).reshape(3, -1)[:, pixel].T
+    primitives.colors[guesses] = (primitives.colors[guesses] + STEP * off).clamp(0.0, 1.0)
     primitives.confidence[guesses] += STEP * better
     return guesses

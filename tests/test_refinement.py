@@ -411,3 +411,21 @@ def test_points_take_remembered_frames_and_keep_still() -> None:
     handed.integrate(chunk_of(frame), frame)
     assert torch.equal(plain.snapshot().colors, handed.snapshot().colors)
     assert math.isfinite(psnr(handed.render(frame.camera).rgb, frame.rgb + 1e-3))
+
+
+@pytest.mark.parametrize("kind", [GaussianCache, PointCache])
+def test_a_look_that_finds_nothing_wrong_makes_no_guess_softer(kind: type[GaussianCache] | type[PointCache]) -> None:
+    cache = kind(refine_steps=0) if kind is GaussianCache else kind()
+    first = wall(cameras((0.0, 0.0, 0.0)))
+    cache.integrate(Chunk(first, 1, observed=False, confidence=torch.full_like(first.depth, 0.3)))
+    before = cache.snapshot()
+    shown = replace(first, rgb=cache.render(first.camera).rgb)
+    for index in range(2, 6):
+        cache.integrate(Chunk(shown, index, observed=False, confidence=torch.full_like(first.depth, 0.8)))
+    after = cache.snapshot()
+    assert len(after) == len(before)
+    assert (after.confidence - before.confidence).median() > 0.2
+    torch.testing.assert_close(after.colors, before.colors, atol=1e-5, rtol=0.0)
+    darker = replace(shown, rgb=shown.rgb - 0.1)
+    cache.integrate(Chunk(darker, 6, observed=False, confidence=torch.full_like(first.depth, 0.9)))
+    assert (cache.snapshot().colors - after.colors).median() < -0.01
