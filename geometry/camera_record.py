@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geometry.camera import Camera
+from geometry.lens_distortion import DistortedLens
 
 ASPECT_TOLERANCE = 0.03  # what rounding an image's size to whole pixels or multiples of 8 can do
+SIDE_STEP = 16  # sides of frames are multiples of it
 
 # Right-multiplied onto a pose, it renames camera axes between OpenGL (y up, z backward) and OpenCV (y down, z forward).
 OPENGL_AXES = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
@@ -29,12 +33,14 @@ class Lenses:
         center_px: ``[n 2]``.
         image_size: ``(H, W)`` of each image, ``[n 2]``.
         size_fields: which fields of the file say so; for messages.
+        distorted: the lens of the first camera where it has distortion; the photo is straightened by it.
     """
 
     focal_px: Float[Tensor, "n 2"]
     center_px: Float[Tensor, "n 2"]
     image_size: Float[Tensor, "n 2"]
     size_fields: str
+    distorted: DistortedLens | None = None
 
 
 @dataclass(frozen=True)
@@ -51,25 +57,57 @@ class CameraRecord:
     lenses: Lenses | None = None
     time_s: list[float] | None = None
 
-    def camera(self, size: tuple[int, int], fov_deg: float | None) -> Camera:
-        """The cameras for images of ``size = (H, W)``; ``fov_deg`` serves files without intrinsics.
+    def camera(self, size: tuple[int, int], fov_deg: float | None, photo_size: tuple[int, int] | None = None) -> Camera:
+        """The cameras in float64 for images of ``size = (H, W)``: the file's images, cropped about their middle.
+
+        Args:
+            size: image size ``(H, W)`` of the frames to make.
+            fov_deg: horizontal field of view of the frames, degrees, for files without intrinsics.
+            photo_size: size ``(H, W)`` of the photo that the first camera took; where it is not given, the file's
+                images must have the frames' aspect.
 
         Raises:
             ValueError: intrinsics that are not positive or of an image of another shape, or no intrinsics at all.
         """
-        poses = self.world_from_camera.float()
+        poses = self.world_from_camera.double()
         if self.lenses is None:
             if fov_deg is None:
                 raise ValueError("fov_deg: this file holds no intrinsics; give the horizontal field of view in degrees")
             return Camera.from_fov(fov_deg, size, poses)
-        lenses, wanted = self.lenses, torch.tensor(size, dtype=torch.float64)
-        _check_lenses(lenses, size)
-        scale = (wanted / lenses.image_size).flip(-1)
-        return Camera(poses, (lenses.focal_px * scale).float(), (lenses.center_px * scale).float(), size)
+        lenses = self.lenses
+        _check_lenses(lenses, size, photo_size)
+        kept = 1.0 if lenses.distorted is None else lenses.distorted.kept
+        shown = lenses.image_size * kept
+        center = lenses.center_px - (lenses.image_size - shown).flip(-1) / 2.0
+        return Camera(poses, *cropped(lenses.focal_px, center, shown, size), size)
 
 
-def _check_lenses(lenses: Lenses, size: tuple[int, int]) -> None:
-    wanted = size[1] / size[0]
+def cropped(
+    focal_px: Float[Tensor, "n 2"],
+    center_px: Float[Tensor, "n 2"],
+    image_size: Float[Tensor, "n 2"],
+    size: tuple[int, int],
+) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2"]]:
+    """Intrinsics of images that are cropped about their middle to the aspect of ``size`` and resampled to it.
+
+    Both axes have one factor, as the photo has: pixels that are square stay square.
+
+    Args:
+        focal_px: ``(fx, fy)``, pixels of the whole image.
+        center_px: ``(cx, cy)``, pixels of the whole image.
+        image_size: ``(H, W)`` of the whole images.
+        size: ``(H, W)`` of the frames.
+
+    Returns:
+        Focal lengths and principal points in pixels of the frames.
+    """
+    wanted = image_size.new_tensor(size)
+    scale = (wanted / image_size).amax(-1, keepdim=True)
+    center = (center_px - image_size.flip(-1) / 2.0) * scale + wanted.flip(-1) / 2.0
+    return focal_px * scale, center
+
+
+def _check_lenses(lenses: Lenses, size: tuple[int, int], photo_size: tuple[int, int] | None) -> None:
     for index in range(len(lenses.focal_px)):
         height, width = lenses.image_size[index].tolist()
         if not (0.0 < height < math.inf and 0.0 < width < math.inf):
@@ -82,12 +120,57 @@ def _check_lenses(lenses: Lenses, size: tuple[int, int]) -> None:
                 f"intrinsics of camera {index}: want positive focal lengths and a finite principal point, "
                 f"got focal {focal.tolist()}, principal point {center.tolist()}"
             )
-        if abs(math.log(width / height / wanted)) > ASPECT_TOLERANCE:
-            raise ValueError(
-                f"{lenses.size_fields}: the intrinsics of camera {index} belong to images of aspect "
-                f"{width / height:.3f} (width over height), but the frames to make are {size[1]}x{size[0]}, aspect "
-                f"{wanted:.3f}; choose a size of the file's aspect or crop the cameras to yours"
-            )
+        check_aspect((height, width), size, photo_size, lenses.size_fields, f"the intrinsics of camera {index} are")
+
+
+def check_aspect(
+    image_size: tuple[float, float],
+    size: tuple[int, int],
+    photo_size: tuple[int, int] | None,
+    field: str,
+    what: str,
+) -> None:
+    """Refuse images ``(H, W)`` of another aspect than the photo's, or where it is not known, than the frames'."""
+    (height, width), (shown_height, shown_width) = image_size, photo_size or size
+    if abs(math.log(width / height * shown_height / shown_width)) <= ASPECT_TOLERANCE:
+        return
+    found = f"{field}: {what} for images of {width:g}x{height:g}"
+    if photo_size is not None:
+        raise ValueError(
+            f"{found}, but the photo is {shown_width}x{shown_height}, of another shape; give the whole photo that the "
+            "first camera took, or crop the cameras as the photo was cropped"
+        )
+    fitting = _fitting_size(width / height, size)
+    advice = "" if fitting is None else f"{fitting[1]}x{fitting[0]} fits (size=[{fitting[0]},{fitting[1]}]), or "
+    raise ValueError(
+        f"{found}, aspect {width / height:.3f} (width over height), but the frames to make are "
+        f"{shown_width}x{shown_height}, aspect {shown_width / shown_height:.3f}; {advice}crop the cameras to yours"
+    )
+
+
+def _fitting_size(aspect: float, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The size ``(H, W)`` of an aspect (width over height) and sides of whole steps with about as many pixels."""
+    pixels = size[0] * size[1]
+    heights = range(2 * SIDE_STEP, 4 * max(size), SIDE_STEP)
+    sizes = [(height, SIDE_STEP * round(height * aspect / SIDE_STEP)) for height in heights]
+    fitting = [s for s in sizes if s[1] >= 2 * SIDE_STEP and abs(math.log(s[1] / s[0] / aspect)) <= ASPECT_TOLERANCE]
+    return min(fitting, key=lambda s: abs(math.log(s[0] * s[1] / pixels)), default=None)
+
+
+def text_of(path: Path) -> str:
+    """The text of a file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises:
+        ValueError: other bytes.
+    """
+    content = path.read_bytes()
+    try:
+        text = content.decode(json.detect_encoding(content))  # from its mark, or from where the zero bytes lie
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError(f"{path.name}: want UTF-8 or UTF-16 text, got other bytes; save it as UTF-8")
+    return text.removeprefix("\ufeff")
 
 
 def lookup(entry: object, key: str, where: str) -> object:
@@ -109,6 +192,31 @@ def array(value: object, shape: Sequence[int], field: str) -> np.ndarray:
         what = "a number" if not shape else f"{'x'.join(map(str, shape))} numbers"
         raise ValueError(f"{field}: want {what}, got {_short(value)}")
     return numbers
+
+
+def matrix(value: object, field: str) -> Tensor:
+    """A camera matrix ``[4 4]`` float64: 4x4 or 3x4 numbers, nested or flat by rows, up to a homogeneous factor.
+
+    Raises:
+        ValueError: other numbers; the message names the field.
+    """
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = None
+    if numbers is None or numbers.shape not in ((4, 4), (3, 4), (16,), (12,)):
+        raise ValueError(f"{field}: want a matrix of 4x4 or 3x4 numbers, nested or flat by rows, got {_short(value)}")
+    return homogeneous(torch.from_numpy(numbers).view(1, -1, 4))[0]
+
+
+def homogeneous(matrices: Float[Tensor, "n r 4"]) -> Float[Tensor, "n 4 4"]:
+    """Matrices with a last row ``0 0 0 1``: added where missing, or divided by its last entry where that is not 1."""
+    if matrices.shape[-2] == 3:
+        last = matrices.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(matrices), 1, 4)
+        return torch.cat([matrices, last], -2)
+    w = matrices[:, 3:, 3:]
+    scaled = (matrices[:, 3:, :3] == 0.0).all(-1, keepdim=True) & (w != 0.0) & w.isfinite()
+    return torch.where(scaled, matrices / torch.where(scaled, w, 1.0), matrices)
 
 
 def number(value: object, field: str, *, positive: bool = False) -> float:

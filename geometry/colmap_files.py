@@ -15,15 +15,42 @@ import numpy as np
 import torch
 
 from geometry.camera import Camera
-from geometry.camera_record import CameraRecord, Lenses, order_by_name, require_path, unit_quat
+from geometry.camera_record import CameraRecord, Lenses, order_by_name, require_path, text_of, unit_quat
+from geometry.lens_distortion import DistortedLens
 from geometry.se3 import checked_rigid, inverse, matrix_from_quat, quat_from_matrix, rigid
 
-MODELS = (
-    "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV",
-    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE",
-)  # fmt: skip
-PARAMETER_COUNT = {"SIMPLE_PINHOLE": 3, "PINHOLE": 4}
-PINHOLE_ID = MODELS.index("PINHOLE")
+# COLMAP's models by number, with their PARAMS.
+MODELS = {
+    "SIMPLE_PINHOLE": "f cx cy",
+    "PINHOLE": "fx fy cx cy",
+    "SIMPLE_RADIAL": "f cx cy k1",
+    "RADIAL": "f cx cy k1 k2",
+    "OPENCV": "fx fy cx cy k1 k2 p1 p2",
+    "OPENCV_FISHEYE": "fx fy cx cy k1 k2 k3 k4",
+    "FULL_OPENCV": "fx fy cx cy k1 k2 p1 p2 k3 k4 k5 k6",
+    "FOV": "fx fy cx cy omega",
+    "SIMPLE_RADIAL_FISHEYE": "f cx cy k1",
+    "RADIAL_FISHEYE": "f cx cy k1 k2",
+    "THIN_PRISM_FISHEYE": "fx fy cx cy k1 k2 p1 p2 k3 k4 sx1 sy1",
+    "RAD_TAN_THIN_PRISM_FISHEYE": "fx fy cx cy k1 k2 k3 k4 k5 k6 p1 p2 s1 s2 s3 s4",
+    "SIMPLE_DIVISION": "f cx cy k",
+    "DIVISION": "fx fy cx cy k",
+    "SIMPLE_FISHEYE": "f cx cy",
+    "FISHEYE": "fx fy cx cy",
+    "EUCM": "fx fy cx cy alpha beta",
+    "EQUIRECTANGULAR": "w h",
+}
+PINHOLE_ID = list(MODELS).index("PINHOLE")
+PERSPECTIVE = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")  # OpenCV's order
+FISHEYE = ("k1", "k2", "k3", "k4")
+
+
+@dataclass(frozen=True)
+class _Lens:
+    focal_px: tuple[float, float]
+    center_px: tuple[float, float]
+    image_size: tuple[float, float]
+    distorted: DistortedLens | None
 
 
 @dataclass(frozen=True)
@@ -38,15 +65,16 @@ def read_colmap(folder: Path) -> CameraRecord:
     """Read the cameras and images of a COLMAP model, in the order of the images' names; binary if both kinds are there.
 
     Raises:
-        ValueError: a distorted camera model, a truncated file, or a wrong field; the message names it.
+        ValueError: a camera model with a distortion that is none of OpenCV's, a truncated file, or a wrong field; the
+            message names it.
     """
     if (folder / "cameras.bin").is_file():
         lenses = _read_cameras_binary(_Bytes(folder / "cameras.bin"))
         images = _read_images_binary(_Bytes(folder / "images.bin"))
         source = "images.bin"
     else:
-        lenses = _read_cameras_text(_text(folder / "cameras.txt"))
-        images = _read_images_text(_text(folder / "images.txt"))
+        lenses = _read_cameras_text(text_of(folder / "cameras.txt"))
+        images = _read_images_text(text_of(folder / "images.txt"))
         source = "images.txt"
     require_path(len(images), source)
     images = [images[i] for i in order_by_name([image.name for image in images])]
@@ -59,8 +87,12 @@ def read_colmap(folder: Path) -> CameraRecord:
         quat = unit_quat(image.quat, f"{source}: QW QX QY QZ of {image.name}")
         poses.append(rigid(matrix_from_quat(quat), torch.from_numpy(image.translation)))
     camera_from_world = checked_rigid(torch.stack(poses), source + ": TX TY TZ of image {}")
-    table = torch.tensor([lenses[image.camera_id] for image in images], dtype=torch.float64)
-    found = Lenses(table[:, 0:2], table[:, 2:4], table[:, 4:6], "WIDTH, HEIGHT of the COLMAP cameras")
+    taken = [lenses[image.camera_id] for image in images]
+    focal, center, size = (
+        torch.tensor([getattr(lens, field) for lens in taken], dtype=torch.float64)
+        for field in ("focal_px", "center_px", "image_size")
+    )
+    found = Lenses(focal, center, size, "WIDTH, HEIGHT of the COLMAP cameras", taken[0].distorted)
     return CameraRecord(inverse(camera_from_world), found)
 
 
@@ -104,31 +136,46 @@ def _numbers(values: Sequence[float]) -> str:
     return " ".join(map(repr, values))
 
 
-def _lens(model: str, width: float, height: float, params: Sequence[float], where: str) -> list[float]:
-    """``fx fy cx cy h w`` of one camera."""
-    _require_pinhole(model, where)
-    if len(params) != PARAMETER_COUNT[model]:
-        raise ValueError(f"{where}: want {PARAMETER_COUNT[model]} PARAMS for {model}, got {len(params)}")
-    focal = [params[0], params[0]] if model == "SIMPLE_PINHOLE" else list(params[:2])
-    return [*focal, *params[-2:], height, width]
-
-
-def _require_pinhole(model: str, where: str) -> None:
-    if model not in PARAMETER_COUNT:
+def _lens(model: str, width: float, height: float, params: Sequence[float], where: str) -> _Lens:
+    """One camera, its distortion as one of OpenCV's models."""
+    names = MODELS[_known(model, where)].split()
+    if len(params) != len(names):
+        raise ValueError(f"{where}: want {len(names)} PARAMS for {model} ({' '.join(names)}), got {len(params)}")
+    values = dict(zip(names, params, strict=True))
+    if model == "EQUIRECTANGULAR":
+        raise ValueError(f"{where}: want MODEL with a focal length, got {model}; a photo of all directions has none")
+    focal = (values["fx"], values["fy"]) if "fx" in values else (values["f"], values["f"])
+    center, size = (values["cx"], values["cy"]), (height, width)
+    fisheye = "FISHEYE" in model
+    order = FISHEYE if fisheye else PERSPECTIVE
+    others = {
+        name: value for name, value in values.items() if name not in ("f", "fx", "fy", "cx", "cy", "beta", *order)
+    }
+    if any(others.values()):
         raise ValueError(
-            f"{where}: want MODEL PINHOLE or SIMPLE_PINHOLE, got {model}, which has distortion; "
-            "run `colmap image_undistorter` and use the model that it writes"
+            f"{where}: want a distortion of OpenCV's models, got {model} with {_named(others)}; "
+            "run `colmap image_undistorter` and use its photo and its model"
         )
+    coefficients = tuple(values.get(name, 0.0) for name in order)
+    if not all(np.isfinite(coefficients)):
+        raise ValueError(f"{where}: want finite PARAMS, got {_named(values)}")
+    bent = fisheye or any(coefficients)
+    return _Lens(
+        focal, center, size, DistortedLens(model, fisheye, coefficients, focal, center, size) if bent else None
+    )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path.name}: want UTF-8 text, got other bytes; copy the model again") from None
+def _named(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items() if value)
 
 
-def _read_cameras_text(text: str) -> dict[int, list[float]]:
+def _known(model: str, where: str) -> str:
+    if model not in MODELS:
+        raise ValueError(f"{where}: want MODEL one of COLMAP's ({', '.join(MODELS)}), got {model}")
+    return model
+
+
+def _read_cameras_text(text: str) -> dict[int, _Lens]:
     lenses = {}
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
@@ -202,14 +249,14 @@ class _Bytes:
         return text
 
 
-def _read_cameras_binary(file: _Bytes) -> dict[int, list[float]]:
+def _read_cameras_binary(file: _Bytes) -> dict[int, _Lens]:
     lenses = {}
     for _ in range(file.take("Q")[0]):
         camera_id, model_id, width, height = file.take("iiQQ")
         where = f"cameras.bin: camera {camera_id}"
-        model = MODELS[model_id] if 0 <= model_id < len(MODELS) else f"number {model_id}"
-        _require_pinhole(model, where)
-        lenses[camera_id] = _lens(model, float(width), float(height), file.take(f"{PARAMETER_COUNT[model]}d"), where)
+        model = _known(list(MODELS)[model_id] if 0 <= model_id < len(MODELS) else f"number {model_id}", where)
+        params = file.take(f"{len(MODELS[model].split())}d")
+        lenses[camera_id] = _lens(model, float(width), float(height), params, where)
     return lenses
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 
 import torch
 
 from geometry.camera import Camera
-from geometry.camera_record import ASPECT_TOLERANCE, array, dotted, items, lookup, number, unit_quat
+from geometry.camera_record import array, check_aspect, cropped, dotted, items, lookup, number, unit_quat
 from geometry.se3 import checked_rigid, matrix_from_quat, quat_from_matrix, rigid
 from geometry.spline import CameraSpline, Keyframe
 
@@ -16,8 +16,24 @@ VERSION = 1
 AXES = "OpenCV camera axes (x right, y down, z forward); position and rotation are camera to world"
 
 
-def read_keyframes(content: dict, size: tuple[int, int], fov_deg: float | None, frames: int | None) -> Camera:
-    """Cameras ``[frames]`` through the keyframes of a parsed file, for images of ``size``.
+def read_keyframes(
+    content: dict,
+    size: tuple[int, int],
+    fov_deg: float | None,
+    frames: int | None,
+    photo_size: tuple[int, int] | None = None,
+) -> Camera:
+    """Cameras ``[frames]`` in float64 through the keyframes of a parsed file, for images of ``size``.
+
+    Lenses belong to images of the file's ``size``, which are cropped about their middle; to the frames themselves
+    where the file has none.
+
+    Args:
+        content: the parsed file.
+        size: image size ``(H, W)`` of the frames to make.
+        fov_deg: horizontal field of view in degrees of keyframes without a lens.
+        frames: how many; the file's own number when not given.
+        photo_size: as in ``CameraRecord.camera``.
 
     Raises:
         ValueError: a version, axes, field or lens that cannot be honoured; the message names the field.
@@ -30,11 +46,14 @@ def read_keyframes(content: dict, size: tuple[int, int], fov_deg: float | None, 
     count = frames if frames is not None else content.get("frames")
     if not isinstance(count, int) or isinstance(count, bool):
         raise ValueError("frames: this file holds keyframes only; say how many frames to make")
-    file_size = _file_size(content, size)
+    file_size = _file_size(content, size, photo_size)
     entries = items(lookup(content, "keyframes", ""), "keyframes")
     keyframes = [_read_keyframe(entry, f"keyframes[{i}]", fov_deg, file_size) for i, entry in enumerate(entries)]
     spline = CameraSpline(keyframes, file_size or size, constant_speed=content.get("constant_speed") is True)
-    return spline.sample(count).resized(size)
+    camera = spline.sample(count)
+    extent = camera.focal_px.new_tensor(camera.size).expand(len(camera), 2)
+    focal, center = cropped(camera.focal_px, camera.center_px, extent, size)
+    return replace(camera, focal_px=focal, center_px=center, size=size)
 
 
 def keyframes_content(camera: Camera, fps: float) -> dict:
@@ -60,18 +79,14 @@ def keyframes_content(camera: Camera, fps: float) -> dict:
     }
 
 
-def _file_size(content: dict, size: tuple[int, int]) -> tuple[int, int] | None:
+def _file_size(content: dict, size: tuple[int, int], photo_size: tuple[int, int] | None) -> tuple[int, int] | None:
     if "size" not in content:
         return None
     entries = array(content["size"], (2,), "size").tolist()
     height, width = (int(number(value, "size")) for value in entries)
     if min(height, width) < 1:
         raise ValueError(f"size: want [height, width] in pixels, got {content['size']}")
-    if abs(math.log(width / height * size[0] / size[1])) > ASPECT_TOLERANCE:
-        raise ValueError(
-            f"size: the keyframes are for images of {width}x{height}, but the frames to make are {size[1]}x{size[0]}; "
-            "choose a size of the file's aspect, or remove size from the file where it only uses fov_deg"
-        )
+    check_aspect((float(height), float(width)), size, photo_size, "size", "the keyframes are")
     return height, width
 
 

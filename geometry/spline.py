@@ -53,7 +53,8 @@ class CameraSpline:
 
     Positions, focal lengths (in their logarithm, so that they stay positive) and principal points are natural cubic
     splines, twice continuously differentiable; rotations are scipy's ``RotationSpline``, whose angular velocity and
-    acceleration are continuous. Computed in float64, handed out in float32, without gradients.
+    acceleration are continuous. Computed in float64, handed out in the precision of the keyframes' poses, without
+    gradients.
 
     Args:
         keyframes: two or more, in strictly increasing time.
@@ -71,8 +72,9 @@ class CameraSpline:
             raise ValueError(f"keyframes: want 2 or more poses, got {len(keyframes)}; one pose is not a path")
         self.size = size
         times = _checked_times([key.time_s for key in keyframes])
-        poses = torch.stack([key.world_from_camera for key in keyframes]).double()
-        poses = checked_rigid(poses, "keyframes[{}].world_from_camera")
+        poses = torch.stack([key.world_from_camera for key in keyframes])
+        self._dtype = poses.dtype
+        poses = checked_rigid(poses.double(), "keyframes[{}].world_from_camera")
         lenses = np.array([_lens(index, key, size) for index, key in enumerate(keyframes)])
         self._start_s, self._end_s = times[0], times[-1]
         values = np.concatenate([poses[:, :3, 3].numpy(), np.log(lenses[:, :2]), lenses[:, 2:]], axis=1)
@@ -87,7 +89,7 @@ class CameraSpline:
         pose = torch.eye(4, dtype=torch.float64).repeat(len(time_s), 1, 1)
         pose[:, :3, :3] = torch.from_numpy(self._rotation(time_s).as_matrix())
         pose[:, :3, 3] = values[:, :3]
-        return Camera(pose.float(), values[:, 3:5].exp().float(), values[:, 5:7].float(), self.size)
+        return Camera(pose, values[:, 3:5].exp(), values[:, 5:7], self.size).to(self._dtype)
 
     def sample(self, frames: int) -> Camera:
         """Cameras ``[frames]`` from the first keyframe to the last, both included; two frames or more."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -45,7 +45,12 @@ class Photo:
     enlarged: float
 
 
-def read_photo(path: str | Path, size: tuple[int, int], max_scale: float = 1.0) -> Photo:
+def read_photo(
+    path: str | Path,
+    size: tuple[int, int],
+    max_scale: float = 1.0,
+    straighten: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h2 w2 3"]] | None = None,
+) -> Photo:
     """Read a photo of any common kind: rotated by EXIF, with alpha, a palette, 16 bits or grey, HEIC.
 
     It is turned upright, laid on white where transparent, cropped about the centre to the aspect of ``size`` and
@@ -55,6 +60,7 @@ def read_photo(path: str | Path, size: tuple[int, int], max_scale: float = 1.0) 
         path: the image file.
         size: frame size ``(H, W)``.
         max_scale: the result may be up to this many times the frame size, where the photo is that sharp; 1 or more.
+        straighten: undoes the lens's distortion on the whole upright photo, before it is cropped.
 
     Returns:
         The photo at ``k`` times ``size``, with ``1 <= k <= max_scale`` and whole pixels on both sides; smaller photos
@@ -67,6 +73,8 @@ def read_photo(path: str | Path, size: tuple[int, int], max_scale: float = 1.0) 
     if max_scale < 1.0:
         raise ValueError(f"max_scale: want 1 or more, got {max_scale}")
     image = _upright_rgb(path)
+    if straighten is not None:
+        image = Image.fromarray(straighten(np.array(image)))
     box = _centre_box((image.height, image.width), size)
     kept_height = box[3] - box[1]
     steps = math.gcd(*size)  # k moves in steps that keep both sides whole

@@ -60,7 +60,7 @@ def save(path: Path, content: object) -> Path:
 
 
 def read(path: Path, **settings: object) -> Camera:
-    return read_cameras(path, **({"size": SIZE, "fov_deg": 60.0} | settings))  # type: ignore[arg-type]
+    return read_cameras(path, **({"size": SIZE, "fov_deg": 60.0} | settings)).to(torch.float32)  # type: ignore[arg-type]
 
 
 # --- COLMAP, against pycolmap ----------------------------------------------------------------------------------------
@@ -113,18 +113,19 @@ def test_we_read_what_pycolmap_writes_in_the_order_of_names(tmp_path: Path, bina
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_simple_pinhole_is_read_and_distorted_models_are_refused_by_name(tmp_path: Path, binary: bool) -> None:
-    camera = some_cameras(2)
-    for model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "OPENCV"):
-        reconstruction = pycolmap_model(camera, ["a.png", "b.png"], model)
-        (reconstruction.write_binary if binary else reconstruction.write_text)(str(tmp_path))
-        if model == "SIMPLE_PINHOLE":
-            got = read(tmp_path)
-            torch.testing.assert_close(got.focal_px, torch.full((2, 2), 150.0))
-            torch.testing.assert_close(got.center_px, torch.tensor([[100.0, 60.0]] * 2))
-            continue
-        with pytest.raises(ValueError, match=rf"camera 7: want MODEL PINHOLE .*got {model}, .*image_undistorter"):
-            read(tmp_path)
+@pytest.mark.parametrize(
+    "model",
+    ["SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "FOV", "DIVISION", "EUCM"],
+)
+def test_colmap_models_without_distortion_are_pinholes(tmp_path: Path, model: str, binary: bool) -> None:
+    reconstruction = pycolmap_model(some_cameras(2), ["a.png", "b.png"], model)
+    if model == "FOV":
+        reconstruction.cameras[7].params = [150.0, 150.0, 100.0, 60.0, 0.0]  # pycolmap's own default is not straight
+    (reconstruction.write_binary if binary else reconstruction.write_text)(str(tmp_path))
+    got = open_camera_path(tmp_path, size=SIZE, fov_deg=None)
+    assert got.lens is None
+    torch.testing.assert_close(got.cameras.focal_px, torch.full((2, 2), 150.0))
+    torch.testing.assert_close(got.cameras.center_px, torch.tensor([[100.0, 60.0]] * 2))
 
 
 @pytest.mark.parametrize("kept", [4, 100, -30])
@@ -149,7 +150,7 @@ IMAGE = "1 1 0 0 0 0 0 0 1 a.png\n\n2 1 0 0 0 1 0 0 1 b.png\n\n"
         ("1 PINHOLE 200 120 150 150 100 60", IMAGE.replace(" b.png", ""), "image 2: want IMAGE_ID"),
         ("1 PINHOLE 200 120 150 150 100 60", IMAGE.replace("1 0 0 0 1", "x 0 0 0 1"), "image 2: want numbers"),
         ("1 PINHOLE 200 120 150 150 100 60", IMAGE.split("2 1")[0], r"images\.txt: want 2 or more poses, got 1"),
-        ("1 PINHOLE 200 120 150 150 100", IMAGE, "want 4 PARAMS for PINHOLE, got 3"),
+        ("1 PINHOLE 200 120 150 150 100", IMAGE, r"want 4 PARAMS for PINHOLE \(fx fy cx cy\), got 3"),
         ("1 PINHOLE", IMAGE, "camera 1: want CAMERA_ID MODEL WIDTH HEIGHT"),
         ("1", IMAGE, "camera 1: want CAMERA_ID MODEL WIDTH HEIGHT"),
         ("1 PINHOLE 200 120 -150 150 100 60", IMAGE, "positive focal"),
@@ -253,7 +254,7 @@ def test_tum_agrees_with_scipy(tmp_path: Path) -> None:
     )
     rotations = Rotation.random(3, rng=np.random.default_rng(1))
     lines = [f"{i} {i} 2 3 " + " ".join(map(str, q)) for i, q in enumerate(rotations.as_quat())]
-    got = read(save(tmp_path / "r.txt", "# comment\n" + "\n".join(lines)))
+    got = read(save(tmp_path / "r.txt", "# comment\n" + "\n".join(lines)), convention="tum_xyzw")
     np.testing.assert_allclose(got.world_from_camera[:, :3, :3], rotations.as_matrix(), atol=1e-6)
     torch.testing.assert_close(got.position, torch.tensor([[0.0, 2, 3], [1, 2, 3], [2, 2, 3]]))
     torch.testing.assert_close(got.fov_deg[:, 0], torch.full((3,), 60.0))
@@ -406,7 +407,7 @@ def test_rebased_paths_start_at_the_photo_and_keep_their_shape() -> None:
         ("", "the file is empty"),
         ("\n# only a comment\n", "file: want 2 or more poses, got 0"),
         ("{", "JSON is broken or cut off at line 1"),
-        ("[1, 2]", "got a list"),
+        ("[1, 2]", "got another list"),
         ("{}", "frames or camera_path; got none of them"),
         ('{"cameras": 1}', "got cameras"),
         (b"\x89PNG\r\n\x1a\n\0\xff", "another binary file"),
@@ -454,12 +455,16 @@ def bent(index: int, change: str) -> list:
         ({"frames": []}, "frames: want 2 or more poses, got 0"),
         ({"frames": bent(0, "")[:1]}, "frames: want 2 or more poses, got 1"),
         ({"frames": [{}, {}]}, r"frames\[0\]\.transform_matrix: missing"),
-        ({"frames": [{"transform_matrix": [[1, 2], [3]]}] * 2}, r"frames\[0\]\.transform_matrix: want 4x4 numbers"),
-        ({"k1": 0.1}, "k1: want an undistorted camera, got 0.1"),
-        ({"camera_model": "OPENCV_FISHEYE"}, "camera_model: want a pinhole .*got 'OPENCV_FISHEYE'"),
+        (
+            {"frames": [{"transform_matrix": [[1, 2], [3]]}] * 2},
+            r"frames\[0\]\.transform_matrix: want a matrix of 4x4 or 3x4",
+        ),
+        ({"k4": 0.1}, "k4: want 0 for a perspective lens, .*got 0.1"),
+        ({"camera_model": "EQUIRECTANGULAR"}, "camera_model: want one of .*got 'EQUIRECTANGULAR'"),
+        ({"latlong": True}, "latlong: want a perspective or fisheye lens"),
         ({"fl_x": 0}, "fl_x: want a positive number"),
         ({"fl_y": "wide"}, "fl_y: want a number, got 'wide'"),
-        ({"w": 240}, "w, h: the intrinsics of camera 0 belong to images of aspect 1.000 .*200x120"),
+        ({"w": 240}, "w, h: the intrinsics of camera 0 are for images of 240x240, .*200x120.*; 160x160 fits"),
         ({"h": 0}, "h: want a positive number"),
     ],
 )
@@ -486,8 +491,8 @@ def test_transforms_with_half_a_lens_are_refused(tmp_path: Path) -> None:
         ({"camera_type": "fisheye"}, "camera_type: want 'perspective'"),
         ({"camera_path": []}, "camera_path: want 2 or more poses, got 0"),
         (
-            {"camera_path": [{"camera_to_world": [1.0] * 12, "fov": 50}] * 2},
-            r"camera_path\[0\]\.camera_to_world: want 16",
+            {"camera_path": [{"camera_to_world": [1.0] * 15, "fov": 50}] * 2},
+            r"camera_path\[0\]\.camera_to_world: want a matrix of 4x4",
         ),
         ({"camera_path": [{"camera_to_world": flat(EYE)}] * 2}, r"camera_path\[0\]\.fov: missing"),
         ({"camera_path": [{"camera_to_world": flat(EYE), "fov": 0}] * 2}, r"camera_path\[0\]\.fov: want vertical"),
@@ -547,13 +552,13 @@ def test_other_mistakes_around_files(tmp_path: Path) -> None:
         write_cameras(tmp_path / "x", some_cameras(), "nerfstudio", file_paths=["a.png"])
     with pytest.raises(ValueError, match="file_paths: want one for each of 5 cameras, got 1"):
         write_cameras(tmp_path / "x", some_cameras(), "colmap_text", file_paths=["a.png"])
-    (tmp_path / "cameras.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "cameras.txt").write_bytes(b"\xff\xfa\xfb\xfc")
     (tmp_path / "images.txt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"cameras\.txt: want UTF-8 text"):
+    with pytest.raises(ValueError, match=r"cameras\.txt: want UTF-8 or UTF-16 text"):
         read(tmp_path)
     (tmp_path / "cameras.bin").write_bytes(struct.pack("<QiiQQ", 1, 1, 99, 4, 4))
     (tmp_path / "images.bin").write_bytes(struct.pack("<Q", 0))
-    with pytest.raises(ValueError, match=r"camera 1: want MODEL PINHOLE .*got number 99"):
+    with pytest.raises(ValueError, match=r"camera 1: want MODEL one of .*got number 99"):
         read(tmp_path)
 
 
@@ -561,7 +566,8 @@ def test_other_mistakes_around_files(tmp_path: Path) -> None:
 
 
 def opened(text_or_file: str | Path, **settings: object) -> Camera:
-    return open_camera_path(text_or_file, **({"size": SIZE, "fov_deg": 60.0} | settings))  # type: ignore[arg-type]
+    settings = {"size": SIZE, "fov_deg": 60.0} | settings
+    return open_camera_path(text_or_file, **settings).cameras  # type: ignore[arg-type]
 
 
 def test_open_takes_presets_and_expressions() -> None:
@@ -599,3 +605,188 @@ def test_open_says_what_it_wanted(text: str, message: str) -> None:
         opened(Path(text))
     with pytest.raises(ValueError, match="convention: a preset needs none"):
         opened("orbit", convention="c2w_opencv")
+
+
+# --- far from the origin ---------------------------------------------------------------------------------------------
+
+FAR = torch.tensor([500_000.0, 5_000_000.0, 300.0], dtype=torch.float64)
+
+
+def far_cameras() -> Camera:
+    """Six cameras 0.1 apart, turning by a degree each, where maps put a town."""
+    turn = exp(torch.tensor([0.0, 0.0, 0.0, 0.0, math.radians(1.0), 0.0], dtype=torch.float64))
+    poses = torch.stack([torch.linalg.matrix_power(turn, i) for i in range(6)])
+    poses[:, :3, 3] = FAR + torch.tensor([0.1, 0.0, 0.0], dtype=torch.float64) * torch.arange(6)[:, None]
+    lens = torch.tensor([[150.0, 150.0]], dtype=torch.float64).expand(6, 2)
+    return Camera(poses, lens, torch.tensor([[100.0, 60.0]], dtype=torch.float64).expand(6, 2), SIZE)
+
+
+@pytest.mark.parametrize("frames", [None, 6, 11])
+@pytest.mark.parametrize(
+    "kind",
+    ["keyframes", "nerfstudio", "camera_path", "colmap_text", "colmap_binary", "tum", "realestate10k", "npy"],
+)
+def test_far_from_the_origin_steps_and_positions_are_kept(tmp_path: Path, kind: str, frames: int | None) -> None:
+    convention = "w2c_opencv" if kind == "npy" else None
+    write_cameras(tmp_path / "path", far_cameras(), kind, convention=convention)
+    got = read_cameras(tmp_path / "path", size=SIZE, fov_deg=60.0, frames=frames, convention=convention)
+    assert got.world_from_camera.dtype == torch.float64
+    torch.testing.assert_close(got.position[0], FAR, atol=1e-6, rtol=0)
+    relative = rebased(got)
+    assert relative.world_from_camera.dtype == relative.focal_px.dtype == torch.float32
+    step = 0.5 / (len(got) - 1)
+    steps = relative.position.diff(dim=0).norm(dim=-1)
+    torch.testing.assert_close(steps, torch.full_like(steps, step), atol=1e-4, rtol=0)
+    # Written again, the cameras are where they were.
+    write_cameras(tmp_path / "again", got, kind, convention=convention)
+    again = read_cameras(tmp_path / "again", size=SIZE, fov_deg=60.0, frames=frames, convention=convention)
+    torch.testing.assert_close(again.position, got.position, atol=1e-6, rtol=0)
+
+
+def test_a_stack_too_coarse_for_its_path_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "p.npy", far_cameras().world_from_camera.numpy().astype(np.float32))
+    with pytest.raises(ValueError, match=r"want steps that float32 can hold, got 0\.\d+ .* which round to 0\.5"):
+        read(tmp_path / "p.npy", convention="c2w_opencv")
+
+
+# --- 8 columns -------------------------------------------------------------------------------------------------------
+
+
+def eight_columns(order: str, times: list[float], sign: str = " ", first: float = 0.1) -> tuple[str, np.ndarray]:
+    """Lines of 8 columns with the quaternion in ``order``, and the rotations they mean."""
+    rotations = Rotation.from_rotvec([[0.0, first + 0.1 * i, 0.05 * i] for i in range(len(times))])
+    columns = ["xyzw".index(letter) for letter in order]
+    rows = [[t, i, 2, 3, *q[columns]] for i, (t, q) in enumerate(zip(times, rotations.as_quat(), strict=True))]
+    return "\n".join(sign.join(map(repr, map(float, row))) for row in rows) + "\n", rotations.as_matrix()
+
+
+CLOCK, COUNT = [1305031102.17, 1305031102.21, 1305031102.24], [0.0, 1.0, 2.0]
+XYZW, WXYZ = (
+    "# timestamp tx ty tz qx qy qz qw\n",
+    "# t [s], p_x [m], p_y [m], p_z [m], q_w [], q_x [], q_y [], q_z []\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "order", "times", "sign", "convention"),
+    [
+        (XYZW, "xyzw", COUNT, " ", None),
+        ("# ground truth trajectory\n# file: 'x.bag'\n" + XYZW, "xyzw", CLOCK, " ", None),
+        (WXYZ, "wxyz", COUNT, ",", None),
+        ("timestamp,x,y,z,qw,qx,qy,qz\n", "wxyz", COUNT, ",", None),
+        ("", "xyzw", CLOCK, " ", None),
+        ("# made by a program\n", "xyzw", CLOCK, " ", None),
+        ("", "xyzw", COUNT, " ", "tum_xyzw"),
+        ("", "wxyz", COUNT, " ", "tum_wxyz"),
+        ("", "wxyz", CLOCK, ",", "tum_wxyz"),
+        (WXYZ, "wxyz", COUNT, " ", "tum_wxyz"),
+    ],
+)
+def test_the_order_of_a_quaternion_is_taken_from_names_clocks_or_the_user(
+    tmp_path: Path, head: str, order: str, times: list[float], sign: str, convention: str | None
+) -> None:
+    text, rotations = eight_columns(order, times, sign)
+    got = read(save(tmp_path / "t.txt", head + text), convention=convention)
+    np.testing.assert_allclose(got.world_from_camera[:, :3, :3], rotations, atol=1e-6)
+    torch.testing.assert_close(got.position[:, 0], torch.tensor([0.0, 1.0, 2.0]))
+
+
+def test_a_path_that_begins_at_the_identity_of_tum_is_tum(tmp_path: Path) -> None:
+    text, rotations = eight_columns("xyzw", COUNT, first=0.0)
+    np.testing.assert_allclose(read(save(tmp_path / "t.txt", text)).world_from_camera[:, :3, :3], rotations, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "convention", "message"),
+    [
+        (eight_columns("xyzw", COUNT)[0], None, "convention=tum_xyzw or convention=tum_wxyz"),
+        (eight_columns("wxyz", COUNT)[0], None, "convention=tum_xyzw or convention=tum_wxyz"),
+        (eight_columns("wxyz", CLOCK, first=0.0)[0], None, "convention=tum_xyzw or convention=tum_wxyz"),
+        (eight_columns("wxyz", CLOCK, ",")[0], None, "convention=tum_xyzw or convention=tum_wxyz"),
+        (eight_columns("xyzw", [1e18, 2e18])[0], None, "convention=tum_xyzw or convention=tum_wxyz"),
+        (XYZW + eight_columns("wxyz", COUNT)[0], "tum_wxyz", "names of the columns say xyzw, got 'tum_wxyz'"),
+        (eight_columns("wxyz", COUNT)[0], "c2w_opencv", "want tum_xyzw or tum_wxyz for 8 columns, got 'c2w_opencv'"),
+        (
+            "#timestamp [ns],p_RS_R_x [m],p_RS_R_y [m],p_RS_R_z [m],q_RS_w [],q_RS_x [],q_RS_y [],q_RS_z []\n"
+            + eight_columns("wxyz", [1.4e18, 1.5e18], ",")[0],
+            None,
+            "line 1: the columns are EuRoC's .*poses of the sensor's body",
+        ),
+        (realestate(EYE), "tum_xyzw", "convention: this file says itself"),
+    ],
+)
+def test_8_columns_that_do_not_tell_are_refused_with_both_orders(
+    tmp_path: Path, text: str, convention: str | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(save(tmp_path / "t.txt", text), convention=convention)
+
+
+# --- how files are written -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_text_is_read_in_the_encodings_of_windows(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding in ("utf-8-sig", "utf-16") else "\ufeff"
+    contents = {
+        "t.json": json.dumps(transforms()),
+        "t.txt": XYZW + "0 0 0 0 0 0 0 1\n1 0 0 1 0 0 0 1\n",
+        "m/cameras.txt": "# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n1 PINHOLE 200 120 150 150 100 60\n",
+        "m/images.txt": "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n" + IMAGE,
+    }
+    (tmp_path / "m").mkdir()
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes((mark + content).encode(encoding))
+    assert_same(read(tmp_path / "t.json"), read(save(tmp_path / "plain.json", transforms())))
+    assert read(tmp_path / "t.txt").position[1].tolist() == [0.0, 0.0, 1.0]
+    torch.testing.assert_close(read(tmp_path / "m").position[1], torch.tensor([-1.0, 0.0, 0.0]))
+
+
+def test_matrices_of_every_shape_are_read(tmp_path: Path) -> None:
+    expected = as_tensor(OPENCV_POSE)
+    scaled = (0.0012 * np.array(OPENGL_POSE)).tolist()  # homogeneous: the same transform
+    for matrix in (OPENGL_POSE, OPENGL_POSE[:3], flat(OPENGL_POSE), flat(OPENGL_POSE[:3]), scaled):
+        frames = [{"file_path": f"{i}.png", "transform_matrix": matrix} for i in range(2)]
+        got = read(save(tmp_path / "t.json", transforms(frames=frames)))
+        torch.testing.assert_close(got.world_from_camera[0], expected)
+        steps = [{"camera_to_world": matrix, "fov": 90.0}] * 2
+        got = read(save(tmp_path / "p.json", camera_path(camera_path=steps)))
+        torch.testing.assert_close(got.world_from_camera[0], expected)
+    np.save(tmp_path / "p.npy", np.array([scaled, scaled]))
+    got = read(tmp_path / "p.npy", convention="c2w_opengl")
+    torch.testing.assert_close(got.world_from_camera[1], expected)
+
+
+def test_what_ns_export_cameras_writes_is_read(tmp_path: Path) -> None:
+    listed = [
+        {"file_path": "b_10.png", "transform": EYE[:3]},
+        {"file_path": "b_9.png", "transform": OPENGL_POSE[:3]},
+    ]
+    got = read(save(tmp_path / "transforms_train.json", listed))
+    torch.testing.assert_close(got.world_from_camera[0], as_tensor(OPENCV_POSE))
+    assert got.fov_deg[0, 0].item() == pytest.approx(60.0, abs=1e-4)
+
+
+def test_comments_in_json_are_passed_over_or_named(tmp_path: Path) -> None:
+    text = json.dumps(transforms(), indent=1)
+    assert_same(read(save(tmp_path / "a.json", "// made by X\n" + text)), read(save(tmp_path / "b.json", text)))
+    for comment in ("/* made by X */\n", "# made by X\n"):
+        with pytest.raises(ValueError, match=r"line 1: JSON has no comments, got .*made by X"):
+            read(save(tmp_path / "a.json", comment + text))
+    with pytest.raises(ValueError, match=r"line 3: JSON has no comments, got .*// px"):
+        read(save(tmp_path / "a.json", text.replace('"fl_y": 310.0,', '"fl_y": 310.0, // px')))
+
+
+def test_a_npz_is_read_where_it_holds_one_array(tmp_path: Path) -> None:
+    poses = np.array([OPENCV_POSE, EYE])
+    np.savez(tmp_path / "p.npz", poses=poses)
+    got = read(tmp_path / "p.npz", convention="c2w_opencv")
+    torch.testing.assert_close(got.world_from_camera[0], as_tensor(OPENCV_POSE))
+    with pytest.raises(ValueError, match="convention: a NumPy stack does not say"):
+        read(tmp_path / "p.npz")
+    np.savez(tmp_path / "p.npz", poses=poses, focal=np.ones(2))
+    with pytest.raises(ValueError, match=r"want one array in a \.npz, got poses \[2, 4, 4\], focal \[2\]; save the"):
+        read(tmp_path / "p.npz", convention="c2w_opencv")
+    (tmp_path / "p.npz").write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises(ValueError, match="does not load"):
+        read(tmp_path / "p.npz", convention="c2w_opencv")

@@ -164,6 +164,7 @@ class World:
 
         What the photo saw is shown in the photo's own colours; ``world.cache.render`` shows the cache alone.
         """
+        camera = camera.to(torch.float32)  # those of files are in float64
         batched = (
             camera
             if camera.batch_shape

@@ -134,6 +134,8 @@ def paths_command(words: list[str]) -> int:
     print("keys: drive with the keyboard, a chunk per key")
     print("Files: our keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K")
     print("  .npy pose stacks with convention=c2w_opencv|c2w_opengl|w2c_opencv|w2c_opengl")
+    print("  8 columns that do not tell the order of their quaternion with convention=tum_xyzw|tum_wxyz")
+    print("  path_scale=0.2 (or auto) fits a file's unit to the photo's: its median depth, or a metre for metric depth")
     return 0
 
 
@@ -282,8 +284,8 @@ def _onward(words: list[str], config: DictConfig) -> dict[str, Any]:
             raise ConfigError(
                 f"resume: the world goes on with its own settings; remove {key}= (or start anew with out=)"
             )
-    if given & {"frames", "convention"} and "path" not in given:
-        raise ConfigError("resume: frames= and convention= belong to a new path; give path= as well")
+    if given & set(ONWARD) and "path" not in given:
+        raise ConfigError("resume: frames=, convention= and path_scale= belong to a new path; give path= as well")
     return {key: config[key] for key in ONWARD if key in given}
 
 

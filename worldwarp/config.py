@@ -20,7 +20,9 @@ from scenes.framing import STEP
 
 FREE_TEXT = ("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights")
 
-ONWARD = ("path", "frames", "convention")  # what may change when a world goes on
+ONWARD = ("path", "frames", "convention", "path_scale")  # what may change when a world goes on
+
+AUTO = "auto"  # the path_scale that fits a path to the photo
 
 
 class ConfigError(ValueError):
@@ -34,6 +36,7 @@ class Settings:
     image: str | None
     path: str
     convention: str | None
+    path_scale: float | str | None
     frames: int | None
     size: tuple[int, int]
     fov_deg: float
@@ -77,12 +80,14 @@ def explore_settings(config: DictConfig) -> Settings:
     Raises:
         ConfigError: naming the setting, what was wanted and what was got.
     """
-    values: dict[str, Any] = {key: config[key] for key in Settings.__dataclass_fields__}
+    values: dict[str, Any] = {key: config.get(key) for key in Settings.__dataclass_fields__}
     if values["image"] is None and values["resume"] is None:
         raise ConfigError("image: want a photo, e.g. `worldwarp explore image=photo.jpg path=orbit`")
     values["size"] = checked_size(values["size"])
     _check_number(values, "fov_deg", 1.0, 150.0)
     _check_number(values, "detail", 1.0, 4.0)
+    if values["path_scale"] not in (None, AUTO):
+        _check_path_scale(values)
     _check_whole(values, "seed", 0, 2**31 - 1)
     _check_whole(values, "chunk", 1, 64)
     _check_whole(values, "steps", 1, 64)
@@ -121,6 +126,13 @@ def _check_number(values: dict[str, Any], key: str, low: float, high: float) -> 
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ConfigError(f"{key}: want a number from {low:g} to {high:g}, got {value!r}")
     values[key] = float(value)
+
+
+def _check_path_scale(values: dict[str, Any]) -> None:
+    value = values["path_scale"]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < float("inf"):
+        raise ConfigError(f"path_scale: want a positive number or {AUTO}, got {value!r}")
+    values["path_scale"] = float(value)
 
 
 def _check_whole(values: dict[str, Any], key: str, low: int, high: int) -> None:

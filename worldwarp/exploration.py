@@ -22,7 +22,7 @@ from diffusion.memory import KVMemory
 from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
-from geometry.camera_files import continued, open_camera_path
+from geometry.camera_files import CameraPath, begins_with_preset, continued, open_camera_path, rebased, scaled
 from geometry.depth import clear_far, lift_photo
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change
@@ -30,13 +30,15 @@ from scenes.framing import natural_size, photo_fov_deg
 from scenes.photo import Photo, photo_outline, read_photo
 from scenes.video import write_video
 from scenes.world import World
-from worldwarp.config import ONWARD, ConfigError, Settings, checked_size, explore_settings
+from worldwarp.config import AUTO, ONWARD, ConfigError, Settings, checked_size, explore_settings
 from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of, thinned
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 from worldwarp.steering import LIVE, moves
 
 VIDEO = "video.mp4"
 VIDEO_FPS = 12.0
+REACH = 0.4  # median depths that path_scale=auto lets a path go, as far as out_and_back
+SMALLER = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # scales to try for a path that runs into things
 FINEST = 4.0  # times the frame size: no finer is the photo shown, however close the walk comes
 
 
@@ -53,6 +55,9 @@ class Exploration:
         walk: where the walk stands.
         world: the folder it is stored in; None when nothing is stored (yet).
         picture: the photo as it was read; None for a world that goes on.
+        from_file: whether the path's unit of length is a camera file's.
+        path_scale: what the file's positions were multiplied by.
+        notes: lines for the plan about what was done to the photo and the path.
     """
 
     settings: Settings
@@ -63,6 +68,9 @@ class Exploration:
     walk: Walk
     world: World | None = None
     picture: Photo | None = None
+    from_file: bool = False
+    path_scale: float = 1.0
+    notes: tuple[str, ...] = ()
 
     @property
     def remaining(self) -> list[Camera]:
@@ -80,7 +88,10 @@ class Exploration:
     def steer(self, keys: Iterable[str]) -> Iterator[Camera]:
         """Chunks that live keys ask for, one by one; each becomes part of the walk before it is made."""
         for cameras in moves(keys, lambda: self.cameras[len(self.cameras) - 1], self.settings.chunk):
-            self.cameras = Camera.concatenate([self.cameras, cameras])
+            count, here = len(cameras), self.cameras[len(self.cameras) - 1 :]
+            move = scaled(rebased(Camera.concatenate([here, cameras])), _unit(self.photo))
+            self.cameras = continued(self.cameras, move)
+            cameras = self.cameras[len(self.cameras) - count :]
             if self.world is not None:
                 self.world.redirect(self.cameras, self.world.config)
             yield cameras
@@ -122,8 +133,20 @@ class Exploration:
             memory_mib=Plan.memory_estimate(len(self.parts.cache), len(self.cameras), self.settings.size),
             hole_ratio=predicted_holes(self.parts.cache, chunks),
             collisions=collisions(self.photo, self.cameras),
+            remedy=self._remedy(),
+            notes=self.notes,
             photo=self.picture,
         )
+
+    def _remedy(self) -> str:
+        """What keeps the rest of the path from running into what the photo shows."""
+        if not self.from_file:
+            return "a smaller distance"
+        done, rest = self.cameras[: self.walk.frames], rebased(self.cameras[self.walk.frames - 1 :])
+        for factor in SMALLER:
+            if not [i for i in collisions(self.photo, continued(done, scaled(rest, factor))) if i >= len(done)]:
+                return f"path_scale={self.path_scale * factor:.3g}"
+        return f"path_scale={self.path_scale * SMALLER[-1]:.3g}"
 
     def write_video(self) -> None:
         """Write ``video.mp4`` of all finished frames into the world's folder."""
@@ -151,19 +174,28 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
 
     Args:
         config: a composed `explore` configuration.
-        path: cameras ``[n]`` of frame size, the photo's first; instead of the configuration's `path`.
+        path: cameras ``[n]`` of frame size, the photo's first, to which the others are taken relative; instead of the
+            configuration's `path`.
 
     Raises:
         ValueError: a bad photo, depth, path, size or setting, in one sentence.
     """
     config = _framed(config, path)
     settings = explore_settings(config)
-    cameras = _open_path(settings) if path is None else path
+    assert settings.image is not None
+    outline, _ = photo_outline(settings.image)
+    given = _open_path(settings, outline) if path is None else CameraPath(rebased(path), from_file=True)
+    cameras, lens = given.cameras, given.lens
+    if lens is not None and "path" in config.depth:
+        raise ConfigError(
+            f"depth: a depth file shows the photo as it is, but its lens has {lens.model} distortion and the photo is "
+            "straightened; undistort photo, depth and cameras first"
+        )
     if cameras.size != settings.size:
         raise ConfigError(f"path: want cameras of size {settings.size}, got {cameras.size}; set size to match")
-    assert settings.image is not None
-    picture = read_photo(settings.image, settings.size, settings.detail)
-    sharp = read_photo(settings.image, settings.size, FINEST).rgb
+    straighten = None if lens is None else lens.straightened
+    picture = read_photo(settings.image, settings.size, settings.detail, straighten)
+    sharp = read_photo(settings.image, settings.size, FINEST, straighten).rgb
     camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
     detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
     detail = lift_photo(picture.rgb[None], instantiate(config.depth), camera.resized(detail_size))
@@ -171,7 +203,11 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
     parts = _build_parts(config, settings)
     rng = torch.Generator().manual_seed(settings.seed)
     walk = begin(_photo_chunk(photo), _photo_chunk(clear_far(detail)), sharp, parts, rng)
-    return Exploration(settings, config, parts, photo, cameras, walk, picture=picture)
+    factor = _path_scale(given, settings, photo)
+    notes = _notes(given, factor)
+    return Exploration(
+        settings, config, parts, photo, scaled(cameras, factor), walk, None, picture, given.from_file, factor, notes
+    )
 
 
 def _framed(config: DictConfig, path: Camera | None) -> DictConfig:
@@ -193,7 +229,8 @@ def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None =
     Args:
         folder: of the world.
         device: where to run from now on.
-        onward: new `path`, `frames` and `convention`: from the last finished frame on, they replace what was planned.
+        onward: new `path`, `frames`, `convention` and `path_scale`: from the last finished frame on, they replace what
+            was planned.
 
     Raises:
         WorldError: no world, one of a later version, or one with a damaged file, which it names.
@@ -210,10 +247,14 @@ def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None =
         config.update(dict.fromkeys(ONWARD) | dict(onward))
     settings = explore_settings(config)
     parts = _build_parts(config, settings)
+    photo = world.chunk(0).frames
+    from_file, factor, notes = settings.path != LIVE and not begins_with_preset(settings.path), 1.0, ()
     if onward:
-        fov_deg = float(world.cameras.fov_deg[-1, 0])
+        given = _open_path(replace(settings, fov_deg=float(world.cameras.fov_deg[-1, 0])))
+        from_file, factor = given.from_file, _path_scale(given, settings, photo)
+        notes = _notes(replace(given, lens=None), factor)  # only the photo goes through a lens
         stored: Any = OmegaConf.to_container(config)
-        world.redirect(continued(world.cameras, _open_path(replace(settings, fov_deg=fov_deg))), stored)
+        world.redirect(continued(world.cameras, scaled(given.cameras, factor)), stored)
     parts.cache.page_to(folder)
     for change in world.changes():
         parts.cache.apply(change)
@@ -221,11 +262,10 @@ def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None =
     rng.set_state(world.rng_state)
     count = len(world.chunks)
     last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
-    photo = world.chunk(0).frames
     memory = _remembered(world, parts.generator) if world.memory is None else KVMemory.from_tensors(world.memory)
     texture = ProjectiveTexture.of(photo, world.photo)
     walk = Walk(memory, texture, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
-    return Exploration(settings, config, parts, photo, world.path, walk, world)
+    return Exploration(settings, config, parts, photo, world.path, walk, world, None, from_file, factor, notes)
 
 
 def _remembered(world: World, generator: Generator) -> KVMemory:
@@ -241,13 +281,55 @@ def build_cache(config: DictConfig) -> WorldCache:
     return instantiate(config.cache)
 
 
-def _open_path(settings: Settings) -> Camera:
+def _open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> CameraPath:
+    """The path that the settings ask for, in its own unit; ``photo_size`` where the photo is its first frame."""
     text, size = settings.path, settings.size
     if text == LIVE:
-        return Camera.from_fov(float(settings.fov_deg), size, torch.eye(4)[None])
-    return open_camera_path(
-        text, size=size, fov_deg=float(settings.fov_deg), frames=settings.frames, convention=settings.convention
-    )
+        given = CameraPath(Camera.from_fov(float(settings.fov_deg), size, torch.eye(4)[None]), from_file=False)
+    else:
+        given = open_camera_path(
+            text,
+            size=size,
+            fov_deg=float(settings.fov_deg),
+            frames=settings.frames,
+            convention=settings.convention,
+            photo_size=photo_size,
+        )
+    if settings.path_scale is not None and not given.from_file:
+        raise ConfigError("path_scale: it is for camera files; remove it, moves have distance= (orbit:distance=0.5)")
+    return given
+
+
+def _unit(photo: Frame) -> float:
+    """The length that moves call 1, in scene units: the photo's median depth, sky left out."""
+    ground = photo.depth[photo.valid & ~photo.sky]
+    return ground.median().item() if photo.metric and len(ground) else 1.0  # up to scale, the median is the unit
+
+
+def _path_scale(given: CameraPath, settings: Settings, photo: Frame) -> float:
+    """What the positions of a path are multiplied by to be in scene units."""
+    if not given.from_file:
+        return _unit(photo)
+    if settings.path_scale == AUTO:
+        farthest = given.cameras.position.norm(dim=-1).max().item()
+        return REACH * _unit(photo) / farthest if farthest > 0.0 else 1.0
+    return 1.0 if settings.path_scale is None else float(settings.path_scale)
+
+
+def _notes(given: CameraPath, factor: float) -> tuple[str, ...]:
+    notes = []
+    if given.lens is not None:
+        shown = "" if given.lens.kept == 1.0 else f", of which it shows the middle {given.lens.kept:.0%} of each side"
+        notes.append(
+            f"lens     the photo has {given.lens.model} distortion; it is straightened to the pinhole of the same "
+            f"focal length{shown}"
+        )
+    if factor != 1.0:
+        what = (
+            f"path_scale={factor:.4g}" if given.from_file else f"distance 1 is {factor:.3g} m, the photo's median depth"
+        )
+        notes.append(f"path     {what}")
+    return tuple(notes)
 
 
 def _build_parts(config: DictConfig, settings: Settings) -> Parts:

@@ -35,6 +35,8 @@ class Plan:
         memory_mib: estimate of this process's peak.
         hole_ratio: per chunk, the share of its last frame that the photo alone does not show.
         collisions: frames whose camera lies behind a surface of the photo.
+        remedy: what to do about collisions.
+        notes: lines about what was done to the photo and the path.
         photo: as it was read; None for a world that goes on.
     """
 
@@ -47,6 +49,8 @@ class Plan:
     memory_mib: float
     hole_ratio: list[float]
     collisions: list[int]
+    remedy: str
+    notes: tuple[str, ...]
     photo: Photo | None
 
     @staticmethod
@@ -62,6 +66,7 @@ class Plan:
         worst = max(self.hole_ratio, default=0.0)
         total = self.seconds_per_chunk * self.chunks
         lines = [] if self.photo is None else _photo_lines(self.photo)
+        lines += self.notes
         lines += [
             f"plan     {self.frames} frames of {width}x{height}, {self.fov_deg:.0f}° wide, in {self.chunks} chunks, "
             f"about {self.seconds_per_chunk:.1f} s each ({total:.0f} s), memory about {self.memory_mib / 1024:.1f} GiB",
@@ -76,7 +81,7 @@ class Plan:
             first, last = self.collisions[0], self.collisions[-1]
             lines.append(
                 f"warning  the camera passes through what the photo shows, frames {first} to {last}; "
-                "try a smaller distance or another direction"
+                f"try {self.remedy} or another direction"
             )
         return lines
 
