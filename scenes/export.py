@@ -26,7 +26,8 @@ from geometry.primitives import Gaussians, Points
 from geometry.se3 import matrix_from_quat
 from scenes.chunk_files import depth_name, frame_name
 from scenes.files import disk_errors, write_bytes
-from scenes.mesh import fuse, write_glb
+from scenes.glb import write_glb
+from scenes.mesh import FARTHEST_MEDIANS, mesh_of
 from scenes.ply import sky_on_sphere, write_gaussians_ply, write_points_ply
 from scenes.video import write_video
 from scenes.world import World
@@ -106,10 +107,16 @@ def _export_points(world: World, folder: Path) -> tuple[Path, str]:
 
 
 def _export_glb(world: World, folder: Path) -> tuple[Path, str]:
-    mesh = fuse(_Chunks(world))
+    mesh = mesh_of(world)
     write_glb(folder / "mesh.glb", mesh)
-    note = f"glTF mesh, y up, {len(mesh.triangles)} triangles fused at {mesh.voxel:.4g} units; "
-    return folder / "mesh.glb", note + "colours are linear, unlit; sky, far surfaces and loose pieces are left out"
+    height, width = mesh.texture.shape[:2]
+    note = (
+        f"glTF mesh, y up, {len(mesh.ground.triangles) + len(mesh.sky.triangles)} triangles with a {width}x{height} "
+        f"texture of {mesh.pictures} pictures (the photo, and later frames where it is blind); unlit; nodes `world`, "
+        "`sky` (a sphere behind everything; delete it if it is in the way) and `photo` (the camera that took the "
+        "photo; start there); farther than "
+    )
+    return folder / "mesh.glb", note + f"{FARTHEST_MEDIANS:g} times the photo's median depth all is drawn at that depth"
 
 
 def _export_colmap(world: World, folder: Path) -> tuple[Path, str]:

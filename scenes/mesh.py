@@ -1,155 +1,230 @@
-"""A coloured triangle mesh of a world: RGB-D fusion (Curless and Levoy 1996), written as GLB."""
+"""A textured triangle mesh of a world: the photo as a relief, and from later frames what the photo did not see.
+
+Each picture gives triangles through its own pixels (``scenes.relief``), so the texture is as sharp as the picture is.
+The photo comes first; a later frame adds only what it shows and no earlier picture does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
+from PIL import Image
 
+from geometry.camera import Camera
 from geometry.frame import Frame
-from geometry.project import unproject
-from scenes.files import replacing
+from geometry.project import pixel_centers
+from scenes.images import to_bytes
 from scenes.open3d_library import load_open3d
+from scenes.relief import GROUND, SKY, Picture, Relief, only, settled, triangulate
+from scenes.world import World
 
-VOXELS_PER_PIXEL = 0.5  # a voxel is twice the footprint of a pixel at the median depth
-TRUNCATION_VOXELS = 5.0
-FAR_MEDIANS = 8.0  # farther surfaces are so coarsely sampled that they fuse into noise
-MAX_BLOCKS = 8_000  # of 16^3 voxels of 20 bytes; bounds memory to about 1 GiB
-BLOCK_VOXELS = 16
-MIN_COMPONENT = 0.002  # share of all triangles below which a loose piece is dropped
+FARTHEST_MEDIANS = 16.0  # of the photo's depth; what lies farther is drawn there, where little tells it from farther
+LOOKED_AT = 48  # later frames, evenly spread; neighbours show nearly the same
+SAME_DEPTH = 0.1  # relative; nearer together two pictures show one surface
+SMALLEST_PART = 0.002  # share of a frame that it must add
+BEHIND_ALL = 1.05  # radius of the sky, over the distance of the farthest surface
+PADDING_PX = 4  # around each picture in the texture, so that coarser levels of it do not mix them
+LONGEST_PHOTO_PX, LONGEST_TEXTURE_PX = 4096, 8192  # what graphics cards of small devices hold, and large ones
 
-# glTF: x right, y up, z towards the viewer.
-GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
+
+@dataclass(frozen=True)
+class Surface:
+    """Textured triangles.
+
+    Attributes:
+        positions: ``[v 3]``, world (OpenCV axes), scene units.
+        places: ``[v 2]``, ``(u, v)`` in the texture, 0..1 from its top left corner.
+        triangles: ``[f 3]``, counter-clockwise seen from outside.
+    """
+
+    positions: Float[np.ndarray, "v 3"]
+    places: Float[np.ndarray, "v 2"]
+    triangles: Int[np.ndarray, "f 3"]
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Coloured triangles in the world's axes (OpenCV).
+    """A textured mesh.
 
     Attributes:
-        vertices: ``[v 3]``, scene units.
-        colors: ``[v 3]``, 0..1, sRGB-encoded.
-        triangles: ``[f 3]`` indices, counter-clockwise seen from outside.
-        voxel: edge of the voxels it was made from, scene units.
+        ground: everything that is not sky.
+        sky: part of a sphere about the photo's camera, behind everything else; may have no triangles.
+        texture: the pictures of both, ``[H W 3]``, sRGB.
+        camera: the photo's.
+        pictures: how many pictures it is made from, the photo included.
     """
 
-    vertices: NDArray[np.float64]
-    colors: NDArray[np.float64]
-    triangles: NDArray[np.int64]
-    voxel: float
+    ground: Surface
+    sky: Surface
+    texture: UInt8[np.ndarray, "h w 3"]
+    camera: Camera
+    pictures: int
 
 
-def fuse(chunks: Iterable[Frame]) -> Mesh:
-    """Fuse RGB-D frames into one surface; the sky and what lies far off are left out.
-
-    Args:
-        chunks: batches ``[t]`` of frames, read twice; give something that can be iterated again.
+def mesh_of(world: World) -> Mesh:
+    """The mesh of a world with at least the photo.
 
     Raises:
-        ValueError: no surface comes out.
+        ValueError: the photo shows nothing but sky.
         ImportError: Open3D cannot be loaded.
     """
-    open3d = load_open3d()
-    voxel, far = _scale(chunks)
-    grid = open3d.t.geometry.VoxelBlockGrid(
-        attr_names=("tsdf", "weight", "color"),
-        attr_dtypes=(open3d.core.float32,) * 3,
-        attr_channels=((1,), (1,), (3,)),
-        voxel_size=voxel,
-        block_resolution=BLOCK_VOXELS,
-        block_count=MAX_BLOCKS,
-    )
-    for frames in chunks:
-        for i in range(len(frames)):
-            _integrate(open3d, grid, frames[i], far)
-    mesh = grid.extract_triangle_mesh(weight_threshold=0.5).to_legacy()
-    labels, sizes, _ = mesh.cluster_connected_triangles()
-    labels, sizes = np.asarray(labels), np.asarray(sizes)
-    if len(labels):
-        mesh.remove_triangles_by_mask(sizes[labels] < MIN_COMPONENT * len(labels))
-        mesh.remove_unreferenced_vertices()
-    if not len(mesh.triangles):
-        raise ValueError("glb: the frames show no surface nearer than the sky; there is nothing to mesh")
-    triangles = np.asarray(mesh.triangles).astype(np.int64)
-    return Mesh(np.asarray(mesh.vertices), np.asarray(mesh.vertex_colors), triangles, voxel)
+    photo = world.chunk(0).frames[0]
+    known = photo.depth[photo.valid & ~photo.sky]
+    if not len(known):
+        raise ValueError("glb: the photo shows no surface nearer than the sky; there is nothing to mesh")
+    farthest = FARTHEST_MEDIANS * float(known.median())
+    seen = settled(photo, farthest)
+    layers = [(triangulate(seen, photo), _resized(to_bytes(world.photo), LONGEST_PHOTO_PX))]
+    shown = _Shown(photo.camera, seen, layers[0][0])
+    step = max(1, -(-(len(world) - 1) // LOOKED_AT))
+    adds = {i: shown.missing(frame, farthest)[1].mean() for i, frame in _frames(world) if i and i % step == 0}
+    # The frame that adds most comes first: many thin strips, one from each frame, would be the same surface in shreds.
+    for index in sorted((i for i, share in adds.items() if share >= SMALLEST_PART), key=lambda i: -adds[i]):
+        frame = world.frames(index, index + 1)[0]
+        picture, wanted = shown.missing(frame, farthest)
+        part = only(picture, wanted)
+        if wanted.mean() < SMALLEST_PART or not part.kind.any():
+            continue
+        relief = triangulate(part, frame)
+        shown.add(relief)
+        layers.append((relief, to_bytes(frame.rgb)))
+    return _joined(layers, photo.camera)
 
 
-def write_glb(path: str | Path, mesh: Mesh) -> None:
-    """Write a mesh as binary glTF: y up, linear vertex colours, an unlit material (a photo carries its own light)."""
-    import trimesh
-    from trimesh.exchange.gltf import export_glb
+class _Shown:
+    """What the pictures so far show, as rays find it."""
 
-    colors = np.concatenate([_linear(mesh.colors), np.ones((len(mesh.colors), 1))], 1)
-    model = trimesh.Trimesh(
-        mesh.vertices @ GLTF_FROM_OPENCV,
-        mesh.triangles,
-        vertex_colors=(colors * 255.0).round().astype(np.uint8),
-        process=False,
-    )
-    content = export_glb(trimesh.Scene(model), include_normals=False, tree_postprocessor=_make_unlit)
-    with replacing(Path(path)) as partial:
-        partial.write_bytes(content)
+    def __init__(self, camera: Camera, photo: Picture, relief: Relief) -> None:
+        self._camera, self._photo = camera, photo
+        self._open3d = load_open3d()
+        self._reliefs: list[Relief] = []
+        self.add(relief)
+
+    def add(self, relief: Relief) -> None:
+        self._reliefs.append(relief)
+        self._ground, self._sky = (self._scene(sky) for sky in (False, True))
+
+    def missing(self, frame: Frame, farthest: float) -> tuple[Picture, Bool[np.ndarray, "h w"]]:
+        """The picture of one frame, and the pixels of it that no picture so far shows.
+
+        Ground where the photo looked through, or nearer than what it saw, cannot be: such pixels are left out.
+        """
+        picture = settled(frame, farthest)
+        camera = frame.camera
+        rays = (pixel_centers(camera.size, camera.focal_px).permute(1, 2, 0) - camera.center_px) / camera.focal_px
+        rays = torch.cat([rays, torch.ones_like(rays[..., :1])], -1) @ camera.world_from_camera[:3, :3].T
+        directions, origin = rays.numpy(force=True), camera.position.numpy(force=True)
+        depth = 1.0 / picture.inverse
+        ground = self._cast(self._ground, origin, directions)
+        hidden = np.where(picture.kind == SKY, np.isfinite(ground), ground < depth * (1.0 + SAME_DEPTH))
+        hidden |= (picture.kind == SKY) & np.isfinite(self._cast(self._sky, np.zeros(3), directions))
+        return picture, (picture.kind != 0) & ~hidden & ~self._impossible(
+            picture, origin + directions * depth[..., None]
+        )
+
+    def _impossible(self, picture: Picture, points: NDArray) -> NDArray:
+        pose = self._camera.camera_from_world.numpy(force=True)
+        x, y, z = np.moveaxis(points @ pose[:3, :3].T + pose[:3, 3], -1, 0)
+        focal, center = self._camera.focal_px.numpy(force=True), self._camera.center_px.numpy(force=True)
+        height, width = self._camera.size
+        ahead = np.maximum(z, 1e-6)
+        column, row = focal[0] * x / ahead + center[0], focal[1] * y / ahead + center[1]
+        inside = (z > 1e-6) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        at = tuple(np.where(inside, place, 0.0).astype(int) for place in (row, column))
+        nearer = z * self._photo.inverse[at] < 1.0 - SAME_DEPTH
+        return inside & (picture.kind == GROUND) & ((self._photo.kind[at] == SKY) | nearer)
+
+    def _scene(self, sky: bool) -> Any:
+        scene = self._open3d.t.geometry.RaycastingScene()
+        for relief in self._reliefs:
+            triangles = relief.triangles[relief.sky == sky]
+            if len(triangles):
+                scene.add_triangles(
+                    self._open3d.core.Tensor(relief.positions.astype(np.float32)),
+                    self._open3d.core.Tensor(triangles.astype(np.uint32)),
+                )
+        return scene
+
+    def _cast(self, scene: Any, origin: NDArray, directions: NDArray) -> NDArray:
+        """How many times its direction each ray goes before it hits; infinite where it does not."""
+        rays = np.concatenate([np.broadcast_to(origin, directions.shape), directions], -1).astype(np.float32)
+        return scene.cast_rays(self._open3d.core.Tensor(rays))["t_hit"].numpy()
 
 
-def _scale(chunks: Iterable[Frame]) -> tuple[float, float]:
-    """Voxel size and far limit for these frames, in scene units."""
-    samples = [(f, f.depth[f.valid & ~f.sky][:: max(1, f.depth.numel() // 4096)]) for f in chunks]
-    depths = torch.cat([s for _, s in samples]) if samples else torch.zeros(0)
-    if not len(depths):
-        raise ValueError("glb: the frames show no surface nearer than the sky; there is nothing to mesh")
-    median = float(depths.median())
-    far = FAR_MEDIANS * median
-    focal = float(samples[0][0].camera.focal_px.mean())
-    voxel = median / focal / VOXELS_PER_PIXEL
-    points = np.concatenate([_coarse_points(f, far) for f, _ in samples])
-    while len(np.unique(np.floor(points / (BLOCK_VOXELS * voxel)).astype(np.int64), axis=0)) > MAX_BLOCKS:
-        voxel *= 1.25
-    return voxel, far
+def _frames(world: World) -> Iterator[tuple[int, Frame]]:
+    for record in world.chunks:
+        frames = world.chunk(record.index).frames
+        yield from ((record.first_frame + i, frames[i]) for i in range(len(frames)))
 
 
-def _coarse_points(frames: Frame, far: float) -> NDArray[np.float64]:
-    """World points ``[n 3]`` of every fourth pixel of every fourth frame."""
-    some = frames[::4]
-    points = unproject(some.depth, some.camera)[:, :, ::4, ::4].movedim(1, -1)
-    kept = (some.valid & ~some.sky & (some.depth < far))[:, 0, ::4, ::4]
-    return points[kept].double().numpy()
-
-
-def _integrate(open3d: Any, grid: Any, frame: Frame, far: float) -> None:
-    """Fuse one frame into Open3D's voxel grid."""
-    known = frame.valid & ~frame.sky & (frame.depth < far)
-    if not bool(known.any()):
-        return
-    image, tensor = open3d.t.geometry.Image, open3d.core.Tensor
-    depth = image(torch.where(known, frame.depth, torch.zeros_like(frame.depth))[0].contiguous().numpy())
-    color = image(frame.rgb.permute(1, 2, 0).contiguous().numpy())
-    intrinsics = frame.camera.intrinsics.double()
-    intrinsics[:2, 2] -= 0.5  # Open3D's pixel centres lie on whole numbers
-    lens, view = tensor(intrinsics.numpy()), tensor(frame.camera.camera_from_world.double().numpy())
-    limits = (1.0, far, TRUNCATION_VOXELS)  # depth scale, depth limit, truncation
-    grid.integrate(grid.compute_unique_block_coordinates(depth, lens, view, *limits), depth, color, lens, view, *limits)
-
-
-def _linear(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """sRGB-encoded colours as the linear ones that glTF wants at vertices (IEC 61966-2-1)."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-def _make_unlit(tree: dict[str, Any]) -> None:
-    unlit = "KHR_materials_unlit"
-    tree["materials"] = [
-        {
-            "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 1.0},
-            "extensions": {unlit: {}},
-            "doubleSided": True,
-        }
+def _joined(layers: list[tuple[Relief, UInt8[torch.Tensor, "3 h w"]]], camera: Camera) -> Mesh:
+    """One mesh and one texture of reliefs, each with its picture."""
+    boxes, tiles = [], []
+    for relief, picture in layers:
+        scale = picture.shape[-1] / camera.size[1]
+        low = np.floor(relief.pixels.min(0)).astype(int)
+        high = np.ceil(relief.pixels.max(0)).astype(int)
+        boxes.append((low, scale))
+        (left, top), (right, bottom) = (np.round(corner * scale).astype(int) for corner in (low, high))
+        tile = picture[:, top:bottom, left:right].permute(1, 2, 0).numpy(force=True)
+        tiles.append(np.pad(tile, ((PADDING_PX,) * 2, (PADDING_PX,) * 2, (0, 0)), mode="edge"))
+    texture, corners = _atlas(tiles)
+    size = np.array(texture.shape[1::-1])
+    places = [
+        (corner + PADDING_PX + (relief.pixels * scale - np.round(low * scale))) / size
+        for (relief, _), (low, scale), corner in zip(layers, boxes, corners, strict=True)
     ]
-    tree["extensionsUsed"] = [*tree.get("extensionsUsed", []), unlit]
-    for mesh in tree["meshes"]:
-        for primitive in mesh["primitives"]:
-            primitive["material"] = 0
+    reliefs = [relief for relief, _ in layers]
+    ground, sky = (_surface(reliefs, places, is_sky) for is_sky in (False, True))
+    radius = BEHIND_ALL * np.linalg.norm(ground.positions, axis=1).max()
+    sky = Surface(sky.positions * radius, sky.places, sky.triangles)
+    return Mesh(ground, sky, _shrunk(texture), camera, len(layers))
+
+
+def _surface(reliefs: list[Relief], places: list[NDArray], sky: bool) -> Surface:
+    first = np.cumsum([0, *(len(relief.positions) for relief in reliefs)])
+    triangles = np.concatenate([r.triangles[r.sky == sky] + at for r, at in zip(reliefs, first, strict=False)])
+    used, triangles = np.unique(triangles, return_inverse=True)
+    positions = np.concatenate([relief.positions for relief in reliefs])
+    return Surface(positions[used], np.concatenate(places)[used], triangles.reshape(-1, 3))
+
+
+def _atlas(tiles: list[NDArray]) -> tuple[NDArray, list[NDArray]]:
+    """One picture of several, on shelves as wide as the widest, and the corner ``(x, y)`` of each."""
+    width = max(tile.shape[1] for tile in tiles)
+    corners, x, y, shelf = {}, 0, 0, 0
+    for index in sorted(range(len(tiles)), key=lambda i: -tiles[i].shape[0]):
+        height, needed = tiles[index].shape[:2]
+        if x + needed > width:
+            x, y, shelf = 0, y + shelf, 0
+        corners[index] = np.array([x, y])
+        x, shelf = x + needed, max(shelf, height)
+    atlas = np.zeros((y + shelf, width, 3), np.uint8)
+    for index, (x, y) in corners.items():
+        atlas[y : y + tiles[index].shape[0], x : x + tiles[index].shape[1]] = tiles[index]
+    return atlas, [corners[index] for index in range(len(tiles))]
+
+
+def _shrunk(texture: NDArray) -> NDArray:
+    longest = max(texture.shape[:2])
+    if longest <= LONGEST_TEXTURE_PX:
+        return texture
+    scale = LONGEST_TEXTURE_PX / longest
+    size = (round(texture.shape[1] * scale), round(texture.shape[0] * scale))
+    return np.asarray(Image.fromarray(texture).resize(size, Image.Resampling.LANCZOS))
+
+
+def _resized(picture: UInt8[torch.Tensor, "3 h w"], longest: int) -> UInt8[torch.Tensor, "3 h w"]:
+    """A picture whose longer side is no longer than that."""
+    scale = longest / max(picture.shape[1:])
+    if scale >= 1.0:
+        return picture
+    image = Image.fromarray(picture.permute(1, 2, 0).numpy(force=True))
+    size = (round(image.width * scale), round(image.height * scale))
+    return torch.from_numpy(np.array(image.resize(size, Image.Resampling.LANCZOS))).permute(2, 0, 1)

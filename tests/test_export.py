@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,7 +25,6 @@ from geometry.primitives import Change, Gaussians, Points
 from geometry.project import project, unproject
 from scenes.export import FORMATS, as_points, discs, export
 from scenes.files import WorldError
-from scenes.mesh import fuse
 from scenes.open3d_library import load_open3d
 from scenes.ply import (
     SH_CONSTANT,
@@ -33,6 +34,7 @@ from scenes.ply import (
     write_gaussians_ply,
     write_points_ply,
 )
+from scenes.relief import settled, triangulate
 from scenes.video import read_video, write_video
 from scenes.world import World
 
@@ -224,41 +226,184 @@ def test_splats_and_points_of_a_world(world: World) -> None:
     assert (world.folder / "exports" / "README.txt").read_text().count("points.ply: ") == 1
 
 
-def test_mesh_is_upright_coloured_and_without_sky(world: World) -> None:
+def read_glb(path: Path) -> tuple[dict, bytes]:
+    content = path.read_bytes()
+    length = struct.unpack_from("<I", content, 12)[0]
+    return json.loads(content[20 : 20 + length]), content[28 + length :]
+
+
+def looked_at(mesh: trimesh.Trimesh, rays: np.ndarray, origin: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> tuple:
+    """Along rays in OpenCV axes: how far each goes to the mesh, and the colour of the texture there, 0..255."""
+    open3d = load_open3d()
+    core, scene = open3d.core, open3d.t.geometry.RaycastingScene()
+    vertices = np.asarray(mesh.vertices) * [1.0, -1.0, -1.0]
+    scene.add_triangles(core.Tensor(vertices.astype(np.float32)), core.Tensor(mesh.faces.astype(np.uint32)))
+    both = np.concatenate([np.broadcast_to(origin, rays.shape), rays], -1).astype(np.float32)
+    hits = scene.cast_rays(core.Tensor(both))
+    reach, face, bary = (hits[name].numpy() for name in ("t_hit", "primitive_ids", "primitive_uvs"))
+    hit = np.isfinite(reach)
+    weights = np.concatenate([1.0 - bary.sum(-1, keepdims=True), bary], -1)[hit]
+    places = (np.asarray(mesh.visual.uv)[np.asarray(mesh.faces)[face[hit]]] * weights[..., None]).sum(1)
+    texture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB"))
+    row = ((1.0 - places[:, 1]) * texture.shape[0]).astype(int)  # trimesh counts v from below
+    colors = np.zeros((*hit.shape, 3))
+    colors[hit] = texture[row, (places[:, 0] * texture.shape[1]).astype(int)]
+    return reach, colors
+
+
+def rays_of(camera: Camera) -> np.ndarray:
+    """Through all pixels, a little off their centres, where rays could slip between two triangles."""
+    beside = replace(camera, center_px=camera.center_px - 0.1)
+    rays = unproject(torch.ones(1, *camera.size), beside) - camera.position[:, None, None]
+    return rays.permute(1, 2, 0).numpy()
+
+
+def test_mesh_lies_where_the_photo_saw_it_and_wears_its_colours(world: World) -> None:
     report = export(world, ["glb"])[0]
-    mesh = trimesh.load(report.path, force="mesh")
-    assert isinstance(mesh, trimesh.Trimesh)
-    vertices, centers = np.asarray(mesh.vertices), np.asarray(mesh.triangles_center)
-    # glTF: the floor one unit below is at y = -1, the wall four units ahead at z = -4.
-    on_floor, on_wall = np.abs(centers[:, 1] + 1.0) < 0.05, np.abs(centers[:, 2] + 4.0) < 0.1
-    assert on_floor.mean() > 0.2
-    assert on_wall.mean() > 0.1
-    assert (on_floor | on_wall).mean() > 0.95
-    assert np.abs(vertices).max() < 8.0
-    # Outward is towards the viewer: up from the floor, and from the wall to +z.
-    normals = np.asarray(mesh.face_normals)
-    assert np.median(normals[on_floor & ~on_wall][:, 1]) > 0.95
-    assert np.median(normals[on_wall & ~on_floor][:, 2]) > 0.95
-    read = load_open3d().io.read_triangle_mesh(str(report.path))  # trimesh drops vertex colours beside a material
-    linear, (_, height, backward) = np.asarray(read.vertex_colors), np.asarray(read.vertices).T
-    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    assert np.allclose(np.median(srgb[backward > -3.5], 0), GREEN, atol=0.02)
-    assert np.allclose(np.median(srgb[(height > -0.5) & (height < 0.5)], 0), RED, atol=0.02)
-    content = report.path.read_bytes()
-    tree = json.loads(content[20 : 20 + struct.unpack_from("<I", content, 12)[0]])
-    assert "KHR_materials_unlit" in tree["extensionsUsed"]
-    assert tree["materials"][tree["meshes"][0]["primitives"][0]["material"]]["extensions"] == {
-        "KHR_materials_unlit": {}
-    }
+    scene = trimesh.load(report.path)
+    ground, sky = scene.geometry["world"], scene.geometry["sky"]
+    frame = world.chunk(0).frames[0]
+    reach, colors = looked_at(ground, rays_of(frame.camera))
+    seen = ~frame.sky[0].numpy()
+    assert np.isfinite(reach[seen]).all()  # no gap, along depth edges neither
+    assert not np.isfinite(reach[~seen]).any()
+    wanted = frame.rgb.permute(1, 2, 0).numpy() * 255.0
+    inside = far_from_colour_edges(frame)
+    assert np.abs(reach - frame.depth[0].numpy())[seen].max() < 0.12  # the floor falls by 0.28 from row to row
+    assert np.abs(colors - wanted)[seen & inside].max() <= 8.0  # JPEG
+    sky_reach, sky_colors = looked_at(sky, rays_of(frame.camera))
+    assert np.isfinite(sky_reach[~seen]).all()
+    assert np.abs(sky_colors - wanted)[~seen & inside].max() <= 8.0
+    radius = np.linalg.norm(sky.vertices, axis=1)
+    assert np.allclose(radius, radius.mean(), rtol=1e-5)
+    assert np.linalg.norm(ground.vertices, axis=1).max() < radius.mean() < 8.0
+    # Outward is towards the viewer, y up: the floor looks up, the wall towards +z.
+    centers, normals = np.asarray(ground.triangles_center), np.asarray(ground.face_normals)
+    up, towards = normals[np.abs(centers[:, 1] + 1.0) < 0.01][:, 1], normals[np.abs(centers[:, 2] + 4.0) < 0.01][:, 2]
+    assert np.median(up) > 0.99
+    assert np.median(towards) > 0.99
+    assert min(up.min(), towards.min()) >= 0.0
 
 
-def test_nothing_to_mesh_is_said() -> None:
-    frames = make_chunk(0, 0, 2).frames
-    nothing = Frame(frames.rgb, frames.depth, torch.zeros_like(frames.valid), frames.sky, frames.camera)
+def far_from_colour_edges(frame: Frame) -> np.ndarray:
+    """Pixels whose neighbours all have their colour."""
+    rgb = np.pad(frame.rgb.permute(1, 2, 0).numpy(), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    height, width = frame.camera.size
+    around = [rgb[i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return (np.ptp(np.stack(around), 0) == 0).all(-1)
+
+
+def test_mesh_takes_from_later_frames_what_the_photo_does_not_show(world: World) -> None:
+    scene = trimesh.load(export(world, ["glb"])[0].path)
+    frame = world.frames(12, 13)[0]  # 0.6 units to the right of the photo
+    reach, colors = looked_at(scene.geometry["world"], rays_of(frame.camera), (0.6, 0.0, 0.0))
+    seen = ~frame.sky[0].numpy()
+    assert np.isfinite(reach[seen]).mean() > 0.99
+    hit = seen & np.isfinite(reach) & far_from_colour_edges(frame)
+    assert np.abs(colors - frame.rgb.permute(1, 2, 0).numpy() * 255.0)[hit].max() <= 8.0
+    edge = np.asarray(scene.geometry["world"].vertices)[:, 0].max()
+    right = unproject(frame.depth, frame.camera)[0][~frame.sky[0]].max()
+    assert edge == pytest.approx(float(right), abs=0.1)
+
+
+def test_glb_is_as_the_format_asks(world: World) -> None:
+    report = export(world, ["glb"])[0]
+    tree, body = read_glb(report.path)
+    assert report.bytes == struct.unpack_from("<I", report.path.read_bytes(), 8)[0]
+    assert tree["buffers"] == [{"byteLength": len(body)}]
+    assert tree["extensionsUsed"] == ["KHR_materials_unlit"]
+    assert [node["name"] for node in tree["nodes"]] == ["world", "sky", "photo"]
+    height, width = SIZE
+    lens = tree["cameras"][0]["perspective"]
+    assert lens["aspectRatio"] == pytest.approx(width / height)
+    assert lens["yfov"] == pytest.approx(2.0 * math.atan(math.tan(math.radians(35.0)) * height / width), rel=1e-4)
+    for part in tree["meshes"]:
+        primitive = part["primitives"][0]
+        targets = {}
+        for name, index in {**primitive["attributes"], "indices": primitive["indices"]}.items():
+            view = tree["bufferViews"][tree["accessors"][index]["bufferView"]]
+            targets[name] = view["target"]
+            assert view["byteOffset"] % 4 == 0
+        assert targets == {"POSITION": 34962, "TEXCOORD_0": 34962, "indices": 34963}
+        material = tree["materials"][primitive["material"]]
+        assert material["extensions"] == {"KHR_materials_unlit": {}}
+        assert material["pbrMetallicRoughness"]["baseColorTexture"] == {"index": 0}
+    picture = tree["bufferViews"][tree["images"][0]["bufferView"]]
+    assert body[picture["byteOffset"] :][:3] == b"\xff\xd8\xff"  # a JPEG
+
+
+def frame_of(depth: torch.Tensor, sky: torch.Tensor | None = None) -> Frame:
+    size = (depth.shape[-2], depth.shape[-1])
+    sky = torch.zeros(1, *size, dtype=torch.bool) if sky is None else sky
+    return Frame(torch.zeros(3, *size), depth, torch.ones_like(sky), sky, Camera.from_fov(60.0, size))
+
+
+def test_a_plain_wall_is_few_triangles_and_a_depth_edge_is_cut() -> None:
+    wall = frame_of(torch.full((1, 64, 96), 2.0))
+    relief = triangulate(settled(wall, 100.0), wall)
+    assert len(relief.triangles) < 1500  # of 11970; only the border is fine
+    assert np.allclose(relief.positions[:, 2], 2.0)
+    depth = torch.full((1, 64, 96), 2.0)
+    depth[:, :, 40:] = 4.0
+    step = frame_of(depth)
+    relief = triangulate(settled(step, 100.0), step)
+    across = np.ptp(relief.positions[relief.triangles][..., 2], axis=1)
+    assert across.max() == pytest.approx(0.0, abs=1e-9)  # no triangle hangs between the two
+    assert set(relief.positions[:, 2].round(6)) == {2.0, 4.0}
+
+
+def test_the_outline_of_a_slanted_edge_has_no_saw_teeth() -> None:
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(96.0), indexing="ij")
+    place = 30.0 + 0.3 * (rows + 0.5)
+    frame = frame_of(torch.where(columns + 0.5 < place, 2.0, 4.0)[None])
+    relief = triangulate(settled(frame, 100.0), frame)
+    near = relief.positions[:, 2] < 3.0
+    x, y = relief.pixels.T
+    # Rows inside: the cut of the two surfaces is at one place in the image.
+    cut = np.array([x[near & (np.abs(y - row) < 0.3)].max() for row in np.arange(4.5, 60.0)])
+    assert np.abs(cut - (30.0 + 0.3 * np.arange(4.5, 60.0))).max() < 0.4  # saw-teeth of pixels are 0.5 and more
+    assert cut == pytest.approx([x[~near & (np.abs(y - row) < 0.3)].min() for row in np.arange(4.5, 60.0)], abs=0.6)
+
+
+def test_ground_up_to_its_horizon_is_one_surface_and_specks_join_it() -> None:
+    rows = torch.arange(64.0)[:, None].expand(64, 96) + 0.5
+    depth = (60.0 / (rows - 20.0).clamp_min(0.6))[None]
+    sky = rows[None] < 23.0
+    speck = depth.clone()
+    speck[:, 40, 50], speck[:, 50:52, 20:22] = 0.2, 30.0  # one pixel in the air, four in the ground
+    frame = frame_of(speck, sky)
+    picture = settled(frame, 100.0)
+    pieces = picture.pieces()
+    assert len(np.unique(pieces)) == 2
+    assert 1.0 / picture.inverse[40, 50] == pytest.approx(float(depth[0, 40, 50]), rel=0.1)
+    assert 1.0 / picture.inverse[50, 20] == pytest.approx(float(depth[0, 50, 20]), rel=0.1)
+
+
+def test_a_surface_in_the_air_where_the_photo_looked_through_is_left_out(tmp_path: Path) -> None:
+    chunk = make_chunk(1, 1, 6)
+    depth, sky = chunk.frames.depth.clone(), chunk.frames.sky.clone()
+    depth[:, :, 2:10, 20:50], sky[:, :, 2:10, 20:50] = 1.5, False  # a board before the sky
+    depth[:, :, 18:26, 30:50] = 1.0  # and one before the wall
+    board = Frame(chunk.frames.rgb, depth, chunk.frames.valid, sky, chunk.frames.camera)
+    path = Camera.from_fov(70.0, SIZE, torch.eye(4).repeat(7, 1, 1))
+    world = World.create(tmp_path / "w", path=path, seed=0)
+    change = Change.from_nothing(points_of(make_chunk(0, 0, 1)))
+    state = torch.Generator().get_state()
+    world.append(make_chunk(0, 0, 1), change=change, memory={}, rng_state=state)
+    world.append(Chunk(board, 1, False, chunk.confidence), change=change, memory={}, rng_state=state)
+    vertices = trimesh.load(export(world, ["glb"])[0].path).geometry["world"].vertices
+    assert np.linalg.norm(vertices, axis=1).min() > 1.0
+    assert not ((vertices[:, 1] > -0.5) & (vertices[:, 2] > -3.0)).any()
+
+
+def test_nothing_to_mesh_is_said(tmp_path: Path) -> None:
+    chunk = make_chunk(0, 0, 1)
+    frames = replace(chunk.frames, sky=torch.ones_like(chunk.frames.sky))
+    world = World.create(tmp_path / "w", path=chunk.frames.camera, seed=0)
+    change = Change.from_nothing(points_of(chunk))
+    world.append(replace(chunk, frames=frames), change=change, memory={}, rng_state=torch.Generator().get_state())
     with pytest.raises(ValueError, match="nothing to mesh"):
-        fuse([nothing])
-    with pytest.raises(ValueError, match="nothing to mesh"):
-        fuse([])
+        export(world, ["glb"])
 
 
 def test_colmap_model(world: World) -> None:
