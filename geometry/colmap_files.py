@@ -1,7 +1,7 @@
 """COLMAP models, text and binary: world-to-camera poses in OpenCV axes, pixel centres at +0.5 as ours.
 
-The layout is COLMAP's documented one (https://colmap.github.io/format.html). Points are neither read nor written: an
-empty points file goes with each model because readers expect one.
+The layout is COLMAP's documented one (https://colmap.github.io/format.html). Points are written where they are given,
+and not read; without any, an empty points file goes with each model because readers expect one.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
 
 from geometry.camera import Camera
 from geometry.camera_record import CameraRecord, Lenses, order_by_name, require_path, text_of, unit_quat
@@ -61,6 +63,46 @@ class _Image:
     camera_id: int
 
 
+@dataclass(frozen=True)
+class Tracks:
+    """Points and where images see them.
+
+    Attributes:
+        positions: ``[p 3]``, world, scene units.
+        colors: ``[p 3]``, 0..255.
+        image: ``[o]``, of each observation the index of its image.
+        point: ``[o]``, and of its point; each point once in an image.
+        pixels: ``[o 2]``, ``(x, y)``, pixel centres at +0.5.
+        errors_px: ``[p]``, mean distance of a point's observations from its projections.
+    """
+
+    positions: Float[np.ndarray, "p 3"]
+    colors: UInt8[np.ndarray, "p 3"]
+    image: Int[np.ndarray, "o"]
+    point: Int[np.ndarray, "o"]
+    pixels: Float[np.ndarray, "o 2"]
+    errors_px: Float[np.ndarray, "p"]
+
+    def by_image(self, count: int) -> list[NDArray[np.int64]]:
+        """The observations of each image, in their order there."""
+        order = np.argsort(self.image, kind="stable")
+        return np.split(order, np.searchsorted(self.image[order], np.arange(1, count)))
+
+    def by_point(self, count: int) -> list[NDArray[np.int64]]:
+        """Rows ``(image id, place in the image)`` for each point."""
+        rows = np.empty((len(self.image), 2), np.int64)
+        for index, observations in enumerate(self.by_image(count), 1):
+            rows[observations, 0] = index
+            rows[observations, 1] = np.arange(len(observations))
+        order = np.argsort(self.point, kind="stable")
+        return np.split(rows[order], np.searchsorted(self.point[order], np.arange(1, len(self.positions))))
+
+
+NO_TRACKS = Tracks(
+    np.zeros((0, 3)), np.zeros((0, 3), np.uint8), np.zeros(0, int), np.zeros(0, int), np.zeros((0, 2)), np.zeros(0)
+)
+
+
 def read_colmap(folder: Path) -> CameraRecord:
     """Read the cameras and images of a COLMAP model, in the order of the images' names; binary if both kinds are there.
 
@@ -96,14 +138,17 @@ def read_colmap(folder: Path) -> CameraRecord:
     return CameraRecord(inverse(camera_from_world), found)
 
 
-def write_colmap(folder: Path, camera: Camera, names: Sequence[str] | None = None, *, binary: bool) -> None:
-    """Write a batch ``[n]`` as a COLMAP model without points; cameras of one lens share one PINHOLE camera.
+def write_colmap(
+    folder: Path, camera: Camera, names: Sequence[str] | None = None, *, binary: bool, tracks: Tracks = NO_TRACKS
+) -> None:
+    """Write a batch ``[n]`` as a COLMAP model; cameras of one lens share one PINHOLE camera.
 
     Args:
         folder: where to write; made if missing.
         camera: the cameras.
         names: the image of each; ``00000.png`` and so on when not given.
         binary: ``.bin`` instead of ``.txt``.
+        tracks: the points, and where the images see them.
     """
     names = [f"{i:05d}.png" for i in range(len(camera))] if names is None else names
     if len(names) != len(camera):
@@ -114,22 +159,55 @@ def write_colmap(folder: Path, camera: Camera, names: Sequence[str] | None = Non
     rows = torch.cat([quat_from_matrix(pose[:, :3, :3]), pose[:, :3, 3]], -1).tolist()
     images = list(zip(rows, (which + 1).tolist(), names, strict=True))
     height, width = camera.size
+    seen = tracks.by_image(len(camera))
+    points = list(
+        zip(
+            tracks.positions.tolist(),
+            tracks.colors.tolist(),
+            tracks.errors_px.tolist(),
+            tracks.by_point(len(camera)) if len(tracks.positions) else [],
+            strict=True,
+        )
+    )
     if binary:
         cameras = [struct.pack("<iiQQ4d", i, PINHOLE_ID, width, height, *p) for i, p in enumerate(lenses.tolist(), 1)]
         records = [
-            struct.pack("<i7di", i, *row, camera_id) + name.encode() + b"\0" + struct.pack("<Q", 0)
-            for i, (row, camera_id, name) in enumerate(images, 1)
+            struct.pack("<i7di", i, *row, camera_id) + name.encode() + b"\0" + _keypoints_binary(tracks, of_image)
+            for i, ((row, camera_id, name), of_image) in enumerate(zip(images, seen, strict=True), 1)
+        ]
+        records_of_points = [
+            struct.pack("<Q3d3BdQ", i, *position, *color, error, len(track)) + track.astype("<i4").tobytes()
+            for i, (position, color, error, track) in enumerate(points, 1)
         ]
         (folder / "cameras.bin").write_bytes(struct.pack("<Q", len(cameras)) + b"".join(cameras))
         (folder / "images.bin").write_bytes(struct.pack("<Q", len(records)) + b"".join(records))
-        (folder / "points3D.bin").write_bytes(struct.pack("<Q", 0))
+        (folder / "points3D.bin").write_bytes(struct.pack("<Q", len(points)) + b"".join(records_of_points))
         return
     lines = [f"{i} PINHOLE {width} {height} {_numbers(p)}\n" for i, p in enumerate(lenses.tolist(), 1)]
     (folder / "cameras.txt").write_text("# CAMERA_ID, MODEL, WIDTH, HEIGHT, PARAMS[]\n" + "".join(lines), "utf-8")
     header = "# IMAGE_ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME\n# POINTS2D[] as (X, Y, POINT3D_ID)\n"
-    lines = [f"{i} {_numbers(row)} {camera_id} {name}\n\n" for i, (row, camera_id, name) in enumerate(images, 1)]
+    lines = [
+        f"{i} {_numbers(row)} {camera_id} {name}\n{_keypoints_text(tracks, of_image)}\n"
+        for i, ((row, camera_id, name), of_image) in enumerate(zip(images, seen, strict=True), 1)
+    ]
     (folder / "images.txt").write_text(header + "".join(lines), "utf-8")
-    (folder / "points3D.txt").write_text("# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[]\n", "utf-8")
+    header = "# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] as (IMAGE_ID, POINT2D_IDX)\n"
+    lines = [
+        " ".join([str(i), _numbers(position), *map(str, color), f"{error:.4g}", *map(str, track.reshape(-1).tolist())])
+        for i, (position, color, error, track) in enumerate(points, 1)
+    ]
+    (folder / "points3D.txt").write_text(header + "".join(f"{line}\n" for line in lines), "utf-8")
+
+
+def _keypoints_text(tracks: Tracks, observations: NDArray[np.int64]) -> str:
+    pixels, points = tracks.pixels[observations].tolist(), (tracks.point[observations] + 1).tolist()
+    return " ".join(f"{x!r} {y!r} {point}" for (x, y), point in zip(pixels, points, strict=True))
+
+
+def _keypoints_binary(tracks: Tracks, observations: NDArray[np.int64]) -> bytes:
+    rows = np.empty(len(observations), np.dtype([("pixel", "<f8", 2), ("point", "<i8")]))
+    rows["pixel"], rows["point"] = tracks.pixels[observations], tracks.point[observations] + 1
+    return struct.pack("<Q", len(rows)) + rows.tobytes()
 
 
 def _numbers(values: Sequence[float]) -> str:

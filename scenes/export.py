@@ -2,7 +2,7 @@
 
 | format | file in ``exports/`` | for | axes |
 |---|---|---|---|
-| ``gaussians_ply`` | ``gaussians.ply`` | gsplat, SuperSplat, Blender | world as stored: y down, as from COLMAP |
+| ``gaussians_ply`` | ``gaussians.ply``, ``cameras.json`` | gsplat, SuperSplat, Blender | world as stored: y down |
 | ``points_ply`` | ``points.ply`` | MeshLab, CloudCompare, Open3D | world as stored: y down |
 | ``glb`` | ``mesh.glb`` | Blender, game engines, browsers | glTF: y up, z backward |
 | ``colmap`` | ``colmap/`` | 3DGS and NeRF training | world-to-camera, OpenCV camera axes |
@@ -13,14 +13,16 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from geometry.camera_files import write_cameras
+from geometry.colmap_files import write_colmap
 from geometry.frame import Frame
 from geometry.primitives import Gaussians, Points
 from geometry.se3 import matrix_from_quat
@@ -29,12 +31,14 @@ from scenes.files import disk_errors, write_bytes
 from scenes.glb import write_glb
 from scenes.mesh import FARTHEST_MEDIANS, mesh_of
 from scenes.ply import sky_on_sphere, write_gaussians_ply, write_points_ply
+from scenes.tracks import MAX_TRACK, tracks_of
 from scenes.video import write_video
 from scenes.world import World
 
 FPS = 24.0
-MAX_COLMAP_POINTS = 200_000  # more only slows the programs that read them
 README = "README.txt"
+HOME_CAMERAS = "cameras.json"
+SKY_NOTE = "the sky is a sphere about the photo's camera, just behind everything else"
 DISC_THICKNESS = 0.02  # thickness of a Gaussian made from a point, as a share of its radius
 
 
@@ -65,7 +69,8 @@ def export(world: World, formats: Sequence[str], out: str | Path | None = None) 
             replaced.
 
     Raises:
-        ValueError: an unknown format, or none, before anything is written; or a world with nothing to export.
+        ValueError: an unknown format, or none, or the world's own folder, before anything is written; or a world with
+            nothing to export.
         ImportError: a mesh without Open3D.
     """
     if not formats:
@@ -78,6 +83,8 @@ def export(world: World, formats: Sequence[str], out: str | Path | None = None) 
     if not world.chunks:
         raise ValueError(f"{world.folder}: no chunk is finished yet; there is nothing to export")
     folder = world.folder / "exports" if out is None else Path(out)
+    if folder.resolve() == world.folder.resolve():
+        raise ValueError(f"out: {folder} is the world itself, whose files an export would replace; name another folder")
     reports = []
     with disk_errors(f"cannot write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,18 +99,23 @@ def _export_gaussians(world: World, folder: Path) -> tuple[Path, str]:
     primitives = sky_on_sphere(world.primitives)
     gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
     write_gaussians_ply(folder / "gaussians.ply", gaussians)
+    write_bytes(folder / HOME_CAMERAS, json.dumps(_home_cameras(world), indent=1).encode())
     made = "" if isinstance(primitives, Gaussians) else "made from points, as flat discs; "
     note = (
         "3D Gaussian Splatting PLY, world axes x right, y down, z forward (turn it by 180 degrees about x for y up); "
+        f"{made}{SKY_NOTE}; {HOME_CAMERAS} beside it holds the cameras of all frames as 3DGS training writes them "
+        "(rotation: world from camera, OpenCV axes), the photo's first: start there; what no frame saw is empty, so "
+        "holes show a step off the path; inside the photo's frame splats are finer than those made up around it, so "
+        "its outline shows as a seam"
     )
-    return folder / "gaussians.ply", f"{note}{made}the sky is a far sphere about the photo's camera"
+    return folder / "gaussians.ply", note
 
 
 def _export_points(world: World, folder: Path) -> tuple[Path, str]:
     points = as_points(sky_on_sphere(world.primitives))
     write_points_ply(folder / "points.ply", points)
     note = "points with normals and 8-bit colours, world axes x right, y down, z forward; "
-    return folder / "points.ply", note + "the sky is a far sphere about the photo's camera"
+    return folder / "points.ply", f"{note}{SKY_NOTE}; the photo was taken at the origin, looking along z"
 
 
 def _export_glb(world: World, folder: Path) -> tuple[Path, str]:
@@ -126,19 +138,15 @@ def _export_colmap(world: World, folder: Path) -> tuple[Path, str]:
     names = [Path(frame_name(i)).name for i in range(len(world))]
     for i, name in enumerate(names):
         shutil.copyfile(world.folder / frame_name(i), target / "images" / name)
-    write_cameras(model, world.cameras, "colmap_text", file_paths=names)
-    points = as_points(world.primitives)
-    points = points[~points.sky]
-    points = points[:: max(1, -(-len(points) // MAX_COLMAP_POINTS))]
-    colours = (points.colors * 255.0).round().int().tolist()
-    rows = (
-        f"{i} {x!r} {y!r} {z!r} {r} {g} {b} 0\n"
-        for i, ((x, y, z), (r, g, b)) in enumerate(zip(points.positions.tolist(), colours, strict=True), 1)
+    tracks = tracks_of(world, as_points(world.primitives))
+    write_colmap(model, world.cameras, names, binary=False, tracks=tracks)
+    note = (
+        f"COLMAP text model in sparse/0 (world-to-camera, OpenCV axes) and images/; {len(tracks.positions)} points, "
+        f"{len(tracks.image)} observations of them, at most {MAX_TRACK} each, in frames whose depth shows the point; "
+        "keypoints are the points' own projections, so ERROR is rounding alone and says nothing of how well the world "
+        "is known; sky, and what fewer than two frames see, is left out"
     )
-    header = "# POINT3D_ID, X, Y, Z, R, G, B, ERROR, TRACK[] as (IMAGE_ID, POINT2D_IDX)\n"
-    write_bytes(model / "points3D.txt", (header + "".join(rows)).encode())
-    note = f"COLMAP text model in sparse/0 (world-to-camera, OpenCV axes) with {len(points)} points, and images/; "
-    return target, note + "points have no tracks; sky is left out"
+    return target, note
 
 
 def _export_nerfstudio(world: World, folder: Path) -> tuple[Path, str]:
@@ -199,6 +207,25 @@ def as_points(primitives: Points | Gaussians) -> Points:
     columns = matrix_from_quat(g.quats).transpose(1, 2)
     normals = columns[torch.arange(len(g)), g.scales.argmin(1)]
     return Points(g.means, g.colors, normals, g.scales.amax(1), g.chunk, g.observed, g.confidence, g.sky)
+
+
+def _home_cameras(world: World) -> list[dict[str, Any]]:
+    """The cameras of all frames, in the layout of ``cameras.json`` of 3D Gaussian Splatting (Kerbl et al. 2023)."""
+    height, width = world.cameras.size
+    poses, focals = world.cameras.world_from_camera.tolist(), world.cameras.focal_px.tolist()
+    return [
+        {
+            "id": i,
+            "img_name": Path(frame_name(i)).stem,
+            "width": width,
+            "height": height,
+            "position": [row[3] for row in pose[:3]],
+            "rotation": [row[:3] for row in pose[:3]],
+            "fx": fx,
+            "fy": fy,
+        }
+        for i, (pose, (fx, fy)) in enumerate(zip(poses, focals, strict=True))
+    ]
 
 
 class _Chunks:

@@ -21,6 +21,7 @@ from geometry.frame import Frame
 from geometry.project import pixel_centers
 from scenes.images import to_bytes
 from scenes.open3d_library import load_open3d
+from scenes.ply import BEHIND_ALL
 from scenes.relief import GROUND, SKY, Picture, Relief, only, settled, triangulate
 from scenes.world import World
 
@@ -28,7 +29,6 @@ FARTHEST_MEDIANS = 16.0  # of the photo's depth; what lies farther is drawn ther
 LOOKED_AT = 48  # later frames, evenly spread; neighbours show nearly the same
 SAME_DEPTH = 0.1  # relative; nearer together two pictures show one surface
 SMALLEST_PART = 0.002  # share of a frame that it must add
-BEHIND_ALL = 1.05  # radius of the sky, over the distance of the farthest surface
 PADDING_PX = 4  # around each picture in the texture, so that coarser levels of it do not mix them
 LONGEST_PHOTO_PX, LONGEST_TEXTURE_PX = 4096, 8192  # what graphics cards of small devices hold, and large ones
 

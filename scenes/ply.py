@@ -20,6 +20,8 @@ from scenes.images import from_bytes, to_bytes
 
 SH_CONSTANT = 0.28209479177387814  # of the spherical harmonic Y_00
 OPACITY_MARGIN = 1e-6  # keeps the logit finite
+BEHIND_ALL = 1.05  # radius of the sky, over the distance of what is farthest
+LOOK = "start at the origin, looking along +z with -y up: the photo was taken there"
 
 GAUSSIAN_FIELDS = (
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
@@ -107,17 +109,18 @@ def read_points_ply(path: str | Path) -> Points:
 
 
 def sky_on_sphere(primitives: Points | Gaussians) -> Points | Gaussians:
-    """Put the sky on one sphere about the photo's camera, farther than everything else; it looks the same from there.
+    """Put the sky on the smallest sphere about the photo's camera that is behind everything; it looks the same there.
 
-    The cache keeps the sky relative to whoever looks, but other programs know no sky. At one far distance it
-    parallaxes as little as it can, and each primitive keeps the angle that it covers.
+    The cache keeps the sky relative to whoever looks, but other programs know no sky. At one distance behind all else
+    it can hide nothing, and each primitive keeps the angle that it covers.
     """
     sky = primitives.sky
     if not bool(sky.any()):
         return primitives
     positions = primitives.means if isinstance(primitives, Gaussians) else primitives.positions
     distance = positions.norm(dim=1)
-    grown = torch.where(sky, distance.max() / distance.clamp_min(1e-6), torch.ones_like(distance))[:, None]
+    radius = BEHIND_ALL * distance[~sky].max() if bool((~sky).any()) else distance.max()
+    grown = torch.where(sky, radius / distance.clamp_min(1e-6), torch.ones_like(distance))[:, None]
     if isinstance(primitives, Gaussians):
         return replace(primitives, means=positions * grown, scales=primitives.scales * grown)
     return replace(primitives, positions=positions * grown, radii=primitives.radii * grown[:, 0])
@@ -127,7 +130,8 @@ def _write(path: Path, rows: np.ndarray, comment: str) -> None:
     names = {"<f4": "float", "|u1": "uchar"}
     assert rows.dtype.names is not None
     properties = [f"property {names[rows.dtype[name].str]} {name}" for name in rows.dtype.names]
-    header = ["ply", "format binary_little_endian 1.0", f"comment {comment}", f"element vertex {len(rows)}"]
+    comments = [f"comment {line}" for line in (comment, LOOK)]
+    header = ["ply", "format binary_little_endian 1.0", *comments, f"element vertex {len(rows)}"]
     text = "\n".join([*header, *properties, "end_header"]) + "\n"
     with replacing(path) as partial, partial.open("wb") as file:
         file.write(text.encode("ascii"))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.camera_files import open_camera_path, read_cameras, rebased, write_cameras
+from geometry.colmap_files import Tracks, write_colmap
 from geometry.presets import parse_path_expression, preset
 from geometry.se3 import exp
 
@@ -84,6 +85,30 @@ def test_pycolmap_reads_what_we_write(tmp_path: Path, kind: str, shared: bool) -
     point = camera.world_from_camera[2].double() @ torch.tensor([0.3, -0.2, 2.0, 1.0], dtype=torch.float64)
     expected = camera.intrinsics[2].double() @ torch.tensor([0.3, -0.2, 2.0], dtype=torch.float64)
     np.testing.assert_allclose(images[2].project_point(point[:3].numpy()), (expected[:2] / 2.0).numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_pycolmap_reads_tracks(tmp_path: Path, binary: bool) -> None:
+    camera = some_cameras(3)
+    tracks = Tracks(
+        positions=np.array([[0.5, -1.0, 2.0], [1.0, 2.0, 3.0]]),
+        colors=np.array([[255, 0, 7], [1, 2, 3]], np.uint8),
+        image=np.array([2, 0, 2]),
+        point=np.array([0, 1, 1]),
+        pixels=np.array([[10.25, 20.5], [3.0, 4.0], [5.0, 6.0]]),
+        errors_px=np.array([0.125, 0.5]),
+    )
+    write_colmap(tmp_path, camera, binary=binary, tracks=tracks)
+    model = pycolmap.Reconstruction(str(tmp_path))
+    assert model.num_points3D() == 2
+    first, second = model.points3D[1], model.points3D[2]
+    assert (first.xyz.tolist(), first.color.tolist(), first.error) == ([0.5, -1.0, 2.0], [255, 0, 7], 0.125)
+    assert [(e.image_id, e.point2D_idx) for e in first.track.elements] == [(3, 0)]
+    assert [(e.image_id, e.point2D_idx) for e in second.track.elements] == [(1, 0), (3, 1)]
+    keypoints = [(p.xy.tolist(), p.point3D_id) for p in model.images[3].points2D]
+    assert keypoints == [([10.25, 20.5], 1), ([5.0, 6.0], 2)]
+    assert model.images[2].num_points2D() == 0
+    assert_same(read(tmp_path), camera)
 
 
 def pycolmap_model(camera: Camera, names: list[str], model: str = "PINHOLE") -> pycolmap.Reconstruction:

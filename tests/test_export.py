@@ -9,6 +9,7 @@ import struct
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -35,6 +36,7 @@ from scenes.ply import (
     write_points_ply,
 )
 from scenes.relief import settled, triangulate
+from scenes.tracks import tracks_of
 from scenes.video import read_video, write_video
 from scenes.world import World
 
@@ -164,7 +166,7 @@ def test_ply_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_gaussians_ply(path)
 
 
-def test_the_sky_goes_to_one_sphere_and_looks_the_same(world: World) -> None:
+def test_the_sky_goes_to_the_smallest_sphere_behind_all_and_looks_the_same(world: World) -> None:
     points = world.primitives
     assert isinstance(points, Points)
     moved = sky_on_sphere(points)
@@ -173,12 +175,49 @@ def test_the_sky_goes_to_one_sphere_and_looks_the_same(world: World) -> None:
     before, after = (project(p.positions, camera)[0] for p in (points, moved))
     assert torch.allclose(before, after, atol=1e-3)
     distance = moved.positions.norm(dim=1)
-    assert torch.allclose(distance[points.sky], distance.max().expand(int(points.sky.sum())), rtol=1e-5)
+    farthest = points.positions[~points.sky].norm(dim=1).max()  # about 5; the cache's own sky is at 100 and more
+    assert torch.allclose(distance[points.sky], 1.05 * farthest.expand(int(points.sky.sum())), rtol=1e-5)
     assert torch.equal(moved.positions[~points.sky], points.positions[~points.sky])
     angle = points.radii / points.positions.norm(dim=1)
     assert torch.allclose(moved.radii / distance, angle, rtol=1e-4)
-    land = points[~points.sky]
+    land, sky = points[~points.sky], points[points.sky]
     assert sky_on_sphere(land) is land
+    alone = sky_on_sphere(sky)
+    assert isinstance(alone, Points)
+    assert torch.allclose(alone.positions.norm(dim=1), sky.positions.norm(dim=1).max(), rtol=1e-5)
+
+
+def test_the_home_camera_travels_with_the_splats(world: World) -> None:
+    path = export(world, ["gaussians_ply"])[0].path
+    cameras = json.loads((path.parent / "cameras.json").read_text())
+    assert [camera["id"] for camera in cameras] == list(range(13))
+    focal = 40.0 / math.tan(math.radians(35.0))
+    assert cameras[0] == {
+        "id": 0,
+        "img_name": "00000",
+        "width": 80,
+        "height": 48,
+        "position": [0.0, 0.0, 0.0],
+        "rotation": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        "fx": pytest.approx(focal, rel=1e-5),
+        "fy": pytest.approx(focal, rel=1e-5),
+    }
+    assert cameras[12]["position"] == pytest.approx([0.6, 0.0, 0.0])
+    # A splat of the photo falls, by these numbers alone, on the pixel whose colour it has.
+    vertex = PlyData.read(str(path))["vertex"]
+    assert "looking along +z" in "".join(PlyData.read(str(path)).comments)
+    xyz, dc = (np.array([vertex[name][-1] for name in names]) for names in ("xyz", ("f_dc_0", "f_dc_1", "f_dc_2")))
+    at = np.array(cameras[12]["rotation"]).T @ (xyz - cameras[12]["position"])
+    x, y = (cameras[12][f] * at[i] / at[2] + side / 2.0 for i, (f, side) in enumerate((("fx", 80), ("fy", 48))))
+    frame = world.frames(12, 13)[0]
+    assert np.allclose(0.5 + SH_CONSTANT * dc, frame.rgb[:, int(y), int(x)], atol=1e-5)
+
+
+def test_exports_do_not_go_into_the_world_itself(world: World) -> None:
+    before = (world.folder / "cameras.json").read_bytes()
+    with pytest.raises(ValueError, match=r"out: .* is the world itself"):
+        export(world, ["gaussians_ply"], world.folder / "exports" / "..")
+    assert (world.folder / "cameras.json").read_bytes() == before
 
 
 def test_points_and_gaussians_stand_in_for_each_other() -> None:
@@ -232,7 +271,12 @@ def read_glb(path: Path) -> tuple[dict, bytes]:
     return json.loads(content[20 : 20 + length]), content[28 + length :]
 
 
-def looked_at(mesh: trimesh.Trimesh, rays: np.ndarray, origin: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> tuple:
+def parts_of(path: Path) -> dict[str, Any]:
+    scene: Any = trimesh.load(path)
+    return scene.geometry
+
+
+def looked_at(mesh: Any, rays: np.ndarray, origin: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> tuple:
     """Along rays in OpenCV axes: how far each goes to the mesh, and the colour of the texture there, 0..255."""
     open3d = load_open3d()
     core, scene = open3d.core, open3d.t.geometry.RaycastingScene()
@@ -260,8 +304,8 @@ def rays_of(camera: Camera) -> np.ndarray:
 
 def test_mesh_lies_where_the_photo_saw_it_and_wears_its_colours(world: World) -> None:
     report = export(world, ["glb"])[0]
-    scene = trimesh.load(report.path)
-    ground, sky = scene.geometry["world"], scene.geometry["sky"]
+    parts = parts_of(report.path)
+    ground, sky = parts["world"], parts["sky"]
     frame = world.chunk(0).frames[0]
     reach, colors = looked_at(ground, rays_of(frame.camera))
     seen = ~frame.sky[0].numpy()
@@ -294,14 +338,14 @@ def far_from_colour_edges(frame: Frame) -> np.ndarray:
 
 
 def test_mesh_takes_from_later_frames_what_the_photo_does_not_show(world: World) -> None:
-    scene = trimesh.load(export(world, ["glb"])[0].path)
+    ground = parts_of(export(world, ["glb"])[0].path)["world"]
     frame = world.frames(12, 13)[0]  # 0.6 units to the right of the photo
-    reach, colors = looked_at(scene.geometry["world"], rays_of(frame.camera), (0.6, 0.0, 0.0))
+    reach, colors = looked_at(ground, rays_of(frame.camera), (0.6, 0.0, 0.0))
     seen = ~frame.sky[0].numpy()
     assert np.isfinite(reach[seen]).mean() > 0.99
     hit = seen & np.isfinite(reach) & far_from_colour_edges(frame)
     assert np.abs(colors - frame.rgb.permute(1, 2, 0).numpy() * 255.0)[hit].max() <= 8.0
-    edge = np.asarray(scene.geometry["world"].vertices)[:, 0].max()
+    edge = np.asarray(ground.vertices)[:, 0].max()
     right = unproject(frame.depth, frame.camera)[0][~frame.sky[0]].max()
     assert edge == pytest.approx(float(right), abs=0.1)
 
@@ -391,7 +435,7 @@ def test_a_surface_in_the_air_where_the_photo_looked_through_is_left_out(tmp_pat
     state = torch.Generator().get_state()
     world.append(make_chunk(0, 0, 1), change=change, memory={}, rng_state=state)
     world.append(Chunk(board, 1, False, chunk.confidence), change=change, memory={}, rng_state=state)
-    vertices = trimesh.load(export(world, ["glb"])[0].path).geometry["world"].vertices
+    vertices = parts_of(export(world, ["glb"])[0].path)["world"].vertices
     assert np.linalg.norm(vertices, axis=1).min() > 1.0
     assert not ((vertices[:, 1] > -0.5) & (vertices[:, 2] > -3.0)).any()
 
@@ -411,9 +455,6 @@ def test_colmap_model(world: World) -> None:
     model = pycolmap.Reconstruction(str(report.path / "sparse" / "0"))
     assert model.num_images() == len(world) == 13
     assert len(model.cameras) == 1
-    points = world.primitives
-    assert isinstance(points, Points)
-    assert model.num_points3D() == int((~points.sky).sum())
     images = sorted(model.images.values(), key=lambda image: image.name)
     assert [image.name for image in images] == sorted(p.name for p in (report.path / "images").iterdir())
     for image, camera in zip(images, [world.cameras[i] for i in range(13)], strict=True):
@@ -424,6 +465,40 @@ def test_colmap_model(world: World) -> None:
     assert pixel is not None
     with Image.open(report.path / "images" / images[5].name) as picture:
         assert picture.getpixel((int(pixel[0]), int(pixel[1]))) == tuple(point.color)
+
+
+def test_colmap_points_have_tracks(world: World) -> None:
+    model = pycolmap.Reconstruction(str(export(world, ["colmap"])[0].path / "sparse" / "0"))
+    assert 0.9 < model.num_points3D() / int((~world.primitives.sky).sum()) <= 1.0
+    assert 5.0 < model.compute_mean_track_length() <= 8.0  # of 13 frames; no track is longer than 8
+    assert model.compute_num_observations() == sum(point.track.length() for point in model.points3D.values())
+    for image in model.images.values():
+        keypoints = [point for point in image.points2D if point.has_point3D()]
+        assert len(keypoints) == image.num_points2D() > 300
+        frame = world.frames(image.image_id - 1, image.image_id)[0]
+        for keypoint in keypoints[::50]:
+            point = model.points3D[keypoint.point3D_id]
+            assert any(element.image_id == image.image_id for element in point.track.elements)
+            assert np.linalg.norm(image.project_point(point.xyz) - keypoint.xy) < 0.01
+            x, y = keypoint.xy.astype(int)
+            assert (image.cam_from_world() * point.xyz)[2] == pytest.approx(float(frame.depth[0, y, x]), rel=0.03)
+    errors = np.array([point.error for point in model.points3D.values()])
+    model.update_point_3d_errors()
+    measured = np.array([point.error for point in model.points3D.values()])
+    assert np.allclose(errors, measured, atol=1e-4)
+    assert 0.0 < measured.max() < 0.01
+
+
+def test_a_hidden_point_is_seen_by_no_frame(world: World) -> None:
+    points = world.primitives
+    assert isinstance(points, Points)
+    behind = replace(points[:1], positions=torch.tensor([[0.0, 0.0, 6.0]]), sky=torch.tensor([False]))
+    before = replace(behind, positions=torch.tensor([[0.0, 0.0, 4.0]]))
+    tracks = tracks_of(world, Points.concatenate([behind, before]))
+    assert tracks.positions.tolist() == [[0.0, 0.0, 4.0]]
+    assert tracks.image.tolist() == [0, 2, 4, 5, 7, 9, 10, 12]
+    focal = 40.0 / math.tan(math.radians(35.0))
+    assert tracks.pixels[-1] == pytest.approx([40.0 - 0.6 * focal / 4.0, 24.0], abs=0.006)
 
 
 def test_nerfstudio_dataset(world: World) -> None:

@@ -11,7 +11,7 @@ from cache3d.cache import WorldCache
 from cache3d.gaussians import GaussianCache
 from cache3d.points import PointCache
 from geometry.camera import Camera
-from scenes.export import export
+from scenes.export import README, export
 from scenes.ply import read_gaussians_ply, read_points_ply
 from worldwarp.api import World
 from worldwarp.gauges import agreement_db
@@ -21,7 +21,7 @@ CHECKED_VIEWS = 5
 
 
 def export_world(folder: Path, formats: list[str], out: Path | None = None) -> Iterator[str]:
-    """Export and report, one line per format.
+    """Export and report: name, path, size and agreement of each format on a line, then where the rest is said.
 
     Args:
         folder: the world's folder.
@@ -32,10 +32,12 @@ def export_world(folder: Path, formats: list[str], out: Path | None = None) -> I
         ValueError: no such world, or an unknown format.
     """
     world = World.load(folder)
-    for report in export(world.record, formats, out):
-        line = f"{report.format:<13} {report.path}  {report.bytes / 2**20:.1f} MiB  {report.note}"
+    reports = export(world.record, formats, out)
+    for report in reports:
+        line = f"{report.format:<13} {report.path}  {report.bytes / 2**20:.1f} MiB"
         agreement = reexport_agreement_db(world, report.format, report.path)
-        yield line if agreement is None else f"{line}; re-rendered: {agreement:.1f} dB against the live cache"
+        yield line if agreement is None else f"{line}  {agreement:.1f} dB against the live cache"
+    yield f"{'read':<13} {reports[0].path.parent / README}: axes, units and limits of each"
 
 
 def reexport_agreement_db(world: World, name: str, path: Path) -> float | None:
