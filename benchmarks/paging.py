@@ -204,7 +204,7 @@ def flat_walk(folder: Path, chunks: int) -> dict[str, float]:
         cache.prefetch(cameras((k + 1) * FRAMES * step, FRAMES, step, WALK_SIZE))
         change = cache.integrate(chunk).change
         middle = time.process_time()
-        world.append(chunk, change=change, memory={}, rng_state=torch.Generator().get_state())
+        world.append(chunk, change=change, rng_state=torch.Generator().get_state())
         seconds["cache"].append(middle - start)
         seconds["store"].append(time.process_time() - middle)
     figures: dict[str, float] = {"primitives": len(cache)}

@@ -1,6 +1,6 @@
 """Open a finished world and render it from a camera that the walk never took.
 
-python examples/look_again.py WORLD PICTURE.png
+python look_again.py WORLD PICTURE.png
 """
 
 import sys
@@ -10,6 +10,8 @@ from PIL import Image
 
 from worldwarp import Camera, World
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 world = World.load(sys.argv[1])
 pose = torch.eye(4)
 pose[:3, 3] = torch.tensor([0.15, -0.1, 0.2])  # right, up, forward; 1 = the photo's median depth

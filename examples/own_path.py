@@ -1,6 +1,6 @@
 """Fly along a spline through three keyframes of your own, and keep the path as a nerfstudio camera file.
 
-python examples/own_path.py PHOTO OUT
+python own_path.py PHOTO OUT
 """
 
 import sys
@@ -9,7 +9,9 @@ import torch
 
 from worldwarp import CameraSpline, Keyframe, explore, write_cameras
 
-photo, out = sys.argv[1:3]
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
+photo, out = sys.argv[1:]
 
 
 def at(right: float, down: float, forward: float) -> torch.Tensor:

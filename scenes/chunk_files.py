@@ -8,6 +8,9 @@
 | ``cache/0000.safetensors`` | the primitives that this chunk added or changed (``scenes.primitive_log``) |
 | ``cache/0000_1.safetensors`` | those that were forgotten after it |
 | ``photo.png`` | with chunk 0: the photo finer than its frame, 8 bits |
+
+The ``.safetensors`` files are compressed without loss (``scenes.packed_tensors``). What the generator remembers is not
+stored: it is larger than all the rest and made again from the chunks.
 """
 
 from __future__ import annotations
@@ -16,8 +19,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from geometry.camera import Camera
@@ -25,8 +26,10 @@ from geometry.frame import Chunk, Frame
 from scenes.files import replacing, write_bytes
 from scenes.images import from_bytes, read_rgb_png, to_bytes, write_depth_png, write_rgb_png
 from scenes.manifest import ChunkRecord
+from scenes.packed_tensors import open_tensors, packed
 
-FOLDERS = ("frames", "depth", "chunks", "cache", "memory")
+FOLDERS = ("frames", "depth", "chunks", "cache")
+OLDER = "memory"  # a folder that worlds of versions 1 and 2 have besides
 PHOTO = "photo.png"
 
 
@@ -89,7 +92,7 @@ def write_chunk(folder: Path, chunk: Chunk, first_frame: int, rng_state: UInt8[T
         "center_px": frames.camera.center_px,
         "rng_state": rng_state,
     }
-    write_bytes(folder / chunk_name(chunk.index), tensors_as_bytes(tensors))
+    write_bytes(folder / chunk_name(chunk.index), packed(tensors))
     return [*names, chunk_name(chunk.index)]
 
 
@@ -108,25 +111,20 @@ def read_photo(folder: Path) -> Float[Tensor, "3 h w"]:
 def read_chunk(folder: Path, record: ChunkRecord, size: tuple[int, int], metric: bool) -> Chunk:
     """Read a chunk back to the bit."""
     rgb = torch.stack([read_rgb_png(folder / frame_name(record.first_frame + i)) for i in range(record.frames)])
-    with safe_open(folder / chunk_name(record.index), "pt") as file:
-        depth, valid, sky, confidence = (file.get_tensor(name) for name in ("depth", "valid", "sky", "confidence"))
+    with open_tensors(folder / chunk_name(record.index)) as file:
+        depth, valid, sky, confidence = (file.get(name) for name in ("depth", "valid", "sky", "confidence"))
     frames = Frame(rgb, depth, valid, sky, read_cameras_of(folder, record, size), metric)
     return Chunk(frames, record.index, record.observed, confidence)
 
 
 def read_cameras_of(folder: Path, record: ChunkRecord, size: tuple[int, int]) -> Camera:
     """Only the cameras of a chunk."""
-    with safe_open(folder / chunk_name(record.index), "pt") as file:
-        pose, focal_px, center_px = (file.get_tensor(name) for name in ("world_from_camera", "focal_px", "center_px"))
+    with open_tensors(folder / chunk_name(record.index)) as file:
+        pose, focal_px, center_px = (file.get(name) for name in ("world_from_camera", "focal_px", "center_px"))
         return Camera(pose, focal_px, center_px, size)
 
 
 def read_rng_state(folder: Path, record: ChunkRecord) -> UInt8[Tensor, "s"]:
     """The state of the random generator after a chunk."""
-    with safe_open(folder / chunk_name(record.index), "pt") as file:
-        return file.get_tensor("rng_state")
-
-
-def tensors_as_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """Tensors as the content of a safetensors file, whatever their device, layout or sharing."""
-    return save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+    with open_tensors(folder / chunk_name(record.index)) as file:
+        return file.get("rng_state")

@@ -35,7 +35,6 @@ from scenes.tracks import MAX_TRACK, tracks_of
 from scenes.video import write_video
 from scenes.world import World
 
-FPS = 24.0
 README = "README.txt"
 HOME_CAMERAS = "cameras.json"
 SKY_NOTE = "the sky is a sphere about the photo's camera, just behind everything else"
@@ -162,8 +161,8 @@ def _export_nerfstudio(world: World, folder: Path) -> tuple[Path, str]:
 
 def _export_mp4(world: World, folder: Path) -> tuple[Path, str]:
     frames = (rgb for chunk in _Chunks(world) for rgb in chunk.rgb)
-    write_video(folder / "video.mp4", frames, FPS)
-    return folder / "video.mp4", f"H.264, {FPS:g} frames per second, the photo first"
+    write_video(folder / "video.mp4", frames, world.fps)
+    return folder / "video.mp4", f"H.264, {world.fps:g} frames per second, the photo first"
 
 
 FORMATS: dict[str, Callable[[World, Path], tuple[Path, str]]] = {

@@ -12,8 +12,8 @@ from typing import Any
 from scenes.files import WorldError, fingerprint
 
 FORMAT = "worldwarp-world"
-VERSION = 2
-READABLE = (1, 2)  # version 1 had no removals
+VERSION = 3
+READABLE = (1, 2, 3)  # version 1 had no removals, versions 1 and 2 no compression and a file of the generator's memory
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Manifest:
         size: frame size ``(H, W)``.
         metric: whether a scene unit is a metre.
         config: the configuration of the walk, as plain JSON.
-        files: fingerprints of what does not belong to one chunk: the planned path, the generator's memory.
+        files: fingerprints of what does not belong to one chunk: the planned path.
         chunks: committed chunks, in order.
     """
 
@@ -107,7 +107,8 @@ def read_manifest(path: Path) -> Manifest:
     if version not in READABLE:
         made_by = content.get("created_by", "another program")
         raise WorldError(
-            f"{path}: is of version {version} (made by worldwarp {made_by}), but this program reads versions 1 and 2; "
+            f"{path}: is of version {version} (made by worldwarp {made_by}), but this program reads versions "
+            f"{READABLE[0]} to {VERSION}; "
             "install the worldwarp that made it"
         )
     if content.pop("checksum", None) != _checksum({"format": FORMAT, "version": version} | content):

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from geometry.primitives import Change, Gaussians, Points
 from scenes.files import WorldError, write_bytes
+from scenes.packed_tensors import open_tensors, packed
 
 KINDS: dict[str, type[Points] | type[Gaussians]] = {"Points": Points, "Gaussians": Gaussians}
 LATER = {"looks"}  # columns of Gaussians that older worlds do not have; zeros stand for them
@@ -86,11 +85,10 @@ def _fits(change: Change, known: int) -> bool:
 
 
 def write_change(path: Path, change: Change) -> None:
-    """Write a change as safetensors, atomically."""
-    tensors = {f.name: getattr(change.rows, f.name).cpu().contiguous() for f in fields(change.rows)}
+    """Write a change, compressed without loss, atomically."""
+    tensors = {f.name: getattr(change.rows, f.name) for f in fields(change.rows)}
     tensors |= {"index": change.index, "total": torch.tensor(change.total), "removed": change.removed}
-    # One entry only: safetensors writes several in random order, and equal worlds must have equal files.
-    write_bytes(path, save(tensors, {"kind": type(change.rows).__name__}))
+    write_bytes(path, packed(tensors, type(change.rows).__name__))
 
 
 def read_change(path: Path) -> Change:
@@ -99,20 +97,19 @@ def read_change(path: Path) -> Change:
     Raises:
         WorldError: a file of another kind.
     """
-    with safe_open(path, "pt") as file:
-        metadata, names = file.metadata() or {}, set(file.keys())
-        kind = KINDS.get(metadata.get("kind", ""))
+    with open_tensors(path) as file:
+        names, kind = file.names, KINDS.get(file.kind or "")
         if kind is None or not {f.name for f in fields(kind)} - LATER | {"index", "total"} <= names:
-            raise WorldError(f"{path.name}: want Points or Gaussians, got {metadata.get('kind', 'neither')}")
-        index = file.get_tensor("index")
+            raise WorldError(f"{path.name}: want Points or Gaussians, got {file.kind or 'neither'}")
+        index = file.get("index")
         later = {name: torch.zeros(len(index)) for name in LATER - names if kind is Gaussians}
-        rows = kind(**later, **{f.name: file.get_tensor(f.name) for f in fields(kind) if f.name in names})
+        rows = kind(**later, **{f.name: file.get(f.name) for f in fields(kind) if f.name in names})
         # Worlds of version 1 never took anything away.
-        removed = file.get_tensor("removed") if "removed" in names else torch.zeros(0, dtype=torch.int64)
-        return Change(int(file.get_tensor("total")), index, rows, removed)
+        removed = file.get("removed") if "removed" in names else torch.zeros(0, dtype=torch.int64)
+        return Change(int(file.get("total")), index, rows, removed)
 
 
 def read_total(path: Path) -> int:
     """Only the names given so far after a change."""
-    with safe_open(path, "pt") as file:
-        return int(file.get_tensor("total"))
+    with open_tensors(path) as file:
+        return int(file.get("total"))

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor
 
 from geometry.camera import Camera
@@ -29,6 +28,8 @@ from scenes import chunk_files, primitive_log
 from scenes.cameras_file import CamerasText
 from scenes.files import PARTIAL, WorldError, disk_errors, fingerprint, sync_folder, write_bytes
 from scenes.manifest import ChunkRecord, Manifest, check_files, manifest_text, read_manifest
+from scenes.packed_tensors import open_tensors, packed
+from scenes.video import FPS
 
 MANIFEST = "world.json"
 CAMERAS = "cameras.json"
@@ -120,8 +121,9 @@ class World:
         paths = list(_path_file(manifest))
         if len(paths) != 1:
             raise WorldError(f"{folder / MANIFEST}: want one planned path, got {paths or 'none'}; it was changed")
-        tensors = load_file(folder / paths[0])
-        path = Camera(tensors["world_from_camera"], tensors["focal_px"], tensors["center_px"], manifest.size)
+        with open_tensors(folder / paths[0]) as file:
+            pose, focal_px, center_px = (file.get(name) for name in ("world_from_camera", "focal_px", "center_px"))
+        path = Camera(pose, focal_px, center_px, manifest.size)
         world = cls(folder, manifest, path)
         read = [chunk_files.read_cameras_of(folder, record, manifest.size) for record in manifest.chunks]
         world.cameras = Camera.concatenate([path[:0], *read])
@@ -135,7 +137,6 @@ class World:
         chunk: Chunk,
         *,
         change: Change,
-        memory: Mapping[str, Tensor],
         rng_state: UInt8[Tensor, "s"],
         gauges: Mapping[str, float] | None = None,
         photo: Float[Tensor, "3 h w"] | None = None,
@@ -145,7 +146,6 @@ class World:
         Args:
             chunk: the next chunk; its colours are on the 8-bit grid.
             change: what it did to the cache, as the cache says.
-            memory: what the generator remembers after it; only the latest is kept.
             rng_state: ``torch.Generator.get_state()`` after it.
             gauges: numbers measured while it was made; one that is not finite is kept as None.
             photo: with chunk 0, the photo finer than its frame; on the 8-bit grid.
@@ -155,18 +155,17 @@ class World:
             WorldError: the disk is full or refuses; every earlier chunk is kept.
         """
         self._check_next(chunk)
-        before = self.chunks[-1].primitives if self.chunks else 0
+        primitives = self.chunks[-1].primitives if self.chunks else 0
         known = self._total
         is_new = int((change.index >= known).sum()) - int((change.removed < known).sum())
         with disk_errors(f"cannot store chunk {chunk.index} in {self.folder}", "; every earlier chunk is kept"):
             self._check_unchanged()
             self._remove_leftovers()
-            self._clean, replaced = False, set(self.manifest.files)
+            self._clean = False
             names = chunk_files.write_chunk(self.folder, chunk, len(self.cameras), rng_state)
             names += [] if photo is None else [chunk_files.write_photo(self.folder, photo)]
-            cache_name, memory_name = chunk_files.cache_name(chunk.index), f"memory/{chunk.index:04d}.safetensors"
+            cache_name = chunk_files.cache_name(chunk.index)
             primitive_log.write_change(self.folder / cache_name, change)
-            write_bytes(self.folder / memory_name, chunk_files.tensors_as_bytes(dict(memory)))
             for name in chunk_files.FOLDERS:
                 sync_folder(self.folder / name)
             marks = {name: fingerprint(self.folder / name) for name in (*names, cache_name)}
@@ -175,18 +174,17 @@ class World:
                 len(self.cameras),
                 len(chunk.frames),
                 chunk.observed,
-                before + is_new,
+                primitives + is_new,
                 {name: float(value) if math.isfinite(value) else None for name, value in (gauges or {}).items()},
                 marks,
             )
-            files = _path_file(self.manifest) | {memory_name: fingerprint(self.folder / memory_name)}
+            # The generator's memory, which older worlds hold, does not know the new chunk and goes.
+            files, before = _path_file(self.manifest), self.manifest.files
             self._commit(replace(self.manifest, files=files, chunks=(*self.chunks, record)))
             self.cameras = Camera.concatenate([self.cameras, chunk.frames.camera.to("cpu")])
             # What follows can be lost without harm.
             sync_folder(self.folder)
-            for name in replaced - set(files):
-                (self.folder / name).unlink()
-            self._clean = True
+            self._clean = files == before
             write_bytes(self.folder / CAMERAS, self.cameras_text().encode())
 
     @property
@@ -198,6 +196,11 @@ class World:
     def config(self) -> dict[str, Any]:
         """The configuration of the walk, as plain JSON values."""
         return self.manifest.config
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of its videos."""
+        return float(self.config.get("fps", FPS))
 
     def changes(self) -> Iterator[Change]:
         """What each chunk did to the cache, in order; applied to an empty cache they make it as it was, to the bit."""
@@ -211,12 +214,6 @@ class World:
         if not self.chunks:
             raise WorldError(f"{self.folder}: no chunk is finished yet; there is nothing to show")
         return primitive_log.replay(self.changes(), self._total)
-
-    @property
-    def memory(self) -> dict[str, Tensor] | None:
-        """What the generator remembered after the last chunk; None after `undo` and in a branch."""
-        names = [name for name in self.manifest.files if not name.startswith(PATH)]
-        return load_file(self.folder / names[0]) if names else None
 
     @property
     def rng_state(self) -> UInt8[Tensor, "s"]:
@@ -286,8 +283,7 @@ class World:
     def branch(self: AnyWorld, folder: str | Path, chunk: int) -> AnyWorld:
         """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.
 
-        Files are linked where the disk can, else copied. The generator's memory is kept of the last chunk only, so
-        that of a branch from an earlier one is None: let the generator remember the branch's chunks again.
+        Files are linked where the disk can, else copied.
 
         Raises:
             ValueError: a chunk that does not exist.
@@ -298,9 +294,7 @@ class World:
         branch = self.create(
             folder, path=self.path, seed=self.manifest.seed, config=self.config, metric=self.manifest.metric
         )
-        is_last = chunk == len(self.chunks) - 1
-        files = self.manifest.files if is_last else _path_file(self.manifest)
-        manifest = replace(branch.manifest, files=files, chunks=self.chunks[: chunk + 1])
+        manifest = replace(branch.manifest, chunks=self.chunks[: chunk + 1])
         with disk_errors(f"cannot write {branch.folder}"):
             for name in manifest.all_files():
                 if not name.startswith(PATH):
@@ -410,7 +404,7 @@ class World:
         known = self.manifest.all_files()
         for path in [
             *{*self.folder.glob(f"*{PARTIAL}"), *self.folder.glob(f"{PATH}*")},
-            *(p for d in chunk_files.FOLDERS for p in (self.folder / d).iterdir()),
+            *(p for d in (*chunk_files.FOLDERS, chunk_files.OLDER) for p in (self.folder / d).glob("*")),
         ]:
             if path.relative_to(self.folder).as_posix() not in known:
                 path.unlink()
@@ -428,7 +422,7 @@ def _path_file(manifest: Manifest) -> dict[str, dict[str, int | str]]:
 def _write_path(folder: Path, path: Camera) -> str:
     """Write a planned walk under a name that its content decides; returns the name."""
     tensors = {"world_from_camera": path.world_from_camera, "focal_px": path.focal_px, "center_px": path.center_px}
-    content = chunk_files.tensors_as_bytes(tensors)
+    content = packed(tensors)
     name = f"{PATH}-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
     write_bytes(folder / name, content)
     return name

@@ -81,7 +81,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first, points = 0, points_of(make_chunk(0, 0, 1))
     for index, frames in enumerate((1, 6, 6)):
         chunk = make_chunk(index, first, frames)
-        world.append(chunk, change=Change.from_nothing(points), memory={}, rng_state=torch.Generator().get_state())
+        world.append(chunk, change=Change.from_nothing(points), rng_state=torch.Generator().get_state())
         first += frames
     return folder
 
@@ -433,8 +433,8 @@ def test_a_surface_in_the_air_where_the_photo_looked_through_is_left_out(tmp_pat
     world = World.create(tmp_path / "w", path=path, seed=0)
     change = Change.from_nothing(points_of(make_chunk(0, 0, 1)))
     state = torch.Generator().get_state()
-    world.append(make_chunk(0, 0, 1), change=change, memory={}, rng_state=state)
-    world.append(Chunk(board, 1, False, chunk.confidence), change=change, memory={}, rng_state=state)
+    world.append(make_chunk(0, 0, 1), change=change, rng_state=state)
+    world.append(Chunk(board, 1, False, chunk.confidence), change=change, rng_state=state)
     vertices = parts_of(export(world, ["glb"])[0].path)["world"].vertices
     assert np.linalg.norm(vertices, axis=1).min() > 1.0
     assert not ((vertices[:, 1] > -0.5) & (vertices[:, 2] > -3.0)).any()
@@ -445,7 +445,7 @@ def test_nothing_to_mesh_is_said(tmp_path: Path) -> None:
     frames = replace(chunk.frames, sky=torch.ones_like(chunk.frames.sky))
     world = World.create(tmp_path / "w", path=chunk.frames.camera, seed=0)
     change = Change.from_nothing(points_of(chunk))
-    world.append(replace(chunk, frames=frames), change=change, memory={}, rng_state=torch.Generator().get_state())
+    world.append(replace(chunk, frames=frames), change=change, rng_state=torch.Generator().get_state())
     with pytest.raises(ValueError, match="nothing to mesh"):
         export(world, ["glb"])
 

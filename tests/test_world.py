@@ -14,15 +14,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.nerfstudio_files import transforms_content
 from geometry.primitives import Change, Gaussians, Points
 from scenes import primitive_log
-from scenes.files import WorldError
+from scenes.files import WorldError, fingerprint
 from scenes.manifest import manifest_text, read_manifest
+from scenes.packed_tensors import open_tensors
 from scenes.world import World
 
 SIZE = (16, 32)
@@ -74,7 +75,6 @@ def add(world: World, index: int, primitives: Points | Gaussians | None = None, 
     world.append(
         make_chunk(index, 1 if index == 0 else 3, fov_deg=fov_deg),
         change=change,
-        memory={"keys": torch.full((2, 3), float(index)), "half": torch.ones(2, dtype=torch.bfloat16)},
         rng_state=rng.get_state(),
         gauges={"hole_ratio": 0.25},
     )
@@ -100,9 +100,6 @@ def check_state(world: World, chunks: int) -> None:
         assert same(world.chunk(index), make_chunk(index, 1 if index == 0 else 3))
     if chunks:
         assert same(world.primitives, make_points(10 + 5 * (chunks - 1)))
-        memory = world.memory
-        assert memory is not None
-        assert torch.equal(memory["keys"], torch.full((2, 3), chunks - 1.0))
         assert torch.equal(world.rng_state, torch.Generator().manual_seed(chunks - 1).get_state())
 
 
@@ -120,9 +117,6 @@ def test_everything_comes_back_to_the_bit(tmp_path: Path) -> None:
     assert (loaded.manifest.seed, loaded.manifest.size, loaded.manifest.metric) == (7, SIZE, False)
     assert loaded.chunks[1].gauges == {"hole_ratio": 0.25}
     assert (loaded.chunks[2].first_frame, loaded.chunks[2].frames, loaded.chunks[2].primitives) == (4, 3, 20)
-    memory = loaded.memory
-    assert memory is not None
-    assert memory["half"].dtype == torch.bfloat16
     rng = torch.Generator()
     rng.set_state(loaded.rng_state)  # as a resumed walk uses it
 
@@ -225,7 +219,8 @@ def test_changes_that_do_not_fit_are_refused() -> None:
 def test_gaussians_of_older_worlds_were_never_looked_at(tmp_path: Path) -> None:
     new, old = tmp_path / "new", tmp_path / "old"
     primitive_log.write_change(new, Change.from_nothing(make_gaussians(5)[torch.arange(5)]))
-    tensors = {name: column.clone() for name, column in load_file(new).items() if name != "looks"}
+    with open_tensors(new) as file:
+        tensors = {name: file.get(name) for name in file.names - {"looks"}}
     save_file(tensors, old, {"kind": "Gaussians"})
     rows, known = primitive_log.read_change(old).rows, primitive_log.read_change(new).rows
     assert isinstance(rows, Gaussians)
@@ -237,6 +232,39 @@ def test_gaussians_of_older_worlds_were_never_looked_at(tmp_path: Path) -> None:
     save_file({name: column for name, column in tensors.items() if name != "quats"}, old, {"kind": "Gaussians"})
     with pytest.raises(WorldError, match="want Points or Gaussians"):
         primitive_log.read_change(old)
+
+
+def as_version_2(folder: Path) -> None:
+    """Make of a world what the program wrote before its files were compressed."""
+    manifest = read_manifest(folder / "world.json")
+    (folder / "memory").mkdir()
+    save_file({"keys": torch.zeros(2, 3)}, folder / "memory" / "0001.safetensors")
+    plain = [name for name in manifest.all_files() if name.endswith(".safetensors")]
+    for name in plain:
+        with open_tensors(folder / name) as file:
+            tensors, kind = {key: file.get(key) for key in file.names}, file.kind
+        save_file(tensors, folder / name, {"kind": kind} if kind else None)
+    records = [replace(r, files={name: fingerprint(folder / name) for name in r.files}) for r in manifest.chunks]
+    shared = [*manifest.files, "memory/0001.safetensors"]
+    older = replace(manifest, files={n: fingerprint(folder / n) for n in shared}, chunks=tuple(records))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scenes.manifest.VERSION", 2)
+        (folder / "world.json").write_text(manifest_text(older))
+
+
+def test_worlds_of_version_2_open_branch_and_go_on(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    as_version_2(folder)
+    world = World.load(folder)
+    check_state(world, 2)
+    branch = world.branch(tmp_path / "b", 1)
+    check_state(World.load(branch.folder), 2)
+    assert not (branch.folder / "memory").exists()
+    for older in (branch, world):
+        add(older, 2)
+        check_state(World.load(older.folder), 3)
+    add(world, 3)
+    assert not list((folder / "memory").iterdir())  # no longer of use
 
 
 class Killed(BaseException):
@@ -394,7 +422,7 @@ def test_config_must_be_plain(tmp_path: Path) -> None:
 
 def test_the_photo_is_kept_as_fine_as_it_was_given(tmp_path: Path) -> None:
     world, fine = make_world(tmp_path / "w"), torch.randint(0, 256, (3, 40, 80)).float() / 255.0
-    rest = {"change": added(make_points(15), 0), "memory": {}, "rng_state": torch.Generator().get_state()}
+    rest = {"change": added(make_points(15), 0), "rng_state": torch.Generator().get_state()}
     world.append(make_chunk(0, 1), photo=fine, **rest)
     add(world, 1)
     assert torch.equal(World.load(tmp_path / "w").photo, fine)
@@ -421,7 +449,7 @@ def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
     chunk = make_chunk(1)
     small = Camera.from_fov(60.0, (8, 16), torch.eye(4)[None])
     frame = Frame(*(torch.zeros(1, c, 8, 16) for c in (3, 1)), *(2 * [torch.ones(1, 1, 8, 16).bool()]), small)  # type: ignore[arg-type]
-    rest = {"change": added(make_points(15), 10), "memory": {}, "rng_state": torch.Generator().get_state()}
+    rest = {"change": added(make_points(15), 10), "rng_state": torch.Generator().get_state()}
     with pytest.raises(ValueError, match=r"want frames of \(16, 32\), got \(8, 16\)"):
         world.append(Chunk(frame, 1, False, torch.zeros(1, 1, 8, 16)), **rest)
     f = chunk.frames
@@ -436,7 +464,7 @@ def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
 def test_a_gauge_that_is_not_finite_stops_nothing(tmp_path: Path) -> None:
     world, state = make_world(tmp_path / "w"), torch.Generator().get_state()
     gauges = {"psnr": float("inf"), "residual": float("nan"), "hole_ratio": 0.5}
-    world.append(make_chunk(0), change=added(make_points(3), 0), memory={}, rng_state=state, gauges=gauges)
+    world.append(make_chunk(0), change=added(make_points(3), 0), rng_state=state, gauges=gauges)
     assert World.load(tmp_path / "w").chunks[0].gauges == {"psnr": None, "residual": None, "hole_ratio": 0.5}
 
 
@@ -509,10 +537,10 @@ def test_a_manifest_may_not_point_outside(tmp_path: Path) -> None:
 def test_a_later_version_is_refused(tmp_path: Path) -> None:
     folder = finished(tmp_path / "w")
     content = json.loads((folder / "world.json").read_text())
-    content["version"], content["created_by"] = 3, "3.1.0"
+    content["version"], content["created_by"] = 4, "4.1.0"
     (folder / "world.json").write_text(json.dumps(content))
     with pytest.raises(
-        WorldError, match=r"of version 3 \(made by worldwarp 3.1.0\), but this program reads versions 1 and 2"
+        WorldError, match=r"of version 4 \(made by worldwarp 4.1.0\), but this program reads versions 1 to 3"
     ):
         World.load(folder)
 
@@ -529,7 +557,6 @@ def test_nothing_to_show_before_the_photo(tmp_path: Path) -> None:
     for name in ("primitives", "rng_state"):
         with pytest.raises(WorldError, match="no chunk is finished yet"):
             getattr(world, name)
-    assert world.memory is None
 
 
 def test_branches_share_the_past_and_go_their_own_way(tmp_path: Path) -> None:
@@ -538,7 +565,6 @@ def test_branches_share_the_past_and_go_their_own_way(tmp_path: Path) -> None:
     add(world, 2)
     before = contents(folder)
     branch = world.branch(tmp_path / "b", chunk=1)
-    assert branch.memory is None
     assert len(branch) == len(World.load(tmp_path / "b")) == 4
     assert same(branch.primitives, make_points(15))
     add(branch, 2, make_points(40, seed=9))
@@ -546,7 +572,7 @@ def test_branches_share_the_past_and_go_their_own_way(tmp_path: Path) -> None:
     assert contents(folder) == before
     last = world.branch(tmp_path / "c", chunk=2)
     assert contents(tmp_path / "c") == before
-    assert last.memory is not None
+    check_state(last, 3)
     with pytest.raises(ValueError, match="one of the 3 finished chunks, got 3"):
         world.branch(tmp_path / "d", chunk=3)
 

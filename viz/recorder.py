@@ -23,7 +23,8 @@ class ChunkEvent:
         index: the chunk's position in the world's history; the photo is 0, so the first generated chunk is 1.
         first_frame: global number of the chunk's first frame; the photo is frame 0.
         frames: the generated frames, batch ``[t]``.
-        guide: what the cache showed to their cameras before they were made, batch ``[t]``.
+        guide: what the cache showed to their cameras before they were made, batch ``[t]``; None, like ``prior_rgb``
+            and ``sigma``, for a chunk that is read from a stored world, which does not keep them.
         prior_rgb: the guide with its holes filled by copied texture, 0..1, ``[t 3 h w]``.
         sigma: noise level the sampler started from, 0 = kept, 1 = unknown, ``[t 1 h w]``.
         added: the primitives that this chunk put into the cache (only what is new).
@@ -36,9 +37,9 @@ class ChunkEvent:
     index: int
     first_frame: int
     frames: Frame
-    guide: Guide
-    prior_rgb: Float[Tensor, "t 3 h w"]
-    sigma: Float[Tensor, "t 1 h w"]
+    guide: Guide | None
+    prior_rgb: Float[Tensor, "t 3 h w"] | None
+    sigma: Float[Tensor, "t 1 h w"] | None
     added: Points | Gaussians
     names: Int[Tensor, "n"]
     removed: Int[Tensor, "r"]

@@ -98,14 +98,14 @@ def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> It
         start: where the camera stood before the chunk, world.
     """
     yield from _frame_rows(event.frames, event.first_frame, event.index, scale)
-    guide = guide_picture(event.guide.rgb, event.guide.coverage)
-    noise = noise_picture(event.sigma, event.prior_rgb)
-    panels = (
-        (entities.GUIDE, guide),
-        (entities.NOISE, noise),
-        (entities.PRIOR, to_uint8(event.prior_rgb)),
-        (entities.COVERAGE, to_uint8(event.guide.coverage)[..., 0]),
-    )
+    panels = []
+    if event.guide is not None and event.prior_rgb is not None and event.sigma is not None:
+        panels = [
+            (entities.GUIDE, guide_picture(event.guide.rgb, event.guide.coverage)),
+            (entities.NOISE, noise_picture(event.sigma, event.prior_rgb)),
+            (entities.PRIOR, to_uint8(event.prior_rgb)),
+            (entities.COVERAGE, to_uint8(event.guide.coverage)[..., 0]),
+        ]
     for t in range(len(event.frames)):
         when = Moment(event.first_frame + t, event.index)
         for entity, pictures in panels:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import base64
+import html
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from omegaconf import OmegaConf
+from tqdm.auto import tqdm
 
 from cache3d.cache import WorldCache
 from cache3d.projective_texture import ProjectiveTexture
@@ -16,45 +20,106 @@ from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
 from scenes import world as stored
+from scenes.chunk_files import frame_name
+from scenes.export import FORMATS, ExportReport, export
+from viz.recorder import Recorder
+from worldwarp.commands import onward
 from worldwarp.config import compose_config
-from worldwarp.exploration import build_cache, prepare
+from worldwarp.exploration import VIDEO, Exploration, build_cache, prepare, write_world_video
+from worldwarp.exploration import resume as go_on
 from worldwarp.loop import Step
+from worldwarp.watch import RECORDINGS, introduce, open_viewer, open_world, show
+
+SHOWN_BYTES = 16 * 2**20  # a larger video is not put into a notebook
 
 
 def explore(
     *,
-    image: str | Path,
-    path: str | Path | Camera = "out_and_back",
+    image: str | Path | None = None,
+    path: str | Path | Camera | None = None,
     out: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: bool = False,
     overrides: Sequence[str] = (),
     **settings: Any,
 ) -> Iterator[Step]:
-    """Walk through a photo; yields one `Step` per chunk as it is finished.
+    """Walk through a photo, or go on in a stored world; yields one `Step` per chunk as it is finished.
+
+    Every yielded chunk is stored already. Whoever stops early, by ``break`` or by closing the iterator, has a world
+    that ``explore(resume=...)`` finishes to the same bits, and the video of what there is.
 
     Args:
         image: the photo.
-        path: preset expression, camera file, or cameras ``[n]`` of frame size (the photo's first).
-        out: folder to store the world in; nothing is stored when not given.
+        path: preset expression, camera file, or cameras ``[n]`` of frame size: the first is the photo's, or on resume
+            the last finished one. None is ``out_and_back``, or on resume what was planned.
+        out: folder to store the world in, with its video and its recording; nothing is stored when not given.
+        resume: folder of a world to go on in, instead of ``image`` and ``out``; of the settings it takes ``frames``
+            and ``convention`` of a new path, ``device`` and ``viewer``.
+        progress: whether to show a bar, in a terminal or a notebook.
         overrides: further settings as on the command line, for example ``["depth=file", "depth.path=d.npy"]``.
-        **settings: plain settings and group options, for example ``frames=33, size=(192, 320), cache="points"``.
+        **settings: plain settings and group options, for example ``frames=33, size=(192, 320), cache="points"``;
+            ``viewer`` is ``file`` where something is stored, else ``none``.
 
     Raises:
         ValueError: bad input, in one sentence, before anything is written.
 
     Example:
-        >>> for step in explore(image="photo.jpg", path="orbit", frames=17, size=(192, 320)):
+        >>> for step in explore(image="photo.jpg", path="orbit", frames=17, size=(192, 320), out="worlds/mine"):
         ...     print(step.chunk.frames.rgb.shape)
         torch.Size([8, 3, 192, 320])
         torch.Size([8, 3, 192, 320])
+        >>> steps = list(explore(resume="worlds/mine", path="up", frames=9))
+        >>> steps
+        [Step(chunk 3, frames 17 to 24, 0.8% new, 291206 primitives)]
     """
     cameras = path if isinstance(path, Camera) else None
-    words = [f"image={image}", *(f"{key}={_as_text(value)}" for key, value in settings.items()), *overrides]
-    if cameras is None:
-        words.append(f"path={path}")
-    exploration = prepare(compose_config("explore", words), cameras)
+    given = {"image": image, "out": out, "resume": resume, "path": None if cameras else path}
+    words = [f"{key}={value}" for key, value in given.items() if value is not None]
+    words += [*(f"{key}={_as_text(value)}" for key, value in settings.items()), *overrides]
+    folder = out if resume is None else resume
+    if not any(word.startswith("viewer=") for word in words):
+        words.append(f"viewer={'none' if folder is None else 'file'}")
+    tell = tqdm.write if progress else _silent
+    if resume is None:
+        config = compose_config("explore", words)
+        exploration = prepare(config, cameras, out=None if out is None else Path(out), tell=tell)
+    else:
+        if image is not None or out is not None:
+            named = "image" if out is None else "out"
+            raise ValueError(
+                f"resume: the world in {resume} goes on with its own photo and folder; leave out {named}=, "
+                "or leave out resume= to start anew"
+            )
+        config = compose_config("explore", words)
+        exploration = go_on(Path(resume), config.device, onward(words, config), cameras, tell)
+    recorder = open_viewer(config.viewer, None if folder is None else Path(folder))
     if out is not None:
         exploration.store_in(Path(out))
-    return exploration.steps()
+    return _steps(exploration, recorder, progress)
+
+
+def _steps(exploration: Exploration, recorder: Recorder, progress: bool) -> Iterator[Step]:
+    """Walk, with somebody who looks on; the video is written however the walk ends, but for an error."""
+    total = len(exploration.cameras) - exploration.walk.frames
+    try:
+        introduce(recorder, exploration)
+        with tqdm(total=total, unit="frame", smoothing=0.2, disable=not progress) as bar:
+            for step in exploration.steps():
+                show(recorder, step)
+                bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
+                bar.update(len(step.chunk.frames))
+                yield step
+    except (GeneratorExit, KeyboardInterrupt):
+        exploration.write_video()
+        raise
+    else:
+        exploration.write_video()
+    finally:
+        recorder.close()
+
+
+def _silent(_line: str) -> None:
+    """Tell nobody."""
 
 
 class World:
@@ -68,6 +133,27 @@ class World:
     def __init__(self, record: stored.World) -> None:
         self.record = record
         self._cache: WorldCache | None = None
+
+    def __repr__(self) -> str:
+        """What it is in a line."""
+        chunks, (height, width) = self.record.chunks, self.record.manifest.size
+        primitives = chunks[-1].primitives if chunks else 0
+        return (
+            f"World('{self.folder}', {len(self.cameras)} of {len(self.record.path)} frames of {width}x{height} "
+            f"in {len(chunks)} chunks, {primitives} primitives)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Its video, and what it is, for notebooks."""
+        text = f"<code>{html.escape(repr(self))}</code>"
+        if not self.record.chunks:
+            return text
+        film = self.video.read_bytes()
+        if len(film) > SHOWN_BYTES:
+            picture = base64.b64encode((self.folder / frame_name(len(self.cameras) - 1)).read_bytes()).decode()
+            return f'<img src="data:image/png;base64,{picture}"><br>{text}; its video is {self.folder / VIDEO}'
+        source = f"data:video/mp4;base64,{base64.b64encode(film).decode()}"
+        return f'<video controls loop muted src="{source}"></video><br>{text}'
 
     @staticmethod
     def load(folder: str | Path, chunks: int | None = None) -> World:
@@ -91,6 +177,17 @@ class World:
     def cameras(self) -> Camera:
         """Cameras of the finished frames, ``[n]``; the photo's is the first."""
         return self.record.cameras
+
+    @property
+    def video(self) -> Path:
+        """An MP4 of the finished frames; written again if the world is newer.
+
+        Raises:
+            ValueError: the file cannot be written, or there is no frame yet.
+        """
+        film, manifest = self.folder / VIDEO, self.folder / stored.MANIFEST
+        fresh = film.is_file() and film.stat().st_mtime_ns >= manifest.stat().st_mtime_ns
+        return film if fresh else write_world_video(self.record)
 
     def frames(self, first: int = 0, last: int | None = None) -> Frame:
         """Finished frames, to the bit."""
@@ -124,6 +221,8 @@ class World:
     ) -> int:
         """Take out of the world what some chunks added, or what lies in a box; its frames stay.
 
+        Recordings, which show what is gone, are removed; `view` makes a new one.
+
         Args:
             chunks: indices of chunks.
             region: low and high corner, world, scene units; sky lies in no region.
@@ -139,17 +238,85 @@ class World:
             10482
         """
         count = self.record.forget(chunks=chunks, region=None if region is None else torch.tensor(region))
-        self._cache = None
+        if count:
+            self._changed()
         return count
 
     def undo(self) -> None:
         """Take back the last `forget`, or if none followed it, the last chunk; walking on makes the same bits again.
 
+        The video is written again. Recordings, which show what is gone, are removed; `view` makes a new one.
+
         Raises:
             ValueError: there is only the photo.
         """
+        frames = len(self.cameras)
         self.record.undo()
+        self._changed()
+        if len(self.cameras) < frames and (self.folder / VIDEO).exists():
+            write_world_video(self.record)
+
+    def _changed(self) -> None:
         self._cache = None
+        for recording in self.folder.glob(RECORDINGS):
+            recording.unlink()
+
+    def explore(
+        self, path: str | Path | Camera | None = None, frames: int | None = None, **settings: Any
+    ) -> Iterator[Step]:
+        """Finish the walk, or go on along another path from the last finished frame; see `worldwarp.explore`.
+
+        This world has the new chunks when the iterator ends.
+
+        Example:
+            >>> for step in world.explore("up", frames=9):
+            ...     print(step)
+            Step(chunk 3, frames 17 to 24, 0.8% new, 291206 primitives)
+        """
+        more = {} if frames is None else {"frames": frames}
+        return self._following(explore(resume=self.folder, path=path, **more, **settings))
+
+    def _following(self, steps: Iterator[Step]) -> Iterator[Step]:
+        try:
+            yield from steps
+        finally:
+            self.record, self._cache = stored.World.load(self.folder), None
+
+    def view(self, mode: Literal["native", "web"] | None = None) -> str:
+        """Open the walk in Rerun; a recording is made of what is stored if there is none.
+
+        Args:
+            mode: a window, or a page that lives as long as this Python; None is a window where there is a display.
+
+        Returns:
+            Where to look.
+
+        Example:
+            >>> print(world.view(mode="web"))
+        """
+        program, where = open_world(self.folder, mode)
+        if not where.startswith("the Rerun window"):
+            atexit.register(program.terminate)
+        return where
+
+    def export(self, formats: Sequence[str] | None = None, out: str | Path | None = None) -> list[ExportReport]:
+        """Write the world for other programs.
+
+        Args:
+            formats: some of `scenes.export.FORMATS`; None is all of them.
+            out: where to; the world's ``exports`` folder when not given.
+
+        Returns:
+            For each format: file or folder, size in bytes, and a note about its conventions.
+
+        Raises:
+            ValueError: an unknown format, or a world with nothing in it.
+
+        Example:
+            >>> [report.path.name for report in world.export(["gaussians_ply", "mp4"])]
+            ['gaussians.ply', 'video.mp4']
+        """
+        return export(self.record, list(FORMATS) if formats is None else formats, out)
 
     def branch(self, folder: str | Path, chunk: int) -> World:
         """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.

@@ -30,12 +30,12 @@ def explore_command(words: list[str]) -> int:
         folder = Path(config.out or f"worlds/{Path(config.image or 'world').stem}")
         _check_free(folder)
         with _waiting("reading the photo and estimating its depth"):
-            exploration = prepare(config)
+            exploration = prepare(config, out=folder, tell=tqdm.write)
     else:
         folder = Path(config.resume)
-        onward = _onward(words, config)
+        changes = onward(words, config)
         with _waiting("opening the world"):
-            exploration = resume(folder, config.device, onward)
+            exploration = resume(folder, config.device, changes, tell=tqdm.write)
     with _waiting("looking along the path (the first run compiles its kernels)"):
         plan = exploration.plan()
     steered = exploration.settings.path == LIVE
@@ -65,14 +65,14 @@ def explore_command(words: list[str]) -> int:
 
 def view_command(words: list[str]) -> int:
     """`worldwarp view DIR [mode=native|web]`: look at a recording."""
-    from viz.view import open_recording
     from viz.viewer import has_display
+    from worldwarp.watch import open_world
 
     folder, options = _folder_and_options("view", words, {"mode": "native" if has_display() else "web"})
     mode = options["mode"]
     if mode not in ("native", "web"):
         raise ConfigError(f"mode: want native or web, got '{mode}'")
-    program, where = open_recording(folder, "web" if mode == "web" else "native")
+    program, where = open_world(folder, "web" if mode == "web" else "native")
     print(f"look at {where}")
     if mode == "web":
         print("Ctrl-C ends it")
@@ -276,7 +276,7 @@ def _check_free(folder: Path) -> None:
         )
 
 
-def _onward(words: list[str], config: DictConfig) -> dict[str, Any]:
+def onward(words: list[str], config: DictConfig) -> dict[str, Any]:
     """What `explore resume=DIR` says of the way on; it may say where to run and who watches, and nothing else."""
     given = {word.partition("=")[0] for word in words}
     for key in sorted(given):

@@ -44,6 +44,7 @@ class Settings:
     chunk: int
     steps: int
     detail: float
+    fps: float
     device: str
     out: str | None
     resume: str | None
@@ -86,6 +87,7 @@ def explore_settings(config: DictConfig) -> Settings:
     values["size"] = checked_size(values["size"])
     _check_number(values, "fov_deg", 1.0, 150.0)
     _check_number(values, "detail", 1.0, 4.0)
+    _check_number(values, "fps", 1.0, 120.0)
     if values["path_scale"] not in (None, AUTO):
         _check_path_scale(values)
     _check_whole(values, "seed", 0, 2**31 - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,13 @@ from scenes.framing import natural_size, photo_fov_deg
 from scenes.photo import Photo, photo_outline, read_photo
 from scenes.video import write_video
 from scenes.world import World
-from worldwarp.config import AUTO, ONWARD, ConfigError, Settings, checked_size, explore_settings
+from worldwarp.config import AUTO, ONWARD, ConfigError, Settings, checked_size, compose_config, explore_settings
 from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of, thinned
+from worldwarp.needs import Needs
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 from worldwarp.steering import LIVE, moves
 
 VIDEO = "video.mp4"
-VIDEO_FPS = 12.0
 REACH = 0.4  # median depths that path_scale=auto lets a path go, as far as out_and_back
 SMALLER = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # scales to try for a path that runs into things
 FINEST = 4.0  # times the frame size: no finer is the photo shown, however close the walk comes
@@ -130,7 +130,6 @@ class Exploration:
             fov_deg=float(self.cameras.fov_deg[0, 0]),
             backends=names | {"noise": self.config.noise.kind, "device": self.settings.device},
             seconds_per_chunk=seconds,
-            memory_mib=Plan.memory_estimate(len(self.parts.cache), len(self.cameras), self.settings.size),
             hole_ratio=predicted_holes(self.parts.cache, chunks),
             collisions=collisions(self.photo, self.cameras),
             remedy=self._remedy(),
@@ -151,9 +150,7 @@ class Exploration:
     def write_video(self) -> None:
         """Write ``video.mp4`` of all finished frames into the world's folder."""
         if self.world is not None:
-            world = self.world
-            frames = (rgb for chunk in range(len(world.chunks)) for rgb in world.chunk(chunk).frames.rgb)
-            write_video(world.folder / VIDEO, frames, VIDEO_FPS)
+            write_world_video(self.world)
 
     def _store(
         self, chunk: Chunk, change: Change, gauges: dict[str, float], photo: Float[Tensor, "3 h w"] | None = None
@@ -162,23 +159,37 @@ class Exploration:
         self.world.append(
             chunk,
             change=change,
-            memory=self.walk.memory.to_tensors(),
             rng_state=self.walk.rng.get_state(),
             gauges=gauges,
             photo=photo,
         )
 
 
-def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
+def write_world_video(world: World) -> Path:
+    """Write ``video.mp4`` of all finished frames into the world's folder, replacing what was there."""
+    path = world.folder / VIDEO
+    write_video(path, (rgb for chunk in range(len(world.chunks)) for rgb in world.chunk(chunk).frames.rgb), world.fps)
+    return path
+
+
+def prepare(
+    config: DictConfig,
+    path: Camera | None = None,
+    *,
+    out: Path | None = None,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Exploration:
     """Get a walk ready: everything that can be wrong with the input is refused here; nothing is written.
 
     Args:
         config: a composed `explore` configuration.
         path: cameras ``[n]`` of frame size, the photo's first, to which the others are taken relative; instead of the
             configuration's `path`.
+        out: where the world will be stored, to see whether it fits; None when nothing is.
+        tell: takes lines about the memory and disk that are needed, before anything takes long.
 
     Raises:
-        ValueError: a bad photo, depth, path, size or setting, in one sentence.
+        ValueError: a bad photo, depth, path, size or setting, or too little memory or disk, in one sentence.
     """
     config = _framed(config, path)
     settings = explore_settings(config)
@@ -193,6 +204,9 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
         )
     if cameras.size != settings.size:
         raise ConfigError(f"path: want cameras of size {settings.size}, got {cameras.size}; set size to match")
+    scale = min(settings.detail, *(side / size for side, size in zip(outline, settings.size, strict=True)))
+    for line in _needs(config, settings, len(cameras), scale).lines(out):
+        tell(line)
     straighten = None if lens is None else lens.straightened
     picture = read_photo(settings.image, settings.size, settings.detail, straighten)
     sharp = read_photo(settings.image, settings.size, FINEST, straighten).rgb
@@ -210,6 +224,17 @@ def prepare(config: DictConfig, path: Camera | None = None) -> Exploration:
     )
 
 
+def _needs(config: DictConfig, settings: Settings, frames: int, scale: float) -> Needs:
+    return Needs(
+        settings.size,
+        frames,
+        settings.chunk,
+        max(scale, 1.0),
+        remembers=not config.generator["_target_"].endswith("PassthroughGenerator"),
+        recorded=config.viewer.mode != "none",
+    )
+
+
 def _framed(config: DictConfig, path: Camera | None) -> DictConfig:
     """The configuration with a frame size and a lens: as it says, as the cameras have them, or as the photo asks."""
     if config.image is None or (config.size is not None and config.fov_deg is not None):
@@ -223,7 +248,13 @@ def _framed(config: DictConfig, path: Camera | None) -> DictConfig:
     return framed
 
 
-def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None = None) -> Exploration:
+def resume(
+    folder: Path,
+    device: str = "cpu",
+    onward: Mapping[str, Any] | None = None,
+    path: Camera | None = None,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Exploration:
     """Get a stored walk ready to go on, to the same bits as if it had never stopped.
 
     Args:
@@ -231,30 +262,45 @@ def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None =
         device: where to run from now on.
         onward: new `path`, `frames`, `convention` and `path_scale`: from the last finished frame on, they replace what
             was planned.
+        path: or cameras ``[n]`` of frame size; the first is placed where the last finished frame is.
+        tell: takes lines about the memory and disk that are needed, before anything takes long.
 
     Raises:
         WorldError: no world, one of a later version, or one with a damaged file, which it names.
+        ConfigError: a path that cannot be walked, or too little memory or disk.
     """
     world = World.load(folder)
     if not world.chunks:
         raise ConfigError(
             f"resume: {folder} was stopped before its first chunk was stored; start again with another out="
         )
-    config = OmegaConf.create(world.config)
+    # Settings that an older world does not know have their defaults.
+    config = OmegaConf.create({**compose_config("explore", []), **world.config})
     assert isinstance(config, DictConfig)
     config.device = device
     if onward:
         config.update(dict.fromkeys(ONWARD) | dict(onward))
     settings = explore_settings(config)
-    parts = _build_parts(config, settings)
-    photo = world.chunk(0).frames
+    photo, cameras = world.chunk(0).frames, world.path
     from_file, factor, notes = settings.path != LIVE and not begins_with_preset(settings.path), 1.0, ()
-    if onward:
-        given = _open_path(replace(settings, fov_deg=float(world.cameras.fov_deg[-1, 0])))
+    if onward or path is not None:
+        if path is None:
+            given = _open_path(replace(settings, fov_deg=float(world.cameras.fov_deg[-1, 0])))
+        else:
+            given = CameraPath(rebased(path), from_file=True)
+        if given.cameras.size != settings.size:
+            raise ConfigError(f"path: want cameras of size {settings.size}, got {given.cameras.size}; resize them")
         from_file, factor = given.from_file, _path_scale(given, settings, photo)
         notes = _notes(replace(given, lens=None), factor)  # only the photo goes through a lens
+        cameras = continued(world.cameras, scaled(given.cameras, factor))
+    if len(cameras) > len(world):
+        needs = _needs(config, settings, len(cameras), settings.detail)
+        for line in replace(needs, done=len(world)).lines(folder):
+            tell(line)
+    parts = _build_parts(config, settings)
+    if cameras is not world.path:
         stored: Any = OmegaConf.to_container(config)
-        world.redirect(continued(world.cameras, scaled(given.cameras, factor)), stored)
+        world.redirect(cameras, stored)
     parts.cache.page_to(folder)
     for change in world.changes():
         parts.cache.apply(change)
@@ -262,14 +308,14 @@ def resume(folder: Path, device: str = "cpu", onward: Mapping[str, Any] | None =
     rng.set_state(world.rng_state)
     count = len(world.chunks)
     last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
-    memory = _remembered(world, parts.generator) if world.memory is None else KVMemory.from_tensors(world.memory)
+    memory = _remembered(world, parts.generator)
     texture = ProjectiveTexture.of(photo, world.photo)
     walk = Walk(memory, texture, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
     return Exploration(settings, config, parts, photo, world.path, walk, world, None, from_file, factor, notes)
 
 
 def _remembered(world: World, generator: Generator) -> KVMemory:
-    """What the generator remembered after the last chunk, for a world that does not have it (undone, branched)."""
+    """What the generator remembered after the last chunk, made again: a pass per chunk, and larger than all else."""
     memory = generator.start(world.chunk(0))
     for index in range(1, len(world.chunks)):
         memory = generator.remember(thinned(world.chunk(index)), memory)

@@ -70,6 +70,14 @@ class Step:
     gauges: dict[str, float]
     walk: Walk = field(repr=False)
 
+    def __repr__(self) -> str:
+        """What it is in a line, without its tensors."""
+        last = self.first_frame + len(self.chunk.frames) - 1
+        return (
+            f"Step(chunk {self.chunk.index}, frames {self.first_frame} to {last}, "
+            f"{self.gauges['hole_ratio']:.1%} new, {self.integration.total} primitives)"
+        )
+
 
 def begin(seed: Chunk, seed_detail: Chunk, sharp: Float[Tensor, "3 h w"], parts: Parts, rng: torch.Generator) -> Walk:
     """Start a world from its photo and from what is made up around it, once and for all.

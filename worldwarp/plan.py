@@ -15,10 +15,6 @@ from scenes.photo import Photo
 
 WHOLE = 0.95  # share of a photo from which on nothing that matters is cut off
 PREVIEW_SCALE = 2  # the path check renders at half the frame size
-BYTES_PER_PRIMITIVE = 400  # the store, its growth, and one copy on its way to disk
-NEW_PER_FRAME = 0.03  # share of a frame's pixels that enter the cache
-BYTES_PER_PIXEL = 6000  # activations of one chunk
-BASE_MEMORY_MIB = 900
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,6 @@ class Plan:
         fov_deg: horizontal field of view of the photo's frame.
         backends: what stands in for each part.
         seconds_per_chunk: estimate, from timing the cache and the generator here.
-        memory_mib: estimate of this process's peak.
         hole_ratio: per chunk, the share of its last frame that the photo alone does not show.
         collisions: frames whose camera lies behind a surface of the photo.
         remedy: what to do about collisions.
@@ -46,18 +41,11 @@ class Plan:
     fov_deg: float
     backends: dict[str, str]
     seconds_per_chunk: float
-    memory_mib: float
     hole_ratio: list[float]
     collisions: list[int]
     remedy: str
     notes: tuple[str, ...]
     photo: Photo | None
-
-    @staticmethod
-    def memory_estimate(primitives: int, frames: int, size: tuple[int, int]) -> float:
-        """Peak memory of the process in MiB: what is loaded, the cache as it grows, and what a chunk holds."""
-        grown = primitives + frames * size[0] * size[1] * NEW_PER_FRAME
-        return BASE_MEMORY_MIB + grown * BYTES_PER_PRIMITIVE / 2**20 + size[0] * size[1] * BYTES_PER_PIXEL / 2**20
 
     def lines(self) -> list[str]:
         """The plan as a few lines of text."""
@@ -69,7 +57,7 @@ class Plan:
         lines += self.notes
         lines += [
             f"plan     {self.frames} frames of {width}x{height}, {self.fov_deg:.0f}° wide, in {self.chunks} chunks, "
-            f"about {self.seconds_per_chunk:.1f} s each ({total:.0f} s), memory about {self.memory_mib / 1024:.1f} GiB",
+            f"about {self.seconds_per_chunk:.1f} s each ({total:.0f} s)",
             "with     " + ", ".join(f"{part} {name}" for part, name in self.backends.items()),
             f"path     new to the photo, chunk by chunk: [{bars}] at most {worst:.0%} of the view",
         ]

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
+from typing import Literal
 
+import torch
 from omegaconf import DictConfig
 
+from scenes.files import replacing
+from scenes.world import MANIFEST, World
 from viz.recorder import ChunkEvent, NullRecorder, Recorder
 from worldwarp.exploration import VIDEO, Exploration
 from worldwarp.loop import Step
 from worldwarp.plan import Plan
+
+RECORDINGS = "recording*.rrd"  # of a world, in its folder
 
 
 def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
@@ -23,16 +30,19 @@ def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
         return NullRecorder()
     from viz.rerun_recorder import new_recording_path, open_recorder
 
+    if folder is not None:
+        _rebuild_if_missing(folder)  # else a walk that goes on would hide what came before it
     recording = None if folder is None else new_recording_path(folder)
-    identity = hashlib.sha256(str(folder).encode()).hexdigest()[:16]
-    return open_recorder(viewer.mode, recording, recording_id=identity, port=viewer.port, url=viewer.url)
+    return open_recorder(
+        viewer.mode, recording, recording_id=_identity(Path(folder or "")), port=viewer.port, url=viewer.url
+    )
 
 
-def introduce(recorder: Recorder, exploration: Exploration, plan: Plan) -> None:
+def introduce(recorder: Recorder, exploration: Exploration, plan: Plan | None = None) -> None:
     """Tell a recorder what there is before the first chunk."""
     settings = exploration.settings
     text = "\n".join([f"- image `{settings.image}`", f"- path `{settings.path}`", f"- seed {settings.seed}"])
-    markdown = "\n\n".join([text, *plan.lines()])
+    markdown = "\n\n".join([text, *([] if plan is None else plan.lines())])
     cache = exploration.parts.cache
     recorder.begin(exploration.photo, cache.snapshot(), cache.names(), exploration.cameras, markdown)
 
@@ -59,6 +69,70 @@ def show(recorder: Recorder, step: Step) -> None:
         f"chunk {step.chunk.index}: {step.gauges['hole_ratio']:.1%} new, {step.integration.added} primitives added, "
         f"{sum(step.timings_s.values()):.2f} s"
     )
+
+
+def open_world(folder: Path, mode: Literal["native", "web"] | None = None) -> tuple[subprocess.Popen[bytes], str]:
+    """Show a world's recordings, or a ``.rrd`` file; a recording is made of what is stored if there is none.
+
+    Args:
+        folder: of the world, or a file.
+        mode: a window, which outlives this program, or a page, which the caller ends; None is what can be shown here.
+
+    Returns:
+        The program that shows it, and where to look.
+
+    Raises:
+        ValueError: neither a world nor a recording, or nothing that can show it.
+    """
+    from viz.view import open_recording
+    from viz.viewer import has_display
+
+    _rebuild_if_missing(folder)
+    return open_recording(folder, mode or ("native" if has_display() else "web"))
+
+
+def _rebuild_if_missing(folder: Path) -> None:
+    if (folder / MANIFEST).exists() and not any(folder.glob(RECORDINGS)):
+        rebuild_recording(World.load(folder))
+
+
+def rebuild_recording(world: World) -> Path:
+    """Record a stored world: frames, depth, cameras, figures, and of the primitives those that are there now.
+
+    What the cache showed and where noise was put while the frames were made is not stored, and so not shown.
+    """
+    from viz.rerun_recorder import RerunRecorder, new_recording_path
+
+    path, primitives = new_recording_path(world.folder), world.primitives
+    names, none = torch.arange(len(primitives)), torch.zeros(0, dtype=torch.int64)
+    with replacing(path) as partial:
+        recorder = RerunRecorder(partial, _identity(world.folder))
+        of_photo = primitives.chunk == 0
+        settings = f"- seed {world.manifest.seed}\n- made of the stored world"
+        recorder.begin(world.chunk(0).frames, primitives[of_photo], names[of_photo], world.path, settings)
+        for record in world.chunks[1:]:
+            mine = primitives.chunk == record.index
+            gauges = {name: value for name, value in record.gauges.items() if value is not None}
+            recorder.chunk(
+                ChunkEvent(
+                    index=record.index,
+                    first_frame=record.first_frame,
+                    frames=world.chunk(record.index).frames,
+                    guide=None,
+                    prior_rgb=None,
+                    sigma=None,
+                    added=primitives[mine],
+                    names=names[mine],
+                    removed=none,
+                    gauges=gauges,
+                )
+            )
+        recorder.close()
+    return path
+
+
+def _identity(folder: Path) -> str:
+    return hashlib.sha256(str(folder).encode()).hexdigest()[:16]
 
 
 def after(exploration: Exploration) -> list[str]:
