@@ -523,7 +523,7 @@ def test_video_of_a_world(world: World) -> None:
     report = export(world, ["mp4"])[0]
     with av.open(str(report.path)) as container:
         stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", Fraction(24))
+        assert (stream.codec_context.name, stream.pix_fmt, stream.average_rate) == ("h264", "yuv420p", Fraction(16))
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     assert len(frames) == 13
     wanted = (world.frames().rgb * 255).permute(0, 2, 3, 1).numpy()
