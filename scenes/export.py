@@ -4,6 +4,7 @@
 |---|---|---|---|
 | ``gaussians_ply`` | ``gaussians.ply``, ``cameras.json`` | gsplat, SuperSplat, Blender | world as stored: y down |
 | ``points_ply`` | ``points.ply`` | MeshLab, CloudCompare, Open3D | world as stored: y down |
+| ``spz`` | ``world.spz`` | telephones, Spark, Niantic's tools | OpenGL: y up, z backward |
 | ``glb`` | ``mesh.glb`` | Blender, game engines, browsers | glTF: y up, z backward |
 | ``colmap`` | ``colmap/`` | 3DGS and NeRF training | world-to-camera, OpenCV camera axes |
 | ``nerfstudio`` | ``nerfstudio/`` | nerfstudio | camera-to-world, OpenGL camera axes |
@@ -31,6 +32,7 @@ from scenes.files import disk_errors, write_bytes
 from scenes.glb import write_glb
 from scenes.mesh import FARTHEST_MEDIANS, mesh_of
 from scenes.ply import sky_on_sphere, write_gaussians_ply, write_points_ply
+from scenes.spz import load_gsply, write_spz
 from scenes.tracks import MAX_TRACK, tracks_of
 from scenes.video import write_video
 from scenes.world import World
@@ -70,7 +72,7 @@ def export(world: World, formats: Sequence[str], out: str | Path | None = None) 
     Raises:
         ValueError: an unknown format, or none, or the world's own folder, before anything is written; or a world with
             nothing to export.
-        ImportError: a mesh without Open3D.
+        ImportError: a mesh without Open3D, or SPZ without gsply.
     """
     if not formats:
         raise ValueError(f"formats: want some of {', '.join(FORMATS)}, got none")
@@ -79,6 +81,8 @@ def export(world: World, formats: Sequence[str], out: str | Path | None = None) 
             close = difflib.get_close_matches(name, FORMATS, n=1, cutoff=0.3)
             hint = f"did you mean {close[0]}?" if close else f"want some of {', '.join(FORMATS)}"
             raise ValueError(f"formats: there is no {name!r}; {hint}")
+    if "spz" in formats:
+        load_gsply()  # says at once if it is missing
     if not world.chunks:
         raise ValueError(f"{world.folder}: no chunk is finished yet; there is nothing to export")
     folder = world.folder / "exports" if out is None else Path(out)
@@ -108,6 +112,15 @@ def _export_gaussians(world: World, folder: Path) -> tuple[Path, str]:
         "its outline shows as a seam"
     )
     return folder / "gaussians.ply", note
+
+
+def _export_spz(world: World, folder: Path) -> tuple[Path, str]:
+    primitives = sky_on_sphere(world.primitives)
+    write_spz(folder / "world.spz", primitives if isinstance(primitives, Gaussians) else discs(primitives))
+    note = (
+        f"3D Gaussians as SPZ version 3, y up, z backward (as it asks); {SKY_NOTE}; the photo was taken at the origin"
+    )
+    return folder / "world.spz", f"{note}, looking along -z; limits as of gaussians.ply"
 
 
 def _export_points(world: World, folder: Path) -> tuple[Path, str]:
@@ -168,6 +181,7 @@ def _export_mp4(world: World, folder: Path) -> tuple[Path, str]:
 FORMATS: dict[str, Callable[[World, Path], tuple[Path, str]]] = {
     "gaussians_ply": _export_gaussians,
     "points_ply": _export_points,
+    "spz": _export_spz,
     "glb": _export_glb,
     "colmap": _export_colmap,
     "nerfstudio": _export_nerfstudio,

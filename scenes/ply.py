@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from geometry.primitives import Gaussians, Points
@@ -58,18 +59,37 @@ def read_gaussians_ply(path: str | Path) -> Gaussians:
     """
     rows = _read(Path(path))
     table = _columns(rows, GAUSSIAN_FIELDS, path)
-    quats = table[:, 13:17]
+    return from_columns(table[:, 0:3], table[:, 13:17], table[:, 10:13], table[:, 9], table[:, 6:9])
+
+
+def from_columns(
+    means: Float[Tensor, "n 3"],
+    quats: Float[Tensor, "n 4"],
+    log_scales: Float[Tensor, "n 3"],
+    logits: Float[Tensor, "n"],
+    sh0: Float[Tensor, "n 3"],
+) -> Gaussians:
+    """Gaussians from the numbers that 3DGS files hold; what they do not hold is filled in.
+
+    Args:
+        means: world, scene units.
+        quats: wxyz, of any length.
+        log_scales: natural logarithms of standard deviations, scene units.
+        logits: of opacities.
+        sh0: colours as coefficients of the constant spherical harmonic.
+    """
+    count = len(means)
     return Gaussians(
-        means=table[:, 0:3],
+        means=means,
         quats=quats / quats.norm(dim=1, keepdim=True).clamp_min(1e-12),
-        scales=table[:, 10:13].exp(),
-        opacities=table[:, 9].sigmoid(),
-        colors=(table[:, 6:9] * SH_CONSTANT + 0.5).clamp(0.0, 1.0),
-        chunk=torch.zeros(len(table), dtype=torch.int32),
-        observed=torch.ones(len(table), dtype=torch.bool),
-        confidence=torch.ones(len(table)),
-        sky=torch.zeros(len(table), dtype=torch.bool),
-        looks=torch.zeros(len(table)),
+        scales=log_scales.exp(),
+        opacities=logits.sigmoid(),
+        colors=(sh0 * SH_CONSTANT + 0.5).clamp(0.0, 1.0),
+        chunk=torch.zeros(count, dtype=torch.int32),
+        observed=torch.ones(count, dtype=torch.bool),
+        confidence=torch.ones(count),
+        sky=torch.zeros(count, dtype=torch.bool),
+        looks=torch.zeros(count),
     )
 
 

