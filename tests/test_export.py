@@ -472,6 +472,23 @@ def test_a_surface_in_the_air_where_the_photo_looked_through_is_left_out(tmp_pat
     assert not ((vertices[:, 1] > -0.5) & (vertices[:, 2] > -3.0)).any()
 
 
+def test_a_photo_alone_without_sky_is_a_mesh_and_a_model(tmp_path: Path) -> None:
+    chunk = make_chunk(0, 0, 1)
+    wall = replace(chunk.frames, depth=torch.full_like(chunk.frames.depth, 2.0), sky=torch.zeros_like(chunk.frames.sky))
+    chunk = replace(chunk, frames=wall)
+    world = World.create(tmp_path / "w", path=wall.camera, seed=0)
+    change = Change.from_nothing(points_of(chunk))
+    world.append(chunk, change=change, rng_state=torch.Generator().get_state())
+    mesh, colmap = export(world, ["glb", "colmap"])
+    assert [node["name"] for node in read_glb(mesh.path)[0]["nodes"]] == ["world", "photo"]
+    low, high = parts_of(mesh.path)["world"].bounds
+    side = 2.0 * math.tan(math.radians(35.0))
+    assert low == pytest.approx([-side, -0.6 * side, -2.0], abs=1e-4)  # the whole picture, to its border
+    assert high == pytest.approx([side, 0.6 * side, -2.0], abs=1e-4)
+    model = pycolmap.Reconstruction(str(colmap.path / "sparse" / "0"))
+    assert model.num_points3D() == model.compute_num_observations() == SIZE[0] * SIZE[1]
+
+
 def test_nothing_to_mesh_is_said(tmp_path: Path) -> None:
     chunk = make_chunk(0, 0, 1)
     frames = replace(chunk.frames, sky=torch.ones_like(chunk.frames.sky))
