@@ -83,7 +83,7 @@ def _photo_lines(photo: Photo) -> list[str]:
     lines = [f"photo    {width}x{height}, {part}"]
     if photo.enlarged > 1.0:
         lines.append(f"warning  it is {photo.enlarged:.1f} times smaller than the frames: expect them soft")
-    return lines
+    return lines + [f"warning  {remark}" for remark in photo.remarks]
 
 
 def predicted_holes(cache: WorldCache, chunks: list[Camera]) -> list[float]:
