@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from geometry.camera import Camera
 from geometry.depth import (
     DepthEstimator,
     DepthMap,
     EmbeddedDepth,
-    FileDepth,
     PlaneDepth,
     TransformersDepth,
     align_depth,
@@ -256,56 +254,6 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         EmbeddedDepth(tmp_path / "lie.safetensors")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".npy", ".exr"])
-def test_files_are_read_with_their_unit(suffix: str, tmp_path: Path) -> None:
-    metres = np.linspace(1.0, 4.0, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)
-    metres[0, 0] = 0.0
-    path = tmp_path / f"depth{suffix}"
-    if suffix == ".png":
-        Image.fromarray((metres * 1000).round().astype(np.uint16)).save(path)
-    elif suffix == ".npy":
-        np.save(path, metres * 1000)
-    else:
-        openexr = pytest.importorskip("OpenEXR")
-        header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
-        openexr.File(header, {"Z": metres * 1000}).write(str(path))
-    made = FileDepth(path, unit_m=0.001).estimate(photo())
-    assert made.metric
-    assert not made.valid[0, 0, 0, 0]
-    assert torch.allclose(made.depth[made.valid], torch.from_numpy(metres)[None, None][made.valid], atol=6e-4)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        (np.zeros(SIZE), "all zeros"),
-        (-np.ones(SIZE), "negative or NaN"),
-        (np.full(SIZE, np.nan), "negative or NaN"),
-        (np.ones((*SIZE, 3)), "one channel"),
-        (np.ones((4, 4)), "about the photo's size"),
-    ],
-)
-def test_bad_depth_files_are_refused(values: np.ndarray, message: str, tmp_path: Path) -> None:
-    np.save(tmp_path / "d.npy", values.astype(np.float32))
-    with pytest.raises(ValueError, match=message):
-        FileDepth(tmp_path / "d.npy").estimate(photo())
-
-
-def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "d.npy").write_bytes(b"not an array")
-    (tmp_path / "d.png").write_bytes(b"not an image")
-    with pytest.raises(ValueError, match="NPY"):
-        FileDepth(tmp_path / "d.npy").estimate(photo())
-    with pytest.raises(ValueError, match="PNG"):
-        FileDepth(tmp_path / "d.png", 0.001).estimate(photo())
-    with pytest.raises(ValueError, match="unit_m"):
-        FileDepth(tmp_path / "d.png")
-    with pytest.raises(ValueError, match=r"want \.png"):
-        FileDepth(tmp_path / "d.tiff")
-    with pytest.raises(ValueError, match="no file"):
-        FileDepth(tmp_path / "gone.npy")
-
-
 @pytest.mark.parametrize("metric", [False, True])
 def test_any_hugging_face_depth_model(metric: bool, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
@@ -325,8 +273,100 @@ def test_any_hugging_face_depth_model(metric: bool, tmp_path: Path) -> None:
     assert made.metric == metric
     assert made.depth.shape == (1, 1, *SIZE)
     assert (made.depth[made.valid] > 0).all()
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    with pytest.raises(ValueError, match=r"depth\.checkpoint: .*none"):
         TransformersDepth(str(tmp_path / "none"))
+
+
+def write_model(transformers: Any, model: Any, folder: Path) -> None:
+    model.save_pretrained(folder)
+    transformers.DPTImageProcessor(size={"height": 28, "width": 42}, ensure_multiple_of=14).save_pretrained(folder)
+
+
+def test_checkpoints_that_are_no_depth_model_are_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    write_model(
+        transformers, transformers.BertModel(transformers.BertConfig(**small, vocab_size=30)), tmp_path / "text"
+    )
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn/config.json").write_text('{"model_type": "glpn"}')
+    (tmp_path / "torn/model.safetensors").write_bytes(b"cut")
+    (tmp_path / "empty").mkdir()
+    for name, message in {
+        "text": "is another kind of model",
+        "torn": "cannot be loaded",
+        "empty": "cannot be loaded",
+    }.items():
+        with pytest.raises(ValueError, match=message) as error:
+            TransformersDepth(str(tmp_path / name))
+        assert str(error.value).startswith("depth.checkpoint: ")
+        assert "\n" not in str(error.value)
+
+    def unreachable(*args: object, **kwargs: object) -> None:  # noqa: ARG001
+        raise OSError("We couldn't connect to 'https://huggingface.co' to load the files.\nCheck your connection.")
+
+    monkeypatch.setattr(transformers.AutoModelForDepthEstimation, "from_pretrained", unreachable)
+    with pytest.raises(ValueError, match=r"'someone/model' is no local folder, and huggingface\.co cannot be reached"):
+        TransformersDepth("someone/model")
+
+
+class Answers:
+    """A model or a processor that gives what it was made with."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    def __call__(self, **_: Any) -> Answers:
+        return self
+
+    def to(self, _: torch.device) -> dict:
+        return {}
+
+    def post_process_depth_estimation(self, outputs: Any, target_sizes: list) -> list:  # noqa: ARG002
+        return [{"predicted_depth": depth} for depth in outputs.predicted]
+
+
+@pytest.mark.parametrize("metric", [False, True])
+def test_relative_models_give_inverse_depth_and_metric_ones_depth(metric: bool) -> None:
+    values = torch.full(SIZE, 0.5)
+    values[:, :24] = 4.0
+    values[:4] = 0.0
+    model = TransformersDepth.__new__(TransformersDepth)
+    model.metric, model.device = metric, torch.device("cpu")
+    model.model, model.processor = Answers(predicted=[values]), Answers()
+    made = model.estimate(photo())
+    assert made.metric == metric
+    right, left = (made.depth[0, 0, 10, x].item() for x in (40, 4))
+    assert (right, left) == ((0.5, 4.0) if metric else (2.0, 0.25))
+    assert made.sky[..., :4, :].all() != metric
+    assert made.valid[..., :4, :].all() != metric
+    assert not made.sky[..., 4:, :].any()
+
+
+class PaddingProcessor:
+    """Like ZoeDepth's: cuts off what it had padded, if it is told the picture's size."""
+
+    def __call__(self, **_: Any) -> Answers:
+        return Answers()
+
+    def post_process_depth_estimation(self, outputs: Any, source_sizes: list, target_sizes: list) -> list:
+        assert source_sizes == target_sizes == [SIZE]
+        return [{"predicted_depth": outputs.predicted_depth[0, 4:-4, 4:-4]}]
+
+
+def test_padding_of_the_processor_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    depth = 1.0 + torch.rand(SIZE, generator=torch.Generator().manual_seed(1))
+    padded = torch.nn.functional.pad(depth[None], (4, 4, 4, 4), value=9.0)
+    model = TransformersDepth.__new__(TransformersDepth)
+    model.metric, model.device = True, torch.device("cpu")
+    model.model, model.processor = Answers(predicted_depth=padded), PaddingProcessor()
+    monkeypatch.setattr("geometry.depth.foundation.find_spec", lambda name: name)
+    assert torch.equal(model.estimate(photo()).depth[0, 0], depth)
+    monkeypatch.setattr("geometry.depth.foundation.find_spec", lambda _: None)
+    with pytest.raises(ImportError, match="pip install torchvision"):
+        model.estimate(photo())
 
 
 def test_lifting_sets_the_median_to_one_and_the_sky_far() -> None:

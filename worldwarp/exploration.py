@@ -23,7 +23,7 @@ from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
 from geometry.camera_files import CameraPath, begins_with_preset, continued, open_camera_path, rebased, scaled
-from geometry.depth import clear_far, lift_photo
+from geometry.depth import FileDepth, clear_far, lift_photo
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change
 from scenes.framing import natural_size, photo_fov_deg
@@ -212,7 +212,10 @@ def prepare(
     sharp = read_photo(settings.image, settings.size, FINEST, straighten).rgb
     camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
     detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
-    detail = lift_photo(picture.rgb[None], instantiate(config.depth), camera.resized(detail_size))
+    estimator = instantiate(config.depth)
+    if isinstance(estimator, FileDepth):
+        estimator = estimator.of_photo(picture.original_size, picture.turned)
+    detail = lift_photo(picture.rgb[None], estimator, camera.resized(detail_size))
     photo = _at_frame_size(detail, camera)
     parts = _build_parts(config, settings)
     rng = torch.Generator().manual_seed(settings.seed)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 SKY_MEDIANS = 100.0  # the sky's depth, in median depths of the rest
+SKY_BELOW = 1e-3  # inverse depth under this share of its median is sky
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,18 @@ def far_sky(depth: Float[Tensor, "b 1 h w"], sky: Bool[Tensor, "b 1 h w"], valid
         median = depth[index][ground].median() if ground.any() else depth.new_tensor(1.0)
         far[index][sky[index]] = SKY_MEDIANS * median
     return far
+
+
+def depth_of_disparity(
+    disparity: Float[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"]
+) -> tuple[Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]:
+    """Depth from inverse depth, and where it is sky: at zero, below, and under ``SKY_BELOW`` of the image's median.
+
+    Returns:
+        ``1 / disparity``, pushed far where it is sky, in units of one over the disparity's; and the sky.
+    """
+    known = torch.where(valid & (disparity > 0.0), disparity, torch.nan)
+    median = known.flatten(1).nanmedian(1).values.nan_to_num(1.0)[:, None, None, None]
+    sky = valid & (disparity <= SKY_BELOW * median)
+    depth = 1.0 / torch.where(sky | ~valid, median, disparity)
+    return far_sky(depth, sky, valid), sky

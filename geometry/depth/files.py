@@ -1,104 +1,153 @@
-"""Depth that the user has: 16-bit PNG, NPY or EXR."""
+"""Depth that the user has, in a file."""
 
 from __future__ import annotations
 
+import math
+from copy import copy
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from PIL import Image
+from jaxtyping import Bool, Float, Num
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from geometry.depth.estimate import DepthMap
+from geometry.depth.estimate import DepthMap, depth_of_disparity, far_sky
+from geometry.depth.file_formats import PNG_START, format_of, read_array
+from geometry.input_files import read_head
+
+# What programs write where they see no surface: half precision's largest number, 16 bits' largest, Blender's 1e10
+# (and whatever is farther still). Integers of 16 bits or more: their type's largest.
+NO_SURFACE = (65504.0, 65535.0)
+NO_SURFACE_FROM = 1e10
+SAME_ASPECT = 0.03  # of two aspects: as far off as networks are that round sides to multiples of 14 or 32
 
 
 class FileDepth:
-    """Depth read from a file that belongs to the photo: z along the optical axis, 0 where unknown.
+    """Depth read from a file that belongs to the photo: z along the optical axis, 0, negative or NaN where unknown.
+
+    Sky is infinite, or one of the values that programs write for it: 65504, 65535, 1e10 or more.
 
     Args:
-        path: a 16-bit (or 8-bit) grey PNG, a ``.npy`` array ``[h w]``, or an ``.exr`` with a channel Z, Y or depth.
-        unit_m: metres per stored unit (0.001 for millimetres). PNG needs it; without it depth is up to scale.
+        path: a PNG, TIFF, PFM, EXR, ``.npy`` or ``.npz`` file of one channel, or of equal ones.
+        unit_m: metres per stored unit: 0.001 for millimetres, 0.00390625 for KITTI's PNG (1/256 m). PNG needs it;
+            without it depth is up to scale.
+        disparity: whether the values are inverse depth (MiDaS, Depth Anything): large is near, 0 is sky. Depth is then
+            ``unit_m / value``, up to scale without ``unit_m``.
     """
 
-    def __init__(self, path: str | Path, unit_m: float | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, unit_m: float | None = None, disparity: bool = False) -> None:
         if unit_m is not None and not unit_m > 0.0:
             raise ValueError(f"depth.unit_m: want a positive number of metres per unit, got {unit_m}")
-        if self.path.suffix.lower() not in READERS:
-            raise ValueError(f"depth.path: want {', '.join(READERS)}, got '{self.path.name}'")
-        if not self.path.is_file():
-            raise ValueError(f"depth.path: no file {self.path}; check the name")
-        if self.path.suffix.lower() == ".png" and unit_m is None:
+        head = read_head(path, "depth.path")
+        self.path = Path(path)
+        png = head.startswith(PNG_START) or self.path.suffix.lower() == ".png"
+        if png and unit_m is None and not disparity:
             raise ValueError("depth.unit_m: a PNG holds counts; say how many metres one is (0.001 for millimetres)")
+        self._format = format_of(self.path, head)
         self.unit_m = unit_m
+        self.disparity = disparity
+        self.photo_size: tuple[int, int] | None = None
+        self.photo_turned = False
+
+    def of_photo(self, size: tuple[int, int], turned: bool) -> FileDepth:
+        """The same depth, knowing the photo that pictures passed to ``estimate`` are cropped from.
+
+        Args:
+            size: ``(H, W)`` of the whole photo once upright.
+            turned: whether the photo's file holds it on its side (EXIF).
+        """
+        bound = copy(self)
+        bound.photo_size, bound.photo_turned = size, turned
+        return bound
 
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
-        """The file's depth at the size of ``rgb``, centre-cropped to its aspect like the photo.
+        """The file's depth at the size of ``rgb``, cropped about the centre of the photo like it.
 
         Raises:
-            ValueError: unreadable, negative or NaN values, all zero, or a size that does not fit the photo.
+            ValueError: unreadable, of several channels that differ, nowhere positive, or of another shape or far
+                smaller than the photo; one sentence.
+            ImportError: an EXR without the package that reads it.
         """
-        stored = torch.from_numpy(np.ascontiguousarray(READERS[self.path.suffix.lower()](self.path), dtype=np.float32))
+        stored = self._one_channel(read_array(self.path, self._format))
+        size = (rgb.shape[-2], rgb.shape[-1])
+        self._check_size((stored.shape[0], stored.shape[1]), size)
+        values, sky, valid = (self._fitted(t, size).expand(len(rgb), -1, -1, -1) for t in self._told_apart(stored))
+        unit = 1.0 if self.unit_m is None else self.unit_m
+        if self.disparity:
+            depth, sky = depth_of_disparity(values, valid)
+        else:
+            depth = far_sky(values, sky, valid)
+        return DepthMap(depth * unit, valid, sky, self.unit_m is not None)
+
+    def _one_channel(self, stored: np.ndarray) -> Num[np.ndarray, "h w"]:
+        found = stored.shape
+        while stored.ndim > 2 and stored.shape[0] == 1:
+            stored = stored[0]
+        while stored.ndim > 2 and stored.shape[-1] == 1:
+            stored = stored[..., 0]
+        if stored.ndim == 3 and stored.shape[-1] in (3, 4):
+            first = stored[..., :1]
+            if not np.array_equal(stored[..., :3], np.broadcast_to(first, (*first.shape[:2], 3)), equal_nan=True):
+                raise ValueError(
+                    f"depth: want one channel of depth, got a colored picture in {self.path.name}; "
+                    "save the values and not their colors"
+                )
+            stored = stored[..., 0]
         if stored.ndim != 2:
-            raise ValueError(f"depth: want one channel [h w], got {list(stored.shape)} in {self.path.name}")
-        if torch.isnan(stored).any() or (stored < 0.0).any():
-            raise ValueError(f"depth: want values >= 0 (0 = unknown), got negative or NaN ones in {self.path.name}")
-        if not (stored > 0.0).any():
-            raise ValueError(f"depth: want some depth, got all zeros in {self.path.name}")
-        depth = self._fitted(stored[None, None], (rgb.shape[-2], rgb.shape[-1])).expand(len(rgb), -1, -1, -1)
-        valid = (depth > 0.0) & torch.isfinite(depth)
-        sky = torch.isinf(depth)
-        metric = self.unit_m is not None
-        return DepthMap(torch.where(sky, 1.0, depth) * (self.unit_m or 1.0), valid | sky, sky, metric)
+            raise ValueError(f"depth: want one channel [h w], got {list(found)} in {self.path.name}")
+        return stored
+
+    def _told_apart(self, stored: Num[np.ndarray, "h w"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Values (1 where there is none), where they are sky, and where anything is known, each ``[h w]``."""
+        values = torch.from_numpy(stored.astype(np.float64))
+        if self.disparity:
+            sky = torch.zeros_like(values, dtype=torch.bool)
+            valid = torch.isfinite(values) & (values >= 0.0)
+        else:
+            sky = self._no_surface(values, stored.dtype)
+            valid = sky | (torch.isfinite(values) & (values > 0.0))
+        if not (valid & (values > 0.0)).any():
+            if not torch.isfinite(values).any():
+                found = "NaN or infinite ones only"
+            elif (values < 0.0).any():
+                found = "negative ones only (z points forward: turn the sign)"
+            else:
+                found = "all zeros"
+            raise ValueError(f"depth: want values > 0 (0 = unknown), got {found} in {self.path.name}")
+        return torch.where(valid & ~sky, values, 1.0).float(), sky, valid
+
+    @staticmethod
+    def _no_surface(values: Float[Tensor, "h w"], kind: np.dtype) -> Bool[Tensor, "h w"]:
+        ends = NO_SURFACE
+        if kind.kind in "ui":
+            ends = (NO_SURFACE[1], float(np.iinfo(kind).max)) if kind.itemsize > 1 else ()
+        sky = values >= NO_SURFACE_FROM
+        for end in ends:
+            sky |= values == end
+        return sky
+
+    def _check_size(self, stored: tuple[int, int], size: tuple[int, int]) -> None:
+        photo = size if self.photo_size is None else self.photo_size
+        got = f"got {stored[1]}x{stored[0]} in {self.path.name}"
+        if min(stored) < 2 or stored[0] < size[0] // 4 or stored[1] < size[1] // 4:
+            raise ValueError(f"depth: want about the photo's size {size[1]}x{size[0]}, {got}")
+        aspect, wanted = stored[1] / stored[0], photo[1] / photo[0]
+        if abs(math.log(aspect / wanted)) <= SAME_ASPECT:
+            return
+        want = f"depth: want the shape of the upright photo, {photo[1]}x{photo[0]}, {got}"
+        if abs(math.log(aspect * wanted)) > SAME_ASPECT:
+            raise ValueError(f"{want}; resize it to the photo's size")
+        if self.photo_turned:
+            raise ValueError(f"{want}, which fits the photo before its EXIF rotation; rotate the depth likewise")
+        raise ValueError(f"{want}, which lies on its side; rotate it by 90 degrees")
 
     def _fitted(self, stored: Tensor, size: tuple[int, int]) -> Tensor:
-        """Resample by nearest neighbour: an average of two surfaces is none."""
-        height, width = stored.shape[-2:]
-        if min(height, width) < 2:
-            raise ValueError(f"depth: want the photo's size, got {height}x{width} in {self.path.name}")
-        if height < size[0] // 4 or width < size[1] // 4:
-            raise ValueError(f"depth: want about the photo's size {size}, got ({height}, {width}) in {self.path.name}")
-        aspect = size[1] / size[0]
-        kept_h, kept_w = min(height, round(width / aspect)), min(width, round(height * aspect))
-        top, left = (height - kept_h) // 2, (width - kept_w) // 2
-        return interpolate(stored[..., top : top + kept_h, left : left + kept_w], size, mode="nearest-exact")
-
-
-def _read_png(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"depth: {path.name} is not a PNG that can be read ({error})") from error
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"depth: {path.name} is not an NPY array that can be read ({error})") from error
-
-
-def _read_exr(path: Path) -> np.ndarray:
-    try:
-        import OpenEXR
-    except ImportError as error:
-        raise ImportError("depth: .exr files need OpenEXR: pip install 'worldwarp[exr]'") from error
-    try:
-        with OpenEXR.File(str(path)) as file:
-            channels = file.channels()
-            for name in ("Z", "depth", "Y", "R"):
-                if name in channels:
-                    return np.array(channels[name].pixels)
-            # Some writers group R, G and B into one array.
-            if len(channels) == 1:
-                pixels = np.array(next(iter(channels.values())).pixels)
-                return pixels[..., 0] if pixels.ndim == 3 else pixels
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"depth: {path.name} is not an EXR that can be read ({error})") from error
-    raise ValueError(f"depth: want a channel Z, depth or Y, got {', '.join(channels)} in {path.name}")
-
-
-READERS = {".png": _read_png, ".npy": _read_npy, ".exr": _read_exr}
+        """What belongs to each pixel of a picture of ``size``, ``[1 1 h w]``: a mean of two surfaces would be none."""
+        photo = size if self.photo_size is None else self.photo_size
+        scale = min(photo[0] / size[0], photo[1] / size[1])
+        for axis in (0, 1):
+            kept = min(1.0, size[axis] * scale / photo[axis])  # share of the photo's side that the picture shows
+            centres = 0.5 + kept * ((torch.arange(size[axis], dtype=torch.float64) + 0.5) / size[axis] - 0.5)
+            length = stored.shape[axis]
+            stored = stored.index_select(axis, (centres * length).long().clamp(0, length - 1))
+        return stored[None, None]
