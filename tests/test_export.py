@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 import shutil
 import struct
 import sys
@@ -42,6 +43,8 @@ from scenes.spz import read_spz, write_spz
 from scenes.tracks import tracks_of
 from scenes.video import read_video, write_video
 from scenes.world import World
+from worldwarp.api import World as Opened
+from worldwarp.export import export_world, reexport_agreement_db
 
 SIZE = (48, 80)
 GREEN, RED, BLUE = (51 / 255, 153 / 255, 51 / 255), (204 / 255, 51 / 255, 51 / 255), (128 / 255, 179 / 255, 1.0)
@@ -619,6 +622,23 @@ def test_everything_can_go_elsewhere_and_be_done_again(world: World, tmp_path: P
         assert all(r.path.is_relative_to(tmp_path / "elsewhere") and r.bytes > 0 for r in reports)
     assert not (world.folder / "exports").exists()
     World.load(world.folder)  # exporting changes nothing in a world
+
+
+def test_export_says_name_path_size_and_agreement_on_a_line(tmp_path: Path) -> None:
+    chunk = make_chunk(0, 0, 1)
+    config = {"cache": {"_target_": "cache3d.points.PointCache"}}
+    world = World.create(tmp_path / "w", path=chunk.frames.camera, seed=0, config=config)
+    world.append(chunk, change=Change.from_nothing(points_of(chunk)), rng_state=torch.Generator().get_state())
+    points, mesh, read = export_world(world.folder, ["points_ply", "glb"])
+    folder = world.folder / "exports"
+    found = re.fullmatch(r"points_ply    (\S+)  0\.\d MiB  (\d+\.\d) dB against the live cache", points)
+    assert found is not None
+    assert found[1] == str(folder / "points.ply")
+    agreement = reexport_agreement_db(Opened.load(world.folder), "points_ply", folder / "points.ply")
+    assert float(found[2]) == pytest.approx(agreement, abs=0.051)
+    assert re.fullmatch(rf"glb           {folder / 'mesh.glb'}  0\.\d MiB", mesh)
+    assert read == f"read          {folder / 'README.txt'}: axes, units and limits of each"
+    assert "16 times the photo's median depth" in (folder / "README.txt").read_text()
 
 
 def test_unwritable_output_and_empty_world(world: World, tmp_path: Path) -> None:
