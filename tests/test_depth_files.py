@@ -307,3 +307,21 @@ def test_a_walk_compares_depth_with_its_photo(tmp_path: Path) -> None:
     options = ["depth=file", f"depth.path={inverse}", "depth.disparity=true"]
     rows = prepare(compose_config("explore", [*chosen, *options])).photo.depth[0, 0, :, 24]
     assert math.log(rows[-1] / rows[0]) == pytest.approx(math.log(3.5 / 2.5), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["depth=file", "depth.path=gone.npy"], r"^depth\.path: no file 'gone\.npy'; check the name$"),
+        (["depth=file"], r"^depth\.path: want a value, got none"),
+        (["depth=file", "depth.path=gone.npy", "depth.unit_m=-1.0"], r"^depth\.unit_m: want a positive number"),
+        (["depth=transformers"], r"^depth\.checkpoint: want a value, got none"),
+    ],
+)
+def test_what_is_wrong_with_depth_settings_reaches_the_user_in_one_sentence(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (96, 64), (9, 99, 200)).save(tmp_path / "a.png")
+    chosen = [f"image={tmp_path / 'a.png'}", "size=[48,64]", "path=left", "frames=2", "generator=passthrough"]
+    with pytest.raises(ValueError, match=message):
+        prepare(compose_config("explore", [*chosen, *options]))

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -212,7 +214,7 @@ def prepare(
     sharp = read_photo(settings.image, settings.size, FINEST, straighten).rgb
     camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
     detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
-    estimator = instantiate(config.depth)
+    estimator = _made(config.depth)
     if isinstance(estimator, FileDepth):
         estimator = estimator.of_photo(picture.original_size, picture.turned)
     detail = lift_photo(picture.rgb[None], estimator, camera.resized(detail_size))
@@ -327,7 +329,7 @@ def _remembered(world: World, generator: Generator) -> KVMemory:
 
 def build_cache(config: DictConfig) -> WorldCache:
     """The empty cache that a configuration asks for."""
-    return instantiate(config.cache)
+    return _made(config.cache)
 
 
 def _open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> CameraPath:
@@ -381,11 +383,24 @@ def _notes(given: CameraPath, factor: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _made(part: DictConfig) -> Any:
+    """The part that a group of the configuration stands for; what is wrong with its settings is said as it says it."""
+    try:
+        return instantiate(part)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | ImportError):
+            raise error.__cause__ from None
+        raise
+    except MissingMandatoryValue as error:
+        key = str(error.full_key or error.key)
+        raise ConfigError(f"{key}: want a value, got none; add {key}=...") from None
+
+
 def _build_parts(config: DictConfig, settings: Settings) -> Parts:
     return Parts(
         cache=build_cache(config),
-        generator=instantiate(config.generator),
-        noise=instantiate(config.noise),
+        generator=_made(config.generator),
+        noise=_made(config.noise),
         prior=PriorConfig(),
         sampler=SamplerConfig(steps=settings.steps),
     )
