@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -28,13 +30,15 @@ from geometry.primitives import Gaussians, Points
 from viz import entities, viewer
 from viz.live import LiveStream
 from viz.pictures import guide_picture, half_depth, noise_picture
-from viz.recorder import ChunkEvent, NullRecorder
-from viz.rerun_recorder import RerunRecorder, _Came, new_recording_path, open_recorder
+from viz.recorder import ChunkEvent, NullRecorder, StartEvent, UndoEvent
+from viz.rerun_recorder import IDENTITY, RerunRecorder, _Came, new_recording_path, open_recorder
 from viz.rows import Moment, Row, Scale, text_row
 from viz.standing import Standing
 from viz.targets import LiveTarget, native_target, remote_target, web_target
 from viz.training import TrainingRecorder
-from viz.view import open_recording
+from viz.view import OLDEST, open_recording
+from worldwarp import World
+from worldwarp.cli import main
 
 HEIGHT, WIDTH, FRAMES, CHUNKS = 24, 40, 4, 3
 
@@ -96,15 +100,16 @@ def toy_event(index: int, added: Gaussians | Points, removed: tuple[int, ...] = 
     )
 
 
+def toy_start(world: Gaussians | Points) -> StartEvent:
+    """The photo, twice as fine as its frame, and the world that it makes."""
+    picture = torch.rand(3, 2 * HEIGHT, 2 * WIDTH, generator=torch.Generator().manual_seed(0))
+    names, planned = torch.arange(len(world)), toy_frames(1, CHUNKS * FRAMES).camera
+    return StartEvent(toy_frames(0, 1), picture, world, names, planned, "# Settings")
+
+
 def walk(recorder: RerunRecorder, chunks: int = CHUNKS) -> None:
     """Record the toy walk: 30 primitives from the photo, 10 x index new ones (2 of them sky) per chunk."""
-    recorder.begin(
-        toy_frames(0, 1),
-        toy_gaussians(30, 0, sky=5),
-        torch.arange(30),
-        toy_frames(1, CHUNKS * FRAMES).camera,
-        "# Settings",
-    )
+    recorder.begin(toy_start(toy_gaussians(30, 0, sky=5)))
     for index in range(1, chunks + 1):
         recorder.chunk(toy_event(index, toy_gaussians(10 * index, index, sky=2)))
         recorder.text(f"chunk {index} done")
@@ -142,7 +147,7 @@ class Recorded:
 
 
 def test_file_holds_everything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"))
+    walk(RerunRecorder(tmp_path / "recording.rrd"))
     recorded = Recorded.read(tmp_path / "recording.rrd")
     assert not caplog.messages
     assert recorded.application == "worldwarp"
@@ -172,7 +177,7 @@ def test_file_holds_everything(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_only_new_primitives_are_sent_and_sky_stands_apart(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"))
+    walk(RerunRecorder(tmp_path / "recording.rrd"))
     recorded = Recorded.read(tmp_path / "recording.rrd")
     near = {c: recorded.column(entities.cache(c), "GaussianSplats3D:centers") for c in range(4)}
     far = {c: recorded.column(entities.sky(c), "GaussianSplats3D:centers") for c in range(4)}
@@ -185,7 +190,7 @@ def test_only_new_primitives_are_sent_and_sky_stands_apart(tmp_path: Path) -> No
 
 
 def test_path_done_is_segments_that_join(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"))
+    walk(RerunRecorder(tmp_path / "recording.rrd"))
     recorded = Recorded.read(tmp_path / "recording.rrd")
     strips = [np.array(recorded.column(entities.path_done(c), "LineStrips3D:strips")[0][0]) for c in (1, 2, 3)]
     assert [len(s) for s in strips] == [FRAMES + 1] * 3
@@ -216,8 +221,8 @@ def test_live_update_is_thinned_and_grows_to_cover() -> None:
 
 @pytest.mark.parametrize("toy", [toy_gaussians, toy_points])
 def test_what_is_retired_disappears_from_then_on(toy: Callable[[int, int], Gaussians | Points], tmp_path: Path) -> None:
-    recorder = RerunRecorder(tmp_path / "recording.rrd", "toy")
-    recorder.begin(toy_frames(0, 1), toy(30, 0), torch.arange(30), toy_frames(1, CHUNKS * FRAMES).camera, "")
+    recorder = RerunRecorder(tmp_path / "recording.rrd")
+    recorder.begin(toy_start(toy(30, 0)))
     retired = {1: (3, 4), 2: (5, 100), 3: tuple(range(100, 110))}
     for index, names in retired.items():
         recorder.chunk(toy_event(index, toy(10, index), names))
@@ -307,7 +312,7 @@ def test_a_live_view_that_fails_is_one_warning(tmp_path: Path, caplog: pytest.Lo
         raise OSError("no such program")
 
     target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=viewer.free_port()), no_window, "")
-    walk(RerunRecorder(tmp_path / "recording.rrd", "toy", target))
+    walk(RerunRecorder(tmp_path / "recording.rrd", target))
     assert caplog.messages == ["viewer: the live view stopped (no such program); the walk goes on"]
     assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
 
@@ -316,8 +321,8 @@ def test_viewer_killed_midway_changes_nothing(tmp_path: Path, caplog: pytest.Log
     port = viewer.free_port()
     program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=port), lambda: program, "")
-    recorder = RerunRecorder(tmp_path / "recording.rrd", "toy", target)
-    recorder.begin(toy_frames(0, 1), toy_gaussians(30, 0), torch.arange(30), toy_frames(1, 12).camera, "")
+    recorder = RerunRecorder(tmp_path / "recording.rrd", target)
+    recorder.begin(toy_start(toy_gaussians(30, 0)))
     recorder.chunk(toy_event(1, toy_gaussians(10, 1)))
     while recorder._program is None:
         time.sleep(0.01)
@@ -332,7 +337,7 @@ def test_viewer_killed_midway_changes_nothing(tmp_path: Path, caplog: pytest.Log
 
 
 def test_live_world_is_bounded_and_keeps_the_photo() -> None:
-    recorder = RerunRecorder(None, "toy", live_update_limit=50, live_limit=100)
+    recorder = RerunRecorder(None, live_update_limit=50, live_limit=100)
     cleared = []
     for index in range(6):
         recorder._now = Moment(index, index)
@@ -344,7 +349,7 @@ def test_live_world_is_bounded_and_keeps_the_photo() -> None:
 
 
 def test_recorder_never_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    recorder = RerunRecorder(tmp_path / "not there" / "recording.rrd", "toy")
+    recorder = RerunRecorder(tmp_path / "not there" / "recording.rrd")
     walk(recorder)
     recorder.close()
     (warning,) = caplog.messages
@@ -362,7 +367,7 @@ def test_frozen_remote_viewer_holds_nothing_up(tmp_path: Path) -> None:
         from pathlib import Path
         silent = socket.socket(); silent.bind(("127.0.0.1", 0)); silent.listen()
         url = f"rerun+http://127.0.0.1:{{silent.getsockname()[1]}}/proxy"
-        recorder = toy.open_recorder("remote", Path({str(tmp_path / "recording.rrd")!r}), recording_id="toy", url=url)
+        recorder = toy.open_recorder("remote", Path({str(tmp_path / "recording.rrd")!r}), url=url)
         start = time.monotonic()
         toy.walk(recorder)
         print("walked", time.monotonic() - start)
@@ -388,8 +393,8 @@ def taken_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("mode", ["native", "web"])
 def test_port_in_use_is_refused(mode: str, taken_port: int, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=rf"want {taken_port} on 127.0.0.1 .*another port"):
-        open_recorder(mode, tmp_path / "recording.rrd", recording_id="toy", port=taken_port)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=rf"viewer.port: want {taken_port} on 127.0.0.1 .*choose another viewer.port="):
+        open_recorder(mode, tmp_path / "recording.rrd", port=taken_port)  # type: ignore[arg-type]
     assert not (tmp_path / "recording.rrd").exists()
 
 
@@ -428,7 +433,7 @@ def test_viewer_program_of_another_version_is_refused(monkeypatch: pytest.Monkey
 def test_absent_remote_viewer_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     url = viewer.stream_url(viewer.free_port())
     started = time.monotonic()
-    recorder = open_recorder("remote", tmp_path / "recording.rrd", recording_id="toy", url=url)
+    recorder = open_recorder("remote", tmp_path / "recording.rrd", url=url)
     assert isinstance(recorder, RerunRecorder)
     walk(recorder)
     assert time.monotonic() - started < 4.0
@@ -443,24 +448,24 @@ def test_malformed_remote_address_is_refused(url: str | None) -> None:
 
 def test_auto_without_a_display_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer, "has_display", lambda: False)
-    recorder = open_recorder("auto", tmp_path / "recording.rrd", recording_id="toy")
+    recorder = open_recorder("auto", tmp_path / "recording.rrd")
     assert isinstance(recorder, RerunRecorder)
-    assert recorder.how_to_look == "worldwarp view DIR"
+    assert recorder.how_to_look.endswith(f"look at it with `worldwarp view {tmp_path}`")
 
 
 def test_none_looks_away_and_existing_recordings_stay(tmp_path: Path) -> None:
     first = new_recording_path(tmp_path)
     assert first.name == "recording.rrd"
     first.write_bytes(b"precious")
-    assert isinstance(open_recorder("none", first, recording_id="toy"), NullRecorder)
+    assert isinstance(open_recorder("none", first), NullRecorder)
     with pytest.raises(ValueError, match="want a new file"):
-        open_recorder("file", first, recording_id="toy")
+        open_recorder("file", first)
     assert first.read_bytes() == b"precious"
     assert new_recording_path(tmp_path).name == "recording-2.rrd"
 
 
 def test_closing_twice_and_without_a_beginning(tmp_path: Path) -> None:
-    recorder = RerunRecorder(tmp_path / "recording.rrd", "toy")
+    recorder = RerunRecorder(tmp_path / "recording.rrd")
     recorder.close()
     recorder.close()
     assert not (tmp_path / "recording.rrd").exists()
@@ -475,7 +480,7 @@ def test_view_refuses_what_is_no_recording(tmp_path: Path) -> None:
 
 
 def test_view_refuses_a_recording_of_a_newer_rerun(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"), chunks=1)
+    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
     written = bytearray((tmp_path / "recording.rrd").read_bytes())
     written[5] += 1
     (tmp_path / "recording.rrd").write_bytes(written)
@@ -484,7 +489,7 @@ def test_view_refuses_a_recording_of_a_newer_rerun(tmp_path: Path) -> None:
 
 
 def test_view_serves_a_page_on_loopback_only(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd", "toy"), chunks=1)
+    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
     port = viewer.free_port()
     program, address = open_recording(tmp_path, "web", port)
     try:
@@ -492,7 +497,9 @@ def test_view_serves_a_page_on_loopback_only(tmp_path: Path) -> None:
         while not (viewer.is_listening("127.0.0.1", port) and viewer.is_listening("127.0.0.1", port + 1)):
             assert time.monotonic() < until
             time.sleep(0.05)
-        assert address.startswith(f"http://127.0.0.1:{port}/?url=rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port + 1}%2Fproxy")
+        assert address.splitlines()[1].startswith(
+            f"http://127.0.0.1:{port}/?url=rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port + 1}%2Fproxy"
+        )
         assert _listening_addresses({port, port + 1}) <= {"127.0.0.1"}
     finally:
         program.kill()
@@ -534,3 +541,241 @@ def test_a_training_is_recorded_after_every_validation(tmp_path: Path, caplog: p
     sheet.write_bytes(b"no picture")
     recorder.validation(30, 180, {}, sheet)
     assert "the training goes on" in caplog.text
+
+
+def test_a_chunk_that_was_undone_is_hidden_and_the_world_shown_as_before(tmp_path: Path) -> None:
+    recorder = RerunRecorder(tmp_path / "recording.rrd")
+    recorder.begin(toy_start(toy_gaussians(30, 0)))
+    recorder.chunk(toy_event(1, toy_gaussians(10, 1)))
+    recorder.chunk(toy_event(2, toy_gaussians(20, 2), removed=(3, 4, 5)))
+    left, names = toy_gaussians(40, 1, sky=4), torch.arange(40)
+    here = toy_frames(FRAMES, 1).camera[0]
+    recorder.undo(UndoEvent(2, 1 + FRAMES, FRAMES, here, left, names))
+    recorder.chunk(toy_event(2, toy_gaussians(10, 2)))
+    recorder.close()
+    recorded = Recorded.read(tmp_path / "recording.rrd")
+    assert recorded.column(entities.IMAGE, "Clear:is_recursive").count([False]) == FRAMES
+    places = recorded.column(entities.CAMERA, "Transform3D:translation")
+    here_again = [place for place in places if place and np.allclose(place[0], here.position.numpy(), atol=1e-6)]
+    assert len(here_again) == 1 + FRAMES  # when it was walked to, and for what was undone
+    for entity in (entities.CACHE, entities.SKY):
+        assert recorded.column(entity, "Clear:is_recursive") == [[True]]
+        assert recorded.column(entity, "frame") == [FRAMES]
+    assert [False] in recorded.column(entities.cache(2), "Clear:is_recursive")
+    again = recorded.column(entities.cache(1, take=1), "GaussianSplats3D:centers")
+    assert [len(rows) for rows in again] == [36]
+    assert recorded.column(entities.cache(1, take=1), "frame") == [FRAMES]
+    assert len(recorded.column(entities.sky(1, take=1), "GaussianSplats3D:centers")[0]) == 4
+    assert recorded.column(entities.cache(2, take=1), "frame") == [2 * FRAMES]
+    walked = recorded.column(entities.path_done(2), "LineStrips3D:strips")[-1][0]
+    np.testing.assert_allclose(walked[0], here.position.numpy(), atol=1e-6)  # from where the walk stood again
+
+
+def test_the_photo_is_recorded_as_fine_as_it_is_kept(tmp_path: Path) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=0)
+    (blob,) = Recorded.read(tmp_path / "recording.rrd").column(entities.PHOTO, "EncodedImage:blob")
+    picture = Image.open(io.BytesIO(bytes(blob[0])))
+    assert picture.size == (2 * WIDTH, 2 * HEIGHT)
+
+
+def test_a_disk_that_gets_full_ends_the_recording_and_not_the_walk(tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk's: every write beyond it fails."""
+    program = f"""
+        import importlib.util, resource, time
+        spec = importlib.util.spec_from_file_location("toy", {str(Path(__file__))!r})
+        toy = importlib.util.module_from_spec(spec); __import__("sys").modules["toy"] = toy
+        spec.loader.exec_module(toy)
+        from pathlib import Path
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        start = time.monotonic()
+        toy.walk(toy.RerunRecorder(Path({str(tmp_path / "recording.rrd")!r})))
+        print("walked", time.monotonic() - start)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(entities.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=100, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 20.0
+    assert 0 < (tmp_path / "recording.rrd").stat().st_size <= 20_000
+
+
+def test_default_ports_that_are_taken_are_replaced_by_free_ones(
+    taken_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(viewer, "WEB_PORT", taken_port)
+    monkeypatch.setattr(viewer, "NATIVE_PORT", taken_port)
+    monkeypatch.setattr(viewer, "has_display", lambda: True)
+    page, data = viewer.page_ports(None, "port")
+    assert taken_port not in (page, data)
+    address = web_target(None).how_to_look.splitlines()[1]
+    assert address.startswith("http://127.0.0.1:")
+    assert f":{taken_port}/" not in address
+    window = native_target(None)
+    assert window is not None
+    assert str(taken_port) not in window.how_to_look
+
+
+def test_native_without_a_display_says_so_and_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(viewer, "has_display", lambda: False)
+    monkeypatch.setattr(viewer, "NATIVE_PORT", viewer.free_port())
+    recorder = open_recorder("native", tmp_path / "recording.rrd")
+    assert "no display for a window here" in caplog.messages[0]
+    assert recorder.how_to_look == f"recording only; look at it with `worldwarp view {tmp_path}`"
+
+
+def test_auto_tells_what_it_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer, "NATIVE_PORT", viewer.free_port())
+    for display, told in (
+        (False, "auto, no display: recording only"),
+        (True, "auto, there is a display: the Rerun wi"),
+    ):
+        monkeypatch.setattr(viewer, "has_display", lambda display=display: display)
+        assert open_recorder("auto", tmp_path / "recording.rrd").how_to_look.startswith(told)
+    assert open_recorder("none", None).how_to_look == "nothing is shown or recorded"
+
+
+@pytest.mark.parametrize("browser", [True, False, None])
+def test_a_browser_is_opened_on_a_page_that_answers(browser: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, bool]] = []
+    monkeypatch.setattr(viewer, "has_display", lambda: True)
+    monkeypatch.setenv("CI", "1")  # None asks whether somebody sits there
+    target = web_target(None, browser)
+    address = target.how_to_look.splitlines()[1]
+    port = int(address.split(":")[2].split("/")[0])
+    monkeypatch.setattr(
+        viewer.webbrowser, "open", lambda url: opened.append((url, viewer.is_listening("127.0.0.1", port)))
+    )
+    program = target.show()
+    assert program is not None
+    program.kill()
+    program.wait()
+    assert opened == ([(address, True)] if browser else [])
+    assert ("opened in your browser" in target.how_to_look) == bool(browser)
+
+
+def test_a_display_and_a_terminal_make_a_browser_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    for display in (True, False):
+        monkeypatch.setattr(viewer, "has_display", lambda display=display: display)
+        assert viewer.is_interactive() == display
+    monkeypatch.setattr(viewer, "has_display", lambda: True)
+    monkeypatch.setenv("CI", "1")
+    assert not viewer.is_interactive()
+    monkeypatch.delenv("CI")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert not viewer.is_interactive()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a program with its parent")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_no_page_is_left_behind_when_view_is_ended(how: signal.Signals, tmp_path: Path) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+    port = viewer.free_port()
+    environment = {**os.environ, "PYTHONPATH": str(Path(entities.__file__).parents[1]), "CI": "1"}
+    words = ["view", str(tmp_path), "mode=web", f"port={port}"]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "worldwarp.cli", *words], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "look at a page on this machine, for a browser:\n"
+        assert program.stdout.readline().startswith(f"http://127.0.0.1:{port}/?url=")
+        _wait_until(lambda: not viewer.is_port_free(port) and not viewer.is_port_free(port + 1))
+        program.send_signal(how)
+        assert program.wait(20.0) == (-how if how == signal.SIGKILL else 128 + how)
+        _wait_until(lambda: viewer.is_port_free(port) and viewer.is_port_free(port + 1))
+    finally:
+        program.kill()
+        program.communicate()
+
+
+def test_programs_that_are_started_take_no_usage_statistics(tmp_path: Path) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+    environment = viewer._environment()
+    environment["RUST_LOG"] = "re_analytics=debug"
+    ports = ["--web-viewer-port", str(viewer.free_port()), "--port", str(viewer.free_port())]
+    command = [str(viewer.viewer_executable()), "--bind", "127.0.0.1", "--serve-web", *ports]
+    program = subprocess.Popen(
+        [*command, str(tmp_path / "recording.rrd")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
+    )
+    assert program.stdout is not None
+    told = iter(program.stdout.readline, b"")
+    timer = threading.Timer(20.0, program.kill)
+    timer.start()
+    assert any(b"Analytics disabled" in line for line in told)
+    timer.cancel()
+    program.kill()
+    program.wait()
+    program.stdout.close()
+
+
+def _wait_until(done: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("head", [b"RRF2\x00\x16\x00\x00", b"RRF0\x00\x0a\x00\x00"])
+def test_view_refuses_a_recording_that_is_too_old(head: bytes, tmp_path: Path) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+    whole = (tmp_path / "recording.rrd").read_bytes()
+    (tmp_path / "recording.rrd").write_bytes(head + whole[8:])
+    with pytest.raises(
+        ValueError, match=rf"want one of Rerun 0\.23 to 0\.41, got .* `pip install rerun-sdk==0\.{head[5]}\."
+    ):
+        open_recording(tmp_path, "web")
+
+
+def test_the_oldest_version_that_view_takes_is_the_oldest_that_rerun_reads(tmp_path: Path) -> None:
+    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+    whole = (tmp_path / "recording.rrd").read_bytes()
+    readable = {}
+    for minor in (OLDEST[1] - 1, OLDEST[1]):
+        (tmp_path / "old.rrd").write_bytes(whole[:4] + bytes([0, minor, 0, 0]) + whole[8:])
+        program = [viewer.viewer_executable(), "rrd", "verify", tmp_path / "old.rrd"]
+        readable[minor] = subprocess.run(program, capture_output=True, timeout=60).returncode == 0
+    assert readable == {OLDEST[1] - 1: False, OLDEST[1]: True}
+
+
+def recording_ids(folder: Path) -> list[str]:
+    """Of every recording in a folder."""
+    return [rerun_chunk.RrdReader(file).recordings()[0].recording_id for file in sorted(folder.glob("*.rrd"))]
+
+
+def test_the_recordings_of_a_world_share_an_id_wherever_it_lies_and_other_worlds_have_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colors = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    Image.fromarray(colors).save(tmp_path / "photo.png")
+    words = ["explore", f"image={tmp_path / 'photo.png'}", "path=left", "frames=3", "out=w", "viewer=file"]
+    words += ["size=[48,64]", "chunk=2", "detail=1", "depth=plane", "generator=passthrough"]
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        assert main(words) == 0
+    moved, branch = tmp_path / "here" / "v", tmp_path / "branch"
+    (tmp_path / "here" / "w").rename(moved)
+    World.load(moved).branch(branch, 1)
+    for folder in (moved, branch):
+        monkeypatch.chdir(folder)
+        assert main(["explore", "resume=.", "path=up", "frames=3", "viewer=file"]) == 0
+    ours, theirs, branched = (recording_ids(folder) for folder in (moved, tmp_path / "there" / "w", branch))
+    assert len(ours) == 2
+    assert len({ours[0], theirs[0], branched[0]}) == 3  # though the first chunks of all are the same to the bit
+    assert ours[0] == ours[1]
+
+
+def test_a_folder_that_cannot_keep_an_id_is_recorded_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / IDENTITY).mkdir()
+    walk(RerunRecorder(tmp_path / "recording.rrd"))
+    assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1

@@ -21,8 +21,8 @@ from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians
 from viz import viewer
-from viz.recorder import ChunkEvent
-from viz.rerun_recorder import RerunRecorder, open_recorder
+from viz.recorder import ChunkEvent, StartEvent, UndoEvent
+from viz.rerun_recorder import IDENTITY, RerunRecorder, open_recorder
 
 T = TypeVar("T")
 HEIGHT, WIDTH, FRAMES, CHUNKS = 48, 80, 4, 3
@@ -69,7 +69,8 @@ def splats(chunk: int) -> Gaussians:
 
 def begin(recorder: RerunRecorder) -> None:
     """Tell the photo."""
-    recorder.begin(wall(0, 1), splats(0), torch.arange(400), wall(1, CHUNKS * FRAMES).camera, "# Settings")
+    photo, planned = wall(0, 1), wall(1, CHUNKS * FRAMES).camera
+    recorder.begin(StartEvent(photo, photo.rgb[0], splats(0), torch.arange(400), planned, "# Settings"))
 
 
 def chunk(recorder: RerunRecorder, index: int) -> None:
@@ -103,7 +104,7 @@ def eventually(found: Callable[[], T | None], state: Callable[[], object] = str,
     while time.monotonic() < until:
         try:
             value = found()
-        except (ConnectionError, LookupError):
+        except (ConnectionError, LookupError, TimeoutError):  # the last one on a busy machine
             value = None
         if value is not None:
             return value
@@ -149,7 +150,7 @@ def test_walk_in_the_real_viewer(
     window: tuple[subprocess.Popen[bytes], int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, port = window
-    recorder = open_recorder("native", tmp_path / "recording.rrd", recording_id="toy", port=port)
+    recorder = open_recorder("native", tmp_path / "recording.rrd", port=port)
     assert isinstance(recorder, RerunRecorder)
     begin(recorder)
     for index in range(1, CHUNKS + 1):
@@ -178,16 +179,48 @@ def test_walk_in_the_real_viewer(
     assert not caplog.messages
 
 
+def test_the_world_is_first_seen_as_the_photo_shows_it_and_without_what_was_undone(
+    window: tuple[subprocess.Popen[bytes], int], tmp_path: Path
+) -> None:
+    _, port = window
+    recorder = open_recorder("native", tmp_path / "recording.rrd", port=port)
+    assert isinstance(recorder, RerunRecorder)
+    begin(recorder)
+    for index in (1, 2):
+        chunk(recorder, index)
+    client = ViewerClient.connect(viewer.stream_url(port))
+
+    def green(columns: slice) -> float:
+        """Share of the splats' green in some columns of the world, counted in tenths of the view."""
+        shown = eventually(lambda: screenshot(client, "The world so far")).astype(int)
+        tenth = shown.shape[1] // 10
+        part = shown[:, columns.start * tenth : columns.stop * tenth]
+        return float(((part[..., 1] > 150) & (part[..., 0] < 130)).mean())
+
+    middle, right = slice(3, 7), slice(8, 10)
+    # The patch of the photo is 1 wide, 2 away, and the eye stands behind the photo's camera: it is in the middle. Those
+    # of the chunks lie beside it, each half a unit further right.
+    eventually(lambda: (green(middle) > 0.25 and green(right) > 0.3) or None)
+    frames, here = wall(1 + FRAMES, FRAMES), wall(FRAMES, 1).camera[0]
+    names = torch.arange(400)
+    recorder.undo(UndoEvent(2, 1 + FRAMES, len(frames), here, splats(0), names))
+    eventually(lambda: (green(middle) > 0.25 and green(right) < 0.02) or None)
+    recorder.close()
+
+
 def test_real_viewer_killed_midway(
     window: tuple[subprocess.Popen[bytes], int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     program, port = window
-    recorder = open_recorder("native", tmp_path / "recording.rrd", recording_id="toy", port=port)
+    recorder = open_recorder("native", tmp_path / "recording.rrd", port=port)
     assert isinstance(recorder, RerunRecorder)
     begin(recorder)
     chunk(recorder, 1)
     client = ViewerClient.connect(viewer.stream_url(port))
-    eventually(lambda: any(r.location.endswith("recording_id=toy") for r in client.get_state().recordings) or None)
+    recording_id = (tmp_path / IDENTITY).read_text().strip()
+    eventually(
+        lambda: any(r.location.endswith(f"recording_id={recording_id}") for r in client.get_state().recordings) or None
+    )
     program.kill()
     program.wait()
     started = time.monotonic()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
 
-from geometry.camera import Camera
 from geometry.frame import Frame
 from viz import entities
 from viz.rows import Scale
 
 HOW_TO_READ = """\
-**Left: the world**, as far as it is known. The orange pyramid is the camera now, the grey one took the photo; grey \
-line = path ahead, orange = walked. *Drag* to turn, *scroll* to zoom.
+**Left: the world**, as far as it is known, first from where the photo was taken. The orange pyramid is the camera \
+now, the grey one took the photo; grey line = path ahead, orange = walked. *Drag* to turn, *scroll* to zoom.
 
 **Above: how a frame is made**
 
@@ -23,17 +21,15 @@ line = path ahead, orange = walked. *Drag* to turn, *scroll* to zoom.
 
 **Below: figures**, one per chunk of frames.
 
-**Bottom edge: time.** Drag to look back. The sky is hidden in the world: the eye beside `sky` in the left side panel \
-shows it.
+**Bottom edge: time.** Drag to look back. The eye beside `sky` in the left side panel hides the sky.
 """
 
 
-def make_blueprint(photo: Frame, planned: Camera, scale: Scale, *, following: bool) -> rrb.Blueprint:
+def make_blueprint(photo: Frame, scale: Scale, *, following: bool) -> rrb.Blueprint:
     """Lay the window out.
 
     Args:
         photo: the photo, batch ``[1]``; its camera decides where the first eye is.
-        planned: the whole path, ``[n]``; the eye steps back far enough to see it.
         scale: of the photo.
         following: True follows what comes in (live); False plays the recording in a loop (file).
     """
@@ -55,7 +51,7 @@ def make_blueprint(photo: Frame, planned: Camera, scale: Scale, *, following: bo
             rrb.TextLogView(origin=entities.LOG, name="Log"),
         ),
     )
-    top = rrb.Horizontal(_world_view(photo, planned, scale), rrb.Vertical(how, more), column_shares=[9, 11])
+    top = rrb.Horizontal(_world_view(photo, scale), rrb.Vertical(how, more), column_shares=[9, 11])
     time = (
         rrb.TimePanel(state="collapsed", timeline=entities.FRAME_TIMELINE, play_state="following")
         if following
@@ -72,26 +68,25 @@ def make_blueprint(photo: Frame, planned: Camera, scale: Scale, *, following: bo
     )
 
 
-def _world_view(photo: Frame, planned: Camera, scale: Scale) -> rrb.Spatial3DView:
+def _world_view(photo: Frame, scale: Scale) -> rrb.Spatial3DView:
+    """The world from where the photo was taken: from there it looks right, and from aside its gaps show."""
     world_from_camera = photo.camera.world_from_camera[0].cpu().numpy()
     rotation, center = world_from_camera[:3, :3], world_from_camera[:3, 3]
-    reach = float(np.linalg.norm(planned.position.cpu().numpy() - center, axis=1).max(initial=0.0))
-    # A path that runs far away must not push the eye so far back that the photo's scene becomes a speck.
-    back = scale.median_depth + min(reach, 2.0 * scale.median_depth)
+    forward = scale.median_depth * rotation[:, 2]
     return rrb.Spatial3DView(
         origin=entities.WORLD,
         name="The world so far",
-        contents="$origin/**",
+        # Without the frame in the camera's pyramid, which would stand before the world.
+        contents=["$origin/**", f"- /{entities.IMAGE}"],
         background=[13, 17, 23],
         line_grid=False,
         eye_controls=rrb.EyeControls3D(
             kind="orbital",
-            position=center + rotation @ (back * np.array([-0.25, -0.34, -0.5])),
-            look_target=center + rotation @ (scale.median_depth * np.array([0.0, 0.05, 0.8])),
+            position=center,
+            look_target=center + forward,
             eye_up=-rotation[:, 1],
         ),
         overrides={
-            entities.SKY: rrb.EntityBehavior(visible=False),
             # Naming the one visualizer keeps the axes arrows away.
             entities.CAMERA: rr.Pinhole.from_fields().visualizer(),
             entities.PHOTO_CAMERA: rr.Pinhole.from_fields().visualizer(),

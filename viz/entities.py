@@ -41,6 +41,7 @@ DEPTH = "frame/depth"
 GAUGES_ROOT = "gauges"
 TIMINGS = "timings"
 LOG = "log"
+PICTURES = (IMAGE, GUIDE, COVERAGE, PRIOR, NOISE, DEPTH)  # of every frame
 HOW_TO_READ = "help/how_to_read"
 SETTINGS = "help/settings"
 
@@ -81,11 +82,15 @@ def path_done(chunk: int) -> str:
     return f"world/path/done/{chunk:05d}"
 
 
-def cache(chunk: int) -> str:
-    """Where the near primitives that ``chunk`` added are logged."""
-    return f"{CACHE}/{chunk:05d}"
+def cache(chunk: int, take: int = 0) -> str:
+    """Where the near primitives that ``chunk`` added are logged; ``take`` counts how often something was undone."""
+    return f"{CACHE}/{_part(chunk, take)}"
 
 
-def sky(chunk: int) -> str:
-    """Where the far primitives that ``chunk`` added are logged."""
-    return f"{SKY}/{chunk:05d}"
+def sky(chunk: int, take: int = 0) -> str:
+    """Where the far primitives that ``chunk`` added are logged; ``take`` as for ``cache``."""
+    return f"{SKY}/{_part(chunk, take)}"
+
+
+def _part(chunk: int, take: int) -> str:
+    return f"{chunk:05d}_{take}" if take else f"{chunk:05d}"

@@ -17,6 +17,32 @@ _CAPACITY = 16  # a few hundred MB at most, and enough for the seconds that a wi
 _FLUSH_S = 4.0
 
 
+def within(timeout_s: float, call: Callable[[], None]) -> None:
+    """Call what may never return; gives up on it after a while.
+
+    Raises:
+        TimeoutError: it did not return in time.
+        Exception: what it raised.
+    """
+    raised: list[Exception] = []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="recorder", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        # Rerun's own hook at exit would wait for the same thing.
+        rr.unregister_shutdown()
+        raise TimeoutError(f"no answer within {timeout_s:g} s")
+    if raised:
+        raise raised[0]
+
+
 class LiveStream:
     """Writes rows to a stream from its own thread; drops what does not fit a small queue.
 

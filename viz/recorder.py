@@ -47,26 +47,68 @@ class ChunkEvent:
     gauges: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class StartEvent:
+    """What there is before the first chunk.
+
+    Attributes:
+        photo: the photo as a frame, batch ``[1]``.
+        picture: the photo's colors as fine as they are kept, 0..1, ``[3 h w]``.
+        added: the primitives that the photo put into the cache (on resume: all that the cache holds).
+        names: their names, ascending.
+        planned: the cameras of the whole walk, batch ``[n]``.
+        settings_markdown: what the run was asked to do, for a human.
+    """
+
+    photo: Frame
+    picture: Float[Tensor, "3 h w"]
+    added: Points | Gaussians
+    names: Int[Tensor, "n"]
+    planned: Camera
+    settings_markdown: str
+
+
+@dataclass(frozen=True)
+class UndoEvent:
+    """The last chunk was taken back.
+
+    Attributes:
+        index: of the chunk that is gone.
+        first_frame: global number of its first frame.
+        frames: how many frames it had.
+        camera: where the walk stands now, no batch axis.
+        left: the primitives that the cache holds now.
+        names: their names, ascending.
+    """
+
+    index: int
+    first_frame: int
+    frames: int
+    camera: Camera
+    left: Points | Gaussians
+    names: Int[Tensor, "n"]
+
+
 @runtime_checkable
 class Recorder(Protocol):
-    """Somebody who looks on. No method raises or waits for a viewer once the recorder exists."""
+    """Receives the events of a run. No method raises or waits for a viewer once the recorder exists.
 
-    def begin(
-        self, photo: Frame, world: Points | Gaussians, names: Int[Tensor, "n"], planned: Camera, settings_markdown: str
-    ) -> None:
-        """Tell what there is before the first chunk.
+    Attributes:
+        how_to_look: tells the user where the run is shown or recorded; an address has a line of its own.
+    """
 
-        Args:
-            photo: the photo as a frame, batch ``[1]``.
-            world: the primitives it put into the cache (on resume: all that the cache holds).
-            names: their names, ascending.
-            planned: the cameras of the whole walk, batch ``[n]``.
-            settings_markdown: what the run was asked to do, for a human.
-        """
+    how_to_look: str
+
+    def begin(self, event: StartEvent) -> None:
+        """Tell what there is before the first chunk."""
         ...
 
     def chunk(self, event: ChunkEvent) -> None:
         """Tell what a chunk produced."""
+        ...
+
+    def undo(self, event: UndoEvent) -> None:
+        """Tell that the last chunk was taken back."""
         ...
 
     def text(self, message: str, level: Level = "INFO") -> None:
@@ -81,12 +123,15 @@ class Recorder(Protocol):
 class NullRecorder:
     """Looks away: ``viewer=none``."""
 
-    def begin(
-        self, photo: Frame, world: Points | Gaussians, names: Int[Tensor, "n"], planned: Camera, settings_markdown: str
-    ) -> None:
+    how_to_look = "nothing is shown or recorded"
+
+    def begin(self, event: StartEvent) -> None:
         """Ignore it."""
 
     def chunk(self, event: ChunkEvent) -> None:
+        """Ignore it."""
+
+    def undo(self, event: UndoEvent) -> None:
         """Ignore it."""
 
     def text(self, message: str, level: Level = "INFO") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import subprocess
 from collections import deque
 from collections.abc import Callable
@@ -15,20 +16,19 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from geometry.camera import Camera
-from geometry.frame import Frame
 from geometry.primitives import Gaussians, Points
 from viz import entities, viewer
 from viz.blueprint import HOW_TO_READ, make_blueprint
-from viz.live import LiveStream
-from viz.recorder import ChunkEvent, Level, NullRecorder, Recorder
-from viz.rows import Moment, Row, Scale, chunk_rows, opening_rows, photo_rows, text_row
+from viz.live import LiveStream, within
+from viz.recorder import ChunkEvent, Level, NullRecorder, Recorder, StartEvent, UndoEvent
+from viz.rows import Moment, Row, Scale, chunk_rows, opening_rows, photo_rows, text_row, undo_rows
 from viz.standing import Standing
 from viz.targets import LiveTarget, native_target, remote_target, web_target
 
 log = logging.getLogger(__name__)
 
 APPLICATION = "worldwarp"
+IDENTITY = "recording.id"  # beside the recordings
 ViewerMode = Literal["auto", "native", "web", "remote", "file", "none"]
 
 _FLUSH_S = 10.0
@@ -38,9 +38,9 @@ def open_recorder(
     mode: ViewerMode,
     recording: Path | None,
     *,
-    recording_id: str,
     port: int | None = None,
     url: str | None = None,
+    browser: bool | None = False,
 ) -> Recorder:
     """Make the recorder for ``viewer=mode``; everything that can be wrong is refused here, before any work.
 
@@ -48,9 +48,9 @@ def open_recorder(
         mode: ``native`` opens a window, ``web`` serves a page, ``remote`` sends to the viewer at ``url``, ``file``
             only writes, ``none`` looks away; ``auto`` is ``native`` where there is a display, else ``file``.
         recording: the ``.rrd`` file to write, which must not exist; None for no file.
-        recording_id: the world's id; recordings that share it appear as one.
-        port: of the window (default 9876) or of the web page (default 9090; its data comes from ``port + 1``).
+        port: of the window or of the web page, whose data comes from the next one; None for the default or a free one.
         url: ``rerun+http://HOST:PORT/proxy``, for ``remote``.
+        browser: whether ``web`` opens a browser; None where somebody at this machine is likely to want it.
 
     Raises:
         ValueError: port in use, viewer of another version, malformed address, or the recording exists.
@@ -59,16 +59,21 @@ def open_recorder(
         return NullRecorder()
     if recording is not None and recording.exists():
         raise ValueError(f"recording: want a new file, got {recording}, which exists; choose another folder")
+    chosen, why = mode, ""
     if mode == "auto":
-        mode = "native" if viewer.has_display() else "file"
+        chosen, why = (
+            ("native", "auto, there is a display: ") if viewer.has_display() else ("file", "auto, no display: ")
+        )
     target = None
-    if mode == "native":
-        target = native_target(viewer.NATIVE_PORT if port is None else port)
-    elif mode == "web":
-        target = web_target(viewer.WEB_PORT if port is None else port)
-    elif mode == "remote":
+    if chosen == "native":
+        target = native_target(port)
+    elif chosen == "web":
+        target = web_target(port, browser)
+    elif chosen == "remote":
         target = remote_target(url)
-    return RerunRecorder(recording, recording_id, target)
+    recorder = RerunRecorder(recording, target)
+    recorder.how_to_look = why + recorder.how_to_look
+    return recorder
 
 
 def new_recording_path(folder: Path, stem: str = "recording") -> Path:
@@ -80,12 +85,32 @@ def new_recording_path(folder: Path, stem: str = "recording") -> Path:
     return path
 
 
+def identity_of(folder: Path, fresh: str) -> str:
+    """The id that the recordings in a world's folder share, wherever it lies: what is kept there, else now ``fresh``.
+
+    Recordings that share an id appear as one in Rerun. A branch of a world has none yet, so it gets one of its own.
+
+    Raises:
+        OSError: the folder cannot be read or written.
+    """
+    file = folder / IDENTITY
+    if not file.is_file():
+        file.write_text(f"{fresh}\n", encoding="ascii")
+    return file.read_text(encoding="ascii").strip() or fresh
+
+
 @dataclass(frozen=True)
 class _Came:
     """Primitives that the cache added, and their names."""
 
     added: Points | Gaussians
     names: Int[Tensor, "n"]
+
+
+def _where_recorded(recording: Path | None) -> str:
+    if recording is None:
+        return "nothing is shown or recorded"
+    return f"recording only; look at it with `worldwarp view {recording.parent}`"
 
 
 class RerunRecorder:
@@ -97,7 +122,6 @@ class RerunRecorder:
     def __init__(
         self,
         recording: Path | None,
-        recording_id: str,
         target: LiveTarget | None = None,
         *,
         live_update_limit: int = 200_000,
@@ -107,41 +131,44 @@ class RerunRecorder:
 
         Args:
             recording: the file to write, None for none.
-            recording_id: names the recording, in both streams.
             target: where to show it live, None for nowhere.
             live_update_limit: primitives that one update may bring to the viewer.
             live_limit: primitives that the viewer holds; beyond that the oldest generated ones are cleared.
         """
         self.recording = recording
-        self.how_to_look = target.how_to_look if target else "worldwarp view DIR"
-        self._recording_id = recording_id
+        self.how_to_look = target.how_to_look if target else _where_recorded(recording)
+        self._recording_id = secrets.token_hex(16)
         self._target = target
         self._live_update_limit, self._live_limit = live_update_limit, live_limit
         self._file: rr.RecordingStream | None = None
         self._live: LiveStream | None = None
         self._program: subprocess.Popen[bytes] | None = None
         self._shown: deque[tuple[int, int]] = deque()  # (chunk, primitives) that the viewer holds
+        self._take = 0  # how often something was undone
         self._in_file, self._in_viewer = Standing(None), Standing(live_update_limit)
         self._scale = Scale(1.0, (0.0, 2.0))
         self._now = Moment(0, 0)
         self._position = torch.zeros(3)
         self._warned: set[str] = set()
 
-    def begin(
-        self, photo: Frame, world: Points | Gaussians, names: Int[Tensor, "n"], planned: Camera, settings_markdown: str
-    ) -> None:
+    def begin(self, event: StartEvent) -> None:
         """Open file and live view; tell what there is before the first chunk (see ``Recorder``)."""
-        self._scale = Scale.of(photo)
-        self._position = photo.camera.position[0].cpu()
-        self._guarded(lambda: self._open_file(photo, planned))
-        self._guarded(lambda: self._open_live(photo, planned))
-        self._guarded(lambda: self._begin(photo, _Came(world, names), planned, settings_markdown))
+        self._guarded(self._identify)
+        self._scale = Scale.of(event.photo)
+        self._position = event.photo.camera.position[0].cpu()
+        self._guarded(lambda: self._open_file(event))
+        self._guarded(lambda: self._open_live(event))
+        self._guarded(lambda: self._begin(event))
 
     def chunk(self, event: ChunkEvent) -> None:
         """Record a chunk (see ``Recorder``)."""
         self._guarded(lambda: self._chunk(event))
         if self._program is not None and self._program.poll() is not None:
             self._warn("viewer", f"it is gone (exit code {self._program.returncode}); the walk goes on without it")
+
+    def undo(self, event: UndoEvent) -> None:
+        """Record that the last chunk was taken back (see ``Recorder``)."""
+        self._guarded(lambda: self._undo(event))
 
     def text(self, message: str, level: Level = "INFO") -> None:
         """Record a line of the log (see ``Recorder``)."""
@@ -160,17 +187,23 @@ class RerunRecorder:
             self._program.wait()
         self._program = None
 
-    def _open_file(self, photo: Frame, planned: Camera) -> None:
+    def _identify(self) -> None:
+        if self.recording is not None:
+            self._recording_id = identity_of(self.recording.parent, self._recording_id)
+
+    def _open_file(self, event: StartEvent) -> None:
         if self.recording is not None:
             file = rr.RecordingStream(APPLICATION, recording_id=self._recording_id)
-            file.save(self.recording, make_blueprint(photo, planned, self._scale, following=False))
+            recording, layout = self.recording, make_blueprint(event.photo, self._scale, following=False)
+            # On a disk that is full from the start, Rerun may wait for ever for the layout to be written.
+            within(_FLUSH_S, lambda: file.save(recording, layout))
             self._file = file
 
-    def _open_live(self, photo: Frame, planned: Camera) -> None:
+    def _open_live(self, event: StartEvent) -> None:
         target = self._target
         if target is None:
             return
-        layout = make_blueprint(photo, planned, self._scale, following=True)
+        layout = make_blueprint(event.photo, self._scale, following=True)
 
         def connect() -> rr.RecordingStream:
             stream = rr.RecordingStream(APPLICATION, recording_id=self._recording_id, send_properties=False)
@@ -180,9 +213,9 @@ class RerunRecorder:
 
         self._live = LiveStream(connect)
 
-    def _begin(self, photo: Frame, world: _Came, planned: Camera, settings_markdown: str) -> None:
-        self._write(list(opening_rows(photo, planned, self._scale, settings_markdown, HOW_TO_READ)), world)
-        self._write(list(photo_rows(photo, self._scale)))
+    def _begin(self, event: StartEvent) -> None:
+        self._write(list(opening_rows(event, self._scale, HOW_TO_READ)), _Came(event.added, event.names))
+        self._write(list(photo_rows(event.photo, self._scale)))
 
     def _chunk(self, event: ChunkEvent) -> None:
         self._now = Moment(event.first_frame + len(event.frames) - 1, event.index)
@@ -190,6 +223,15 @@ class RerunRecorder:
             list(chunk_rows(event, self._scale, self._position)), _Came(event.added, event.names), event.removed
         )
         self._position = event.frames.camera.position[-1].cpu()
+
+    def _undo(self, event: UndoEvent) -> None:
+        self._write(list(undo_rows(event, self._scale, self._take)))
+        self._take += 1
+        self._in_file, self._in_viewer = Standing(None, self._take), Standing(self._live_update_limit, self._take)
+        self._shown.clear()
+        self._now = Moment(event.first_frame - 1, event.index - 1)
+        self._position = event.camera.position.cpu()
+        self._write([], _Came(event.left, event.names))
 
     def _write(self, rows: list[Row], came: _Came | None = None, removed: Int[Tensor, "r"] | None = None) -> None:
         gone = torch.zeros(0, dtype=torch.int64) if removed is None else removed.cpu()
@@ -213,15 +255,19 @@ class RerunRecorder:
             # The photo, first in line, stays: it is what the world hangs on.
             chunk = self._shown[1][0]
             del self._shown[1]
-            for path in (entities.cache(chunk), entities.sky(chunk)):
+            for path in (entities.cache(chunk, self._take), entities.sky(chunk, self._take)):
                 rows += self._in_viewer.clear(path, self._now)
         return rows
 
     def _close_file(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            file.flush(timeout_sec=_FLUSH_S)
-            file.disconnect()
+
+            def finish() -> None:
+                file.flush(timeout_sec=_FLUSH_S)
+                file.disconnect()
+
+            within(2.0 * _FLUSH_S, finish)
 
     def _guarded(self, record: Callable[[], None]) -> None:
         try:

@@ -17,7 +17,7 @@ from geometry.frame import Frame
 from geometry.primitives import Gaussians, Points
 from viz import entities
 from viz.pictures import guide_picture, half_depth, noise_picture, to_uint8
-from viz.recorder import ChunkEvent, Level
+from viz.recorder import ChunkEvent, Level, StartEvent, UndoEvent
 
 JPEG_QUALITY = 90
 
@@ -69,18 +69,20 @@ class Scale:
         return Scale(median, (0.8 * low, max(1.2 * high, 1.01 * low)))
 
 
-def opening_rows(
-    photo: Frame, planned: Camera, scale: Scale, settings_markdown: str, how_to_read: str
-) -> Iterator[Row]:
+def opening_rows(event: StartEvent, scale: Scale, how_to_read: str) -> Iterator[Row]:
     """What holds for the whole recording."""
     yield Row(entities.WORLD, (rr.ViewCoordinates.RDF,), None)
-    yield Row(entities.PHOTO, (rr.Image(to_uint8(photo.rgb)[0]).compress(jpeg_quality=JPEG_QUALITY),), None)
-    yield Row(entities.PHOTO_CAMERA, _frustum(photo.camera[0], 0.25 * scale.median_depth, (148, 163, 184)), None)
-    strip = rr.LineStrips3D([planned.position.cpu().numpy()], colors=(148, 163, 184), radii=rr.Radius.ui_points(0.75))
+    picture = to_uint8(event.picture[None])[0]
+    yield Row(entities.PHOTO, (rr.Image(picture).compress(jpeg_quality=JPEG_QUALITY),), None)
+    frustum = _frustum(event.photo.camera[0], 0.25 * scale.median_depth, (148, 163, 184))
+    yield Row(entities.PHOTO_CAMERA, frustum, None)
+    strip = rr.LineStrips3D(
+        [event.planned.position.cpu().numpy()], colors=(148, 163, 184), radii=rr.Radius.ui_points(0.75)
+    )
     yield Row(entities.PATH_PLANNED, (strip,), None)
     for name, (_, label, color) in entities.GAUGES.items():
         yield Row(entities.gauge(name), (rr.SeriesLines(names=label, colors=color, widths=2.0),), None)
-    for entity, text in ((entities.HOW_TO_READ, how_to_read), (entities.SETTINGS, settings_markdown)):
+    for entity, text in ((entities.HOW_TO_READ, how_to_read), (entities.SETTINGS, event.settings_markdown)):
         yield Row(entity, (rr.TextDocument(text, media_type=rr.MediaType.MARKDOWN),), None)
 
 
@@ -115,6 +117,32 @@ def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> It
     end = Moment(event.first_frame + len(event.frames) - 1, event.index)
     yield Row(entities.path_done(event.index), (strip,), end)
     yield from _figure_rows(event, end)
+
+
+def undo_rows(event: UndoEvent, scale: Scale, take: int) -> Iterator[Row]:
+    """What hides a chunk that was taken back, and the world as it was with it.
+
+    A recording cannot forget, but of two rows at one moment the later one holds.
+
+    Args:
+        event: the chunk.
+        scale: of the photo.
+        take: how often something was undone before.
+    """
+    end = Moment(event.first_frame + event.frames - 1, event.index)
+    for t in range(event.frames):
+        when = Moment(event.first_frame + t, event.index)
+        for entity in entities.PICTURES:
+            yield Row(entity, (rr.Clear(recursive=False),), when)
+        yield Row(entities.CAMERA, _frustum(event.camera, 0.3 * scale.median_depth, (251, 146, 60)), when)
+    for entity in (
+        entities.path_done(event.index),
+        entities.cache(event.index, take),
+        entities.sky(event.index, take),
+    ):
+        yield Row(entity, (rr.Clear(recursive=False),), end)
+    for entity in (entities.CACHE, entities.SKY):
+        yield Row(entity, (rr.Clear(recursive=True),), Moment(event.first_frame - 1, event.index - 1))
 
 
 def primitive_row(entity: str, part: Points | Gaussians, when: Moment, grow: float) -> tuple[Row, np.ndarray]:

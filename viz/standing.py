@@ -38,10 +38,11 @@ class Standing:
     Args:
         limit: show at most this many of those that come at once; the rest is left out at random and those shown grow to
             cover for it. None for no limit.
+        take: how often something was undone; its entities are others than those before.
     """
 
-    def __init__(self, limit: int | None) -> None:
-        self._limit = limit
+    def __init__(self, limit: int | None, take: int = 0) -> None:
+        self._limit, self._take = limit, take
         self._rng = np.random.default_rng(0)  # draws which primitives a viewer does without; nothing of the world
         self._parts: dict[str, _Part] = {}
 
@@ -53,7 +54,10 @@ class Standing:
             grow = math.sqrt(len(added) / self._limit)
             added, names = added[kept.to(added.sky.device)], names[kept]
         rows, sky = [], added.sky.cpu()
-        for entity, which in ((entities.cache(when.chunk), ~sky), (entities.sky(when.chunk), sky)):
+        for entity, which in (
+            (entities.cache(when.chunk, self._take), ~sky),
+            (entities.sky(when.chunk, self._take), sky),
+        ):
             if which.any():
                 row, values = primitive_row(entity, added[which.to(added.sky.device)], when, grow)
                 rows.append(row)

@@ -9,8 +9,10 @@ from typing import Literal
 import rerun as rr
 
 from viz import viewer
+from viz.targets import how_to_look_at_page
 
-_MAGIC = b"RRF"
+_MAGIC = b"RRF2"  # then the version that wrote it, a byte for each part
+OLDEST = (0, 23)  # https://rerun.io/docs/howto/logging-and-ingestion/manipulate-rrd-files; tried with 0.41
 
 
 def open_recording(
@@ -20,26 +22,33 @@ def open_recording(
 
     Args:
         path: a ``.rrd`` file, or a world's folder with ``recording*.rrd`` in it (a resumed world has several).
-        mode: ``native`` for a window, which outlives this program; ``web`` for a page, which the caller ends.
-        port: of the window (default: any free one) or of the page (default 9090; its data comes from ``port + 1``).
+        mode: ``native`` for a window, which outlives this program; ``web`` for a page, which ends with it.
+        port: of the window (default: any free one) or of the page (default 9090, or a free one; its data comes from
+            ``port + 1``).
 
     Returns:
-        The program that shows it, and a line that tells where to look.
+        The program that shows it, and where to look, with the address on a line of its own.
 
     Raises:
-        ValueError: no recording there, one that is not a recording or of a newer Rerun, or a port in use.
+        ValueError: no recording there, one that this Rerun does not read, a port in use, or no display for a window.
     """
     files = [str(file) for file in _recordings(path)]
+    if mode == "native" and not viewer.has_display():
+        raise ValueError(
+            "mode: want a display for mode=native, found neither DISPLAY nor WAYLAND_DISPLAY set; use mode=web"
+        )
     program = viewer.viewer_executable()
     if mode == "native":
         window_port = viewer.free_port() if port is None else port
-        viewer.check_port_free(window_port, "the viewer's window")
-        return viewer.start_native(program, window_port, files), "the Rerun window"
-    page_port = viewer.WEB_PORT if port is None else port
-    viewer.check_port_free(page_port, "the viewer's web page")
-    viewer.check_port_free(page_port + 1, "the data of the viewer's web page")
-    address = viewer.web_address(page_port, viewer.stream_url(page_port + 1))
-    return viewer.serve_files(program, page_port, files), address
+        viewer.check_port_free(window_port, "the viewer's window", "port")
+        return viewer.start_native(program, window_port, files), f"the Rerun window (port {window_port})"
+    page_port, data_port = viewer.page_ports(port, "port")
+    address = viewer.web_address(page_port, viewer.stream_url(data_port))
+    page = viewer.serve_files(program, page_port, data_port, files)
+    opens = viewer.is_interactive()
+    if opens:
+        viewer.open_browser(address, page_port)
+    return page, how_to_look_at_page(address, opened=opens)
 
 
 def _recordings(path: Path) -> list[Path]:
@@ -54,11 +63,13 @@ def _recordings(path: Path) -> list[Path]:
 def _check_recording(file: Path) -> None:
     with file.open("rb") as stream:
         head = stream.read(8)
-    if not head.startswith(_MAGIC) or len(head) < 8:
+    if head[:3] != _MAGIC[:3] or len(head) < 8:
         raise ValueError(f"recording: want a Rerun recording, got {file}, which is none or cut off at its start")
-    written, ours = tuple(head[4:6]), tuple(int(part) for part in rr.__version__.split(".")[:2])
-    if written > ours:
-        raise ValueError(
-            f"recording: want one of Rerun {rr.__version__} or older, got {file} of {head[4]}.{head[5]}; "
-            f"open it with `pip install rerun-sdk=={head[4]}.{head[5]}.*`"
-        )
+    written, ours = (head[4], head[5]), tuple(int(part) for part in rr.__version__.split(".")[:2])
+    if head[:4] == _MAGIC and OLDEST <= written <= ours:
+        return
+    wanted = f"{OLDEST[0]}.{OLDEST[1]} to {ours[0]}.{ours[1]}"
+    raise ValueError(
+        f"recording: want one of Rerun {wanted}, got {file} of {written[0]}.{written[1]}; "
+        f"open it with `pip install rerun-sdk=={written[0]}.{written[1]}.*` in an environment of its own"
+    )

@@ -9,6 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -19,6 +22,16 @@ LOOPBACK = "127.0.0.1"
 NATIVE_PORT = 9876
 WEB_PORT = 9090
 MEMORY_LIMIT = "2GB"
+
+# Becomes the program named by its arguments, which Linux then ends with the thread that started it, whatever ends
+# that: SIGKILL leaves no time for a handler. (Popen's preexec_fn could do the same, but may deadlock among threads.)
+_DIES_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the program that wanted this one is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def has_display() -> bool:
@@ -47,22 +60,54 @@ def is_listening(host: str, port: int, timeout_s: float = 1.0) -> bool:
     return True
 
 
-def check_port_free(port: int, what: str) -> None:
+def is_port_free(port: int) -> bool:
+    """Whether a server could bind to a port of this machine right now."""
+    return _why_taken(port) is None
+
+
+def check_port_free(port: int, what: str, option: str) -> None:
     """Refuse a port that is taken.
+
+    Args:
+        port: that was asked for.
+        what: it is for.
+        option: by which another one can be asked for.
 
     Raises:
         ValueError: the port is in use or may not be used.
     """
+    why = _why_taken(port)
+    if why is not None:
+        raise ValueError(
+            f"{option}: want {port} on {LOOPBACK} for {what}, got {why}; "
+            f"stop the program that holds it, choose another {option}=, or leave {option} out for a free one"
+        )
+
+
+def page_ports(port: int | None, option: str) -> tuple[int, int]:
+    """The ports of a web page and of its data: ``port`` and the next, or, for None, the default ones or free ones.
+
+    Raises:
+        ValueError: ``port`` or the next one is in use.
+    """
+    if port is not None:
+        check_port_free(port, "the viewer's web page", option)
+        check_port_free(port + 1, "the data of the viewer's web page", option)
+        return port, port + 1
+    if is_port_free(WEB_PORT) and is_port_free(WEB_PORT + 1):
+        return WEB_PORT, WEB_PORT + 1
+    return free_port(), free_port()
+
+
+def _why_taken(port: int) -> str | None:
     with socket.socket() as probe:
         if sys.platform != "win32":  # there the option would allow to share a port that is in use
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except (OSError, OverflowError) as error:
-            raise ValueError(
-                f"viewer port: want {port} on {LOOPBACK} for {what}, got {error}; "
-                "stop the program that holds it or choose another port"
-            ) from None
+            return str(error)
+    return None
 
 
 def viewer_executable() -> Path:
@@ -89,11 +134,16 @@ def check_version(version: str | None, whose: str) -> None:
     Raises:
         ValueError: it is another one. Rerun drops what it does not know without a word, splats among it.
     """
-    if version is not None and version.split(".")[:2] != rr.__version__.split(".")[:2]:
+    if version is not None and not is_our_version(version):
         raise ValueError(
             f"viewer version: want Rerun {rr.__version__}, got {version} ({whose}); "
             f"close that viewer and start one with `pip install rerun-sdk=={rr.__version__}`, or use viewer=file"
         )
+
+
+def is_our_version(version: str) -> bool:
+    """Whether a viewer's version is the library's; patch releases may differ."""
+    return version.split(".")[:2] == rr.__version__.split(".")[:2]
 
 
 def version_of_viewer(url: str, timeout_s: float = 3.0) -> str | None:
@@ -122,22 +172,36 @@ def start_native(program: Path, port: int, sources: list[str]) -> subprocess.Pop
     """Open a window that shows ``sources`` (one stream address, or files) and outlives this program."""
     shown = ["--connect", *sources] if sources[0].startswith("rerun") and "://" in sources[0] else sources
     options = ["--port", str(port), "--memory-limit", MEMORY_LIMIT, "--hide-welcome-screen"]
-    return _start(program, [*options, *shown], True)
+    return _start([str(program), *_LOOPBACK_ONLY, *options, *shown], own_session=True)
 
 
 def start_web_page(program: Path, port: int, source_url: str) -> subprocess.Popen[bytes]:
-    """Serve the web viewer; ``web_address`` points it at a data stream."""
-    return _start(program, ["--serve-web", "--web-viewer-port", str(port), source_url], False)
+    """Serve the web viewer; ``web_address`` points it at a data stream. On Linux it ends with the calling thread."""
+    return _start(_ending_with_us([program, *_LOOPBACK_ONLY, "--serve-web", "--web-viewer-port", port, source_url]))
 
 
-def serve_files(program: Path, port: int, files: list[str]) -> subprocess.Popen[bytes]:
-    """Serve the web viewer on ``port`` and the data of ``files`` on ``port + 1``."""
-    return _start(program, ["--serve-web", "--web-viewer-port", str(port), "--port", str(port + 1), *files], False)
+def serve_files(program: Path, port: int, data_port: int, files: list[str]) -> subprocess.Popen[bytes]:
+    """Serve the web viewer and the data of ``files``. On Linux it ends with the calling thread."""
+    ports = ["--web-viewer-port", port, "--port", data_port]
+    return _start(_ending_with_us([program, *_LOOPBACK_ONLY, "--serve-web", *ports, *files]))
 
 
 def web_address(port: int, source_url: str) -> str:
     """What to type into a browser."""
     return f"http://{LOOPBACK}:{port}/?url={quote(source_url, safe='')}&hide_welcome_screen=1"
+
+
+def is_interactive() -> bool:
+    """Whether somebody is likely to want a browser opened: a person at a terminal of a machine with a display."""
+    return has_display() and sys.stdin.isatty() and sys.stdout.isatty() and "CI" not in os.environ
+
+
+def open_browser(address: str, port: int, timeout_s: float = 10.0) -> None:
+    """Show a page in the user's browser as soon as its ``port`` answers."""
+    until = time.monotonic() + timeout_s
+    while not is_listening(LOOPBACK, port) and time.monotonic() < until:
+        time.sleep(0.05)
+    webbrowser.open(address)
 
 
 def host_and_port(url: str) -> tuple[str, int]:
@@ -152,13 +216,28 @@ def host_and_port(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port or NATIVE_PORT
 
 
-def _start(program: Path, arguments: list[str], own_session: bool) -> subprocess.Popen[bytes]:
+_LOOPBACK_ONLY = ("--bind", LOOPBACK)
+
+
+def _ending_with_us(command: Sequence[object]) -> list[str]:
+    words = [str(word) for word in command]
+    if not sys.platform.startswith("linux"):
+        return words
+    return [sys.executable, "-I", "-S", "-c", _DIES_WITH_PARENT, str(os.getpid()), *words]
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"CI": "1"}  # by which Rerun takes no usage statistics; it has no other setting for one run
+
+
+def _start(command: list[str], own_session: bool = False) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [program, "--bind", LOOPBACK, *arguments],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=own_session,
+        env=_environment(),
     )
 
 

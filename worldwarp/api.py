@@ -93,6 +93,8 @@ def explore(
         config = compose_config("explore", words)
         exploration = go_on(Path(resume), config.device, onward(words, config), cameras, tell)
     recorder = open_viewer(config.viewer, None if folder is None else Path(folder))
+    if config.viewer.mode not in ("none", "file"):  # somebody wants to look: tell where
+        tqdm.write(f"viewer   {recorder.how_to_look}")
     if out is not None:
         exploration.store_in(Path(out))
     return _steps(exploration, recorder, progress)

@@ -21,8 +21,9 @@ INTERRUPTED = 130
 
 def explore_command(words: list[str]) -> int:
     """`worldwarp explore image=... path=...`: plan, walk, store, show."""
+    from worldwarp.driving import drive
     from worldwarp.exploration import prepare, resume
-    from worldwarp.steering import HELP, LIVE, typed
+    from worldwarp.steering import LIVE, introduction, typed
     from worldwarp.watch import after, introduce, open_viewer, show
 
     config = compose_config("explore", words)
@@ -39,19 +40,24 @@ def explore_command(words: list[str]) -> int:
     with _waiting("looking along the path (the first run compiles its kernels)"):
         plan = exploration.plan()
     steered = exploration.settings.path == LIVE
-    for line in [f"keys     {HELP}"] if steered else plan.lines():
+    for line in introduction(plan, exploration.settings.chunk) if steered else plan.lines():
         tqdm.write(line)
     recorder = open_viewer(config.viewer, folder)
     try:
         if exploration.world is None:
             exploration.store_in(folder)
         introduce(recorder, exploration, plan)
-        with _stop_after_chunk() as asked_to_stop, tqdm(total=plan.frames or None, unit="frame", smoothing=0.2) as bar:
-            keys = typed(cast(TextIOBase, sys.stdin), asked_to_stop) if steered else None
-            for step in exploration.steps(None if keys is None else exploration.steer(keys)):
+        tqdm.write(f"viewer   {recorder.how_to_look}")
+        total, begun = None if steered else plan.frames or None, exploration.walk.frames
+        with _stop_after_chunk() as asked_to_stop, tqdm(total=total, unit="frame", smoothing=0.2) as bar:
+            steps = exploration.steps()
+            if steered:
+                keys = typed(cast(TextIOBase, sys.stdin), asked_to_stop)
+                steps = drive(exploration, keys, recorder, tqdm.write, _waiting)
+            for step in steps:
                 show(recorder, step)
                 bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
-                bar.update(len(step.chunk.frames))
+                bar.update(exploration.walk.frames - begun - bar.n)  # a key may have taken some back
                 if asked_to_stop():
                     break
         with _waiting("writing the video"):
@@ -64,20 +70,29 @@ def explore_command(words: list[str]) -> int:
 
 
 def view_command(words: list[str]) -> int:
-    """`worldwarp view DIR [mode=native|web]`: look at a recording."""
+    """`worldwarp view DIR [mode=native|web] [port=N]`: look at a recording."""
     from viz.viewer import has_display
     from worldwarp.watch import open_world
 
-    folder, options = _folder_and_options("view", words, {"mode": "native" if has_display() else "web"})
-    mode = options["mode"]
+    defaults = {"mode": "native" if has_display() else "web", "port": ""}
+    folder, options = _folder_and_options("view", words, defaults)
+    mode, port = options["mode"], _whole("port", options["port"]) if options["port"] else None
     if mode not in ("native", "web"):
         raise ConfigError(f"mode: want native or web, got '{mode}'")
-    program, where = open_world(folder, "web" if mode == "web" else "native")
-    print(f"look at {where}")
-    if mode == "web":
-        print("Ctrl-C ends it")
-        program.wait()
-    return 0
+    if port is not None and not 0 < port < 65535:
+        raise ConfigError(f"port: want a whole number from 1 to 65534, got '{port}'")
+    with _ended_by_signals():
+        program, where = open_world(folder, "web" if mode == "web" else "native", port)
+        print(f"look at {where}", flush=True)
+        if mode == "native":
+            return 0
+        print("Ctrl-C ends it", flush=True)
+        try:
+            code = program.wait()
+        finally:
+            program.terminate()
+            program.wait()
+    raise ConfigError(f"view: the page's server has ended (exit code {code}); start it again")
 
 
 def export_command(words: list[str]) -> int:
@@ -260,12 +275,34 @@ def _stop_after_chunk() -> Iterator[Callable[[], bool]]:
         asked = True
         tqdm.write("stopping after this chunk (Ctrl-C again stops at once)", file=sys.stderr)
 
-    handlers = {number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _handled(on_interrupt, "SIGINT", "SIGTERM", "SIGHUP"):
         yield lambda: asked
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Leave in order, so that what was started is ended as well, when asked to or when the terminal closes."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    with _handled(leave, "SIGTERM", "SIGHUP"):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, object], None], *names: str) -> Iterator[None]:
+    """Handle signals: those that this system has, and that nobody (``nohup``) asked to ignore."""
+    numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
+    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: handled for number, handled in before.items() if handled is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for number, handled in before.items():
+            signal.signal(number, handled)
 
 
 def _check_free(folder: Path) -> None:

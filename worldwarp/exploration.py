@@ -36,7 +36,7 @@ from worldwarp.config import AUTO, ONWARD, ConfigError, Settings, checked_size, 
 from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of, thinned
 from worldwarp.needs import Needs
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
-from worldwarp.steering import LIVE, moves
+from worldwarp.steering import LIVE, MOVES, move
 
 VIDEO = "video.mp4"
 REACH = 0.4  # median depths that path_scale=auto lets a path go, as far as out_and_back
@@ -87,16 +87,32 @@ class Exploration:
                 self._store(step.chunk, step.integration.change, step.gauges)
             yield step
 
-    def steer(self, keys: Iterable[str]) -> Iterator[Camera]:
-        """Chunks that live keys ask for, one by one; each becomes part of the walk before it is made."""
-        for cameras in moves(keys, lambda: self.cameras[len(self.cameras) - 1], self.settings.chunk):
-            count, here = len(cameras), self.cameras[len(self.cameras) - 1 :]
-            move = scaled(rebased(Camera.concatenate([here, cameras])), _unit(self.photo))
-            self.cameras = continued(self.cameras, move)
-            cameras = self.cameras[len(self.cameras) - count :]
-            if self.world is not None:
-                self.world.redirect(self.cameras, self.world.config)
-            yield cameras
+    def go(self, cameras: Camera) -> Step:
+        """Make one chunk along a move from where the walk stands; what was planned beyond is dropped.
+
+        Args:
+            cameras: the move after where it begins, ``[t]``, its lengths in the photo's median depths.
+        """
+        done = self.cameras[: self.walk.frames]
+        relative = scaled(rebased(Camera.concatenate([done[-1:], cameras])), _unit(self.photo))
+        self.cameras = continued(done, relative)
+        if self.world is not None:
+            self.world.redirect(self.cameras, self.world.config)
+        (step,) = self.steps([self.cameras[len(done) :]])
+        return step
+
+    def undo(self) -> None:
+        """Take back the last chunk of a stored walk, or a `forget` after it; then stand where a resumed walk would.
+
+        Raises:
+            ValueError: nothing is stored, or there is only the photo.
+        """
+        if self.world is None:
+            raise ValueError("undo: want a walk that is stored (out=), got one that is not")
+        self.world.undo()
+        self.world.redirect(self.world.cameras, self.world.config)
+        again = resume(self.world.folder, self.settings.device)
+        self.parts, self.cameras, self.walk, self.world = again.parts, again.cameras, again.walk, again.world
 
     def store_in(self, folder: Path) -> None:
         """Start a world in ``folder`` with the photo as its chunk 0.
@@ -114,8 +130,11 @@ class Exploration:
     def plan(self) -> Plan:
         """Look ahead along the path and time the parts; the walk is left as it was."""
         chunks, seconds = self.remaining, 0.0
-        if chunks:
-            count = len(chunks[0])
+        timed = chunks[0] if chunks else None
+        if self.settings.path == LIVE:
+            timed = move(next(iter(MOVES)), self.cameras[self.walk.frames - 1], self.settings.chunk)
+        if timed is not None:
+            count = len(timed)
             self.parts.generator.rehearse(count, self.settings.size)
             start = time.perf_counter()
             self.parts.generator.rehearse(count, self.settings.size)
@@ -123,7 +142,7 @@ class Exploration:
             # Rendering, insertion about twice that, and per look of the refinement a quarter of it; a pass per step,
             # copying about as long as one, and half a one to remember.
             renders = 3.0 + 0.25 * self.config.cache.get("refine_steps", 0)
-            seconds = renders * time_render(self.parts.cache, chunks[0]) + (self.settings.steps + 1.5) * denoise_s
+            seconds = renders * time_render(self.parts.cache, timed) + (self.settings.steps + 1.5) * denoise_s
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
         return Plan(
             frames=len(self.cameras) - self.walk.frames,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,8 @@ from omegaconf import DictConfig
 
 from scenes.files import replacing
 from scenes.world import MANIFEST, World
-from viz.recorder import ChunkEvent, NullRecorder, Recorder
+from viz.recorder import ChunkEvent, NullRecorder, Recorder, StartEvent, UndoEvent
+from worldwarp.config import ConfigError
 from worldwarp.exploration import VIDEO, Exploration
 from worldwarp.loop import Step
 from worldwarp.plan import Plan
@@ -24,8 +24,12 @@ def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
     """The recorder that ``viewer=...`` asks for, recording into ``folder``.
 
     Raises:
-        ValueError: a port in use, or a viewer of another version.
+        ValueError: a port that is none or in use, or a viewer of another version.
     """
+    if viewer.port is not None and not (isinstance(viewer.port, int) and 0 < viewer.port < 65535):
+        raise ConfigError(f"viewer.port: want a whole number from 1 to 65534, got '{viewer.port}'")
+    if viewer.open not in (None, True, False):
+        raise ConfigError(f"viewer.open: want true or false, got '{viewer.open}'")
     if viewer.mode == "none":
         return NullRecorder()
     from viz.rerun_recorder import new_recording_path, open_recorder
@@ -33,9 +37,7 @@ def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
     if folder is not None:
         _rebuild_if_missing(folder)  # else a walk that goes on would hide what came before it
     recording = None if folder is None else new_recording_path(folder)
-    return open_recorder(
-        viewer.mode, recording, recording_id=_identity(Path(folder or "")), port=viewer.port, url=viewer.url
-    )
+    return open_recorder(viewer.mode, recording, port=viewer.port, url=viewer.url, browser=viewer.open)
 
 
 def introduce(recorder: Recorder, exploration: Exploration, plan: Plan | None = None) -> None:
@@ -44,7 +46,16 @@ def introduce(recorder: Recorder, exploration: Exploration, plan: Plan | None = 
     text = "\n".join([f"- image `{settings.image}`", f"- path `{settings.path}`", f"- seed {settings.seed}"])
     markdown = "\n\n".join([text, *([] if plan is None else plan.lines())])
     cache = exploration.parts.cache
-    recorder.begin(exploration.photo, cache.snapshot(), cache.names(), exploration.cameras, markdown)
+    recorder.begin(
+        StartEvent(
+            photo=exploration.photo,
+            picture=exploration.walk.texture.finest,
+            added=cache.snapshot(),
+            names=cache.names(),
+            planned=exploration.cameras,
+            settings_markdown=markdown,
+        )
+    )
 
 
 def show(recorder: Recorder, step: Step) -> None:
@@ -71,12 +82,23 @@ def show(recorder: Recorder, step: Step) -> None:
     )
 
 
-def open_world(folder: Path, mode: Literal["native", "web"] | None = None) -> tuple[subprocess.Popen[bytes], str]:
+def show_undo(recorder: Recorder, exploration: Exploration, chunks: int, frames: int) -> None:
+    """Tell a recorder that the last of ``chunks``, which ended at ``frames``, was taken back."""
+    walk, cache = exploration.walk, exploration.parts.cache
+    here = exploration.cameras[walk.frames - 1]
+    recorder.undo(UndoEvent(chunks - 1, walk.frames, frames - walk.frames, here, cache.snapshot(), cache.names()))
+    recorder.text(f"chunk {chunks - 1}: taken back")
+
+
+def open_world(
+    folder: Path, mode: Literal["native", "web"] | None = None, port: int | None = None
+) -> tuple[subprocess.Popen[bytes], str]:
     """Show a world's recordings, or a ``.rrd`` file; a recording is made of what is stored if there is none.
 
     Args:
         folder: of the world, or a file.
-        mode: a window, which outlives this program, or a page, which the caller ends; None is what can be shown here.
+        mode: a window, which outlives this program, or a page, which ends with it; None is what can be shown here.
+        port: as `viz.view.open_recording` has it.
 
     Returns:
         The program that shows it, and where to look.
@@ -88,7 +110,7 @@ def open_world(folder: Path, mode: Literal["native", "web"] | None = None) -> tu
     from viz.viewer import has_display
 
     _rebuild_if_missing(folder)
-    return open_recording(folder, mode or ("native" if has_display() else "web"))
+    return open_recording(folder, mode or ("native" if has_display() else "web"), port)
 
 
 def _rebuild_if_missing(folder: Path) -> None:
@@ -106,10 +128,11 @@ def rebuild_recording(world: World) -> Path:
     path, primitives = new_recording_path(world.folder), world.primitives
     names, none = torch.arange(len(primitives)), torch.zeros(0, dtype=torch.int64)
     with replacing(path) as partial:
-        recorder = RerunRecorder(partial, _identity(world.folder))
+        recorder = RerunRecorder(partial)
         of_photo = primitives.chunk == 0
         settings = f"- seed {world.manifest.seed}\n- made of the stored world"
-        recorder.begin(world.chunk(0).frames, primitives[of_photo], names[of_photo], world.path, settings)
+        photo = world.chunk(0).frames
+        recorder.begin(StartEvent(photo, world.photo, primitives[of_photo], names[of_photo], world.path, settings))
         for record in world.chunks[1:]:
             mine = primitives.chunk == record.index
             gauges = {name: value for name, value in record.gauges.items() if value is not None}
@@ -129,10 +152,6 @@ def rebuild_recording(world: World) -> Path:
             )
         recorder.close()
     return path
-
-
-def _identity(folder: Path) -> str:
-    return hashlib.sha256(str(folder).encode()).hexdigest()[:16]
 
 
 def after(exploration: Exploration) -> list[str]:
