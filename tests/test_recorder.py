@@ -262,6 +262,9 @@ def test_what_a_thinned_stream_never_showed_costs_nothing() -> None:
 
 def test_pictures_are_readable() -> None:
     event = toy_event(1, toy_gaussians(1, 1))
+    assert event.guide is not None
+    assert event.prior_rgb is not None
+    assert event.sigma is not None
     guide = guide_picture(event.guide.rgb, event.guide.coverage)
     assert len(np.unique(guide[0, :, :10].reshape(-1, 3), axis=0)) == 2  # a checkerboard of two greys
     np.testing.assert_allclose(guide[0, 10, 30] / 255, event.frames.rgb[0, :, 10, 30], atol=0.01)
