@@ -317,8 +317,10 @@ def resume(
         from_file, factor = given.from_file, _path_scale(given, settings, photo)
         notes = _notes(replace(given, lens=None), factor)  # only the photo goes through a lens
         cameras = continued(world.cameras, scaled(given.cameras, factor))
+    finest = world.photo
     if len(cameras) > len(world):
-        needs = _needs(config, settings, len(cameras), settings.detail)
+        scale = min(settings.detail, finest.shape[1] / settings.size[0])
+        needs = _needs(config, settings, len(cameras), scale)
         for line in replace(needs, done=len(world)).lines(folder):
             tell(line)
     parts = _build_parts(config, settings)
@@ -333,7 +335,7 @@ def resume(
     count = len(world.chunks)
     last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
     memory = _remembered(world, parts.generator)
-    texture = ProjectiveTexture.of(photo, world.photo)
+    texture = ProjectiveTexture.of(photo, finest)
     walk = Walk(memory, texture, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
     return Exploration(settings, config, parts, photo, world.path, walk, world, None, from_file, factor, notes)
 
