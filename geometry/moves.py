@@ -1,8 +1,8 @@
 """Camera moves by name.
 
 They speak as their viewer sees it: ``left`` moves the camera to its own left (things in the picture go right), ``pan``
-by a positive angle looks to the right, ``tilt`` looks up, ``roll`` turns the camera clockwise. Distances are in scene
-units: the photo's median depth is 1.
+by a positive angle looks to the right, ``tilt`` looks up, ``roll`` turns the camera clockwise. Distances are in
+units of the photo's median depth.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Preset:
     Attributes:
         description: one line for people.
         move: ``(progress [n] from 0 to 1, distance, angle_rad, fov_rad) -> Motion``; the identity at progress 0.
-        distance: scene units.
+        distance: median depths of the photo.
         angle_deg: degrees.
         frames: number of cameras, the first one included.
     """

@@ -46,7 +46,7 @@ def preset(
         size: image size ``(H, W)``.
         fov_deg: horizontal field of view of the first camera, degrees; not needed with ``start``.
         frames: number of cameras, the first included; the preset's own when not given.
-        distance: scene units, as the preset describes it.
+        distance: median depths of the photo, as the preset describes it.
         angle_deg: degrees, as the preset describes it.
         start: the unbatched camera to begin with (resampled to ``size``); the identity pose when not given.
 

@@ -569,6 +569,9 @@ def test_other_mistakes_around_files(tmp_path: Path) -> None:
     path = save(tmp_path / "p.json", camera_path())
     with pytest.raises(ValueError, match="convention: this file says itself"):
         read(path, convention="c2w_opencv")
+    write_cameras(tmp_path / "model", some_cameras(), "colmap_text")
+    with pytest.raises(ValueError, match="convention: this file says itself"):
+        read(tmp_path / "model", convention="c2w_opencv")
     with pytest.raises(ValueError, match="frames: want 2 or more, got 1"):
         read(path, frames=1)
     with pytest.raises(ValueError, match="format: want one of keyframes"):
