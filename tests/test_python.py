@@ -200,7 +200,7 @@ def test_the_commands_undo_and_forget_do_the_same(world: World) -> None:
 def test_view_records_a_world_that_has_no_recording(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
 
-    def open_nothing(path: Path, mode: str) -> tuple[subprocess.Popen[bytes], str]:
+    def open_nothing(path: Path, mode: str, _port: object) -> tuple[subprocess.Popen[bytes], str]:
         shown.append((path, mode))
         with subprocess.Popen([sys.executable, "-c", ""]) as program:
             return program, "nowhere"
