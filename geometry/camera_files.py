@@ -39,7 +39,8 @@ from geometry.nerfstudio_files import (
     read_transforms,
     transforms_content,
 )
-from geometry.presets import PRESETS, parse_path_expression
+from geometry.path_text import names_a_file
+from geometry.presets import parse_path_expression
 from geometry.se3 import inverse
 from geometry.spline import CameraSpline, keyframes_of
 from geometry.trajectory_files import npy_stack, read_npy, read_text, realestate_text, refuse_convention, tum_text
@@ -60,11 +61,6 @@ class CameraPath:
     cameras: Camera
     from_file: bool
     lens: DistortedLens | None = None
-
-
-def begins_with_preset(text: str) -> bool:
-    """Whether what a user gives as a path is an expression of presets, and not a file."""
-    return re.split("[,+:]", text)[0].strip() in PRESETS
 
 
 def open_camera_path(
@@ -92,13 +88,10 @@ def open_camera_path(
     Raises:
         ValueError: a missing file, an unknown preset, or a bad file; one sentence that names the field.
     """
-    text = str(text_or_file)
-    preset = begins_with_preset(text)
-    if isinstance(text_or_file, Path) or (not preset and os.path.exists(text)):
-        camera, lens = _read_path(Path(text_or_file), size, convention, fov_deg, frames, photo_size)
+    text = os.path.expanduser(str(text_or_file))
+    if isinstance(text_or_file, Path) or names_a_file(text):
+        camera, lens = _read_path(Path(text), size, convention, fov_deg, frames, photo_size)
         return CameraPath(rebased(camera), True, lens)
-    if not preset and ("/" in text or os.sep in text or Path(text).suffix):
-        raise ValueError(f"path: no file or folder {text!r}; check the name, or use a preset such as orbit")
     if convention is not None:
         raise ValueError(f"convention: a preset needs none, got {convention!r}; remove it")
     return CameraPath(parse_path_expression(text, size=size, fov_deg=fov_deg, frames=frames), False)
@@ -135,7 +128,7 @@ def read_cameras(
             not finite, rigid and right-handed, with times that do not increase, or with intrinsics that are missing,
             of an unknown distortion or of images of another aspect; one sentence that names the field.
     """
-    return _read_path(Path(path), size, convention, fov_deg, frames, photo_size)[0]
+    return _read_path(Path(path).expanduser(), size, convention, fov_deg, frames, photo_size)[0]
 
 
 def _read_path(
@@ -275,7 +268,7 @@ def write_cameras(
     Raises:
         ValueError: an unknown format, a missing convention, or a lens that the format cannot hold.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if format in ("colmap_text", "colmap_binary"):
         write_colmap(path, camera, file_paths, binary=format == "colmap_binary")
     elif format == "npy":

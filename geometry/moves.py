@@ -26,25 +26,6 @@ class Motion:
     focal_scale: Float[Tensor, "n"]
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A named move and its defaults; a default of None says that the move has no such parameter.
-
-    Attributes:
-        description: one line for people.
-        move: ``(progress [n] from 0 to 1, distance, angle_rad, fov_rad) -> Motion``; the identity at progress 0.
-        distance: median depths of the photo.
-        angle_deg: degrees.
-        frames: number of cameras, the first one included.
-    """
-
-    description: str
-    move: Callable[[Tensor, float, float, float], Motion]
-    distance: float | None = None
-    angle_deg: float | None = None
-    frames: int = 49
-
-
 def _motion(
     progress: Tensor,
     *,
@@ -126,54 +107,22 @@ def _fly_through(u: Tensor, distance: float, angle: float, _fov: float) -> Motio
     return _motion(u, right=sideways, forward=distance * u, pan=heading)
 
 
-PRESETS: dict[str, Preset] = {
-    "forward": Preset("move straight ahead", _line("forward", 1.0), distance=0.35),
-    "back": Preset("move straight back", _line("forward", -1.0), distance=0.35),
-    "left": Preset("move to the left, looking ahead", _line("right", -1.0), distance=0.3),
-    "right": Preset("move to the right, looking ahead", _line("right", 1.0), distance=0.3),
-    "up": Preset("rise, looking ahead", _line("down", -1.0), distance=0.2),
-    "down": Preset("sink, looking ahead", _line("down", 1.0), distance=0.2),
-    "pan": Preset("turn the view to the right on the spot (negative: left)", _turn("pan"), angle_deg=25.0),
-    "tilt": Preset("turn the view up on the spot (negative: down)", _turn("tilt"), angle_deg=12.0),
-    "roll": Preset("turn the camera clockwise about its axis (negative: the other way)", _turn("roll"), angle_deg=12.0),
-    "orbit": Preset(
-        "circle to the right around the point straight ahead at the distance, facing it (negative angle: to the left)",
-        lambda u, distance, angle, _fov: _circle(u, distance, angle * u),
-        distance=1.0,
-        angle_deg=30.0,
-    ),
-    "arc": Preset(
-        "swing to the right, across to the left and back around the point at the distance, facing it",
-        lambda u, distance, angle, _fov: _circle(u, distance, angle * torch.sin(2 * math.pi * u)),
-        distance=1.0,
-        angle_deg=15.0,
-    ),
-    "spiral": Preset(
-        "circle in the picture plane out to the distance and back, facing the point at depth 1; the angle is the "
-        "whole way round",
-        _spiral,
-        distance=0.2,
-        angle_deg=360.0,
-    ),
-    "dolly_zoom": Preset(
-        "move in while the field of view widens by the angle, so that what is at the distance keeps its size "
-        "(negative angle: move out)",
-        _dolly_zoom,
-        distance=1.0,
-        angle_deg=20.0,
-    ),
-    "look_around": Preset(
-        "look right, left and back on the spot, by the angle to each side", _look_around, angle_deg=20.0
-    ),
-    "fly_through": Preset(
-        "fly ahead by the distance along a gentle bend, looking where it goes; the angle is the largest heading",
-        _fly_through,
-        distance=0.8,
-        angle_deg=15.0,
-    ),
-    "out_and_back": Preset(
-        "move straight ahead by the distance and return the same way",
-        lambda u, distance, _angle, _fov: _motion(u, forward=distance * torch.sin(math.pi * u)),
-        distance=0.4,
-    ),
+# Per preset: (progress [n] from 0 to 1, distance, angle_rad, fov_rad) -> Motion; the identity at progress 0.
+MOTIONS: dict[str, Callable[[Tensor, float, float, float], Motion]] = {
+    "forward": _line("forward", 1.0),
+    "back": _line("forward", -1.0),
+    "left": _line("right", -1.0),
+    "right": _line("right", 1.0),
+    "up": _line("down", -1.0),
+    "down": _line("down", 1.0),
+    "pan": _turn("pan"),
+    "tilt": _turn("tilt"),
+    "roll": _turn("roll"),
+    "orbit": lambda u, distance, angle, _fov: _circle(u, distance, angle * u),
+    "arc": lambda u, distance, angle, _fov: _circle(u, distance, angle * torch.sin(2 * math.pi * u)),
+    "spiral": _spiral,
+    "dolly_zoom": _dolly_zoom,
+    "look_around": _look_around,
+    "fly_through": _fly_through,
+    "out_and_back": lambda u, distance, _angle, _fov: _motion(u, forward=distance * torch.sin(math.pi * u)),
 }

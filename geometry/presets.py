@@ -5,28 +5,15 @@ A path always begins at the photo's camera and starts and stops at rest.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from geometry.camera import Camera
-from geometry.moves import PRESETS, Motion, Preset
-
-PARAMETERS = ("distance", "angle_deg", "frames")
-
-
-@dataclass(frozen=True)
-class Term:
-    """One preset of an expression with the parameters that were written; None takes the default."""
-
-    name: str
-    distance: float | None = None
-    angle_deg: float | None = None
-    frames: int | None = None
+from geometry.moves import MOTIONS, Motion
+from geometry.path_text import Term, find_preset, parse_legs
 
 
 def preset(
@@ -81,34 +68,7 @@ def parse_path_expression(
     Raises:
         ValueError: as ``preset``, or text that is not such an expression.
     """
-    legs = [[_parse_term(term) for term in leg.split("+")] for leg in text.split(",")]
-    return _compose(legs, size, fov_deg, frames, start)
-
-
-def _parse_term(text: str) -> Term:
-    name, *settings = (part.strip() for part in text.split(":"))
-    _find(name)
-    values: dict[str, float | int] = {}
-    for setting in settings:
-        key, separator, value = setting.partition("=")
-        if key not in PARAMETERS or not separator:
-            raise ValueError(f"path: want {name}:name=value with a name of {', '.join(PARAMETERS)}; got {setting!r}")
-        if key in values:
-            raise ValueError(f"path: {name} sets {key} twice; keep one")
-        try:
-            values[key] = int(value) if key == "frames" else float(value)
-        except ValueError:
-            kind = "a whole number" if key == "frames" else "a number"
-            raise ValueError(f"path: want {kind} for {key} of {name}, got {value!r}") from None
-    return Term(name, values.get("distance"), values.get("angle_deg"), values.get("frames"))  # type: ignore[arg-type]
-
-
-def _find(name: str) -> Preset:
-    if name in PRESETS:
-        return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(PRESETS)}."
-    raise ValueError(f"path: {name!r} is neither a preset nor a file; {hint}")
+    return _compose(parse_legs(text), size, fov_deg, frames, start)
 
 
 def _compose(
@@ -139,7 +99,7 @@ def _compose(
 
 
 def _checked_move(term: Term, progress: Tensor, fov_rad: float) -> Motion:
-    found = _find(term.name)
+    found = find_preset(term.name)
     for field in ("distance", "angle_deg"):
         given, default = getattr(term, field), getattr(found, field)
         if given is not None and default is None:
@@ -148,11 +108,11 @@ def _checked_move(term: Term, progress: Tensor, fov_rad: float) -> Motion:
             raise ValueError(f"{field}: want a finite number for {term.name}, got {given}")
     distance = found.distance if term.distance is None else term.distance
     angle_deg = found.angle_deg if term.angle_deg is None else term.angle_deg
-    return found.move(progress, distance or 0.0, math.radians(angle_deg or 0.0), fov_rad)
+    return MOTIONS[term.name](progress, distance or 0.0, math.radians(angle_deg or 0.0), fov_rad)
 
 
 def _leg_frames(leg: list[Term]) -> int:
-    counts = [_find(term.name).frames if term.frames is None else term.frames for term in leg]
+    counts = [find_preset(term.name).frames if term.frames is None else term.frames for term in leg]
     if min(counts) < 2:
         raise ValueError(f"frames: want 2 or more, got {min(counts)}; one pose is not a path")
     return max(counts)

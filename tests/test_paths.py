@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from geometry.camera import Camera
-from geometry.presets import PRESETS, parse_path_expression, preset
+from geometry.path_text import PRESETS
+from geometry.presets import parse_path_expression, preset
 from geometry.se3 import exp
 from geometry.spline import CameraSpline, Keyframe, keyframes_of
 

@@ -24,9 +24,10 @@ from diffusion.memory import KVMemory
 from diffusion.prior import PriorConfig
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
-from geometry.camera_files import CameraPath, begins_with_preset, continued, open_camera_path, rebased, scaled
+from geometry.camera_files import CameraPath, continued, open_camera_path, rebased, scaled
 from geometry.depth import FileDepth, clear_far, lift_photo
 from geometry.frame import Chunk, Frame
+from geometry.path_text import begins_with_preset
 from geometry.primitives import Change
 from scenes.framing import natural_size, photo_fov_deg
 from scenes.photo import Photo, photo_outline, read_photo
