@@ -12,9 +12,9 @@ export PYTHONWARNINGS ?= ignore::SyntaxWarning
 .PHONY: explore test lint bench data clean
 
 explore: .venv/ready
-	@if [ -f $(OUT)/world.json ]; then $(RUN)/worldwarp explore resume=$(OUT); \
+	@if [ -f $(OUT)/world.json ]; then $(RUN)/worldwarp explore $(OUT); \
 	else $(RUN)/worldwarp explore image=$(PHOTO) path=$(WALK) frames=49 out=$(OUT); fi
-	$(RUN)/worldwarp export $(OUT) formats=[gaussians_ply,glb,mp4]
+	$(RUN)/worldwarp export $(OUT) formats=gaussians_ply,glb,mp4
 
 test: .venv/ready
 	$(RUN)/python -m pytest -n 2

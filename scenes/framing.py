@@ -23,6 +23,13 @@ def natural_size(photo: tuple[int, int]) -> tuple[int, int]:
     return min(zip(heights, widths, strict=True), key=cost)
 
 
+def sized(photo: tuple[int, int], longer_side: int) -> tuple[int, int]:
+    """The frame size ``(H, W)`` of a photo's shape whose longer side is about so many pixels."""
+    scale = longer_side / max(photo)
+    height, width = (max(2 * STEP, STEP * round(side * scale / STEP)) for side in photo)
+    return height, width
+
+
 def photo_fov_deg(photo: tuple[int, int], size: tuple[int, int], film_mm: float | None) -> float:
     """Horizontal field of view of frames of ``size`` cut from the middle of a photo.
 

@@ -79,7 +79,7 @@ class World:
         Raises:
             WorldError: a folder with something in it, or one that cannot be written.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         manifest = Manifest(_own_version(), seed, path.size, metric, dict(config or {}))
         manifest_text(manifest)  # refuses a config that JSON cannot hold before anything is written
         with disk_errors(f"cannot write {folder}"):
@@ -109,7 +109,7 @@ class World:
         Raises:
             WorldError: not a world, of a later version, or with a file missing, truncated or changed, which it names.
         """
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         if not folder.is_dir():
             raise WorldError(f"{folder}: no such folder; want the folder of a world, as `worldwarp explore` makes it")
         manifest = read_manifest(folder / MANIFEST)
@@ -322,7 +322,7 @@ class World:
         """
         if (not chunks and region is None) or not all(0 <= index < len(self.chunks) for index in chunks):
             raise ValueError(
-                f"forget: want chunks of the {len(self.chunks)} finished ones, or a region, got {list(chunks)}"
+                f"forget: want chunks from 0 (the photo) to {len(self.chunks) - 1}, or a region, got {list(chunks)}"
             )
         if region is not None and not (region[0] < region[1]).all():
             raise ValueError(f"region: want a low corner below the high one, got {region.tolist()}; swap them")

@@ -37,7 +37,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
         (["image=a.jpg", "depth=file", "depth.pth=x"], "did you mean `depth.path`"),
         (["image=a.jpg", "orbit"], "want key=value"),
         (["image=a.jpg", "size=[100,320]"], "multiples of 16"),
-        (["image=a.jpg", "size=320"], "multiples of 16"),
+        (["image=a.jpg", "size=320"], "want height and width"),
         (["image=a.jpg", "frames=1"], "frames: want a whole number"),
         (["image=a.jpg", "fov_deg=200"], "fov_deg: want a number from 1 to 150"),
         (["image=a.jpg", "seed=-1"], "seed: want"),

@@ -253,7 +253,7 @@ def test_resume_refuses_other_settings(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_help_paths_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     for command, expected in (
-        ("--help", "worldwarp explore image=PHOTO"),
+        ("--help", "worldwarp explore PHOTO"),
         ("paths", "dolly_zoom"),
         ("doctor", "torch"),
     ):

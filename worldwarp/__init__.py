@@ -1,6 +1,8 @@
 """WorldWarp: one photo and a camera path in; a live, persistent, exportable 3D world out."""
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from worldwarp.siblings import check_siblings
 
@@ -8,13 +10,31 @@ check_siblings()
 # Threads that spin while they wait take the processor from each other; this counts only before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from geometry.camera import Camera  # noqa: E402
-from geometry.camera_files import read_cameras, write_cameras  # noqa: E402
-from geometry.frame import Chunk, Frame, Guide  # noqa: E402
-from geometry.primitives import Gaussians, Points  # noqa: E402
-from geometry.spline import CameraSpline, Keyframe  # noqa: E402
-from worldwarp.api import World, explore  # noqa: E402
-from worldwarp.loop import Step  # noqa: E402
+if TYPE_CHECKING:
+    from geometry.camera import Camera
+    from geometry.camera_files import read_cameras, write_cameras
+    from geometry.frame import Chunk, Frame, Guide
+    from geometry.primitives import Gaussians, Points
+    from geometry.spline import CameraSpline, Keyframe
+    from worldwarp.api import World, explore
+    from worldwarp.loop import Step
+
+# Where each name lives: it is imported when it is asked for, so that `worldwarp --help` does not wait for torch.
+_HOMES = {
+    "Camera": "geometry.camera",
+    "CameraSpline": "geometry.spline",
+    "Chunk": "geometry.frame",
+    "Frame": "geometry.frame",
+    "Gaussians": "geometry.primitives",
+    "Guide": "geometry.frame",
+    "Keyframe": "geometry.spline",
+    "Points": "geometry.primitives",
+    "Step": "worldwarp.loop",
+    "World": "worldwarp.api",
+    "explore": "worldwarp.api",
+    "read_cameras": "geometry.camera_files",
+    "write_cameras": "geometry.camera_files",
+}
 
 __all__ = [
     "Camera",
@@ -31,3 +51,14 @@ __all__ = [
     "read_cameras",
     "write_cameras",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'worldwarp' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

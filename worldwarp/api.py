@@ -23,6 +23,7 @@ from scenes import world as stored
 from scenes.chunk_files import frame_name
 from scenes.export import FORMATS, ExportReport, export
 from viz.recorder import Recorder
+from worldwarp.arguments import user_path
 from worldwarp.commands import onward
 from worldwarp.config import compose_config
 from worldwarp.exploration import VIDEO, Exploration, build_cache, prepare, write_world_video
@@ -72,6 +73,8 @@ def explore(
         >>> steps
         [Step(chunk 3, frames 17 to 24, 0.8% new, 291206 primitives)]
     """
+    out = None if out is None else user_path("out", out)
+    resume = None if resume is None else user_path("resume", resume)
     cameras = path if isinstance(path, Camera) else None
     given = {"image": image, "out": out, "resume": resume, "path": None if cameras else path}
     words = [f"{key}={value}" for key, value in given.items() if value is not None]

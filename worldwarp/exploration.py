@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -29,15 +26,26 @@ from geometry.depth import FileDepth, clear_far, lift_photo
 from geometry.frame import Chunk, Frame
 from geometry.path_text import begins_with_preset
 from geometry.primitives import Change
-from scenes.framing import natural_size, photo_fov_deg
+from scenes.framing import natural_size, photo_fov_deg, sized
 from scenes.photo import Photo, photo_outline, read_photo
 from scenes.video import write_video
 from scenes.world import World
-from worldwarp.config import AUTO, ONWARD, ConfigError, Settings, checked_size, compose_config, explore_settings
+from worldwarp.arguments import LIVE, user_path
+from worldwarp.config import (
+    AUTO,
+    ONWARD,
+    ConfigError,
+    Settings,
+    build,
+    check_explore,
+    checked_size,
+    compose_config,
+    explore_settings,
+)
 from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of, thinned
 from worldwarp.needs import Needs
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
-from worldwarp.steering import LIVE, MOVES, move
+from worldwarp.steering import MOVES, move
 
 VIDEO = "video.mp4"
 REACH = 0.4  # median depths that path_scale=auto lets a path go, as far as out_and_back
@@ -121,6 +129,7 @@ class Exploration:
         Raises:
             WorldError: when the folder holds something, or cannot be written.
         """
+        folder = user_path("out", folder)
         config: Any = OmegaConf.to_container(self.config)  # `device` stays open: it may differ on resume
         metric, seed = self.photo.metric, self.settings.seed
         self.world = World.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
@@ -213,6 +222,7 @@ def prepare(
     Raises:
         ValueError: a bad photo, depth, path, size or setting, or too little memory or disk, in one sentence.
     """
+    check_explore(config)
     config = _framed(config, path)
     settings = explore_settings(config)
     assert settings.image is not None
@@ -234,7 +244,7 @@ def prepare(
     sharp = read_photo(settings.image, settings.size, FINEST, straighten).rgb
     camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
     detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
-    estimator = _made(config.depth)
+    estimator = build(config.depth)
     if isinstance(estimator, FileDepth):
         estimator = estimator.of_photo(picture.original_size, picture.turned)
     detail = lift_photo(picture.rgb[None], estimator, camera.resized(detail_size))
@@ -262,11 +272,14 @@ def _needs(config: DictConfig, settings: Settings, frames: int, scale: float) ->
 
 def _framed(config: DictConfig, path: Camera | None) -> DictConfig:
     """The configuration with a frame size and a lens: as it says, as the cameras have them, or as the photo asks."""
-    if config.image is None or (config.size is not None and config.fov_deg is not None):
+    longer_side = config.size if isinstance(config.size, int) else None
+    if config.image is None or (config.size is not None and longer_side is None and config.fov_deg is not None):
         return config
     framed = config.copy()
     outline, film_mm = photo_outline(config.image)
-    if config.size is None:
+    if longer_side is not None:
+        framed.size = list(sized(outline, longer_side))
+    elif config.size is None:
         framed.size = list(natural_size(outline) if path is None else path.size)
     if config.fov_deg is None:
         framed.fov_deg = photo_fov_deg(outline, checked_size(framed.size), film_mm)
@@ -294,6 +307,7 @@ def resume(
         WorldError: no world, one of a later version, or one with a damaged file, which it names.
         ConfigError: a path that cannot be walked, or too little memory or disk.
     """
+    folder = user_path("resume", folder)
     world = World.load(folder)
     if not world.chunks:
         raise ConfigError(
@@ -351,7 +365,7 @@ def _remembered(world: World, generator: Generator) -> KVMemory:
 
 def build_cache(config: DictConfig) -> WorldCache:
     """The empty cache that a configuration asks for."""
-    return _made(config.cache)
+    return build(config.cache)
 
 
 def _open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> CameraPath:
@@ -405,24 +419,11 @@ def _notes(given: CameraPath, factor: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _made(part: DictConfig) -> Any:
-    """The part that a group of the configuration stands for; what is wrong with its settings is said as it says it."""
-    try:
-        return instantiate(part)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError | ImportError):
-            raise error.__cause__ from None
-        raise
-    except MissingMandatoryValue as error:
-        key = str(error.full_key or error.key)
-        raise ConfigError(f"{key}: want a value, got none; add {key}=...") from None
-
-
 def _build_parts(config: DictConfig, settings: Settings) -> Parts:
     return Parts(
         cache=build_cache(config),
-        generator=_made(config.generator),
-        noise=_made(config.noise),
+        generator=build(config.generator),
+        noise=build(config.noise),
         prior=PriorConfig(),
         sampler=SamplerConfig(steps=settings.steps),
     )

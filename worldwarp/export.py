@@ -17,7 +17,6 @@ from scenes.spz import read_spz
 from worldwarp.api import World
 from worldwarp.gauges import agreement_db
 
-DEFAULT_FORMATS = "[gaussians_ply,points_ply,glb,colmap,nerfstudio,mp4]"
 CHECKED_VIEWS = 5
 
 

@@ -16,7 +16,6 @@ from geometry.camera import Camera
 from geometry.presets import parse_path_expression
 from worldwarp.plan import Plan
 
-LIVE = "keys"  # what `path=` says
 ENDS = ("x", "\x04")  # Ctrl-D too
 UNDO, HELP_KEY = "u", "?"
 WIDER, NARROWER = ("+", "="), ("-", "_")

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from scenes.files import replacing
 from scenes.world import MANIFEST, World
 from viz.recorder import ChunkEvent, NullRecorder, Recorder, StartEvent, UndoEvent
+from worldwarp.arguments import pasted
 from worldwarp.config import ConfigError
 from worldwarp.exploration import VIDEO, Exploration
 from worldwarp.loop import Step
@@ -43,7 +44,8 @@ def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
 def introduce(recorder: Recorder, exploration: Exploration, plan: Plan | None = None) -> None:
     """Tell a recorder what there is before the first chunk."""
     settings = exploration.settings
-    text = "\n".join([f"- image `{settings.image}`", f"- path `{settings.path}`", f"- seed {settings.seed}"])
+    image = (settings.image or "").encode("utf-8", "backslashreplace").decode()  # Rerun takes no other text
+    text = "\n".join([f"- image `{image}`", f"- path `{settings.path}`", f"- seed {settings.seed}"])
     markdown = "\n\n".join([text, *([] if plan is None else plan.lines())])
     cache = exploration.parts.cache
     recorder.begin(
@@ -164,9 +166,9 @@ def after(exploration: Exploration) -> list[str]:
         f"{'stopped and saved' if exploration.remaining else 'done'}: {walk.frames} of {total} frames, "
         f"{len(exploration.parts.cache)} primitives, in {folder}",
         f"  video      {folder / VIDEO}",
-        f"  look       worldwarp view {folder}",
-        f"  take away  worldwarp export {folder} formats=[gaussians_ply,points_ply,glb,colmap,nerfstudio,mp4]",
+        f"  look       worldwarp {pasted('view', folder)}",
+        f"  take away  worldwarp {pasted('export', folder)}",
     ]
     if exploration.remaining:
-        lines.append(f"  finish     worldwarp explore resume={folder}")
+        lines.append(f"  finish     worldwarp {pasted('explore', folder)}")
     return lines

@@ -1,0 +1,218 @@
+"""Words of a command line, read without torch or Hydra: settings, lists, files and folders, and what was meant."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from geometry.path_text import PRESETS
+
+LIVE = "keys"  # what `path=` says for driving by hand
+
+NO_PROMPT = "the generator takes no text: it goes on from what the photo shows (generator= chooses another)"
+# What other programs call a setting: our name of it, or a sentence where there is none.
+SYNONYMS = {
+    "picture": "image", "photo": "image", "input": "image", "file": "image",
+    "output": "out", "output_dir": "out", "outdir": "out", "folder": "out", "dir": "out",
+    "resolution": "size", "quality": "size", "width": "size", "height": "size", "long_side": "size",
+    "trajectory": "path", "camera": "path", "cameras": "path", "move": "path", "motion": "path",
+    "fov": "fov_deg", "length": "frames", "num_frames": "frames", "n_frames": "frames",
+    "gpu": "device", "cuda": "device", "continue": "resume", "world": "resume", "format": "formats",
+    "estimator": "depth", "model": "generator", "version": "--version", "play": "view", "open": "view", "show": "view",
+    "run": "explore", "walk": "explore", "generate": "explore", "create": "explore", "delete": "forget",
+    "prompt": NO_PROMPT, "text": NO_PROMPT, "negative_prompt": NO_PROMPT,
+}  # fmt: skip
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".bmp", ".gif", ".avif")
+MANIFEST = "world.json"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message says what was wanted and what to do."""
+
+
+def nearest(name: str, valid: Iterable[str], main: Iterable[str] = ()) -> str:
+    """A phrase that points from a mistyped ``name`` to what exists, or says that there is no such thing.
+
+    Args:
+        name: what was typed.
+        valid: what exists.
+        main: the names to list when none is near; all of ``valid`` when not given.
+    """
+    valid = sorted(set(valid))
+    meant = SYNONYMS.get(name.lower().lstrip("-").replace("-", "_"))
+    if meant is not None and " " in meant:
+        return meant
+    close = [meant] if meant in valid else difflib.get_close_matches(name, valid, n=3, cutoff=0.7)
+    if close:
+        return f"did you mean {' or '.join(f'`{c}`' for c in close)}?"
+    return f"valid are: {', '.join(main or valid)}"
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Bare words, and ``key=value`` words; a file that exists, or ``orbit:angle_deg=20``, is a bare word."""
+    settings = [word for word in words if re.match(r"[A-Za-z_][\w.-]*=", word) and not os.path.exists(word)]
+    return [word for word in words if word not in settings], settings
+
+
+def options(command: str, words: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """The settings of a command, as text.
+
+    Raises:
+        ConfigError: a bare word, or an unknown key with the nearest valid name.
+    """
+    values = dict(defaults)
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"{command}: want key=value, got '{word}'")
+        if key not in defaults:
+            raise ConfigError(f"{command}: there is no setting '{key}'; {nearest(key, defaults)}")
+        values[key] = value
+    return values
+
+
+def folder_and_options(command: str, words: Sequence[str], defaults: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
+    """Split ``DIR key=value ...``.
+
+    Raises:
+        ConfigError: no or several folders, or an unknown key.
+    """
+    folders, settings = split_words(words)
+    if len(folders) != 1:
+        got = ", ".join(folders) or "none"
+        advice = "put what holds spaces or commas in quotes" if folders else f"e.g. `worldwarp {command} worlds/pagoda`"
+        raise ConfigError(f"{command}: want one folder, got {got}; {advice}")
+    return user_path(command, folders[0]), options(command, settings, defaults)
+
+
+def items(text: str) -> list[str]:
+    """The parts of a list: ``a,b`` or ``[a,b]``."""
+    return [part.strip() for part in text.strip().removeprefix("[").removesuffix("]").split(",") if part.strip()]
+
+
+def whole(key: str, text: str) -> int:
+    """A whole number.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigError(f"{key}: want a whole number, got '{text}'")
+    return int(text)
+
+
+def frame_size(value: object) -> int | tuple[int, int] | None:
+    """What ``size=`` says: the longer side, ``(H, W)``, or None; from ``720``, ``480,720``, ``480x720``, ``[480,720]``.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if value is None:
+        return None
+    parts = items(re.sub(r"(?<=\d)\s*[xX]\s*(?=\d)", ",", value)) if isinstance(value, str) else value
+    parts = list(parts) if isinstance(parts, Sequence) else [parts]
+    numbers = [int(p) if isinstance(p, str) and p.isascii() and p.isdecimal() else p for p in parts]
+    sides = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    if len(sides) == len(numbers) == 1:
+        return sides[0]
+    if len(sides) == len(numbers) == 2:
+        return sides[0], sides[1]
+    got = value if isinstance(value, str | int | float) else list(parts)
+    raise ConfigError(f"size: want the longer side (size=720) or height and width (size=480x720), got {got}")
+
+
+def user_path(key: str, text: str | Path) -> Path:
+    """A folder or file as a user writes it, `~` expanded.
+
+    Raises:
+        ConfigError: a name that is not UTF-8, which the files of a world cannot have.
+    """
+    path = os.path.expanduser(str(text))
+    if not is_utf8(path):
+        shown = path.encode("utf-8", "backslashreplace").decode()
+        raise ConfigError(f"{key}: want a name of UTF-8 characters, got '{shown}'; choose or rename to another")
+    return Path(path)
+
+
+def is_utf8(name: str) -> bool:
+    """Whether a file name holds no bytes that are not UTF-8 (Python keeps such bytes as lone surrogates)."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def default_folder(image: str) -> Path:
+    """Where the world of a photo goes when nobody says so."""
+    stem = Path(image).stem
+    return Path("worlds") / (stem if is_utf8(stem) else stem.encode("ascii", "replace").decode().replace("?", "_"))
+
+
+def check_image(image: str) -> None:
+    """Refuse what is no photo by what it is, before it is opened.
+
+    Raises:
+        ConfigError: an address, several files, a video, a folder, or a file that does not exist.
+    """
+    path = Path(image)
+    if path.is_file() and path.suffix.lower() not in VIDEOS:
+        return
+    if re.match(r"[a-z]+://", image, re.IGNORECASE):
+        raise ConfigError(f"image: want a file on this machine, got {image}; download it first")
+    if path.suffix.lower() in VIDEOS:
+        raise ConfigError(f"image: want one photo, got the video '{image}'; save one of its frames as an image")
+    if path.is_dir():
+        raise ConfigError(f"image: want one photo, got the folder '{image}'; name the file in it")
+    if re.split("[,+:]", image)[0] in PRESETS:
+        raise ConfigError(
+            f"image: want a photo first, got the path '{image}'; e.g. `worldwarp explore photo.jpg orbit`"
+        )
+    if len(items(image)) > 1 and sum(part.lower().endswith(IMAGES) for part in items(image)) > 1:
+        raise ConfigError(f"image: want one photo, got {len(items(image))} files in '{image}'; choose one")
+    raise ConfigError(f"image: no file '{image}'; check the name")
+
+
+def check_world(command: str, folder: Path) -> None:
+    """Refuse a folder that is no world, before anything is loaded.
+
+    Raises:
+        ConfigError: it does not exist, or holds no world.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{command}: no such folder '{folder}'; want that of a world that `worldwarp explore` made")
+    if not (folder / MANIFEST).is_file():
+        raise ConfigError(f"{command}: '{folder}' is no world: it holds no {MANIFEST}; check the name")
+
+
+def pasted(*words: object) -> str:
+    """Words of a command as they can be pasted into any shell (PowerShell takes unquoted commas apart)."""
+    text = [str(word) for word in words]
+    if sys.platform == "win32":
+        return " ".join(f'"{word}"' if re.search(r"[^\w.:=/\\+-]", word) else word for word in text)
+    return " ".join(
+        word if re.fullmatch(r"[\w.:=/+-]+", word) else "'" + word.replace("'", "'\"'\"'") + "'" for word in text
+    )
+
+
+def command_words(words: Sequence[str]) -> list[str]:
+    """The words of `explore` with the names left out filled in: the photo (or a world's folder), then the path.
+
+    Raises:
+        ConfigError: more bare words than these two, or several photos.
+    """
+    bare, settings = split_words(words)
+    named = {word.partition("=")[0] for word in settings}
+    free = [key for key in ("image", "path") if key not in named and not (key == "image" and "resume" in named)]
+    if len(bare) > 1 and sum(word.lower().endswith(IMAGES) for word in bare) > 1:
+        raise ConfigError(f"image: want one photo, got {' '.join(bare)}; choose one")
+    if len(bare) > len(free):
+        extra = bare[len(free)]
+        raise ConfigError(
+            f"explore: want PHOTO PATH and key=value, got '{extra}' too; join moves with commas, in quotes"
+        )
+    given = dict(zip(free, bare, strict=False))
+    if "image" in given and os.path.isfile(os.path.join(os.path.expanduser(given["image"]), MANIFEST)):
+        given["resume"] = given.pop("image")
+    return [*(f"{key}={value}" for key, value in given.items()), *settings]
