@@ -26,16 +26,16 @@ lint: .venv/ready
 	$(RUN)/pyright
 
 bench: .venv/ready $(if $(wildcard $(DATA)/manifest.json),.venv/train-data)
-	$(RUN)/python -m benchmarks.rasterizer
-	$(RUN)/python -m benchmarks.explore
-	$(RUN)/python -m benchmarks.integration
-	$(RUN)/python -m benchmarks.kill_resume --kills 10
-	$(RUN)/python -m benchmarks.cache --quick
-	$(RUN)/python -m benchmarks.depth_drift
-	$(RUN)/python -m benchmarks.reliability
-	$(RUN)/python -m benchmarks.paging --millions 10
+	$(RUN)/python -m benchmarks.speed.rasterizer
+	$(RUN)/python -m benchmarks.speed.explore
+	$(RUN)/python -m benchmarks.cache.integration
+	$(RUN)/python -m benchmarks.reliability.kill_resume --kills 10
+	$(RUN)/python -m benchmarks.cache.held_out_views --quick
+	$(RUN)/python -m benchmarks.cache.depth_drift
+	$(RUN)/python -m benchmarks.reliability.calibration
+	$(RUN)/python -m benchmarks.cache.paging --millions 10
 	@if [ -f $(DATA)/manifest.json ]; then \
-		$(RUN)/python -m benchmarks.depth $(DATA) && $(RUN)/python -m benchmarks.generator_quality $(DATA) && $(RUN)/python -m benchmarks.generator_rollout $(DATA); \
+		$(RUN)/python -m benchmarks.quality.depth_maps $(DATA) && $(RUN)/python -m benchmarks.quality.generator_quality $(DATA) && $(RUN)/python -m benchmarks.quality.generator_rollout $(DATA); \
 	else echo "generator benchmarks need held-out clips: make data (see docs/training.md)"; fi
 
 data: .venv/train-data

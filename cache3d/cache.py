@@ -44,7 +44,7 @@ class WorldCache(Protocol):
     """What persists of the world: it grows where there is something new and shows itself to any camera.
 
     A primitive is named by its place in the order of arrival and keeps that name for good. Colours, confidences and,
-    within bounds, the geometry of Gaussians may change, and what a rule of `cache3d.insertion` retires is taken away.
+    within bounds, the geometry of Gaussians may change, and what a rule of `cache3d.integration.rules` retires is taken away.
     Rendering and integration are deterministic and do not depend on what is in memory and what on disk.
     """
 

@@ -7,7 +7,7 @@ import rerun.blueprint as rrb
 
 from geometry.frame import Frame
 from viz import entities
-from viz.rows import Scale
+from viz.log_entries import Scale
 
 HOW_TO_READ = """\
 **Left: the world**, as far as it is known, first from where the photo was taken. The orange pyramid is the camera \

@@ -17,13 +17,14 @@ from jaxtyping import Int
 from torch import Tensor
 
 from geometry.primitives import Gaussians, Points
-from viz import entities, viewer
+from viz import entities
+from viz import viewer_process as viewer
 from viz.blueprint import HOW_TO_READ, make_blueprint
-from viz.live import LiveStream, within
+from viz.live_stream import LiveStream, within
+from viz.log_entries import Moment, Row, Scale, chunk_rows, opening_rows, photo_rows, text_row, undo_rows
+from viz.logged_primitives import Standing
 from viz.recorder import ChunkEvent, Level, NullRecorder, Recorder, StartEvent, UndoEvent
-from viz.rows import Moment, Row, Scale, chunk_rows, opening_rows, photo_rows, text_row, undo_rows
-from viz.standing import Standing
-from viz.targets import LiveTarget, native_target, remote_target, web_target
+from viz.viewer_targets import LiveTarget, native_target, remote_target, web_target
 
 log = logging.getLogger(__name__)
 

@@ -12,28 +12,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
     from geometry.camera import Camera
-    from geometry.camera_files import read_cameras, write_cameras
+    from geometry.camera_io.read_write import read_cameras, write_cameras
     from geometry.frame import Chunk, Frame, Guide
     from geometry.primitives import Gaussians, Points
-    from geometry.spline import CameraSpline, Keyframe
+    from geometry.trajectory.spline import CameraSpline, Keyframe
     from worldwarp.api import World, explore
     from worldwarp.loop import Step
 
 # Where each name lives: it is imported when it is asked for, so that `worldwarp --help` does not wait for torch.
 _HOMES = {
     "Camera": "geometry.camera",
-    "CameraSpline": "geometry.spline",
+    "CameraSpline": "geometry.trajectory.spline",
     "Chunk": "geometry.frame",
     "Frame": "geometry.frame",
     "Gaussians": "geometry.primitives",
     "Guide": "geometry.frame",
-    "Keyframe": "geometry.spline",
+    "Keyframe": "geometry.trajectory.spline",
     "Points": "geometry.primitives",
     "Step": "worldwarp.loop",
     "World": "worldwarp.api",
     "explore": "worldwarp.api",
-    "read_cameras": "geometry.camera_files",
-    "write_cameras": "geometry.camera_files",
+    "read_cameras": "geometry.camera_io.read_write",
+    "write_cameras": "geometry.camera_io.read_write",
 }
 
 __all__ = [

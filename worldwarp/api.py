@@ -15,21 +15,20 @@ from omegaconf import OmegaConf
 from tqdm.auto import tqdm
 
 from cache3d.cache import WorldCache
-from cache3d.projective_texture import ProjectiveTexture
+from cache3d.photo_texture import ProjectiveTexture
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
-from scenes import world as stored
-from scenes.chunk_files import frame_name
-from scenes.export import FORMATS, ExportReport, export
+from scenes.formats.export import FORMATS, ExportReport, export
+from scenes.store import world_store as stored
+from scenes.store.chunk_files import frame_name
 from viz.recorder import Recorder
 from worldwarp.arguments import user_path
-from worldwarp.commands import onward
-from worldwarp.config import compose_config
-from worldwarp.exploration import VIDEO, Exploration, build_cache, prepare, write_world_video
-from worldwarp.exploration import resume as go_on
+from worldwarp.config import compose_config, onward
 from worldwarp.loop import Step
-from worldwarp.watch import RECORDINGS, introduce, open_viewer, open_world, show
+from worldwarp.recording import RECORDINGS, introduce, open_viewer, open_world, show
+from worldwarp.session import VIDEO, Exploration, build_cache, prepare, write_world_video
+from worldwarp.session import resume as go_on
 
 SHOWN_BYTES = 16 * 2**20  # a larger video is not put into a notebook
 
@@ -308,7 +307,7 @@ class World:
         """Write the world for other programs.
 
         Args:
-            formats: some of `scenes.export.FORMATS`; None is all of them.
+            formats: some of `scenes.formats.export.FORMATS`; None is all of them.
             out: where to; the world's ``exports`` folder when not given.
 
         Returns:

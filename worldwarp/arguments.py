@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from geometry.path_text import PRESETS
+from geometry.trajectory.path_text import PRESETS
 
 LIVE = "keys"  # what `path=` says for driving by hand
 

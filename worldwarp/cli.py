@@ -12,6 +12,19 @@ from worldwarp.arguments import IMAGES, ConfigError, nearest, pasted
 from worldwarp.console import open_console
 from worldwarp.pages import PAGES, overview, page_of
 
+MODULES = {
+    "explore": "explore",
+    "view": "world",
+    "export": "world",
+    "undo": "world",
+    "forget": "world",
+    "paths": "info",
+    "doctor": "info",
+    "render-data": "train",
+    "pack-data": "train",
+    "unpack-data": "train",
+    "train": "train",
+}
 HELP = ("-h", "--help", "-?", "/?")
 
 
@@ -54,7 +67,8 @@ def _run(words: list[str]) -> int:
         if name.lower().endswith(IMAGES) or Path(name).exists():
             raise ConfigError(f"there is no command '{name}'; did you mean `worldwarp explore {pasted(*words)}`?")
         raise ConfigError(f"there is no command '{name}'; {nearest(name, [*PAGES, '--version'], PAGES)}")
-    command = getattr(import_module("worldwarp.commands"), f"{name.replace('-', '_')}_command")
+    module = import_module(f"worldwarp.commands.{MODULES[name]}")  # imported late: each brings its own heavy libraries
+    command = getattr(module, f"{name.replace('-', '_')}_command")
     return command(rest)
 
 

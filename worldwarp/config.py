@@ -19,9 +19,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from geometry.path_text import names_a_file, parse_legs
-from scenes.framing import STEP
-from worldwarp.arguments import LIVE, ConfigError, check_image, frame_size, nearest
+from geometry.trajectory.path_text import names_a_file, parse_legs
+from scenes.photos.framing import STEP
+from worldwarp.arguments import (
+    LIVE,
+    ConfigError,
+    check_image,
+    frame_size,
+    nearest,
+)
 from worldwarp.pages import conf_text, group_options
 
 FREE_TEXT = ("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights")
@@ -264,3 +270,17 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(str(error).strip().splitlines()[0]) from error
     finally:
         Singleton.set_state(state)
+
+
+def onward(words: list[str], config: DictConfig) -> dict[str, Any]:
+    """What `explore resume=DIR` says of the way on; it may say where to run and who watches, and nothing else."""
+    given = {word.partition("=")[0] for word in words}
+    for key in sorted(given):
+        if key not in (*ONWARD, "resume", "device", "viewer") and not key.startswith("viewer."):
+            raise ConfigError(
+                f"resume: the world goes on with its own settings; remove {key}= (or start anew with out=)"
+            )
+    if given & set(ONWARD) and "path" not in given:
+        raise ConfigError("resume: frames=, convention= and path_scale= belong to a new path; give path= as well")
+    values = {key: config[key] for key in ONWARD if key in given}
+    return {key: escaped(value) if isinstance(value, str) else value for key, value in values.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from viz.viewer import has_display
+from viz.viewer_process import has_display
 from worldwarp.siblings import ROOMS, shadowed_rooms
 
 EXTRAS = {

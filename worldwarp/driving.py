@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 
-from scenes.files import WorldError
+from scenes.io.atomic_files import WorldError
 from viz.recorder import Recorder
-from worldwarp import steering
-from worldwarp.exploration import Exploration
+from worldwarp import keyboard as steering
 from worldwarp.loop import Step
-from worldwarp.watch import show_undo
+from worldwarp.recording import show_undo
+from worldwarp.session import Exploration
 
 HINT = "no such key; ? lists them"
 

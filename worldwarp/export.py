@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 
 from cache3d.cache import WorldCache
-from cache3d.gaussians import GaussianCache
-from cache3d.points import PointCache
+from cache3d.gaussian_cache import GaussianCache
+from cache3d.point_cache import PointCache
 from geometry.camera import Camera
-from scenes.export import README, export
-from scenes.ply import read_gaussians_ply, read_points_ply
-from scenes.spz import read_spz
+from scenes.formats.export import README, export
+from scenes.formats.ply import read_gaussians_ply, read_points_ply
+from scenes.formats.spz import read_spz
 from worldwarp.api import World
-from worldwarp.gauges import agreement_db
+from worldwarp.metrics import agreement_db
 
 CHECKED_VIEWS = 5
 
@@ -25,7 +25,7 @@ def export_world(folder: Path, formats: list[str], out: Path | None = None) -> I
 
     Args:
         folder: the world's folder.
-        formats: names of `scenes.export.FORMATS`.
+        formats: names of `scenes.formats.export.FORMATS`.
         out: where to write; the world's ``exports`` folder when not given.
 
     Raises:

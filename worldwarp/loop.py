@@ -12,20 +12,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cache3d.cache import Integration, WorldCache
-from cache3d.projective_texture import ProjectiveTexture
-from diffusion.condition import Condition
+from cache3d.photo_texture import ProjectiveTexture
 from diffusion.generator import Generator
-from diffusion.memory import KVMemory
-from diffusion.noise import NoiseConfig, noise_map
-from diffusion.prior import Prior, PriorConfig, copy_into_holes
+from diffusion.inpainting.lookahead import look_ahead
+from diffusion.inpainting.outpainting import beyond, widened, with_margin, without_rim
+from diffusion.inpainting.prior import Prior, PriorConfig, copy_into_holes
+from diffusion.kv_memory import KVMemory
+from diffusion.noise_map import NoiseConfig, noise_map
+from diffusion.rgbd_state import Condition
 from diffusion.sampler import Generated, SamplerConfig, sample
-from diffusion.surroundings import beyond, widened, with_margin, without_rim
 from geometry.camera import Camera
 from geometry.depth import align_depth, clean_discontinuities
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
-from worldwarp.gauges import measure
-from worldwarp.lookahead import look_ahead
+from worldwarp.metrics import measure
 
 REFERENCE_FRAMES = 4
 KEEP_EVERY = 2

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from scenes.framing import STEP
+from scenes.photos.framing import STEP
 from worldwarp.config import ConfigError
 
 MIB = 2**20

@@ -11,8 +11,8 @@ from cache3d.cache import WorldCache
 from geometry.camera import Camera
 from geometry.frame import Frame
 from geometry.project import project
-from scenes.framing import STEP
-from scenes.photo import Photo
+from scenes.photos.framing import STEP
+from scenes.photos.photo import Photo
 
 WHOLE = 0.95  # share of a photo from which on nothing that matters is cut off
 LARGER_SIDE = 720  # what is proposed for photos that are much larger than the frames

@@ -1,14 +1,14 @@
 """Depth: estimators behind one protocol, alignment, cleaning, and the photo's own lifting."""
 
 from geometry.depth.align import DepthAlignment, align_depth
-from geometry.depth.clean import clean_discontinuities, snap_depth_edges
+from geometry.depth.discontinuities import clean_discontinuities, snap_depth_edges
 from geometry.depth.embedded import EmbeddedDepth
-from geometry.depth.estimate import DepthEstimator, DepthMap
+from geometry.depth.estimator import DepthEstimator, DepthMap
 from geometry.depth.files import FileDepth
-from geometry.depth.foundation import TransformersDepth
 from geometry.depth.lift import lift_photo
-from geometry.depth.outlines import clear_far, mixed
+from geometry.depth.mixed_pixels import clear_far, mixed
 from geometry.depth.plane import PlaneDepth
+from geometry.depth.transformers import TransformersDepth
 
 __all__ = [
     "DepthAlignment",

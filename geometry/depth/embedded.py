@@ -13,8 +13,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geometry.depth.edges import fit_to_picture
-from geometry.depth.estimate import DepthMap, far_sky
+from geometry.depth.edge_alignment import fit_to_picture
+from geometry.depth.estimator import DepthMap, far_sky
 from geometry.depth.network import STRIDE, DepthNetwork
 
 FORMAT = "worldwarp-depth-1"

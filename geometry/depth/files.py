@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Num
 from torch import Tensor
 
-from geometry.depth.estimate import DepthMap, depth_of_disparity, far_sky
+from geometry.depth.estimator import DepthMap, depth_of_disparity, far_sky
 from geometry.depth.file_formats import PNG_START, format_of, read_array
 from geometry.input_files import read_head
 

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geometry.camera import Camera
-from geometry.depth.clean import clean_discontinuities, snap_depth_edges
-from geometry.depth.estimate import DepthEstimator, DepthMap, far_sky
-from geometry.depth.outlines import without_gaps
+from geometry.depth.discontinuities import clean_discontinuities, snap_depth_edges
+from geometry.depth.estimator import DepthEstimator, DepthMap, far_sky
+from geometry.depth.mixed_pixels import without_gaps
 from geometry.frame import Frame
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geometry.depth.estimate import DepthMap
+from geometry.depth.estimator import DepthMap
 
 
 class PlaneDepth:

@@ -1,0 +1,1 @@
+"""What the cache keeps, costs and shows."""

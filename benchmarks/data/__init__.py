@@ -1,0 +1,1 @@
+"""What the benchmarks measure with: figures, walks and scenes with ground truth."""

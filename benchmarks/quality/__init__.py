@@ -1,0 +1,1 @@
+"""Quality of depth, prior, generator and whole walks."""

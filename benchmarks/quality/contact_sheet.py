@@ -1,0 +1,61 @@
+"""What walks look like, without choosing: `python -m benchmarks.quality.contact_sheet OUT PHOTO... [--path PATH]`.
+
+Each photograph is walked ten chunks along each of three fixed paths, or those that are given, with seed 0. One row per
+walk: the photograph, then the last frame of every second chunk. The rows are all there is; nothing is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from scenes.photos.photo import read_photo
+from worldwarp import explore
+
+PATHS = ("forward:distance=0.4", "orbit:angle_deg=20", "left:distance=0.3")
+CHUNKS, FRAMES_PER_CHUNK, EVERY = 10, 8, 2
+ROW_PX = 112
+
+
+def tile(rgb: Tensor) -> Image.Image:
+    """A frame ``[3 h w]`` as the sheets show it, one row high."""
+    pixels = (rgb.permute(1, 2, 0).numpy() * 255.0).round().astype(np.uint8)
+    size = (round(ROW_PX * rgb.shape[2] / rgb.shape[1]), ROW_PX)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+
+
+def walk_tiles(photo: Path, path: str) -> list[Image.Image]:
+    """The photograph and frames of one walk."""
+    frames = CHUNKS * FRAMES_PER_CHUNK + 1
+    steps = explore(image=photo, path=path, frames=frames, viewer="none", seed=0)
+    shown = [step.chunk.frames.rgb[-1] for step in steps if step.chunk.index % EVERY == 0]
+    size = (shown[0].shape[1], shown[0].shape[2])
+    return [tile(rgb) for rgb in (read_photo(photo, size).rgb, *shown)]
+
+
+def main() -> None:
+    """Write the sheet."""
+    parser = argparse.ArgumentParser(description="What walks look like")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("--path", action="append", help="of the walks, instead of the three; may be repeated")
+    given = parser.parse_args()
+    paths = given.path or PATHS
+    walks = [(photo, path) for photo in given.photos for path in paths]
+    rows = [walk_tiles(*walk) for walk in tqdm(walks, unit="walk")]
+    width = max(shown.width for row in rows for shown in row)
+    sheet = Image.new("RGB", (width * len(rows[0]), ROW_PX * len(rows)), "white")
+    for y, row in enumerate(rows):
+        for x, shown in enumerate(row):
+            sheet.paste(shown, (width * x, ROW_PX * y))
+    sheet.save(given.out, quality=80)
+    print(f"{given.out}: {len(rows)} walks; for each photograph {', '.join(paths)}")
+
+
+if __name__ == "__main__":
+    main()

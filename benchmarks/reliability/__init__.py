@@ -1,0 +1,1 @@
+"""Whether confidence is calibrated, and whether a killed walk resumes."""

@@ -1,0 +1,1 @@
+"""Speed of the rasterizer and of whole walks."""

@@ -1,0 +1,286 @@
+"""The world as Gaussians: one small disc per new pixel, splatted with anti-aliasing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cache3d.cache import Integration, check_chunk
+from cache3d.integration.lifting import lift_gaussians
+from cache3d.integration.merging import merge
+from cache3d.integration.optimization import Look, refine, refine_guesses
+from cache3d.integration.retirement import RESOLVED, outdone, refuted
+from cache3d.integration.rules import new_pixels, uncovered
+from cache3d.rasterizer.rasterize import rasterize
+from cache3d.rasterizer.types import Backend, Raster
+from cache3d.rendering import confidence as trust
+from cache3d.rendering.footprint import FOOTPRINT_FLOOR, SAMPLES, footprint_px
+from cache3d.rendering.incremental import Canvas
+from cache3d.rendering.rendered_view import Shown
+from cache3d.rendering.splat_attributes import CHANNELS, GAPLESS, against_sky, finer, in_pixels, in_view, seen
+from cache3d.rendering.visibility import in_image, seen_by
+from cache3d.store.block_store import BlockStore
+from cache3d.store.view import View
+from geometry.camera import Camera
+from geometry.depth import clear_far, mixed
+from geometry.frame import Chunk, Frame, Guide
+from geometry.primitives import Change, Gaussians, Points
+
+FAINTEST = 1.0 / 255.0
+REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
+CANVASES = 16  # pictures of a guide that are kept for the frames that follow; two per frame, one is of the sky
+
+
+class GaussianCache:
+    """A world cache of surface-aligned Gaussians.
+
+    The third axis of a Gaussian is the surface normal, towards the camera that made it; the first two span its
+    footprint. Sky is a far layer: it is drawn behind everything as if it moved with the camera, so it never parallaxes
+    and is never reached. Images are divided by alpha, so that soft coverage neither darkens nor cracks.
+
+    Args:
+        device: where the world lives; on a CUDA device gsplat draws it.
+        rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
+        refine_steps: looks at a frame per chunk that correct what is stored, see `cache3d.integration.optimization`; 0 for none.
+        resident_mib: how much of the world stays in memory, at least what one chunk and the frames it keeps to see; the
+            rest goes to disk.
+
+    Raises:
+        ValueError: for negative ``refine_steps``, or a bound on memory that is not positive.
+    """
+
+    def __init__(
+        self,
+        device: str | torch.device = "cpu",
+        rasterizer: Backend = "auto",
+        refine_steps: int = REFINE_STEPS,
+        resident_mib: float | int = 2048,
+    ) -> None:
+        if refine_steps < 0:
+            raise ValueError(f"refine_steps: want 0 or more, got {refine_steps}; 0 turns refinement off")
+        self._device = torch.device(device)
+        self._refine_steps = refine_steps
+        self._rasterizer: Backend = rasterizer
+        self._store = BlockStore(_empty(self._device), resident_mib)
+        # Pictures of the last guide, for the frames that follow it, and names that changed since.
+        self._canvases: dict[bytes, Canvas] = {}
+        self._recoloured = np.zeros(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @torch.no_grad()
+    def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:
+        """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.integration.rules` for the rules.
+
+        Args:
+            chunk: frames of any one size; on any device.
+            remembered: earlier frames ``[k]`` that refinement keeps to, to the first of them, the photo, above all.
+
+        Raises:
+            ValueError: if its parts disagree in shape, or depth is not positive where valid.
+        """
+        check_chunk(chunk)
+        first, refined = self._store.total, 0
+        self._store.near(chunk.frames.camera)  # once for all frames
+        for k in range(len(chunk.frames)):
+            frame = _on(chunk.frames[k], self._device)
+            believed = chunk.confidence[k].to(self._device)
+            self._refute(frame, believed, observed=chunk.observed)
+            shown = self._show(frame.camera)
+            view = self._store.near(frame.camera)
+            better = refine_guesses(view.rows, view.rows.means, shown, frame, believed)
+            self._store.put(view, better)
+            self._recoloured = np.concatenate([self._recoloured, view.names[better].cpu().numpy()])
+            refined += len(better)
+            new = new_pixels(shown, frame, believed, observed=chunk.observed)
+            if self._retire(shown, frame, believed, observed=chunk.observed):
+                new |= uncovered(shown, self._show(frame.camera), frame)
+            if not chunk.observed:
+                alone = _on(chunk.frames[k : k + 1], torch.device("cpu"))
+                frame = _on(clear_far(alone, new[None].cpu())[0], self._device)
+            self._add(lift_gaussians(frame, new, chunk, k), frame.camera)
+        self._forget_pictures()
+        self._refine(chunk, remembered)
+        return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
+
+    @torch.no_grad()
+    def render(self, camera: Camera) -> Guide:
+        """Show the cache to a batch ``[t]`` of cameras of any image size; the guide lies on the cameras' device."""
+        if len(camera.batch_shape) != 1:
+            raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
+        self._forget_pictures()
+        if len(camera) <= CANVASES:
+            self._store.near(camera)  # once for all
+        shown = [self._show(camera[k].to(self._device)) for k in range(len(camera))]
+        maps = (torch.stack([getattr(s, m) for s in shown]) for m in ("rgb", "depth", "coverage", "confidence", "sky"))
+        return Guide(*(m.to(camera.world_from_camera.device) for m in maps), camera=camera)
+
+    def prefetch(self, camera: Camera) -> None:
+        """Start to bring back from disk, in the background, what a batch ``[t]`` of cameras will see."""
+        self._store.prefetch(camera)
+
+    def page_to(self, folder: Path) -> None:
+        """Keep what does not fit in memory in ``folder`` from now on."""
+        self._store.page_to(folder)
+
+    @torch.no_grad()
+    def apply(self, change: Change) -> None:
+        """Do what an `Integration` says was done; afterwards this renders bit-identically to that cache.
+
+        Raises:
+            ValueError: for primitives of another kind.
+        """
+        _check_kind(change.rows)
+        self._forget_pictures()
+        self._store.apply(change)
+
+    def snapshot(self, first: int = 0) -> Gaussians:
+        """A copy of the Gaussians named from ``first`` on, in the order of their arrival."""
+        return self._store.copy(first)
+
+    def names(self) -> Int[Tensor, "n"]:
+        """Of all that there is, in the order of arrival."""
+        return self._store.names()
+
+    def load(self, primitives: Points | Gaussians) -> None:
+        """Replace the content by a snapshot; renders bit-identically afterwards."""
+        _check_kind(primitives)
+        self._forget_pictures()
+        self._store = self._store.emptied()
+        self._store.apply(Change.from_nothing(primitives))
+
+    def _add(self, new: Gaussians, camera: Camera) -> None:
+        """Append what one camera saw, merged with what is stored in its view."""
+        view = self._store.near(camera)
+        near = in_view(view.rows, camera, sky=False)
+        superseded, kept = merge(view.rows, near, new)
+        self._store.remove(view, superseded)
+        self._store.append(new[kept])
+
+    def _refute(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
+        """Take away what one frame looks through."""
+        view = self._store.near(frame.camera)
+        inside = in_image(frame.camera, view.rows.means, ~view.rows.sky)
+        gone = refuted(view.rows, inside, frame, confidence, observed=observed)
+        extent_px = footprint_px(view.rows, gone.index, frame.camera)
+        self._store.remove(view, gone.index[extent_px > RESOLVED])
+
+    def _retire(self, shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> bool:
+        """Take away what one frame outdoes; whether there was any."""
+        view = self._store.near(frame.camera)
+        live = view.rows
+        visible = seen_by(frame.camera, live.means, ~live.sky, shown)
+        extent_px = footprint_px(live, visible.index, frame.camera)
+        gone = outdone(live, visible, extent_px, frame, confidence, observed=observed)
+        self._store.remove(view, gone)
+        return len(gone) > 0
+
+    def _refine(self, chunk: Chunk, remembered: Frame | None) -> None:
+        """Correct what is stored by a few looks at the chunk's frames, then at remembered ones, the photo last."""
+        if self._refine_steps == 0:
+            return
+        frames, trusted = _on(chunk.frames, self._device), chunk.confidence.to(self._device)
+        looks = [Look(frames[k], trusted[k], is_photo=False) for k in range(len(frames))]
+        if remembered is not None:
+            kept = _on(remembered, self._device)
+            # Where geometry is a guess, what the photo shows along an outline would stain what lies behind.
+            certain = torch.ones_like(kept.depth) if chunk.observed else (~mixed(kept)).to(kept.depth)
+            looks += [Look(kept[k], certain[k], is_photo=k == 0) for k in (*range(1, len(kept)), 0)]
+        # One view for all looks: it is gathered, and what changed is stored, once.
+        view = self._store.near(chunk.frames.camera, *([] if remembered is None else [remembered.camera]))
+        changed = refine(view.rows, looks, observed=chunk.observed, steps=self._refine_steps, backend=self._rasterizer)
+        self._store.put(view, torch.nonzero(changed)[:, 0])
+
+    def _show(self, camera: Camera) -> Shown:
+        """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
+        view = self._store.near(camera)
+        sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
+        near, far = self._draw(view, camera, sky=False), self._draw(view, sky_camera, sky=True)
+        near = in_pixels(near, camera, against_sky(near.alpha, far.alpha))
+        far = in_pixels(far, sky_camera, torch.ones_like(far.alpha))
+        passed = 1.0 - near.alpha
+        alpha = near.alpha + passed * far.alpha
+        hit = alpha >= FAINTEST
+        share = torch.where(hit, 1.0 / alpha.clamp_min(FAINTEST), torch.zeros_like(alpha))
+        rgb, belief, observed, away = (
+            ((near.values[:, part] + passed * far.values[:, part]) * share)[0]
+            for part in (slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6))
+        )
+        sky = (passed * far.alpha * share).clamp(0.0, 1.0)
+        spread = _spread(near.values[:, 6:7], near.values[:, 7:8], near.alpha)
+        agreement = trust.depth_agreement(spread, sky)
+        # The mean of the inverse depth: the little background that passes between samples hardly moves it.
+        near_depth = torch.where(near.alpha >= FAINTEST, near.alpha / near.values[:, 8:9].clamp_min(1e-10), 0.0)
+        # A mixture of surface and sky is the depth of nothing: the pixel takes that of its larger part.
+        depth = torch.where(sky > 0.5, far.depth, near_depth) * hit
+        coverage = (alpha / GAPLESS).clamp(max=1.0) * hit
+        confidence = (coverage * belief * agreement).clamp(0.0, 1.0)
+        return Shown(rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away)
+
+    def _draw(self, view: View[Gaussians], camera: Camera, *, sky: bool) -> Raster:
+        """Rasterize values rgb, belief, observed, away, 1/z, 1/z², and planes of 1/z for one camera, in 2x2 samples.
+
+        Gaussians are composited nearest first, so a few of those that share a sample hide the rest. Four samples with a
+        footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
+        """
+        live, chosen = view.rows, in_view(view.rows, camera, sky=sky)
+        fine = finer(camera)
+        if len(chosen) == 0:
+            self._canvases.pop(_key(camera, sky=sky), None)
+            nothing = live.means.new_zeros(1, 1, 1, 1)
+            return Raster(*(nothing.expand(1, count, *fine.size) for count in (CHANNELS, 1, 1)))
+        if self._rasterizer in ("auto", "cpu") and not live.means.is_cuda:
+            return self._canvas(camera, sky=sky).draw(live, view.names, chosen, self._recoloured)
+        return rasterize(seen(live, chosen, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
+
+    def _canvas(self, camera: Camera, *, sky: bool) -> Canvas:
+        """The picture that one camera was shown, or an empty one; that is kept when few are."""
+        key = _key(camera, sky=sky)
+        canvas = self._canvases.get(key) or Canvas(camera, SAMPLES, FOOTPRINT_FLOOR)
+        if len(self._canvases) < CANVASES:
+            self._canvases[key] = canvas
+        return canvas
+
+    def _forget_pictures(self) -> None:
+        self._canvases, self._recoloured = {}, np.zeros(0, np.int64)
+
+
+def _key(camera: Camera, *, sky: bool) -> bytes:
+    parts = (camera.world_from_camera, camera.focal_px, camera.center_px)
+    return b"".join(part.contiguous().cpu().numpy().tobytes() for part in parts) + str((camera.size, sky)).encode()
+
+
+def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:
+    """Relative standard deviation from alpha-weighted sums of a quantity and of its square."""
+    scale = 1.0 / alpha.clamp_min(FAINTEST)
+    mean, square = mean * scale, square * scale
+    return torch.sqrt((square - mean**2).clamp_min(0.0)) / mean.clamp_min(1e-10)
+
+
+def _at_origin(world_from_camera: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
+    rotation_only = world_from_camera.clone()
+    rotation_only[:3, 3] = 0.0
+    return rotation_only
+
+
+def _on(frame: Frame, device: torch.device) -> Frame:
+    parts = (frame.rgb, frame.depth, frame.valid, frame.sky)
+    return Frame(*(part.to(device) for part in parts), camera=frame.camera.to(device), metric=frame.metric)
+
+
+def _check_kind(primitives: Points | Gaussians) -> None:
+    if not isinstance(primitives, Gaussians):
+        raise ValueError(f"primitives: want Gaussians, got {type(primitives).__name__}; use the cache that made them")
+
+
+def _empty(device: torch.device) -> Gaussians:
+    flags = torch.zeros(0, dtype=torch.bool, device=device)
+    three, four = torch.zeros(0, 3, device=device), torch.zeros(0, 4, device=device)
+    one, index = torch.zeros(0, device=device), torch.zeros(0, dtype=torch.int32, device=device)
+    return Gaussians(three, four, three, one, three, index, flags, one, flags, one)

@@ -1,0 +1,99 @@
+"""From an RGB-D frame to oriented surface elements, one per pixel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from cache3d.rendering.footprint import STEEPEST, STEEPEST_EVEN
+from geometry.frame import Frame
+
+EVEN = 0.7
+
+
+@dataclass(frozen=True)
+class Surfels:
+    """One oriented element per chosen pixel, in row-major order of the pixels.
+
+    Attributes:
+        positions: ``[n 3]``, world; for sky relative to the camera, axes of the world.
+        along, across: ``[n 3]``, orthogonal world vectors on the surface: the semi-axes of the ellipse whose image is a
+            circle of one pixel *radius* around the pixel's centre.
+        normals: ``[n 3]``, unit, towards the camera.
+        pixel_width: ``[n]`` width of the pixel at that depth, scene units.
+    """
+
+    positions: Float[Tensor, "n 3"]
+    along: Float[Tensor, "n 3"]
+    across: Float[Tensor, "n 3"]
+    normals: Float[Tensor, "n 3"]
+    pixel_width: Float[Tensor, "n"]
+
+
+def lift_surfels(frame: Frame, chosen: Bool[Tensor, "1 h w"], steepest_even: float = STEEPEST_EVEN) -> Surfels:
+    """Lift the chosen pixels of one frame (no batch axis) to surface elements.
+
+    The slope of the surface is the gentler of the two one-sided depth differences, and none where they disagree in
+    sign, are too steep or reach an invalid pixel: an edge never tilts or stretches what lies beside it.
+
+    Args:
+        frame: no batch axis.
+        chosen: which pixels.
+        steepest_even: how far along the view, in pixel widths, an element reaches where the slope is an even one.
+    """
+    rows, columns = torch.nonzero(chosen[0], as_tuple=True)
+    depth = frame.depth[0]
+    usable = frame.valid[0] & ~frame.sky[0]
+    focal, center = frame.camera.focal_px, frame.camera.center_px
+    z = depth[rows, columns]
+    ray_x = (columns + 0.5 - center[0]) / focal[0]
+    ray_y = (rows + 0.5 - center[1]) / focal[1]
+    dz_x = _slope(depth, usable, rows, columns, z / focal[0], steepest_even)
+    dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1], steepest_even)
+    one, zero = torch.ones_like(z), torch.zeros_like(z)
+    ray = torch.stack([ray_x, ray_y, one], dim=-1)
+    step_x = torch.stack([z / focal[0], zero, zero], dim=-1) + dz_x[:, None] * ray
+    step_y = torch.stack([zero, z / focal[1], zero], dim=-1) + dz_y[:, None] * ray
+    # Rotate the two steps into each other until they are orthogonal: the same ellipse by its principal axes.
+    dot = (step_x * step_y).sum(-1)
+    angle = 0.5 * torch.atan2(2 * dot, (step_x * step_x).sum(-1) - (step_y * step_y).sum(-1))
+    cosine, sine = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
+    along, across = step_x * cosine + step_y * sine, step_y * cosine - step_x * sine
+    normals = torch.nn.functional.normalize(torch.linalg.cross(along, across, dim=-1), dim=-1)
+    away = ((normals * ray).sum(-1) > 0)[:, None]
+    normals, across = torch.where(away, -normals, normals), torch.where(away, -across, across)
+    pose = frame.camera.world_from_camera
+    rotation = pose[:3, :3]
+    positions = (ray * z[:, None]) @ rotation.T
+    positions = torch.where(frame.sky[0][rows, columns][:, None], positions, positions + pose[:3, 3])
+    return Surfels(
+        positions, along @ rotation.T, across @ rotation.T, normals @ rotation.T, z / torch.sqrt(focal[0] * focal[1])
+    )
+
+
+def _slope(
+    depth: Float[Tensor, "h w"],
+    usable: Bool[Tensor, "h w"],
+    rows: Tensor,
+    columns: Tensor,
+    pixel_width: Float[Tensor, "n"],
+    steepest_even: float,
+) -> Float[Tensor, "n"]:
+    """Depth change to the next column at the given pixels: the gentler side, 0 where the sides disagree."""
+    here, width = depth[rows, columns], depth.shape[1]
+    after, before = (columns + 1).clamp(max=width - 1), (columns - 1).clamp(min=0)
+    known = usable[rows, columns]
+    ahead, behind = depth[rows, after] - here, here - depth[rows, before]
+    ahead_ok = known & usable[rows, after] & (after != columns)
+    behind_ok = known & usable[rows, before] & (before != columns)
+    gentler, steeper = torch.minimum(ahead.abs(), behind.abs()), torch.maximum(ahead.abs(), behind.abs())
+    even = ahead_ok & behind_ok & (ahead * behind > 0) & (gentler >= EVEN * steeper)
+    steepest = pixel_width * torch.where(even, steepest_even, STEEPEST)
+    ahead_ok, behind_ok = ahead_ok & (ahead.abs() <= steepest), behind_ok & (behind.abs() <= steepest)
+    gentler = torch.where(ahead.abs() < behind.abs(), ahead, behind)
+    both = torch.where(ahead * behind > 0, gentler, torch.zeros_like(here))
+    only = torch.where(ahead_ok, ahead, torch.where(behind_ok, behind, torch.zeros_like(here)))
+    return torch.where(ahead_ok & behind_ok, both, only)

@@ -1,0 +1,160 @@
+"""The photograph as a texture of the world: at all the sharpness it has, wherever the cache shows what it saw.
+
+Projective texture mapping (Segal et al. 1992, *Fast shadows and lighting effects using texture mapping*), from a
+pyramid of the photograph (Williams 1983, *Pyramidal parametrics*). A cache keeps one colour per sample, blurs it a
+little, and may hold a wrong one; the photograph does not. Where the cache shows a point at the depth at which the
+photograph saw it, the photograph knows its colour; elsewhere, and along outlines, the cache's picture stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import grid_sample, interpolate
+
+from geometry.camera import Camera
+from geometry.depth import mixed
+from geometry.filters import lowest
+from geometry.frame import Frame, Guide
+from geometry.project import project, unproject
+from geometry.surfaces import far_from_edges
+
+SAME_DEPTH = 0.03  # relative difference of depth from which a point is not what the photograph saw
+BENT = 0.06  # relative bend of inverse depth from which it is an outline
+OUTLINE_PX = 1  # so near to one the photograph's pixels are mixtures
+PURE_SKY = 0.98  # share of sky from which a pixel is nothing else
+COARSEST = 0.25  # resolution of the pyramid's last level, of the frame's
+
+
+@dataclass(frozen=True)
+class ProjectiveTexture:
+    """A photograph, where it was taken, and what it saw there.
+
+    Attributes:
+        photo: the photograph at frame size with its depth, ``[1]``.
+        scales: resolution of each level of the pyramid over the frame's, falling.
+        levels: colours of each level, ``[3 h w]``.
+    """
+
+    photo: Frame
+    scales: tuple[float, ...]
+    levels: tuple[Tensor, ...]
+
+    @staticmethod
+    def of(photo: Frame, finest: Float[Tensor, "3 h w"]) -> ProjectiveTexture:
+        """A texture of a photograph ``[1]`` at frame size; ``finest`` is the same picture, as fine as there is."""
+        height, width = photo.camera.size
+        highest, scale = finest.shape[-2] / height, 1.0
+        while scale * 2.0 <= highest:
+            scale *= 2.0
+        scales = [highest] if highest > scale else []
+        while scale >= COARSEST:
+            scales.append(scale)
+            scale *= 0.5
+        sizes = [(round(height * scale), round(width * scale)) for scale in scales]
+        known = {tuple(rgb.shape[-2:]): rgb for rgb in (finest, photo.rgb[0])}
+        levels = [known[size] if size in known else _resized(finest, size) for size in sizes]
+        return ProjectiveTexture(photo, tuple(scales), tuple(levels))
+
+    @property
+    def finest(self) -> Float[Tensor, "3 h w"]:
+        """The photograph as fine as there is."""
+        return self.levels[0]
+
+    @torch.no_grad()
+    def onto(self, guide: Guide) -> Guide:
+        """The guide in the photograph's colours where it shows what the photograph saw; that is sure. No gradient."""
+        depth = torch.where(guide.coverage > 0.0, guide.depth, torch.ones_like(guide.depth))
+        points = unproject(depth, guide.camera).flatten(2).transpose(1, 2)
+        camera = Camera.concatenate([self.photo.camera] * len(guide))
+        pixels, z = (part.unflatten(1, guide.camera.size) for part in project(points, camera))
+        share = self._same_surface(guide, pixels, z[:, None])
+        colours = self._colours(pixels, share[:, 0] > 0.0).to(guide.rgb)
+        confidence = torch.lerp(guide.confidence, torch.ones_like(guide.confidence), share)
+        return replace(guide, rgb=torch.lerp(guide.rgb, colours, share), confidence=confidence)
+
+    def _same_surface(
+        self, guide: Guide, pixels: Float[Tensor, "t h w 2"], z: Float[Tensor, "t 1 h w"]
+    ) -> Float[Tensor, "t 1 h w"]:
+        """How far each pixel shows what the photograph saw where it falls in it, at depth ``z`` there; 0..1."""
+        height, width = self.photo.camera.size
+        inverse, ground, sky = self._saw
+        place = 2.0 * pixels / pixels.new_tensor([width, height]) - 1.0
+
+        def at(values: Tensor, mode: str) -> Tensor:
+            image = values.to(place).expand(len(guide), 1, -1, -1)
+            return grid_sample(image, place, mode=mode, padding_mode="border", align_corners=False)
+
+        # Inverse depth is linear in the image of a plane.
+        apart = (z * at(inverse, "bilinear") - 1.0).abs() / SAME_DEPTH
+        same = (2.0 - 2.0 * apart).clamp(0.0, 1.0) * at(ground, "nearest") * (guide.sky < 1.0 - PURE_SKY)
+        inside = (place.abs() < 1.0).all(dim=-1)[:, None] & (z > 0.0) & (guide.coverage > 0.0)
+        return torch.maximum(same, at(sky, "nearest") * (guide.sky > PURE_SKY)) * inside
+
+    def _colours(self, pixels: Float[Tensor, "t h w 2"], wanted: Bool[Tensor, "t h w"]) -> Float[Tensor, "t 3 h w"]:
+        """The mean of four samples in each pixel that is wanted, from the two levels whose pixels lie about so densely.
+
+        Args:
+            pixels: where the pixels of the guide fall in the photograph at frame size.
+            wanted: which to look up.
+        """
+        right, down = _step(pixels, 2), _step(pixels, 1)
+        log_step = torch.maximum(_length(right), _length(down)).clamp_min(1e-6).log2()
+        positions = np.log2(self.scales)[::-1]
+        at = (1.0 - log_step).numpy(force=True)
+        out = np.zeros((*wanted.shape, 3), np.float32)
+        for level, scale, of_level in zip(self._images, self.scales, np.eye(len(positions))[::-1], strict=True):
+            share = np.where(wanted.numpy(force=True), np.interp(at, positions, of_level), 0.0).astype(np.float32)
+            # Where pixels of this level are as large as the guide's, one sample tells all.
+            apart = 0.25 * (log_step + float(np.log2(scale))).clamp(0.0, 1.0)[..., None]
+            for frame in np.flatnonzero(share.any(axis=(1, 2))):
+                samples = [
+                    _sampled(level, scale * (pixels[frame] + apart[frame] * (i * right[frame] + j * down[frame])) - 0.5)
+                    for i in (-1, 1)
+                    for j in (-1, 1)
+                ]
+                out[frame] += 0.25 * share[frame, ..., None] * sum(samples)
+        return torch.from_numpy(out).permute(0, 3, 1, 2).clamp(0.0, 1.0)
+
+    @cached_property
+    def _saw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Inverse depth of the photograph, and where it shows nothing but ground and nothing but sky, ``[1 h w]``."""
+        photo = self.photo
+        usable = (photo.valid & ~photo.sky)[0]
+        inverse = torch.where(usable, 1.0 / photo.depth[0], 0.0)
+        own = ~mixed(photo)[0]
+        ground = far_from_edges(photo.depth[0], usable, OUTLINE_PX, BENT) & own
+        return inverse, ground, lowest(photo.sky[0].float(), OUTLINE_PX) * own
+
+    @cached_property
+    def _images(self) -> list[np.ndarray]:
+        return [level.permute(1, 2, 0).contiguous().numpy(force=True) for level in self.levels]
+
+
+def _sampled(image: np.ndarray, places: Float[Tensor, "h w 2"]) -> np.ndarray:
+    """Colours of an image at ``(x, y)``, whole numbers being centres of its pixels."""
+    x, y = (part.contiguous().numpy(force=True) for part in places.unbind(-1))
+    return cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _step(pixels: Float[Tensor, "t h w 2"], axis: int) -> Float[Tensor, "t h w 2"]:
+    """From each pixel to its neighbour along an axis, on the side where that is nearer: not across an outline."""
+    between = pixels.diff(dim=axis)
+    last = between.shape[axis] - 1
+    ahead = torch.cat([between, between.narrow(axis, last, 1)], dim=axis)
+    behind = torch.cat([between.narrow(axis, 0, 1), between], dim=axis)
+    return torch.where((_length(ahead) <= _length(behind))[..., None], ahead, behind)
+
+
+def _length(vectors: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b"]:
+    return (vectors[..., 0].square() + vectors[..., 1].square()).sqrt()
+
+
+def _resized(rgb: Float[Tensor, "3 h w"], size: tuple[int, int]) -> Float[Tensor, "3 h2 w2"]:
+    return interpolate(rgb[None], size, mode="bilinear", antialias=True, align_corners=False)[0]

@@ -1,0 +1,295 @@
+"""Numba kernels, one 16x16 tile at a time: compositing front to back, and its gradient back to front.
+
+The loop is over Gaussians, then over the rows that the Gaussian touches, eight pixels at a time (`cache3d.rasterizer.simd`):
+transmittance and sums of a tile stay in the first-level cache. A footprint up to eight pixels wide, as nearly all are,
+needs one group of lanes per row, wherever in the tile it lies.
+
+Numba does not notice a change in another file: after one in `cache3d.rasterizer.simd`, change this file too.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cache3d.rasterizer.projection_kernels import MIN_ALPHA as _MIN_ALPHA
+from cache3d.rasterizer.projection_kernels import TILE
+from cache3d.rasterizer.simd import WIDTH, choose, counting, exp2, load, same, smaller, store, total
+from geometry.jit import compiled
+
+MIN_ALPHA = np.float32(_MIN_ALPHA)
+MAX_ALPHA = np.float32(0.999)
+STOP = np.float32(1e-4)
+AREA = TILE * TILE
+DEPTH = 8  # where a row holds the depth; the values follow
+BATCH = 32  # Gaussians fetched together, after a look whether the tile is opaque already
+LOG2_E = np.float32(1.4426950408889634)
+
+_zero, _half, _one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+
+
+@compiled
+def _span(center, extent, origin):
+    """First and one-past-last pixel of a tile whose centres lie within ``extent`` of ``center``."""
+    low = np.int64(np.ceil(center - extent - _half)) - origin
+    high = np.int64(np.floor(center + extent - _half)) - origin + 1
+    return max(low, 0), min(high, TILE)
+
+
+@compiled
+def _groups(left, right):
+    """First lane of the groups that cover columns ``left:right`` of a tile, as a range."""
+    if right - left <= WIDTH:
+        first = min(left, TILE - WIDTH)
+        return range(first, first + 1, WIDTH)
+    return range(0, TILE, WIDTH)
+
+
+@compiled
+def _fetch(ids, entry, step, count, lines, length, near):
+    """Copy the rows of ``count`` list entries, side by side; all at once, memory answers many questions together."""
+    for j in range(count):
+        row, to = ids[entry + j * step] * length, j * length
+        for k in range(0, length, WIDTH):
+            store(near, to + k, load(lines, row + k))
+
+
+@compiled
+def _falloff(near, n):
+    """Centre, opacity and coefficients of the row that begins at ``n``; their quadratic form is an exponent of 2."""
+    a, b, c = -LOG2_E * _half * near[n + 2], -LOG2_E * near[n + 3], -LOG2_E * _half * near[n + 4]
+    return near[n], near[n + 1], near[n + 5], a, b, c
+
+
+@compiled
+def _any_open(passing):
+    """Whether any pixel of a tile is not finished: those hold what passes negated."""
+    most = same(_zero)
+    for at in range(0, AREA, WIDTH):
+        some = load(passing, at)
+        most = choose(some > most, some, most)
+    return total(most) > _zero
+
+
+@compiled
+def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittance, last):
+    """Composite tiles front to back.
+
+    Args:
+        which: tiles, row-major.
+        tiles_x: tiles in a row.
+        width, height: image size.
+        starts, ids: tile lists.
+        flat: ``[n k]`` projected Gaussians.
+        out: ``[c+1 h w]`` gets the sums; the last is depth.
+        transmittance: ``[h w]`` gets what passes through all.
+        last: ``[h w]`` int32 gets the list entry of the last contribution, -1 where there is none.
+    """
+    channels, length, lines = out.shape[0] - 1, flat.shape[1], flat.reshape(-1)
+    passing, reached, weights = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
+    near = np.empty(BATCH * length, np.float32)
+    sums = np.empty((channels + 1) * AREA, np.float32)  # in the order of a row: depth first
+    column = counting()
+    for tile in which:
+        x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        passing[:], reached[:], sums[:] = _one, -_one, _zero
+        begin, end = starts[tile], starts[tile + 1]
+        for entry in range(begin, end):
+            n = (entry - begin) % BATCH
+            if n == 0:
+                if not _any_open(passing):
+                    break
+                _fetch(ids, entry, 1, min(BATCH, end - entry), lines, length, near)
+            n *= length
+            mx, my, opacity, a, b, c = _falloff(near, n)
+            row0, row1 = _span(my, near[n + 7], y0)
+            left, right = _span(mx, near[n + 6], x0)
+            index = same(np.float32(entry - begin))
+            for first in _groups(left, right):
+                dx = (mx - np.float32(x0 + first) - _half) - column
+                across, slope, shown = a * dx * dx, b * dx, same(_zero)
+                for row in range(row0, row1):
+                    at = row * TILE + first
+                    dy = my - np.float32(y0 + row) - _half
+                    power = across + dy * (slope + c * dy)
+                    alpha = smaller(opacity * exp2(power), same(MAX_ALPHA))
+                    before = load(passing, at)
+                    weight = alpha * before
+                    after = before - weight
+                    seen = (power <= _zero) & (alpha >= MIN_ALPHA) & (before > _zero)
+                    hit = seen & (after > STOP)
+                    weight = choose(hit, weight, same(_zero))
+                    shown = shown + weight
+                    store(weights, at, weight)
+                    store(passing, at, choose(hit, after, choose(seen, _zero - before, before)))
+                    store(reached, at, choose(hit, index, load(reached, at)))
+                if total(shown) <= _zero:  # hidden
+                    continue
+                for row in range(row0, row1):
+                    at = row * TILE + first
+                    weight = load(weights, at)
+                    for channel in range(channels + 1):
+                        to = channel * AREA + at
+                        store(sums, to, load(sums, to) + near[n + DEPTH + channel] * weight)
+        for row in range(min(TILE, height - y0)):
+            for k in range(min(TILE, width - x0)):
+                at = row * TILE + k
+                transmittance[y0 + row, x0 + k] = abs(passing[at])
+                last[y0 + row, x0 + k] = -1 if reached[at] < 0 else begin + np.int64(reached[at])
+        for channel in range(channels + 1):
+            plane = (channel + 1) % (channels + 1) * AREA
+            for row in range(min(TILE, height - y0)):
+                for k in range(min(TILE, width - x0)):
+                    out[channel, y0 + row, x0 + k] = sums[plane + row * TILE + k]
+
+
+@compiled
+def composite_backward(
+    start, stop, tiles_x, width, height, starts, ids, flat, transmittance, last, v_out, v_alpha, per_entry
+):
+    """Gradients of `composite` for tiles ``start:stop``, one row of ``per_entry`` per list entry.
+
+    Args:
+        start, stop: tiles, row-major.
+        tiles_x, width, height, starts, ids, flat: as `composite` had them.
+        transmittance, last: as `composite` made them.
+        v_out: ``[c+1 h w]`` gradient of the sums.
+        v_alpha: ``[h w]`` gradient of alpha = 1 - transmittance.
+        per_entry: ``[k 7+c]`` gets mean x y, conic a b c, opacity, values, depth; zero where an entry never shows.
+    """
+    channels, length, lines = v_out.shape[0] - 1, flat.shape[1], flat.reshape(-1)
+    near = np.empty(BATCH * length, np.float32)
+    passing, reached, behind = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
+    # `rest` is v_alpha times what passes through all.
+    rest, weights, dots = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
+    pulled = np.empty((channels + 1) * AREA, np.float32)
+    column, nothing = counting(), same(_zero)
+    for tile in range(start, stop):
+        x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        begin, end = starts[tile], starts[tile]
+        passing[:], reached[:], behind[:], rest[:], pulled[:] = _zero, -_one, _zero, _zero, _zero
+        for row in range(min(TILE, height - y0)):
+            for k in range(min(TILE, width - x0)):
+                at, y, x = row * TILE + k, y0 + row, x0 + k
+                passing[at] = transmittance[y, x]
+                reached[at] = np.float32(last[y, x] - begin) if last[y, x] >= 0 else -_one
+                end = max(end, last[y, x] + 1)
+                rest[at] = v_alpha[y, x] * transmittance[y, x]
+        for channel in range(channels + 1):
+            for row in range(min(TILE, height - y0)):
+                for k in range(min(TILE, width - x0)):
+                    pulled[channel * AREA + row * TILE + k] = v_out[channel, y0 + row, x0 + k]
+        per_entry[end : starts[tile + 1]] = _zero
+        for entry in range(end - 1, begin - 1, -1):
+            n = (end - 1 - entry) % BATCH
+            if n == 0:
+                _fetch(ids, entry, -1, min(BATCH, entry + 1 - begin), lines, length, near)
+            n *= length
+            mx, my, opacity = near[n], near[n + 1], near[n + 5]
+            a, b, c = near[n + 2], near[n + 3], near[n + 4]
+            row0, row1 = _span(my, near[n + 7], y0)
+            left, right = _span(mx, near[n + 6], x0)
+            index = np.float32(entry - begin)
+            per_entry[entry] = _zero
+            for first in _groups(left, right):
+                dx = (mx - np.float32(x0 + first) - _half) - column
+                across, slope = (-LOG2_E * _half) * a * dx * dx, (-LOG2_E * b) * dx
+                for row in range(row0, row1):
+                    store(dots, row * TILE + first, nothing)
+                for channel in range(channels + 1):
+                    value = near[n + DEPTH + (channel + 1) % (channels + 1)]
+                    for row in range(row0, row1):
+                        at = row * TILE + first
+                        store(dots, at, load(dots, at) + value * load(pulled, channel * AREA + at))
+                # Sums over the pixels of v_s dx, v_s dy, v_s dx², v_s dx dy, v_s dy² and falloff · v_alpha.
+                sx, sy, sxx, sxy, syy, so = nothing, nothing, nothing, nothing, nothing, nothing
+                for row in range(row0, row1):
+                    at = row * TILE + first
+                    dy = my - np.float32(y0 + row) - _half
+                    power = across + dy * (slope + (-LOG2_E * _half * c) * dy)
+                    falloff = exp2(power)
+                    raw = opacity * falloff
+                    alpha = smaller(raw, same(MAX_ALPHA))
+                    hit = (power <= _zero) & (alpha >= MIN_ALPHA) & (load(reached, at) >= index)
+                    over = _one / (_one - alpha)
+                    after, dot, hidden = load(passing, at), load(dots, at), load(behind, at)
+                    before = after * over
+                    weight = choose(hit, alpha * before, nothing)
+                    pull = choose(hit & (raw <= MAX_ALPHA), before * dot + over * (load(rest, at) - hidden), nothing)
+                    store(passing, at, choose(hit, before, after))
+                    store(behind, at, hidden + weight * dot)
+                    store(weights, at, weight)
+                    gone = falloff * pull
+                    v_s = (_zero - opacity) * gone
+                    so, sy, syy = so + gone, sy + v_s * dy, syy + v_s * (dy * dy)
+                    slant = v_s * dx
+                    sx, sxy, sxx = sx + slant, sxy + slant * dy, sxx + slant * dx
+                tx, ty = total(sx), total(sy)
+                per_entry[entry, 0] += a * tx + b * ty
+                per_entry[entry, 1] += b * tx + c * ty
+                per_entry[entry, 2] += _half * total(sxx)
+                per_entry[entry, 3] += total(sxy)
+                per_entry[entry, 4] += _half * total(syy)
+                per_entry[entry, 5] += total(so)
+                for channel in range(channels + 1):
+                    found = nothing
+                    for row in range(row0, row1):
+                        at = row * TILE + first
+                        found = found + load(weights, at) * load(pulled, channel * AREA + at)
+                    per_entry[entry, 6 + channel] += total(found)
+
+
+@compiled
+def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, per_entry):
+    """Gradients of `composite` for the values alone, tiles ``start:stop``, one row ``[c]`` per list entry.
+
+    Front to back as the picture was made; see `composite_backward` for the arguments.
+    """
+    channels, length, lines = per_entry.shape[1], flat.shape[1], flat.reshape(-1)
+    near = np.empty(BATCH * length, np.float32)
+    passing, weights = np.empty(AREA, np.float32), np.empty(AREA, np.float32)
+    reached = np.empty(AREA, np.float32)
+    pulled = np.empty(channels * AREA, np.float32)
+    column, nothing = counting(), same(_zero)
+    for tile in range(start, stop):
+        x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        begin, end = starts[tile], starts[tile]
+        passing[:], reached[:], pulled[:] = _one, -_one, _zero
+        for row in range(min(TILE, height - y0)):
+            for k in range(min(TILE, width - x0)):
+                at = row * TILE + k
+                reached[at] = np.float32(last[y0 + row, x0 + k] - begin) if last[y0 + row, x0 + k] >= 0 else -_one
+                end = max(end, last[y0 + row, x0 + k] + 1)
+                for channel in range(channels):
+                    pulled[channel * AREA + at] = v_out[channel, y0 + row, x0 + k]
+        per_entry[begin : starts[tile + 1]] = _zero
+        for entry in range(begin, end):
+            n = (entry - begin) % BATCH
+            if n == 0:
+                _fetch(ids, entry, 1, min(BATCH, end - entry), lines, length, near)
+            n *= length
+            mx, my, opacity, a, b, c = _falloff(near, n)
+            row0, row1 = _span(my, near[n + 7], y0)
+            left, right = _span(mx, near[n + 6], x0)
+            index = np.float32(entry - begin)
+            for first in _groups(left, right):
+                dx = (mx - np.float32(x0 + first) - _half) - column
+                across, slope, shown = a * dx * dx, b * dx, nothing
+                for row in range(row0, row1):
+                    at = row * TILE + first
+                    dy = my - np.float32(y0 + row) - _half
+                    power = across + dy * (slope + c * dy)
+                    alpha = smaller(opacity * exp2(power), same(MAX_ALPHA))
+                    before = load(passing, at)
+                    hit = (power <= _zero) & (alpha >= MIN_ALPHA) & (load(reached, at) >= index)
+                    weight = choose(hit, alpha * before, nothing)
+                    shown = shown + weight
+                    store(weights, at, weight)
+                    store(passing, at, before - weight)
+                if total(shown) <= _zero:  # hidden
+                    continue
+                for channel in range(channels):
+                    found = nothing
+                    for row in range(row0, row1):
+                        at = row * TILE + first
+                        found = found + load(weights, at) * load(pulled, channel * AREA + at)
+                    per_entry[entry, channel] += total(found)

@@ -1,0 +1,1 @@
+"""Primitives to guide: visibility, footprints, confidence, and incremental rendering."""

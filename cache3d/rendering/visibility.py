@@ -1,0 +1,78 @@
+"""On which pixel of a camera each primitive falls, and which of them are the surface that a cache shows to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cache3d.rasterizer.types import camera_row
+from cache3d.rendering.rendered_view import Shown
+from cache3d.rendering.view_kernels import locate
+from geometry.camera import Camera
+from geometry.jit import for_blocks
+
+BLOCK = 16384
+VISIBLE = 0.05  # relative depth within which a primitive is the surface that is shown
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Primitives inside the image of a camera, ``k`` of them, in storage order.
+
+    Attributes:
+        index: which primitives.
+        pixel: the pixel each centre falls on, row-major.
+        z: depth of each, scene units.
+    """
+
+    index: Int[Tensor, "k"]
+    pixel: Int[Tensor, "k"]
+    z: Float[Tensor, "k"]
+
+    def __getitem__(self, chosen: Bool[Tensor, "k"]) -> Seen:
+        """Those that are chosen."""
+        return Seen(self.index[chosen], self.pixel[chosen], self.z[chosen])
+
+    def on(self, depth: Float[Tensor, "1 h w"]) -> Bool[Tensor, "k"]:
+        """Which of them lie on the surface that a depth map shows where they fall."""
+        return (self.z - depth.reshape(-1)[self.pixel]).abs() < VISIBLE * self.z
+
+
+def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> Seen:
+    """The candidates whose centre lies inside the image, hidden ones as well.
+
+    Args:
+        camera: one camera, no batch axis.
+        positions: of all primitives, world.
+        candidates: which to look at; never sky.
+    """
+    if positions.is_cuda:
+        return in_image_reference(camera, positions, candidates)
+    pixel, z = np.empty(len(positions), np.int64), np.empty(len(positions), np.float32)
+    row = camera_row(camera.camera_from_world, camera.focal_px, camera.center_px)
+    (height, width), places, wanted = camera.size, positions.numpy(), candidates.numpy()
+    for_blocks(len(positions), BLOCK, lambda i, j: locate(i, j, places, wanted, row, width, height, pixel, z))
+    index = np.flatnonzero(pixel >= 0)
+    return Seen(torch.from_numpy(index), torch.from_numpy(pixel[index]), torch.from_numpy(z[index]))
+
+
+def in_image_reference(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> Seen:
+    """As `in_image`, in tensor operations."""
+    height, width = camera.size
+    pose, focal, center = camera.camera_from_world, camera.focal_px, camera.center_px
+    index = torch.nonzero(candidates)[:, 0]
+    x, y, z = (positions[index] @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    column, row = focal[0] * x / z + center[0], focal[1] * y / z + center[1]
+    inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    pixel = row[inside].long() * width + column[inside].long()
+    return Seen(index[inside], pixel, z[inside])
+
+
+def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"], shown: Shown) -> Seen:
+    """The candidates inside the image that are the surface which a cache shows to the camera."""
+    inside = in_image(camera, positions, candidates)
+    return inside[inside.on(shown.depth)]

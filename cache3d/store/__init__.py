@@ -1,0 +1,1 @@
+"""Where primitives live: spatial blocks in memory and on disk."""

@@ -1,0 +1,133 @@
+"""Which blocks are in memory, which on disk, and how they change places."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from pathlib import Path
+
+from torch import Tensor
+
+from cache3d.store.block import Block
+from cache3d.store.block_files import PagingError, Scratch, read_block, row_bytes
+from cache3d.store.grid import SKY
+
+
+class Residency:
+    """Numbered blocks and a bound on the bytes of those in memory; those longest out of view go to disk first.
+
+    Sky, the first of them, never leaves memory.
+
+    Args:
+        empty: columns without rows, names first, on the device to store on.
+        limit_bytes: that bound.
+        scratch: folder for the rest; the system's temporary folder when None.
+    """
+
+    def __init__(self, empty: list[Tensor], limit_bytes: float | int, scratch: Path | None) -> None:
+        self.blocks = [Block(empty)]
+        self.limit_bytes = limit_bytes
+        self.scratch = Scratch(scratch)
+        self._empty = empty
+        self._row_bytes = sum(row_bytes(column) for column in empty)
+        self._reader = ThreadPoolExecutor(1, "blocks")  # starts its thread at the first use
+        self._recent: OrderedDict[int, None] = OrderedDict()  # blocks in memory or coming, longest unused first
+        self._resident = 0  # rows in memory or coming, room to spare included, without sky
+
+    @property
+    def resident_bytes(self) -> int:
+        """Bytes of the blocks in memory, sky included."""
+        return (self._resident + self.blocks[SKY].capacity) * self._row_bytes
+
+    def new_block(self) -> int:
+        """Number of a new, empty block, in memory."""
+        number = len(self.blocks)
+        self.blocks.append(Block(self._empty))
+        self._recent[number] = None
+        return number
+
+    def brought(self, number: int) -> Block:
+        """A block, in memory."""
+        block = self.blocks[number]
+        if block.room is None:
+            coming, block.coming = block.coming, None
+            if coming is None:
+                self._resident += block.count
+            self._recent[number] = None
+            assert block.stored is not None
+            try:
+                columns = read_block(block.stored, self._empty) if coming is None else coming.result()
+            except PagingError:
+                self._drop(number)
+                raise
+            block.room = [column.to(empty.device) for column, empty in zip(columns, self._empty, strict=True)]
+        if number != SKY:
+            self._recent.move_to_end(number)
+        return block
+
+    def changed(self, number: int, rows_before: int) -> None:
+        """Take note that a block in memory is no longer what the disk has, nor as large as it was."""
+        block = self.blocks[number]
+        if block.saving is not None:
+            wait([block.saving])  # or two would write one file
+        block.stored = block.saving = None
+        if number != SKY:
+            self._resident += block.capacity - rows_before
+
+    def make_room(self, keep: set[int], rows: int = 0) -> None:
+        """Put blocks on disk until ``rows`` more fit, or only those to keep are left."""
+        if (self._resident + rows) * self._row_bytes <= self.limit_bytes:
+            return
+        for number in [n for n in self._recent if n not in keep]:
+            block = self.blocks[number]
+            if block.coming is not None and not block.coming.done():
+                continue
+            if block.saving is not None:
+                with suppress(PagingError):  # tried again at once, for all to see
+                    block.stored = block.saving.result()
+                block.saving = None
+            if block.stored is None:
+                block.stored = self.scratch.write(number, block.columns)
+            self._drop(number)
+            if (self._resident + rows) * self._row_bytes <= self.limit_bytes:
+                return
+
+    def prefetch(self, wanted: list[int]) -> None:
+        """Start to bring back, in the background, some blocks, as many as memory may hold.
+
+        What as many blocks once more will push out of memory is written meanwhile: they would have to wait for it.
+        """
+        for number in wanted:
+            if number in self._recent:
+                self._recent.move_to_end(number)
+        for number in wanted:
+            block = self.blocks[number]
+            if number in self._recent:
+                continue
+            self.make_room(set(wanted), block.count)
+            if (self._resident + block.count) * self._row_bytes > self.limit_bytes:
+                return
+            assert block.stored is not None
+            block.coming = self._reader.submit(read_block, block.stored, self._empty)
+            self._recent[number] = None
+            self._resident += block.count
+        self._save_ahead(set(wanted))
+
+    def _save_ahead(self, keep: set[int]) -> None:
+        """Write, in the background, what has to go when as many rows as those to keep hold come once more."""
+        over = self._resident + sum(self.blocks[number].count for number in keep) - self.limit_bytes / self._row_bytes
+        for number in self._recent:
+            if over <= 0:
+                return
+            block = self.blocks[number]
+            if number not in keep and block.room is not None:
+                if block.stored is None and block.saving is None:
+                    block.saving = self._reader.submit(self.scratch.write, number, block.columns)
+                over -= block.capacity
+
+    def _drop(self, number: int) -> None:
+        block = self.blocks[number]
+        self._resident -= block.capacity if block.room is not None else block.count
+        block.room = block.coming = None
+        del self._recent[number]

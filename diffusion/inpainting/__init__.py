@@ -1,0 +1,1 @@
+"""The inpainting prior: completes a guide by copying texture and extending surfaces."""

@@ -1,0 +1,112 @@
+"""The copying prior: complete the guide with texture that the world already shows, and extend its surfaces.
+
+The frame that sees most of what is new is filled first; its filled pixels, which have a depth, are carried into the
+other frames of the chunk. So one place gets one texture, whatever camera looks at it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from diffusion.inpainting.frame_fill import Canvas
+from diffusion.inpainting.masks import THIN_PX, sure
+from geometry.frame import Frame, Guide
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """When and how to copy.
+
+    Attributes:
+        thin_px: holes up to this wide are filled smoothly; wider ones by copying.
+        covered: coverage from which a pixel counts as seen.
+        keys: frames of a chunk that may be filled by copying; the rest get what these carry over.
+        small: share of a frame that must be new before copying is worth its time.
+    """
+
+    thin_px: int = THIN_PX
+    covered: float = 0.5
+    keys: int = 2
+    small: float = 0.002
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The guide, complete.
+
+    Attributes:
+        rgb: colours, ``[t 3 h w]``; the guide's where it was seen.
+        depth: positive depth, ``[t 1 h w]``; the guide's where it was seen.
+        copied: share of the pixel that was copied or filled rather than seen, 0..1, ``[t 1 h w]``.
+        smooth_rgb: the same holes filled smoothly, ``[t 3 h w]``.
+        smooth_depth: as ``depth``, ``[t 1 h w]``.
+        settled: narrow parts of holes that are to stay as they were copied in another frame, where the hole is wide,
+            ``[t 1 h w]``.
+    """
+
+    rgb: Float[Tensor, "t 3 h w"]
+    depth: Float[Tensor, "t 1 h w"]
+    copied: Float[Tensor, "t 1 h w"]
+    smooth_rgb: Float[Tensor, "t 3 h w"]
+    smooth_depth: Float[Tensor, "t 1 h w"]
+    settled: Bool[Tensor, "t 1 h w"]
+
+    def __getitem__(self, index: slice) -> Prior:
+        """Some of the frames."""
+        parts = (self.rgb, self.depth, self.copied, self.smooth_rgb, self.smooth_depth, self.settled)
+        return Prior(*(part[index] for part in parts))
+
+
+def copy_into_holes(
+    guide: Guide,
+    reference: Frame,
+    rng: torch.Generator,
+    config: PriorConfig = PriorConfig(),
+    *,
+    settle: bool = False,
+) -> Prior:
+    """Complete a guide.
+
+    Args:
+        guide: what the cache shows, ``[t]``.
+        reference: the photo, then past frames, ``[r]``, of the same size: where the world was last seen from, and more
+            to copy from.
+        rng: the only randomness.
+        config: when and how to copy.
+        settle: whether a strip that is wide in another frame stays as it was copied there. For one look a smooth guess
+            is nearer on average; on a walk that goes on, one such strip beside the other becomes fog.
+
+    Raises:
+        ValueError: a reference of another size.
+    """
+    if reference.camera.size != guide.camera.size:
+        raise ValueError(f"reference: want frames of {guide.camera.size}, got {reference.camera.size}")
+    seed = int(torch.randint(2**31 - 1, (), generator=rng))
+    known = sure(guide.coverage, config.covered)
+    ground = reference.valid[0] & ~reference.sky[0]
+    unit = reference.depth[0][ground].median().item() if ground.any() else 1.0
+    frames = [Canvas.of(guide, reference, index, known[index], unit, config.thin_px) for index in range(len(guide))]
+    for key in sorted(range(len(frames)), key=lambda i: (-int(frames[i].wide.sum()), -i))[: config.keys]:
+        canvas = frames[key]
+        if canvas.wide.float().mean() <= config.small:
+            break
+        canvas.copy(guide.confidence[key], reference, seed)
+        for other, target in enumerate(frames):
+            if other != key:
+                target.receive(canvas, config.thin_px, settle=settle)
+    for canvas in frames:
+        canvas.close_rest()
+        canvas.smooth_narrow(config.thin_px)
+        canvas.clear_sky()
+    return Prior(
+        rgb=torch.stack([f.rgb for f in frames]),
+        depth=torch.stack([f.depth for f in frames]) * unit,
+        copied=(~known).to(guide.coverage),
+        smooth_rgb=torch.stack([f.smooth for f in frames]),
+        smooth_depth=torch.stack([f.smooth_depth for f in frames]) * unit,
+        settled=torch.stack([f.settled for f in frames]),
+    )

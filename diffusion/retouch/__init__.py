@@ -1,0 +1,1 @@
+"""The packaged generator: a small network that corrects the inpainted prior."""

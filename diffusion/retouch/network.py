@@ -1,0 +1,278 @@
+"""The embedded generator's network: a small causal RGB-D denoiser in pixel space.
+
+Pixels are unshuffled by 2, a convolutional U-Net works on each frame alone down to 1/16, and there transformer blocks
+let frames of a chunk see each other and the remembered past. It predicts the clean state as *base + residual*: the base
+is the prior (with a learned share of the smooth fill where copying fails, and its fine detail made weaker or stronger),
+the residual heals it, and both vanish where nothing is in doubt, so what was seen stays as it was seen.
+
+Shapes: B batch, T frames, S remembered frames, L blocks, N tokens per frame, C channels, H W pixels.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
+
+from diffusion.retouch.attention import CameraAttention, RMSNorm, Views, block_causal, rotary, views
+from geometry.filters import highest, mean
+
+STRIDE = 16  # pixels per token
+_SURE = 0.02  # noise level at which the residual has half its strength
+_INSIDE_PX = 7  # from here on into what was copied, texture is scaled and tinted, not drawn
+_CALM_PX = 4  # as smoothly as means over this far
+_SOFTENED = (0.0, 0.22)  # by how much copying weakens the two bands of detail, see `detail`
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of the network.
+
+    Attributes:
+        widths: channels at 1/2, 1/4 and 1/8, multiples of 8.
+        dim: channels of the transformer at 1/16.
+        blocks: transformer blocks.
+        heads: attention heads; ``dim / heads`` is a multiple of 8.
+        draws: whether it may draw deep inside what was copied, as a network that starts from full noise must. Else
+            colours are tinted and texture is scaled there, both smoothly: a small network draws dots.
+    """
+
+    widths: tuple[int, int, int] = (48, 96, 160)
+    dim: int = 256
+    blocks: int = 6
+    heads: int = 4
+    draws: bool = True
+
+    def to_text(self) -> dict[str, str]:
+        """As the string metadata of a weights file."""
+        return {key: json.dumps(value) for key, value in asdict(self).items()}
+
+    @staticmethod
+    def from_text(text: dict[str, str]) -> NetworkConfig:
+        """Read what `to_text` wrote; other keys are ignored, missing ones but ``draws`` raise KeyError."""
+        text = {"draws": "true", **text}
+        values = {field.name: json.loads(text[field.name]) for field in fields(NetworkConfig)}
+        return NetworkConfig(**{**values, "widths": tuple(values["widths"])})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the network sees of T frames (states are RGB in -1..1 and depth code, see `diffusion.rgbd_state`).
+
+    Attributes:
+        state: noisy state, ``[B T 4 H W]``.
+        prior: complete prior, ``[B T 4 H W]``.
+        smooth: smooth fill, ``[B T 4 H W]``.
+        coverage, confidence, copied, sigma: maps in 0..1, ``[B T 1 H W]``.
+        world_from_camera: ``[B T 4 4]``.
+        intrinsics: K in pixels, ``[B T 3 3]``.
+        unit: scene units per length unit, ``[B]``.
+    """
+
+    state: Tensor
+    prior: Tensor
+    smooth: Tensor
+    coverage: Tensor
+    confidence: Tensor
+    copied: Tensor
+    sigma: Tensor
+    world_from_camera: Tensor
+    intrinsics: Tensor
+    unit: Tensor
+
+    @property
+    def doubt(self) -> Tensor:
+        """How far each pixel may be changed: 1 where it was not seen, falling with confidence where it was."""
+        return (self.copied + (1.0 - self.copied) * (1.0 - self.coverage * self.confidence)).clamp(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Past:
+    """Remembered frames: keys and values ``[B S L N C]`` and their cameras."""
+
+    keys: Tensor
+    values: Tensor
+    world_from_camera: Tensor
+    intrinsics: Tensor
+
+
+class DenoiserNetwork(nn.Module):
+    """Predicts clean RGB-D states; see the module's docstring."""
+
+    def __init__(self, config: NetworkConfig = NetworkConfig()) -> None:
+        """Random weights; the head starts small, so that the first prediction is nearly the prior."""
+        super().__init__()
+        self.config = config
+        w2, w4, w8 = config.widths
+        self.stem = nn.Conv2d(4 * 18, w2, 3, padding=1)
+        self.down = nn.ModuleList([_ResBlock(w2), _ResBlock(w4), _ResBlock(w8)])
+        self.shrink = nn.ModuleList(
+            [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in ((w2, w4), (w4, w8), (w8, config.dim))]
+        )
+        self.blocks = nn.ModuleList([_Block(config.dim, config.heads) for _ in range(config.blocks)])
+        self.grow = nn.ModuleList([nn.Conv2d(a, 4 * b, 1) for a, b in ((config.dim, w8), (w8, w4), (w4, w2))])
+        self.up = nn.ModuleList([_ResBlock(w8), _ResBlock(w4), _ResBlock(w2)])
+        self.head = nn.Conv2d(w2, 4 * 7, 3, padding=1)
+        nn.init.normal_(self.head.weight, std=0.004)
+        assert self.head.bias is not None
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, inputs: Inputs, past: Past | None = None, chunk_of_frame: Tensor | None = None, first: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predict the clean state of every frame from ``first`` on.
+
+        Args:
+            inputs: the frames; any image size, padded here to multiples of 16.
+            past: what earlier calls returned, for frames of earlier chunks.
+            chunk_of_frame: chunk index of each frame ``[T]``; frames see their own chunk and earlier ones. None: one
+                chunk.
+            first: frames before it are only attended to.
+
+        Returns:
+            Clean state ``[B T-first 4 H W]``; keys and values of all frames, ``[B T L N C]``.
+        """
+        batch, frames, _, height, width = inputs.state.shape
+        features = nn.functional.pad(
+            _channels(inputs).flatten(0, 1), (0, -width % STRIDE, 0, -height % STRIDE), mode="replicate"
+        )
+        x = self.stem(pixel_unshuffle(features, 2).to(memory_format=torch.channels_last))
+        skips = []
+        for block, shrink in zip(self.down, self.shrink, strict=True):
+            x = block(x)
+            skips.append(x.unflatten(0, (batch, frames))[:, first:].flatten(0, 1))
+            x = shrink(x)
+        x, keys, values = self._attend(x.unflatten(0, (batch, frames)), inputs, past, chunk_of_frame)
+        if first == frames:
+            return inputs.prior[:, first:], keys, values
+        x = x[:, first:].flatten(0, 1)
+        for grow, block, skip in zip(self.grow, self.up, reversed(skips), strict=True):
+            x = block(pixel_shuffle(grow(x), 2) + skip)
+        raw = pixel_shuffle(self.head(silu(x)), 2)[..., :height, :width].unflatten(0, (batch, frames - first))
+        draws = self.config.draws
+        made = _heal(inputs, raw.to(inputs.prior), first, draws=draws, restores=not (draws or self.training))
+        return made, keys, values
+
+    def _attend(
+        self, x_BTCHW: Tensor, inputs: Inputs, past: Past | None, chunk_of_frame: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run the transformer blocks at 1/16."""
+        rows, columns = x_BTCHW.shape[-2:]
+        size = (inputs.state.shape[-2], inputs.state.shape[-1])
+        x_BTNC = x_BTCHW.flatten(3).transpose(2, 3)
+        origin = inputs.world_from_camera[:, -1]
+        frames = views(inputs.world_from_camera, inputs.intrinsics, size, origin, inputs.unit)
+        past_views = past and views(past.world_from_camera, past.intrinsics, size, origin, inputs.unit)
+        mask = None
+        if chunk_of_frame is not None:
+            if past is not None:
+                raise ValueError("chunk_of_frame: want None together with a past, which belongs to earlier chunks")
+            mask = block_causal(chunk_of_frame, chunk_of_frame, rows * columns)
+        code = rotary(rows, columns, self.config.dim // self.config.heads // 2, x_BTNC)
+        keys, values = [], []
+        for index, block in enumerate(self.blocks):
+            layer = None
+            if past is not None and past_views is not None:
+                layer = (past.keys[:, :, index], past.values[:, :, index], past_views)
+            x_BTNC, key, value = block(x_BTNC, code, frames, layer, mask)
+            keys.append(key)
+            values.append(value)
+        x = x_BTNC.transpose(2, 3).unflatten(3, (rows, columns))
+        return x, torch.stack(keys, dim=2), torch.stack(values, dim=2)
+
+
+class _ResBlock(nn.Module):
+    """Two convolutions around a normalisation, added to the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.normal_(self.second.weight, std=0.3 / (9 * channels) ** 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(silu(self.first(silu(self.norm(x)))))
+
+
+class _Block(nn.Module):
+    """A transformer block with pre-normalisation."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.norm_attention = RMSNorm(dim, eps=1e-6)
+        self.attention = CameraAttention(dim, heads)
+        self.norm_mlp = RMSNorm(dim, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+
+    def forward(
+        self,
+        x_BTNC: Tensor,
+        code: tuple[Tensor, Tensor],
+        frames: Views,
+        past: tuple[Tensor, Tensor, Views] | None,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        attended, keys, values = self.attention(self.norm_attention(x_BTNC), code, frames, past, mask)
+        x_BTNC = x_BTNC + attended
+        return x_BTNC + self.mlp(self.norm_mlp(x_BTNC)), keys, values
+
+
+def _channels(inputs: Inputs) -> Tensor:
+    """Everything a pixel knows, and its ray, ``[B T 18 H W]``."""
+    batch, frames, _, height, width = inputs.state.shape
+    k = inputs.intrinsics
+    column = torch.arange(width, device=k.device, dtype=k.dtype) + 0.5
+    row = torch.arange(height, device=k.device, dtype=k.dtype) + 0.5
+    ray_x = (column - k[..., 0, 2, None]) / k[..., 0, 0, None]
+    ray_y = (row - k[..., 1, 2, None]) / k[..., 1, 1, None]
+    rays = torch.stack(
+        [
+            ray_x[..., None, :].expand(batch, frames, height, width),
+            ray_y[..., :, None].expand(batch, frames, height, width),
+        ],
+        dim=2,
+    )
+    maps = [inputs.coverage, inputs.confidence, inputs.copied, inputs.sigma]
+    return torch.cat([inputs.state, inputs.prior, inputs.smooth, *maps, rays], dim=2)
+
+
+def _heal(inputs: Inputs, raw: Tensor, first: int, *, draws: bool, restores: bool) -> Tensor:
+    """Base plus residual; both give way to the prior where nothing is in doubt or no noise is left.
+
+    What was seen, not copied, keeps its detail: to blur what one is unsure of is the best guess for the mean error, and
+    chunk by chunk it makes fog. What a network that does not draw gets back deep inside copies is what votes of
+    overlapping patches weakened; not in training, where it would learn to undo it.
+    """
+    prior, smooth, sigma = inputs.prior[:, first:], inputs.smooth[:, first:], inputs.sigma[:, first:]
+    freedom = inputs.doubt[:, first:] * sigma / (sigma + _SURE)
+    copied = inputs.copied[:, first:] > 0.5
+    drawn = torch.cat([raw[:, :, :3], raw[:, :, 5:]], dim=2)
+    deep = inside(copied) & (not draws)
+    drawn = torch.where(deep, mean(drawn, _CALM_PX), drawn)
+    share = torch.sigmoid(raw[:, :, 4:5] - 3.0) * freedom * copied
+    rgb = torch.lerp(prior[:, :, :3], smooth[:, :, :3], share)
+    fine, middle = (band.view_as(rgb) for band in detail(prior[:, :, :3].flatten(0, 1)))
+    gain = torch.tanh(drawn[:, :, 3:])
+    gain = torch.where(copied, gain, gain.clamp_min(0.0))
+    if restores:
+        gain = gain + deep * gain.new_tensor(_SOFTENED).reshape(2, 1, 1)
+    gain = freedom * gain
+    base = torch.cat([rgb + gain[:, :, :1] * fine + gain[:, :, 1:] * middle, prior[:, :, 3:]], dim=2)
+    return base + freedom * torch.cat([drawn[:, :, :3], raw[:, :, 3:4]], dim=2)
+
+
+def inside(copied: Bool[Tensor, "*n 1 h w"]) -> Bool[Tensor, "*n 1 h w"]:
+    """What lies deep in the copied: known pixels are farther away than the width of thin holes."""
+    return highest((~copied).float(), _INSIDE_PX) < 0.5
+
+
+def detail(rgb: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor]:
+    """Two bands of detail: finer than 3 px, and between that and 9 px."""
+    soft = mean(rgb, 1)
+    softer = mean(soft, 3)
+    return rgb - soft, soft - softer

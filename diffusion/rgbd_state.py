@@ -1,0 +1,52 @@
+"""What the generator is told about the frames it should make, and the RGB-D state it works on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from diffusion.inpainting.prior import Prior
+from geometry.frame import Guide
+
+# Depth code of the sky, and the code below which geometry is so far (39 units) that it counts as sky.
+SKY_CODE = -1.0
+SKY_BELOW = -0.95
+SKY_UNITS = 100.0
+_NEAREST_CODE = 0.99
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The guide that the cache rendered and the prior that completes it, for the same ``t`` cameras."""
+
+    guide: Guide
+    prior: Prior
+
+
+def encode(rgb: Float[Tensor, "t 3 h w"], depth: Float[Tensor, "t 1 h w"], unit: float) -> Float[Tensor, "t 4 h w"]:
+    """RGB-D as the state that is diffused: colours in -1..1 and the depth code ``(u - z) / (u + z)``.
+
+    The code is bounded, 0 at one unit, near 1 up close and -1 for the sky, and as even in inverse depth as in depth.
+
+    Args:
+        rgb: colours in 0..1.
+        depth: positive z in scene units; complete.
+        unit: median depth of the photo, in scene units.
+    """
+    code = (unit - depth) / (unit + depth)
+    code = torch.where(code < SKY_BELOW, torch.full_like(code, SKY_CODE), code)
+    return torch.cat([2.0 * rgb - 1.0, code], dim=1)
+
+
+def decode(
+    state: Float[Tensor, "t 4 h w"], unit: float
+) -> tuple[Float[Tensor, "t 3 h w"], Float[Tensor, "t 1 h w"], Bool[Tensor, "t 1 h w"]]:
+    """The inverse of `encode`: colours in 0..1, depth in scene units (100 units for the sky), sky mask."""
+    rgb = (0.5 * (state[:, :3] + 1.0)).clamp(0.0, 1.0)
+    code = state[:, 3:].clamp(SKY_BELOW, _NEAREST_CODE)
+    sky = state[:, 3:] < SKY_BELOW
+    depth = torch.where(sky, torch.full_like(code, SKY_UNITS), (1.0 - code) / (1.0 + code))
+    return rgb, unit * depth, sky

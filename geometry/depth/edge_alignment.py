@@ -1,0 +1,161 @@
+"""Depth that ends where the picture ends: values flow from where the network is sure, but not across colour edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.sparse import diags_array
+from scipy.sparse.linalg import cg
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from geometry.fill import smooth_fill
+
+TEXTURE_PX, TEXTURE_CONTRAST = 6, 10  # extent and, of 255, contrast of what is texture and not an edge
+COLOR_SCALE = 4.0  # CIELAB units within which two neighbours belong together
+SMOOTHNESS = 20.0  # weight of agreeing with a neighbour, over that of keeping a sure value
+HALO = 0.06  # of the short side: so far off may the network draw the outline of the sky
+ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
+SURELY = 0.98  # probability that some of the sky reaches where there is any
+ISLAND = 0.2  # mean unlikeness to the open sky from which a piece of sky in the ground is none
+BESIDE = 0.5  # of the halo: how far from where the outline was redrawn depth is doubted
+BEND = 0.02  # relative bend of inverse depth above which a value is doubted
+DOUBTED, LEAK = 5e-4, 1e-5  # weights that keep the system solvable
+GROUND_DOUBTED, GROUND_LEAK = 1e-6, 1e-3
+TOLERANCE, LARGEST_ITERATIONS = 1e-4, 300
+
+
+def fit_to_picture(
+    log_depth: Float[Tensor, "h w"], sky: Float[Tensor, "h w"], rgb: Float[Tensor, "3 h w"]
+) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
+    """Redraw the soft edges of a network's output along the edges of the picture it was given.
+
+    Weighted least squares (in the manner of Levin et al. 2004, *Colorization using optimization*): each pixel stays
+    near its own value as far as that is trusted, and near its neighbours as far as they have its colour. A value is
+    doubted near the outline of the sky and where depth changes fast; there the colours decide.
+
+    Args:
+        log_depth: log of the depth.
+        sky: probability of sky.
+        rgb: colours in 0..1.
+
+    Returns:
+        Log depth and probability of sky.
+    """
+    lab = _lab(rgb)
+    likely, values = sky.numpy(), log_depth.numpy()
+    if likely.max() < SURELY:  # nowhere sure: so it sees walls of plain white
+        likely = np.zeros_like(likely)
+    likely = _without_islands(likely, lab)
+    is_sky = (likely > 0.5).astype(np.uint8)
+    within = _distance_px(is_sky) + _distance_px(1 - is_sky)
+    halo = HALO * min(sky.shape)
+    inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2
+    trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, DOUBTED)
+    alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5)) * (1.0 - inside)
+    laplacian = _color_laplacian(lab, np.zeros_like(is_sky), LEAK)
+    redrawn_sky = _solve(laplacian, likely * trust / (trust + alien), trust + alien, np.zeros_like(likely))
+    fitted_sky = _without_islands(redrawn_sky, lab)  # what was one with the sky may have become an island
+    # Depth is doubted where the outline of the sky was redrawn, beside it, and where inverse depth bends.
+    redrawn = ((fitted_sky > 0.5) != (is_sky > 0)).astype(np.uint8)
+    beside = np.minimum(_distance_px(1 - redrawn) / (BESIDE * halo), within / (0.25 * halo)).clip(0.0, 1.0) ** 2
+    trust = np.exp(-((_bend(values) / BEND) ** 2)) * (1.0 - likely) * beside
+    # Nothing of the ground hangs on the sky; parts of the ground hang together whatever their colours.
+    laplacian = _color_laplacian(lab, (fitted_sky > 0.5).astype(np.uint8), GROUND_LEAK)
+    # Slopes that are trusted stay slopes: held to what has their colour, a lawn would fall into terraces.
+    fitted = _solve(laplacian, values, np.maximum(trust, GROUND_DOUBTED), trust)
+    return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
+
+
+def _without_islands(likely: np.ndarray, lab: np.ndarray) -> np.ndarray:
+    """No sky inside the ground unless it looks like the open sky: bright slopes and water are taken for it."""
+    count, labels = cv2.connectedComponents((likely > 0.5).astype(np.uint8))
+    piece = labels.astype(np.int64)
+    open_pieces = np.unique(piece[0][piece[0] > 0])
+    if not len(open_pieces):
+        return likely
+    unlike = _unlike_the_sky(lab, np.isin(piece, open_pieces))
+    size = np.bincount(piece.ravel(), minlength=count)
+    mean = np.bincount(piece.ravel(), unlike.ravel(), count) / np.maximum(size, 1)
+    island = mean > ISLAND
+    island[0] = island[open_pieces] = False
+    return np.where(island[piece], 0.0, likely)
+
+
+def _distance_px(mask: np.ndarray) -> np.ndarray:
+    """Distance of each pixel of a mask from the pixels outside it; larger than the image where there are none."""
+    return np.minimum(cv2.distanceTransform(mask, cv2.DIST_L2, 5), float(sum(mask.shape)))
+
+
+def _bend(log_depth: np.ndarray) -> np.ndarray:
+    """How far inverse depth is from linear around each pixel, relative to itself: 0 on any plane."""
+    inverse = np.exp(-log_depth)
+    bend = np.abs(cv2.Laplacian(cv2.GaussianBlur(inverse, (0, 0), 1.5), cv2.CV_32F)) / inverse
+    return cv2.dilate(bend, np.ones((7, 7)))
+
+
+def _lab(rgb: Tensor) -> np.ndarray:
+    """CIELAB without texture: the leaves of a tree are one colour, and hang together rather than on what is behind."""
+    image = (np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()) * 255.0).round().astype(np.uint8)
+    flat = cv2.pyrMeanShiftFiltering(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), TEXTURE_PX, TEXTURE_CONTRAST, maxLevel=0)
+    scale, zero = np.array([[100.0 / 255.0, 1.0, 1.0], [0.0, 128.0, 128.0]], np.float32)
+    return flat * scale - zero
+
+
+def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray) -> np.ndarray:
+    """How far each pixel's colour is from that of the sure sky around it, 0..1."""
+    if not sure.any():
+        return np.zeros_like(lab[..., 0])
+    known = torch.from_numpy(sure)[None, None]
+    around = smooth_fill(torch.from_numpy(lab).permute(2, 0, 1)[None], known)[0].permute(1, 2, 0).numpy()
+    beyond = np.maximum(np.linalg.norm(lab - around, axis=-1) - ALIEN_COLOR, 0.0)
+    return 1.0 - np.exp(-((beyond / ALIEN_COLOR) ** 2))
+
+
+def _color_laplacian(lab: np.ndarray, side: np.ndarray, leak: float) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+    """Diagonal, and per offset to a neighbour (in raster order) the weight that ties the two; none to another side."""
+    height, width = lab.shape[:2]
+    diagonal, ties = np.zeros(height * width), []
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        left, end = max(0, -right), width - max(right, 0)
+        here, there = lab[: height - down, left:end], lab[down:, left + right : end + right]
+        weight = np.zeros((height, width))
+        weight[: height - down, left:end] = np.exp(-((here - there) ** 2).sum(-1) / COLOR_SCALE**2) + leak
+        weight[: height - down, left:end] *= side[: height - down, left:end] == side[down:, left + right : end + right]
+        offset = down * width + right
+        tie = weight.ravel()[: height * width - offset]
+        diagonal[: len(tie)] += tie
+        diagonal[offset:] += tie
+        ties.append((offset, tie))
+    return diagonal, ties
+
+
+def _solve(
+    laplacian: tuple[np.ndarray, list[tuple[int, np.ndarray]]],
+    values: np.ndarray,
+    trust: np.ndarray,
+    sloping: np.ndarray,
+) -> np.ndarray:
+    """Minimise ``trust (x - values)² + SMOOTHNESS weight (x - neighbour - rise)²`` by conjugate gradients.
+
+    The rise from a neighbour is that of the values as far as both are ``sloping``, 0..1.
+    """
+    diagonal, ties = laplacian
+    trust, sloping = trust.ravel(), sloping.ravel()
+    main = trust + SMOOTHNESS * diagonal
+    bands = [main, *(-SMOOTHNESS * tie for _, tie in ties), *(-SMOOTHNESS * tie for _, tie in ties)]
+    offsets: Any = [0, *(offset for offset, _ in ties), *(-offset for offset, _ in ties)]
+    system = diags_array(bands, offsets=offsets, format="csr")
+    start = values.ravel().astype(np.float64)
+    wanted = trust * start
+    for offset, tie in ties:
+        rise = SMOOTHNESS * tie * np.minimum(sloping[offset:], sloping[:-offset]) * (start[offset:] - start[:-offset])
+        wanted[offset:] += rise
+        wanted[:-offset] -= rise
+    with threadpool_limits(1, "blas"):  # its threads wait for each other a thousand times: 8 x slower beside other work
+        fitted, _ = cg(system, wanted, x0=start, rtol=TOLERANCE, maxiter=LARGEST_ITERATIONS, M=diags_array(1.0 / main))
+    return fitted.reshape(values.shape).astype(np.float32)

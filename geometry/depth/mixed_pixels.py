@@ -1,0 +1,117 @@
+"""Along outlines a pixel's colour is a mixture of what is in front and what is behind: finding and unmixing it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from geometry.filters import highest
+from geometry.frame import Frame
+
+MIXED_REACH = 0.015  # of the short side: so far into what is behind reach the colours of what is in front
+MIXED_RATIO = 1.3  # of two depths, from which on one is in front of the other
+MIXED_LOOK = 3  # how many times as far one looks for what the colours are unmixed
+GAP_BEFORE = 0.5  # share of its surroundings that stands before a gap
+MIXED_NOISE = 0.03  # surfaces whose colours differ less are not told apart
+
+
+def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Frame:
+    """A frame ``[1]`` whose far surfaces hold nothing of what stands before them.
+
+    Pixels beside something nearer are mixed with its colours. They would stay behind as its ghost when the camera
+    moves; so what they have of the colours in front, on the line from those of their own surface, is taken out.
+
+    Args:
+        frame: with depth.
+        where: the pixels that matter; all when not given.
+    """
+    window = 2 * MIXED_LOOK * _mixed_reach(frame) + 1
+    inverse, beside = _inverse(frame), mixed(frame)[0, 0].numpy()
+    clear = (frame.valid[0, 0].numpy() & ~beside).astype(np.float32)
+    layer = _layers(inverse)
+    rgb = np.ascontiguousarray(frame.rgb[0].permute(1, 2, 0).numpy())
+    cleared = rgb.copy()
+    wanted = beside if where is None else beside & where[0, 0].numpy()
+    for own in np.unique(layer[wanted]):
+        part = _around(wanted & (layer == own), window)
+        colors, layers = rgb[part], layer[part]
+        mine, behind, front = (
+            wanted[part] & (layers == own),
+            clear[part] * (np.abs(layers - own) <= 1),
+            layers > own + 1,
+        )
+        back, back_share = _local_mean(colors, behind, window)
+        fore, fore_share = _local_mean(colors, front.astype(np.float32), window)
+        square, _ = _local_mean(colors**2, behind, window)
+        texture = np.sqrt(np.maximum(square - back**2, 0.0))
+        apart = fore - back
+        share = ((colors - back) * apart).sum(-1, keepdims=True) / ((apart**2).sum(-1, keepdims=True) + MIXED_NOISE**2)
+        rest = colors - back - share.clip(0.0, 1.0) * apart
+        mine &= (back_share > 0.0) & (fore_share > 0.0)
+        cleared[part][mine] = (back + rest.clip(-texture, texture))[mine]
+    cleared = torch.from_numpy(cleared).permute(2, 0, 1)[None].to(frame.rgb)
+    return replace(frame, rgb=(cleared.clamp(0.0, 1.0) * 255.0).round() / 255.0)
+
+
+def without_gaps(frame: Frame) -> Frame:
+    """A frame ``[1]`` where what shows through the gaps of something nearer belongs to that.
+
+    Between leaves all is mixed with their colours. Where no clear pixel of what lies behind is near, nothing tells what
+    it would look like, and it would hang in the air as specks when the camera moves. A fence has more gap than wire,
+    and stays one.
+    """
+    inverse, beside = _inverse(frame), mixed(frame)[0, 0].numpy()
+    layer = _layers(inverse)
+    clear = frame.valid[0, 0].numpy() & ~beside
+    window = (2 * MIXED_LOOK * _mixed_reach(frame) + 1,) * 2
+    lost = np.zeros_like(beside)
+    for own in np.unique(layer[beside]):
+        known = cv2.dilate((clear & (np.abs(layer - own) <= 1)).astype(np.uint8), np.ones(window, np.uint8)) > 0
+        before = cv2.blur((layer > own + 1).astype(np.float32), window) > GAP_BEFORE
+        lost |= beside & (layer == own) & ~known & before
+    gap = torch.from_numpy(lost)[None, None].to(frame.sky.device)
+    front = 1.0 / highest(inverse, _mixed_reach(frame)).clamp_min(1e-8)
+    return replace(frame, depth=torch.where(gap, front, frame.depth), sky=frame.sky & ~gap)
+
+
+def mixed(frame: Frame) -> Bool[Tensor, "b 1 h w"]:
+    """Pixels so near to something clearly nearer that they may be mixed with its colours."""
+    inverse = _inverse(frame)
+    return highest(inverse, _mixed_reach(frame)) > MIXED_RATIO * inverse
+
+
+def _inverse(frame: Frame) -> Float[Tensor, "b 1 h w"]:
+    """0 where there is nothing near: in the sky, and where nothing is known."""
+    return torch.where(frame.sky | ~frame.valid, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
+
+
+def _layers(inverse: Float[Tensor, "1 1 h w"]) -> Int[np.ndarray, "h w"]:
+    """Numbers of depths: surfaces more than one apart are two."""
+    return np.round(np.log(inverse[0, 0].numpy().clip(1e-6)) / np.log(MIXED_RATIO)).astype(np.int64)
+
+
+def _mixed_reach(frame: Frame) -> int:
+    return max(1, round(MIXED_REACH * min(frame.camera.size)))
+
+
+def _around(where: Bool[np.ndarray, "h w"], reach_px: int) -> tuple[slice, slice]:
+    """The rectangle that reaches so far around the chosen pixels, of which there are some."""
+    rows, columns = (np.flatnonzero(where.any(axis)) for axis in (1, 0))
+    return slice(max(0, rows[0] - reach_px), rows[-1] + reach_px + 1), slice(
+        max(0, columns[0] - reach_px), columns[-1] + reach_px + 1
+    )
+
+
+def _local_mean(
+    rgb: Float[np.ndarray, "h w 3"], weight: Float[np.ndarray, "h w"], window_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean colour around each pixel, and the share of the window that it is from."""
+    window = (window_px, window_px)
+    share = cv2.blur(weight, window)
+    mean = cv2.blur(rgb * weight[..., None], window) / np.maximum(share, 1e-6)[..., None]
+    return mean, share * (share > 1e-4)  # running sums leave rounding errors where there is nothing

@@ -1,0 +1,1 @@
+"""Camera paths from keyframes and from expressions such as `orbit,left`."""

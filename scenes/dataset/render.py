@@ -1,0 +1,179 @@
+"""Training clips from freely licensed textured worlds: colour, exact depth and poses (`scenes/dataset/clips.py`).
+
+Train and held-out clips never share a scene. Clips of panoramas have a split of their own, ``estimated``: their depth
+is, and not all of their frames are whole, so that they serve by guides recorded from them and in no other way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from tqdm import tqdm
+
+from geometry.depth.embedded import EmbeddedDepth
+from scenes.dataset.clips import write_clip, write_manifest
+from scenes.dataset.plans import CLIPS_PER_SCENE_VISIT, PLANS
+from scenes.synthetic import panoramas, torcs
+from scenes.synthetic.assets import (
+    FURNITURE_ARCHIVES,
+    FURNITURE_FOLDER,
+    PANORAMAS_FOLDER,
+    SURFACES_FOLDER,
+    TRACKS_FOLDER,
+)
+from scenes.synthetic.filming import Stage
+from scenes.synthetic.raycast import WorldRenderer
+from scenes.synthetic.rooms import factory as rooms
+from scenes.synthetic.rooms.furniture import unpack_catalogues
+from scenes.synthetic.still_lifes import factory as still_lifes
+from scenes.synthetic.towns import factory as towns
+
+_MANIFEST_EVERY = 8
+_CACHED_WORLDS = 14
+
+log = logging.getLogger(__name__)
+
+
+"""What can be rendered; the clips of all plans fit into one folder."""
+
+
+@runtime_checkable
+class Place(Protocol):
+    """Where a clip is filmed."""
+
+    @property
+    def licence(self) -> str:
+        """What its pictures may be used for."""
+        ...
+
+    def film(self, *, move: str, frames: int, seed: int, size: tuple[int, int]) -> dict[str, np.ndarray] | None:
+        """The arrays of a clip, or None when no free path turns up; the seed decides everything."""
+        ...
+
+
+class AssetStages:
+    """Loads scenes from an asset folder (see ``scenes.synthetic.assets``) and keeps the latest ones."""
+
+    def __init__(self, assets: Path) -> None:
+        self._tracks, self._panoramas = assets / TRACKS_FOLDER, assets / PANORAMAS_FOLDER
+        furniture = unpack_catalogues(assets / FURNITURE_ARCHIVES, assets / FURNITURE_FOLDER)
+        self._rooms = rooms.RoomFactory(furniture, assets / SURFACES_FOLDER)
+        self._towns = towns.TownFactory(assets / SURFACES_FOLDER, self._tracks, furniture)
+        self._still_lifes = still_lifes.StillLifeFactory(furniture, assets / SURFACES_FOLDER)
+        self._kept: dict[str, Place] = {}
+
+    def __call__(self, source: str, scene: str) -> Place:
+        """The stage of a scene.
+
+        Raises:
+            ValueError: when the asset folder does not hold it.
+        """
+        if scene not in self._kept:
+            self._kept[scene] = self._load(source, scene)
+            while len(self._kept) > _CACHED_WORLDS:
+                self._kept.pop(next(iter(self._kept)))
+        stage = self._kept.pop(scene)
+        self._kept[scene] = stage
+        return stage
+
+    def _load(self, source: str, scene: str) -> Place:
+        if source == panoramas.SOURCE:
+            return panoramas.load_panorama(self._panoramas / f"{scene}_1k.jpg", EmbeddedDepth())
+        if source == torcs.SOURCE:
+            return Stage(WorldRenderer(torcs.load_track(self._tracks, scene)), None, torcs.LICENCE)
+        if source == towns.SOURCE:
+            town = self._towns.build(int(scene.removeprefix("town-")))
+            return Stage(WorldRenderer(town.world), town.lighting, town.licence, standpoint=town.standpoint)
+        if source == still_lifes.SOURCE:
+            life = self._still_lifes.build(int(scene.removeprefix("still-life-")))
+            return Stage(WorldRenderer(life.world), life.lighting, life.licence, standpoint=life.standpoint)
+        room = self._rooms.build(int(scene.removeprefix("room-")))
+        renderer = WorldRenderer(room.world)
+        return Stage(renderer, room.lighting, rooms.room_licence(room), room.low, room.high)
+
+
+def render_data(
+    out: Path,
+    clips: int,
+    seed: int = 0,
+    *,
+    assets: Path | None = None,
+    size: tuple[int, int] = (144, 240),
+    worker: int = 0,
+    workers: int = 1,
+    stages: Callable[[str, str], Place] | None = None,
+    plan: str = "tracks-and-rooms",
+) -> Path:
+    """Render the planned clips that ``out`` does not hold yet and return the manifest's path.
+
+    Args:
+        out: folder of the clips and ``manifest.json``; created when missing.
+        clips: number of clips of the whole plan.
+        seed: of the plan; the same seed gives the same clips.
+        assets: folder filled by ``scenes.synthetic.assets.fetch_assets``.
+        size: ``(H, W)`` of the frames.
+        worker: which share to render, 0 to ``workers - 1``.
+        workers: number of processes that fill the same folder.
+        stages: gives the stage of a source and scene, instead of ``assets``.
+        plan: a key of ``PLANS``.
+
+    Raises:
+        ValueError: neither or both of ``assets`` and ``stages``, a worker out of range, or an unknown plan.
+    """
+    if (assets is None) == (stages is None):
+        raise ValueError("assets: want a folder of downloaded worlds or stages, exactly one of the two")
+    if not 0 <= worker < workers:
+        raise ValueError(f"worker: want 0 to {workers - 1}, got {worker}")
+    if plan not in PLANS:
+        raise ValueError(f"plan: want one of {', '.join(PLANS)}, got {plan!r}")
+    out.mkdir(parents=True, exist_ok=True)
+    load = stages if assets is None else AssetStages(assets)
+    assert load is not None
+    mine = [p for p in PLANS[plan](clips, seed) if (p.index // CLIPS_PER_SCENE_VISIT) % workers == worker]
+    written = 0
+    for clip in tqdm(mine, desc=f"clips {worker + 1}/{workers}", unit="clip", mininterval=5.0):
+        if (out / clip.file_name).exists():
+            continue
+        stage = load(clip.source, clip.scene)
+        filmed = stage.film(move=clip.move, frames=clip.frames, seed=clip.seed, size=size)
+        if filmed is None:
+            log.warning("clip %d: no free %s path in %s; left out", clip.index, clip.move, clip.scene)
+            continue
+        write_clip(out / clip.file_name, filmed, {**asdict(clip), "licence": stage.licence, "unit": "metre"})
+        written += 1
+        if written % _MANIFEST_EVERY == 0:
+            write_manifest(out)
+    return write_manifest(out)
+
+
+def main() -> None:
+    """Command line of the renderer."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("out", type=Path, help="folder of the clips")
+    parser.add_argument("--assets", type=Path, required=True, help="folder of the downloaded worlds")
+    parser.add_argument("--clips", type=int, default=900, help="clips of the whole plan")
+    parser.add_argument("--plan", choices=sorted(PLANS), default="tracks-and-rooms")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--worker", type=int, default=0, help="which share to render")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes on the same folder")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+    render_data(
+        given.out,
+        given.clips,
+        given.seed,
+        assets=given.assets,
+        worker=given.worker,
+        workers=given.workers,
+        plan=given.plan,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A world in the file formats of other programs."""

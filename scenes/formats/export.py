@@ -1,0 +1,272 @@
+"""A world for other programs.
+
+| format | file in ``exports/`` | for | axes |
+|---|---|---|---|
+| ``gaussians_ply`` | ``gaussians.ply``, ``cameras.json`` | gsplat, SuperSplat, Blender | world as stored: y down |
+| ``points_ply`` | ``points.ply`` | MeshLab, CloudCompare, Open3D | world as stored: y down |
+| ``spz`` | ``world.spz`` | telephones, Spark, Niantic's tools | OpenGL: y up, z backward |
+| ``glb`` | ``mesh.glb`` | Blender, game engines, browsers | glTF: y up, z backward |
+| ``colmap`` | ``colmap/`` | 3DGS and NeRF training | world-to-camera, OpenCV camera axes |
+| ``nerfstudio`` | ``nerfstudio/`` | nerfstudio | camera-to-world, OpenGL camera axes |
+| ``mp4`` | ``video.mp4`` | people | |
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geometry.camera_io.colmap import write_colmap
+from geometry.frame import Frame
+from geometry.primitives import Gaussians, Points
+from geometry.se3 import matrix_from_quat
+from scenes.formats.glb import write_glb
+from scenes.formats.mesh import FARTHEST_MEDIANS, mesh_of
+from scenes.formats.ply import sky_on_sphere, write_gaussians_ply, write_points_ply
+from scenes.formats.spz import load_gsply, write_spz
+from scenes.formats.tracks import MAX_TRACK, tracks_of
+from scenes.io.atomic_files import disk_errors, write_bytes
+from scenes.io.video import write_video
+from scenes.store.chunk_files import depth_name, frame_name
+from scenes.store.world_store import World
+
+README = "README.txt"
+HOME_CAMERAS = "cameras.json"
+SKY_NOTE = "the sky is a sphere about the photo's camera, just behind everything else"
+DISC_THICKNESS = 0.02  # thickness of a Gaussian made from a point, as a share of its radius
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """One finished export.
+
+    Attributes:
+        format: its name.
+        path: the file or folder.
+        bytes: size, all files together.
+        note: its conventions and what was left out, in a sentence.
+    """
+
+    format: str
+    path: Path
+    bytes: int
+    note: str
+
+
+def export(world: World, formats: Sequence[str], out: str | Path | None = None) -> list[ExportReport]:
+    """Write a world in formats that other programs read.
+
+    Args:
+        world: a world with at least the photo.
+        formats: names from ``FORMATS``.
+        out: where to write; the world's ``exports`` folder when not given. Earlier exports of the same format are
+            replaced.
+
+    Raises:
+        ValueError: an unknown format, or none, or the world's own folder, before anything is written; or a world with
+            nothing to export.
+        ImportError: a mesh without Open3D, or SPZ without gsply.
+    """
+    if not formats:
+        raise ValueError(f"formats: want some of {', '.join(FORMATS)}, got none")
+    for name in formats:
+        if name not in FORMATS:
+            close = difflib.get_close_matches(name, FORMATS, n=1, cutoff=0.3)
+            hint = f"did you mean {close[0]}?" if close else f"want some of {', '.join(FORMATS)}"
+            raise ValueError(f"formats: there is no {name!r}; {hint}")
+    if "spz" in formats:
+        load_gsply()  # says at once if it is missing
+    if not world.chunks:
+        raise ValueError(f"{world.folder}: no chunk is finished yet; there is nothing to export")
+    folder = world.folder / "exports" if out is None else Path(out)
+    if folder.resolve() == world.folder.resolve():
+        raise ValueError(f"out: {folder} is the world itself, whose files an export would replace; name another folder")
+    reports = []
+    with disk_errors(f"cannot write {folder}"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in dict.fromkeys(formats):
+            path, note = FORMATS[name](world, folder)
+            reports.append(ExportReport(name, path, _bytes(path), note))
+            _note(folder, path, note)
+    return reports
+
+
+def _export_gaussians(world: World, folder: Path) -> tuple[Path, str]:
+    primitives = sky_on_sphere(world.primitives)
+    gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
+    write_gaussians_ply(folder / "gaussians.ply", gaussians)
+    write_bytes(folder / HOME_CAMERAS, json.dumps(_home_cameras(world), indent=1).encode())
+    made = "" if isinstance(primitives, Gaussians) else "made from points, as flat discs; "
+    note = (
+        "3D Gaussian Splatting PLY, world axes x right, y down, z forward (turn it by 180 degrees about x for y up); "
+        f"{made}{SKY_NOTE}; {HOME_CAMERAS} beside it holds the cameras of all frames as 3DGS training writes them "
+        "(rotation: world from camera, OpenCV axes), the photo's first: start there; what no frame saw is empty, so "
+        "holes show a step off the path; inside the photo's frame splats are finer than those made up around it, so "
+        "its outline shows as a seam"
+    )
+    return folder / "gaussians.ply", note
+
+
+def _export_spz(world: World, folder: Path) -> tuple[Path, str]:
+    primitives = sky_on_sphere(world.primitives)
+    write_spz(folder / "world.spz", primitives if isinstance(primitives, Gaussians) else discs(primitives))
+    note = (
+        f"3D Gaussians as SPZ version 3, y up, z backward (as it asks); {SKY_NOTE}; the photo was taken at the origin"
+    )
+    return folder / "world.spz", f"{note}, looking along -z; limits as of gaussians.ply"
+
+
+def _export_points(world: World, folder: Path) -> tuple[Path, str]:
+    points = as_points(sky_on_sphere(world.primitives))
+    write_points_ply(folder / "points.ply", points)
+    note = "points with normals and 8-bit colours, world axes x right, y down, z forward; "
+    return folder / "points.ply", f"{note}{SKY_NOTE}; the photo was taken at the origin, looking along z"
+
+
+def _export_glb(world: World, folder: Path) -> tuple[Path, str]:
+    mesh = mesh_of(world)
+    write_glb(folder / "mesh.glb", mesh)
+    height, width = mesh.texture.shape[:2]
+    note = (
+        f"glTF mesh, y up, {len(mesh.ground.triangles) + len(mesh.sky.triangles)} triangles with a {width}x{height} "
+        f"texture of {mesh.pictures} pictures (the photo, and later frames where it is blind); unlit; nodes `world`, "
+        "`sky` (a sphere behind everything; delete it if it is in the way) and `photo` (the camera that took the "
+        "photo; start there); farther than "
+    )
+    return folder / "mesh.glb", note + f"{FARTHEST_MEDIANS:g} times the photo's median depth all is drawn at that depth"
+
+
+def _export_colmap(world: World, folder: Path) -> tuple[Path, str]:
+    target, model = _fresh(folder / "colmap"), folder / "colmap" / "sparse" / "0"
+    (target / "images").mkdir()
+    model.mkdir(parents=True)
+    names = [Path(frame_name(i)).name for i in range(len(world))]
+    for i, name in enumerate(names):
+        shutil.copyfile(world.folder / frame_name(i), target / "images" / name)
+    tracks = tracks_of(world, as_points(world.primitives))
+    write_colmap(model, world.cameras, names, binary=False, tracks=tracks)
+    note = (
+        f"COLMAP text model in sparse/0 (world-to-camera, OpenCV axes) and images/; {len(tracks.positions)} points, "
+        f"{len(tracks.image)} observations of them, at most {MAX_TRACK} each, in frames whose depth shows the point; "
+        "keypoints are the points' own projections, so ERROR is rounding alone and says nothing of how well the world "
+        "is known; sky, and what fewer than two frames see, is left out"
+    )
+    return target, note
+
+
+def _export_nerfstudio(world: World, folder: Path) -> tuple[Path, str]:
+    target = _fresh(folder / "nerfstudio")
+    for part, name_of in (("frames", frame_name), ("depth", depth_name)):
+        (target / part).mkdir()
+        for i in range(len(world)):
+            shutil.copyfile(world.folder / name_of(i), target / name_of(i))
+    write_bytes(target / "transforms.json", world.cameras_text().encode())
+    note = "nerfstudio dataset: camera-to-world, OpenGL camera axes; depth is 16-bit, 0.001 units a count, "
+    return target, note + "0 where unknown, sky or beyond 65.5 units"
+
+
+def _export_mp4(world: World, folder: Path) -> tuple[Path, str]:
+    frames = (rgb for chunk in _Chunks(world) for rgb in chunk.rgb)
+    write_video(folder / "video.mp4", frames, world.fps)
+    return folder / "video.mp4", f"H.264, {world.fps:g} frames per second, the photo first"
+
+
+FORMATS: dict[str, Callable[[World, Path], tuple[Path, str]]] = {
+    "gaussians_ply": _export_gaussians,
+    "points_ply": _export_points,
+    "spz": _export_spz,
+    "glb": _export_glb,
+    "colmap": _export_colmap,
+    "nerfstudio": _export_nerfstudio,
+    "mp4": _export_mp4,
+}
+
+
+def discs(points: Points) -> Gaussians:
+    """Points as flat, opaque Gaussians that face along their normals (any way where the normal is unknown)."""
+    z = torch.nn.functional.normalize(points.normals, dim=1)
+    # The shortest turn that brings (0, 0, 1) onto the normal; a disc may face either way, so keep z >= 0.
+    z = torch.where(z[:, 2:] < 0.0, -z, z)
+    quats = torch.stack([1.0 + z[:, 2], -z[:, 1], z[:, 0], torch.zeros_like(z[:, 0])], 1)
+    flat = points.radii[:, None] * points.radii.new_tensor([1.0, 1.0, DISC_THICKNESS])
+    known = z.abs().sum(1, keepdim=True) > 0.0
+    scales = torch.where(known, flat, points.radii[:, None].expand(-1, 3)).clamp_min(1e-9)
+    return Gaussians(
+        points.positions,
+        torch.nn.functional.normalize(quats, dim=1),
+        scales,
+        torch.ones(len(points)),
+        points.colors,
+        points.chunk,
+        points.observed,
+        points.confidence,
+        points.sky,
+        looks=torch.zeros(len(points)),
+    )
+
+
+def as_points(primitives: Points | Gaussians) -> Points:
+    """Primitives as points; of a Gaussian, the centre, the thinnest axis as the normal and the largest scale."""
+    if isinstance(primitives, Points):
+        return primitives
+    g = primitives
+    columns = matrix_from_quat(g.quats).transpose(1, 2)
+    normals = columns[torch.arange(len(g)), g.scales.argmin(1)]
+    return Points(g.means, g.colors, normals, g.scales.amax(1), g.chunk, g.observed, g.confidence, g.sky)
+
+
+def _home_cameras(world: World) -> list[dict[str, Any]]:
+    """The cameras of all frames, in the layout of ``cameras.json`` of 3D Gaussian Splatting (Kerbl et al. 2023)."""
+    height, width = world.cameras.size
+    poses, focals = world.cameras.world_from_camera.tolist(), world.cameras.focal_px.tolist()
+    return [
+        {
+            "id": i,
+            "img_name": Path(frame_name(i)).stem,
+            "width": width,
+            "height": height,
+            "position": [row[3] for row in pose[:3]],
+            "rotation": [row[:3] for row in pose[:3]],
+            "fx": fx,
+            "fy": fy,
+        }
+        for i, (pose, (fx, fy)) in enumerate(zip(poses, focals, strict=True))
+    ]
+
+
+class _Chunks:
+    """A world's frames, chunk by chunk, as often as wanted, without holding them all."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __iter__(self) -> Iterator[Frame]:
+        for record in self._world.chunks:
+            yield self._world.chunk(record.index).frames
+
+
+def _fresh(folder: Path) -> Path:
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _bytes(path: Path) -> int:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _note(folder: Path, path: Path, note: str) -> None:
+    """Keep one line for each export in ``README.txt``."""
+    readme = folder / README
+    lines = readme.read_text("utf-8").splitlines() if readme.is_file() else []
+    kept = [line for line in lines if line and not line.startswith(f"{path.name}: ")]
+    write_bytes(readme, ("\n".join([*kept, f"{path.name}: {note}"]) + "\n").encode())

@@ -1,0 +1,94 @@
+"""Binary glTF 2.0 with a texture (https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html)."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from scenes.formats.mesh import Mesh, Surface
+from scenes.io.atomic_files import write_bytes
+
+GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])  # glTF: x right, y up, z towards the viewer
+UNLIT = "KHR_materials_unlit"
+VERTICES, INDICES = 34962, 34963  # what a buffer view is for: ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER
+FLOAT, UINT = 5126, 5125
+LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP = 9729, 9987, 33071
+JPEG_QUALITY = 95
+
+
+def write_glb(path: str | Path, mesh: Mesh) -> None:
+    """Write a mesh, y up: the texture as JPEG in an unlit material (a photo carries its own light), the photo's camera.
+
+    The nodes are called ``world``, ``sky`` (if there is any) and ``photo`` (the camera).
+    """
+    body, views, accessors, meshes = bytearray(), [], [], []
+
+    def view(content: bytes, **use: int) -> int:
+        views.append({"buffer": 0, "byteOffset": len(body), "byteLength": len(content), **use})
+        body.extend(content + bytes(-len(content) % 4))
+        return len(views) - 1
+
+    def accessor(values: NDArray, kind: str, component: int, target: int, **more: Any) -> int:
+        index = view(values.tobytes(), target=target)
+        accessors.append({"bufferView": index, "componentType": component, "count": len(values), "type": kind, **more})
+        return len(accessors) - 1
+
+    def add(name: str, surface: Surface) -> None:
+        positions = (surface.positions @ GLTF_FROM_OPENCV).astype("<f4")
+        limits = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
+        attributes = {
+            "POSITION": accessor(positions, "VEC3", FLOAT, VERTICES, **limits),
+            "TEXCOORD_0": accessor(surface.places.astype("<f4"), "VEC2", FLOAT, VERTICES),
+        }
+        indices = accessor(surface.triangles.astype("<u4").reshape(-1), "SCALAR", UINT, INDICES)
+        meshes.append({"name": name, "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]})
+
+    for name, surface in {"world": mesh.ground, "sky": mesh.sky}.items():
+        if len(surface.triangles):
+            add(name, surface)
+    picture = io.BytesIO()
+    Image.fromarray(mesh.texture).save(picture, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    image = {"bufferView": view(picture.getvalue()), "mimeType": "image/jpeg", "name": "pictures"}
+    height, width = mesh.camera.size
+    lens = {
+        "yfov": float(2.0 * np.arctan(0.5 * height / float(mesh.camera.focal_px[1]))),
+        "aspectRatio": width / height,
+        "znear": 0.01,
+    }
+    nodes: list[dict[str, Any]] = [{"name": part["name"], "mesh": i} for i, part in enumerate(meshes)]
+    # The world's origin is where the photo was taken, and glTF cameras look along -z: no transform is needed.
+    nodes.append({"name": "photo", "camera": 0})
+    material = {
+        "name": "pictures",
+        "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 1.0},
+        "extensions": {UNLIT: {}},
+        "doubleSided": True,
+    }
+    sampler = {"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, "wrapS": CLAMP, "wrapT": CLAMP}
+    tree = {
+        "asset": {"version": "2.0", "generator": "WorldWarp"},
+        "extensionsUsed": [UNLIT],
+        "scene": 0,
+        "scenes": [{"nodes": list(range(len(nodes)))}],
+        "nodes": nodes,
+        "cameras": [{"name": "photo", "type": "perspective", "perspective": lens}],
+        "meshes": meshes,
+        "materials": [material],
+        "textures": [{"source": 0, "sampler": 0}],
+        "images": [image],
+        "samplers": [sampler],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(body)}],
+    }
+    text = json.dumps(tree, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + bytes(body)
+    write_bytes(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)

@@ -1,0 +1,81 @@
+"""SPZ files: Gaussians in a sixth of the bytes of a PLY, for telephones, Spark and Niantic's tools.
+
+The layout is version 3 of https://github.com/nianticlabs/spz: gzip, 24-bit fixed-point centres, quaternions as their
+smallest three components, the rest in bytes. Its axes are those of OpenGL, so that viewers show the world upright.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geometry.primitives import Gaussians
+from scenes.formats.ply import OPACITY_MARGIN, SH_CONSTANT, from_columns
+from scenes.io.atomic_files import replacing
+
+VERSION = 3
+MOST_FRACTIONAL_BITS = 12  # of a centre's coordinate: to a quarter of a thousandth of a unit
+INTEGER_BITS = 23  # of 24, one is the sign
+
+
+def write_spz(path: str | Path, gaussians: Gaussians) -> None:
+    """Write Gaussians as SPZ, y up; provenance and the sky flag have no place in it.
+
+    Raises:
+        ImportError: gsply, which writes it, is not installed.
+    """
+    gsply = load_gsply()
+    farthest = max(1.0, float(gaussians.means.abs().max())) if len(gaussians) else 1.0
+    content = gsply.GSData.from_arrays(
+        means=_array(_turned(gaussians.means)),
+        scales=_array(gaussians.scales.log()),
+        quats=_array(_turned_quats(gaussians.quats)),
+        opacities=_array(gaussians.opacities.clamp(OPACITY_MARGIN, 1.0 - OPACITY_MARGIN).logit()),
+        sh0=_array((gaussians.colors - 0.5) / SH_CONSTANT),
+        format="ply",
+    )
+    bits = min(MOST_FRACTIONAL_BITS, INTEGER_BITS - 1 - math.floor(math.log2(farthest)))
+    with replacing(Path(path)) as partial:
+        gsply.write_spz(partial, content, version=VERSION, fractional_bits=bits)
+
+
+def read_spz(path: str | Path) -> Gaussians:
+    """Read an SPZ file in the world's axes; what it does not hold is filled in as by `read_gaussians_ply`.
+
+    Raises:
+        ImportError: gsply is not installed.
+    """
+    content = load_gsply().read_spz(path)
+    columns = (torch.from_numpy(np.array(c)) for c in (content.means, content.quats, content.scales, content.sh0))
+    means, quats, scales, sh0 = columns
+    opacities = torch.from_numpy(np.array(content.opacities))
+    return from_columns(_turned(means), _turned_quats(quats), scales, opacities, sh0)
+
+
+def load_gsply() -> Any:
+    """The package that reads and writes SPZ."""
+    try:
+        return importlib.import_module("gsply")
+    except ImportError:
+        raise ImportError("formats: spz needs a package: pip install 'worldwarp[spz]'") from None
+
+
+def _turned(means: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+    """Turned by 180 degrees about x: from OpenCV's axes to OpenGL's, and back."""
+    return means * means.new_tensor([1.0, -1.0, -1.0])
+
+
+def _turned_quats(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    w, x, y, z = quats.unbind(-1)
+    return torch.stack([-x, w, -z, y], -1)
+
+
+def _array(values: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(values.float().numpy(force=True))

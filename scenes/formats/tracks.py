@@ -1,0 +1,66 @@
+"""Which frames of a world see which points: tracks, as structure from motion would have found them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from geometry.camera_io.colmap import Tracks
+from geometry.frame import Frame
+from geometry.primitives import Points
+from geometry.project import project
+from scenes.io.png import to_bytes
+from scenes.store.world_store import World
+
+MAX_POINTS = 100_000  # more only slows the programs that read them
+MAX_TRACK = 8  # observations of a point, spread over the frames that see it
+SAME_DEPTH = 0.03  # relative; a frame sees a point where its own depth says so
+STEP_PX = 0.01  # keypoints are written on this grid
+
+
+def tracks_of(world: World, points: Points) -> Tracks:
+    """Points with the frames that see them, those that at least two do (one, in a world of one frame).
+
+    Keypoints are the projections of the points, so the errors are those of rounding alone.
+
+    Args:
+        world: its frames tell by their depth what each of them sees.
+        points: of the world; sky is left out.
+    """
+    points = points[~points.sky]
+    points = points[:: max(1, -(-len(points) // MAX_POINTS))]
+    positions = points.positions.double()
+    seen = np.zeros((len(world), len(points)), bool)
+    for record in world.chunks:
+        frames = world.chunk(record.index).frames
+        for i in range(len(frames)):
+            seen[record.first_frame + i] = _seen(frames[i], positions)
+    counts = seen.sum(0)
+    kept = np.flatnonzero(counts >= min(2, len(world)))
+    seen, counts = seen[:, kept], counts[kept]
+    rank = seen.cumsum(0, dtype=np.int32) - 1
+    few, first = np.minimum(counts, MAX_TRACK), np.arange(len(kept)) % counts
+    # Spread evenly, and not in the same frames for all points.
+    seen &= (rank * few + first) // counts != ((rank - 1) * few + first) // counts
+    image, point = np.nonzero(seen)
+    positions = positions[torch.from_numpy(kept)]
+    exact = np.empty((len(image), 2))
+    for i, of_image in enumerate(np.split(np.arange(len(image)), np.searchsorted(image, np.arange(1, len(world))))):
+        exact[of_image] = project(positions[point[of_image]], world.cameras[i].to(torch.float64))[0].numpy()
+    pixels = np.round(exact / STEP_PX) * STEP_PX
+    errors = np.bincount(point, np.linalg.norm(pixels - exact, axis=1), len(kept)) / np.maximum(seen.sum(0), 1)
+    colors = to_bytes(points.colors[torch.from_numpy(kept)].t()[None, :, :, None])[0, :, :, 0].t().numpy()
+    return Tracks(positions.numpy(), np.ascontiguousarray(colors), image, point, pixels.round(2), errors)
+
+
+def _seen(frame: Frame, positions: Float[Tensor, "n 3"]) -> Bool[np.ndarray, "n"]:
+    """Which points one frame sees: inside the image, and at the depth that it has there."""
+    height, width = frame.camera.size
+    pixels, z = project(positions, frame.camera.to(torch.float64))
+    x, y = pixels.unbind(-1)
+    inside = (z > 1e-6) & (x >= 0.0) & (x < width) & (y >= 0.0) & (y < height)
+    place = torch.where(inside, y.long() * width + x.long(), 0)
+    depth, known = (part.reshape(-1)[place] for part in (frame.depth, frame.valid & ~frame.sky))
+    return (inside & known & ((depth - z).abs() < SAME_DEPTH * z)).numpy()

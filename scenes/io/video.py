@@ -1,0 +1,77 @@
+"""MP4 video that browsers and phones play."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import ColorRange, Colorspace
+from jaxtyping import Float
+from torch import Tensor
+
+from scenes.io.atomic_files import disk_errors, replacing
+from scenes.io.png import from_bytes, to_bytes
+
+FPS = 16.0  # of a walk: the usual rate of video diffusers; the default walk of 49 frames takes three seconds
+BT709 = 1  # the number that H.264 gives to this matrix, transfer and primaries
+
+
+def write_video(path: str | Path, frames: Iterable[Tensor] | Float[Tensor, "t 3 h w"], fps: float = FPS) -> None:
+    """Write frames as H.264 (yuv420p, BT.709, indexed for streaming), atomically.
+
+    Args:
+        path: the ``.mp4`` file; replaced if it exists.
+        frames: colours in 0..1, ``[3 h w]`` each, all of one size; an odd last row or column is doubled.
+        fps: frames per second.
+
+    Raises:
+        WorldError: no frames, or a file that cannot be written.
+    """
+    path = Path(path)
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("frames: want at least one, got none")
+    with disk_errors(f"cannot write {path}"), replacing(path) as partial:
+        options = {"movflags": "+faststart"}
+        with av.open(str(partial), "w", format="mp4", options=options) as container:
+            stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+            stream.width, stream.height = first.shape[2] + first.shape[2] % 2, first.shape[1] + first.shape[1] % 2
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": "17", "preset": "medium", "threads": "1"}
+            context = stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.color_range = ColorRange.MPEG
+            for rgb in _with_first(first, frames):
+                container.mux(stream.encode(_yuv(rgb)))
+            container.mux(stream.encode(None))
+
+
+def read_video(path: str | Path) -> tuple[Float[Tensor, "t 3 h w"], float]:
+    """Read a whole video: frames in 0..1, and frames per second."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        pixels = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        rate = stream.average_rate
+    if not pixels or rate is None:
+        raise ValueError(f"{path}: no video frames in it")
+    return from_bytes(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)), float(rate)
+
+
+def _with_first(first: Tensor, rest: Iterable[Tensor]) -> Iterable[Tensor]:
+    yield first
+    for rgb in rest:
+        if rgb.shape != first.shape:
+            raise ValueError(f"frames: want one size, got {tuple(first.shape)} and {tuple(rgb.shape)}")
+        yield rgb
+
+
+def _yuv(rgb: Float[Tensor, "3 h w"]) -> av.VideoFrame:
+    pixels = to_bytes(rgb).permute(1, 2, 0).cpu().numpy()
+    pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    return frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)

@@ -1,0 +1,214 @@
+"""Photographs as users have them, made into what a world starts from."""
+
+from __future__ import annotations
+
+import math
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
+from torch import Tensor
+
+from geometry.input_files import read_head
+from scenes.io.png import from_bytes
+from scenes.photos.color_profiles import as_srgb
+from scenes.photos.file_kinds import RAW, TIFF_STARTS, prepare_for
+
+MIN_SIDE_PX = 16
+MAX_SIDE_PX = 16384
+MAX_PIXELS = 100_000_000
+MAX_ASPECT = 8.0  # longer than stitched panoramas are; frames of a thinner strip would be too few pixels across
+FILM_MM = (8.0, 1200.0)  # equivalent focal lengths that a lens may have; others are slips
+UPRIGHT = {  # what turns a picture of each EXIF orientation upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
+SUBFILE_TYPE, SUB_IFDS, DNG_VERSION = 254, 330, 50706  # tags of TIFF
+SEVERAL = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # formats of which only the first frame or page is shown
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)  # what Pillow raises for damaged files
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo, cropped about its centre to the frame's aspect and resampled.
+
+    Attributes:
+        rgb: colours in 0..1 on the 8-bit grid, ``[3 h w]``.
+        crop_box: left, top, right, bottom of what was kept, in pixels of the upright original (fractions included).
+        original_size: ``(H, W)`` of the upright original.
+        enlarged: how many times larger a pixel grid ``rgb`` has than what was kept; 1 when nothing was upsampled.
+        turned: whether the file holds it on its side, and EXIF tells so.
+        remarks: what the user should know: guessed colors, further frames that are not shown.
+    """
+
+    rgb: Float[Tensor, "3 h w"]
+    crop_box: tuple[float, float, float, float]
+    original_size: tuple[int, int]
+    enlarged: float
+    turned: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+def read_photo(
+    path: str | Path,
+    size: tuple[int, int],
+    max_scale: float = 1.0,
+    straighten: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h2 w2 3"]] | None = None,
+) -> Photo:
+    """Read a photo of any common kind: rotated by EXIF, with a color profile, alpha, a palette, 16 bits or gray, HEIC.
+
+    It is turned upright, brought to sRGB, laid on white where transparent, cropped about the centre to the aspect of
+    ``size`` and resampled with antialiasing. What the file is, its contents say, not its name.
+
+    Args:
+        path: the image file.
+        size: frame size ``(H, W)``.
+        max_scale: the result may be up to this many times the frame size, where the photo is that sharp; 1 or more.
+        straighten: undoes the lens's distortion on the whole upright photo, before it is cropped.
+
+    Returns:
+        The photo at ``k`` times ``size``, with ``1 <= k <= max_scale`` and whole pixels on both sides; smaller photos
+        are enlarged to ``size``, and ``enlarged`` says by how much.
+
+    Raises:
+        ValueError: a file that is missing, unreadable, not an image, truncated, too small, too large or a strip; one
+            sentence.
+    """
+    if max_scale < 1.0:
+        raise ValueError(f"max_scale: want 1 or more, got {max_scale}")
+    image, turned, remarks = _upright_rgb(path)
+    if straighten is not None:
+        image = Image.fromarray(straighten(np.array(image)))
+    box = _centre_box((image.height, image.width), size)
+    kept_height = box[3] - box[1]
+    steps = math.gcd(*size)  # k moves in steps that keep both sides whole
+    k = max(steps, math.floor(min(max_scale, kept_height / size[0]) * steps)) / steps
+    height, width = round(size[0] * k), round(size[1] * k)
+    resized = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    rgb = from_bytes(torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous())
+    return Photo(rgb, box, (image.height, image.width), max(1.0, height / kept_height), turned, remarks)
+
+
+def photo_outline(path: str | Path) -> tuple[tuple[int, int], float | None]:
+    """Size ``(H, W)`` of a photo once upright, and its focal length on 35 mm film if the camera wrote it (EXIF).
+
+    Raises:
+        ValueError: a file that is missing, unreadable, not an image, too small, too large or a strip; one sentence.
+    """
+    with _opened(path) as image:
+        width, height = _stored_size(image)
+        size = (width, height) if _orientation(image) in TURNED else (height, width)
+        try:
+            film_mm = float(image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm, 0))
+        except (*BROKEN, ZeroDivisionError):
+            film_mm = 0.0
+    return size, film_mm if FILM_MM[0] <= film_mm <= FILM_MM[1] else None
+
+
+def _upright_rgb(path: str | Path) -> tuple[Image.Image, bool, tuple[str, ...]]:
+    """The photo in sRGB, whether it had to be turned by 90 degrees, and remarks on it."""
+    with _opened(path) as image:
+        turned = _orientation(image) in TURNED
+        try:
+            frames = getattr(image, "n_frames", 1) if image.format in SEVERAL else 1
+            image.load()
+        except BROKEN as error:
+            raise ValueError(f"image: {str(path)!r} is truncated or broken ({error}); copy it again") from None
+        try:
+            rgb, remark = as_srgb(image)
+        except ValueError as error:
+            raise ValueError(f"image: {str(path)!r} cannot be shown: {error}") from None
+        to_do = UPRIGHT.get(_orientation(image))  # asked again: Pillow turns TIFF, and pillow_heif HEIC, while loading
+    more = f"it holds {frames} frames or pages: the first is used" if frames > 1 else None
+    remarks = tuple(text for text in (remark, more) if text is not None)
+    return rgb if to_do is None else rgb.transpose(to_do), turned, remarks
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation of the pixels as they are now; 1 (upright) where it is not said."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except BROKEN:
+        return 1
+
+
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height before EXIF orientation; of a TIFF, Pillow may give them turned already."""
+    if isinstance(image, TiffImageFile):
+        return image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    return image.size
+
+
+def _is_raw(image: TiffImageFile) -> bool:
+    """Whether what Pillow opened is the thumbnail of a camera's raw file: DNG, or a reduced picture before others."""
+    tags = image.tag_v2
+    return DNG_VERSION in tags or bool(tags.get(SUBFILE_TYPE, 0) & 1 and SUB_IFDS in tags)
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    head = read_head(path, "image")
+    prepare_for(Path(path), head)
+    with warnings.catch_warnings():
+        # Our own limit of size follows, and odd metadata say nothing about the pixels.
+        warnings.simplefilter("ignore")
+        try:
+            opened = Image.open(path)
+        except Image.DecompressionBombError:
+            raise _too_large(path, "") from None
+        except (UnidentifiedImageError, *BROKEN):
+            if head.startswith(TIFF_STARTS):
+                kind = "a TIFF that cannot be read (floats in colors?); save it as 8 or 16 bits"
+            else:
+                kind = "not an image that can be read; want JPEG, PNG, WebP, TIFF or HEIC"
+            raise ValueError(f"image: {str(path)!r} is {kind}") from None
+        with opened as image:
+            if isinstance(image, TiffImageFile) and _is_raw(image):
+                raise ValueError(f"image: {str(path)!r} is {RAW}")
+            _check_shape(path, image)
+            yield image
+
+
+def _check_shape(path: str | Path, image: Image.Image) -> None:
+    if max(image.size) > MAX_SIDE_PX or image.width * image.height > MAX_PIXELS:
+        raise _too_large(path, f", got {image.width}x{image.height}")
+    if min(image.size) < MIN_SIDE_PX:
+        raise ValueError(
+            f"image: want at least {MIN_SIDE_PX} pixels on each side, got {image.width}x{image.height} "
+            f"in {str(path)!r}; use a larger photo"
+        )
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise ValueError(
+            f"image: want a shape of at most {MAX_ASPECT:g}:1, got a strip of {image.width}x{image.height} "
+            f"in {str(path)!r}; cut a part out of it"
+        )
+
+
+def _too_large(path: str | Path, found: str) -> ValueError:
+    return ValueError(
+        f"image: want at most {MAX_SIDE_PX} pixels on a side and {MAX_PIXELS // 1_000_000} megapixels{found} "
+        f"in {str(path)!r}; make it smaller first"
+    )
+
+
+def _centre_box(original: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest centred box of the aspect of ``size`` inside an image of size ``original``."""
+    height, width = original
+    scale = min(height / size[0], width / size[1])
+    box_height, box_width = min(height, size[0] * scale), min(width, size[1] * scale)
+    left, top = (width - box_width) / 2.0, (height - box_height) / 2.0
+    return (left, top, left + box_width, top + box_height)

@@ -1,0 +1,1 @@
+"""Synthetic worlds with exact depth, for training and for measuring."""

@@ -1,0 +1,1 @@
+"""Procedural still lifes: things at arm's length."""

@@ -1,0 +1,382 @@
+"""The world in blocks: what is on disk changes no bit of what is shown, and a disk that fails is named."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from concurrent.futures import wait
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cache3d.cache import Integration, WorldCache
+from cache3d.gaussian_cache import GaussianCache
+from cache3d.point_cache import PointCache
+from cache3d.store import grid as cells
+from cache3d.store.block_files import PagingError, Scratch, Stored
+from cache3d.store.block_store import BlockStore
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Change, Points
+
+SIZE = (24, 40)
+CACHES = [GaussianCache, PointCache]
+STEPS = 12
+TINY = 0.15  # MiB: about what one of these views needs
+
+
+def corridor(position: float, count: int = 2) -> Camera:
+    """Cameras that look at a long wall from the side, moving along it."""
+    poses = torch.eye(4).repeat(count, 1, 1)
+    poses[:, 0, 3] = position + 0.4 * torch.arange(count)
+    return Camera.from_fov(60.0, SIZE, poses)
+
+
+def seen_by(camera: Camera, index: int, *, observed: bool = False) -> Chunk:
+    """A wavy wall with a strip of sky above it; colours follow the place."""
+    rows, columns = torch.meshgrid(torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5, indexing="ij")
+    place = camera.position[:, 0, None, None] + (columns - SIZE[1] / 2) / camera.focal_px[0, 0]
+    depth = 1.2 + 0.3 * torch.sin(3.0 * place)
+    sky = torch.zeros(len(camera), 1, *SIZE, dtype=torch.bool)
+    sky[..., :5, :] = True
+    depth = torch.where(sky, torch.full_like(depth[:, None], 1000.0), depth[:, None])
+    wave = torch.stack([torch.sin(k * place + 0.1 * rows) for k in (2, 5, 9)], dim=1)
+    frame = Frame(0.5 + 0.4 * wave, depth, torch.ones_like(sky), sky, camera)
+    believed = torch.full_like(depth, 1.0 if observed else 0.5 + 0.02 * index)
+    return Chunk(frame, index, observed, believed)
+
+
+def walk(cache: WorldCache, steps: int = STEPS) -> list[Integration]:
+    """Along the wall and back."""
+    places = [0.8 * min(k, steps - k) for k in range(steps)]
+    made = []
+    for k, place in enumerate(places):
+        made.append(cache.integrate(seen_by(corridor(place), k, observed=k == 0)))
+        if k + 1 < steps:
+            cache.prefetch(corridor(places[k + 1]))
+    return made
+
+
+def assert_same(a: object, b: object) -> None:
+    for field in fields(a):  # pyright: ignore[reportArgumentType]
+        one, other = getattr(a, field.name), getattr(b, field.name)
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else True, field.name
+
+
+def block_files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.block"))
+
+
+@pytest.mark.parametrize("make", CACHES)
+def test_no_bit_depends_on_what_is_on_disk(make: type[GaussianCache], tmp_path: Path) -> None:
+    whole, paged = make(), make(resident_mib=TINY)
+    paged.page_to(tmp_path)
+    for a, b in zip(walk(whole), walk(paged), strict=True):
+        assert a == b
+        assert_same(a.change.rows, b.change.rows)
+        assert torch.equal(a.change.index, b.change.index)
+    assert len(block_files(tmp_path)) > 5
+    assert paged._store.resident_bytes < 0.7 * whole._store.resident_bytes
+    for place in (0.0, 4.4, 2.0):
+        assert_same(whole.render(corridor(place)), paged.render(corridor(place)))
+    assert_same(whole.snapshot(), paged.snapshot())
+
+
+@pytest.mark.parametrize("make", CACHES)
+def test_no_bit_depends_on_how_the_world_is_cut(make: type[GaussianCache], monkeypatch: pytest.MonkeyPatch) -> None:
+    fine, coarse = make(), make()
+    walk(fine)
+    monkeypatch.setattr(cells, "CELL_BITS", 40)  # all in one cell
+    walk(coarse)
+    assert_same(fine.snapshot(), coarse.snapshot())
+    for place in (0.0, 4.4, 2.0):
+        assert_same(fine.render(corridor(place)), coarse.render(corridor(place)))
+
+
+@pytest.mark.parametrize("make", CACHES)
+def test_changes_make_the_same_cache(make: type[GaussianCache], tmp_path: Path) -> None:
+    cache, again = make(), make(resident_mib=TINY)
+    again.page_to(tmp_path)
+    for made in walk(cache):
+        again.apply(made.change)
+    assert len(cache) == len(again)
+    assert_same(cache.snapshot(), again.snapshot())
+    later = seen_by(corridor(5.2), STEPS)
+    assert cache.integrate(later) == again.integrate(later)
+    assert_same(cache.render(corridor(5.0)), again.render(corridor(5.0)))
+
+
+@pytest.mark.parametrize("make", CACHES)
+def test_a_change_says_what_a_chunk_did(make: type[GaussianCache]) -> None:
+    cache = make()
+    first, second = cache.integrate(seen_by(corridor(0.0), 0)), cache.integrate(seen_by(corridor(0.4), 1))
+    assert first.change.total == first.added == len(first.change.index)
+    old = second.change.index < second.first
+    assert second.refined > 0
+    assert 0 < int(old.sum()) <= second.refined
+    assert int((~old).sum()) == second.added
+    assert len(cache.integrate(seen_by(corridor(0.0), 2, observed=False)).change.removed) == 0
+    assert len(second.change.index) < second.total
+
+
+def test_a_chunk_touches_only_blocks_near_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = PointCache()
+    walk(cache, 40)
+    store, seen = cache._store, set()
+    brought = store._memory.brought
+
+    def watched(number: int) -> object:
+        seen.add(number)
+        return brought(number)
+
+    monkeypatch.setattr(store._memory, "brought", watched)
+    cache.integrate(seen_by(corridor(8.0), 40))
+    assert 0 < len(seen) < len(store._memory.blocks) / 3
+
+
+def test_what_is_fetched_ahead_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = PointCache(resident_mib=TINY)
+    cache.page_to(tmp_path)
+    walk(cache)
+    expected = cache.render(corridor(0.0)).rgb
+    cache.render(corridor(4.4))
+    cache.prefetch(corridor(0.0))
+    coming = [block.coming for block in cache._store._memory.blocks if block.coming is not None]
+    assert coming
+    for future in coming:
+        future.result()
+
+    def never(*_: object) -> object:
+        raise AssertionError("read while someone waits")
+
+    monkeypatch.setattr("cache3d.store.pager.read_block", never)
+    assert torch.equal(cache.render(corridor(0.0)).rgb, expected)
+
+
+def test_fetching_ahead_stays_within_memory(tmp_path: Path) -> None:
+    cache = PointCache(resident_mib=TINY)
+    cache.page_to(tmp_path)
+    walk(cache, 40)
+    cache.prefetch(Camera.from_fov(150.0, SIZE, corridor(8.0).world_from_camera))
+    memory = cache._store._memory
+    assert memory.resident_bytes - memory.blocks[0].count * memory._row_bytes <= TINY * 2**20
+
+
+@pytest.mark.parametrize("make", CACHES)
+def test_rows_can_be_taken_away(make: type[GaussianCache]) -> None:
+    cache, again = make(), make(resident_mib=TINY)
+    for made in walk(cache):
+        again.apply(made.change)
+    store = cache._store
+    view = store.near(corridor(2.0))
+    every_third = torch.arange(0, len(view.names), 3)
+    gone = view.names[every_third]
+    names = torch.from_numpy(np.flatnonzero(store._home[: store.total] >= 0))  # integration has taken some away already
+    before = cache.snapshot()
+    store.remove(view, torch.cat([every_third, every_third[:5]]))
+    change = store.take_change()
+    assert torch.equal(change.removed, gone)
+    assert len(change.index) == 0
+    assert_same(cache.snapshot(), before[~torch.isin(names, gone)])
+    again.apply(change)
+    assert_same(cache.snapshot(), again.snapshot())
+    assert_same(cache.render(corridor(2.0)), again.render(corridor(2.0)))
+    later = seen_by(corridor(2.0), STEPS)
+    assert cache.integrate(later) == again.integrate(later)
+
+
+def test_rows_that_moved_are_found_where_they_are(tmp_path: Path) -> None:
+    """Geometry may change a little; whatever it does, what a camera sees is never left out."""
+    cache, again = GaussianCache(), GaussianCache(resident_mib=TINY)
+    again.page_to(tmp_path)
+    for made in walk(cache):
+        again.apply(made.change)
+    view, far = cache._store.near(corridor(2.0)), corridor(60.0)
+    which = torch.nonzero(~view.rows.sky)[:, 0]
+    names = view.names[which]
+    view.rows.means[which] += torch.tensor([58.0, 0.0, 0.0])
+    view.rows.scales[which] *= 1.1
+    cache._store.put(view, which)
+    seen = cache._store.near(far)
+    assert torch.isin(names, seen.names).all()
+    again.apply(cache._store.take_change())
+    assert_same(cache.snapshot(), again.snapshot())
+    assert_same(cache.render(far), again.render(far))
+
+
+def paged_walk(folder: Path) -> PointCache:
+    cache = PointCache(resident_mib=TINY)
+    cache.page_to(folder)
+    walk(cache)
+    cache.render(corridor(4.4))
+    return cache
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "changed"])
+def test_a_damaged_block_is_named_and_the_rest_opens(damage: str, tmp_path: Path) -> None:
+    cache = paged_walk(tmp_path)
+    store = cache._store
+    number = next(n for n in store._in_sight(corridor(0.0)) if store._memory.blocks[n].room is None)
+    stored = store._memory.blocks[number].stored
+    assert stored is not None
+    content = stored.path.read_bytes()
+    if damage == "missing":
+        stored.path.unlink()
+    else:
+        stored.path.write_bytes(content[:-1] if damage == "truncated" else bytes([content[0] ^ 1]) + content[1:])
+    cache.prefetch(corridor(0.0))  # ahead of time it is nobody's error
+    for _ in range(2):
+        with pytest.raises(PagingError, match=f"{number:06d}.block: block .*open the world again"):
+            cache.render(corridor(0.0))
+    assert cache.render(corridor(4.4)).coverage.mean() > 0.9
+    stored.path.write_bytes(content)
+    whole = PointCache()
+    walk(whole)
+    assert_same(cache.render(corridor(0.0)), whole.render(corridor(0.0)))
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = PointCache(resident_mib=TINY)
+    cache.page_to(tmp_path)
+    real = Path.open
+
+    def full(self: Path, mode: str = "r", *rest: object, **more: object) -> object:
+        if self.suffix == ".block" and mode == "wb":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, mode, *rest, **more)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(PagingError, match=r"\.block: cannot be written \(No space left on device\); free some"):
+            walk(cache)
+    assert block_files(tmp_path) == []
+    assert cache.render(corridor(0.0)).coverage.mean() > 0.9
+
+
+def test_what_must_go_next_is_written_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = PointCache()
+    cache.page_to(tmp_path)
+    walk(cache, 40)
+    store = cache._store
+    store._memory.limit_bytes = store.resident_bytes - 1
+    writers: list[int] = []
+    write = Scratch.write
+
+    def noted(self: Scratch, number: int, columns: list[torch.Tensor]) -> Stored:
+        writers.append(threading.get_ident())
+        return write(self, number, columns)
+
+    monkeypatch.setattr(Scratch, "write", noted)
+    whole = PointCache()
+    walk(whole, 40)
+    cache.prefetch(corridor(14.0))
+    saving = [block.saving for block in store._memory.blocks if block.saving is not None]
+    assert saving
+    wait(saving)
+    store._memory.make_room(set(), 1)
+    assert writers
+    assert threading.get_ident() not in writers
+    # What is written while it changes is written again.
+    cache.prefetch(corridor(14.0))
+    for made in (cache, whole):
+        made.integrate(seen_by(corridor(0.0), 40, observed=True))
+    assert_same(cache.snapshot(), whole.snapshot())
+
+
+def test_scratch_goes_with_the_process_that_made_it(tmp_path: Path) -> None:
+    (tmp_path / "blocks-999999999-x").mkdir(parents=True)
+    (tmp_path / "blocks-999999999-x" / "000001.block").write_bytes(b"left by a killed process")
+    (tmp_path / f"blocks-{os.getppid()}-y").mkdir()
+    (tmp_path / "blocks-mine").mkdir()
+    cache = paged_walk(tmp_path)
+    names = {path.name.rpartition("-")[0] for path in tmp_path.iterdir()}
+    assert names == {f"blocks-{os.getpid()}", f"blocks-{os.getppid()}", "blocks"}
+    del cache
+    names = {path.name.rpartition("-")[0] for path in tmp_path.iterdir()}
+    assert names == {f"blocks-{os.getppid()}", "blocks"}
+
+
+def test_a_camera_inside_a_surface_shows_what_it_can() -> None:
+    for cache in (GaussianCache(), PointCache()):
+        walk(cache)
+        inside = corridor(1.0)
+        inside.world_from_camera[:, 2, 3] = 1.2 + 0.3 * torch.sin(3.0 * inside.position[:, 0])
+        guide = cache.render(inside)
+        assert all(torch.isfinite(t).all() for t in (guide.rgb, guide.depth, guide.confidence))
+        cache.integrate(seen_by(inside, STEPS))
+
+
+@pytest.mark.parametrize("make", CACHES)
+def test_a_bound_must_be_positive(make: type[GaussianCache]) -> None:
+    with pytest.raises(ValueError, match="resident_mib: want a positive number"):
+        make(resident_mib=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(*(3 * [st.floats(-50, 50)])), min_size=1, max_size=30),
+    st.floats(0.001, 5.0),
+    st.tuples(*(3 * [st.floats(-20, 20)])),
+    st.floats(-3.1, 3.1),
+)
+def test_no_visible_block_is_missed(
+    places: list[tuple[float, float, float]], radius: float, eye: tuple[float, float, float], yaw: float
+) -> None:
+    """Whatever projects into the image is among the rows of a view, and rows come in the order of arrival."""
+    count, turn = len(places), torch.tensor(yaw)
+    positions, one = torch.tensor(places), torch.ones(count)
+    store = BlockStore(points_at(positions[:0], one[:0]), 64)
+    store.append(points_at(positions, radius * one))
+    pose = torch.eye(4)
+    pose[0, 0] = pose[2, 2] = torch.cos(turn)
+    pose[0, 2], pose[2, 0] = torch.sin(turn), -torch.sin(turn)
+    pose[:3, 3] = torch.tensor(eye)
+    camera = Camera.from_fov(70.0, SIZE, pose)
+    view = store.near(camera)
+    assert torch.equal(view.rows.positions, positions[view.names])
+    assert (view.names.diff() > 0).all()
+    local = (positions - pose[:3, 3]) @ pose[:3, :3]
+    pixel = local[:, :2] / local[:, 2:] * camera.focal_px + camera.center_px
+    extent = torch.tensor([SIZE[1], SIZE[0]])
+    visible = (local[:, 2] > 0.01) & ((pixel > 0) & (pixel < extent)).all(-1)
+    assert set(torch.nonzero(visible)[:, 0].tolist()) <= set(view.names.tolist())
+
+
+def points_at(positions: torch.Tensor, radii: torch.Tensor) -> Points:
+    flags = torch.zeros(len(radii), dtype=torch.bool)
+    return Points(positions, positions.abs() % 1.0, positions, radii, flags.int(), flags, radii.clamp(max=1.0), flags)
+
+
+def test_an_empty_change_changes_nothing() -> None:
+    cache = PointCache()
+    walk(cache, 3)
+    before, none = cache.snapshot(), torch.zeros(0, dtype=torch.int64)
+    cache.apply(Change(len(cache), none, before[:0], none))
+    assert_same(cache.snapshot(), before)
+    with pytest.raises(ValueError, match="want Gaussians, got Points"):
+        GaussianCache().apply(Change.from_nothing(before))
+
+
+@pytest.mark.parametrize("make", CACHES)
+def test_two_changes_in_one_do_the_same(make: type[GaussianCache]) -> None:
+    cache, told, told_at_once = make(), make(), make()
+    made = walk(cache)
+    assert any(len(step.change.removed) for step in made)
+    for step in made:
+        told.apply(step.change)
+    for k in range(0, STEPS, 3):
+        both = made[k].then(made[k + 1]).then(made[k + 2])
+        assert both.added == sum(step.added for step in made[k : k + 3])
+        assert both.first == made[k].first
+        assert (both.change.index.diff() > 0).all()
+        assert not torch.isin(both.change.index, both.change.removed).any()
+        told_at_once.apply(both.change)
+    assert_same(told_at_once.snapshot(), cache.snapshot())
+    assert torch.equal(told_at_once.names(), cache.names())
+    assert_same(told.snapshot(), told_at_once.snapshot())

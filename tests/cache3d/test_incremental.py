@@ -1,0 +1,228 @@
+"""The kernels that look at Gaussians in view against tensor operations, and pictures that follow what they show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, normalize
+
+from cache3d.gaussian_cache import GaussianCache
+from cache3d.integration import merging
+from cache3d.integration.merging import voxel_keys
+from cache3d.rasterizer.rasterize import rasterize
+from cache3d.rasterizer.reference import rotation_matrices
+from cache3d.rasterizer.types import Raster, Splats
+from cache3d.rendering import incremental as canvas
+from cache3d.rendering import splat_attributes as appearance
+from cache3d.rendering.footprint import extent_reference, footprint_px
+from cache3d.rendering.incremental import Canvas
+from cache3d.rendering.splat_attributes import (
+    GAPLESS,
+    OUTSIDE,
+    against_sky,
+    in_view,
+    in_view_reference,
+    pooled,
+    seen,
+    seen_reference,
+)
+from cache3d.rendering.visibility import in_image, in_image_reference
+from cache3d.store.block_store import BlockStore
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Gaussians
+from geometry.se3 import exp
+
+SIZE = (21, 30)
+
+
+def some(count: int = 400, seed: int = 0) -> Gaussians:
+    """Discs of all directions before, beside and behind the camera, a fifth of them sky."""
+    rng = torch.Generator().manual_seed(seed)
+    scales = torch.rand(count, 3, generator=rng) * 0.08 + 0.01
+    return Gaussians(
+        means=torch.randn(count, 3, generator=rng) * torch.tensor([1.5, 1.0, 1.5]) + torch.tensor([0.0, 0.0, 2.0]),
+        quats=normalize(torch.randn(count, 4, generator=rng), dim=-1),
+        scales=scales * torch.tensor([1.0, 1.0, 0.1]),
+        opacities=torch.full((count,), 0.99),
+        colors=torch.rand(count, 3, generator=rng),
+        chunk=torch.zeros(count, dtype=torch.int32),
+        observed=torch.rand(count, generator=rng) < 0.5,
+        confidence=torch.rand(count, generator=rng),
+        sky=torch.rand(count, generator=rng) < 0.2,
+        looks=torch.zeros(count),
+    )
+
+
+def camera_at(seed: int = 0) -> Camera:
+    twist = 0.2 * torch.randn(6, generator=torch.Generator().manual_seed(seed))
+    return Camera.from_fov(70.0, SIZE, exp(twist))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_kernels_see_what_tensor_operations_see(seed: int) -> None:
+    part, camera = some(seed=seed), camera_at(seed)
+    for sky in (False, True):
+        chosen = in_view(part, camera, sky=sky)
+        assert (chosen == torch.nonzero(in_view_reference(part, camera, sky=sky))[:, 0]).all()
+        assert len(chosen) > 20
+        rows = part[chosen]
+        torch.testing.assert_close(
+            footprint_px(part, chosen, camera), extent_reference(rows, camera), rtol=2e-5, atol=1e-5
+        )
+        fast, slow = seen(part, chosen, camera), seen_reference(rows, camera)
+        for name in ("means", "quats", "opacities"):
+            assert (getattr(fast, name) == getattr(slow, name)).all()
+        torch.testing.assert_close(fast.scales, slow.scales, rtol=2e-5, atol=1e-6)
+        # Relative, as planes seen edge on have large coefficients; measured: 3e-5.
+        torch.testing.assert_close(fast.values, slow.values, rtol=2e-4, atol=2e-4)
+    fast, slow = in_image(camera, part.means, ~part.sky), in_image_reference(camera, part.means, ~part.sky)
+    assert (fast.index == slow.index).all()
+    assert (fast.pixel == slow.pixel).all()
+    torch.testing.assert_close(fast.z, slow.z)
+
+
+def test_voxels_are_those_of_tensor_operations() -> None:
+    part = some(2000)
+    # Half of them parallel to the axes but for rounding, as walls are.
+    quarters = torch.randint(-1, 2, (1000, 4), generator=torch.Generator().manual_seed(1)).float()
+    quarters[:, 0] = 1.0
+    shaken = quarters + 1e-7 * torch.randn(1000, 4, generator=torch.Generator().manual_seed(2))
+    part.quats[:1000] = normalize(shaken, dim=-1)
+    slow = voxel_keys(part.means, rotation_matrices(part.quats)[:, :, 2], part.scales[:, :2].amin(-1))
+    assert (merging._keys(part, torch.arange(len(part))) == slow).all()
+
+
+def test_pooling_is_a_mean() -> None:
+    source = torch.Generator().manual_seed(0)
+    images, weights = torch.randn(1, 3, 8, 12, generator=source), torch.rand(1, 1, 8, 12, generator=source)
+    torch.testing.assert_close(pooled(images, weights, 2), avg_pool2d(images * weights, 2))
+
+
+def test_before_the_sky_a_sample_is_inside_or_outside_and_elsewhere_as_it_is() -> None:
+    alpha = torch.tensor([0.0, 0.5, OUTSIDE, 0.75, GAPLESS, 1.0]).reshape(1, 1, 1, 6)
+    drawn = alpha * against_sky(alpha, torch.ones_like(alpha))
+    torch.testing.assert_close(drawn, torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0]).reshape(1, 1, 1, 6))
+    assert (against_sky(alpha, torch.zeros_like(alpha)) == 1).all()
+
+
+def test_colours_alone_get_the_same_gradient() -> None:
+    part, camera = some(), camera_at()
+    rows = seen(part, in_view(part, camera, sky=False), camera)
+    weight = torch.randn(1, rows.values.shape[1], *SIZE, generator=torch.Generator().manual_seed(3))
+    grads = []
+    for means in (rows.means, rows.means.clone().requires_grad_()):
+        values = rows.values.clone().requires_grad_()
+        splats = Splats(means, rows.quats, rows.scales, rows.opacities, values)
+        raster = rasterize(splats, camera[None], "cpu", eps2d=0.1)
+        grads.append(torch.autograd.grad((raster.values * weight).sum(), values)[0])
+    assert grads[0].abs().max() > 0.5
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-5)
+
+
+def fresh(part: Gaussians, names: Tensor, camera: Camera) -> Raster:
+    return Canvas(camera, 2, 0.1).draw(part, names, in_view(part, camera, sky=False), np.zeros(0, np.int64))
+
+
+def same_bits(a: Raster, b: Raster) -> bool:
+    return all(torch.equal(x, y) for x, y in ((a.values, b.values), (a.depth, b.depth), (a.alpha, b.alpha)))
+
+
+def test_a_canvas_shows_what_the_rasterizer_shows() -> None:
+    part, camera = some(), camera_at()
+    splats = seen(part, in_view(part, camera, sky=False), camera)
+    fine = camera.resized((2 * SIZE[0], 2 * SIZE[1]))
+    assert same_bits(fresh(part, torch.arange(len(part)), camera), rasterize(splats, fine[None], "cpu", eps2d=0.1))
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 60), st.integers(0, 60), st.integers(0, 20))
+def test_a_followed_picture_has_the_bits_of_a_new_one(seed: int, gone: int, added: int, recoloured: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    everything, camera = some(560, seed), camera_at(seed)
+    everything.means[440:470] = everything.means[:30]  # ties in depth
+    alive, picture, changed = (
+        torch.ones(560, dtype=torch.bool),
+        Canvas(camera, 2, 0.1),
+        torch.zeros(0, dtype=torch.int64),
+    )
+    for count in (440, 440 + added // 2, 440 + added):
+        index = torch.nonzero(alive[:count])[:, 0]
+        part, names = everything[index], 3 * index  # names need not be dense
+        shown = picture.draw(part, names, in_view(part, camera, sky=False), 3 * changed.numpy())
+        assert same_bits(shown, fresh(part, names, camera))
+        alive[torch.randperm(count, generator=rng)[:gone]] = False
+        changed = torch.randperm(count, generator=rng)[:recoloured]
+        everything.colors[changed], everything.confidence[changed] = 0.25, 0.75
+
+
+def test_only_touched_tiles_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, camera, names = some(), camera_at(), torch.arange(400)
+    picture, drawn = Canvas(camera, 2, 0.1), []
+    composite = canvas.tiles.composite
+    monkeypatch.setattr(canvas.tiles, "composite", lambda which, *rest: (drawn.extend(which), composite(which, *rest)))
+    chosen, none = in_view(part, camera, sky=False), np.zeros(0, np.int64)
+    picture.draw(part, names, chosen, none)
+    everything = len(drawn)
+    drawn.clear()
+    picture.draw(part, names, chosen, none)
+    assert not drawn
+    small = replace(part, scales=part.scales * 0.01)
+    picture = Canvas(camera, 2, 0.1)
+    picture.draw(small, names, chosen, none)
+    drawn.clear()
+    picture.draw(small, names, chosen[1:], none)
+    assert 0 <= len(drawn) <= 4 < everything
+
+
+def chunk_at(x: float, index: int, *, observed: bool) -> Chunk:
+    pose = torch.eye(4).repeat(2, 1, 1)
+    pose[:, 0, 3] = x + 0.1 * torch.arange(2)
+    camera = Camera.from_fov(60.0, SIZE, pose)
+    rng = torch.Generator().manual_seed(index)
+    depth = 2.0 + 0.3 * torch.rand(2, 1, *SIZE, generator=rng)
+    valid = torch.ones_like(depth, dtype=torch.bool)
+    frame = Frame(torch.rand(2, 3, *SIZE, generator=rng), depth, valid, ~valid, camera)
+    return Chunk(frame, index, observed, torch.full_like(depth, 0.5 + 0.1 * index))
+
+
+def test_no_bit_depends_on_what_was_looked_at_before() -> None:
+    caches = [GaussianCache() for _ in range(2)]
+    for k in range(4):
+        chunk = chunk_at(0.2 * k, k, observed=k in (0, 2))
+        caches[0].render(chunk.frames.camera)  # its pictures are followed
+        caches[1].render(chunk_at(5.0, k, observed=False).frames.camera)
+        for cache in caches:
+            cache.integrate(chunk)
+    a, b = (cache.snapshot() for cache in caches)
+    assert len(a) > 100
+    assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in vars(a))
+
+
+def test_a_kept_view_has_what_a_new_one_has() -> None:
+    store, camera = BlockStore(some(0), 64.0), camera_at()
+    store.append(some(300))
+    view = store.near(camera)
+    store.remove(view, torch.arange(0, len(view.names), 3))
+    store.append(some(200, seed=1))
+    view = store.near(camera)
+    store.remove(view, torch.arange(0))
+    kept = store.near(camera)
+    copy = BlockStore(some(0), 64.0)
+    copy.apply(store.take_change())
+    made = copy.near(camera)
+    assert torch.equal(kept.names, made.names)
+    assert all(torch.equal(getattr(kept.rows, name), getattr(made.rows, name)) for name in vars(made.rows))
+
+
+def test_the_kernels_take_no_gaussians_at_all() -> None:
+    nothing, camera = some(0), camera_at()
+    chosen = in_view(nothing, camera, sky=False)
+    assert len(chosen) == len(footprint_px(nothing, chosen, camera)) == len(seen(nothing, chosen, camera)) == 0
+    assert seen(nothing, chosen, camera).values.shape[1] == appearance.CHANNELS

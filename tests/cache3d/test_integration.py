@@ -1,0 +1,302 @@
+"""How a chunk enters the Gaussian cache: what is added, what is replaced, what wins, what merges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cache3d.gaussian_cache import GaussianCache
+from cache3d.integration.lifting import lift_gaussians
+from cache3d.integration.merging import merge, voxel_keys
+from cache3d.integration.rules import needed_residual
+from cache3d.point_cache import PointCache
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Gaussians
+from geometry.surfaces import CLEARLY, far_from_edges
+
+SIZE = (48, 64)
+PIXELS = SIZE[0] * SIZE[1]
+
+
+def camera_at(*places: tuple[float, float, float]) -> Camera:
+    pose = torch.eye(4).repeat(len(places), 1, 1)
+    pose[:, :3, 3] = torch.tensor(places)
+    return Camera.from_fov(60.0, SIZE, pose)
+
+
+def wall(camera: Camera, distance: float = 2.0, grain: float = 9.0) -> Frame:
+    """An endless textured wall ``z = distance``, seen exactly by cameras that look along z."""
+    height, width = camera.size
+    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    depth = (distance - camera.position[:, 2])[:, None, None, None].expand(-1, 1, height, width).contiguous()
+    pixel = torch.stack([columns, rows]) - camera.center_px[0][:, None, None]
+    point = pixel / camera.focal_px[0][:, None, None] * depth + camera.position[:, :2, None, None]
+    rgb = torch.stack([torch.sin(grain * point[:, k % 2] + k) for k in range(3)], dim=1) * 0.35 + 0.5
+    on = torch.ones_like(depth, dtype=torch.bool)
+    return Frame(rgb, depth, on, ~on, camera)
+
+
+def chunk_of(frame: Frame, index: int = 0, *, observed: bool = True, confidence: float = 1.0) -> Chunk:
+    return Chunk(frame, index, observed, torch.full_like(frame.depth, confidence))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return float(-10.0 * torch.log10(((a - b) ** 2).mean()))
+
+
+def shown(cache: GaussianCache) -> Gaussians:
+    stored = cache.snapshot()
+    return stored[stored.opacities > 0]
+
+
+def test_a_closer_look_replaces_what_it_outdoes() -> None:
+    cache, near = GaussianCache(refine_steps=0), wall(camera_at((0, 0, 1.2)), grain=40.0)
+    cache.integrate(chunk_of(wall(camera_at((0, 0, 0)), grain=40.0)))
+    before = cache.render(near.camera)
+    cache.integrate(chunk_of(near, 1))
+    after = cache.render(near.camera)
+    # The closer frame shows 0.4² of the coarse samples: those are gone, fine ones came.
+    stored = shown(cache)
+    assert (stored.chunk == 1).sum() > 0.75 * PIXELS  # all but the border, where footprints reach out of the frame
+    assert PIXELS * (1 - 0.42**2) < (stored.chunk == 0).sum() < PIXELS * (1 - 0.3**2)
+    assert after.confidence.median() > 0.95 > before.confidence.median()
+    assert psnr(after.rgb, near.rgb) > psnr(before.rgb, near.rgb) + 4.5
+    assert cache.render(camera_at((0, 0, 0), (0.2, 0, 0.6))).coverage[..., 8:-8, 16:-16].min() > 0.95
+
+
+def test_a_farther_look_never_coarsens() -> None:
+    cache, near = GaussianCache(refine_steps=0), wall(camera_at((0, 0, 1.2)))
+    cache.integrate(chunk_of(near))
+    before = cache.snapshot()
+    cache.integrate(chunk_of(wall(camera_at((0, 0, 0))), 1))
+    after = cache.snapshot()
+    for name in ("means", "scales", "colors", "opacities"):
+        assert torch.equal(getattr(after, name)[: len(before)], getattr(before, name))
+    # Nothing was piled on the fine part, which is 0.16 of the far frame.
+    assert len(after) - len(before) < 0.9 * PIXELS
+
+
+def test_walking_up_to_a_wall_does_not_pile_up() -> None:
+    cache = GaussianCache(refine_steps=0)
+    places = [(0.0, 0.0, 0.15 * k) for k in range(10)]
+    result = cache.integrate(chunk_of(wall(camera_at(places[0]))))
+    for index, place in enumerate(places[1:], 1):
+        result = cache.integrate(chunk_of(wall(camera_at(place)), index))
+    assert result.total == len(cache)
+    assert len(shown(cache)) < 0.3 * PIXELS * len(places)
+    # Retired ones are dropped once they are a quarter.
+    assert len(cache) <= len(shown(cache)) / 0.7 + PIXELS
+
+
+def before_a_dark_wall() -> GaussianCache:
+    home = camera_at((0, 0, 0))
+    dark = wall(home, 6.0)
+    cache = GaussianCache(refine_steps=0)
+    cache.integrate(chunk_of(replace(dark, rgb=0.0 * dark.rgb)))
+    cache.integrate(chunk_of(wall(home), 1))
+    return cache
+
+
+def test_closer_looks_leave_no_gaps_through_which_what_lies_behind_shows() -> None:
+    cache, home = before_a_dark_wall(), camera_at((0, 0, 0))
+    for k, z in enumerate((0.3, 0.6, 0.75, 0.9)):
+        cache.integrate(chunk_of(wall(camera_at((0.02 * k, 0.01 * k, z))), 2 + k))
+    guide = cache.render(home)
+    inside = (..., slice(10, -10), slice(14, -14))
+    assert (guide.depth[inside] / 2.0 - 1.0).abs().max() < 0.06  # a twentieth passes even through a whole surface
+    assert psnr(guide.rgb[inside], wall(home).rgb[inside]) > 30.0
+
+
+def test_another_look_heals_a_surface_with_gaps() -> None:
+    cache, home = before_a_dark_wall(), camera_at((0, 0, 0))
+    whole = cache.snapshot()
+    lost = (whole.chunk == 1) & (torch.arange(len(whole.means)) % 3 == 0)
+    cache.load(whole[~lost])
+    inside = (..., slice(2, -2), slice(2, -2))
+    assert (cache.render(home).depth[inside] / 2.0 - 1.0).abs().max() > 0.2
+    cache.integrate(chunk_of(wall(home), 2))
+    assert (cache.render(home).depth[inside] / 2.0 - 1.0).abs().max() < 0.1
+
+
+def test_what_was_retired_stays_retired_after_loading() -> None:
+    cache, again = GaussianCache(), GaussianCache()
+    for index in range(5):
+        cache.integrate(chunk_of(wall(camera_at((0, 0, 0.3 * index))), index))
+    again.load(cache.snapshot())
+    later = chunk_of(wall(camera_at((0, 0, 1.6))), 5)
+    counts = [(i.added, i.refined, i.total) for i in (cache.integrate(later), again.integrate(later))]
+    assert counts[0] == counts[1]
+    for a, b in zip(vars(cache.snapshot()).values(), vars(again.snapshot()).values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_generated_closer_look_leaves_what_was_observed() -> None:
+    cache = GaussianCache()
+    cache.integrate(chunk_of(wall(camera_at((0, 0, 0)))))
+    before = cache.snapshot()
+    near = wall(camera_at((0, 0, 1.2)))
+    result = cache.integrate(chunk_of(replace(near, rgb=1.0 - near.rgb), 1, observed=False))
+    assert (result.added, result.refined) == (0, 0)
+    assert all(torch.equal(a, b) for a, b in zip(vars(before).values(), vars(cache.snapshot()).values(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("observed", "confidence", "gives_way"), [(True, 1.0, True), (False, 0.9, True), (False, 0.5, False)]
+)
+def test_a_guess_that_is_looked_through_goes(observed: bool, confidence: float, gives_way: bool) -> None:
+    cache, camera = GaussianCache(refine_steps=0), camera_at((0, 0, 0))
+    cache.integrate(chunk_of(wall(camera, 1.0), observed=False, confidence=0.4))
+    result = cache.integrate(chunk_of(wall(camera), 1, observed=observed, confidence=confidence))
+    assert (result.added > 0.9 * PIXELS) == gives_way
+    depth = cache.render(camera).depth.median()
+    assert abs(float(depth) - (2.0 if gives_way else 1.0)) < 0.05
+
+
+@pytest.mark.parametrize("far", [20.0, 5.0])
+def test_what_is_made_up_behind_an_outline_holds_nothing_of_it(far: float) -> None:
+    camera = camera_at((0.0, 0.0, 0.0))
+    _, _, height, width = wall(camera).rgb.shape
+    behind = torch.zeros(1, 1, height, width, dtype=torch.bool)
+    behind[..., width // 2 :] = True
+    rgb = torch.where(behind, 0.9, 0.1).repeat(1, 3, 1, 1)
+    rgb[..., width // 2] = 0.5  # an outline as pictures have it: half of each
+    depth = torch.where(behind, far, 1.0)
+    frame = Frame(rgb, depth, torch.ones_like(behind), behind & (far > 10.0), camera)
+    cache = GaussianCache(refine_steps=0)
+    cache.integrate(chunk_of(frame, observed=False, confidence=0.5))
+    rows = shown(cache)
+    assert rows.colors[rows.means[:, 2] > 1.5].min() > 0.8
+    assert rows.colors[rows.means[:, 2] < 1.5].max() < 0.2
+
+
+def test_what_was_observed_is_not_looked_through() -> None:
+    cache, camera = GaussianCache(), camera_at((0, 0, 0))
+    cache.integrate(chunk_of(wall(camera, 1.0)))
+    assert cache.integrate(chunk_of(wall(camera), 1)).added == 0
+
+
+def test_something_new_in_front_of_what_was_observed_is_added_if_a_camera_saw_it() -> None:
+    camera = camera_at((0, 0, 0))
+    for observed, added in ((True, PIXELS), (False, 0)):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(wall(camera)))
+        assert cache.integrate(chunk_of(wall(camera, 1.5), 1, observed=observed)).added == added
+
+
+def test_a_surer_guess_needs_a_larger_residual() -> None:
+    camera = camera_at((0, 0, 0))
+    for confidence, added in ((0.8, PIXELS), (0.2, 0)):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(wall(camera), observed=False, confidence=0.8))
+        nearer = chunk_of(wall(camera, 1.6), 1, observed=False, confidence=confidence)
+        assert cache.integrate(nearer).added == added
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0.01, 1.0), st.floats(0.01, 1.0))
+def test_the_needed_residual_grows_with_what_is_stored(stored: float, new: float) -> None:
+    residual = float(needed_residual(torch.tensor(stored), torch.tensor(new)))
+    assert CLEARLY - 1e-6 <= residual <= 5 * CLEARLY + 1e-6
+    assert residual >= float(needed_residual(torch.tensor(stored), torch.tensor(1.0))) - 1e-6
+
+
+def test_nothing_is_steady_beside_an_edge_or_the_border() -> None:
+    depth = torch.ones(1, 9, 12)
+    depth[..., 6:] = 2.0
+    steady = far_from_edges(depth, torch.ones_like(depth, dtype=torch.bool), 2)[0]
+    assert steady[4].tolist() == [False] * 2 + [True] * 2 + [False] * 4 + [True] * 2 + [False] * 2
+    assert not steady[:2].any()
+    assert not far_from_edges(depth, torch.zeros_like(depth, dtype=torch.bool), 1).any()
+
+
+def ground(camera: Camera, below: float = 0.1) -> Frame:
+    """An endless textured floor, seen exactly by cameras that look along z; above the horizon there is nothing."""
+    height, width = camera.size
+    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    pixel = torch.stack([columns, rows]) - camera.center_px[0][:, None, None]
+    on = (pixel[1] > 2.0).expand(len(camera), 1, height, width)
+    depth = torch.where(on, below * camera.focal_px[0, 1] / pixel[1].clamp_min(1.0), 99.0)
+    x = pixel[0] / camera.focal_px[0, 0] * depth[:, 0] + camera.position[:, 0, None, None]
+    z = depth[:, 0] + camera.position[:, 2, None, None]
+    rgb = torch.stack([torch.sin(9.0 * x + k) * torch.sin(9.0 * z + k) for k in range(3)], dim=1) * 0.35 + 0.5
+    return Frame(rgb, depth, on, torch.zeros_like(on), camera)
+
+
+def test_a_closer_look_at_the_ground_replaces_what_was_seen_aslant() -> None:
+    cache, near = GaussianCache(refine_steps=0), ground(camera_at((0, 0, 1.2)))
+    cache.integrate(chunk_of(ground(camera_at((0, 0, 0)))))
+    inner = (slice(None), slice(None), slice(SIZE[0] // 2 + 3, -6), slice(6, -6))
+    before = psnr(cache.render(near.camera).rgb[inner], near.rgb[inner])
+    cache.integrate(chunk_of(near, 1))
+    after = psnr(cache.render(near.camera).rgb[inner], near.rgb[inner])
+    assert (shown(cache).chunk == 1).sum() > 0.9 * near.valid.sum()
+    assert after > before + 10.0
+
+
+def test_points_of_ground_seen_aslant_do_not_smear_over_their_neighbours() -> None:
+    """Discs are round: one as long as its pixel on the ground is would be as wide."""
+    cache, first = PointCache(), ground(camera_at((0, 0, 0)), below=0.3)
+    cache.integrate(chunk_of(first))
+    inner = (slice(None), slice(None), slice(SIZE[0] // 2 + 3, -6), slice(6, -6))
+    for place in ((0.0, 0.0, 0.0), (0.02, 0.0, 0.02)):
+        view = ground(camera_at(place), below=0.3)
+        guide = cache.render(view.camera)
+        shown = guide.coverage[inner] > 0.5
+        error = (guide.rgb[inner] - view.rgb[inner]).square().mean(1, keepdim=True)[shown].mean()
+        assert -10.0 * torch.log10(error) > 22.0
+        assert ((guide.depth - view.depth).abs() < 0.1 * view.depth)[inner][shown].float().mean() > 0.97
+
+
+def test_a_slope_is_one_surface_and_its_fold_is_not() -> None:
+    inverse = torch.ones(1, 9, 24)
+    inverse[..., :12] += 0.045 * torch.arange(12.0)
+    inverse[..., 12:] += 0.045 * (23 - torch.arange(12.0, 24.0))
+    steady = far_from_edges(1.0 / inverse, torch.ones_like(inverse, dtype=torch.bool), 4)[0, 4]
+    assert inverse[0, 4, 8] / inverse[0, 4, 4] > 1.1
+    assert steady[4:7].all()
+    assert not steady[7:17].any()
+
+
+def a_few() -> Gaussians:
+    frame = wall(Camera.from_fov(60.0, (6, 8), torch.eye(4)[None]))
+    return lift_gaussians(frame[0], frame.valid[0], chunk_of(frame), 0)
+
+
+@pytest.mark.parametrize("steepness", [0.0, 0.15, 0.3])
+def test_the_samples_of_a_frame_do_not_merge_with_each_other(steepness: float) -> None:
+    frame = wall(Camera.from_fov(60.0, (24, 32), torch.eye(4)[None]))
+    ground = (frame.depth * (1.0 + steepness * torch.arange(24.0))[:, None]).contiguous()  # rows far behind each other
+    frame = replace(frame, depth=ground)
+    new = lift_gaussians(frame[0], frame.valid[0], chunk_of(frame), 0)
+    superseded, kept = merge(new[:0], torch.arange(0), new)
+    assert kept.all()
+    assert len(superseded) == 0
+
+
+def test_duplicates_merge_and_the_observed_one_stays() -> None:
+    some = a_few()
+    guess = replace(some, observed=torch.zeros_like(some.observed))
+    for stored, new, stays in ((some, some, True), (guess, guess, True), (some, guess, True), (guess, some, False)):
+        superseded, kept = merge(stored, torch.arange(len(stored)), new)
+        assert superseded.tolist() == ([] if stays else list(range(len(stored))))
+        assert (kept == (not stays)).all()
+    turned = replace(some, quats=some.quats[:, [1, 0, 3, 2]])  # half a turn about x: the other face
+    assert merge(some, torch.arange(len(some)), turned)[1].all()
+    sky = replace(some, sky=torch.ones_like(some.sky))
+    assert merge(sky, torch.arange(len(sky)), sky)[1].all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-40, 40), min_size=3, max_size=3), st.floats(0.05, 0.95), st.sampled_from([0.25, 1.0, 4.0]))
+def test_keys_tell_voxels_apart(cell: list[int], inside: float, width: float) -> None:
+    corner = torch.tensor([cell]).float() * width
+    places = torch.cat([corner + inside * width, corner + 0.5 * width, corner + 1.5 * width])
+    keys = voxel_keys(places, torch.tensor([[0.3, 0.3, -0.9]]).expand(3, 3), torch.full((3,), 1.2 * width))
+    assert keys[0] == keys[1]
+    assert keys[0] != keys[2]

@@ -1,0 +1,432 @@
+"""Online refinement: frames are seen again better, from elsewhere too; what is fixed stays; zooming neither cracks nor
+sparkles; the same bits on resuming."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
+
+from cache3d.gaussian_cache import GaussianCache
+from cache3d.integration import optimization as optimisation
+from cache3d.integration.lifting import lift_gaussians
+from cache3d.integration.optimization import (
+    GROWTH,
+    LOOKS,
+    MOST_GROWTH,
+    MOST_SHIFT,
+    PHOTO,
+    SETTLED,
+    SHIFT,
+    SOLID,
+    Look,
+    correction,
+    gain,
+    refine,
+    schedule,
+)
+from cache3d.point_cache import PointCache
+from cache3d.rasterizer.rasterize import rasterize
+from cache3d.rasterizer.reference import rotation_matrices
+from cache3d.rasterizer.types import Splats
+from cache3d.rendering.footprint import FOOTPRINT_FLOOR, KERNEL
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Gaussians
+
+SIZE = (48, 64)
+GEOMETRY = ("means", "quats", "scales", "opacities")
+
+
+def cameras(*places: tuple[float, float, float], size: tuple[int, int] = SIZE) -> Camera:
+    pose = torch.eye(4).repeat(len(places), 1, 1)
+    pose[:, :3, 3] = torch.tensor(places)
+    return Camera.from_fov(60.0, size, pose)
+
+
+def wall(camera: Camera, grain: float = 25.0, samples: int = 4) -> Frame:
+    """A wall ``z = 2`` with stripes of hard edges, each pixel the mean of ``samples²``."""
+    height, width = camera.size
+    fine = camera.resized((height * samples, width * samples))
+    rows, columns = torch.meshgrid(torch.arange(fine.size[0]) + 0.5, torch.arange(fine.size[1]) + 0.5, indexing="ij")
+    depth = (2.0 - camera.position[:, 2])[:, None, None, None].expand(-1, 1, height, width).contiguous()
+    pixel = torch.stack([columns, rows]) - fine.center_px[0][:, None, None]
+    point = pixel / fine.focal_px[0][:, None, None] * depth[:, :, :1, :1] + fine.position[:, :2, None, None]
+    stripes = torch.sin(grain * point[:, 0]) * torch.sin(grain * point[:, 1]) > 0
+    slow = 0.5 + 0.3 * torch.sin(3.0 * point[:, 0])
+    rgb = torch.stack([stripes * 0.6 + 0.2, slow, 0.8 - 0.5 * stripes * slow], dim=1)
+    on = torch.ones_like(depth, dtype=torch.bool)
+    return Frame(avg_pool2d(rgb, samples), depth, on, ~on, camera)
+
+
+def chunk_of(frame: Frame, index: int = 0, *, observed: bool = True, confidence: float = 1.0) -> Chunk:
+    return Chunk(frame, index, observed, torch.full_like(frame.depth, confidence))
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    return float(-10.0 * torch.log10(((a - b) ** 2).mean()))
+
+
+def worlds(chunk: Chunk) -> tuple[GaussianCache, GaussianCache]:
+    """Without refinement and with it."""
+    plain, refined = GaussianCache(refine_steps=0), GaussianCache()
+    plain.integrate(chunk)
+    refined.integrate(chunk)
+    return plain, refined
+
+
+def test_frames_are_seen_again_better_from_elsewhere_too() -> None:
+    frames = wall(cameras((0, 0, 0), (0.06, 0.02, 0), (0.12, 0, 0.1), (0.18, 0.03, 0.05)))
+    plain, refined = worlds(chunk_of(frames))
+    between = wall(cameras((0.03, 0.01, 0.02), (0.15, 0.01, 0.07)))
+    inside = (..., slice(4, -4), slice(4, -4))
+    for truth, least in ((frames, 1.5), (between, 1.0)):
+        before, after = (psnr(w.render(truth.camera).rgb[inside], truth.rgb[inside]) for w in (plain, refined))
+        assert after > before + least
+
+
+def test_a_farther_look_hardly_changes_what_a_closer_one_has_drawn() -> None:
+    near = cameras((0, 0, 1.5))  # half a unit from the wall; the far one is four times as far away
+    world = GaussianCache()
+    world.integrate(chunk_of(wall(near)))
+    before = world.render(near).rgb
+    far = wall(cameras((0, 0, 0)))
+    noise = torch.rand(far.rgb.shape, generator=torch.Generator().manual_seed(0))
+    world.integrate(chunk_of(replace(far, rgb=noise), index=1))
+    inside = (..., slice(8, -8), slice(8, -8))
+    assert (world.render(near).rgb - before)[inside].abs().mean() < 0.06
+
+
+def disagreeing(truth: Frame, seed: int) -> Frame:
+    """A frame with noise of its own in every pixel, as texture finer than a pixel makes it."""
+    noise = torch.randn(truth.rgb.shape, generator=torch.Generator().manual_seed(seed))
+    return replace(truth, rgb=(truth.rgb + 0.1 * noise).clamp(0.0, 1.0))
+
+
+def test_what_lies_behind_an_outline_takes_on_no_colour_that_is_not_there() -> None:
+    camera = cameras((0, 0, 0))
+    near = torch.rand(1, 1, *SIZE, generator=torch.Generator().manual_seed(1)) < 0.3
+    near[..., SIZE[1] // 2 :] = False
+    depth = torch.where(near, 1.0, 4.0)
+    rgb = torch.where(near, 0.1, 0.8).expand(-1, 3, -1, -1).contiguous()
+    on = torch.ones_like(near)
+    plain, refined = worlds(chunk_of(Frame(rgb, depth, on, ~on, camera)))
+    before, after = (w.snapshot() for w in (plain, refined))
+    far = before.means[:, 2] > 3.0
+    assert far.any()
+    assert not far.all()
+    assert after.colors[far].max() <= 0.8 + 1e-6
+    assert not torch.equal(before.colors, after.colors)
+
+
+def test_looks_that_disagree_average_out() -> None:
+    truth = wall(cameras((0, 0, 0), size=(24, 32)), grain=9.0)
+    cache, found = GaussianCache(), []
+    for index in range(12):
+        cache.integrate(chunk_of(disagreeing(truth, index), index))
+        found.append(psnr(cache.render(truth.camera).rgb, truth.rgb))
+    assert found[-1] > max(found[:3]) + 1.0
+    assert found[-1] > psnr(disagreeing(truth, 99).rgb, truth.rgb) + 3.0  # nearer to the truth than any of them
+
+
+def test_the_photo_keeps_its_hold_on_a_long_walk() -> None:
+    size = (24, 32)
+    photo, kept = disagreeing(wall(cameras((0, 0, 0), size=size), grain=9.0), 99), []
+    for remembered in (None, photo):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(photo))
+        for index in range(1, 10):
+            beside = disagreeing(wall(cameras((0.01 * index, 0, 0), size=size), grain=9.0), index)
+            cache.integrate(chunk_of(beside, index), remembered)
+        kept.append(psnr(cache.render(photo.camera).rgb, photo.rgb))
+    assert kept[1] > kept[0] + 2.0
+
+
+def test_only_looks_at_other_frames_tire_and_far_ones_little() -> None:
+    extent_px, looks = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([0.0, 12.0, 12.0])
+    share, after = gain(extent_px, looks, is_photo=False)
+    assert share.tolist() == [0.25, 0.5, 0.5]
+    assert after.tolist() == [0.25, 13.0, 13.0]
+    share, after = gain(extent_px, looks, is_photo=True)
+    assert share.tolist() == [0.25, 1.0, 1.0]
+    assert torch.equal(after, looks)
+
+
+def test_what_the_photo_made_stays_where_it_is() -> None:
+    plain, refined = worlds(chunk_of(wall(cameras((0, 0, 0), (0.1, 0, 0.1)))))
+    for name in GEOMETRY:
+        assert torch.equal(getattr(plain.snapshot(), name), getattr(refined.snapshot(), name))
+    colors = refined.snapshot().colors
+    assert (colors - plain.snapshot().colors).abs().max() > 0.02
+    assert 0.0 <= colors.min() <= colors.max() <= 1.0
+
+
+def wrong_wall(places: list[tuple[float, float, float]], seed: int) -> Frame:
+    """A wall whose depth is off by half a percent from pixel to pixel."""
+    seen = wall(cameras(*places))
+    noise = torch.randn(seen.depth.shape, generator=torch.Generator().manual_seed(seed))
+    return replace(seen, depth=seen.depth * (1.0 + 0.005 * noise))
+
+
+def test_geometry_gives_way_to_what_frames_agree_about() -> None:
+    """Beside the path, against the same looks at colours alone."""
+    beside, found = wall(cameras((0.2, -0.15, 0.1), (-0.1, 0.1, 0.2))), []
+    for settled in (0.0, SETTLED):
+        cache = GaussianCache(refine_steps=12)
+        cache.integrate(chunk_of(wall(cameras((9, 0, 0)))))  # a photo that shows nothing of it
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(optimisation, "SETTLED", settled)
+            for index in range(1, 4):
+                places = [(0.1 * (index - 1) + 0.03 * k, 0.01 * k, 0.0) for k in range(4)]
+                cache.integrate(chunk_of(wrong_wall(places, index), index))
+        found.append(cache.render(beside.camera))
+    still, moving = (psnr(guide.rgb, beside.rgb) for guide in found)
+    assert moving > still + 0.2
+    assert (found[1].coverage - found[0].coverage).min() > -0.1
+
+
+def test_nothing_moves_against_the_photo_and_what_it_made_only_with_it() -> None:
+    photo, seen = wall(cameras((0, 0, 0))), wrong_wall([(0.02, 0, 0), (0.04, 0, 0), (0.06, 0, 0)], 1)
+    trusted = torch.ones_like(seen.depth[0])
+    others = [Look(seen[k], trusted, is_photo=False) for k in range(3)]
+
+    def moved(looks: list[Look], index: int) -> Tensor:
+        rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, index), 0)
+        means = rows.means.clone()
+        refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
+        return (rows.means != means).any(-1)
+
+    alone, judged = moved(others, 1), moved([*others, Look(photo[0], trusted, is_photo=True)], 1)
+    assert 0.2 * alone.sum() < judged.sum() < 0.9 * alone.sum()
+    assert not (judged & ~alone).any()
+    assert not moved(others, PHOTO).any()
+    assert torch.equal(moved([*others, Look(photo[0], trusted, is_photo=True)], PHOTO), judged)
+
+
+def test_geometry_moves_within_its_bounds_and_then_rests() -> None:
+    seen = wrong_wall([(0.03 * k, 0, 0) for k in range(4)], 1)
+    rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, 1), 0)
+    start = Gaussians(*(column.clone() for column in vars(rows).values()))
+    looks = [Look(seen[k], torch.ones_like(seen.depth[k]), is_photo=False) for k in (1, 2, 3)] * 20
+    refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
+    shift = (rows.means - start.means).norm(dim=-1) / (start.scales[:, :2].amin(-1) / KERNEL)
+    assert 0.1 < float(shift.max()) < MOST_SHIFT
+    growth = (rows.scales / start.scales).log().abs().max()
+    assert 0.1 < float(growth) < math.log(MOST_GROWTH)
+    for name in ("quats", "opacities", "confidence"):
+        assert torch.equal(getattr(rows, name), getattr(start, name))
+    settled = rows.looks >= SETTLED
+    assert settled.float().mean() > 0.5
+    before = rows.means.clone()
+    refine(rows, looks[:6], observed=True, steps=6, backend="cpu")
+    assert torch.equal(rows.means[settled], before[settled])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0.1, 3.0), min_size=1, max_size=60))
+def test_no_looks_move_it_further_than_stated(extents_px: list[float]) -> None:
+    """Whatever the sizes, if each look asks for the longest step the same way."""
+    looks, shift, log_size = torch.zeros(1), 0.0, 0.0
+    for extent_px in extents_px:
+        share, after = gain(torch.tensor([extent_px]), looks, is_photo=False)
+        if float(looks) < SETTLED:
+            shift += SHIFT * float(share) * math.exp(log_size)
+            log_size += GROWTH * float(share)
+        looks = after
+    assert shift < MOST_SHIFT
+    assert log_size < math.log(MOST_GROWTH)
+
+
+def test_one_frame_alone_moves_nothing() -> None:
+    seen = wrong_wall([(0, 0, 0), (0.05, 0, 0)], 1)
+    rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, 1), 0)
+    means, colors = rows.means.clone(), rows.colors.clone()
+    alone = [Look(seen[1], torch.ones_like(seen.depth[1]), is_photo=False)]
+    refine(rows, alone, observed=True, steps=4, backend="cpu")
+    assert torch.equal(rows.means, means)
+    assert not torch.equal(rows.colors, colors)
+
+
+def test_what_a_look_asks_of_geometry_lowers_its_error() -> None:
+    """The gradient of the squared error of what is shown, which is divided by alpha, by finite differences."""
+    seen = wrong_wall([(0, 0, 0), (0.05, 0.02, 0)], 1)
+    rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, 1), 0)
+    look = Look(seen[1], torch.ones_like(seen.depth[1]), is_photo=False)
+    normals = rotation_matrices(rows.quats)[:, :, 2]
+    width = rows.scales[:, :2].amin(-1) / KERNEL
+
+    def drawn(shift: Tensor, log_size: Tensor) -> Splats:
+        means = rows.means + normals * (shift * width)[:, None]
+        return Splats(means, rows.quats, rows.scales * torch.exp(log_size)[:, None], rows.opacities, rows.colors)
+
+    def error(splats: Splats) -> float:
+        fine = look.frame.camera.resized((96, 128))[None]
+        raster = rasterize(splats, fine, "cpu", eps2d=FOOTPRINT_FLOOR)
+        rgb = avg_pool2d(raster.values, 2) / avg_pool2d(raster.alpha, 2).clamp_min(1e-3)
+        inside = avg_pool2d(raster.alpha, 2)[0] > SOLID
+        return 0.5 * float(((rgb[0] - look.frame.rgb).square() * inside).double().sum())
+
+    zero = torch.zeros(len(rows))
+    made = correction(drawn(zero, zero), look, "cpu")
+    ways = torch.sign(made.geometry) * 1e-3
+    for way in ((ways[:, 0], zero), (zero, ways[:, 1])):
+        assert error(drawn(*way)) < error(drawn(zero, zero)) < error(drawn(-way[0], -way[1]))
+
+
+def test_what_a_camera_observed_is_fixed_against_guesses() -> None:
+    cache, seen = GaussianCache(), wall(cameras((0, 0, 0)))
+    cache.integrate(chunk_of(wall(cameras((9, 0, 0)))))
+    cache.integrate(chunk_of(seen, 1))
+    before = cache.snapshot()
+    beside = wall(cameras((0.5, 0, 0)))
+    generated = chunk_of(replace(beside, rgb=1.0 - beside.rgb), 2, observed=False, confidence=0.9)
+    cache.integrate(generated, seen)
+    after = cache.snapshot()
+    assert len(after) > len(before)
+    for name in ("colors", "confidence", *GEOMETRY):
+        assert torch.equal(getattr(after, name)[: len(before)], getattr(before, name))
+
+
+def test_remembered_frames_hold_guesses() -> None:
+    """A chunk of other colours pulls less at what remembered frames show too."""
+    first = wall(cameras((0, 0, 0)))
+    other = chunk_of(replace(first, rgb=(first.rgb + 0.2).clamp(0, 1)), 1, observed=False, confidence=0.6)
+    agreement = []
+    for remembered in (None, first):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(first, observed=False, confidence=0.6))
+        cache.integrate(other, remembered)
+        agreement.append(psnr(cache.render(first.camera).rgb, first.rgb))
+    assert agreement[1] > agreement[0] + 2.0
+
+
+def test_the_photo_does_not_stain_what_was_made_up_behind_its_outlines() -> None:
+    camera = cameras((0, 0, 0))
+    column = torch.arange(SIZE[1]).expand(1, 1, *SIZE)
+    depth = torch.where(column < 32, 1.0, 5.0)
+    clean = torch.where(column < 32, 0.1, 0.9).repeat(1, 3, 1, 1)
+    mixed_rgb = torch.where(column == 32, 0.3, clean)  # a leaf reaches over by a pixel
+    known, none = torch.ones_like(depth, dtype=torch.bool), torch.zeros_like(depth, dtype=torch.bool)
+    made_up, photo = (Frame(rgb, depth, known, none, camera) for rgb in (clean, mixed_rgb))
+    cache = GaussianCache()
+    for index in range(4):
+        cache.integrate(chunk_of(made_up, index, observed=False, confidence=0.6), photo)
+    rows = cache.snapshot()
+    assert rows.colors[rows.means[:, 2] > 3.0].min() > 0.8
+
+
+def test_what_a_frame_does_not_trust_changes_little() -> None:
+    first = wall(cameras((0, 0, 0)))
+    moved = []
+    for confidence in (0.8, 0.1):
+        cache = GaussianCache()
+        cache.integrate(chunk_of(first, observed=False, confidence=0.8))
+        before = cache.snapshot().colors
+        other = replace(first, rgb=(first.rgb + 0.2).clamp(0, 1))
+        cache.integrate(chunk_of(other, 1, observed=False, confidence=confidence))
+        moved.append(float((cache.snapshot().colors - before).abs().mean()))
+    assert moved[1] < 0.5 * moved[0]
+
+
+@pytest.mark.parametrize("refine_steps", [0, 12])
+def test_zooming_neither_cracks_nor_sparkles(refine_steps: int) -> None:
+    size = (96, 128)
+    cache = GaussianCache(refine_steps=refine_steps)
+    seen = wall(cameras((0, 0, 0), (0.05, 0, 0), size=size), grain=9.0)
+    cache.integrate(chunk_of(seen))
+    closer = wall(cameras((0, 0, 1), size=size), grain=9.0)  # twice as large
+    guide = cache.render(closer.camera)
+    assert guide.coverage.min() > 0.98
+    enlarged = interpolate(seen.rgb[:1, :, 24:-24, 32:-32], scale_factor=2.0, mode="bilinear")
+    # Surfaces in storage order hide a part of each other: the plain enlargement of the frame is a little better.
+    assert psnr(guide.rgb, closer.rgb) > psnr(enlarged, closer.rgb) - (3.0 if refine_steps else 5.0)
+    # A half and a quarter as large: the wall fills the middle of the image. Four and 16 primitives share a pixel, and
+    # the first of them hide others.
+    for z, half, least_db in ((-2.0, (20, 26), 30.0), (-6.0, (10, 13), 27.0)):
+        farther = cameras((0.02, 0.01, z), size=size)
+        middle = (..., slice(48 - half[0], 48 + half[0]), slice(64 - half[1], 64 + half[1]))
+        guide = cache.render(farther)
+        assert guide.coverage[middle].min() > 0.98
+        assert psnr(guide.rgb[middle], wall(farther, 9.0, samples=8).rgb[middle]) > least_db
+
+
+def test_a_step_to_the_side_does_not_flicker() -> None:
+    """From four times as far, moving by a tenth of a pixel changes the picture as little as the true one changes."""
+    cache = GaussianCache()
+    cache.integrate(chunk_of(wall(cameras((0, 0, 0), size=(96, 128)), grain=9.0)))
+    step = 0.1 * 8.0 / float(cameras((0, 0, 0), size=(96, 128)).focal_px[0, 0])
+    views = cameras(*((step * k, 0.0, -6.0) for k in range(6)), size=(96, 128))
+    middle = (..., slice(40, 56), slice(53, 75))
+    change, true_change = (
+        rgb[middle].diff(dim=0).abs().max() for rgb in (cache.render(views).rgb, wall(views, 9.0, 8).rgb)
+    )
+    assert change < 2.0 * true_change + 0.02
+
+
+def test_resuming_from_a_snapshot_gives_the_same_bits() -> None:
+    """The cache keeps no frames: the same remembered ones are handed to it again."""
+    first = wall(cameras((0, 0, 0), (0.2, 0, 0)))
+    cache, again = GaussianCache(), GaussianCache()
+    cache.integrate(chunk_of(first))
+    cache.integrate(chunk_of(wall(cameras((0.4, 0, 0.2))), 1, observed=False, confidence=0.6), first[:1])
+    again.load(cache.snapshot())
+    for world in (cache, again):
+        world.integrate(chunk_of(wall(cameras((0.6, 0, 0.3))), 2, observed=False, confidence=0.6), first[:1])
+    for a, b in zip(vars(cache.snapshot()).values(), vars(again.snapshot()).values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    frames, threads, results = wall(cameras((0, 0, 0), (0.1, 0, 0.1))), torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            cache = GaussianCache()
+            cache.integrate(chunk_of(frames))
+            results.append(cache.snapshot().colors)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*results)
+
+
+def test_steps_are_bounded_and_spread() -> None:
+    assert schedule(12, 12) == list(range(12))
+    assert schedule(12, 4) == [2, 5, 8, 11]  # the last is the photo
+    assert schedule(8, 6) == [0, 1, 3, 4, 5, 7]
+    assert schedule(8, 12) == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
+    assert schedule(1, 50) == [0] * LOOKS
+    assert schedule(5, 0) == []
+    with pytest.raises(ValueError, match="refine_steps: want 0 or more, got -1"):
+        GaussianCache(refine_steps=-1)
+
+
+def test_points_take_remembered_frames_and_keep_still() -> None:
+    frame, (plain, handed) = wall(cameras((0, 0, 0))), (PointCache(), PointCache())
+    plain.integrate(chunk_of(frame))
+    handed.integrate(chunk_of(frame), frame)
+    assert torch.equal(plain.snapshot().colors, handed.snapshot().colors)
+    assert math.isfinite(psnr(handed.render(frame.camera).rgb, frame.rgb + 1e-3))
+
+
+@pytest.mark.parametrize("kind", [GaussianCache, PointCache])
+def test_a_look_that_finds_nothing_wrong_makes_no_guess_softer(kind: type[GaussianCache] | type[PointCache]) -> None:
+    cache = kind(refine_steps=0) if kind is GaussianCache else kind()
+    first = wall(cameras((0.0, 0.0, 0.0)))
+    cache.integrate(Chunk(first, 1, observed=False, confidence=torch.full_like(first.depth, 0.3)))
+    before = cache.snapshot()
+    shown = replace(first, rgb=cache.render(first.camera).rgb)
+    for index in range(2, 6):
+        cache.integrate(Chunk(shown, index, observed=False, confidence=torch.full_like(first.depth, 0.8)))
+    after = cache.snapshot()
+    assert len(after) == len(before)
+    assert (after.confidence - before.confidence).median() > 0.2
+    torch.testing.assert_close(after.colors, before.colors, atol=1e-5, rtol=0.0)
+    darker = replace(shown, rgb=shown.rgb - 0.1)
+    cache.integrate(Chunk(darker, 6, observed=False, confidence=torch.full_like(first.depth, 0.9)))
+    assert (cache.snapshot().colors - after.colors).median() < -0.01

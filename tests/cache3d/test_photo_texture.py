@@ -1,0 +1,209 @@
+"""The photograph as a texture: its own colours where the cache shows what it saw, and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, grid_sample
+
+from cache3d.photo_texture import COARSEST, OUTLINE_PX, SAME_DEPTH, ProjectiveTexture, _sampled
+from geometry.camera import Camera
+from geometry.frame import Frame, Guide
+from geometry.project import pixel_centers, unproject
+
+SIZE = (48, 80)
+INNER = (..., slice(3, -3), slice(3, -3))
+
+
+def pose(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Tensor:
+    """Looking along +z from a place."""
+    out = torch.eye(4)[None].clone()
+    out[0, :3, 3] = torch.tensor([x, y, z])
+    return out
+
+
+def camera_at(x: float = 0.0, y: float = 0.0, z: float = 0.0, size: tuple[int, int] = SIZE) -> Camera:
+    return Camera.from_fov(60.0, size, pose(x, y, z))
+
+
+def floor_depth(camera: Camera, height: float = 1.0, slope: float = 0.4) -> Tensor:
+    """Depth ``[1 1 h w]`` of the plane ``y = height - slope * (z - 3)``, seen from a camera that looks along +z."""
+    ray = (pixel_centers(camera.size, camera.focal_px) - camera.center_px[0, :, None, None]) / camera.focal_px[0, 0]
+    place = camera.position[0]
+    return ((height + 3.0 * slope - slope * place[2] - place[1]) / (ray[1] + slope))[None, None]
+
+
+def painted(camera: Camera, depth: Tensor, finest: float = 0.1) -> Tensor:
+    """A pattern of the world with detail as small as ``finest``, ``[1 3 h w]``."""
+    x, y, z = unproject(depth, camera)[0]
+    waves = [torch.sin(2.0 * torch.pi * (a * x + b * z + c * y)) for a, b, c in ((1, 0, 0), (0, 1, 0), (0.5, 0.5, 0))]
+    fine = torch.sin(2.0 * torch.pi * x / finest) * torch.sin(2.0 * torch.pi * z / finest)
+    return torch.stack([0.5 + 0.2 * wave + 0.25 * fine for wave in waves])[None]
+
+
+def picture(camera: Camera, times: int = 4) -> tuple[Tensor, Tensor]:
+    """The painted floor as a camera with square pixels sees it: colours, and depth of the centres."""
+    size = (camera.size[0] * times, camera.size[1] * times)
+    fine = camera.resized(size)
+    return avg_pool2d(painted(fine, floor_depth(fine)), times), floor_depth(camera)
+
+
+def photo_of(camera: Camera) -> Frame:
+    rgb, depth = picture(camera, 8)
+    return Frame(rgb, depth, depth > 0.0, depth < 0.0, camera)
+
+
+def guide_of(camera: Camera, depth: Tensor, grey: float = 0.5) -> Guide:
+    """A cache that knows the geometry and no colour, half sure."""
+    one = torch.ones_like(depth)
+    return Guide(grey * one.expand(-1, 3, -1, -1), depth, one, 0.5 * one, 0.0 * one, camera)
+
+
+@pytest.fixture(scope="module")
+def photo() -> Frame:
+    return photo_of(camera_at())
+
+
+@pytest.fixture(scope="module")
+def sharp() -> Tensor:
+    return picture(camera_at().resized((4 * SIZE[0], 4 * SIZE[1])), 2)[0][0]
+
+
+def test_at_its_own_place_it_is_the_photograph(photo: Frame) -> None:
+    shown = ProjectiveTexture.of(photo, photo.rgb[0]).onto(guide_of(photo.camera, photo.depth))
+    torch.testing.assert_close(shown.rgb[INNER], photo.rgb[INNER], atol=1e-4, rtol=0.0)
+    assert (shown.confidence[INNER] == 1.0).all()
+    assert torch.equal(shown.depth, photo.depth)
+
+
+def test_a_finer_photograph_shows_the_same_at_home(photo: Frame, sharp: Tensor) -> None:
+    shown = ProjectiveTexture.of(photo, sharp).onto(guide_of(photo.camera, photo.depth))
+    assert (shown.rgb - photo.rgb)[INNER].abs().mean() < 0.01
+
+
+def test_closer_it_shows_what_no_frame_held(photo: Frame, sharp: Tensor) -> None:
+    near = camera_at(y=0.4, z=1.5)
+    truth, depth = picture(near)
+    errors = []
+    for finest in (photo.rgb[0], sharp):
+        shown = ProjectiveTexture.of(photo, finest).onto(guide_of(near, depth))
+        known = shown.confidence == 1.0
+        assert known.float().mean() > 0.8
+        errors.append(float((shown.rgb - truth).square().mean(1, keepdim=True)[known].mean().sqrt()))
+    assert errors[1] < 0.5 * errors[0]
+    assert errors[1] < 0.04
+
+
+def test_farther_it_does_not_sparkle(photo: Frame, sharp: Tensor) -> None:
+    far = camera_at(y=-0.5, z=-2.0)
+    truth, depth = picture(far, 8)
+    shown = ProjectiveTexture.of(photo, sharp).onto(guide_of(far, depth))
+    known = (shown.confidence == 1.0).expand_as(truth)
+    assert known.float().mean() > 0.2
+    assert (shown.rgb - truth)[known].square().mean().sqrt() < 0.05
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.5, 2.0).filter(lambda factor: abs(factor - 1.0) > 1.2 * SAME_DEPTH))
+def test_another_surface_keeps_the_cache_s_colours(photo: Frame, factor: float) -> None:
+    # Seen from the photo's own place all surfaces of a pixel fall on the same pixel of the photo.
+    guide = guide_of(photo.camera, factor * photo.depth)
+    shown = ProjectiveTexture.of(photo, photo.rgb[0]).onto(guide)
+    assert torch.equal(shown.rgb, guide.rgb)
+    assert torch.equal(shown.confidence, guide.confidence)
+
+
+def test_outlines_holes_and_what_lies_outside_keep_the_cache_s_picture(photo: Frame) -> None:
+    depth = photo.depth.clone()
+    depth[..., 40:] = 0.5 * depth[..., 40:]
+    stepped = replace(photo, depth=depth)
+    texture = ProjectiveTexture.of(stepped, photo.rgb[0])
+    guide = guide_of(photo.camera, depth)
+    hole = torch.zeros_like(depth)
+    hole[..., 10:14, :] = 1.0
+    guide = replace(guide, coverage=1.0 - hole, depth=guide.depth * (1.0 - hole))
+    changed = (texture.onto(guide).confidence != guide.confidence)[0, 0]
+    assert not changed[:, 40 - OUTLINE_PX : 40 + OUTLINE_PX].any()
+    assert not changed[10:14].any()
+    assert changed[15:-3, 3 : 39 - OUTLINE_PX].all()
+    behind = Camera.from_fov(60.0, SIZE, pose() @ torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0])))
+    turned = guide_of(behind, photo.depth)
+    assert torch.equal(texture.onto(turned).rgb, turned.rgb)
+
+
+def test_what_the_photograph_does_not_know_spoils_nothing(photo: Frame) -> None:
+    unknown = torch.zeros_like(photo.valid)
+    unknown[..., 20:30, 20:30] = True
+    holed = replace(photo, valid=~unknown, depth=torch.where(unknown, 0.0, photo.depth))
+    guide = guide_of(photo.camera, photo.depth)
+    shown = ProjectiveTexture.of(holed, photo.rgb[0]).onto(guide)
+    assert shown.rgb.isfinite().all()
+    assert torch.equal(shown.rgb[..., 20:30, 20:30], guide.rgb[..., 20:30, 20:30])
+    assert (shown.confidence[..., 32:-3, 3:-3] == 1.0).all()
+
+
+def test_sky_is_shown_where_both_see_sky(photo: Frame) -> None:
+    sky = torch.zeros_like(photo.sky)
+    sky[..., :20, :] = True
+    depth = torch.where(sky, 1000.0, photo.depth)
+    under = replace(photo, sky=sky, depth=depth)
+    guide = replace(guide_of(photo.camera, depth), sky=sky.float())
+    shown = ProjectiveTexture.of(under, photo.rgb[0]).onto(guide)
+    torch.testing.assert_close(shown.rgb[..., 2:18, 3:-3], photo.rgb[..., 2:18, 3:-3], atol=1e-4, rtol=0.0)
+    ground = replace(guide, sky=torch.zeros_like(guide.sky))
+    kept = ProjectiveTexture.of(under, photo.rgb[0]).onto(ground)
+    assert torch.equal(kept.rgb[..., :18, :], guide.rgb[..., :18, :])
+
+
+def test_wrong_colours_of_the_cache_do_not_matter(photo: Frame, sharp: Tensor) -> None:
+    texture, aside = ProjectiveTexture.of(photo, sharp), camera_at(x=0.2)
+    depth = floor_depth(aside)
+    dark, bright = (texture.onto(guide_of(aside, depth, grey)) for grey in (0.1, 0.9))
+    same = (dark.confidence == 1.0).expand_as(dark.rgb)
+    assert same.float().mean() > 0.8
+    torch.testing.assert_close(dark.rgb[same], bright.rgb[same])
+
+
+def test_the_pyramid_halves_down_to_the_coarsest(photo: Frame) -> None:
+    finest = torch.rand(3, 144, 240)  # three times as fine: not a power of two
+    texture = ProjectiveTexture.of(photo, finest)
+    assert texture.scales == (3.0, 2.0, 1.0, 0.5, COARSEST)
+    assert [tuple(level.shape[1:]) for level in texture.levels] == [
+        (round(SIZE[0] * scale), round(SIZE[1] * scale)) for scale in texture.scales
+    ]
+    assert torch.equal(texture.levels[2], photo.rgb[0])
+    assert torch.equal(texture.finest, finest)
+
+
+def test_samples_are_those_of_torch() -> None:
+    rng = torch.Generator().manual_seed(0)
+    image = torch.rand(3, 20, 30, generator=rng)
+    places = torch.rand(40, 50, 2, generator=rng) * torch.tensor([29.0, 19.0])
+    grid = (places + 0.5) / torch.tensor([15.0, 10.0]) - 1.0
+    slow = grid_sample(image[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
+    fast = torch.from_numpy(_sampled(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), places)).permute(2, 0, 1)
+    # OpenCV rounds places to 1/32 of a pixel.
+    torch.testing.assert_close(fast, slow, atol=0.06, rtol=0.0)
+    on_grid = (places * 32.0).round() / 32.0
+    grid = (on_grid + 0.5) / torch.tensor([15.0, 10.0]) - 1.0
+    slow = grid_sample(image[None], grid[None], mode="bicubic", padding_mode="border", align_corners=False)[0]
+    fast = torch.from_numpy(_sampled(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), on_grid)).permute(2, 0, 1)
+    torch.testing.assert_close(fast, slow, atol=1e-4, rtol=0.0)
+
+
+def test_what_an_outline_may_be_mixed_into_is_left_to_the_cache() -> None:
+    camera = camera_at(size=(96, 160))
+    depth = torch.ones(1, 1, 96, 160)
+    depth[..., 80:] = 4.0
+    photo = Frame(torch.full((1, 3, 96, 160), 0.2), depth, depth > 0.0, depth < 0.0, camera)
+    shown = ProjectiveTexture.of(photo, photo.rgb[0]).onto(guide_of(camera, depth, grey=0.8))
+    near, beside, far = (shown.rgb[..., 10:-10, part] for part in (slice(40, 76), slice(80, 81), slice(90, 120)))
+    assert near.max() < 0.21
+    assert beside.min() > 0.79
+    assert far.max() < 0.21

@@ -1,0 +1,147 @@
+"""The embedded generator: weights files, memory over chunks, no dependence on what nobody saw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffusion.generator import PassthroughGenerator
+from diffusion.inpainting.prior import Prior
+from diffusion.kv_memory import KVMemory, MemoryPolicy
+from diffusion.noise_map import NoiseConfig, noise_map
+from diffusion.retouch.generator import EmbeddedGenerator, load_network, package_weights, save_network
+from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
+from diffusion.rgbd_state import Condition
+from diffusion.sampler import sample
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame, Guide
+
+TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
+SIZE = (32, 48)
+
+
+def _network() -> DenoiserNetwork:
+    torch.manual_seed(0)
+    network = DenoiserNetwork(TOY)
+    with torch.no_grad():
+        network.head.weight.mul_(50.0)
+    return network
+
+
+def _camera(frames: int, first: int = 0) -> Camera:
+    pose = torch.eye(4).repeat(frames, 1, 1)
+    pose[:, 0, 3] = 0.1 * (first + torch.arange(frames))
+    return Camera.from_fov(60.0, SIZE, pose)
+
+
+def _seed(depth: float = 1.0) -> Chunk:
+    rgb = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
+    true = torch.ones(1, 1, *SIZE, dtype=torch.bool)
+    return Chunk(Frame(rgb, depth * torch.ones(1, 1, *SIZE), true, ~true, _camera(1)), 0, True, torch.ones(1, 1, *SIZE))
+
+
+def _condition(frames: int = 2, first: int = 1) -> tuple[Condition, torch.Tensor]:
+    rng = torch.Generator().manual_seed(2)
+    rgb, depth = torch.rand(frames, 3, *SIZE, generator=rng), 1.0 + torch.rand(frames, 1, *SIZE, generator=rng)
+    coverage = torch.ones_like(depth)
+    coverage[..., 30:] = 0.0
+    guide = Guide(rgb, depth, coverage, coverage, 0.0 * coverage, _camera(frames, first))
+    prior = Prior(rgb, depth, 1.0 - coverage, rgb, depth, depth < 0.0)
+    return Condition(guide, prior), noise_map(guide, prior, NoiseConfig())
+
+
+def _walk(generator: EmbeddedGenerator, memory: KVMemory, chunks: range) -> tuple[KVMemory, torch.Tensor]:
+    rgb = torch.zeros(0)
+    for index in chunks:
+        condition, sigma = _condition(2, 2 * index + 1)
+        made = sample(generator, condition, sigma, memory, torch.Generator().manual_seed(index))
+        frames = Frame(made.rgb, made.depth, made.depth > 0, made.sky, condition.guide.camera)
+        memory = generator.remember(Chunk(frames, index + 1, False, torch.ones_like(sigma)), memory)
+        rgb = made.rgb
+    return memory, rgb
+
+
+def test_a_walk_is_bounded_reproducible_and_can_be_resumed() -> None:
+    generator = EmbeddedGenerator.of(_network(), MemoryPolicy(bank=5, recent=2, nearest=1))
+    memory, rgb = _walk(generator, generator.start(_seed()), range(4))
+    assert len(memory) == 5
+    _, again = _walk(generator, generator.start(_seed()), range(4))
+    assert torch.equal(rgb, again)
+    half, _ = _walk(generator, generator.start(_seed()), range(2))
+    restored = KVMemory.from_tensors(half.to_tensors())
+    assert torch.equal(_walk(generator, restored, range(2, 4))[1], rgb)
+
+
+def test_seen_pixels_are_the_guides_and_unseen_guide_pixels_do_not_matter() -> None:
+    generator = EmbeddedGenerator.of(_network())
+    memory = generator.start(_seed())
+    condition, sigma = _condition()
+    made = sample(generator, condition, sigma, memory, torch.Generator().manual_seed(0))
+    assert torch.equal(made.rgb[..., :30], condition.guide.rgb[..., :30])
+    assert (made.rgb[..., 30:] - condition.prior.rgb[..., 30:]).abs().max() > 1e-3
+    guide = replace(condition.guide, rgb=torch.where(sigma > 0, 0.5, condition.guide.rgb))
+    other = sample(generator, Condition(guide, condition.prior), sigma, memory, torch.Generator().manual_seed(0))
+    assert torch.equal(made.rgb, other.rgb)
+
+
+def test_only_generated_frames_are_remembered_with_noise_and_always_the_same() -> None:
+    seed, network = _seed(), _network()
+    made = replace(seed, index=1, observed=False)
+    clean = EmbeddedGenerator.of(network)
+    noisy = EmbeddedGenerator.of(network, MemoryPolicy(context_noise=0.3))
+    assert torch.equal(clean.start(seed).keys, noisy.start(seed).keys)
+    first, again = (noisy.remember(made, noisy.start(seed)) for _ in range(2))
+    assert torch.equal(first.keys, again.keys)
+    assert not torch.equal(first.keys[1], clean.remember(made, clean.start(seed)).keys[1])
+
+
+def test_the_unit_is_the_photos_median_depth() -> None:
+    generator = EmbeddedGenerator.of(_network())
+    assert generator.start(_seed(3.0)).unit == pytest.approx(3.0)
+    assert PassthroughGenerator().start(_seed(3.0)).unit == pytest.approx(3.0)
+    unknown = _seed()
+    frames = replace(unknown.frames, valid=~unknown.frames.valid)
+    assert generator.start(replace(unknown, frames=frames)).unit == 1.0
+
+
+def test_rehearsal_runs() -> None:
+    EmbeddedGenerator.of(_network()).rehearse(2, SIZE)
+    PassthroughGenerator().rehearse(2, SIZE)
+
+
+def test_weights_round_trip_in_half_precision(tmp_path: Path) -> None:
+    network = _network()
+    save_network(network, tmp_path / "w.safetensors", {"data": "toy"})
+    back = EmbeddedGenerator(tmp_path / "w.safetensors").network
+    assert back.config == TOY
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(back.state_dict()[name], tensor.half().float())
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is none"):
+        EmbeddedGenerator(tmp_path / "none.safetensors")
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"not weights")
+    with pytest.raises(ValueError, match="not a readable"):
+        EmbeddedGenerator(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="want format"):
+        EmbeddedGenerator(path)
+    save_network(_network(), path)
+    tensors = load_file(path)
+    metadata = {"format": "worldwarp-generator-1", **NetworkConfig(widths=(8, 8, 16), dim=16, heads=1).to_text()}
+    save_file(tensors, path, metadata=metadata)
+    with pytest.raises(ValueError, match="another architecture"):
+        EmbeddedGenerator(path)
+
+
+@pytest.mark.skipif(not package_weights().is_file(), reason="no weights in this checkout")
+def test_the_package_weights_load_and_are_small() -> None:
+    assert package_weights().stat().st_size < 20e6
+    network = load_network(package_weights())
+    assert all(torch.isfinite(p).all() for p in network.parameters())

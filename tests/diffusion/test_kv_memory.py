@@ -1,0 +1,111 @@
+"""The bounded memory: who stays, who is recalled, and the way to disk and back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load, save
+
+from diffusion.kv_memory import KVMemory, MemoryPolicy, view_distance
+from geometry.camera import Camera
+
+
+def _cameras(x: list[float]) -> Camera:
+    pose = torch.eye(4).repeat(len(x), 1, 1)
+    pose[:, 0, 3] = torch.tensor(x)
+    return Camera.from_fov(60.0, (16, 32), pose)
+
+
+def _memory(x: list[float]) -> KVMemory:
+    keys = torch.arange(len(x), dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 2, 3, 4).contiguous()
+    return KVMemory(keys, -keys, _cameras(x), unit=1.0)
+
+
+def _add(memory: KVMemory, x: list[float], policy: MemoryPolicy) -> KVMemory:
+    keys = (100.0 + torch.tensor(x)).reshape(-1, 1, 1, 1).expand(-1, 2, 3, 4).contiguous()
+    return memory.extended(keys, -keys, _cameras(x), policy)
+
+
+def test_the_bank_is_bounded_and_keeps_sink_recent_and_different() -> None:
+    policy = MemoryPolicy(bank=5, recent=2, nearest=1)
+    memory = _memory([0.0])
+    for x in ([1.0], [5.0], [5.01], [9.0], [12.0], [12.1]):
+        memory = _add(memory, x, policy)
+        assert len(memory) <= 5
+    places = memory.camera.position[:, 0].tolist()
+    assert places[0] == 0.0
+    assert places[-2:] == pytest.approx([12.0, 12.1])
+    assert len([p for p in places if 4.9 < p < 5.1]) <= 1  # of two twins one had to go
+
+
+def test_recall_takes_sink_nearest_and_recent_in_order() -> None:
+    memory = _memory([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    recalled = memory.recall(_cameras([2.2, 2.3]), MemoryPolicy(bank=9, recent=2, nearest=2))
+    assert recalled.camera.position[:, 0].tolist() == [0.0, 2.0, 3.0, 5.0, 6.0]
+    assert recalled.keys[:, 0, 0, 0].tolist() == [0.0, 2.0, 3.0, 5.0, 6.0]
+
+
+def test_diverse_recall_prefers_what_is_not_yet_there() -> None:
+    memory = _memory([0.0, 2.0, 2.1, 2.9, 9.0])
+    chunk = _cameras([2.04])
+    near = memory.recall(chunk, MemoryPolicy(bank=9, recent=1, nearest=2))
+    assert near.camera.position[:, 0].tolist() == pytest.approx([0.0, 2.0, 2.1, 9.0])
+    diverse = memory.recall(chunk, MemoryPolicy(bank=9, recent=1, nearest=2, diversity=0.6))
+    assert diverse.camera.position[:, 0].tolist() == pytest.approx([0.0, 2.0, 2.9, 9.0])
+
+
+@given(st.floats(0.1, 1.0), st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_trust_moves_statistics_to_those_of_the_photo(share: float, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    drift = torch.tensor([1.0, 3.0, 0.5]).reshape(3, 1, 1, 1)
+    keys = drift * torch.randn(3, 2, 40, 4, generator=rng) + drift
+    memory = KVMemory(keys, 2.0 * keys, _cameras([0.0, 1.0, 2.0]), unit=1.0)
+    trusted = memory.recall(_cameras([1.0]), MemoryPolicy(trust=share))
+    assert torch.equal(trusted.keys[0], keys[0])
+    for made, was in ((trusted.keys, keys), (trusted.values, 2.0 * keys)):
+        expected = torch.lerp(was.mean(2)[1:], was.mean(2)[:1].expand(2, -1, -1), share)
+        torch.testing.assert_close(made.mean(2)[1:], expected, atol=1e-4, rtol=1e-4)
+        expected = torch.lerp(was.std(2)[1:], was.std(2)[:1].expand(2, -1, -1), share)
+        torch.testing.assert_close(made.std(2)[1:], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_without_trust_the_bits_stay() -> None:
+    memory = _memory([0.0, 1.0])
+    assert torch.equal(memory.recall(_cameras([0.5]), MemoryPolicy()).keys, memory.keys)
+
+
+def test_view_distance_counts_place_and_direction() -> None:
+    pose = torch.eye(4).repeat(2, 1, 1)
+    pose[1, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))  # turned round
+    pose[1, 0, 3] = 2.0
+    distance = view_distance(Camera.from_fov(60.0, (8, 8), pose), Camera.from_fov(60.0, (8, 8), pose), unit=2.0)
+    torch.testing.assert_close(distance, torch.tensor([[0.0, 3.0], [3.0, 0.0]]))
+
+
+def test_disk_round_trip_keeps_the_bits() -> None:
+    memory = _memory([0.0, 0.3, 0.7])
+    back = KVMemory.from_tensors(load(save(memory.to_tensors())))
+    assert torch.equal(back.keys, memory.keys)
+    assert torch.equal(back.values, memory.values)
+    assert torch.equal(back.camera.world_from_camera, memory.camera.world_from_camera)
+    assert back.camera.size == memory.camera.size
+    assert back.unit == memory.unit
+
+
+def test_guards() -> None:
+    with pytest.raises(ValueError, match="memory policy"):
+        MemoryPolicy(bank=2, recent=2)
+    for name in ("diversity", "trust", "context_noise"):
+        with pytest.raises(ValueError, match=name):
+            MemoryPolicy(**{name: 1.5})  # pyright: ignore[reportArgumentType]
+    memory = _memory([0.0])
+    with pytest.raises(ValueError, match="tokens"):
+        memory.extended(torch.zeros(1, 2, 5, 4), torch.zeros(1, 2, 5, 4), _cameras([1.0]), MemoryPolicy())
+    tensors = _memory([0.0, 1.0]).to_tensors()
+    with pytest.raises(ValueError, match="missing"):
+        KVMemory.from_tensors({k: v for k, v in tensors.items() if k != "values"})
+    with pytest.raises(ValueError, match="same number of frames"):
+        KVMemory.from_tensors({**tensors, "keys": tensors["keys"][:1]})

@@ -1,0 +1,83 @@
+"""Looking ahead: the camera moves on as it did, and keeps in the picture what the chunk ends with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion.inpainting.lookahead import FURTHEST, KEPT, WIDEST, look_ahead
+from geometry.camera import Camera
+from geometry.frame import Guide
+from geometry.project import project, unproject
+
+SIZE = (32, 48)
+
+
+def guide_of(poses: Tensor, depth: Tensor, hole: Tensor | None = None) -> Guide:
+    """What a cache shows that knows ``depth`` everywhere but in ``hole``."""
+    count = len(poses)
+    coverage = torch.ones(count, 1, *SIZE)
+    coverage[..., :4] = 0.0
+    if hole is not None:
+        coverage = (~hole).float().expand(count, 1, *SIZE)
+    shown = depth.expand(count, 1, *SIZE) * coverage
+    nothing = torch.zeros_like(coverage)
+    return Guide(nothing.expand(-1, 3, -1, -1), shown, coverage, coverage, nothing, Camera.from_fov(60.0, SIZE, poses))
+
+
+def moving(step: tuple[float, float, float], count: int = 4) -> Tensor:
+    """Poses that go straight on."""
+    poses = torch.eye(4).repeat(count, 1, 1)
+    poses[:, :3, 3] = torch.arange(float(count))[:, None] * torch.tensor(step)
+    return poses
+
+
+def test_the_camera_moves_on_as_it_did() -> None:
+    turn = 0.02 * torch.arange(5.0)
+    poses = torch.eye(4).repeat(5, 1, 1)
+    poses[:, 0, 0], poses[:, 0, 2], poses[:, 2, 0], poses[:, 2, 2] = turn.cos(), turn.sin(), -turn.sin(), turn.cos()
+    poses[:, :3, 3] = torch.stack([torch.sin(turn), 0.2 * turn, torch.cos(turn)], -1)  # a helix, looking outwards
+    ahead = look_ahead(guide_of(poses, torch.tensor(50.0)))
+    assert ahead is not None
+    assert len(ahead) == 1
+    end = 0.08 * (1 + FURTHEST)
+    expected = torch.tensor([np.sin(end), 0.2 * end, np.cos(end)], dtype=torch.float32)
+    assert torch.allclose(ahead.position[0], expected, atol=1e-5)
+    assert torch.allclose(ahead.world_from_camera[0, :3, 2], torch.tensor([np.sin(end), 0.0, np.cos(end)]).float())
+
+
+@pytest.mark.parametrize("step", [(0.0, 0.0, 0.1), (0.1, 0.0, 0.0), (0.0, -0.05, 0.05)])
+def test_what_the_chunk_ends_with_stays_in_the_picture(step: tuple[float, float, float]) -> None:
+    guide = guide_of(moving(step), torch.linspace(2.0, 6.0, SIZE[0])[:, None])
+    ahead = look_ahead(guide)
+    assert ahead is not None
+    points = unproject(guide.depth[-1:], guide.camera[-1:])[0].flatten(1).T[guide.coverage[-1].flatten() > 0.5]
+    pixels, depth = project(points[None], ahead)
+    corner = torch.tensor([SIZE[1], SIZE[0]])
+    inside = (depth > 0.0) & ((pixels >= -1e-3) & (pixels <= corner + 1e-3)).all(-1)
+    assert inside.float().mean() >= KEPT - 0.01
+    assert WIDEST <= float(ahead.focal_px[0, 0] / guide.camera.focal_px[0, 0]) <= 1.0
+
+
+def test_a_camera_that_stands_still_needs_no_wider_lens() -> None:
+    ahead = look_ahead(guide_of(torch.eye(4)[None], torch.tensor(2.0)))
+    assert ahead is not None
+    assert torch.equal(ahead.world_from_camera[0], torch.eye(4))
+    assert float(ahead.focal_px[0, 0]) == pytest.approx(float(Camera.from_fov(60.0, SIZE).focal_px[0]), rel=1e-3)
+
+
+def test_it_looks_less_far_before_it_passes_what_is_seen() -> None:
+    near = look_ahead(guide_of(moving((0.0, 0.0, 0.1)), torch.tensor(1.0)))
+    far = look_ahead(guide_of(moving((0.0, 0.0, 0.1)), torch.tensor(9.0)))
+    assert near is not None
+    assert far is not None
+    assert 0.3 < near.position[0, 2] < far.position[0, 2]
+    assert look_ahead(guide_of(moving((0.0, 0.0, 0.5)), torch.tensor(1.6))) is None
+
+
+def test_there_is_nothing_to_look_for_where_all_or_nothing_is_seen() -> None:
+    hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
+    assert look_ahead(guide_of(moving((0.1, 0.0, 0.0)), torch.tensor(2.0), hole)) is None
+    assert look_ahead(guide_of(moving((0.1, 0.0, 0.0)), torch.tensor(2.0), ~hole)) is None

@@ -1,0 +1,122 @@
+"""Noise maps, schedules and the RGB-D code."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusion.inpainting.prior import Prior
+from diffusion.noise_map import KINDS, NoiseConfig, noise_map
+from diffusion.rgbd_state import SKY_CODE, decode, encode
+from diffusion.sampler import schedule_matrix
+from geometry.camera import Camera
+from geometry.frame import Guide
+
+
+def _scene(coverage: torch.Tensor, confidence: torch.Tensor, copied: torch.Tensor) -> tuple[Guide, Prior]:
+    frames, _, height, width = coverage.shape
+    camera = Camera.from_fov(60.0, (height, width), torch.eye(4).repeat(frames, 1, 1))
+    rgb, depth = torch.rand(frames, 3, height, width), torch.ones(frames, 1, height, width)
+    guide = Guide(rgb, depth, coverage, confidence, torch.zeros_like(depth), camera)
+    return guide, Prior(rgb, depth, copied, rgb, depth, torch.zeros_like(depth, dtype=torch.bool))
+
+
+def test_three_levels_of_trust() -> None:
+    coverage = torch.tensor([1.0, 1.0, 0.0, 0.0]).reshape(1, 1, 1, 4)
+    confidence = torch.tensor([1.0, 0.5, 0.0, 0.0]).reshape(1, 1, 1, 4)
+    copied = torch.tensor([0.0, 0.0, 1.0, 0.0]).reshape(1, 1, 1, 4)
+    sigma = noise_map(*_scene(coverage, confidence, copied), NoiseConfig(seen=0.4, copied=0.7, unknown=1.0)).flatten()
+    assert sigma[0] == 0.0
+    torch.testing.assert_close(sigma, torch.tensor([0.0, 0.2, 0.7, 1.0]))
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
+@settings(max_examples=30, deadline=None)
+def test_more_confidence_never_means_more_noise(a: float, b: float) -> None:
+    one = torch.ones(1, 1, 2, 2)
+    low, high = sorted((a, b))
+    noisy = noise_map(*_scene(one, low * one, 0 * one), NoiseConfig())
+    calm = noise_map(*_scene(one, high * one, 0 * one), NoiseConfig())
+    assert (calm <= noisy + 1e-7).all()
+
+
+def test_uncovered_pixels_of_the_guide_do_not_matter() -> None:
+    coverage = (torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    guide, prior = _scene(coverage, coverage, 1.0 - coverage)
+    other = replace(guide, rgb=torch.where(coverage > 0, guide.rgb, 9.0), depth=guide.depth + 7.0 * (coverage == 0))
+    for kind in KINDS:
+        config = NoiseConfig(kind=kind)
+        assert torch.equal(noise_map(guide, prior, config), noise_map(other, prior, config))
+
+
+def test_alternatives() -> None:
+    coverage = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)
+    scene = _scene(coverage, 0.3 * coverage, 1.0 - coverage)
+    assert noise_map(*scene, NoiseConfig(kind="binary")).flatten().tolist() == [0.0, 1.0]
+    assert noise_map(*scene, NoiseConfig(kind="uniform", copied=0.5)).flatten().tolist() == [0.5, 0.5]
+
+
+def test_one_map_for_all_frames_and_one_level_for_all_pixels() -> None:
+    coverage = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]]).reshape(2, 1, 1, 4)
+    scene = _scene(coverage, coverage, 1.0 - coverage)
+    spatial = noise_map(*scene, NoiseConfig(kind="spatial"))
+    assert spatial.reshape(2, 4).tolist() == [[0.0, 1.0, 1.0, 0.0]] * 2
+    temporal = noise_map(*scene, NoiseConfig(kind="temporal"))
+    assert temporal.reshape(2, 4).tolist() == [[0.25] * 4, [0.5] * 4]
+
+
+def test_bad_configs_are_refused() -> None:
+    with pytest.raises(ValueError, match="kind"):
+        NoiseConfig(kind="spotted")
+    with pytest.raises(ValueError, match="copied"):
+        NoiseConfig(copied=1.2)
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.floats(0.3, 5.0), st.floats(0.0, 1.5))
+@settings(max_examples=40, deadline=None)
+def test_schedules_fall_from_one_to_zero(steps: int, frames: int, shift: float, lag: float) -> None:
+    matrix = schedule_matrix(steps, frames, shift=shift, lag=lag)
+    assert (matrix[0] == 1.0).all()
+    assert (matrix[-1] == 0.0).all()
+    assert (matrix.diff(dim=0) <= 0.0).all()
+    assert (matrix.diff(dim=1) >= 0.0).all()  # later frames are never ahead
+
+
+def test_a_pyramid_starts_each_frame_one_step_later() -> None:
+    matrix = schedule_matrix(2, 3, lag=1.0)
+    expected = torch.tensor([[1, 1, 1], [0.5, 1, 1], [0, 0.5, 1], [0, 0, 0.5], [0, 0, 0]])
+    torch.testing.assert_close(matrix, expected)
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"frames": 0}, {"shift": 0.0}, {"lag": -1.0}])
+def test_bad_schedules_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="want"):
+        schedule_matrix(**{"steps": 2, "frames": 2, **bad})  # pyright: ignore[reportArgumentType]
+
+
+def test_rgbd_code_round_trip() -> None:
+    rng = torch.Generator().manual_seed(0)
+    rgb = torch.rand(2, 3, 4, 5, generator=rng)
+    depth = 0.05 + 30.0 * torch.rand(2, 1, 4, 5, generator=rng)
+    back_rgb, back_depth, sky = decode(encode(rgb, depth, unit=2.0), unit=2.0)
+    torch.testing.assert_close(back_rgb, rgb)
+    torch.testing.assert_close(back_depth, depth, rtol=1e-4, atol=1e-4)
+    assert not sky.any()
+    code = encode(rgb, torch.full_like(depth, 200.0), unit=2.0)
+    assert (code[:, 3] == SKY_CODE).all()
+    assert decode(code, unit=2.0)[2].all()
+    torch.testing.assert_close(decode(code, unit=2.0)[1], torch.full_like(depth, 200.0))
+
+
+def test_what_was_settled_elsewhere_stays() -> None:
+    hole = torch.zeros(1, 1, 4, 6)
+    guide, prior = _scene(hole, hole, 1.0 - hole)
+    settled = torch.zeros(1, 1, 4, 6, dtype=torch.bool)
+    settled[..., :3] = True
+    sigma = noise_map(guide, replace(prior, settled=settled), NoiseConfig())
+    assert (sigma[..., :3] == 0.0).all()
+    assert (sigma[..., 3:] > 0.0).all()

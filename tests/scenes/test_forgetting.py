@@ -1,0 +1,250 @@
+"""Forgetting, undoing and branching: the cache comes back exactly."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cache3d.store.block_files import Scratch
+from geometry.primitives import Gaussians
+from scenes.io.atomic_files import WorldError
+from scenes.store.world_store import World as StoredWorld
+from worldwarp import Camera, World
+from worldwarp.cli import main
+from worldwarp.config import compose_config
+from worldwarp.session import prepare, resume
+
+SIZE = (48, 80)
+WORDS = [
+    "path=right:distance=1.2,left:distance=1.2",
+    "frames=17",
+    "size=[48,80]",
+    "chunk=4",
+    "depth=plane",
+    "viewer=none",
+]
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished walk; tests work on copies."""
+    folder = tmp_path_factory.mktemp("walked")
+    coarse = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((200, 120), Image.Resampling.BICUBIC).save(folder / "photo.png")
+    start(folder / "photo.png", folder / "world")
+    return folder / "world"
+
+
+def start(photo: Path, out: Path, *more: str, chunks: int = 99) -> None:
+    words = [f"image={photo}", f"out={out}", *WORDS, "generator=passthrough", *more]
+    exploration = prepare(compose_config("explore", words))
+    exploration.store_in(out)
+    for step in exploration.steps():
+        if step.chunk.index == chunks:
+            break
+
+
+def copy_of(walked: Path, folder: Path) -> World:
+    record = StoredWorld.load(walked)
+    record.branch(folder, len(record.chunks) - 1)
+    return World.load(folder)
+
+
+def bits(world: World) -> list[torch.Tensor]:
+    world = World.load(world.folder)
+    guide = world.render(world.cameras[::3])
+    frames, primitives = world.frames(), world.primitives
+    shown = [guide.rgb, guide.depth, guide.coverage, guide.confidence, guide.sky]
+    stored = [getattr(primitives, name) for name in primitives.__dataclass_fields__]
+    return [frames.rgb, frames.depth, world.record.rng_state, *shown, *stored]
+
+
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def gaussians(world: World) -> Gaussians:
+    primitives = world.primitives
+    assert isinstance(primitives, Gaussians)
+    return primitives
+
+
+def test_forgetting_chunks_takes_exactly_their_primitives(walked: Path, tmp_path: Path) -> None:
+    world = copy_of(walked, tmp_path / "w")
+    before = gaussians(world)
+    count = world.forget(chunks=[1, 2])
+    left = before[(before.chunk != 1) & (before.chunk != 2)]
+    assert count == len(before) - len(left) > 0
+    for opened in (world, World.load(world.folder)):
+        assert all(torch.equal(getattr(gaussians(opened), n), getattr(left, n)) for n in left.__dataclass_fields__)
+        assert len(opened.cache) == len(left) == opened.record.chunks[-1].primitives
+    assert len(world.cameras) == 17  # frames stay
+    assert world.forget(chunks=[1, 2]) == 0
+
+
+def test_forgetting_a_region_takes_what_lies_in_it(walked: Path, tmp_path: Path) -> None:
+    world = copy_of(walked, tmp_path / "w")
+    before = gaussians(world)
+    low, high = (0.0, -0.2, 0.0), (5.0, 0.4, 5.0)
+    inside = ((before.means >= torch.tensor(low)) & (before.means <= torch.tensor(high))).all(-1) & ~before.sky
+    assert world.forget(region=(low, high)) == int(inside.sum()) > 0
+    assert torch.equal(gaussians(World.load(world.folder)).means, before.means[~inside])
+    assert world.render(world.cameras[:1]).coverage.mean() < 0.95
+
+
+def test_undo_brings_back_what_was_forgotten(walked: Path, tmp_path: Path) -> None:
+    world = copy_of(walked, tmp_path / "w")
+    before = bits(world)
+    world.forget(chunks=[0])
+    once = bits(world)
+    world.forget(region=((-9.0, -9.0, -9.0), (9.0, 9.0, 9.0)))
+    world.undo()
+    assert same(bits(world), once)
+    world.undo()
+    assert same(bits(world), before)
+
+
+@pytest.mark.parametrize("generator", ["passthrough", "embedded"])
+def test_undone_and_walked_again_gives_the_same_bits(walked: Path, tmp_path: Path, generator: str) -> None:
+    photo = walked.parent / "photo.png"
+    start(photo, tmp_path / "w", "frames=9", f"generator={generator}", "steps=1")
+    world = World.load(tmp_path / "w")
+    before = bits(world)
+    world.undo()
+    assert (len(world.cameras), len(World.load(world.folder).cameras)) == (5, 5)
+    world.undo()
+    assert (tmp_path / "w" / "cameras.json").exists()
+    list(resume(world.folder).steps())
+    assert same(bits(world), before)
+    cameras_text = (tmp_path / "w" / "cameras.json").read_text()
+    assert cameras_text == StoredWorld.load(world.folder).cameras_text()
+
+
+def test_a_walk_goes_on_after_forgetting(walked: Path, tmp_path: Path) -> None:
+    """What was taken away is found new again, and stopping in between changes nothing."""
+    for name in ("whole", "parts"):
+        start(walked.parent / "photo.png", tmp_path / name, chunks=2)
+        world = World.load(tmp_path / name)
+        world.forget(chunks=[1])
+    list(resume(tmp_path / "whole").steps())
+    while resume(tmp_path / "parts").remaining:
+        next(resume(tmp_path / "parts").steps())
+    whole, parts = World.load(tmp_path / "whole"), World.load(tmp_path / "parts")
+    assert same(bits(whole), bits(parts))
+    assert not (gaussians(whole).chunk == 1).any()
+    assert (gaussians(whole).chunk == 3).any()
+
+
+def test_a_branch_shows_the_same_bits_and_leaves_its_origin(walked: Path, tmp_path: Path) -> None:
+    world = World.load(walked)
+    before = bits(world)
+    assert same(bits(world.branch(tmp_path / "all", 4)), before)
+    branch = world.branch(tmp_path / "early", 2)
+    early = World.load(walked, chunks=3)
+    assert same(bits(branch)[3:8], _shown(early, branch.cameras[::3]))
+    branch.forget(chunks=[0])
+    branch.undo()
+    list(resume(branch.folder).steps())  # its memory is made again from its chunks
+    assert same(bits(branch), before)
+    assert same(bits(world), before)
+
+
+def _shown(world: World, camera: Camera) -> list[torch.Tensor]:
+    guide = world.render(camera)
+    return [guide.rgb, guide.depth, guide.coverage, guide.confidence, guide.sky]
+
+
+def test_the_chunks_before_a_damaged_file_still_open(walked: Path, tmp_path: Path) -> None:
+    world = copy_of(walked, tmp_path / "w")
+    path = tmp_path / "w" / "cache" / "0003.safetensors"
+    content = path.read_bytes()
+    path.unlink()  # the link, not the file of the other world
+    path.write_bytes(content[:100])
+    with pytest.raises(WorldError, match=r"0003.safetensors: truncated"):
+        World.load(world.folder)
+    opened = World.load(world.folder, chunks=3)
+    assert len(opened.cameras) == 9
+    saved = opened.branch(tmp_path / "saved", 2)
+    list(resume(saved.folder).steps())
+    assert same(bits(saved), bits(World.load(walked)))
+    with pytest.raises(ValueError, match="chunks: want 1 to 5"):
+        World.load(walked, chunks=6)
+
+
+def test_bad_requests_are_refused(walked: Path, tmp_path: Path) -> None:
+    world = copy_of(walked, tmp_path / "w")
+    before = bits(world)
+    for chunks in ([], [5], [-1]):
+        with pytest.raises(ValueError, match=r"forget: want chunks from 0 \(the photo\) to 4"):
+            world.forget(chunks=chunks)
+    with pytest.raises(ValueError, match="region: want a low corner below the high one"):
+        world.forget(region=((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)))
+    assert same(bits(world), before)
+    for _ in range(4):
+        world.undo()
+    with pytest.raises(ValueError, match="nothing but its photo"):
+        world.undo()
+    assert len(World.load(world.folder).cameras) == 1
+
+
+def test_commands(walked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = copy_of(walked, tmp_path / "w")
+    before = bits(world)
+    assert main(["forget", str(world.folder), "chunks=[1,2]"]) == 0
+    assert "brings them back" in capsys.readouterr().out
+    assert main(["undo", str(world.folder)]) == 0
+    assert same(bits(world), before)
+    assert main(["forget", str(world.folder), "region=[-9,-9,-9,9,9,9]"]) == 0
+    assert main(["forget", str(world.folder), "region=[1,2]"]) == 2
+    assert "region: want six numbers" in capsys.readouterr().err
+    assert main(["undo", str(world.folder), "chunk=1"]) == 2
+
+
+LOOK_AROUND = ["path=pan:angle_deg=170", "cache.resident_mib=0.6"]  # not all of it is in view at once
+
+
+def test_a_paged_walk_has_the_bits_of_one_in_memory(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(walked.parent / "photo.png", tmp_path / "whole", LOOK_AROUND[0])
+    written, real = [], Scratch.write
+
+    def counted(self: Scratch, number: int, columns: list[torch.Tensor]) -> object:
+        written.append(number)
+        return real(self, number, columns)
+
+    monkeypatch.setattr(Scratch, "write", counted)
+    start(walked.parent / "photo.png", tmp_path / "paged", *LOOK_AROUND)
+    assert len(written) > 5
+    assert same(bits(World.load(tmp_path / "paged")), bits(World.load(tmp_path / "whole")))
+    gc.collect()
+    assert not list((tmp_path / "paged").glob("blocks-*"))
+
+
+def test_a_disk_that_fills_while_paging_keeps_what_is_finished(
+    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, photo = tmp_path / "w", walked.parent / "photo.png"
+    words = ["explore", f"image={photo}", f"out={out}", *WORDS, "generator=passthrough", *LOOK_AROUND]
+    real = Path.open
+
+    def full(self: Path, mode: str = "r", *rest: object, **more: object) -> object:
+        if self.suffix == ".block" and mode == "wb" and (out / "cache" / "0001.safetensors").exists():
+            raise OSError(28, "No space left on device")
+        return real(self, mode, *rest, **more)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        assert main(words) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert "every finished chunk is kept" in error
+    assert 2 <= len(StoredWorld.load(out).chunks) < 5
+    assert main(["explore", f"resume={out}", "viewer=none"]) == 0
+    start(photo, tmp_path / "whole", LOOK_AROUND[0])
+    assert same(bits(World.load(out)), bits(World.load(tmp_path / "whole")))

@@ -1,0 +1,585 @@
+"""A world on disk: what is written comes back to the bit, and no moment of dying breaks it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from geometry.camera import Camera
+from geometry.camera_io.nerfstudio import transforms_content
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Change, Gaussians, Points
+from scenes.io.atomic_files import WorldError, fingerprint
+from scenes.store import delta_log as primitive_log
+from scenes.store.manifest import manifest_text, read_manifest
+from scenes.store.packed_tensors import open_tensors
+from scenes.store.world_store import World
+
+SIZE = (16, 32)
+
+
+def make_chunk(index: int, frames: int = 3, seed: int = 0, fov_deg: float = 60.0) -> Chunk:
+    rng = torch.Generator().manual_seed(100 * seed + index)
+    poses = torch.eye(4).repeat(frames, 1, 1)
+    poses[:, :3, 3] = torch.rand(frames, 3, generator=rng)
+    field = torch.rand(frames, 1, *SIZE, generator=rng)
+    rgb = torch.randint(0, 256, (frames, 3, *SIZE), generator=rng).float() / 255.0
+    camera = Camera.from_fov(fov_deg, SIZE, poses)
+    return Chunk(Frame(rgb, field + 0.5, field > 0.1, field > 0.9, camera), index, index == 0, field)
+
+
+def make_points(count: int, seed: int = 0) -> Points:
+    rng = torch.Generator().manual_seed(seed)
+    column = torch.rand(count, 8, generator=rng)
+    flag = column[:, 7] > 0.5
+    chunk = torch.zeros(count, dtype=torch.int32)
+    positions, colors, normals, radii = (column[:, i].clone() for i in (slice(3), slice(3, 6), slice(1, 4), 6))
+    return Points(positions, colors, normals, radii, chunk, flag, column[:, 5].clone(), ~flag)
+
+
+def make_gaussians(count: int, seed: int = 0) -> Gaussians:
+    p = make_points(count, seed)
+    quats = torch.nn.functional.normalize(torch.cat([p.positions, p.radii[:, None]], 1), dim=1)
+    rest = (p.confidence, p.colors, p.chunk, p.observed, p.confidence, p.sky, 9.0 * p.radii)
+    return Gaussians(p.positions, quats, p.normals + 0.1, *rest)
+
+
+def make_world(folder: Path) -> World:
+    path = Camera.from_fov(60.0, SIZE, torch.eye(4).repeat(9, 1, 1))
+    return World.create(folder, path=path, seed=7, config={"path": "orbit", "size": [16, 32]})
+
+
+def added(primitives: Points | Gaussians, first: int) -> Change:
+    """The change that adds the primitives from ``first`` on."""
+    none = torch.zeros(0, dtype=torch.int64)
+    return Change(len(primitives), torch.arange(first, len(primitives)), primitives[first:], none)
+
+
+def add(world: World, index: int, primitives: Points | Gaussians | None = None, fov_deg: float = 60.0) -> None:
+    rng = torch.Generator().manual_seed(index)
+    if primitives is None:
+        change = added(make_points(10 + 5 * index), world.chunks[-1].primitives if world.chunks else 0)
+    else:
+        change = Change.from_nothing(primitives)
+    world.append(
+        make_chunk(index, 1 if index == 0 else 3, fov_deg=fov_deg),
+        change=change,
+        rng_state=rng.get_state(),
+        gauges={"hole_ratio": 0.25},
+    )
+
+
+def same(a: object, b: object) -> bool:
+    """Equality of dataclasses of tensors, to the bit."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if hasattr(a, "__dataclass_fields__"):
+        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))  # type: ignore[arg-type]
+    return a == b
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def check_state(world: World, chunks: int) -> None:
+    """A loaded world holds exactly its first ``chunks`` chunks."""
+    assert len(world.chunks) == chunks
+    for index in range(chunks):
+        assert same(world.chunk(index), make_chunk(index, 1 if index == 0 else 3))
+    if chunks:
+        assert same(world.primitives, make_points(10 + 5 * (chunks - 1)))
+        assert torch.equal(world.rng_state, torch.Generator().manual_seed(chunks - 1).get_state())
+
+
+def test_everything_comes_back_to_the_bit(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    check_state(World.load(tmp_path / "w"), 0)
+    for index in range(3):
+        add(world, index)
+    loaded = World.load(tmp_path / "w")
+    check_state(loaded, 3)
+    assert len(loaded) == len(world) == 7
+    assert same(loaded.path, world.path)
+    assert same(loaded.cameras, world.cameras)
+    assert loaded.config == {"path": "orbit", "size": [16, 32]}
+    assert (loaded.manifest.seed, loaded.manifest.size, loaded.manifest.metric) == (7, SIZE, False)
+    assert loaded.chunks[1].gauges == {"hole_ratio": 0.25}
+    assert (loaded.chunks[2].first_frame, loaded.chunks[2].frames, loaded.chunks[2].primitives) == (4, 3, 20)
+    rng = torch.Generator()
+    rng.set_state(loaded.rng_state)  # as a resumed walk uses it
+
+
+def test_ranges_of_frames_cross_chunks(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    for index in range(3):
+        add(world, index)
+    everything = world.frames()
+    assert len(everything) == 7
+    assert same(world.frames(0, 2), everything[0:2])
+    assert same(world.frames(3, 5), everything[3:5])
+    for first, last in ((0, 8), (3, 3), (-1, 2)):
+        with pytest.raises(ValueError, match="within the 7 finished frames"):
+            world.frames(first, last)
+
+
+def test_a_resumed_world_has_the_files_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, parts = make_world(tmp_path / "whole"), make_world(tmp_path / "parts")
+    for index in range(4):
+        add(whole, index)
+        add(parts, index)
+        parts = World.load(tmp_path / "parts")
+    assert contents(tmp_path / "whole") == contents(tmp_path / "parts")
+
+
+def test_cameras_file_is_a_nerfstudio_dataset(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    add(world, 0)
+    add(world, 1)
+    content = json.loads((tmp_path / "w" / "cameras.json").read_text())
+    assert (content["w"], content["h"]) == (32, 16)
+    assert content["fl_x"] == pytest.approx(float(world.cameras.focal_px[0, 0]))
+    assert (content["cx"], content["cy"]) == (16.0, 8.0)
+    frame = content["frames"][2]
+    assert (frame["file_path"], frame["depth_file_path"]) == ("frames/00002.png", "depth/00002.png")
+    assert all((tmp_path / "w" / frame[key]).is_file() for key in ("file_path", "depth_file_path"))
+    matrix = torch.tensor(frame["transform_matrix"])
+    assert torch.allclose(matrix[:3, 3], world.cameras.position[2])
+    assert torch.allclose(matrix[:3, :3], torch.diag(torch.tensor([1.0, -1.0, -1.0])))  # OpenGL axes
+    assert content["worldwarp"]["chunk"] == [0, 1, 1, 1]
+    assert torch.equal(torch.tensor(content["worldwarp"]["world_from_camera"]), world.cameras.world_from_camera)
+
+
+def test_cameras_file_follows_lenses_that_change_and_change_back(tmp_path: Path) -> None:
+    def check(world: World) -> None:
+        content = json.loads((tmp_path / "w" / "cameras.json").read_text())
+        names = [f"frames/{i:05d}.png" for i in range(len(world))]
+        expected = transforms_content(world.cameras, names)
+        for i, frame in enumerate(expected["frames"]):
+            frame["depth_file_path"] = f"depth/{i:05d}.png"
+        ours = content.pop("worldwarp")
+        assert content == expected
+        assert torch.equal(torch.tensor(ours["world_from_camera"]), world.cameras.world_from_camera)
+        World.load(tmp_path / "w")
+
+    world = make_world(tmp_path / "w")
+    for index, fov_deg in enumerate((60.0, 60.0, 50.0)):
+        add(world, index, fov_deg=fov_deg)
+        check(world)
+    world.undo()
+    check(world)
+    add(world, 2, fov_deg=60.0)
+    check(world)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 20), st.integers(0, 20), st.sets(st.integers(0, 39)), st.sets(st.integers(0, 39)))
+def test_changes_replay_to_the_bit(before: int, more: int, changed: set[int], removed: set[int]) -> None:
+    old, new, total = make_points(before), make_points(before + more), before + more
+    for i in changed:
+        if i < total:
+            new.positions[i] = torch.tensor([float("nan"), -0.0, 1.0])
+    gone = sorted(i for i in removed if i < total)
+    put = [i for i in range(total) if (i in changed or i >= before) and i not in gone]
+    index = torch.tensor(put, dtype=torch.int64)
+    change = Change(total, index, new[index], torch.tensor(gone, dtype=torch.int64))
+    replayed = primitive_log.replay([Change.from_nothing(old), change], total)
+    left = [i for i in range(total) if i not in gone]
+    for f in fields(Points):
+        assert getattr(replayed, f.name).numpy().tobytes() == getattr(new, f.name)[left].numpy().tobytes()
+
+
+def test_changes_that_do_not_fit_are_refused() -> None:
+    points, none = make_points(4), torch.zeros(0, dtype=torch.int64)
+    first = Change.from_nothing(points)
+    for total, index, removed in ((4, [0, 9], []), (6, [4], []), (3, [-1], []), (4, [1, 0], []), (4, [], [4])):
+        rows = points[: len(index)]
+        change = Change(total, torch.tensor(index, dtype=torch.int64), rows, torch.tensor(removed, dtype=torch.int64))
+        with pytest.raises(WorldError, match="does not fit"):
+            primitive_log.replay([first, change], max(total, 4))
+    without = Change(4, none, points[:0], torch.tensor([2]))
+    again = Change(4, torch.tensor([2]), points[2:3], none)
+    with pytest.raises(WorldError, match="does not fit"):
+        primitive_log.replay([first, without, again], 4)
+    with pytest.raises(WorldError, match="Points follows Gaussians"):
+        primitive_log.replay([Change.from_nothing(make_gaussians(4)), Change(4, none, points[:0], none)], 4)
+
+
+def test_gaussians_of_older_worlds_were_never_looked_at(tmp_path: Path) -> None:
+    new, old = tmp_path / "new", tmp_path / "old"
+    primitive_log.write_change(new, Change.from_nothing(make_gaussians(5)[torch.arange(5)]))
+    with open_tensors(new) as file:
+        tensors = {name: file.get(name) for name in file.names - {"looks"}}
+    save_file(tensors, old, {"kind": "Gaussians"})
+    rows, known = primitive_log.read_change(old).rows, primitive_log.read_change(new).rows
+    assert isinstance(rows, Gaussians)
+    assert isinstance(known, Gaussians)
+    assert (rows.looks == 0).all()
+    for f in fields(Gaussians)[:-1]:
+        assert torch.equal(getattr(rows, f.name), getattr(known, f.name))
+    assert (known.looks > 0).all()
+    save_file({name: column for name, column in tensors.items() if name != "quats"}, old, {"kind": "Gaussians"})
+    with pytest.raises(WorldError, match="want Points or Gaussians"):
+        primitive_log.read_change(old)
+
+
+def as_version_2(folder: Path) -> None:
+    """Make of a world what the program wrote before its files were compressed."""
+    manifest = read_manifest(folder / "world.json")
+    (folder / "memory").mkdir()
+    save_file({"keys": torch.zeros(2, 3)}, folder / "memory" / "0001.safetensors")
+    plain = [name for name in manifest.all_files() if name.endswith(".safetensors")]
+    for name in plain:
+        with open_tensors(folder / name) as file:
+            tensors, kind = {key: file.get(key) for key in file.names}, file.kind
+        save_file(tensors, folder / name, {"kind": kind} if kind else None)
+    records = [replace(r, files={name: fingerprint(folder / name) for name in r.files}) for r in manifest.chunks]
+    shared = [*manifest.files, "memory/0001.safetensors"]
+    older = replace(manifest, files={n: fingerprint(folder / n) for n in shared}, chunks=tuple(records))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scenes.store.manifest.VERSION", 2)
+        (folder / "world.json").write_text(manifest_text(older))
+
+
+def test_worlds_of_version_2_open_branch_and_go_on(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    as_version_2(folder)
+    world = World.load(folder)
+    check_state(world, 2)
+    branch = world.branch(tmp_path / "b", 1)
+    check_state(World.load(branch.folder), 2)
+    assert not (branch.folder / "memory").exists()
+    for older in (branch, world):
+        add(older, 2)
+        check_state(World.load(older.folder), 3)
+    add(world, 3)
+    assert not list((folder / "memory").iterdir())  # no longer of use
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def die_at(monkeypatch: pytest.MonkeyPatch, target: str, call: int) -> list[int]:
+    """Let the ``call``-th call of an ``os`` function kill the process; returns a counter."""
+    real, count = getattr(os, target), [0]
+
+    def dying(*args: object) -> object:
+        count[0] += 1
+        if count[0] == call:
+            raise Killed
+        return real(*args)
+
+    monkeypatch.setattr(os, target, dying)
+    return count
+
+
+def keep_partial_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process does not clean up after itself."""
+    real = Path.unlink
+
+    def unlink(self: Path, missing_ok: bool = False) -> None:
+        if self.suffix != ".partial":
+            real(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+
+
+@pytest.mark.parametrize("target", ["replace", "fsync"])
+def test_killed_at_any_step_of_a_chunk(tmp_path: Path, target: str) -> None:
+    reference = make_world(tmp_path / "reference")
+    for index in range(3):
+        add(reference, index)
+    wanted, seen, call = contents(tmp_path / "reference"), set(), 0
+    two_chunks = finished(tmp_path / "two_chunks")
+    while True:
+        call += 1
+        folder = shutil.copytree(two_chunks, tmp_path / f"{target}{call}")
+        world = World.load(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            keep_partial_files(patch)
+            count = die_at(patch, target, call)
+            with contextlib.suppress(Killed):
+                add(world, 2)
+        resumed = World.load(folder)
+        check_state(resumed, len(resumed.chunks))
+        seen.add(len(resumed.chunks))
+        if len(resumed.chunks) == 2:
+            add(resumed, 2)  # leftovers are cleaned up and the same bits appear
+            assert contents(folder) == wanted
+        if count[0] < call:
+            break
+    assert seen == {2, 3}
+    assert call > 9
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_killed_while_the_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    with monkeypatch.context() as patch:
+        die_at(patch, "replace", call)
+        with pytest.raises(Killed):
+            make_world(tmp_path / "w")
+    with pytest.raises(WorldError, match=r"world\.json: missing"):
+        World.load(tmp_path / "w")
+    make_world(tmp_path / "w")  # may simply be tried again
+    check_state(World.load(tmp_path / "w"), 0)
+
+
+def onward(world: World) -> Camera:
+    turned = torch.eye(4).repeat(3, 1, 1)
+    turned[:, 2, 3] = torch.tensor([1.0, 2.0, 3.0])
+    return Camera.concatenate([world.cameras, Camera.from_fov(60.0, SIZE, turned)])
+
+
+@pytest.mark.parametrize("target", ["replace", "fsync", "unlink"])
+def test_killed_while_it_takes_another_path(tmp_path: Path, target: str) -> None:
+    before, call, seen = finished(tmp_path / "world"), 0, set()
+    while True:
+        call += 1
+        world = World.load(shutil.copytree(before, tmp_path / f"{target}{call}"))
+        old, new = world.path, onward(world)
+        with pytest.MonkeyPatch.context() as patch:
+            keep_partial_files(patch)
+            count = die_at(patch, target, call)
+            with contextlib.suppress(Killed):
+                world.redirect(new, {"path": "back"})
+        resumed = World.load(world.folder)
+        turned = resumed.config["path"] == "back"
+        assert same(resumed.path, new if turned else old)
+        seen.add(turned)
+        add(resumed, 2)
+        assert len(list(world.folder.glob("path-*"))) == 1
+        if count[0] < call:
+            break
+    assert True in seen
+
+
+def test_a_path_that_forgets_what_is_finished_is_refused(tmp_path: Path) -> None:
+    world = World.load(finished(tmp_path / "w"))
+    with pytest.raises(ValueError, match="begins with the 4 finished cameras"):
+        world.redirect(onward(world)[1:], {})
+    with pytest.raises(ValueError, match="begins with"):
+        world.redirect(world.cameras[:2], {})
+
+
+def test_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(tmp_path / "w")
+    add(world, 0)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(WorldError, match=r"cannot store chunk 1 .* the disk is full.*every earlier chunk is kept"):
+            add(world, 1)
+    check_state(World.load(tmp_path / "w"), 1)
+    assert not list((tmp_path / "w").rglob("*.partial"))
+    add(world, 1)  # after the user has made room
+    check_state(World.load(tmp_path / "w"), 2)
+
+
+def test_create_refuses_what_exists(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(WorldError, match="is a file"):
+        make_world(tmp_path / "file")
+    with pytest.raises(WorldError, match="not empty; choose another folder, or continue it with resume="):
+        make_world(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(WorldError, match="cannot write"):
+        make_world(tmp_path / "file" / "below")
+    (tmp_path / "empty").mkdir()
+    make_world(tmp_path / "empty")
+
+
+def test_create_says_when_it_may_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(WorldError, match="permission denied; choose a folder that you may write to"):
+        make_world(tmp_path / "w")
+
+
+def test_config_must_be_plain(tmp_path: Path) -> None:
+    path = Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
+    for value in (float("nan"), object()):
+        with pytest.raises(WorldError, match="plain JSON"):
+            World.create(tmp_path / "w", path=path, seed=0, config={"a": value})
+    assert not (tmp_path / "w").exists()
+
+
+def test_the_photo_is_kept_as_fine_as_it_was_given(tmp_path: Path) -> None:
+    world, fine = make_world(tmp_path / "w"), torch.randint(0, 256, (3, 40, 80)).float() / 255.0
+    rest = {"change": added(make_points(15), 0), "rng_state": torch.Generator().get_state()}
+    world.append(make_chunk(0, 1), photo=fine, **rest)
+    add(world, 1)
+    assert torch.equal(World.load(tmp_path / "w").photo, fine)
+    assert torch.equal(world.branch(tmp_path / "b", 0).photo, fine)
+    world.undo()
+    assert torch.equal(World.load(tmp_path / "w").photo, fine)
+    (tmp_path / "w" / "photo.png").unlink()
+    with pytest.raises(WorldError, match=r"photo.png: missing"):
+        World.load(tmp_path / "w")
+    assert World.load(tmp_path / "b").photo.shape == (3, 40, 80)
+
+
+def test_a_world_without_a_finer_photo_has_that_of_its_first_frame(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    add(world, 0)
+    assert torch.equal(world.photo, make_chunk(0, 1).frames.rgb[0])
+
+
+def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    with pytest.raises(ValueError, match=r"chunk.index: want 0, the next one, got 1"):
+        add(world, 1)
+    add(world, 0)
+    chunk = make_chunk(1)
+    small = Camera.from_fov(60.0, (8, 16), torch.eye(4)[None])
+    frame = Frame(*(torch.zeros(1, c, 8, 16) for c in (3, 1)), *(2 * [torch.ones(1, 1, 8, 16).bool()]), small)  # type: ignore[arg-type]
+    rest = {"change": added(make_points(15), 10), "rng_state": torch.Generator().get_state()}
+    with pytest.raises(ValueError, match=r"want frames of \(16, 32\), got \(8, 16\)"):
+        world.append(Chunk(frame, 1, False, torch.zeros(1, 1, 8, 16)), **rest)
+    f = chunk.frames
+    with pytest.raises(ValueError, match="metric"):
+        world.append(Chunk(Frame(f.rgb, f.depth, f.valid, f.sky, f.camera, True), 1, False, chunk.confidence), **rest)
+    loose = Frame(f.rgb * 0.999, f.depth, f.valid, f.sky, f.camera)
+    with pytest.raises(ValueError, match="8-bit grid"):
+        world.append(Chunk(loose, 1, False, chunk.confidence), **rest)
+    check_state(World.load(tmp_path / "w"), 1)
+
+
+def test_a_gauge_that_is_not_finite_stops_nothing(tmp_path: Path) -> None:
+    world, state = make_world(tmp_path / "w"), torch.Generator().get_state()
+    gauges = {"psnr": float("inf"), "residual": float("nan"), "hole_ratio": 0.5}
+    world.append(make_chunk(0), change=added(make_points(3), 0), rng_state=state, gauges=gauges)
+    assert World.load(tmp_path / "w").chunks[0].gauges == {"psnr": None, "residual": None, "hole_ratio": 0.5}
+
+
+def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    add(world, 0)
+    other = World.load(tmp_path / "w")
+    add(other, 1)
+    with pytest.raises(WorldError, match="another program has written"):
+        add(world, 1)
+    check_state(World.load(tmp_path / "w"), 2)
+
+
+def finished(folder: Path) -> Path:
+    world = make_world(folder)
+    add(world, 0)
+    add(world, 1)
+    return folder
+
+
+def test_every_truncated_or_changed_file_is_named(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    for name, content in contents(folder).items():
+        path = folder / name
+        path.write_bytes(content[:-3])
+        with pytest.raises(WorldError, match=name.replace(".", r"\.")):
+            World.load(folder)
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        with pytest.raises(WorldError, match=name.replace(".", r"\.")):
+            World.load(folder)
+        if name != "cameras.json":
+            path.unlink()
+            with pytest.raises(WorldError, match=name.replace(".", r"\.") + ": missing"):
+                World.load(folder)
+        path.write_bytes(content)
+    check_state(World.load(folder), 2)
+
+
+def test_a_changed_manifest_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    text = (folder / "world.json").read_text()
+    (folder / "world.json").write_text(text.replace('"seed":7', '"seed":8'))
+    with pytest.raises(WorldError, match="changed after it was written"):
+        World.load(folder)
+    (folder / "world.json").write_text("[]")
+    with pytest.raises(WorldError, match="not the folder of a world"):
+        World.load(folder)
+    (folder / "world.json").write_text(text)
+    assert manifest_text(read_manifest(folder / "world.json")) == text
+
+
+def test_a_manifest_without_a_path_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    manifest = replace(read_manifest(folder / "world.json"), files={})
+    (folder / "world.json").write_text(manifest_text(manifest))
+    with pytest.raises(WorldError, match="want one planned path, got none"):
+        World.load(folder)
+
+
+def test_a_manifest_may_not_point_outside(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    manifest = read_manifest(folder / "world.json")
+    manifest.files["../../secret"] = {"bytes": 1, "sha256": ""}
+    (folder / "world.json").write_text(manifest_text(manifest))
+    with pytest.raises(WorldError, match="outside the folder"):
+        World.load(folder)
+
+
+def test_a_later_version_is_refused(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    content = json.loads((folder / "world.json").read_text())
+    content["version"], content["created_by"] = 4, "4.1.0"
+    (folder / "world.json").write_text(json.dumps(content))
+    with pytest.raises(
+        WorldError, match=r"of version 4 \(made by worldwarp 4.1.0\), but this program reads versions 1 to 3"
+    ):
+        World.load(folder)
+
+
+def test_a_folder_that_is_no_world(tmp_path: Path) -> None:
+    with pytest.raises(WorldError, match="no such folder"):
+        World.load(tmp_path / "none")
+    with pytest.raises(WorldError, match=r"world.json: missing"):
+        World.load(tmp_path)
+
+
+def test_nothing_to_show_before_the_photo(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    for name in ("primitives", "rng_state"):
+        with pytest.raises(WorldError, match="no chunk is finished yet"):
+            getattr(world, name)
+
+
+def test_branches_share_the_past_and_go_their_own_way(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "w")
+    world = World.load(folder)
+    add(world, 2)
+    before = contents(folder)
+    branch = world.branch(tmp_path / "b", chunk=1)
+    assert len(branch) == len(World.load(tmp_path / "b")) == 4
+    assert same(branch.primitives, make_points(15))
+    add(branch, 2, make_points(40, seed=9))
+    assert same(World.load(tmp_path / "b").primitives, make_points(40, seed=9))
+    assert contents(folder) == before
+    last = world.branch(tmp_path / "c", chunk=2)
+    assert contents(tmp_path / "c") == before
+    check_state(last, 3)
+    with pytest.raises(ValueError, match="one of the 3 finished chunks, got 3"):
+        world.branch(tmp_path / "d", chunk=3)
+
+
+def test_a_stored_chunk_costs_the_same_however_long_the_walk(tmp_path: Path) -> None:
+    world = make_world(tmp_path / "w")
+    for index in range(12):
+        add(world, index)
+    sizes = [sum(int(mark["bytes"]) for mark in chunk.files.values()) for chunk in world.chunks[1:]]
+    assert max(sizes) < 1.02 * min(sizes)

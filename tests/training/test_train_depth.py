@@ -1,0 +1,47 @@
+"""Training the depth network goes on from weights, at toy size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from geometry.depth.embedded import load_depth_network, save_depth_network
+from geometry.depth.network import DepthNetwork
+from worldwarp.training.run import TrainingRun
+from worldwarp.training.train_depth import train_depth
+from worldwarp.training.trainer import LOG
+
+
+def _data(folder: Path) -> Path:
+    """A folder of one clip that is both trained on and held out: a floor that rises to a wall."""
+    inverse = torch.linspace(0.1, 1.0, 48)[:, None].expand(2, 1, 48, 80).contiguous()
+    clip = {
+        "rgb": (255 * inverse).expand(2, 3, 48, 80).to(torch.uint8).contiguous(),
+        "inverse_depth": inverse.half(),
+        "world_from_camera": torch.eye(4).repeat(2, 1, 1),
+        "focal_px": torch.full((2, 2), 50.0),
+        "center_px": torch.tensor([[40.0, 24.0]] * 2),
+    }
+    save_file(clip, folder / "a.safetensors")
+    entries = [{"file": "a.safetensors", "split": split} for split in ("train", "heldout")]
+    (folder / "manifest.json").write_text(json.dumps({"clips": entries}))
+    return folder
+
+
+def test_it_goes_on_from_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = tmp_path / "start.safetensors"
+    save_depth_network(DepthNetwork(channels=8), start, {})
+    train_depth(TrainingRun(_data(tmp_path), tmp_path / "out", steps=2), start=start)
+    before, after = load_depth_network(start), load_depth_network(tmp_path / "out" / "ema.safetensors")
+    assert after.channels == 8
+    moved = {name for name, value in after.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
+    assert any(name.startswith("head") for name in moved)
+    assert not any(name.startswith(("encoder._conv_stem", "encoder._blocks.0.")) for name in moved)
+    last = json.loads((tmp_path / "out" / LOG).read_text().splitlines()[-1])
+    assert last["validation"]["clips"] == 1.0
+    assert np.isfinite(last["validation"]["absrel"])

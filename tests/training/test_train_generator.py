@@ -1,0 +1,320 @@
+"""Training samples, the loss that keeps texture, and a toy run of the real trainer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffusion.inpainting.masks import thin
+from diffusion.noise_map import NoiseConfig
+from diffusion.retouch.generator import load_network, save_network
+from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
+from diffusion.rgbd_state import encode
+from geometry.camera import Camera
+from scenes.dataset.clips import read_clip
+from worldwarp.training import samples as guides
+from worldwarp.training.augmentation import copy_far, copy_near, hairlines, spoil_seen
+from worldwarp.training.generator_loss import generator_loss, loss_terms, noisy_inputs
+from worldwarp.training.record_guides import record_guides
+from worldwarp.training.run import TrainingRun
+from worldwarp.training.samples import Sample, SampleConfig, recorded_sample, warped_sample
+from worldwarp.training.train_generator import GeneratorTask, Stage, train_generator
+from worldwarp.training.trainer import TrainConfig, Trainer
+
+TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
+SHAPE = SampleConfig((32, 48), halved=False, context=1, targets=2)
+
+
+def _clip(folder: Path, frames: int = 6) -> Path:
+    """A textured wall with a nearer box, passed sideways."""
+    rng = np.random.default_rng(0)
+    size = (36, 56)
+    rgb = np.repeat(rng.integers(0, 255, (1, 3, *size), dtype=np.uint8), frames, 0)
+    inverse = np.full((frames, 1, *size), 0.5, np.float16)
+    inverse[..., 10:24, 20:34] = 1.0
+    inverse[..., :4, :] = 0.0
+    pose = torch.eye(4).repeat(frames, 1, 1)
+    pose[:, 0, 3] = 0.15 * torch.arange(frames)
+    camera = Camera.from_fov(70.0, size, pose)
+    tensors = {
+        "rgb": torch.from_numpy(rgb),
+        "inverse_depth": torch.from_numpy(inverse),
+        "world_from_camera": pose,
+        "focal_px": camera.focal_px,
+        "center_px": camera.center_px,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "clip.safetensors")
+    clips = [{"file": "clip.safetensors", "split": split} for split in ("train", "heldout")]
+    (folder / "manifest.json").write_text(json.dumps({"clips": clips}))
+    return folder / "clip.safetensors"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_samples_are_complete_and_faithful_where_seen(tmp_path: Path, seed: int) -> None:
+    sample = warped_sample(read_clip(_clip(tmp_path)), SHAPE, np.random.default_rng(seed))
+    again = warped_sample(read_clip(tmp_path / "clip.safetensors"), SHAPE, np.random.default_rng(seed))
+    assert sample.truth.shape == (3, 4, 32, 48)
+    for name in ("truth", "prior", "smooth", "coverage", "confidence", "copied", "determined"):
+        value = getattr(sample, name)
+        assert torch.isfinite(value).all(), name
+        assert torch.equal(value, getattr(again, name)), name
+    assert torch.equal(sample.prior[:1], sample.truth[:1])
+    torch.testing.assert_close(sample.coverage + sample.copied, torch.ones_like(sample.copied))
+    assert (sample.confidence[sample.copied > 0] == 0).all()
+
+
+def test_guides_are_recorded_once_and_serve_as_samples(tmp_path: Path) -> None:
+    path = _clip(tmp_path)
+    record_guides([path], tmp_path / "guides")
+    written = tmp_path / "guides" / path.name
+    first = written.read_bytes()
+    record_guides([path], tmp_path / "guides")
+    assert written.read_bytes() == first
+    written.unlink()
+    record_guides([path], tmp_path / "guides")
+    assert written.read_bytes() == first
+    sample = recorded_sample(read_clip(path), written, SHAPE, np.random.default_rng(0))
+    assert sample.truth.shape == (3, 4, 32, 48)
+    assert (sample.copied[SHAPE.context :] > 0.5).any()
+    assert (sample.coverage[SHAPE.context :] > 0.5).any()
+
+
+def test_half_size_and_bad_sizes(tmp_path: Path) -> None:
+    clip = read_clip(_clip(tmp_path))
+    sample = warped_sample(clip, replace(SHAPE, size=(16, 16), halved=True), np.random.default_rng(0))
+    assert sample.truth.shape == (3, 4, 16, 16)
+    with pytest.raises(ValueError, match="at least"):
+        warped_sample(clip, replace(SHAPE, size=(64, 64)), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="frames"):
+        warped_sample(clip, replace(SHAPE, targets=9), np.random.default_rng(0))
+
+
+def test_recorded_guides_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = read_clip(_clip(tmp_path))
+    targets = [1, 3]
+    state = encode(clip.rgb[targets], clip.depth[targets], clip.depth[0][~clip.sky[0]].median().item())
+    whole = (clip.rgb[targets] * 255).round().to(torch.uint8)
+    hole = torch.zeros(2, 1, 36, 56, dtype=torch.uint8)
+    hole[..., 20:] = 255
+    rows = {
+        "source": torch.zeros(2, dtype=torch.int64),
+        "target": torch.tensor(targets),
+        "prior_rgb": whole,
+        "smooth_rgb": whole.clone(),
+        "prior_depth": state[:, 3:].half(),
+        "smooth_depth": state[:, 3:].half().clone(),
+        "coverage": 255 - hole,
+        "confidence": (255 - hole).clone(),
+        "copied": hole,
+    }
+    save_file({k: v.contiguous() for k, v in rows.items()}, tmp_path / "guide.safetensors")
+    monkeypatch.setattr(guides, "SPOILED_SHARE", 0.0)
+    sample = recorded_sample(clip, tmp_path / "guide.safetensors", SHAPE, np.random.default_rng(0))
+    torch.testing.assert_close(sample.prior, sample.truth, atol=0.02, rtol=0.0)  # the guide was the truth
+    assert 0.2 < sample.copied[1:].mean() < 0.9
+    monkeypatch.setattr(guides, "SPOILED_SHARE", 1.0)
+    spoiled = recorded_sample(clip, tmp_path / "guide.safetensors", SHAPE, np.random.default_rng(0))
+    seen = (spoiled.copied[1:] < 0.5).expand(-1, 4, -1, -1)
+    assert torch.equal(spoiled.prior[1:][~seen], sample.prior[1:][~seen])
+    assert not torch.allclose(spoiled.prior[1:][seen], sample.prior[1:][seen], atol=0.05)
+    assert (spoiled.confidence <= sample.confidence).all()
+
+
+def test_copies_keep_to_their_part() -> None:
+    rng = np.random.default_rng(0)
+    truth = torch.rand(2, 4, 32, 48) * 2 - 1
+    near = copy_near(truth, rng)
+    assert near.shape == truth.shape
+    assert near.abs().max() <= 1.0
+    known = torch.ones(2, 1, 32, 48, dtype=torch.bool)
+    known[..., 30:] = False
+    seen = torch.where(known, 0.25, 9.0).expand(2, 4, 32, 48)
+    far, copied = copy_far(seen, known, rng)
+    assert not (copied & known).any()
+    assert copied.any()
+    assert (far[copied.expand_as(far)] == 0.25).all()  # never copied from a hole
+    lined = hairlines(torch.zeros(2, 3, 32, 48), ~known, rng)
+    assert (lined[known.expand_as(lined)] == 0).all()
+
+
+def test_thin_parts_of_holes() -> None:
+    hole = torch.zeros(1, 1, 40, 60, dtype=torch.bool)
+    hole[..., 5:9] = True
+    hole[..., 30:55] = True
+    narrow = thin(hole)
+    assert narrow[..., 5:9].all()
+    assert not narrow[..., 12:28, 34:50].any()
+
+
+def _sample(tmp_path: Path) -> Sample:
+    return Sample.stack([warped_sample(read_clip(_clip(tmp_path)), SHAPE, np.random.default_rng(3))])
+
+
+def test_fog_costs_more_than_texture(tmp_path: Path) -> None:
+    """Where nothing is determined, the texture that was copied beats the blurred truth."""
+    sample = _sample(tmp_path)
+    open_ = replace(sample, copied=torch.ones_like(sample.copied), determined=torch.zeros_like(sample.determined))
+    texture = sample.truth[:, 1:].flip(-1)
+    open_ = replace(open_, prior=torch.cat([sample.truth[:, :1], texture], 1))
+    fog = torch.nn.functional.avg_pool2d(sample.truth[:, 1:].flatten(0, 1), 9, 1, 4).unflatten(0, (1, 2))
+    fog[:, :, 3:] = texture[:, :, 3:]
+    kept, lost = (loss_terms(made, open_, 1) for made in (texture, fog))
+    assert kept["keep"] < 1e-6
+    assert lost["keep"] > 0.01
+    assert kept["strength"] < 1e-5
+    assert lost["strength"] > 0.5
+
+
+def test_a_sample_that_is_told_nothing_knows_the_noise_level(tmp_path: Path) -> None:
+    sample = _sample(tmp_path)
+    sample = Sample.stack([Sample(*(getattr(sample, f.name)[0] for f in fields(Sample)))] * 16)
+    told, untold = (noisy_inputs(sample, 1, torch.Generator().manual_seed(0), blind=share) for share in (0.0, 1.0))
+    assert torch.equal(told.coverage, sample.coverage)
+    assert torch.equal(untold.coverage[:, :1], sample.coverage[:, :1])  # the context is always known
+    assert not untold.coverage[:, 1:].any()
+    assert (untold.copied[:, 1:] == 1).all()
+    even = untold.sigma[:, 1:].flatten(1).std(1) == 0
+    assert 0 < even.sum() < 16
+    assert torch.equal(untold.sigma[~even], told.sigma[~even])
+    assert torch.equal(told.prior, untold.prior)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_seen_is_spoiled_as_far_as_it_is_doubted(seed: int) -> None:
+    rgb = torch.rand(2, 3, 30, 40) * 2 - 1
+    worse, trust = spoil_seen(rgb, np.random.default_rng(seed))
+    assert worse.shape == rgb.shape
+    assert worse.abs().max() <= 1.0
+    assert trust.shape == (2, 1, 30, 40)
+    assert 0.0 <= trust.min() <= trust.max() <= 1.0
+    assert (worse - rgb).abs().mean() > 0.01
+
+
+def test_thin_holes_are_regressed_and_seams_are_counted(tmp_path: Path) -> None:
+    sample = _sample(tmp_path)
+    truth = sample.truth[:, 1:]
+    assert all(value < 1e-3 for name, value in loss_terms(truth, sample, 1).items() if name != "keep")
+    hole = torch.zeros_like(sample.copied)
+    hole[:, 1:, :, 10:14, :20] = 1.0
+    hole[:, 1:, :, 4:30, 28:] = 1.0
+    holed = replace(sample, copied=hole, determined=1.0 - hole)
+    thin_off, wide_off = truth.clone(), truth.clone()
+    thin_off[..., :3, 10:14, :20] += 0.5
+    wide_off[..., :3, 4:30, 28:] += 0.5
+    assert loss_terms(thin_off, holed, 1)["thin"] > 0.1
+    assert loss_terms(wide_off, holed, 1)["thin"] < 1e-6
+    assert loss_terms(wide_off, holed, 1)["seam"] > loss_terms(thin_off, holed, 1)["seam"]
+
+
+def test_depth_that_is_wrong_costs_no_more_when_it_is_more_wrong(tmp_path: Path) -> None:
+    sample = _sample(tmp_path)
+    holed = replace(sample, copied=torch.ones_like(sample.copied))
+    flat = torch.zeros_like(sample.truth)
+    wrong = []
+    for code in (0.0, 0.06, 0.5, 0.8):
+        made = flat[:, 1:].clone()
+        made[:, :, 3:] = code
+        wrong.append(loss_terms(made, replace(holed, truth=flat), 1)["wrong"].item())
+    assert wrong[0] == 0.0
+    assert wrong[1] / 0.06 > 5 * (wrong[3] - wrong[2]) / 0.3
+
+
+def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:
+    sample = _sample(tmp_path)
+    inputs = noisy_inputs(sample, 1, torch.Generator().manual_seed(0))
+    assert (inputs.sigma[:, 0] == 0).all()
+    assert torch.equal(inputs.state[:, 0], sample.truth[:, 0])
+    sure = (inputs.doubt == 0).expand_as(inputs.sigma)
+    assert (inputs.sigma[sure] == 0).all()
+    assert inputs.sigma[sample.copied == 1].min() > 0
+    start = noisy_inputs(sample, 1, torch.Generator().manual_seed(0), at_start=1.0)
+    config = NoiseConfig()
+    entry = config.copied * sample.copied + config.seen * (1.0 - sample.copied) * (1.0 - sample.confidence)
+    torch.testing.assert_close(start.sigma[:, 1:], entry[:, 1:])
+
+
+def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
+    _clip(tmp_path / "data")
+    torch.manual_seed(0)
+    network = DenoiserNetwork(TOY)
+    batch = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=2),)).batch(0.0, np.random.default_rng(0))
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(8):
+        loss, _ = generator_loss(network, *batch, torch.Generator().manual_seed(0))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.98 * losses[0]
+
+
+def test_training_resumes_exactly(tmp_path: Path) -> None:
+    _clip(tmp_path / "data")
+    task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=1),))
+    config = TrainConfig(steps=4, learning_rate=3e-3, warmup=1)
+
+    def trainer(folder: str) -> tuple[Trainer, DenoiserNetwork]:
+        torch.manual_seed(0)
+        network = DenoiserNetwork(TOY)
+        return Trainer(network, task, config, tmp_path / folder), network
+
+    at_once, whole = trainer("whole")
+    figures = at_once.run()
+    assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
+    assert (tmp_path / "whole" / "sheet.png").is_file()
+    assert load_network(tmp_path / "whole" / "ema.safetensors").config == TOY
+    stopped, _ = trainer("parts")
+    stopped._advance()
+    stopped._advance()
+    stopped._save_and_validate()
+    resumed, parts = trainer("parts")
+    assert resumed.step == 2
+    resumed.run()
+    for name, value in parts.state_dict().items():
+        assert torch.equal(value, whole.state_dict()[name]), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cpu_goes_on_where_a_gpu_stopped_and_back(tmp_path: Path) -> None:
+    _clip(tmp_path / "data")
+    task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=1),))
+    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
+
+    def trainer(device: torch.device) -> Trainer:
+        torch.manual_seed(0)
+        return Trainer(
+            DenoiserNetwork(TOY), task, TrainConfig(steps=6, learning_rate=3e-3), tmp_path / "run", device=device
+        )
+
+    for device, step in ((gpu, 2), (cpu, 4)):
+        stopped = trainer(device)
+        assert stopped.step == step - 2
+        stopped._advance()
+        stopped._advance()
+        stopped._save_and_validate()
+        resumed = trainer(cpu if device == gpu else gpu)
+        assert resumed.step == step
+        for name, value in stopped.network.state_dict().items():
+            assert torch.equal(value.cpu(), resumed.network.state_dict()[name].cpu()), name
+    figures = resumed.run()
+    assert resumed.step == 6
+    assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
+
+
+def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
+    _clip(tmp_path / "data")
+    (tmp_path / "data" / "manifest.json").write_text('{"clips": [{"file": "clip.safetensors", "split": "train"}]}')
+    weights, out = tmp_path / "weights.safetensors", tmp_path / "out"
+    save_network(DenoiserNetwork(TOY), weights)
+    train_generator(TrainingRun(tmp_path / "data", out, steps=0), start=weights)
+    kept, given = (load_file(path) for path in (out / "ema.safetensors", weights))
+    assert all(torch.equal(kept[name], value) for name, value in given.items())

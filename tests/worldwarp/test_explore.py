@@ -1,0 +1,263 @@
+"""The walk as users start it: command and Python, stop and go on, good and bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scenes.store.world_store import World as StoredWorld
+from worldwarp import Camera, World, explore
+from worldwarp.cli import main
+from worldwarp.config import compose_config
+from worldwarp.session import prepare, resume
+
+SMALL = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough", "viewer=none"]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (12, 20, 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    Image.fromarray(coarse).resize((200, 120), Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def words(photo: Path, out: Path, *more: str) -> list[str]:
+    return ["explore", f"image={photo}", f"out={out}", "path=left,back", "frames=9", *SMALL, *more]
+
+
+def bits(folder: Path) -> list[torch.Tensor]:
+    world = StoredWorld.load(folder)
+    frames = world.frames()
+    primitives = world.primitives
+    return [frames.rgb, frames.depth, *(getattr(primitives, name) for name in primitives.__dataclass_fields__)]
+
+
+def test_the_command_makes_a_world(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "world"
+    assert main(words(photo, out)) == 0
+    assert {"world.json", "cameras.json", "photo.png", "frames", "depth", "cache", "video.mp4"} <= {
+        p.name for p in out.iterdir()
+    }
+    world = World.load(out)
+    assert len(world.cameras) == 9
+    assert torch.equal(world.cameras.world_from_camera[0], torch.eye(4))
+    guide = world.render(world.cameras[0])
+    assert guide.rgb.shape == (1, 3, 48, 80)
+    assert guide.coverage.mean() > 0.9
+    alone = world.cache.render(world.cameras[:1])
+    errors = [(shown.rgb - world.frames(0, 1).rgb)[..., 2:-2, 2:-2].square().mean() for shown in (guide, alone)]
+    assert errors[0] < 0.5 * errors[1]  # in the photo's own colours
+    text = capsys.readouterr()
+    assert "plan" in text.out
+    assert "worldwarp export" in text.out
+
+
+def test_one_seed_one_world(photo: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert main(words(photo, tmp_path / name)) == 0
+    assert all(torch.equal(a, b) for a, b in zip(bits(tmp_path / "a"), bits(tmp_path / "b"), strict=True))
+
+
+def test_a_stopped_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+    assert main(words(photo, tmp_path / "whole")) == 0
+    exploration = prepare(compose_config("explore", words(photo, tmp_path / "parts")[1:]))
+    exploration.store_in(tmp_path / "parts")
+    next(exploration.steps())
+    rest = resume(tmp_path / "parts")
+    assert len(rest.remaining) == 1
+    list(rest.steps())
+    whole, parts = bits(tmp_path / "whole"), bits(tmp_path / "parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+def test_a_finished_walk_goes_on_along_another_path(photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "world"
+    assert main(words(photo, out)) == 0
+    before = World.load(out)
+    assert main(["explore", f"resume={out}", "path=up", "frames=6", "viewer=none"]) == 0
+    world = World.load(out)
+    assert len(world.cameras) == 9 + 5
+    assert torch.equal(world.cameras.world_from_camera[:9], before.cameras.world_from_camera)
+    assert torch.equal(world.frames(0, 9).rgb, before.frames().rgb)
+    climbed = world.cameras.position[-1] - world.cameras.position[8]
+    assert climbed[1] < 0  # y points down
+    assert climbed.abs()[[0, 2]].max() < 1e-5 < -climbed[1]
+    assert len(list(out.glob("path-*"))) == 1
+
+
+def test_an_unfinished_walk_can_turn_and_be_resumed_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+    for name in ("whole", "parts"):
+        exploration = prepare(compose_config("explore", words(photo, tmp_path / name)[1:]))
+        exploration.store_in(tmp_path / name)
+        next(exploration.steps())
+    list(resume(tmp_path / "whole", onward={"path": "right", "frames": 9}).steps())
+    next(resume(tmp_path / "parts", onward={"path": "right", "frames": 9}).steps())
+    list(resume(tmp_path / "parts").steps())
+    whole, parts = bits(tmp_path / "whole"), bits(tmp_path / "parts")
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+
+
+@pytest.mark.parametrize("path", ["pan:angle_deg=80", "left:distance=0.8"])
+def test_who_leaves_what_is_known_is_given_a_wider_world_once_and_for_all(
+    photo: Path, tmp_path: Path, path: str
+) -> None:
+    turn = [f"path={path}", "frames=17"]
+    walks = [
+        prepare(compose_config("explore", words(photo, tmp_path / name, *turn)[1:])) for name in ("whole", "parts")
+    ]
+    for exploration, name in zip(walks, ("whole", "parts"), strict=True):
+        exploration.store_in(tmp_path / name)
+    steps = list(walks[0].steps())
+    next(walks[1].steps())
+    list(resume(tmp_path / "parts").steps())
+    wide = [step for step in steps if "surroundings" in step.timings_s]
+    assert 0 < len(wide) < len(steps)
+    assert all(step.guide.coverage.mean() > 0.95 for step in wide)
+    assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # what no one had seen until then counts as new
+    pairs = zip(bits(tmp_path / "whole"), bits(tmp_path / "parts"), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    rows = StoredWorld.load(tmp_path / "whole").primitives
+    assert set(rows.chunk.tolist()) <= set(range(len(steps) + 1))
+    pixels = sum(step.chunk.frames.depth[0].numel() for step in wide)
+    assert int(torch.isin(rows.chunk, torch.tensor([s.chunk.index for s in wide])).sum()) > 0.2 * pixels
+
+
+def test_a_bad_way_on_leaves_the_world_as_it_was(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "world"
+    assert main(words(photo, out)) == 0
+    before = (out / "world.json").read_bytes()
+    assert main(["explore", f"resume={out}", "path=upp", "viewer=none"]) == 2
+    assert "did you mean" in capsys.readouterr().err
+    assert main(["explore", f"resume={out}", "frames=30", "viewer=none"]) == 2
+    assert "give path= as well" in capsys.readouterr().err
+    assert (out / "world.json").read_bytes() == before
+
+
+@pytest.mark.timeout(200)
+def test_a_killed_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+    more = ("frames=41", "chunk=1")
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worldwarp.cli", *words(photo, out, *more)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not _chunks(out) >= 4:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = _chunks(out)
+    assert 4 <= finished < 41
+    assert main(["explore", f"resume={out}", "viewer=none"]) == 0
+    assert main(words(photo, tmp_path / "whole", *more)) == 0
+    assert all(torch.equal(a, b) for a, b in zip(bits(tmp_path / "whole"), bits(out), strict=True))
+
+
+def _chunks(folder: Path) -> int:
+    try:
+        return len(json.loads((folder / "world.json").read_text())["chunks"])
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+@pytest.mark.timeout(200)
+def test_ctrl_c_finishes_the_chunk_and_saves(photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "worldwarp.cli", *words(photo, out, "frames=401", "chunk=1")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not _chunks(out) >= 3:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, text
+    assert "stopped and saved" in text
+    assert 3 <= len(World.load(out).cameras) < 401
+    assert (out / "video.mp4").exists()
+
+
+def test_python_walks_without_storing(photo: Path) -> None:
+    steps = list(explore(image=photo, path="orbit", frames=5, overrides=SMALL))
+    assert [step.chunk.index for step in steps] == [1]
+    assert steps[0].chunk.frames.rgb.shape == (4, 3, 48, 80)
+    assert not steps[0].chunk.observed
+    assert set(steps[0].gauges) >= {"hole_ratio", "seam_error", "warp_agreement_db", "depth_residual"}
+
+
+def test_python_takes_cameras(photo: Path) -> None:
+    poses = torch.eye(4).repeat(3, 1, 1)
+    poses[:, 0, 3] = torch.tensor([0.0, 0.05, 0.1])
+    step = next(explore(image=photo, path=Camera.from_fov(60.0, (48, 80), poses), overrides=SMALL))
+    assert torch.equal(step.chunk.frames.camera.world_from_camera, poses[1:])
+
+
+def test_coming_back_adds_nothing(photo: Path) -> None:
+    steps = list(explore(image=photo, path="right:distance=1.2,left:distance=1.2", frames=17, overrides=SMALL))
+    added = [step.integration.added for step in steps]
+    assert added[0] > 0
+    assert added[-1] <= 0.05 * added[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("image=/nowhere/photo.jpg", "no file"),
+        ("path=orbitt", "orbit"),
+        ("path=cameras.json", "no file or folder"),
+        ("depth=fil", "did you mean `file`"),
+        ("fov_deg=0", "fov_deg"),
+        ("chunk=0", "chunk"),
+        ("sise=[48,80]", "did you mean `size`"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_writes_nothing(
+    change: str, message: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "world"
+    assert main([*words(photo, out), change]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not out.exists()
+
+
+def test_an_existing_folder_is_left_alone(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear")
+    assert main(words(photo, tmp_path / "mine")) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_resume_refuses_other_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explore", f"resume={tmp_path}", "seed=3"]) == 2
+    assert "remove seed=" in capsys.readouterr().err
+    assert main(["explore", f"resume={tmp_path / 'none'}"]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_help_paths_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, expected in (
+        ("--help", "worldwarp explore PHOTO"),
+        ("paths", "dolly_zoom"),
+        ("doctor", "torch"),
+    ):
+        assert main([command]) == 0
+        assert expected in capsys.readouterr().out
+    assert main(["exlpore"]) == 2
+    assert "did you mean `explore`" in capsys.readouterr().err

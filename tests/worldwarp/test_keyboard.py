@@ -1,0 +1,332 @@
+"""Driving with the keyboard: each key a chunk, and the world remembers the way."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from geometry.camera import Camera
+from viz import viewer_process as viewer
+from worldwarp import World
+from worldwarp.cli import main
+from worldwarp.keyboard import ARROWS, MOVES, PASTE, UNKNOWN, KeyParser, console_pieces, move, typed
+
+SIZE = (48, 80)
+SMALL = ["size=[48,64]", "chunk=2", "detail=1", "depth=plane", "generator=passthrough", "viewer=none"]
+ON_UNIX = pytest.mark.skipif(sys.platform == "win32", reason="terminals of its own kind")
+
+
+def test_a_key_is_a_move_from_where_the_walk_stands() -> None:
+    walked = [Camera.from_fov(60.0, SIZE)]
+    for key in "we":
+        cameras = move(key, walked[-1], chunk=4)
+        assert cameras is not None
+        assert len(cameras) == 4
+        walked += [cameras[i] for i in range(4)]
+    forward, turned = walked[4], walked[8]
+    assert forward.position[2] > 0.1
+    assert torch.allclose(turned.position, forward.position, atol=1e-6)
+    assert turned.world_from_camera[0, 2] > 0.1  # looks to the right
+    assert move("?", walked[-1], chunk=4) is None
+
+
+def test_every_key_moves() -> None:
+    start = Camera.from_fov(60.0, SIZE)
+    for key in [*MOVES, *ARROWS]:
+        cameras = move(key, start, chunk=2)
+        assert cameras is not None
+        assert not torch.allclose(cameras.world_from_camera[-1], start.world_from_camera, atol=1e-3), key
+
+
+def test_arrows_move_where_they_point() -> None:
+    start = Camera.from_fov(60.0, SIZE)
+    ends = {}
+    for key in ARROWS:
+        cameras = move(key, start, chunk=2)
+        assert cameras is not None
+        ends[key] = cameras.position[-1]
+    assert ends["up"][2] > 0.1
+    assert ends["down"][2] < -0.1
+    assert ends["left"][0] < -0.1
+    assert ends["right"][0] > 0.1
+
+
+def test_the_step_size_scales_a_move() -> None:
+    start = Camera.from_fov(60.0, SIZE)
+    once, larger = move("w", start, chunk=2), move("w", start, chunk=2, steps=2)
+    assert once is not None
+    assert larger is not None
+    assert torch.allclose(larger.position[-1], 2.25 * once.position[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys"),
+    [
+        (b"Wad", ["w", "a", "d"]),
+        (b"\x1b[A\x1b[B\x1b[C\x1b[D", ["up", "down", "right", "left"]),
+        (b"\x1bOA\x1bOB\x1bOC\x1bOD", ["up", "down", "right", "left"]),  # application mode
+        (b"\x1b[1;5A\x1b[1;2D\x1bO5C", ["up", "left", "right"]),  # with Ctrl, Shift
+        (b"\x1b\x1b[A", ["up"]),  # with Alt
+        (b"\x1b[a\x1bOd", ["up", "left"]),  # rxvt, with Shift and Ctrl
+        (b"\x1b[[A\x1b[15~\x1b[H\x1bOP", [UNKNOWN] * 4),  # F1 of the Linux console, F5, Home, F1
+        (b"\x1bw", [UNKNOWN]),  # Alt+w
+        (b"\x1b[\x1b[A", ["up"]),  # a sequence that was cut off
+        (b"\x1b]11;rgb:0000/1111/aaaa\x07d\x1bP1$r\x1b\\s", ["d", "s"]),  # answers of a terminal
+        (b"w\x1b[200~wasd\nu\x1b[Ax\x1b[201~s", ["w", PASTE, "s"]),  # pasted
+        ("é→w".encode(), ["é", "→", "w"]),
+        (b"\xff\xc3w", ["\ufffd", "\ufffd", "w"]),
+    ],
+)
+@ON_UNIX
+def test_a_terminal_sends_characters_and_sequences(sent: bytes, keys: list[str]) -> None:
+    assert keys_of_terminal([sent]) == keys
+    assert keys_of_terminal([bytes([byte]) for byte in sent]) == keys  # in pieces
+
+
+@ON_UNIX
+def test_escape_alone_is_a_key_without_a_meaning() -> None:
+    assert keys_of_terminal([b"\x1b"], wait_s=0.8) == [UNKNOWN]
+    assert keys_of_terminal([b"\x1b", b"", b"w"], wait_s=0.8) == [UNKNOWN, "w"]
+
+
+def keys_of_terminal(pieces: list[bytes], wait_s: float = 0.0) -> list[str]:
+    """The keys that a terminal gives when ``pieces`` are typed one by one; an empty one is a pause."""
+    ours, theirs = os.openpty()
+    keys: list[str] = []
+    with os.fdopen(theirs, "r") as terminal, os.fdopen(ours, "wb", buffering=0) as keyboard:
+        stop = threading.Event()
+
+        def type_all() -> None:
+            for piece in pieces:
+                time.sleep(0.02 if piece else 0.8)
+                if piece:
+                    keyboard.write(piece)
+            time.sleep(0.3 + wait_s)
+            stop.set()
+
+        typist = threading.Thread(target=type_all)
+        typist.start()
+        keys += typed(terminal, stop.is_set)
+        typist.join()
+    return keys
+
+
+def test_keys_come_from_a_pipe_until_it_ends_or_the_walk_is_stopped() -> None:
+    assert list(typed(io.StringIO("Wad\x1b[A\x1b"), lambda: False)) == ["w", "a", "d", "up", UNKNOWN]
+    assert list(typed(io.StringIO("wad"), lambda: True)) == []
+
+
+def test_a_windows_console_sends_prefix_and_code() -> None:
+    sent = iter("w\xe0H\x00K\xe0M\xe0P\x00;\xe0")
+    queue: list[str] = list(sent)
+    pieces = console_pieces(lambda: bool(queue), lambda: queue.pop(0))
+    parser, keys = KeyParser(), []
+    while piece := next(pieces):
+        keys += parser.feed(piece)
+    assert keys == ["w", "up", "left", "right", "down", UNKNOWN, "\xe0"]  # the last one is the letter à
+    queue.append("\x03")
+    with pytest.raises(KeyboardInterrupt):
+        next(pieces)
+
+
+@ON_UNIX
+def test_a_terminal_gives_each_key_at_once_and_is_left_as_it_was() -> None:
+    import termios
+
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "r") as terminal, os.fdopen(ours, "wb", buffering=0) as keyboard:
+        before = termios.tcgetattr(terminal)
+        stop = threading.Event()
+        keys = typed(terminal, stop.is_set)
+        timer = threading.Timer(0.1, keyboard.write, [b"wd"])
+        timer.start()
+        assert [next(keys), next(keys)] == ["w", "d"]  # no Enter was typed
+        timer.join()
+        stop.set()
+        assert list(keys) == []
+        assert termios.tcgetattr(terminal) == before
+
+
+@ON_UNIX
+def test_keys_end_when_the_terminal_is_gone() -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "r") as terminal:
+        keys = typed(terminal, lambda: False)
+        timer = threading.Timer(0.1, os.close, [ours])
+        timer.start()
+        assert list(keys) == []
+        timer.join()
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def test_the_command_walks_by_keys_and_goes_on_by_keys(
+    tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["size=[48,80]", "chunk=3", "detail=1", *SMALL[3:]]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("wx"))
+    assert main(["explore", f"image={photo}", f"out={tmp_path / 'w'}", "path=keys", *small]) == 0
+    told = capsys.readouterr().out
+    assert "a key makes 3 frames of 80x48 in about " in told
+    assert "w a s d or arrows move" in told
+    assert len(World.load(tmp_path / "w").cameras) == 4
+    monkeypatch.setattr(sys, "stdin", io.StringIO("dd"))
+    assert main(["explore", f"resume={tmp_path / 'w'}", "viewer=none"]) == 0
+    world = World.load(tmp_path / "w")
+    assert len(world.cameras) == 10
+    assert world.cameras.position[-1][0] > 0.2
+    assert len(world.record.path) == 10
+
+
+def test_keys_go_on_from_the_last_finished_frame_after_undo(
+    tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("ww"))
+    assert main(["explore", f"image={photo}", f"out={tmp_path / 'w'}", "path=keys", *SMALL]) == 0
+    assert main(["undo", str(tmp_path / "w")]) == 0
+    monkeypatch.setattr(sys, "stdin", io.StringIO("d"))
+    assert main(["explore", f"resume={tmp_path / 'w'}", "viewer=none"]) == 0
+    world = World.load(tmp_path / "w")
+    assert len(world.cameras) == len(world.record.path) == 5
+    assert world.cameras.position[-1][2] == pytest.approx(
+        world.cameras.position[2][2].item(), abs=1e-6
+    )  # one w, not two
+
+
+class Terminal:
+    """The command in a terminal of its own."""
+
+    def __init__(self, words: list[str]) -> None:
+        import termios
+
+        self._ours, theirs = os.openpty()
+        termios.tcsetwinsize(theirs, (40, 200))
+        environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+        environment |= {"PYTHONPATH": str(Path(__file__).parents[1]), "CI": "1"}
+        self.program = subprocess.Popen(
+            [sys.executable, "-m", "worldwarp.cli", *words],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self.shown, self._decoder = "", codecs.getincrementaldecoder("utf-8")("replace")
+        self._canonical = lambda: bool(termios.tcgetattr(self._ours)[3] & termios.ICANON)
+
+    def read(self, timeout_s: float = 0.1) -> None:
+        if select.select([self._ours], [], [], timeout_s)[0]:
+            with contextlib.suppress(OSError):
+                self.shown += self._decoder.decode(os.read(self._ours, 65536))
+
+    def wait_for(self, text: str, count: int = 1, timeout_s: float = 150.0) -> None:
+        until = time.monotonic() + timeout_s
+        while self.shown.count(text) < count:
+            assert time.monotonic() < until, self.shown
+            assert self.program.poll() is None or self.shown.count(text) >= count, self.shown
+            self.read()
+
+    def wait_for_keys(self) -> None:
+        self.wait_for("viewer  ")
+        while self._canonical():
+            self.read()
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
+    def end(self, timeout_s: float = 150.0) -> int:
+        until = time.monotonic() + timeout_s
+        while self.program.poll() is None:
+            assert time.monotonic() < until, self.shown
+            self.read()
+        self.read()
+        return self.program.wait()
+
+    def close(self) -> None:
+        if self.program.poll() is None:
+            self.program.kill()
+            self.program.wait()
+        os.close(self._ours)
+
+
+@pytest.fixture
+def walk_by_keys() -> Iterator[list[Terminal]]:
+    terminals: list[Terminal] = []
+    yield terminals
+    for terminal in terminals:
+        terminal.close()
+
+
+@ON_UNIX
+def test_a_key_after_an_undone_one_makes_the_same_bits_as_without_it(
+    tmp_path: Path, photo: Path, walk_by_keys: list[Terminal]
+) -> None:
+    for name, keys in (("undone", b"\x1b[A\x1bODdu zz?+-\x1b[1;5Bx"), ("straight", b"w\x1b[D\x1b[Bx")):
+        terminal = Terminal(["explore", f"image={photo}", f"out={tmp_path / name}", "path=keys", *SMALL])
+        walk_by_keys.append(terminal)
+        terminal.wait_for_keys()
+        terminal.type(keys)
+        assert terminal.end() == 0
+    shown = walk_by_keys[0].shown
+    assert shown.count("no such key; ? lists them") == 1
+    assert shown.count("? help") == 2
+    assert "step size 1.5" in shown
+    assert "took back the last chunk; 5 frames are left" in shown
+    assert "forward …" in shown  # while it was made
+    undone, straight = World.load(tmp_path / "undone"), World.load(tmp_path / "straight")
+    assert len(undone.cameras) == 7
+    up, left, down = (undone.cameras.position[i] for i in (2, 4, 6))
+    assert up[2] > 0.1
+    assert left[0] < -0.1
+    assert left[2] == pytest.approx(up[2].item(), abs=1e-6)
+    assert down[2] < up[2] - 0.1
+    for name in ("rgb", "depth", "valid", "sky"):
+        assert torch.equal(getattr(undone.frames(), name), getattr(straight.frames(), name)), name
+    assert torch.equal(undone.cameras.world_from_camera, straight.cameras.world_from_camera)
+    assert torch.equal(undone.record.rng_state, straight.record.rng_state)
+    assert torch.equal(undone.primitives.chunk, straight.primitives.chunk)
+    assert torch.equal(undone.primitives.confidence, straight.primitives.confidence)
+
+
+@ON_UNIX
+@pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGKILL])
+def test_a_walk_that_is_ended_leaves_its_chunks_and_no_page(
+    how: signal.Signals, tmp_path: Path, photo: Path, walk_by_keys: list[Terminal]
+) -> None:
+    port = viewer.free_port()
+    words = [f"out={tmp_path / 'w'}", "path=keys", *SMALL[:-1], "viewer=web", f"viewer.port={port}"]
+    terminal = Terminal(["explore", f"image={photo}", *words])
+    walk_by_keys.append(terminal)
+    terminal.wait_for_keys()
+    assert f"\nhttp://127.0.0.1:{port}/?url=" in terminal.shown  # on a line of its own
+    terminal.type(b"w")
+    terminal.wait_for("chunk 1,")
+    assert not viewer.is_port_free(port)
+    terminal.program.send_signal(how)
+    assert terminal.end() == (0 if how == signal.SIGHUP else -how)
+    assert len(World.load(tmp_path / "w").cameras) == 3
+    until = time.monotonic() + 20.0
+    while not (viewer.is_port_free(port) and viewer.is_port_free(port + 1)):
+        assert time.monotonic() < until or not sys.platform.startswith("linux")
+        time.sleep(0.1)

@@ -1,0 +1,55 @@
+"""The wheel holds the six packages and nothing less; siblings are guarded; the configuration is found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from worldwarp.siblings import ROOMS, check_siblings, shadowed_rooms
+
+HOME = Path(__file__).parents[2]
+PACKAGES = {"worldwarp", *ROOMS}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    subprocess.run(command, cwd=HOME, check=True, capture_output=True)
+    return zipfile.ZipFile(next(out.glob("*.whl")))
+
+
+def test_wheel_has_exactly_the_six_packages(wheel: zipfile.ZipFile) -> None:
+    top = {name.split("/")[0] for name in wheel.namelist()}
+    assert {name for name in top if not name.endswith(".dist-info")} == PACKAGES
+
+
+def test_wheel_has_every_file_of_the_packages(wheel: zipfile.ZipFile) -> None:
+    inside = set(wheel.namelist())
+    ours = {
+        str(file.relative_to(HOME))
+        for package in PACKAGES
+        for file in (HOME / package).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert ours <= inside, f"missing from the wheel: {sorted(ours - inside)}"
+
+
+def test_wheel_is_small(wheel: zipfile.ZipFile) -> None:
+    assert sum(entry.file_size for entry in wheel.infolist()) < 100e6
+
+
+def test_siblings_are_our_own() -> None:
+    check_siblings()
+    assert shadowed_rooms(HOME) == {}
+
+
+def test_a_shadowed_sibling_is_named(tmp_path: Path) -> None:
+    shadowed = shadowed_rooms(tmp_path)
+    assert set(shadowed) == set(ROOMS)
+    assert str(HOME / "geometry" / "__init__.py") == shadowed["geometry"]
+    assert shadowed_rooms(tmp_path, ("no_such_room_anywhere",)) == {"no_such_room_anywhere": "nowhere"}

@@ -1,0 +1,93 @@
+"""Without a GPU: whatever a walk on one would need to move between devices is moved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from cache3d.gaussian_cache import GaussianCache
+from diffusion.inpainting.prior import PriorConfig
+from diffusion.noise_map import NoiseConfig
+from diffusion.retouch.generator import EmbeddedGenerator
+from diffusion.sampler import SamplerConfig
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame
+from geometry.primitives import Change
+from scenes.store.delta_log import read_change, write_change
+from tests.oracles.pretend_gpu import PretendGpu, is_marked
+from worldwarp.loop import Parts, begin, explore_chunks
+
+SIZE = (16, 24)
+
+
+def walked(device: str) -> tuple[list[Frame], GaussianCache]:
+    """Two chunks of two frames past a wall with a nearer half, drawn by the dense reference."""
+    rng = torch.Generator().manual_seed(0)
+    rgb = (torch.rand(1, 3, *SIZE, generator=rng) * 255.0).round() / 255.0
+    depth = torch.where(torch.arange(SIZE[1]) < 12, 2.0, 4.0).expand(1, 1, *SIZE).clone()
+    sky = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
+    sky[..., :4, 16:] = True
+    camera = Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
+    photo = Chunk(Frame(rgb, torch.where(sky, 1000.0, depth), depth > 0, sky, camera), 0, True, torch.ones_like(depth))
+    poses = torch.eye(4).repeat(4, 1, 1)
+    poses[:, 0, 3] = 0.05 * torch.arange(1.0, 5.0)
+    path = Camera.from_fov(60.0, SIZE, poses)
+    cache = GaussianCache(device=device, rasterizer="reference", refine_steps=1)
+    parts = Parts(cache, EmbeddedGenerator(device=device), NoiseConfig(), PriorConfig(), SamplerConfig())
+    walk = begin(photo, photo, rgb[0], parts, torch.Generator().manual_seed(0))
+    return [step.chunk.frames for step in explore_chunks(walk, [path[:2], path[2:]], parts)], cache
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # says autocast
+def test_a_walk_with_its_world_on_another_device_is_the_same_walk(tmp_path: Path) -> None:
+    frames, cache = walked("cpu")
+    with PretendGpu():
+        moved, world = walked("cuda")
+        rows = world.snapshot()
+        assert is_marked(rows.means)
+        write_change(tmp_path / "change", Change.from_nothing(rows))
+        assert not is_marked(moved[0].rgb)
+    stored = read_change(tmp_path / "change").rows
+    assert torch.equal(stored.chunk, rows.chunk)
+    # The network runs in bfloat16 here and in float32 there.
+    for here, there in zip(frames, moved, strict=True):
+        assert (here.rgb - there.rgb).abs().max() < 0.02
+        torch.testing.assert_close(here.depth, there.depth, rtol=0.02, atol=0.0)
+    assert len(cache) == len(world)
+
+
+def test_a_made_up_chunk_may_lie_on_another_device() -> None:
+    rng = torch.Generator().manual_seed(0)
+    depth = torch.where(torch.arange(SIZE[1]) < 12, 1.0, 4.0).expand(1, 1, *SIZE).clone()
+    known = depth > 0
+    frame = Frame(
+        torch.rand(1, 3, *SIZE, generator=rng), depth, known, ~known, Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
+    )
+    made = []
+    with PretendGpu():
+        parts = (frame.rgb, frame.depth, frame.valid, frame.sky)
+        there = Frame(*(part.to("cuda") for part in parts), camera=frame.camera.to("cuda"))
+        for device, frames in (("cpu", frame), ("cuda", there)):
+            cache = GaussianCache(device=device, rasterizer="reference", refine_steps=0)
+            cache.integrate(Chunk(frames, 1, False, 0.5 * torch.ones_like(frames.depth)))
+            made.append(cache.snapshot().colors.cpu())
+    torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=0.0)
+
+
+def test_what_would_fail_on_a_gpu_fails() -> None:
+    with PretendGpu():
+        there, here = torch.zeros(3, device="cuda"), torch.ones(3)
+        assert there.is_cuda
+        assert (there + 1.0).device.type == "cuda"
+        assert there.cpu().device.type == "cpu"
+        assert here.to(there).is_cuda
+        with pytest.raises(RuntimeError, match="same device"):
+            there.add(here)
+        with pytest.raises(RuntimeError, match="same device"):
+            here[there.long()]
+        with pytest.raises(TypeError, match="numpy"):
+            there.numpy()
+        assert there[here.long() - 1].sum() == 0.0
+        assert (there + here[0]).is_cuda

@@ -1,0 +1,223 @@
+"""Events of a walk as rows of a Rerun recording: pure, and the same for the file and for a viewer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import rerun as rr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from geometry.camera import Camera
+from geometry.frame import Frame
+from geometry.primitives import Gaussians, Points
+from viz import entities
+from viz.colormaps import guide_picture, half_depth, noise_picture, to_uint8
+from viz.recorder import ChunkEvent, Level, StartEvent, UndoEvent
+
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a row stands on the two timelines."""
+
+    frame: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One entity at one moment; ``when`` None means for all time."""
+
+    entity: str
+    archetypes: tuple[rr.AsComponents, ...]
+    when: Moment | None
+
+    def log_to(self, stream: rr.RecordingStream) -> None:
+        """Log it. The timeline position of a stream belongs to the calling thread."""
+        if self.when is not None:
+            stream.set_time(entities.FRAME_TIMELINE, sequence=self.when.frame)
+            stream.set_time(entities.CHUNK_TIMELINE, sequence=self.when.chunk)
+        stream.log(self.entity, *self.archetypes, static=self.when is None)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes that only the photo knows.
+
+    Attributes:
+        median_depth: of the photo without sky, scene units.
+        depth_range: what the depth colours span, scene units.
+    """
+
+    median_depth: float
+    depth_range: tuple[float, float]
+
+    @staticmethod
+    def of(photo: Frame) -> Scale:
+        """Measure a photo, batch ``[1]``; a photo without any near surface counts as one unit deep."""
+        near = photo.depth[photo.valid & ~photo.sky].flatten()
+        near = near[torch.isfinite(near) & (near > 0)]
+        if near.numel() == 0:
+            return Scale(1.0, (0.0, 2.0))
+        low, median, high = (float(v) for v in np.quantile(near.cpu().numpy(), [0.01, 0.5, 0.97]))
+        return Scale(median, (0.8 * low, max(1.2 * high, 1.01 * low)))
+
+
+def opening_rows(event: StartEvent, scale: Scale, how_to_read: str) -> Iterator[Row]:
+    """What holds for the whole recording."""
+    yield Row(entities.WORLD, (rr.ViewCoordinates.RDF,), None)
+    picture = to_uint8(event.picture[None])[0]
+    yield Row(entities.PHOTO, (rr.Image(picture).compress(jpeg_quality=JPEG_QUALITY),), None)
+    frustum = _frustum(event.photo.camera[0], 0.25 * scale.median_depth, (148, 163, 184))
+    yield Row(entities.PHOTO_CAMERA, frustum, None)
+    strip = rr.LineStrips3D(
+        [event.planned.position.cpu().numpy()], colors=(148, 163, 184), radii=rr.Radius.ui_points(0.75)
+    )
+    yield Row(entities.PATH_PLANNED, (strip,), None)
+    for name, (_, label, color) in entities.GAUGES.items():
+        yield Row(entities.gauge(name), (rr.SeriesLines(names=label, colors=color, widths=2.0),), None)
+    for entity, text in ((entities.HOW_TO_READ, how_to_read), (entities.SETTINGS, event.settings_markdown)):
+        yield Row(entity, (rr.TextDocument(text, media_type=rr.MediaType.MARKDOWN),), None)
+
+
+def photo_rows(photo: Frame, scale: Scale) -> Iterator[Row]:
+    """The photo as frame 0: nothing was asked of the generator yet, so there is no guide."""
+    yield from _frame_rows(photo, 0, 0, scale)
+
+
+def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> Iterator[Row]:
+    """Everything of a chunk but its primitives.
+
+    Args:
+        event: the chunk.
+        scale: of the photo.
+        start: where the camera stood before the chunk, world.
+    """
+    yield from _frame_rows(event.frames, event.first_frame, event.index, scale)
+    panels = []
+    if event.guide is not None and event.prior_rgb is not None and event.sigma is not None:
+        panels = [
+            (entities.GUIDE, guide_picture(event.guide.rgb, event.guide.coverage)),
+            (entities.NOISE, noise_picture(event.sigma, event.prior_rgb)),
+            (entities.PRIOR, to_uint8(event.prior_rgb)),
+            (entities.COVERAGE, to_uint8(event.guide.coverage)[..., 0]),
+        ]
+    for t in range(len(event.frames)):
+        when = Moment(event.first_frame + t, event.index)
+        for entity, pictures in panels:
+            yield Row(entity, (rr.Image(pictures[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
+    walked = torch.cat([start[None], event.frames.camera.position.cpu()]).numpy()
+    strip = rr.LineStrips3D([walked], colors=(251, 146, 60), radii=rr.Radius.ui_points(1.5))
+    end = Moment(event.first_frame + len(event.frames) - 1, event.index)
+    yield Row(entities.path_done(event.index), (strip,), end)
+    yield from _figure_rows(event, end)
+
+
+def undo_rows(event: UndoEvent, scale: Scale, take: int) -> Iterator[Row]:
+    """What hides a chunk that was taken back, and the world as it was with it.
+
+    A recording cannot forget, but of two rows at one moment the later one holds.
+
+    Args:
+        event: the chunk.
+        scale: of the photo.
+        take: how often something was undone before.
+    """
+    end = Moment(event.first_frame + event.frames - 1, event.index)
+    for t in range(event.frames):
+        when = Moment(event.first_frame + t, event.index)
+        for entity in entities.PICTURES:
+            yield Row(entity, (rr.Clear(recursive=False),), when)
+        yield Row(entities.CAMERA, _frustum(event.camera, 0.3 * scale.median_depth, (251, 146, 60)), when)
+    for entity in (
+        entities.path_done(event.index),
+        entities.cache(event.index, take),
+        entities.sky(event.index, take),
+    ):
+        yield Row(entity, (rr.Clear(recursive=False),), end)
+    for entity in (entities.CACHE, entities.SKY):
+        yield Row(entity, (rr.Clear(recursive=True),), Moment(event.first_frame - 1, event.index - 1))
+
+
+def primitive_row(entity: str, part: Points | Gaussians, when: Moment, grow: float) -> tuple[Row, np.ndarray]:
+    """Primitives of one entity, and the column by which some of them can be `hidden` later.
+
+    Args:
+        entity: where.
+        part: what.
+        when: the moment from which it is there.
+        grow: by how much each is drawn larger than it is.
+    """
+    colors = _bytes(part.colors)
+    if isinstance(part, Points):
+        radii = (grow * part.radii).cpu().numpy()
+        shape = rr.Points3D(part.positions.cpu().numpy(), colors=colors, radii=radii, point_shading="Flat")
+        return Row(entity, (shape,), when), radii
+    colors = np.concatenate([colors, _bytes(part.opacities[:, None])], axis=1)
+    shape = rr.GaussianSplats3D(
+        part.means.cpu().numpy(),
+        scales=grow * part.scales.cpu().numpy(),
+        quaternions=part.quats[:, [1, 2, 3, 0]].cpu().numpy(),  # ours are wxyz, Rerun's xyzw
+        colors=colors,
+    )
+    return Row(entity, (shape,), when), colors
+
+
+def hidden(column: np.ndarray, gone: np.ndarray) -> rr.AsComponents:
+    """What hides the primitives ``gone`` (a mask) of an entity: their colours ``[n 4]``, or radii ``[n]``, anew."""
+    column = column.copy()
+    if column.ndim == 1:
+        column[gone] = 0.0
+        return rr.Points3D.from_fields(radii=column)
+    column[gone, 3] = 0
+    return rr.GaussianSplats3D.from_fields(colors=column)
+
+
+def text_row(message: str, level: Level, when: Moment) -> Row:
+    """A line of the log."""
+    return Row(entities.LOG, (rr.TextLog(message, level=level),), when)
+
+
+def _frame_rows(frames: Frame, first_frame: int, chunk: int, scale: Scale) -> Iterator[Row]:
+    images = to_uint8(frames.rgb)
+    depths = half_depth(frames.depth, frames.valid)
+    for t in range(len(frames)):
+        when = Moment(first_frame + t, chunk)
+        yield Row(entities.CAMERA, _frustum(frames.camera[t], 0.3 * scale.median_depth, (251, 146, 60)), when)
+        yield Row(entities.IMAGE, (rr.Image(images[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
+        depth = rr.DepthImage(depths[t], meter=1.0, depth_range=scale.depth_range, colormap="viridis")
+        yield Row(entities.DEPTH, (depth,), when)
+
+
+def _figure_rows(event: ChunkEvent, when: Moment) -> Iterator[Row]:
+    figures = {entities.gauge(name): value for name, value in event.gauges.items()}
+    figures |= {entities.timing(stage): seconds for stage, seconds in event.timings_s.items()}
+    for entity, value in figures.items():
+        if math.isfinite(value):
+            yield Row(entity, (rr.Scalars(value),), when)
+
+
+def _frustum(camera: Camera, display_distance: float, color: tuple[int, int, int]) -> tuple[rr.AsComponents, ...]:
+    world_from_camera = camera.world_from_camera.cpu().numpy()
+    height, width = camera.size
+    pinhole = rr.Pinhole(
+        image_from_camera=camera.intrinsics.cpu().numpy(),
+        resolution=[width, height],
+        camera_xyz=rr.ViewCoordinates.RDF,
+        image_plane_distance=display_distance,
+        color=color,
+    )
+    return (
+        pinhole,
+        rr.Transform3D(translation=world_from_camera[:3, 3], mat3x3=world_from_camera[:3, :3]),
+    )
+
+
+def _bytes(values: Float[Tensor, "n c"]) -> np.ndarray:
+    return (values.detach().float().cpu().numpy().clip(0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)

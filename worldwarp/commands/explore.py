@@ -1,0 +1,115 @@
+"""`worldwarp explore`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import TextIOBase
+from pathlib import Path
+from typing import Any, cast
+
+from tqdm import tqdm
+
+from worldwarp.arguments import (
+    LIVE,
+    MANIFEST,
+    ConfigError,
+    check_world,
+    command_words,
+    default_folder,
+    pasted,
+    user_path,
+)
+from worldwarp.commands.signals import handled_signals
+from worldwarp.config import check_explore, compose_config, onward
+from worldwarp.console import Progress, waiting
+
+INTERRUPTED = 130
+
+
+def explore_command(words: list[str]) -> int:
+    """`worldwarp explore PHOTO PATH`, or a world's folder: plan, walk, store, show."""
+    words = command_words(words)
+    config = compose_config("explore", words)
+    check_explore(config)
+    changes: dict[str, Any] = {}
+    if config.resume is None:
+        folder = user_path("out", config.out or default_folder(config.image))
+        _check_free(folder)
+    else:
+        folder = user_path("resume", config.resume)
+        changes = onward(words, config)
+        check_world("resume", folder)
+
+    from worldwarp.driving import drive
+    from worldwarp.keyboard import introduction, typed
+    from worldwarp.recording import after, introduce, open_viewer, show
+    from worldwarp.session import prepare, resume
+
+    if config.resume is None:
+        with waiting("reading the photo and estimating its depth"):
+            exploration = prepare(config, out=folder, tell=tqdm.write)
+    else:
+        with waiting("opening the world"):
+            exploration = resume(folder, config.device, changes, tell=tqdm.write)
+    steered = exploration.settings.path == LIVE
+    if not exploration.remaining and not steered:
+        print(f"already finished: {exploration.walk.frames} frames in {folder}")
+        print(f"  look       worldwarp {pasted('view', folder)}")
+        print(f"  take away  worldwarp {pasted('export', folder)}")
+        print(f"  go on      worldwarp {pasted('explore', folder, 'up,orbit')}")
+        return 0
+    with waiting("looking along the path (the first run compiles its kernels)"):
+        plan = exploration.plan()
+    for line in introduction(plan, exploration.settings.chunk) if steered else plan.lines():
+        print(line)
+    recorder = open_viewer(config.viewer, folder)
+    try:
+        if exploration.world is None:
+            exploration.store_in(folder)
+        introduce(recorder, exploration, plan)
+        print(f"viewer   {recorder.how_to_look}")
+        total, begun = None if steered else plan.frames or None, exploration.walk.frames
+        with _stop_after_chunk() as asked_to_stop, Progress(total) as progress:
+            steps = exploration.steps()
+            if steered:
+                keys = typed(cast(TextIOBase, sys.stdin), asked_to_stop)
+                steps = drive(exploration, keys, recorder, tqdm.write, waiting)
+            for step in steps:
+                show(recorder, step)
+                new = f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new"
+                progress.reach(exploration.walk.frames - begun, new)  # a key may have taken some back
+                if asked_to_stop():
+                    break
+        with waiting("writing the video"):
+            exploration.write_video()
+    finally:
+        recorder.close()
+    for line in after(exploration):
+        print(line)
+    return INTERRUPTED if exploration.remaining else 0
+
+
+@contextmanager
+def _stop_after_chunk() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C once: finish the chunk and save. Twice: stop at once (what was committed is safe)."""
+    asked = False
+
+    def on_interrupt(_signal: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        tqdm.write("stopping after this chunk (Ctrl-C again stops at once)", file=sys.stderr)
+
+    with handled_signals(on_interrupt, "SIGINT", "SIGTERM", "SIGHUP"):
+        yield lambda: asked
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse an output that holds something before any work is done (`World.create` checks again)."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        there = (folder / MANIFEST).is_file()
+        others = f", or go on with `worldwarp {pasted('explore', folder)}`" if there else ""
+        raise ConfigError(f"out: {folder} is not empty; choose another with out={others}")

@@ -1,0 +1,238 @@
+"""Live keys: each key is a small move from where the walk stands, and each move is one chunk."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from io import TextIOBase
+from typing import NamedTuple
+
+from geometry.camera import Camera
+from geometry.trajectory.expressions import parse_path_expression
+from worldwarp.plan import Plan
+
+ENDS = ("x", "\x04")  # Ctrl-D too
+UNDO, HELP_KEY = "u", "?"
+WIDER, NARROWER = ("+", "="), ("-", "_")
+IGNORED = (" ", "\n", "\r")
+UNKNOWN = "unknown"  # a key that sends a sequence without a meaning here
+PASTE = "paste"
+STRINGS = "]P_^X"  # after ESC: OSC, DCS, APC, PM, SOS
+
+STEP_RATIO = 1.5  # of two step sizes that follow each other
+STEP_LIMITS = (-4, 4)  # step sizes in powers of it: a fifth to five times
+
+
+class Move(NamedTuple):
+    """What a key does: a move of `worldwarp paths`, one number of it, and what to call it."""
+
+    preset: str
+    parameter: str
+    value: float
+    name: str
+
+
+MOVES = {
+    "w": Move("forward", "distance", 0.15, "forward"),
+    "s": Move("back", "distance", 0.15, "back"),
+    "a": Move("left", "distance", 0.12, "left"),
+    "d": Move("right", "distance", 0.12, "right"),
+    "r": Move("up", "distance", 0.1, "up"),
+    "f": Move("down", "distance", 0.1, "down"),
+    "q": Move("pan", "angle_deg", -10.0, "turn left"),
+    "e": Move("pan", "angle_deg", 10.0, "turn right"),
+    "t": Move("tilt", "angle_deg", 6.0, "look up"),
+    "g": Move("tilt", "angle_deg", -6.0, "look down"),
+    "o": Move("orbit", "angle_deg", 15.0, "orbit"),
+}
+ARROWS = {"up": "w", "down": "s", "left": "a", "right": "d"}
+HELP = "w a s d or arrows move · r f up, down · q e turn · t g tilt · o orbit · + - step size · u undo · ? help · x end"
+
+
+def move(key: str, here: Camera, chunk: int, steps: int = 0) -> Camera | None:
+    """The cameras ``[chunk]`` that a key asks for; None for a key that means no move.
+
+    Args:
+        key: as `typed` names it.
+        here: the camera (no batch axis) where the walk stands.
+        chunk: cameras per move.
+        steps: the step size, 0 = as `MOVES` says, each step up by `STEP_RATIO`.
+    """
+    wanted = MOVES.get(ARROWS.get(key, key))
+    if wanted is None:
+        return None
+    text = f"{wanted.preset}:{wanted.parameter}={wanted.value * STEP_RATIO**steps:.6f}"
+    return parse_path_expression(text, size=here.size, start=here, frames=chunk + 1)[1:]
+
+
+def move_name(key: str) -> str:
+    """What to call the move of a key that means one."""
+    return MOVES[ARROWS.get(key, key)].name
+
+
+def introduction(plan: Plan, chunk: int) -> list[str]:
+    """What to tell before the first key."""
+    height, width = plan.size
+    return [
+        f"plan     a key makes {chunk} frames of {width}x{height} in about {plan.seconds_per_chunk:.1f} s",
+        f"keys     {HELP}",
+    ]
+
+
+class KeyParser:
+    """Makes keys of what a terminal sends: characters, and escape sequences that may arrive in pieces.
+
+    ECMA-48 and xterm's "ctlseqs" name the sequences: CSI (``ESC [ ... letter``) and SS3 (``ESC O letter``, what
+    terminals in application mode send) for arrows, with numbers in between for Shift, Alt and Ctrl; ``ESC [ 200 ~``
+    and ``201 ~`` around pasted text; strings (OSC and the like) in answers of the terminal.
+    """
+
+    def __init__(self) -> None:
+        self._pending = ""  # a sequence that is not complete yet
+        self._pasting = False
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a sequence is incomplete, or it was the Escape key alone."""
+        return bool(self._pending)
+
+    def feed(self, text: str) -> list[str]:
+        """The keys that ``text`` completes: single lower-case characters, arrows by name, `PASTE` or `UNKNOWN`."""
+        keys = []
+        for character in text:
+            self._pending += character
+            key = self._key()
+            if key is None:
+                continue
+            self._pending = ""
+            if key == "paste begins":
+                self._pasting = True
+                keys.append(PASTE)
+            elif key == "paste ends":
+                self._pasting = False
+            elif key and not self._pasting:
+                keys.append(key)
+        return keys
+
+    def flush(self) -> list[str]:
+        """The keys of what waits when nothing more comes: the Escape key, which means nothing here."""
+        waited, self._pending = self._pending, ""
+        return [UNKNOWN] if waited and not self._pasting else []
+
+    def _key(self) -> str | None:
+        """The key that the pending characters make; None when more must come, empty when they are no key."""
+        text = self._pending
+        if text[0] != "\x1b":
+            return text.lower()
+        if len(text) == 1:
+            return None
+        kind = text[1]
+        if text[-1] == "\x1b" and kind not in STRINGS:  # Escape twice, or Alt with a sequence: the last one counts
+            self._pending = "\x1b"
+            return None
+        if kind in STRINGS:  # a string, up to BEL or ESC \
+            return "" if text.endswith(("\x07", "\x1b\\")) and len(text) > 2 else None
+        if kind not in "[O":
+            return UNKNOWN  # Alt and a character
+        if len(text) == 2 or text[-1] in "0123456789;:<=>? !\"#$%&'()*+,-./" or text == "\x1b[[":
+            return None  # ESC [ [ is how the Linux console begins F1 to F5
+        if text.startswith("\x1b[["):
+            return UNKNOWN
+        if text == "\x1b[200~":
+            return "paste begins"
+        if text == "\x1b[201~":
+            return "paste ends"
+        return dict(zip("ABCD", ("up", "down", "right", "left"), strict=True)).get(text[-1].upper(), UNKNOWN)
+
+
+def typed(stream: TextIOBase, stopped: Callable[[], bool]) -> Generator[str, None, None]:
+    """Keys as they are typed in a terminal, or those of a file or pipe, until ``stopped``; see `KeyParser`."""
+    if not stream.isatty():
+        pieces = _piped(stream)
+    elif sys.platform == "win32":
+        import msvcrt
+
+        pieces = console_pieces(msvcrt.kbhit, msvcrt.getwch)
+    else:
+        pieces = _terminal_pieces(stream)
+    parser, since = KeyParser(), time.monotonic()
+    with contextlib.closing(pieces):
+        # Asked before each look, for a look at a pipe waits for its next character.
+        while not stopped() and (piece := next(pieces, None)) is not None:
+            if not parser.is_waiting:
+                since = time.monotonic()
+            yield from parser.feed(piece)
+            if not piece and parser.is_waiting and time.monotonic() - since > ESCAPE_S:
+                yield from parser.flush()
+        yield from parser.flush() if not stopped() else []
+
+
+ESCAPE_S = 0.5  # after so long an ESC is the Escape key; over a slow line the rest of an arrow may take a while
+LOOK_S = 0.1  # between two questions whether to stop
+
+
+def _piped(stream: TextIOBase) -> Generator[str, None, None]:
+    while character := stream.read(1):
+        yield character
+
+
+def _terminal_pieces(stream: TextIOBase) -> Generator[str, None, None]:
+    """What was typed since the last look, or nothing; ends when the terminal is gone."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    with _unbuffered(stream):
+        while True:
+            if not select.select([stream], [], [], LOOK_S)[0]:
+                yield ""
+                continue
+            try:
+                # Not through the stream's own buffer, which would hide further keys from the question above.
+                data = os.read(stream.fileno(), 1024)
+            except OSError:
+                return
+            if not data:
+                return
+            yield decoder.decode(data)
+
+
+def console_pieces(is_hit: Callable[[], bool], get: Callable[[], str]) -> Generator[str, None, None]:
+    """What was typed in a Windows console: arrows and function keys come as a prefix and a code."""
+    codes = {"H": "\x1b[A", "P": "\x1b[B", "M": "\x1b[C", "K": "\x1b[D"}
+    while True:
+        if not is_hit():
+            time.sleep(LOOK_S)
+            yield ""
+            continue
+        character = get()
+        if character == "\x03":
+            raise KeyboardInterrupt
+        # The prefix is also the letter à, after which no code waits.
+        yield codes.get(get(), "\x1b[Z") if character == "\x00" or (character == "\xe0" and is_hit()) else character
+
+
+@contextlib.contextmanager
+def _unbuffered(stream: TextIOBase) -> Iterator[None]:
+    """Let a terminal hand over each key without waiting for Enter, and mark what is pasted."""
+    import termios
+    import tty
+
+    before = termios.tcgetattr(stream)
+    tty.setcbreak(stream.fileno(), termios.TCSADRAIN)  # what was typed before counts as well
+    _say_to_terminal("\x1b[?2004h")
+    try:
+        yield
+    finally:
+        _say_to_terminal("\x1b[?2004l")
+        with contextlib.suppress(termios.error):  # the terminal may be gone
+            termios.tcsetattr(stream, termios.TCSADRAIN, before)
+
+
+def _say_to_terminal(sequence: str) -> None:
+    if sys.stdout.isatty():
+        with contextlib.suppress(OSError):
+            sys.stdout.write(sequence)
+            sys.stdout.flush()

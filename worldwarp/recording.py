@@ -1,0 +1,198 @@
+"""From the loop to whoever looks on: recorders, and the closing words of a walk."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+import torch
+from omegaconf import DictConfig
+
+from scenes.io.atomic_files import replacing
+from scenes.store.world_store import MANIFEST, World
+from viz.recorder import ChunkEvent, NullRecorder, Recorder, StartEvent, UndoEvent
+from viz.rerun_recorder import new_recording_path
+from viz.training import TrainingRecorder
+from worldwarp.arguments import pasted
+from worldwarp.config import ConfigError
+from worldwarp.loop import Step
+from worldwarp.plan import Plan
+from worldwarp.session import VIDEO, Exploration
+from worldwarp.training.trainer import SHEET, Validation
+
+RECORDINGS = "recording*.rrd"  # of a world, in its folder
+
+
+def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
+    """The recorder that ``viewer=...`` asks for, recording into ``folder``.
+
+    Raises:
+        ValueError: a port that is none or in use, or a viewer of another version.
+    """
+    if viewer.port is not None and not (isinstance(viewer.port, int) and 0 < viewer.port < 65535):
+        raise ConfigError(f"viewer.port: want a whole number from 1 to 65534, got '{viewer.port}'")
+    if viewer.open not in (None, True, False):
+        raise ConfigError(f"viewer.open: want true or false, got '{viewer.open}'")
+    if viewer.mode == "none":
+        return NullRecorder()
+    from viz.rerun_recorder import new_recording_path, open_recorder
+
+    if folder is not None:
+        _rebuild_if_missing(folder)  # else a walk that goes on would hide what came before it
+    recording = None if folder is None else new_recording_path(folder)
+    return open_recorder(viewer.mode, recording, port=viewer.port, url=viewer.url, browser=viewer.open)
+
+
+def introduce(recorder: Recorder, exploration: Exploration, plan: Plan | None = None) -> None:
+    """Tell a recorder what there is before the first chunk."""
+    settings = exploration.settings
+    image = (settings.image or "").encode("utf-8", "backslashreplace").decode()  # Rerun takes no other text
+    text = "\n".join([f"- image `{image}`", f"- path `{settings.path}`", f"- seed {settings.seed}"])
+    markdown = "\n\n".join([text, *([] if plan is None else plan.lines())])
+    cache = exploration.parts.cache
+    recorder.begin(
+        StartEvent(
+            photo=exploration.photo,
+            picture=exploration.walk.texture.finest,
+            added=cache.snapshot(),
+            names=cache.names(),
+            planned=exploration.cameras,
+            settings_markdown=markdown,
+        )
+    )
+
+
+def show(recorder: Recorder, step: Step) -> None:
+    """Tell a recorder what a chunk produced."""
+    frames, change = step.chunk.frames, step.integration.change
+    recorder.chunk(
+        ChunkEvent(
+            index=step.chunk.index,
+            first_frame=step.first_frame,
+            frames=frames,
+            guide=step.guide,
+            prior_rgb=step.prior.rgb,
+            sigma=step.sigma,
+            added=step.added,
+            names=change.index[change.index >= step.integration.first],
+            removed=change.removed,
+            timings_s=step.timings_s,
+            gauges=step.gauges,
+        )
+    )
+    recorder.text(
+        f"chunk {step.chunk.index}: {step.gauges['hole_ratio']:.1%} new, {step.integration.added} primitives added, "
+        f"{sum(step.timings_s.values()):.2f} s"
+    )
+
+
+def show_undo(recorder: Recorder, exploration: Exploration, chunks: int, frames: int) -> None:
+    """Tell a recorder that the last of ``chunks``, which ended at ``frames``, was taken back."""
+    walk, cache = exploration.walk, exploration.parts.cache
+    here = exploration.cameras[walk.frames - 1]
+    recorder.undo(UndoEvent(chunks - 1, walk.frames, frames - walk.frames, here, cache.snapshot(), cache.names()))
+    recorder.text(f"chunk {chunks - 1}: taken back")
+
+
+def open_world(
+    folder: Path, mode: Literal["native", "web"] | None = None, port: int | None = None
+) -> tuple[subprocess.Popen[bytes], str]:
+    """Show a world's recordings, or a ``.rrd`` file; a recording is made of what is stored if there is none.
+
+    Args:
+        folder: of the world, or a file.
+        mode: a window, which outlives this program, or a page, which ends with it; None is what can be shown here.
+        port: as `viz.open_recording.open_recording` has it.
+
+    Returns:
+        The program that shows it, and where to look.
+
+    Raises:
+        ValueError: neither a world nor a recording, or nothing that can show it.
+    """
+    from viz.open_recording import open_recording
+    from viz.viewer_process import has_display
+
+    _rebuild_if_missing(folder)
+    return open_recording(folder, mode or ("native" if has_display() else "web"), port)
+
+
+def _rebuild_if_missing(folder: Path) -> None:
+    if (folder / MANIFEST).exists() and not any(folder.glob(RECORDINGS)):
+        rebuild_recording(World.load(folder))
+
+
+def rebuild_recording(world: World) -> Path:
+    """Record a stored world: frames, depth, cameras, figures, and of the primitives those that are there now.
+
+    What the cache showed and where noise was put while the frames were made is not stored, and so not shown.
+    """
+    from viz.rerun_recorder import RerunRecorder, new_recording_path
+
+    path, primitives = new_recording_path(world.folder), world.primitives
+    names, none = torch.arange(len(primitives)), torch.zeros(0, dtype=torch.int64)
+    with replacing(path) as partial:
+        recorder = RerunRecorder(partial)
+        of_photo = primitives.chunk == 0
+        settings = f"- seed {world.manifest.seed}\n- made of the stored world"
+        photo = world.chunk(0).frames
+        recorder.begin(StartEvent(photo, world.photo, primitives[of_photo], names[of_photo], world.path, settings))
+        for record in world.chunks[1:]:
+            mine = primitives.chunk == record.index
+            gauges = {name: value for name, value in record.gauges.items() if value is not None}
+            recorder.chunk(
+                ChunkEvent(
+                    index=record.index,
+                    first_frame=record.first_frame,
+                    frames=world.chunk(record.index).frames,
+                    guide=None,
+                    prior_rgb=None,
+                    sigma=None,
+                    added=primitives[mine],
+                    names=names[mine],
+                    removed=none,
+                    gauges=gauges,
+                )
+            )
+        recorder.close()
+    return path
+
+
+def after(exploration: Exploration) -> list[str]:
+    """Where everything is after a walk, and what to type next."""
+    walk, total = exploration.walk, len(exploration.cameras)
+    if exploration.world is None:
+        return [f"{walk.frames} of {total} frames; nothing was stored"]
+    folder = exploration.world.folder
+    lines = [
+        f"{'stopped and saved' if exploration.remaining else 'done'}: {walk.frames} of {total} frames, "
+        f"{len(exploration.parts.cache)} primitives, in {folder}",
+        f"  video      {folder / VIDEO}",
+        f"  look       worldwarp {pasted('view', folder)}",
+        f"  take away  worldwarp {pasted('export', folder)}",
+    ]
+    if exploration.remaining:
+        lines.append(f"  finish     worldwarp {pasted('explore', folder)}")
+    return lines
+
+
+class TrainingWatch:
+    """Records a training's validations into a new ``training.rrd`` in its folder.
+
+    It travels to the process that validates, so it opens nothing before the first validation.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Record into ``folder``, which appears with the training."""
+        self.folder = folder
+        self._recorder: TrainingRecorder | None = None
+
+    def __call__(self, validation: Validation) -> None:
+        """Record one validation."""
+        if self._recorder is None:
+            identity = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+            self._recorder = TrainingRecorder(new_recording_path(self.folder, "training"), identity)
+        sheet = validation.folder / SHEET
+        self._recorder.validation(validation.step, validation.frames, validation.figures, sheet)

@@ -1,0 +1,140 @@
+"""Flow matching with a level per frame: what teacher, student and online score are shown, and what they are asked.
+
+A pixel's noise level follows the level of its frame, but never exceeds the level at which the sampler would let it
+enter: full noise where nothing was seen, little where the cache vouches for it. Above that level a pixel waits, as it
+does in `diffusion.sampler`: its state there is the noised prior.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion.flow import add_noise
+from diffusion.noise_map import NoiseConfig
+from diffusion.retouch.network import DenoiserNetwork, Inputs
+from worldwarp.training.samples import Sample
+
+# Texture that was copied is a hint and no start: holes come out of pure noise.
+FULL_NOISE = NoiseConfig(copied=1.0, unknown=1.0)
+_LEAST_SIGMA = 0.1  # levels below it count as it in the weight of an error, which would grow without bound
+
+
+def entry_level(sample: Sample, context: int) -> Float[Tensor, "b t 1 h w"]:
+    """The level at which each pixel enters the sampler, as `diffusion.noise_map.noise_map` with `FULL_NOISE` gives it.
+
+    Args:
+        sample: a batch ``[b]``.
+        context: leading frames, which are clean.
+    """
+    copied = sample.copied.clamp(0.0, 1.0)
+    seen = torch.minimum(sample.coverage, 1.0 - copied)
+    unknown = (1.0 - seen - copied).clamp_min(0.0)
+    doubt = (1.0 - sample.confidence).clamp(0.0, 1.0)
+    level = seen * doubt * FULL_NOISE.seen + copied * FULL_NOISE.copied + unknown * FULL_NOISE.unknown
+    level = level.clamp(0.0, 1.0)
+    return torch.cat([torch.zeros_like(level[:, :context]), level[:, context:]], dim=1)
+
+
+def noised(
+    sample: Sample,
+    clean: Float[Tensor, "b t 4 h w"],
+    level: Float[Tensor, "b t"],
+    noise: Float[Tensor, "b t 4 h w"],
+    context: int,
+) -> Inputs:
+    """What the network sees when frame ``t`` of ``clean`` stands at ``level``: the forward process, per region.
+
+    Args:
+        sample: guide, prior and cameras.
+        clean: the frames at the clean end of the flow; context frames first.
+        level: level of each frame, 0..1; ignored for context frames.
+        noise: standard normal.
+        context: leading frames, which stay clean.
+    """
+    entry = entry_level(sample, context)
+    level = level[:, :, None, None, None]
+    sigma = torch.minimum(entry, level)
+    return inputs_at(sample, add_noise(torch.where(level >= entry, sample.prior, clean), noise, sigma), sigma)
+
+
+def inputs_at(sample: Sample, state: Float[Tensor, "b t 4 h w"], sigma: Float[Tensor, "b t 1 h w"]) -> Inputs:
+    """Network inputs of a batch with this state at these levels."""
+    return Inputs(
+        state=state,
+        prior=sample.prior,
+        smooth=sample.smooth,
+        coverage=sample.coverage,
+        confidence=sample.confidence,
+        copied=sample.copied,
+        sigma=sigma,
+        world_from_camera=sample.world_from_camera,
+        intrinsics=sample.intrinsics,
+        unit=sample.unit,
+    )
+
+
+def chunk_indices(frames: int, context: int, chunk: int, device: torch.device | None = None) -> Tensor:
+    """Chunk of each frame: context is chunk 0, then ``chunk`` frames each; as long as the clip, all are one chunk."""
+    index = torch.arange(frames, device=device)
+    return torch.where(index < context, torch.zeros_like(index), (index - context) // chunk + 1)
+
+
+def predict(network: DenoiserNetwork, inputs: Inputs, context: int, chunk: int) -> Float[Tensor, "b t 4 h w"]:
+    """Clean end of all frames but the context, float32, under the block-causal mask of chunks of ``chunk`` frames.
+
+    A bidirectional network is one whose chunk holds all frames.
+    """
+    state = inputs.state
+    with torch.autocast(state.device.type, torch.bfloat16):
+        clean, _, _ = network(
+            inputs, chunk_of_frame=chunk_indices(state.shape[1], context, chunk, state.device), first=context
+        )
+    return clean.float()
+
+
+def velocity_loss(
+    predicted: Float[Tensor, "*b c h w"],
+    clean: Float[Tensor, "*b c h w"],
+    sigma: Float[Tensor, "*b 1 h w"],
+    weight: Float[Tensor, "*b 1 h w"],
+) -> Float[Tensor, ""]:
+    """Squared error of the velocity, weighted mean.
+
+    With ``x`` the noisy state, ``(x - predicted) / sigma`` against ``(x - clean) / sigma`` is the error of the clean
+    end over ``sigma`` (Lipman et al., "Flow Matching for Generative Modeling", equation 9, in the signs of
+    `diffusion.flow`).
+    """
+    error = ((predicted - clean) / sigma.clamp_min(_LEAST_SIGMA)).square()
+    return (error * weight).sum() / (weight.sum() * error.shape[-3]).clamp_min(1e-6)
+
+
+def flow_matching_loss(
+    network: DenoiserNetwork,
+    sample: Sample,
+    clean: Float[Tensor, "b t 4 h w"],
+    level: Float[Tensor, "b t"],
+    noise: Float[Tensor, "b t 4 h w"],
+    context: int,
+    chunk: int,
+) -> Float[Tensor, ""]:
+    """How badly the network finds ``clean`` again; differentiable in the network.
+
+    Args:
+        network: predicts clean ends.
+        sample: guide, prior and cameras.
+        clean: what flows end in: the truth for a teacher, a student's frames for its online score.
+        level: level of each frame.
+        noise: standard normal.
+        context: leading frames, which stay clean.
+        chunk: frames per chunk.
+    """
+    inputs = noised(sample, clean, level, noise, context)
+    sigma = inputs.sigma[:, context:]
+    return velocity_loss(predict(network, inputs, context, chunk), clean[:, context:], sigma, (sigma > 0.0).to(sigma))
+
+
+def with_truth(sample: Sample, made: Float[Tensor, "b t 4 h w"], context: int) -> Float[Tensor, "b s 4 h w"]:
+    """Context frames of the sample followed by ``made``."""
+    return torch.cat([sample.truth[:, :context], made], dim=1)

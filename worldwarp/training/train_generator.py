@@ -1,0 +1,202 @@
+"""Training the embedded generator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from diffusion.retouch.generator import load_network, save_network
+from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
+from scenes.dataset.clips import list_clips, read_clip
+from worldwarp.training.distributed import device_of, moved
+from worldwarp.training.generator_loss import generator_loss, noisy_inputs
+from worldwarp.training.run import Learner, TrainingRun
+from worldwarp.training.samples import Sample, SampleConfig, recorded_sample, warped_sample
+from worldwarp.training.trainer import SHEET
+
+RELIST_S = 60.0  # clips may still be arriving
+RECORDED_SHARE = 0.85
+VALIDATION_CLIPS = 6
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training at one resolution.
+
+    Attributes:
+        until: share of the training time at which it ends, 0..1.
+        config: shape of the samples.
+        batch: sequences per rank and step.
+    """
+
+    until: float
+    config: SampleConfig
+    batch: int
+
+
+STAGES = (
+    Stage(0.6, SampleConfig((64, 112), halved=True), batch=5),
+    Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),
+)
+# Weights that know their task go on at full resolution, and slower where they understand than where they draw.
+GOING_ON = (Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),)
+DRAWING, UNDERSTANDING = ("grow.2.", "up.2.", "head."), 0.6
+
+
+class GeneratorTask:
+    """Sequences with holes, the generator's loss, and a contact sheet of held-out clips."""
+
+    def __init__(self, data: Path, guides: Path | None = None, stages: tuple[Stage, ...] = STAGES) -> None:
+        """Train on the clips in ``data`` and on guides recorded from them, in ``guides`` or ``data/guides``."""
+        self.data, self.guides, self.stages = data, guides, stages
+        self._listed_s = -RELIST_S
+        self._paths: list[Path] = []
+        self._recorded: list[Path] = []
+
+    def batch(self, progress: float, rng: np.random.Generator) -> tuple[Sample, int]:
+        """A batch and its number of context frames."""
+        if time.monotonic() - self._listed_s > RELIST_S:
+            self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
+            listed = self._paths + list_clips(self.data, "estimated")
+            self._recorded = [p for p in listed if self._guide(p).is_file()]
+        stage = next((s for s in self.stages if progress < s.until), self.stages[-1])
+        samples = [self._draw(stage.config, rng) for _ in range(stage.batch)]
+        return Sample.stack(samples), stage.config.context
+
+    def frames(self, batch: tuple[Sample, int]) -> int:
+        """Those after the context."""
+        sample, context = batch
+        return target_frames(sample, context)
+
+    def loss(
+        self, network: DenoiserNetwork, batch: tuple[Sample, int], rng: torch.Generator
+    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Loss and its terms; bfloat16 inside."""
+        with torch.autocast(batch[0].truth.device.type, torch.bfloat16):
+            return generator_loss(network, *batch, rng)
+
+    def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
+        """The sampler on held-out clips; see `show_held_out`."""
+        config = self.stages[-1].config
+
+        def make(sample: Sample, rng: torch.Generator) -> Tensor:
+            return sampled(network, moved(sample, device_of(network)), config.context, rng)
+
+        return show_held_out(self.data, config, make, folder)
+
+    def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
+        """Write the weights as the package holds them."""
+        save_network(network, path, notes)
+
+    def _draw(self, config: SampleConfig, rng: np.random.Generator) -> Sample:
+        if self._recorded and rng.random() < RECORDED_SHARE:
+            path = self._recorded[int(rng.integers(len(self._recorded)))]
+            return recorded_sample(read_clip(path), self._guide(path), config, rng)
+        return warped_sample(read_clip(self._paths[int(rng.integers(len(self._paths)))]), config, rng)
+
+    def _guide(self, path: Path) -> Path:
+        return (self.data / "guides" if self.guides is None else self.guides) / path.name
+
+
+def train_generator(run: TrainingRun, *, guides: Path | None = None, start: Path | None = None) -> None:
+    """Train the generator.
+
+    Args:
+        run: see `TrainingRun`.
+        guides: guides recorded from the clips (see `worldwarp.training.record_guides`); ``data/guides`` when not given.
+            Clips without one are trained on warps.
+        start: weights to go on from; random ones when not given.
+    """
+    list_clips(run.data, "train")
+    rate, decay = (7e-4, 0.99) if start is None else (4e-4, 0.995)
+    run.train(partial(_learner, run.data, guides, start), rate, ema=decay, checkpoint_s=240.0)
+
+
+def show_held_out(
+    data: Path, config: SampleConfig, make: Callable[[Sample, torch.Generator], Tensor], folder: Path
+) -> dict[str, float]:
+    """Depth and colour in the holes of held-out clips, for the prior and what ``make`` makes; a contact sheet.
+
+    The sheet shows, from left to right: what is seen, the prior, what was made, the truth; then the depth of the
+    prior, of what was made, and of the truth.
+    """
+    rows, figures = [], []
+    for index, path in enumerate(list_clips(data, "heldout")[::7][:VALIDATION_CLIPS]):
+        rng = np.random.default_rng(index)
+        sample = Sample.stack([warped_sample(read_clip(path), config, rng)])
+        made = make(sample, torch.Generator().manual_seed(index)).cpu()
+        shown = _last(sample)
+        hole = shown.copied > 0.5
+        figures.append(_figures(made[0, -1], shown, hole))
+        seen = torch.where(hole, -0.8, shown.prior[:3])
+        pictures = [_colour(t) for t in (seen, shown.prior, made[0, -1], shown.truth)]
+        pictures += [_grey(t) for t in (shown.prior, made[0, -1], shown.truth)]
+        rows.append(np.concatenate(pictures, axis=1))
+    if not rows:
+        return {}
+    Image.fromarray(np.concatenate(rows)).save(folder / SHEET)
+    return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
+
+
+def target_frames(sample: Sample, context: int) -> int:
+    """Frames after the context, of all sequences of a batch."""
+    batch, frames = sample.truth.shape[:2]
+    return batch * (frames - context)
+
+
+@torch.no_grad()
+def sampled(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.Generator) -> Tensor:
+    """What the sampler makes of a batch, ``[b t-context 4 h w]``: one step, as they enter below its second."""
+    chunks = (torch.arange(sample.truth.shape[1], device=sample.truth.device) >= context).long()
+    inputs = noisy_inputs(sample, context, rng, at_start=1.0)
+    made, _, _ = network(inputs, chunk_of_frame=chunks, first=context)
+    return made.float()
+
+
+def _learner(data: Path, guides: Path | None, start: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
+    network = DenoiserNetwork(NetworkConfig(draws=False)) if start is None else load_network(start).train()
+    # Convolutions are faster on it; torch's types leave out this form of `to`.
+    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    stages, fast = (STAGES, ("",)) if start is None else (GOING_ON, DRAWING)  # every name starts with ""
+    task = GeneratorTask(data, guides, stages)
+    return Learner(network, task, lambda name: 1.0 if name.startswith(fast) else UNDERSTANDING)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The last frame of the first sequence."""
+
+    prior: Tensor
+    truth: Tensor
+    copied: Tensor
+
+
+def _last(sample: Sample) -> _Shown:
+    return _Shown(sample.prior[0, -1], sample.truth[0, -1], sample.copied[0, -1])
+
+
+def _figures(made: Tensor, shown: _Shown, hole: Tensor) -> dict[str, float]:
+    """Mean error of depth code and colour in the hole, of what was made and of the prior."""
+    area = hole.sum().clamp_min(1)
+    return {
+        f"{name}_{what}": ((state[part] - shown.truth[part]).abs().mean(0) * hole[0]).sum().item() / area.item()
+        for name, state in (("made", made), ("prior", shown.prior))
+        for what, part in (("colour", slice(0, 3)), ("depth", slice(3, 4)))
+    }
+
+
+def _colour(state: Tensor) -> np.ndarray:
+    return ((state[:3].clamp(-1.0, 1.0) + 1.0) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _grey(state: Tensor) -> np.ndarray:
+    return _colour(state[3:].expand(3, -1, -1))
