@@ -21,7 +21,7 @@ class Integration:
 
     Attributes:
         added: new primitives.
-        refined: existing primitives whose colour or confidence improved.
+        refined: existing primitives whose color or confidence improved.
         total: primitives now in the cache.
         first: name of the first new primitive; ``snapshot(first)`` is what is new.
         change: what there is to store, so that another cache can `apply` it.
@@ -43,7 +43,7 @@ class Integration:
 class WorldCache(Protocol):
     """What persists of the world: it grows where there is something new and shows itself to any camera.
 
-    A primitive is named by its place in the order of arrival and keeps that name for good. Colours, confidences and,
+    A primitive is named by its place in the order of arrival and keeps that name for good. Colors, confidences and,
     within bounds, the geometry of Gaussians may change, and what a rule of `cache3d.integration.rules` retires is taken away.
     Rendering and integration are deterministic and do not depend on what is in memory and what on disk.
     """

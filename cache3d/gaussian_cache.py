@@ -13,17 +13,25 @@ from torch import Tensor
 from cache3d.cache import Integration, check_chunk
 from cache3d.integration.lifting import lift_gaussians
 from cache3d.integration.merging import merge
-from cache3d.integration.optimization import Look, refine, refine_guesses
-from cache3d.integration.retirement import RESOLVED, outdone, refuted
+from cache3d.integration.optimization import TargetView, blend_generated, refine
+from cache3d.integration.retirement import RESOLVED, contradicted, superseded
 from cache3d.integration.rules import new_pixels, uncovered
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Backend, Raster
 from cache3d.rendering import confidence as trust
 from cache3d.rendering.footprint import FOOTPRINT_FLOOR, SAMPLES, footprint_px
-from cache3d.rendering.incremental import Canvas
-from cache3d.rendering.rendered_view import Shown
-from cache3d.rendering.splat_attributes import CHANNELS, GAPLESS, against_sky, finer, in_pixels, in_view, seen
-from cache3d.rendering.visibility import in_image, seen_by
+from cache3d.rendering.incremental import IncrementalRaster
+from cache3d.rendering.rendered_view import RenderedView
+from cache3d.rendering.splat_attributes import (
+    CHANNELS,
+    GAPLESS,
+    in_view,
+    sharpen_sky_alpha,
+    supersampled,
+    to_pixels,
+    to_splats,
+)
+from cache3d.rendering.visibility import in_image, visible_from
 from cache3d.store.block_store import BlockStore
 from cache3d.store.view import View
 from geometry.camera import Camera
@@ -33,7 +41,7 @@ from geometry.primitives import Change, Gaussians, Points
 
 FAINTEST = 1.0 / 255.0
 REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered ones, evenly spread
-CANVASES = 16  # pictures of a guide that are kept for the frames that follow; two per frame, one is of the sky
+KEPT_RASTERS = 16  # pictures of a guide that are kept for the frames that follow; two per frame, one is of the sky
 
 
 class GaussianCache:
@@ -68,8 +76,8 @@ class GaussianCache:
         self._rasterizer: Backend = rasterizer
         self._store = BlockStore(_empty(self._device), resident_mib)
         # Pictures of the last guide, for the frames that follow it, and names that changed since.
-        self._canvases: dict[bytes, Canvas] = {}
-        self._recoloured = np.zeros(0, np.int64)
+        self._rasters: dict[bytes, IncrementalRaster] = {}
+        self._recolored = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -91,16 +99,16 @@ class GaussianCache:
         for k in range(len(chunk.frames)):
             frame = _on(chunk.frames[k], self._device)
             believed = chunk.confidence[k].to(self._device)
-            self._refute(frame, believed, observed=chunk.observed)
-            shown = self._show(frame.camera)
+            self._remove_contradicted(frame, believed, observed=chunk.observed)
+            rendered = self._render_view(frame.camera)
             view = self._store.near(frame.camera)
-            better = refine_guesses(view.rows, view.rows.means, shown, frame, believed)
+            better = blend_generated(view.rows, view.rows.means, rendered, frame, believed)
             self._store.put(view, better)
-            self._recoloured = np.concatenate([self._recoloured, view.names[better].cpu().numpy()])
+            self._recolored = np.concatenate([self._recolored, view.names[better].cpu().numpy()])
             refined += len(better)
-            new = new_pixels(shown, frame, believed, observed=chunk.observed)
-            if self._retire(shown, frame, believed, observed=chunk.observed):
-                new |= uncovered(shown, self._show(frame.camera), frame)
+            new = new_pixels(rendered, frame, believed, observed=chunk.observed)
+            if self._retire_superseded(rendered, frame, believed, observed=chunk.observed):
+                new |= uncovered(rendered, self._render_view(frame.camera), frame)
             if not chunk.observed:
                 alone = _on(chunk.frames[k : k + 1], torch.device("cpu"))
                 frame = _on(clear_far(alone, new[None].cpu())[0], self._device)
@@ -115,10 +123,12 @@ class GaussianCache:
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         self._forget_pictures()
-        if len(camera) <= CANVASES:
+        if len(camera) <= KEPT_RASTERS:
             self._store.near(camera)  # once for all
-        shown = [self._show(camera[k].to(self._device)) for k in range(len(camera))]
-        maps = (torch.stack([getattr(s, m) for s in shown]) for m in ("rgb", "depth", "coverage", "confidence", "sky"))
+        rendered = [self._render_view(camera[k].to(self._device)) for k in range(len(camera))]
+        maps = (
+            torch.stack([getattr(s, m) for s in rendered]) for m in ("rgb", "depth", "coverage", "confidence", "sky")
+        )
         return Guide(*(m.to(camera.world_from_camera.device) for m in maps), camera=camera)
 
     def prefetch(self, camera: Camera) -> None:
@@ -163,21 +173,23 @@ class GaussianCache:
         self._store.remove(view, superseded)
         self._store.append(new[kept])
 
-    def _refute(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
+    def _remove_contradicted(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
         """Take away what one frame looks through."""
         view = self._store.near(frame.camera)
         inside = in_image(frame.camera, view.rows.means, ~view.rows.sky)
-        gone = refuted(view.rows, inside, frame, confidence, observed=observed)
+        gone = contradicted(view.rows, inside, frame, confidence, observed=observed)
         extent_px = footprint_px(view.rows, gone.index, frame.camera)
         self._store.remove(view, gone.index[extent_px > RESOLVED])
 
-    def _retire(self, shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> bool:
+    def _retire_superseded(
+        self, rendered: RenderedView, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
+    ) -> bool:
         """Take away what one frame outdoes; whether there was any."""
         view = self._store.near(frame.camera)
         live = view.rows
-        visible = seen_by(frame.camera, live.means, ~live.sky, shown)
+        visible = visible_from(frame.camera, live.means, ~live.sky, rendered)
         extent_px = footprint_px(live, visible.index, frame.camera)
-        gone = outdone(live, visible, extent_px, frame, confidence, observed=observed)
+        gone = superseded(live, visible, extent_px, frame, confidence, observed=observed)
         self._store.remove(view, gone)
         return len(gone) > 0
 
@@ -186,24 +198,24 @@ class GaussianCache:
         if self._refine_steps == 0:
             return
         frames, trusted = _on(chunk.frames, self._device), chunk.confidence.to(self._device)
-        looks = [Look(frames[k], trusted[k], is_photo=False) for k in range(len(frames))]
+        looks = [TargetView(frames[k], trusted[k], is_photo=False) for k in range(len(frames))]
         if remembered is not None:
             kept = _on(remembered, self._device)
             # Where geometry is a guess, what the photo shows along an outline would stain what lies behind.
             certain = torch.ones_like(kept.depth) if chunk.observed else (~mixed(kept)).to(kept.depth)
-            looks += [Look(kept[k], certain[k], is_photo=k == 0) for k in (*range(1, len(kept)), 0)]
+            looks += [TargetView(kept[k], certain[k], is_photo=k == 0) for k in (*range(1, len(kept)), 0)]
         # One view for all looks: it is gathered, and what changed is stored, once.
         view = self._store.near(chunk.frames.camera, *([] if remembered is None else [remembered.camera]))
         changed = refine(view.rows, looks, observed=chunk.observed, steps=self._refine_steps, backend=self._rasterizer)
         self._store.put(view, torch.nonzero(changed)[:, 0])
 
-    def _show(self, camera: Camera) -> Shown:
+    def _render_view(self, camera: Camera) -> RenderedView:
         """Draw the surfaces, then the sky behind them, for one camera (no batch axis)."""
         view = self._store.near(camera)
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
         near, far = self._draw(view, camera, sky=False), self._draw(view, sky_camera, sky=True)
-        near = in_pixels(near, camera, against_sky(near.alpha, far.alpha))
-        far = in_pixels(far, sky_camera, torch.ones_like(far.alpha))
+        near = to_pixels(near, camera, sharpen_sky_alpha(near.alpha, far.alpha))
+        far = to_pixels(far, sky_camera, torch.ones_like(far.alpha))
         passed = 1.0 - near.alpha
         alpha = near.alpha + passed * far.alpha
         hit = alpha >= FAINTEST
@@ -221,7 +233,9 @@ class GaussianCache:
         depth = torch.where(sky > 0.5, far.depth, near_depth) * hit
         coverage = (alpha / GAPLESS).clamp(max=1.0) * hit
         confidence = (coverage * belief * agreement).clamp(0.0, 1.0)
-        return Shown(rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away)
+        return RenderedView(
+            rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away
+        )
 
     def _draw(self, view: View[Gaussians], camera: Camera, *, sky: bool) -> Raster:
         """Rasterize values rgb, belief, observed, away, 1/z, 1/z², and planes of 1/z for one camera, in 2x2 samples.
@@ -230,25 +244,25 @@ class GaussianCache:
         footprint floor near a sample's own size keep what they hide small: 32 dB instead of 26 at the photo's camera.
         """
         live, chosen = view.rows, in_view(view.rows, camera, sky=sky)
-        fine = finer(camera)
+        fine = supersampled(camera)
         if len(chosen) == 0:
-            self._canvases.pop(_key(camera, sky=sky), None)
+            self._rasters.pop(_key(camera, sky=sky), None)
             nothing = live.means.new_zeros(1, 1, 1, 1)
             return Raster(*(nothing.expand(1, count, *fine.size) for count in (CHANNELS, 1, 1)))
         if self._rasterizer in ("auto", "cpu") and not live.means.is_cuda:
-            return self._canvas(camera, sky=sky).draw(live, view.names, chosen, self._recoloured)
-        return rasterize(seen(live, chosen, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
+            return self._raster_of(camera, sky=sky).draw(live, view.names, chosen, self._recolored)
+        return rasterize(to_splats(live, chosen, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
 
-    def _canvas(self, camera: Camera, *, sky: bool) -> Canvas:
+    def _raster_of(self, camera: Camera, *, sky: bool) -> IncrementalRaster:
         """The picture that one camera was shown, or an empty one; that is kept when few are."""
         key = _key(camera, sky=sky)
-        canvas = self._canvases.get(key) or Canvas(camera, SAMPLES, FOOTPRINT_FLOOR)
-        if len(self._canvases) < CANVASES:
-            self._canvases[key] = canvas
-        return canvas
+        raster = self._rasters.get(key) or IncrementalRaster(camera, SAMPLES, FOOTPRINT_FLOOR)
+        if len(self._rasters) < KEPT_RASTERS:
+            self._rasters[key] = raster
+        return raster
 
     def _forget_pictures(self) -> None:
-        self._canvases, self._recoloured = {}, np.zeros(0, np.int64)
+        self._rasters, self._recolored = {}, np.zeros(0, np.int64)
 
 
 def _key(camera: Camera, *, sky: bool) -> bytes:

@@ -1,9 +1,9 @@
 """The photograph as a texture of the world: at all the sharpness it has, wherever the cache shows what it saw.
 
 Projective texture mapping (Segal et al. 1992, *Fast shadows and lighting effects using texture mapping*), from a
-pyramid of the photograph (Williams 1983, *Pyramidal parametrics*). A cache keeps one colour per sample, blurs it a
+pyramid of the photograph (Williams 1983, *Pyramidal parametrics*). A cache keeps one color per sample, blurs it a
 little, and may hold a wrong one; the photograph does not. Where the cache shows a point at the depth at which the
-photograph saw it, the photograph knows its colour; elsewhere, and along outlines, the cache's picture stays.
+photograph saw it, the photograph knows its color; elsewhere, and along outlines, the cache's picture stays.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from geometry.camera import Camera
 from geometry.depth import mixed
-from geometry.filters import lowest
+from geometry.filters import erode
 from geometry.frame import Frame, Guide
 from geometry.project import project, unproject
 from geometry.surfaces import far_from_edges
@@ -33,13 +33,13 @@ COARSEST = 0.25  # resolution of the pyramid's last level, of the frame's
 
 
 @dataclass(frozen=True)
-class ProjectiveTexture:
+class PhotoTexture:
     """A photograph, where it was taken, and what it saw there.
 
     Attributes:
         photo: the photograph at frame size with its depth, ``[1]``.
         scales: resolution of each level of the pyramid over the frame's, falling.
-        levels: colours of each level, ``[3 h w]``.
+        levels: colors of each level, ``[3 h w]``.
     """
 
     photo: Frame
@@ -47,20 +47,20 @@ class ProjectiveTexture:
     levels: tuple[Tensor, ...]
 
     @staticmethod
-    def of(photo: Frame, finest: Float[Tensor, "3 h w"]) -> ProjectiveTexture:
+    def of(photo: Frame, finest: Float[Tensor, "3 h w"]) -> PhotoTexture:
         """A texture of a photograph ``[1]`` at frame size; ``finest`` is the same picture, as fine as there is."""
         height, width = photo.camera.size
-        highest, scale = finest.shape[-2] / height, 1.0
-        while scale * 2.0 <= highest:
+        dilate, scale = finest.shape[-2] / height, 1.0
+        while scale * 2.0 <= dilate:
             scale *= 2.0
-        scales = [highest] if highest > scale else []
+        scales = [dilate] if dilate > scale else []
         while scale >= COARSEST:
             scales.append(scale)
             scale *= 0.5
         sizes = [(round(height * scale), round(width * scale)) for scale in scales]
         known = {tuple(rgb.shape[-2:]): rgb for rgb in (finest, photo.rgb[0])}
         levels = [known[size] if size in known else _resized(finest, size) for size in sizes]
-        return ProjectiveTexture(photo, tuple(scales), tuple(levels))
+        return PhotoTexture(photo, tuple(scales), tuple(levels))
 
     @property
     def finest(self) -> Float[Tensor, "3 h w"]:
@@ -69,15 +69,15 @@ class ProjectiveTexture:
 
     @torch.no_grad()
     def onto(self, guide: Guide) -> Guide:
-        """The guide in the photograph's colours where it shows what the photograph saw; that is sure. No gradient."""
+        """The guide in the photograph's colors where it shows what the photograph saw; that is sure. No gradient."""
         depth = torch.where(guide.coverage > 0.0, guide.depth, torch.ones_like(guide.depth))
         points = unproject(depth, guide.camera).flatten(2).transpose(1, 2)
         camera = Camera.concatenate([self.photo.camera] * len(guide))
         pixels, z = (part.unflatten(1, guide.camera.size) for part in project(points, camera))
         share = self._same_surface(guide, pixels, z[:, None])
-        colours = self._colours(pixels, share[:, 0] > 0.0).to(guide.rgb)
+        colors = self._colors(pixels, share[:, 0] > 0.0).to(guide.rgb)
         confidence = torch.lerp(guide.confidence, torch.ones_like(guide.confidence), share)
-        return replace(guide, rgb=torch.lerp(guide.rgb, colours, share), confidence=confidence)
+        return replace(guide, rgb=torch.lerp(guide.rgb, colors, share), confidence=confidence)
 
     def _same_surface(
         self, guide: Guide, pixels: Float[Tensor, "t h w 2"], z: Float[Tensor, "t 1 h w"]
@@ -97,7 +97,7 @@ class ProjectiveTexture:
         inside = (place.abs() < 1.0).all(dim=-1)[:, None] & (z > 0.0) & (guide.coverage > 0.0)
         return torch.maximum(same, at(sky, "nearest") * (guide.sky > PURE_SKY)) * inside
 
-    def _colours(self, pixels: Float[Tensor, "t h w 2"], wanted: Bool[Tensor, "t h w"]) -> Float[Tensor, "t 3 h w"]:
+    def _colors(self, pixels: Float[Tensor, "t h w 2"], wanted: Bool[Tensor, "t h w"]) -> Float[Tensor, "t 3 h w"]:
         """The mean of four samples in each pixel that is wanted, from the two levels whose pixels lie about so densely.
 
         Args:
@@ -130,7 +130,7 @@ class ProjectiveTexture:
         inverse = torch.where(usable, 1.0 / photo.depth[0], 0.0)
         own = ~mixed(photo)[0]
         ground = far_from_edges(photo.depth[0], usable, OUTLINE_PX, BENT) & own
-        return inverse, ground, lowest(photo.sky[0].float(), OUTLINE_PX) * own
+        return inverse, ground, erode(photo.sky[0].float(), OUTLINE_PX) * own
 
     @cached_property
     def _images(self) -> list[np.ndarray]:
@@ -138,13 +138,13 @@ class ProjectiveTexture:
 
 
 def _sampled(image: np.ndarray, places: Float[Tensor, "h w 2"]) -> np.ndarray:
-    """Colours of an image at ``(x, y)``, whole numbers being centres of its pixels."""
+    """Colors of an image at ``(x, y)``, whole numbers being centers of its pixels."""
     x, y = (part.contiguous().numpy(force=True) for part in places.unbind(-1))
     return cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _step(pixels: Float[Tensor, "t h w 2"], axis: int) -> Float[Tensor, "t h w 2"]:
-    """From each pixel to its neighbour along an axis, on the side where that is nearer: not across an outline."""
+    """From each pixel to its neighbor along an axis, on the side where that is nearer: not across an outline."""
     between = pixels.diff(dim=axis)
     last = between.shape[axis] - 1
     ahead = torch.cat([between, between.narrow(axis, last, 1)], dim=axis)

@@ -10,14 +10,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cache3d.cache import Integration, check_chunk
-from cache3d.integration.optimization import refine_guesses
-from cache3d.integration.retirement import CLOSER, RESOLVED, refuted
+from cache3d.integration.optimization import blend_generated
+from cache3d.integration.retirement import CLOSER, RESOLVED, contradicted
 from cache3d.integration.rules import new_pixels
 from cache3d.integration.surfels import lift_surfels
 from cache3d.rendering import confidence as trust
 from cache3d.rendering.footprint import STEEPEST
 from cache3d.rendering.point_kernels import splat_discs
-from cache3d.rendering.rendered_view import Shown
+from cache3d.rendering.rendered_view import RenderedView
 from cache3d.rendering.visibility import VISIBLE, in_image
 from cache3d.store.block_store import BlockStore
 from geometry.camera import Camera
@@ -51,7 +51,7 @@ class PointCache:
     def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:  # noqa: ARG002 - the protocol
         """Add what a chunk shows and the cache does not, frame by frame; see `cache3d.integration.rules` for the rules.
 
-        Points are retired only where a frame looks through them, and not refined by optimisation: ``remembered`` frames
+        Points are retired only where a frame looks through them, and not refined by optimization: ``remembered`` frames
         change nothing.
 
         Raises:
@@ -61,15 +61,15 @@ class PointCache:
         first, refined = self._store.total, 0
         for k in range(len(chunk.frames)):
             frame, believed = chunk.frames[k], chunk.confidence[k]
-            self._refute(frame, believed, observed=chunk.observed)
+            self._remove_contradicted(frame, believed, observed=chunk.observed)
             view = self._store.near(frame.camera)
             owner, nearest = _draw(view.rows, frame.camera[None])
-            shown = _shown(view.rows, frame.camera, owner[0], nearest[0])
-            better = refine_guesses(view.rows, view.rows.positions, shown, frame, believed)
+            rendered = _rendered(view.rows, frame.camera, owner[0], nearest[0])
+            better = blend_generated(view.rows, view.rows.positions, rendered, frame, believed)
             self._store.put(view, better)
             refined += len(better)
-            new = new_pixels(shown, frame, believed, observed=chunk.observed)
-            new |= _closer(view.rows, owner[0], shown, frame, believed, observed=chunk.observed)
+            new = new_pixels(rendered, frame, believed, observed=chunk.observed)
+            new |= _closer(view.rows, owner[0], rendered, frame, believed, observed=chunk.observed)
             self._store.append(_points(frame, new, believed, chunk))
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
@@ -80,9 +80,9 @@ class PointCache:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         live = self._store.near(camera).rows
         owner, nearest = _draw(live, camera)
-        shown = [_shown(live, camera[k], owner[k], nearest[k]) for k in range(len(camera))]
+        rendered = [_rendered(live, camera[k], owner[k], nearest[k]) for k in range(len(camera))]
         parts = ("rgb", "depth", "coverage", "confidence", "sky")
-        return Guide(*(torch.stack([getattr(s, part) for s in shown]) for part in parts), camera=camera)
+        return Guide(*(torch.stack([getattr(s, part) for s in rendered]) for part in parts), camera=camera)
 
     def prefetch(self, camera: Camera) -> None:
         """Start to bring back from disk, in the background, what a batch ``[t]`` of cameras will see."""
@@ -116,11 +116,11 @@ class PointCache:
         self._store = self._store.emptied()
         self._store.apply(Change.from_nothing(primitives))
 
-    def _refute(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
+    def _remove_contradicted(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
         """Take away what one frame looks through."""
         view = self._store.near(frame.camera)
         inside = in_image(frame.camera, view.rows.positions, ~view.rows.sky)
-        gone = refuted(view.rows, inside, frame, confidence, observed=observed)
+        gone = contradicted(view.rows, inside, frame, confidence, observed=observed)
         extent_px = 2.0 * view.rows.radii[gone.index] / gone.z * frame.camera.focal_px.amax()
         self._store.remove(view, gone.index[extent_px > RESOLVED])
 
@@ -148,7 +148,7 @@ def _draw(live: Points, camera: Camera) -> tuple[Int[Tensor, "t h w"], Float[Ten
 def _closer(
     live: Points,
     owner: Int[Tensor, "h w"],
-    shown: Shown,
+    rendered: RenderedView,
     frame: Frame,
     confidence: Float[Tensor, "1 h w"],
     *,
@@ -157,13 +157,13 @@ def _closer(
     """Pixels of one frame that sample what is shown more finely and know it at least as well."""
     hit = (owner >= 0)[None]
     part = live[owner[hit[0]]]
-    extent_px = _extent_px(part, shown.depth[hit], _cosine(part, frame.camera), frame.camera)
-    finer, surer = torch.zeros_like(hit), torch.zeros_like(hit)
-    finer[hit] = extent_px > CLOSER
+    extent_px = _extent_px(part, rendered.depth[hit], _cosine(part, frame.camera), frame.camera)
+    supersampled, surer = torch.zeros_like(hit), torch.zeros_like(hit)
+    supersampled[hit] = extent_px > CLOSER
     surer[hit] = confidence[hit] > part.confidence * trust.sampling_density(extent_px)
-    same = (frame.depth - shown.depth).abs() < VISIBLE * frame.depth
-    surface = frame.valid & ~frame.sky & (shown.sky < 0.5)
-    return finer & surer & same & surface & ((shown.observed < 0.5) | observed)
+    same = (frame.depth - rendered.depth).abs() < VISIBLE * frame.depth
+    surface = frame.valid & ~frame.sky & (rendered.sky < 0.5)
+    return supersampled & surer & same & surface & ((rendered.observed < 0.5) | observed)
 
 
 def _cosine(part: Points, camera: Camera) -> Float[Tensor, "n"]:
@@ -178,7 +178,7 @@ def _extent_px(part: Points, z: Tensor, cosine: Tensor, camera: Camera) -> Float
     return pixels * cosine.abs().clamp(0.25, 1.0)
 
 
-def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
+def _rendered(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> RenderedView:
     """Gather what each pixel ``[h w]`` shows from the point that owns it."""
     hit = owner >= 0
     part = live[owner[hit]]
@@ -194,12 +194,12 @@ def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
         return full
 
     z_image, sky = image(z)[None], image(part.sky)[None]
-    return Shown(
+    return RenderedView(
         rgb=image(part.colors).permute(2, 0, 1).contiguous(),
         depth=z_image,
         coverage=hit.float()[None],
         confidence=image(belief)[None]
-        * trust.neighbours_agreement(z_image, sky, image(_off_center(part, camera, hit))[None]),
+        * trust.neighbors_agreement(z_image, sky, image(_off_center(part, camera, hit))[None]),
         sky=sky,
         spread=torch.zeros_like(sky),
         observed=image(part.observed)[None],
@@ -208,7 +208,7 @@ def _shown(live: Points, camera: Camera, owner: Tensor, depth: Tensor) -> Shown:
 
 
 def _off_center(part: Points, camera: Camera, hit: Bool[Tensor, "h w"]) -> Float[Tensor, "n"]:
-    """How far from the centre of its pixel, pixels, each point falls; one for each pixel that is hit."""
+    """How far from the center of its pixel, pixels, each point falls; one for each pixel that is hit."""
     pose = camera.camera_from_world
     local = part.positions @ pose[:3, :3].T + torch.where(part.sky[:, None], torch.zeros(3), pose[:3, 3])
     place = local[:, :2] / local[:, 2:] * camera.focal_px + camera.center_px

@@ -169,7 +169,7 @@ class KVMemory:
 
 
 def view_distance(a: Camera, b: Camera, unit: float) -> Float[Tensor, "a b"]:
-    """How differently two cameras look: distance of the centres in units plus one minus the cosine of their axes."""
+    """How differently two cameras look: distance of the centers in units plus one minus the cosine of their axes."""
     apart = (a.position[:, None] - b.position[None]).norm(dim=-1) / unit
     axes = a.world_from_camera[:, :3, 2] @ b.world_from_camera[:, :3, 2].T
     return apart + (1.0 - axes)

@@ -45,12 +45,12 @@ class NoiseConfig:
 def noise_map(guide: Guide, prior: Prior, config: NoiseConfig) -> Float[Tensor, "t 1 h w"]:
     """The level at which each pixel enters the sampler.
 
-    Coverage 1 with confidence 1 gives exactly 0, and so does, of kind ``confidence``, what is ``settled``. Else nothing
+    Coverage 1 with confidence 1 gives exactly 0, and so does, of kind ``confidence``, what is ``locked``. Else nothing
     but ``coverage``, ``confidence`` and ``prior.copied`` is read: pixels that nothing covers cannot matter.
 
     Args:
         guide: what the cache shows.
-        prior: the guide made complete; its ``copied`` is the share of a pixel not seen; what is ``settled`` stays.
+        prior: the guide made complete; its ``copied`` is the share of a pixel not seen; what is ``locked`` stays.
         config: levels.
 
     Returns:
@@ -70,4 +70,4 @@ def noise_map(guide: Guide, prior: Prior, config: NoiseConfig) -> Float[Tensor, 
     unknown = (1.0 - seen - copied).clamp_min(0.0)
     doubt = (1.0 - guide.confidence).clamp(0.0, 1.0)
     level = (seen * doubt * config.seen + copied * config.copied + unknown * config.unknown).clamp(0.0, 1.0)
-    return torch.where(prior.settled, 0.0, level)
+    return torch.where(prior.locked, 0.0, level)

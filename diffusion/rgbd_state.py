@@ -27,12 +27,12 @@ class Condition:
 
 
 def encode(rgb: Float[Tensor, "t 3 h w"], depth: Float[Tensor, "t 1 h w"], unit: float) -> Float[Tensor, "t 4 h w"]:
-    """RGB-D as the state that is diffused: colours in -1..1 and the depth code ``(u - z) / (u + z)``.
+    """RGB-D as the state that is diffused: colors in -1..1 and the depth code ``(u - z) / (u + z)``.
 
     The code is bounded, 0 at one unit, near 1 up close and -1 for the sky, and as even in inverse depth as in depth.
 
     Args:
-        rgb: colours in 0..1.
+        rgb: colors in 0..1.
         depth: positive z in scene units; complete.
         unit: median depth of the photo, in scene units.
     """
@@ -44,7 +44,7 @@ def encode(rgb: Float[Tensor, "t 3 h w"], depth: Float[Tensor, "t 1 h w"], unit:
 def decode(
     state: Float[Tensor, "t 4 h w"], unit: float
 ) -> tuple[Float[Tensor, "t 3 h w"], Float[Tensor, "t 1 h w"], Bool[Tensor, "t 1 h w"]]:
-    """The inverse of `encode`: colours in 0..1, depth in scene units (100 units for the sky), sky mask."""
+    """The inverse of `encode`: colors in 0..1, depth in scene units (100 units for the sky), sky mask."""
     rgb = (0.5 * (state[:, :3] + 1.0)).clamp(0.0, 1.0)
     code = state[:, 3:].clamp(SKY_BELOW, _NEAREST_CODE)
     sky = state[:, 3:] < SKY_BELOW

@@ -26,7 +26,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class Generated:
-    """Finished frames: colours 0..1, depth in scene units (complete), and where the sky is."""
+    """Finished frames: colors 0..1, depth in scene units (complete), and where the sky is."""
 
     rgb: Float[Tensor, "t 3 h w"]
     depth: Float[Tensor, "t 1 h w"]
@@ -70,7 +70,7 @@ def sample(
             continue
         clean = generator.denoise(state, now, condition, memory)
         state, now = step(state, clean, now, then), then
-    # 3. Back to colours and depth; what was sure is left untouched.
+    # 3. Back to colors and depth; what was sure is left untouched.
     rgb, depth, sky = decode(state, memory.unit)
     sure, known_sky = sigma == 0.0, decode(known, memory.unit)[2]
     return Generated(

@@ -14,7 +14,7 @@ from torch import Tensor
 class Camera:
     """A batch of pinhole cameras of one image size.
 
-    Axes are OpenCV's: x right, y down, z forward. Pixel centres lie at +0.5: the image spans ``[0, W] x [0, H]``.
+    Axes are OpenCV's: x right, y down, z forward. Pixel centers lie at +0.5: the image spans ``[0, W] x [0, H]``.
 
     Attributes:
         world_from_camera: rigid camera-to-world transforms, ``[*b 4 4]``, translation in scene units.
@@ -55,7 +55,7 @@ class Camera:
 
     @property
     def position(self) -> Float[Tensor, "*b 3"]:
-        """Camera centres in the world."""
+        """Camera centers in the world."""
         return self.world_from_camera[..., :3, 3]
 
     @property
@@ -85,7 +85,7 @@ class Camera:
 
     @staticmethod
     def from_fov(fov_deg: float, size: tuple[int, int], world_from_camera: Tensor | None = None) -> Camera:
-        """A camera of square pixels with horizontal field of view ``fov_deg`` and a centred principal point.
+        """A camera of square pixels with horizontal field of view ``fov_deg`` and a centered principal point.
 
         Args:
             fov_deg: horizontal field of view in degrees, in (0, 180).

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
 
-def highest(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:
+def dilate(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:
     """The largest value within ``reach_px`` rows and columns of each pixel."""
     size = 2 * reach_px + 1
     if _plain(values):
@@ -24,9 +24,9 @@ def highest(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b
     return max_pool2d(_images(values), size, 1, reach_px).view(values.shape)
 
 
-def lowest(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:
+def erode(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:
     """The smallest value within ``reach_px`` rows and columns of each pixel."""
-    return -highest(-values, reach_px)
+    return -dilate(-values, reach_px)
 
 
 def mean(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:

@@ -16,12 +16,12 @@ class Frame:
     """RGB-D images with the cameras that took them; one frame (no batch) or a batch.
 
     Attributes:
-        rgb: colours in 0..1, sRGB-encoded, ``[*b 3 H W]``.
+        rgb: colors in 0..1, sRGB-encoded, ``[*b 3 H W]``.
         depth: z along the optical axis in scene units, ``[*b 1 H W]``; meaningful only where ``valid``.
         valid: where ``depth`` can be used, sky included, ``[*b 1 H W]``.
         sky: where the surface is so far that it never parallaxes, ``[*b 1 H W]``; ``depth`` holds a far distance there.
         camera: cameras with the same batch and size.
-        metric: whether a scene unit is a metre.
+        metric: whether a scene unit is a meter.
     """
 
     rgb: Float[Tensor, "*b 3 h w"]
@@ -76,7 +76,7 @@ class Guide:
     """What the world cache shows to a batch ``[t]`` of cameras.
 
     Attributes:
-        rgb: colours in 0..1, normalised by coverage (no darkening at soft edges), 0 where nothing was hit.
+        rgb: colors in 0..1, normalized by coverage (no darkening at soft edges), 0 where nothing was hit.
         depth: expected z of what was hit; meaningful only where ``coverage > 0``, 0 elsewhere.
         coverage: share of the pixel that the cache covers, 0..1.
         confidence: how far the pixel can be believed, 0..1; 0 where ``coverage`` is 0.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Points:
-    """Coloured world points with provenance.
+    """Colored world points with provenance.
 
     Attributes:
         positions: ``[n 3]``, world, scene units.

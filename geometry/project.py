@@ -10,7 +10,7 @@ from geometry.camera import Camera
 
 
 def pixel_centers(size: tuple[int, int], like: Tensor) -> Float[Tensor, "2 h w"]:
-    """Pixel-centre coordinates ``(x, y)``, at +0.5, in pixels."""
+    """Pixel-center coordinates ``(x, y)``, at +0.5, in pixels."""
     rows = torch.arange(size[0], dtype=like.dtype, device=like.device) + 0.5
     columns = torch.arange(size[1], dtype=like.dtype, device=like.device) + 0.5
     y, x = torch.meshgrid(rows, columns, indexing="ij")
@@ -48,7 +48,7 @@ def project(
 def normals_from_depth(
     depth: Float[Tensor, "*b 1 h w"], camera: Camera, valid: Bool[Tensor, "*b 1 h w"]
 ) -> Float[Tensor, "*b 3 h w"]:
-    """World unit normals that face the camera, from neighbour differences on the near side; zero where unknown."""
+    """World unit normals that face the camera, from neighbor differences on the near side; zero where unknown."""
     points = unproject(depth, camera)
 
     def tangent(axis: int) -> Tensor:

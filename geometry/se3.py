@@ -119,7 +119,7 @@ def quat_from_matrix(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]
 
 
 def matrix_from_quat(quat: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:
-    """Rotation matrices of quaternions wxyz; any length but zero, for they are normalised here."""
+    """Rotation matrices of quaternions wxyz; any length but zero, for they are normalized here."""
     w, x, y, z = (quat / torch.linalg.vector_norm(quat, dim=-1, keepdim=True)).unbind(-1)
     entries = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),

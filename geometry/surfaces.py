@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-from geometry.filters import highest, lowest
+from geometry.filters import dilate, erode
 from geometry.frame import Frame
 
 STRAIGHT = 0.02  # share of the inverse depth by which it may bend from pixel to pixel on one slope
@@ -15,11 +15,11 @@ STRAIGHT = 0.02  # share of the inverse depth by which it may bend from pixel to
 CLEARLY = 0.1  # relative depth difference between two surfaces
 
 
-SUPPORT, AROUND = 2, 8  # neighbours that share a pixel's depth: those of a line; those inside a surface
+SUPPORT, AROUND = 2, 8  # neighbors that share a pixel's depth: those of a line; those inside a surface
 
 
 def _alike(frame: Frame) -> Int[Tensor, "1 h w"]:
-    """How many of the eight neighbours share a pixel's depth."""
+    """How many of the eight neighbors share a pixel's depth."""
     height, width = frame.depth.shape[-2:]
     usable = frame.valid & ~frame.sky
     depth = torch.where(usable, frame.depth, torch.full_like(frame.depth, torch.inf))
@@ -31,15 +31,15 @@ def _alike(frame: Frame) -> Int[Tensor, "1 h w"]:
 def far_from_edges(
     depth: Float[Tensor, "1 h w"], usable: Bool[Tensor, "1 h w"], reach: int, bend: float = STRAIGHT
 ) -> Bool[Tensor, "1 h w"]:
-    """Pixels all of whose neighbours within ``reach`` are in the image, usable and part of one surface.
+    """Pixels all of whose neighbors within ``reach`` are in the image, usable and part of one surface.
 
     Those lie at one depth, or on one slope: in the image of a plane inverse depth bends nowhere.
     """
     inverse = torch.where(usable, 1.0 / depth, torch.zeros_like(depth))
     inside = torch.zeros_like(usable)
     inside[:, reach : depth.shape[1] - reach, reach : depth.shape[2] - reach] = True
-    near, far = highest(inverse, reach), lowest(inverse, reach)
-    straight = lowest((_bend(inverse) < bend * inverse).float(), reach) > 0
+    near, far = dilate(inverse, reach), erode(inverse, reach)
+    straight = erode((_bend(inverse) < bend * inverse).float(), reach) > 0
     return inside & (far > 0) & ((near < far * (1.0 + CLEARLY)) | straight)
 
 

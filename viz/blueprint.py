@@ -11,7 +11,7 @@ from viz.log_entries import Scale
 
 HOW_TO_READ = """\
 **Left: the world**, as far as it is known, first from where the photo was taken. The orange pyramid is the camera \
-now, the grey one took the photo; grey line = path ahead, orange = walked. *Drag* to turn, *scroll* to zoom.
+now, the gray one took the photo; gray line = path ahead, orange = walked. *Drag* to turn, *scroll* to zoom.
 
 **Above: how a frame is made**
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import rerun as rr
 
-from viz.log_entries import Row
+from viz.log_entries import LogEntry
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +59,13 @@ class LiveStream:
         """
         self.dropped = 0
         self._connect = connect
-        self._queue: queue.Queue[Sequence[Row]] = queue.Queue(capacity)
+        self._queue: queue.Queue[Sequence[LogEntry]] = queue.Queue(capacity)
         self._closing = threading.Event()
         self._failed = False
         self._thread = threading.Thread(target=self._run, name="live-viewer", daemon=True)
         self._thread.start()
 
-    def offer(self, rows: Sequence[Row]) -> bool:
+    def offer(self, rows: Sequence[LogEntry]) -> bool:
         """Hand over an update; returns at once, False when it was dropped."""
         if self._failed or self._closing.is_set():
             return False

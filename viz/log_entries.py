@@ -23,7 +23,7 @@ JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
-class Moment:
+class TimePoint:
     """Where a row stands on the two timelines."""
 
     frame: int
@@ -31,12 +31,12 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Row:
+class LogEntry:
     """One entity at one moment; ``when`` None means for all time."""
 
     entity: str
     archetypes: tuple[rr.AsComponents, ...]
-    when: Moment | None
+    when: TimePoint | None
 
     def log_to(self, stream: rr.RecordingStream) -> None:
         """Log it. The timeline position of a stream belongs to the calling thread."""
@@ -52,7 +52,7 @@ class Scale:
 
     Attributes:
         median_depth: of the photo without sky, scene units.
-        depth_range: what the depth colours span, scene units.
+        depth_range: what the depth colors span, scene units.
     """
 
     median_depth: float
@@ -69,29 +69,29 @@ class Scale:
         return Scale(median, (0.8 * low, max(1.2 * high, 1.01 * low)))
 
 
-def opening_rows(event: StartEvent, scale: Scale, how_to_read: str) -> Iterator[Row]:
+def opening_rows(event: StartEvent, scale: Scale, how_to_read: str) -> Iterator[LogEntry]:
     """What holds for the whole recording."""
-    yield Row(entities.WORLD, (rr.ViewCoordinates.RDF,), None)
+    yield LogEntry(entities.WORLD, (rr.ViewCoordinates.RDF,), None)
     picture = to_uint8(event.picture[None])[0]
-    yield Row(entities.PHOTO, (rr.Image(picture).compress(jpeg_quality=JPEG_QUALITY),), None)
+    yield LogEntry(entities.PHOTO, (rr.Image(picture).compress(jpeg_quality=JPEG_QUALITY),), None)
     frustum = _frustum(event.photo.camera[0], 0.25 * scale.median_depth, (148, 163, 184))
-    yield Row(entities.PHOTO_CAMERA, frustum, None)
+    yield LogEntry(entities.PHOTO_CAMERA, frustum, None)
     strip = rr.LineStrips3D(
         [event.planned.position.cpu().numpy()], colors=(148, 163, 184), radii=rr.Radius.ui_points(0.75)
     )
-    yield Row(entities.PATH_PLANNED, (strip,), None)
+    yield LogEntry(entities.PATH_PLANNED, (strip,), None)
     for name, (_, label, color) in entities.GAUGES.items():
-        yield Row(entities.gauge(name), (rr.SeriesLines(names=label, colors=color, widths=2.0),), None)
+        yield LogEntry(entities.gauge(name), (rr.SeriesLines(names=label, colors=color, widths=2.0),), None)
     for entity, text in ((entities.HOW_TO_READ, how_to_read), (entities.SETTINGS, event.settings_markdown)):
-        yield Row(entity, (rr.TextDocument(text, media_type=rr.MediaType.MARKDOWN),), None)
+        yield LogEntry(entity, (rr.TextDocument(text, media_type=rr.MediaType.MARKDOWN),), None)
 
 
-def photo_rows(photo: Frame, scale: Scale) -> Iterator[Row]:
+def photo_rows(photo: Frame, scale: Scale) -> Iterator[LogEntry]:
     """The photo as frame 0: nothing was asked of the generator yet, so there is no guide."""
     yield from _frame_rows(photo, 0, 0, scale)
 
 
-def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> Iterator[Row]:
+def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> Iterator[LogEntry]:
     """Everything of a chunk but its primitives.
 
     Args:
@@ -109,17 +109,17 @@ def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> It
             (entities.COVERAGE, to_uint8(event.guide.coverage)[..., 0]),
         ]
     for t in range(len(event.frames)):
-        when = Moment(event.first_frame + t, event.index)
+        when = TimePoint(event.first_frame + t, event.index)
         for entity, pictures in panels:
-            yield Row(entity, (rr.Image(pictures[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
+            yield LogEntry(entity, (rr.Image(pictures[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
     walked = torch.cat([start[None], event.frames.camera.position.cpu()]).numpy()
     strip = rr.LineStrips3D([walked], colors=(251, 146, 60), radii=rr.Radius.ui_points(1.5))
-    end = Moment(event.first_frame + len(event.frames) - 1, event.index)
-    yield Row(entities.path_done(event.index), (strip,), end)
+    end = TimePoint(event.first_frame + len(event.frames) - 1, event.index)
+    yield LogEntry(entities.path_done(event.index), (strip,), end)
     yield from _figure_rows(event, end)
 
 
-def undo_rows(event: UndoEvent, scale: Scale, take: int) -> Iterator[Row]:
+def undo_rows(event: UndoEvent, scale: Scale, take: int) -> Iterator[LogEntry]:
     """What hides a chunk that was taken back, and the world as it was with it.
 
     A recording cannot forget, but of two rows at one moment the later one holds.
@@ -129,23 +129,23 @@ def undo_rows(event: UndoEvent, scale: Scale, take: int) -> Iterator[Row]:
         scale: of the photo.
         take: how often something was undone before.
     """
-    end = Moment(event.first_frame + event.frames - 1, event.index)
+    end = TimePoint(event.first_frame + event.frames - 1, event.index)
     for t in range(event.frames):
-        when = Moment(event.first_frame + t, event.index)
+        when = TimePoint(event.first_frame + t, event.index)
         for entity in entities.PICTURES:
-            yield Row(entity, (rr.Clear(recursive=False),), when)
-        yield Row(entities.CAMERA, _frustum(event.camera, 0.3 * scale.median_depth, (251, 146, 60)), when)
+            yield LogEntry(entity, (rr.Clear(recursive=False),), when)
+        yield LogEntry(entities.CAMERA, _frustum(event.camera, 0.3 * scale.median_depth, (251, 146, 60)), when)
     for entity in (
         entities.path_done(event.index),
         entities.cache(event.index, take),
         entities.sky(event.index, take),
     ):
-        yield Row(entity, (rr.Clear(recursive=False),), end)
+        yield LogEntry(entity, (rr.Clear(recursive=False),), end)
     for entity in (entities.CACHE, entities.SKY):
-        yield Row(entity, (rr.Clear(recursive=True),), Moment(event.first_frame - 1, event.index - 1))
+        yield LogEntry(entity, (rr.Clear(recursive=True),), TimePoint(event.first_frame - 1, event.index - 1))
 
 
-def primitive_row(entity: str, part: Points | Gaussians, when: Moment, grow: float) -> tuple[Row, np.ndarray]:
+def primitive_row(entity: str, part: Points | Gaussians, when: TimePoint, grow: float) -> tuple[LogEntry, np.ndarray]:
     """Primitives of one entity, and the column by which some of them can be `hidden` later.
 
     Args:
@@ -158,7 +158,7 @@ def primitive_row(entity: str, part: Points | Gaussians, when: Moment, grow: flo
     if isinstance(part, Points):
         radii = (grow * part.radii).cpu().numpy()
         shape = rr.Points3D(part.positions.cpu().numpy(), colors=colors, radii=radii, point_shading="Flat")
-        return Row(entity, (shape,), when), radii
+        return LogEntry(entity, (shape,), when), radii
     colors = np.concatenate([colors, _bytes(part.opacities[:, None])], axis=1)
     shape = rr.GaussianSplats3D(
         part.means.cpu().numpy(),
@@ -166,11 +166,11 @@ def primitive_row(entity: str, part: Points | Gaussians, when: Moment, grow: flo
         quaternions=part.quats[:, [1, 2, 3, 0]].cpu().numpy(),  # ours are wxyz, Rerun's xyzw
         colors=colors,
     )
-    return Row(entity, (shape,), when), colors
+    return LogEntry(entity, (shape,), when), colors
 
 
 def hidden(column: np.ndarray, gone: np.ndarray) -> rr.AsComponents:
-    """What hides the primitives ``gone`` (a mask) of an entity: their colours ``[n 4]``, or radii ``[n]``, anew."""
+    """What hides the primitives ``gone`` (a mask) of an entity: their colors ``[n 4]``, or radii ``[n]``, anew."""
     column = column.copy()
     if column.ndim == 1:
         column[gone] = 0.0
@@ -179,28 +179,28 @@ def hidden(column: np.ndarray, gone: np.ndarray) -> rr.AsComponents:
     return rr.GaussianSplats3D.from_fields(colors=column)
 
 
-def text_row(message: str, level: Level, when: Moment) -> Row:
+def text_row(message: str, level: Level, when: TimePoint) -> LogEntry:
     """A line of the log."""
-    return Row(entities.LOG, (rr.TextLog(message, level=level),), when)
+    return LogEntry(entities.LOG, (rr.TextLog(message, level=level),), when)
 
 
-def _frame_rows(frames: Frame, first_frame: int, chunk: int, scale: Scale) -> Iterator[Row]:
+def _frame_rows(frames: Frame, first_frame: int, chunk: int, scale: Scale) -> Iterator[LogEntry]:
     images = to_uint8(frames.rgb)
     depths = half_depth(frames.depth, frames.valid)
     for t in range(len(frames)):
-        when = Moment(first_frame + t, chunk)
-        yield Row(entities.CAMERA, _frustum(frames.camera[t], 0.3 * scale.median_depth, (251, 146, 60)), when)
-        yield Row(entities.IMAGE, (rr.Image(images[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
+        when = TimePoint(first_frame + t, chunk)
+        yield LogEntry(entities.CAMERA, _frustum(frames.camera[t], 0.3 * scale.median_depth, (251, 146, 60)), when)
+        yield LogEntry(entities.IMAGE, (rr.Image(images[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
         depth = rr.DepthImage(depths[t], meter=1.0, depth_range=scale.depth_range, colormap="viridis")
-        yield Row(entities.DEPTH, (depth,), when)
+        yield LogEntry(entities.DEPTH, (depth,), when)
 
 
-def _figure_rows(event: ChunkEvent, when: Moment) -> Iterator[Row]:
+def _figure_rows(event: ChunkEvent, when: TimePoint) -> Iterator[LogEntry]:
     figures = {entities.gauge(name): value for name, value in event.gauges.items()}
     figures |= {entities.timing(stage): seconds for stage, seconds in event.timings_s.items()}
     for entity, value in figures.items():
         if math.isfinite(value):
-            yield Row(entity, (rr.Scalars(value),), when)
+            yield LogEntry(entity, (rr.Scalars(value),), when)
 
 
 def _frustum(camera: Camera, display_distance: float, color: tuple[int, int, int]) -> tuple[rr.AsComponents, ...]:

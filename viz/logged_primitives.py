@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geometry.primitives import Gaussians, Points
 from viz import entities
-from viz.log_entries import Moment, Row, hidden, primitive_row
+from viz.log_entries import LogEntry, TimePoint, hidden, primitive_row
 
 UNTOLD = 0.01  # of what an entity holds: so much may stay for a while, or a few that go would cost a column each time
 
@@ -28,7 +28,7 @@ class _Part:
     told: int = 0  # how many are hidden
 
 
-class Standing:
+class LoggedPrimitives:
     """The primitives that one stream shows, by the entity that holds them.
 
     An entity cannot lose a part of what it holds, and logging it again would cost all of it. But a single column can be
@@ -46,7 +46,7 @@ class Standing:
         self._rng = np.random.default_rng(0)  # draws which primitives a viewer does without; nothing of the world
         self._parts: dict[str, _Part] = {}
 
-    def put(self, added: Points | Gaussians, names: Int[Tensor, "n"], when: Moment) -> list[Row]:
+    def put(self, added: Points | Gaussians, names: Int[Tensor, "n"], when: TimePoint) -> list[LogEntry]:
         """Show new primitives, near ones and sky apart so that the sky can be hidden and does not blow up the view."""
         grow = 1.0
         if self._limit is not None and len(added) > self._limit:
@@ -64,7 +64,7 @@ class Standing:
                 self._parts[entity] = _Part(names[which].numpy(), values, np.zeros(len(values), np.bool_))
         return rows
 
-    def retire(self, names: Int[Tensor, "r"], when: Moment) -> list[Row]:
+    def retire(self, names: Int[Tensor, "r"], when: TimePoint) -> list[LogEntry]:
         """Hide primitives of some names, ascending, of which it may show none."""
         rows, retired = [], names.numpy()
         for entity, part in list(self._parts.items()):
@@ -77,10 +77,10 @@ class Standing:
             count = int(part.gone.sum())
             if count - part.told > UNTOLD * len(part.names):
                 part.told = count
-                rows.append(Row(entity, (hidden(part.values, part.gone),), when))
+                rows.append(LogEntry(entity, (hidden(part.values, part.gone),), when))
         return rows
 
-    def clear(self, entity: str, when: Moment) -> list[Row]:
+    def clear(self, entity: str, when: TimePoint) -> list[LogEntry]:
         """Take a whole entity away, shown or not."""
         self._parts.pop(entity, None)
-        return [Row(entity, (rr.Clear(recursive=False),), when)]
+        return [LogEntry(entity, (rr.Clear(recursive=False),), when)]

@@ -21,8 +21,8 @@ from viz import entities
 from viz import viewer_process as viewer
 from viz.blueprint import HOW_TO_READ, make_blueprint
 from viz.live_stream import LiveStream, within
-from viz.log_entries import Moment, Row, Scale, chunk_rows, opening_rows, photo_rows, text_row, undo_rows
-from viz.logged_primitives import Standing
+from viz.log_entries import LogEntry, Scale, TimePoint, chunk_rows, opening_rows, photo_rows, text_row, undo_rows
+from viz.logged_primitives import LoggedPrimitives
 from viz.recorder import ChunkEvent, Level, NullRecorder, Recorder, StartEvent, UndoEvent
 from viz.viewer_targets import LiveTarget, native_target, remote_target, web_target
 
@@ -101,7 +101,7 @@ def identity_of(folder: Path, fresh: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Came:
+class _Added:
     """Primitives that the cache added, and their names."""
 
     added: Points | Gaussians
@@ -146,9 +146,9 @@ class RerunRecorder:
         self._program: subprocess.Popen[bytes] | None = None
         self._shown: deque[tuple[int, int]] = deque()  # (chunk, primitives) that the viewer holds
         self._take = 0  # how often something was undone
-        self._in_file, self._in_viewer = Standing(None), Standing(live_update_limit)
+        self._in_file, self._in_viewer = LoggedPrimitives(None), LoggedPrimitives(live_update_limit)
         self._scale = Scale(1.0, (0.0, 2.0))
-        self._now = Moment(0, 0)
+        self._now = TimePoint(0, 0)
         self._position = torch.zeros(3)
         self._warned: set[str] = set()
 
@@ -215,26 +215,29 @@ class RerunRecorder:
         self._live = LiveStream(connect)
 
     def _begin(self, event: StartEvent) -> None:
-        self._write(list(opening_rows(event, self._scale, HOW_TO_READ)), _Came(event.added, event.names))
+        self._write(list(opening_rows(event, self._scale, HOW_TO_READ)), _Added(event.added, event.names))
         self._write(list(photo_rows(event.photo, self._scale)))
 
     def _chunk(self, event: ChunkEvent) -> None:
-        self._now = Moment(event.first_frame + len(event.frames) - 1, event.index)
+        self._now = TimePoint(event.first_frame + len(event.frames) - 1, event.index)
         self._write(
-            list(chunk_rows(event, self._scale, self._position)), _Came(event.added, event.names), event.removed
+            list(chunk_rows(event, self._scale, self._position)), _Added(event.added, event.names), event.removed
         )
         self._position = event.frames.camera.position[-1].cpu()
 
     def _undo(self, event: UndoEvent) -> None:
         self._write(list(undo_rows(event, self._scale, self._take)))
         self._take += 1
-        self._in_file, self._in_viewer = Standing(None, self._take), Standing(self._live_update_limit, self._take)
+        self._in_file, self._in_viewer = (
+            LoggedPrimitives(None, self._take),
+            LoggedPrimitives(self._live_update_limit, self._take),
+        )
         self._shown.clear()
-        self._now = Moment(event.first_frame - 1, event.index - 1)
+        self._now = TimePoint(event.first_frame - 1, event.index - 1)
         self._position = event.camera.position.cpu()
-        self._write([], _Came(event.left, event.names))
+        self._write([], _Added(event.left, event.names))
 
-    def _write(self, rows: list[Row], came: _Came | None = None, removed: Int[Tensor, "r"] | None = None) -> None:
+    def _write(self, rows: list[LogEntry], came: _Added | None = None, removed: Int[Tensor, "r"] | None = None) -> None:
         gone = torch.zeros(0, dtype=torch.int64) if removed is None else removed.cpu()
         if self._file is not None:
             everything = self._in_file.retire(gone, self._now)
@@ -247,7 +250,7 @@ class RerunRecorder:
                 self._live.offer(self._live_rows(came, gone))
             self._live.offer(rows)
 
-    def _live_rows(self, came: _Came, gone: Int[Tensor, "r"]) -> list[Row]:
+    def _live_rows(self, came: _Added, gone: Int[Tensor, "r"]) -> list[LogEntry]:
         """What comes, thinned, and the clearing of old ones: the viewer's memory is bounded by what is shown."""
         rows = self._in_viewer.retire(gone, self._now)
         rows += self._in_viewer.put(came.added, came.names.cpu(), self._now)

@@ -35,7 +35,7 @@ class TrainingRecorder:
         """Record the figures of one validation, and its contact sheet where there is one. Never raises.
 
         Args:
-            step: optimiser steps so far.
+            step: optimizer steps so far.
             frames: frames that the loss saw so far.
             figures: by name.
             sheet: an image file; may be missing.

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from tqdm.auto import tqdm
 
 from cache3d.cache import WorldCache
-from cache3d.photo_texture import ProjectiveTexture
+from cache3d.photo_texture import PhotoTexture
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
@@ -214,8 +214,8 @@ class World:
         return self._cache
 
     @cached_property
-    def _texture(self) -> ProjectiveTexture:
-        return ProjectiveTexture.of(self.record.chunk(0).frames, self.record.photo)
+    def _texture(self) -> PhotoTexture:
+        return PhotoTexture.of(self.record.chunk(0).frames, self.record.photo)
 
     def forget(
         self,
@@ -333,7 +333,7 @@ class World:
     def render(self, camera: Camera) -> Guide:
         """What the world shows to cameras ``[t]``, or to one camera without a batch (then ``t`` is 1).
 
-        What the photo saw is shown in the photo's own colours; ``world.cache.render`` shows the cache alone.
+        What the photo saw is shown in the photo's own colors; ``world.cache.render`` shows the cache alone.
         """
         camera = camera.to(torch.float32)  # those of files are in float64
         batched = (

@@ -128,7 +128,7 @@ def _check_values(config: DictConfig) -> None:
         _check_whole(config, "cache.refine_steps", 0, 1000)
     unit_m = config.depth.get("unit_m")
     if unit_m is not None and not (isinstance(unit_m, int | float) and unit_m > 0):
-        raise ConfigError(f"depth.unit_m: want a positive number of metres per unit, got {unit_m!r}")
+        raise ConfigError(f"depth.unit_m: want a positive number of meters per unit, got {unit_m!r}")
     if config.device not in ("cpu", "cuda"):
         raise ConfigError(f"device: want cpu or cuda, got '{config.device}'")
 

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cache3d.cache import Integration, WorldCache
-from cache3d.photo_texture import ProjectiveTexture
+from cache3d.photo_texture import PhotoTexture
 from diffusion.generator import Generator
 from diffusion.inpainting.lookahead import look_ahead
-from diffusion.inpainting.outpainting import beyond, widened, with_margin, without_rim
-from diffusion.inpainting.prior import Prior, PriorConfig, copy_into_holes
+from diffusion.inpainting.outpainting import eroded_border, outpaint_camera, pad_frame, photo_with_margin
+from diffusion.inpainting.prior import Prior, PriorConfig, inpaint_prior
 from diffusion.kv_memory import KVMemory
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.rgbd_state import Condition
@@ -48,7 +48,7 @@ class Walk:
     """Where a walk stands between two chunks; this and the cache are all that a resumed walk needs."""
 
     memory: KVMemory
-    texture: ProjectiveTexture  # the photo, to be shown wherever the cache shows what it saw
+    texture: PhotoTexture  # the photo, to be shown wherever the cache shows what it saw
     reference: Frame  # the photo and the last frames of recent chunks, to copy texture from and to refine against
     rng: torch.Generator
     chunks: int  # finished chunks; the photo is chunk 0
@@ -85,14 +85,14 @@ def begin(seed: Chunk, seed_detail: Chunk, sharp: Float[Tensor, "3 h w"], parts:
     Args:
         seed: the photo at frame size, as chunk 0 of one frame.
         seed_detail: the same photo as the cache should hold it, at frame size or finer.
-        sharp: its colours as fine as there are, for what the walk comes close to.
+        sharp: its colors as fine as there are, for what the walk comes close to.
         parts: what the loop is made of; its cache must be empty.
         rng: the one source of randomness of the walk.
     """
     parts.cache.integrate(seed_detail)
-    texture = ProjectiveTexture.of(seed.frames, sharp)
+    texture = PhotoTexture.of(seed.frames, sharp)
     walk = Walk(parts.generator.start(seed), texture, seed.frames, rng, chunks=1, frames=1)
-    around = _made_up(with_margin(seed.frames), walk, parts)
+    around = _made_up(photo_with_margin(seed.frames), walk, parts)
     parts.cache.integrate(replace(around, index=0))  # like the photo
     return walk
 
@@ -112,7 +112,7 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
             if isinstance(chunks, Sequence) and position + 1 < len(chunks):
                 parts.cache.prefetch(chunks[position + 1])
         around = None
-        if (wider := beyond(guide)) is not None:
+        if (wider := outpaint_camera(guide)) is not None:
             with clock("surroundings"):
                 view = walk.texture.onto(parts.cache.render(wider))
                 around = parts.cache.integrate(_made_up(view, walk, parts))
@@ -121,7 +121,7 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
             seen = guide
             if (ahead := look_ahead(guide)) is not None:
                 seen = Guide.concatenate([guide, walk.texture.onto(parts.cache.render(ahead))])
-            prior = copy_into_holes(seen, walk.reference, walk.rng, parts.prior, settle=True)[: len(cameras)]
+            prior = inpaint_prior(seen, walk.reference, walk.rng, parts.prior, lock_thin=True)[: len(cameras)]
         with clock("denoise"):
             sigma = noise_map(guide, prior, parts.noise)
             made = sample(parts.generator, Condition(guide, prior), sigma, walk.memory, walk.rng, parts.sampler)
@@ -145,7 +145,7 @@ def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterat
 def _made_up(guide: Guide, walk: Walk, parts: Parts) -> Chunk:
     """What lies in the open parts of one wide view ``[1]``; of the chunk that comes next."""
     photo = walk.reference[:1]
-    prior = copy_into_holes(guide, widened(photo, guide.camera.size), walk.rng, parts.prior)
+    prior = inpaint_prior(guide, pad_frame(photo, guide.camera.size), walk.rng, parts.prior)
     sigma = noise_map(guide, prior, parts.noise)
     seen = guide.coverage > 0.5
     depth = torch.where(seen, guide.depth, 1.0)
@@ -153,7 +153,7 @@ def _made_up(guide: Guide, walk: Walk, parts: Parts) -> Chunk:
     memory = parts.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
     made = sample(parts.generator, Condition(guide, prior), sigma, memory, walk.rng, parts.sampler)
     chunk, _ = _as_chunk(made, guide, sigma, walk)
-    return replace(chunk, frames=replace(chunk.frames, valid=without_rim(chunk.frames.valid & ~seen)))
+    return replace(chunk, frames=replace(chunk.frames, valid=eroded_border(chunk.frames.valid & ~seen)))
 
 
 def thinned(chunk: Chunk) -> Chunk:
@@ -166,7 +166,7 @@ def thinned(chunk: Chunk) -> Chunk:
 
 
 def _as_chunk(made: Generated, guide: Guide, sigma: Tensor, walk: Walk) -> tuple[Chunk, float]:
-    """Make a chunk of what was generated: depth aligned to the world, no flying pixels, 8-bit colours."""
+    """Make a chunk of what was generated: depth aligned to the world, no flying pixels, 8-bit colors."""
     seen = guide.coverage * guide.confidence * (1.0 - guide.sky)
     aligned = align_depth(made.depth, ~made.sky, guide.depth, seen)
     depth = torch.where(made.sky, made.depth, aligned.depth)

@@ -48,7 +48,7 @@ def agreement_db(rgb: Float[Tensor, "t 3 h w"], reference: Float[Tensor, "t 3 h 
 
 
 def seam_error(rgb: Float[Tensor, "t 3 h w"], hole: Tensor) -> float:
-    """Mean colour step across the border of ``hole [t 1 h w]`` over the mean step between all other neighbours."""
+    """Mean color step across the border of ``hole [t 1 h w]`` over the mean step between all other neighbors."""
     across, within = [], []
     for axis in (-1, -2):
         step = rgb.diff(dim=axis).abs().mean(dim=1, keepdim=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from cache3d.cache import WorldCache
-from cache3d.photo_texture import ProjectiveTexture
+from cache3d.photo_texture import PhotoTexture
 from diffusion.generator import Generator
 from diffusion.inpainting.prior import PriorConfig
 from diffusion.kv_memory import KVMemory
@@ -350,7 +350,7 @@ def resume(
     count = len(world.chunks)
     last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
     memory = _remembered(world, parts.generator)
-    texture = ProjectiveTexture.of(photo, finest)
+    texture = PhotoTexture.of(photo, finest)
     walk = Walk(memory, texture, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
     return Exploration(settings, config, parts, photo, world.path, walk, world, None, from_file, factor, notes)
 
@@ -434,7 +434,7 @@ def _photo_chunk(photo: Frame) -> Chunk:
 
 
 def _at_frame_size(detail: Frame, camera: Camera) -> Frame:
-    """The photo at frame size: colours averaged and rounded to 8 bits, depth and masks sampled."""
+    """The photo at frame size: colors averaged and rounded to 8 bits, depth and masks sampled."""
     if detail.camera.size == camera.size:
         return detail
     rgb = interpolate(detail.rgb, camera.size, mode="bilinear", antialias=True)

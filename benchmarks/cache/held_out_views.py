@@ -3,7 +3,7 @@
 Exact RGB-D frames of walks through three textured worlds go into the cache, four at a time, together with the first
 frame and those that ended the last chunks, to keep to, as in the loop. After 50, 200 and 400 frames it is asked for
 views beside the path, all along the path so far, that it never got; at the end for the first frame again. Numbers
-count only what the walk has shown until then. A pixel that the cache leaves open counts as mid-grey and as a depth
+count only what the walk has shown until then. A pixel that the cache leaves open counts as mid-gray and as a depth
 error of 1. The baseline `no cache` knows the last frame only. Medians over views, then means over walks.
 """
 
@@ -123,13 +123,13 @@ def scores(guide: Guide, truth: Frame, where: Tensor) -> dict[str, float]:
     error = (rgb - truth.rgb).square().mean(1, keepdim=True)[where].mean()
     similar = ssim(rgb, truth.rgb, 11).mean(1, keepdim=True)[where].mean()
     ground = where & ~truth.sky
-    shown = torch.where(guide.coverage >= 0.5, guide.depth, torch.zeros_like(guide.depth))
-    off = ((shown - truth.depth).abs() / truth.depth).clamp(max=1.0)[ground].mean()
+    rendered = torch.where(guide.coverage >= 0.5, guide.depth, torch.zeros_like(guide.depth))
+    off = ((rendered - truth.depth).abs() / truth.depth).clamp(max=1.0)[ground].mean()
     return {"psnr_db": -10.0 * torch.log10(error).item(), "ssim": similar.item(), "abs_rel": off.item()}
 
 
 def summary(results: list[WalkResult]) -> dict[str, float]:
-    """Means over walks of quality, medians over neighbouring chunks of cost."""
+    """Means over walks of quality, medians over neighboring chunks of cost."""
     row: dict[str, float] = {}
     for check in results[0].views:
         for key in ("psnr_db", "ssim", "abs_rel"):

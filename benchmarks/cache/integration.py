@@ -37,7 +37,7 @@ LIGHT = Lighting(sky_rgb=(0.9, 0.9, 0.9), ground_rgb=(0.6, 0.6, 0.6))
 
 
 def textured_room() -> TexturedWorld:
-    """A closed room of 6 x 3 x 8 m with two boxes; every face has grain from metres down to millimetres."""
+    """A closed room of 6 x 3 x 8 m with two boxes; every face has grain from meters down to millimeters."""
     builder = WorldBuilder()
     boxes = (
         ((-3.0, -3.0, -4.0), (3.0, 0.0, 4.0)),

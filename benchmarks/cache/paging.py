@@ -1,6 +1,6 @@
 """A world much larger than memory: `python -m benchmarks.cache.paging [--millions N] [--resident MIB] [--runs N]`.
 
-A facade some kilometres long, built segment by segment and streamed to disk, is walked along sideways at three places,
+A facade some kilometers long, built segment by segment and streamed to disk, is walked along sideways at three places,
 and then at others, `--runs` times. Before each run the system is told to forget the block files it has read. The
 baseline, in the same run and frame by frame, is the same view of a small world that holds only the segments near the
 walk, all in memory; pictures are compared to the bit. The longest wait is wall time, on a machine that others may

@@ -3,12 +3,12 @@
 A *wide* hole is what is left of the holes without their parts narrower than 8 px (`worldwarp.training.samples.thin`).
 
 * Depth: δ1 and AbsRel in all holes, sky left out. PSNR: in thin holes, and in all.
-* Seam: mean colour step from known pixels to those of wide holes over that of the truth (1 = no seam).
+* Seam: mean color step from known pixels to those of wide holes over that of the truth (1 = no seam).
 * Contrast: local root mean square of what is finer than 3 px, in wide holes, over that of the truth.
-* Patches of texture: 32 px wide, nothing but wide hole, on a grid of 16 px, grey; the same places for every method.
+* Patches of texture: 32 px wide, nothing but wide hole, on a grid of 16 px, gray; the same places for every method.
   - Repetition: each patch without what is coarser than 9 px; its autocorrelation (per overlapping pixel, over that at
     lag 0) at the highest local maximum more than 6 px from lag 0; mean over patches, over that of the truth. A lattice
-    has 1, noise about .13. Ripples below one grey level of 255 do not count.
+    has 1, noise about .13. Ripples below one gray level of 255 do not count.
   - Spectrum: power of the windowed patches by spatial frequency in four octaves (the last with the corners of the
     plane), mean over patches; mean over octaves of the absolute logarithm of its ratio to the truth's (0 = same;
     log 1.25 = .22).
@@ -130,18 +130,18 @@ def contrast(rgb: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 1 h8 w8"]:
     return avg_pool2d(fine.square().mean(1, keepdim=True), 8).sqrt()
 
 
-def repetition(grey: Float[Tensor, "n s s"]) -> Float[Tensor, "n"]:
+def repetition(gray: Float[Tensor, "n s s"]) -> Float[Tensor, "n"]:
     """The highest autocorrelation of each patch at a local maximum beyond ``MIN_LAG_PX``, 0..1 or a little above."""
-    size = grey.shape[-1]
-    if len(grey) == 0:
-        return grey.new_zeros(0)
+    size = gray.shape[-1]
+    if len(gray) == 0:
+        return gray.new_zeros(0)
 
     def correlate(x: Tensor) -> Tensor:
         power = torch.fft.rfft2(x, s=(2 * size, 2 * size)).abs().square()
         return torch.fft.fftshift(torch.fft.irfft2(power), dim=(-2, -1))
 
-    overlap = correlate(torch.ones_like(grey[:1])) / size**2
-    found = correlate(grey - grey.mean((1, 2), keepdim=True)) / size**2
+    overlap = correlate(torch.ones_like(gray[:1])) / size**2
+    found = correlate(gray - gray.mean((1, 2), keepdim=True)) / size**2
     found = found / overlap.clamp_min(1e-3) / (found[:, size, size, None, None] + GREY_LEVEL**2)
     lag = torch.arange(2 * size) - size
     beyond = (lag[:, None] ** 2 + lag**2 > MIN_LAG_PX**2) & (overlap[0] > MIN_OVERLAP)
@@ -149,15 +149,15 @@ def repetition(grey: Float[Tensor, "n s s"]) -> Float[Tensor, "n"]:
     return torch.where(peak, found, 0.0).amax((1, 2)).clamp_min(0.0)
 
 
-def spectrum(grey: Float[Tensor, "n s s"]) -> Float[Tensor, "n bands"]:
+def spectrum(gray: Float[Tensor, "n s s"]) -> Float[Tensor, "n bands"]:
     """Mean power of each patch in octaves of spatial frequency, under a Hann window."""
-    size = grey.shape[-1]
-    if len(grey) == 0:
-        return grey.new_zeros(0, len(BANDS))
+    size = gray.shape[-1]
+    if len(gray) == 0:
+        return gray.new_zeros(0, len(BANDS))
     window = torch.hann_window(size, periodic=False)
     window = window[:, None] * window
-    mean = (grey * window).sum((1, 2), keepdim=True) / window.sum()
-    power = torch.fft.fft2((grey - mean) * window).abs().square()
+    mean = (gray * window).sum((1, 2), keepdim=True) / window.sum()
+    power = torch.fft.fft2((gray - mean) * window).abs().square()
     frequency = torch.fft.fftfreq(size)
     radius = (frequency[:, None].square() + frequency.square()).sqrt()
     bands = [(radius >= low) & (radius < high) for low, high in BANDS]
@@ -165,7 +165,7 @@ def spectrum(grey: Float[Tensor, "n s s"]) -> Float[Tensor, "n bands"]:
 
 
 def _step(rgb: Tensor, wide: Tensor, hole: Tensor) -> Tensor:
-    """Sum of colour steps between known pixels and those of wide holes."""
+    """Sum of color steps between known pixels and those of wide holes."""
     found = torch.zeros(())
     for axis in (-1, -2):
         count = hole.shape[axis] - 1

@@ -26,7 +26,7 @@ class PatchFeatures:
 
     @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Tensor:
-        """Features ``[n c]`` of patches ``[n 3 h w]`` with colours in 0..1."""
+        """Features ``[n c]`` of patches ``[n 3 h w]`` with colors in 0..1."""
         if len(rgb) == 0:
             return self(rgb.new_zeros(1, *rgb.shape[1:]))[:0]
         x = relu6(self._convolve(2.0 * rgb - 1.0, "_conv_stem", "_bn0", 2))

@@ -26,7 +26,7 @@ SKY = gradient_sky((0.3, 0.5, 0.85), (0.8, 0.87, 0.93))
 
 @dataclass(frozen=True)
 class Site:
-    """A world with room to walk: where a walk starts and how far it reaches, metres."""
+    """A world with room to walk: where a walk starts and how far it reaches, meters."""
 
     build: Callable[[np.random.Generator], TexturedWorld]
     lighting: Lighting
@@ -43,7 +43,7 @@ def _noise(rng: np.random.Generator, size: int, falloff: float) -> Float[np.ndar
 
 
 def _mottled(rng: np.random.Generator, base: Rgb, contrast: float, size: int = 256) -> np.ndarray:
-    """Noise of two scales around a colour, for plaster, carpet, grass, leaves, bark."""
+    """Noise of two scales around a color, for plaster, carpet, grass, leaves, bark."""
     grain = 0.7 * _noise(rng, size, 1.3) + 0.3 * _noise(rng, size, 0.6)
     tint = 0.3 * np.stack([_noise(rng, size, 1.6) for _ in range(3)], -1)
     return _rgba(np.asarray(base) * (1.0 + contrast * (grain[..., None] + tint)))
@@ -97,14 +97,14 @@ def _box(
     low: tuple[float, float, float],
     high: tuple[float, float, float],
     texture: int,
-    metres: float,
+    meters: float,
 ) -> None:
-    """An axis-aligned box whose texture repeats every ``metres``."""
+    """An axis-aligned box whose texture repeats every ``meters``."""
     a, b = np.asarray(low, float), np.asarray(high, float)
     x, y, z = np.diag(b - a)
     sides = ((a, x, y), (a + z, x, y), (a, z, y), (a + x, z, y), (a, x, z), (a + y, x, z))
     for corner, along, down in sides:
-        tiles = (float(np.linalg.norm(along)) / metres, float(np.linalg.norm(down)) / metres)
+        tiles = (float(np.linalg.norm(along)) / meters, float(np.linalg.norm(down)) / meters)
         builder.add_quad(corner, along, down, tiles=tiles, texture=texture)
 
 
@@ -134,7 +134,7 @@ def _room(rng: np.random.Generator) -> TexturedWorld:
         ((3.45, -2.1, 1.5), (0, 0, 1.8)),
     ):  # fmt: skip
         builder.add_quad(np.array(corner), np.array(along), np.array([0, 1.2, 0]), texture=photo)
-    for a, b, texture, metres in (
+    for a, b, texture, meters in (
         ((-2.6, -0.75, 3.6), (-1.2, -0.65, 5.0), wood[1], 1.0), ((-2.5, -0.65, 3.7), (-2.4, 0.0, 3.8), wood[1], 0.5),
         ((-1.4, -0.65, 4.8), (-1.3, 0.0, 4.9), wood[1], 0.5), ((-1.4, -0.65, 3.7), (-1.3, 0.0, 3.8), wood[1], 0.5),
         ((-2.2, -1.05, 4.1), (-1.8, -0.75, 4.5), cloth[2], 0.4), ((1.6, -0.45, 3.2), (2.7, 0.0, 5.4), cloth[0], 0.9),
@@ -143,7 +143,7 @@ def _room(rng: np.random.Generator) -> TexturedWorld:
         ((-3.3, -0.5, 0.6), (-2.4, 0.0, 2.2), cloth[1], 0.8), ((2.7, -1.3, 0.8), (3.3, 0.0, 1.6), wood[0], 0.8),
         ((-0.9, -0.02, 3.4), (1.2, -0.01, 5.2), cloth[2], 1.0),
     ):  # fmt: skip
-        _box(builder, a, b, texture, metres)
+        _box(builder, a, b, texture, meters)
     return builder.build(SKY)
 
 
@@ -200,12 +200,12 @@ def _garden(rng: np.random.Generator) -> TexturedWorld:
     _box(builder, (-0.8, -0.03, -5.0), (0.8, -0.01, 18.0), stone, 2.0)
     _box(builder, (-12.0, -2.4, 18.0), (12.0, 0.0, 18.4), brick, 1.6)
     builder.add_quad(np.array([-2.5, -2.2, 17.98]), np.array([3.0, 0, 0]), np.array([0, 1.9, 0]), texture=photo)
-    for a, b, texture, metres in (
+    for a, b, texture, meters in (
         ((-9.0, -1.3, -4.0), (-8.0, 0.0, 18.0), leaves[0], 1.5), ((8.0, -1.6, -4.0), (9.2, 0.0, 18.0), leaves[1], 1.5),
         ((4.0, -2.5, 12.5), (7.0, 0.0, 15.5), plank, 2.0), ((-5.0, -0.6, 5.0), (-3.4, 0.0, 6.0), leaves[2], 0.8),
         ((2.4, -0.5, 7.0), (3.6, 0.0, 8.2), stone, 0.9),
     ):  # fmt: skip
-        _box(builder, a, b, texture, metres)
+        _box(builder, a, b, texture, meters)
     for x, z, scale in (
         (-3.5, 9.5, 1.0),
         (3.2, 4.6, 0.8),

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from scipy import stats
 from torch import Tensor
 
-from benchmarks.quality.generator_quality import normalised
+from benchmarks.quality.generator_quality import normalized
 from cache3d.cache import WorldCache
 from diffusion.generator import Generator
 from diffusion.inpainting.prior import PriorConfig
@@ -40,7 +40,7 @@ class Walked:
 def long_clips(data: Path, count: int) -> dict[str, Frame]:
     """The first ``count`` held-out clips of more than 40 frames by name, in units of their first median depth."""
     paths = [path for path in list_clips(data, "heldout") if _frames(path) > LAST]
-    return {path.stem: normalised(read_clip(path)) for path in paths[:count]}
+    return {path.stem: normalized(read_clip(path)) for path in paths[:count]}
 
 
 def to_and_fro(frames: int) -> list[int]:
@@ -83,7 +83,7 @@ def determined(clip: Frame) -> Bool[Tensor, "t 1 h w"]:
 
 
 def psnr(made: Frame, truth: Frame, where: Bool[Tensor, "t 1 h w"]) -> float:
-    """Colours against the truth over the pixels ``where``, in dB."""
+    """Colors against the truth over the pixels ``where``, in dB."""
     error = (made.rgb - truth.rgb).square().mean(1, keepdim=True)
     return float(-10.0 * torch.log10(error[where].mean()))
 

@@ -4,7 +4,7 @@ WorldWarp's table 3 and our extension: cache none / points / Gaussians x noise u
 confidence. Long held-out clips are walked for ten chunks of four frames, with three seeds each, from a first frame
 whose true depth is given. Figures: PSNR and δ1 in chunk 10, of all pixels and of those that the first frame shows
 (where the truth is determined); kernel distance of patch features in what it does not show (wide parts of the last
-frames of chunks 4, 7 and 10; against the truth there); colour step along the border of those parts over the truth's;
+frames of chunks 4, 7 and 10; against the truth there); color step along the border of those parts over the truth's;
 processor seconds per chunk. Mean over clips and seeds with the 95 % interval over clips, of the kernel distance over
 seeds.
 
@@ -106,7 +106,7 @@ def figures(walked: Walked, clip: Frame) -> dict[str, float]:
 
 
 def seam(made: Tensor, truth: Tensor, hole: Tensor) -> float:
-    """Mean colour step across the border of ``hole`` over that of the truth."""
+    """Mean color step across the border of ``hole`` over that of the truth."""
     steps = [0.0, 0.0]
     for axis in (-1, -2):
         border = hole.float().diff(dim=axis).abs() > 0

@@ -68,7 +68,7 @@ def estimate_path(frames: Frame) -> tuple[np.ndarray, int]:
 
 
 def errors(poses: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation (rad) and normalised translation error of each pose ``[t 4 4]``."""
+    """Rotation (rad) and normalized translation error of each pose ``[t 4 4]``."""
     truth = camera.world_from_camera.double().numpy()
     turn = np.einsum("tij,tij->t", poses[:, :3, :3], truth[:, :3, :3])  # trace of R_est R^T
     reach = np.linalg.norm(truth[:, :3, 3] - truth[0, :3, 3], axis=-1).max()
@@ -77,9 +77,9 @@ def errors(poses: np.ndarray, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _features(frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels ``[n 2]`` (centres at +0.5) and descriptors ``[n 128]`` of one frame."""
-    grey = (frame.rgb[0].mean(0) * 255.0).round().to(torch.uint8).numpy()
-    large = cv2.resize(grey, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
+    """Pixels ``[n 2]`` (centers at +0.5) and descriptors ``[n 128]`` of one frame."""
+    gray = (frame.rgb[0].mean(0) * 255.0).round().to(torch.uint8).numpy()
+    large = cv2.resize(gray, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
     found, descriptors = cv2.SIFT_create(contrastThreshold=0.01).detectAndCompute(large, None)  # pyright: ignore (no stubs)
     if descriptors is None:
         return np.zeros((0, 2)), np.zeros((0, 128), np.float32)

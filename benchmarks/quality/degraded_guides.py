@@ -10,7 +10,7 @@ on purpose and every shape of the noise starts from it, with three seeds. What i
 * `exposure`: brighter by 15 % and warmer (the photo in the memory is not).
 
 Of the last three the generator is told half the confidence, as a cache that watches its own error would. It gets the
-guide as the program gives it, in the photo's colours where it shows what the photo saw. Figures per shape of the noise:
+guide as the program gives it, in the photo's colors where it shows what the photo saw. Figures per shape of the noise:
 PSNR of covered pixels and its gain on the guide itself (``untouched``; mean and 95 % interval over clips), local
 contrast there over the truth's, error of the depth code there, PSNR and δ1 in holes. ``binary`` starts covered pixels
 at level 0. The rows ``blind`` are not told what is covered: the network learns it from the noise level alone.
@@ -32,10 +32,10 @@ from tqdm import tqdm
 from benchmarks.data.hole_figures import contrast
 from benchmarks.data.walks import delta1, interval, psnr
 from benchmarks.quality.ablations import BLIND_KINDS, KINDS, SEEDS, BlindGenerator
-from benchmarks.quality.generator_quality import TARGETS, normalised
+from benchmarks.quality.generator_quality import TARGETS, normalized
 from cache3d.gaussian_cache import GaussianCache
-from cache3d.photo_texture import ProjectiveTexture
-from diffusion.inpainting.prior import copy_into_holes
+from cache3d.photo_texture import PhotoTexture
+from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import EmbeddedGenerator
 from diffusion.rgbd_state import Condition, encode
@@ -99,8 +99,8 @@ def fillings(clip: Frame, how: str, seed: int, generators: dict[str, EmbeddedGen
     photo = spoiled_photo(clean, how)
     cache.integrate(Chunk(photo, 0, observed=True, confidence=one))
     spoiled = spoiled_guide(cache.render(truth.camera), how, np.random.default_rng(seed))
-    guide = ProjectiveTexture.of(replace(clean, depth=photo.depth), clean.rgb[0]).onto(spoiled)
-    prior = copy_into_holes(guide, photo, torch.Generator().manual_seed(seed))
+    guide = PhotoTexture.of(replace(clean, depth=photo.depth), clean.rgb[0]).onto(spoiled)
+    prior = inpaint_prior(guide, photo, torch.Generator().manual_seed(seed))
     condition = Condition(guide, prior)
     left = Generated(torch.where(spoiled.coverage > 0.5, spoiled.rgb, prior.rgb), prior.depth, guide.sky > 0.5)
     made = {UNTOUCHED: figures(left, condition, truth)}
@@ -120,7 +120,7 @@ def main() -> None:
     data, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 6
     paths = list_clips(data, "heldout")
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
-    clips = [normalised(read_clip(path)) for path in chosen]
+    clips = [normalized(read_clip(path)) for path in chosen]
     generators = {"": EmbeddedGenerator(), " blind": BlindGenerator()}
     result: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     for how in SPOILED:

@@ -48,7 +48,7 @@ def figures(made: Tensor, truth: Tensor, ground: Tensor) -> dict[str, float]:
 
 
 def edges(depth: Tensor, ground: Tensor) -> np.ndarray:
-    """Pixels whose right or lower neighbour lies on another surface."""
+    """Pixels whose right or lower neighbor lies on another surface."""
     log_depth, known = depth[0, 0].log().numpy(), ground[0, 0].numpy()
     out = np.zeros(log_depth.shape, bool)
     for axis in (0, 1):
@@ -69,7 +69,7 @@ def summary(pictures: list[dict[str, float]]) -> dict[str, float | None]:
 
 
 def motorcycle(wheel: Path) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours, depth in millimetres and where it is known, of the left picture."""
+    """Colors, depth in millimeters and where it is known, of the left picture."""
     with zipfile.ZipFile(wheel) as archive:
         picture = Image.open(io.BytesIO(archive.read("skimage/data/motorcycle_left.png"))).convert("RGB")
         disparity = np.load(io.BytesIO(archive.read("skimage/data/motorcycle_disp.npz")))["arr_0"]
@@ -80,7 +80,7 @@ def motorcycle(wheel: Path) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def aloe(folder: Path) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours, disparity in pixels of the full size and where it is known, of the left picture."""
+    """Colors, disparity in pixels of the full size and where it is known, of the left picture."""
     picture, disparity = (Image.open(folder / name) for name in ("aloeL.jpg", "aloeGT.png"))
     rgb = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None].float() / 255.0
     values = torch.from_numpy(np.asarray(disparity).copy())[None, None].float()

@@ -22,7 +22,7 @@ SIZE = (336, 560)
 SHOWN = (192, 320)
 
 
-def coloured(made: DepthMap) -> np.ndarray:
+def colored(made: DepthMap) -> np.ndarray:
     """A depth map ``[1 1 h w]`` as a picture ``[h w 3]``."""
     log_depth, sky = made.depth[0, 0].log().numpy(), made.sky[0, 0].numpy()
     if sky.all():
@@ -45,7 +45,7 @@ def main() -> None:
     for path in tqdm(given.photos, unit="photo"):
         rgb = read_photo(path, SIZE).rgb
         pixels = (rgb.permute(1, 2, 0).numpy() * 255.0).round().astype(np.uint8)
-        rows.append(np.concatenate([pixels, *(coloured(e.estimate(rgb[None])) for e in estimators)], 1))
+        rows.append(np.concatenate([pixels, *(colored(e.estimate(rgb[None])) for e in estimators)], 1))
     sheet = Image.fromarray(np.concatenate(rows))
     sheet = sheet.resize((SHOWN[1] * (1 + len(estimators)), SHOWN[0] * len(rows)), Image.Resampling.LANCZOS)
     sheet.save(given.out, quality=85)

@@ -31,10 +31,10 @@ from tqdm import tqdm
 
 from benchmarks.data.hole_figures import Tally, patches
 from benchmarks.data.patch_features import PatchFeatures, kernel_distance
-from benchmarks.quality.generator_quality import Scene, normalised, sheet
+from benchmarks.quality.generator_quality import Scene, normalized, sheet
 from cache3d.gaussian_cache import GaussianCache
 from diffusion.inpainting.masks import thin
-from diffusion.inpainting.prior import Prior, PriorConfig, copy_into_holes
+from diffusion.inpainting.prior import Prior, PriorConfig, inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import EmbeddedGenerator, load_network, package_weights
 from diffusion.rgbd_state import Condition
@@ -74,7 +74,7 @@ class Made:
 def scene(clip: Frame, seed: int) -> Scene:
     """The clip at half its size, seen from its first frame."""
     rows, columns = clip.camera.size
-    clip = normalised(
+    clip = normalized(
         Frame(
             avg_pool2d(clip.rgb, 2),
             clip.depth[..., ::2, ::2],
@@ -88,7 +88,7 @@ def scene(clip: Frame, seed: int) -> Scene:
     cache = GaussianCache()
     cache.integrate(Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth)))
     guide = cache.render(truth.camera)
-    prior = copy_into_holes(guide, photo, torch.Generator().manual_seed(seed), PriorConfig())
+    prior = inpaint_prior(guide, photo, torch.Generator().manual_seed(seed), PriorConfig())
     return Scene(photo, Condition(guide, prior), truth)
 
 

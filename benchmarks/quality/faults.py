@@ -1,7 +1,7 @@
 """The faults of a plain warp-and-inpaint walk, and the same walks by this program: `python -m benchmarks.quality.faults OUT`.
 
 The bundled photograph, three paths, frames 0, 12, 24 and 36. Upper row of each path: points at depths whose edges are
-as soft as a network draws them, warped to the end of each chunk, holes closed by Telea inpainting of colour and depth
+as soft as a network draws them, warped to the end of each chunk, holes closed by Telea inpainting of color and depth
 and added as points (this project's first experiment). What one sees there: foreground that grows tails where it
 uncovers something, combs where soft depth edges tear, blocks where one comes closer, streaks where one strip is filled
 from the last. Lower row: `worldwarp explore` with its defaults, seed 0.

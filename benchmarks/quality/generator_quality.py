@@ -3,7 +3,7 @@
 Held-out clips (see `worldwarp render-data`): the first frame goes into the Gaussian cache with its true depth, the
 cache is rendered for four later frames, and every method fills the same holes of the same guide:
 
-* `Telea`: OpenCV's Telea inpainting of colour and of depth code; * `pull-push`: smooth fill of both;
+* `Telea`: OpenCV's Telea inpainting of color and of depth code; * `pull-push`: smooth fill of both;
 * `prior`: the copying prior alone; * `generator`: the embedded generator on that prior, as the program runs it;
 * `classical`: whichever of the first three is best at a figure, row by row.
 
@@ -46,7 +46,7 @@ from benchmarks.quality.blind_choice import choices
 from benchmarks.quality.generator_goals import METHODS, resampled, shown, spread, table
 from cache3d.gaussian_cache import GaussianCache
 from diffusion.inpainting.masks import thin
-from diffusion.inpainting.prior import PriorConfig, copy_into_holes
+from diffusion.inpainting.prior import PriorConfig, inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import EmbeddedGenerator
 from diffusion.rgbd_state import Condition, decode, encode
@@ -59,7 +59,7 @@ from scenes.dataset.clips import MANIFEST, list_clips, read_clip
 TARGETS = [2, 5, 8, 11]
 SHEET_ROWS, PAIRS = 8, 40
 
-Filling = tuple[Tensor, Tensor]  # colour, depth
+Filling = tuple[Tensor, Tensor]  # color, depth
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ class Scene:
 
 def scenes(clip: Frame, seeds: int) -> Iterator[Scene]:
     """One guide, completed by copying with each of the seeds."""
-    clip = normalised(clip)
+    clip = normalized(clip)
     photo, truth = clip[[0]], clip[TARGETS]
     cache = GaussianCache()
     cache.integrate(Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth)))
     guide = cache.render(truth.camera)
     for seed in range(seeds):
-        prior = copy_into_holes(guide, photo, torch.Generator().manual_seed(seed), PriorConfig())
+        prior = inpaint_prior(guide, photo, torch.Generator().manual_seed(seed), PriorConfig())
         yield Scene(photo, Condition(guide, prior), truth)
 
 
-def normalised(clip: Frame) -> Frame:
+def normalized(clip: Frame) -> Frame:
     """Scene units such that the first frame's median depth is 1."""
     unit = clip.depth[0][~clip.sky[0]].median()
     pose = clip.camera.world_from_camera.clone()
@@ -108,7 +108,7 @@ def generated(scene: Scene, generator: EmbeddedGenerator, seed: int) -> Filling:
 
 
 def telea(scene: Scene) -> Filling:
-    """Telea inpainting of colours and depth code."""
+    """Telea inpainting of colors and depth code."""
     prior = scene.condition.prior
     rgb, depth, _ = decode(inpainted(encode(prior.rgb, prior.depth, 1.0), prior.copied > 0.5), 1.0)
     return rgb, depth
@@ -127,7 +127,7 @@ def inpainted(state: Tensor, hole: Tensor) -> Tensor:
 
 
 def pull_push(scene: Scene) -> Filling:
-    """Smooth fill of colours and depth code."""
+    """Smooth fill of colors and depth code."""
     prior = scene.condition.prior
     rgb, depth, _ = decode(smooth_fill(encode(prior.rgb, prior.depth, 1.0), prior.copied <= 0.5), 1.0)
     return rgb, depth
@@ -214,14 +214,14 @@ def _of_seed(features: dict[str, list[list[Tensor]]], seed: int) -> dict[str, li
 
 
 def sheet(rows: list[tuple[Scene, dict[str, Filling]]], path: Path) -> None:
-    """What is seen, then every method, then the truth; colours above, depth code below."""
+    """What is seen, then every method, then the truth; colors above, depth code below."""
     lines = []
     for scene, made in rows:
         hole = scene.hole[-1:]
         seen = torch.where(hole, 0.1, scene.condition.prior.rgb[-1:])
         shown = [(seen, scene.condition.prior.depth[-1:]), *((c[-1:], d[-1:]) for c, d in made.values())]
         shown.append((scene.truth.rgb[-1:], scene.truth.depth[-1:]))
-        lines.append(torch.cat([colour[0] for colour, _ in shown], -1))
+        lines.append(torch.cat([color[0] for color, _ in shown], -1))
         lines.append(torch.cat([(0.5 + 0.5 * encode(c, d, 1.0)[0, 3:]).expand(3, -1, -1) for c, d in shown], -1))
     picture = (torch.cat(lines, -2).clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0).numpy()
     Image.fromarray(picture).save(path)

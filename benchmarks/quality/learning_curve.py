@@ -1,7 +1,7 @@
 """What more frames would give: `python -m benchmarks.quality.learning_curve LOG... [--frames-per-step N] [--picture FILE]`.
 
 Each log is the ``log.jsonl`` of a leg of one training; a leg begins where the one before ended. Validation errors in
-holes (`made_depth`, `made_colour`, against those of the prior) are fitted over the frames of target seen with
+holes (`made_depth`, `made_color`, against those of the prior) are fitted over the frames of target seen with
 
     error(n) = floor + scale * n ** -power,   floor, scale >= 0
 
@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 from scipy.optimize import minimize_scalar, nnls
 from tqdm import tqdm
 
-FIGURES = ("depth", "colour")
+FIGURES = ("depth", "color")
 TAIL = 0.75  # share of a leg after which its points count
 FARTHER = (1, 10, 100)
 POWERS = (0.02, 2.0)

@@ -1,7 +1,7 @@
 """What `Guide.confidence` is worth: `python -m benchmarks.reliability.calibration [--quick] [--picture FILE]`.
 
 A cache gets one frame of a walk (the first, one at a quarter, one half way), or every fiftieth, and is asked for views
-all along the walk. A pixel is *right* when its colour is within 0.1 of the truth (root mean square over the channels)
+all along the walk. A pixel is *right* when its color is within 0.1 of the truth (root mean square over the channels)
 and its depth within 5 %; sky must be sky. Told is the share of right pixels by confidence: the reliability curve. The
 baseline is a confidence that is the same everywhere (the world's own share of right pixels); `skill` is how much of its
 Brier score the confidence saves. Pixels of one view are right or wrong together, so that the 95 % interval of each
@@ -79,9 +79,9 @@ def collect(walk: GroundTruthWalk, cache_name: str) -> list[Asked]:
             cache.integrate(Chunk(frame, index, observed=True, confidence=torch.ones_like(frame.depth)))
         for k in range(step // 4, count, step // 2):
             guide = cache.render(frames.camera[k : k + 1])
-            shown = guide.coverage >= COVERED
-            correct = right(guide, frames[k : k + 1])[shown].numpy()
-            views.append(Asked(guide.confidence[shown].numpy(), correct, np.zeros(len(correct), np.int64)))
+            rendered = guide.coverage >= COVERED
+            correct = right(guide, frames[k : k + 1])[rendered].numpy()
+            views.append(Asked(guide.confidence[rendered].numpy(), correct, np.zeros(len(correct), np.int64)))
     return views
 
 

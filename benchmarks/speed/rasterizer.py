@@ -2,7 +2,7 @@
 
 One Gaussian per pixel of an invented relief (k = 0.5, opacity 0.95), or three of a third of the area, seen from 0.1 to
 the side. Times are medians in milliseconds; the baselines, in the same run and on the same threads, are gsplat's own
-kernels compiled for the host and Open3D projecting the same centres as points. JSON line last.
+kernels compiled for the host and Open3D projecting the same centers as points. JSON line last.
 
 The arithmetic bound is what compositing would take if every lane it issues cost its additions and multiplications
 at the speed that a kernel of nothing but independent multiply-adds reaches here.
@@ -29,7 +29,7 @@ from cache3d.rasterizer import cpu as rasterizer_cpu
 from cache3d.rasterizer import tile_kernels
 from cache3d.rasterizer.cpu import warm_up
 from cache3d.rasterizer.rasterize import rasterize
-from cache3d.rasterizer.simd import load, same, store
+from cache3d.rasterizer.simd import load, splat, store
 from cache3d.rasterizer.types import Splats
 from geometry.camera import Camera
 from geometry.jit import compiled
@@ -116,8 +116,8 @@ def issued_lanes(flat: np.ndarray, box: np.ndarray) -> float:
 @compiled
 def _multiply_adds(out, count):
     a, b = load(out, 0), load(out, 8)  # not constants: LLVM would fold rounds into one
-    x0, x1, x2, x3 = same(out[0]), same(out[1]), same(out[2]), same(out[3])
-    x4, x5, x6, x7 = same(out[4]), same(out[5]), same(out[6]), same(out[7])
+    x0, x1, x2, x3 = splat(out[0]), splat(out[1]), splat(out[2]), splat(out[3])
+    x4, x5, x6, x7 = splat(out[4]), splat(out[5]), splat(out[6]), splat(out[7])
     for _ in range(count):
         x0, x1, x2, x3 = x0 * a + b, x1 * a + b, x2 * a + b, x3 * a + b
         x4, x5, x6, x7 = x4 * a + b, x5 * a + b, x6 * a + b, x7 * a + b

@@ -14,8 +14,8 @@ from geometry.primitives import Gaussians
 
 OPACITY = 0.99
 THICKNESS = 0.1  # of the smaller extent along the surface
-CRISP = 0.75  # of a pixel's difference from its neighbours: what footprints blur away between them
-SAME_SURFACE = 0.1  # difference of the logarithms of two neighbours' depths
+CRISP = 0.75  # of a pixel's difference from its neighbors: what footprints blur away between them
+SAME_SURFACE = 0.1  # difference of the logarithms of two neighbors' depths
 
 
 def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: int) -> Gaussians:
@@ -41,9 +41,9 @@ def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: in
 
 
 def crisp(frame: Frame, new: Bool[Tensor, "1 h w"]) -> Float[Tensor, "3 h w"]:
-    """Colours for Gaussians that, drawn together, look like the frame: each is also seen through its neighbours.
+    """Colors for Gaussians that, drawn together, look like the frame: each is also seen through its neighbors.
 
-    That holds for neighbours of 3 x 3 that are new too, on one surface; how those look that are there already is known
+    That holds for neighbors of 3 x 3 that are new too, on one surface; how those look that are there already is known
     to refinement alone.
     """
     height, width = new.shape[-2:]

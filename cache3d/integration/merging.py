@@ -1,7 +1,7 @@
 """Duplicates: samples of one surface nearer to each other than their footprints need, found by a voxel hash.
 
 A Gaussian's voxel is as wide as its smaller extent along the surface (half of its sampling distance), rounded down to a
-power of two, so that neighbours of one frame hardly share any: on a surface seen aslant the larger extent spans several
+power of two, so that neighbors of one frame hardly share any: on a surface seen aslant the larger extent spans several
 of them. The key is the size, the three indices, and the octant of the normal: two faces of a thin wall stay apart. Sky
 merges with nothing.
 """

@@ -1,6 +1,6 @@
-"""Online refinement: colours are solved for through the rasterizer, and geometry follows where frames agree about it.
+"""Online refinement: colors are solved for through the rasterizer, and geometry follows where frames agree about it.
 
-With the geometry fixed, a rendered image is linear in the colours: pixel ``p`` shows ``sum_i w_pi c_i / sum_i w_pi``.
+With the geometry fixed, a rendered image is linear in the colors: pixel ``p`` shows ``sum_i w_pi c_i / sum_i w_pi``.
 One step of the simultaneous algebraic reconstruction technique (Andersen and Kak 1984) spreads the residual of one
 frame back along the same weights, ``c_i += RELAXATION · sum_p w_pi r_p / sum_p w_pi``. That is gradient descent with
 the step size that each primitive's own visibility asks for, so one or two looks at each frame are enough.
@@ -12,7 +12,7 @@ come last, and neither tire nor count.
 
 The same look tells by how much its error would fall if a Gaussian moved along its normal, and if it grew. One frame
 alone would tear the surface open for its own sake. So a look counts only where the look before, at another frame, asked
-for the same direction: what lowers the error of one frame lowers that of its neighbour too. (Rprop, Riedmiller and
+for the same direction: what lowers the error of one frame lowers that of its neighbor too. (Rprop, Riedmiller and
 Braun 1993, decides by consecutive signs as well; here they are those of different views.) In the end the photo is
 asked: it moves nothing by itself, but nothing moves against it, and what it made moves only with it. What a camera
 observed is moved only by frames that a camera observed. Each step is bounded, falls with the looks, and after `SETTLED`
@@ -33,11 +33,11 @@ from torch.nn.functional import avg_pool2d
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.reference import rotation_matrices
 from cache3d.rasterizer.types import Backend, Splats
-from cache3d.rendering.footprint import FOOTPRINT_FLOOR, KERNEL, SAMPLES, close_growth, footprint_px
-from cache3d.rendering.rendered_view import Shown
+from cache3d.rendering.footprint import FOOTPRINT_FLOOR, KERNEL, SAMPLES, footprint_px, magnification_scale
+from cache3d.rendering.rendered_view import RenderedView
 from cache3d.rendering.splat_attributes import in_view
-from cache3d.rendering.visibility import seen_by
-from geometry.filters import highest, lowest
+from cache3d.rendering.visibility import visible_from
+from geometry.filters import dilate, erode
 from geometry.frame import Frame
 from geometry.primitives import Gaussians, Points
 from geometry.project import project
@@ -51,11 +51,11 @@ FEW = 0.05  # pixels: what shows less than this hardly changes
 SOLID = 0.5  # alpha from which a pixel shows a surface
 LOOKS = 4  # at one frame, per chunk: more bring nothing
 TIRING = 4.0  # looks after which a primitive learns less
-REACH_PX = 2  # of an outline; what lies behind takes on no colour that the frame does not have so near
+REACH_PX = 2  # of an outline; what lies behind takes on no color that the frame does not have so near
 PHOTO = 0  # the chunk that it is
 SETTLED = 16.0  # looks after which its geometry rests
 SHIFT, GROWTH = 0.07, 0.05  # longest step: along the normal, in footprints; of the logarithm of the size
-PLAIN = 0.003  # squared colour error per footprint, or per e-fold, that takes half of the longest step
+PLAIN = 0.003  # squared color error per footprint, or per e-fold, that takes half of the longest step
 # The steps of one look each, 1 / sqrt(1 + looks / TIRING), until it rests, and the one that passes it.
 _ALL_STEPS = 2.0 * TIRING * (math.sqrt(1.0 + SETTLED / TIRING) - 1.0) + 1.0
 MOST_GROWTH = math.exp(GROWTH * _ALL_STEPS)
@@ -63,7 +63,7 @@ MOST_SHIFT = SHIFT / GROWTH * (MOST_GROWTH - 1.0)  # footprints, while it grows 
 
 
 @dataclass(frozen=True)
-class Look:
+class TargetView:
     """One frame that the Gaussians are corrected by.
 
     Attributes:
@@ -83,7 +83,7 @@ class Correction:
 
     Attributes:
         colors: steps to make, ``[n 3]``.
-        geometry: by how much the squared colour error of the pixels that show it would fall per footprint that it moves
+        geometry: by how much the squared color error of the pixels that show it would fall per footprint that it moves
             along its normal, and per e-fold that it grows; ``[n 2]``.
     """
 
@@ -117,7 +117,9 @@ def gain(
     return share / torch.sqrt(1.0 + looks / TIRING), looks + share
 
 
-def refine(rows: Gaussians, looks: list[Look], *, observed: bool, steps: int, backend: Backend) -> Bool[Tensor, "n"]:
+def refine(
+    rows: Gaussians, looks: list[TargetView], *, observed: bool, steps: int, backend: Backend
+) -> Bool[Tensor, "n"]:
     """Correct Gaussians by a few looks at frames, in place.
 
     Args:
@@ -128,7 +130,7 @@ def refine(rows: Gaussians, looks: list[Look], *, observed: bool, steps: int, ba
         backend: which rasterizer.
 
     Returns:
-        Which of them changed, in colours, looks, means or scales.
+        Which of them changed, in colors, looks, means or scales.
     """
     changed = torch.zeros_like(rows.sky)
     # Of the geometry of each: asked by the last look that showed it, by the photo, and the steps to make in the end.
@@ -142,7 +144,7 @@ def refine(rows: Gaussians, looks: list[Look], *, observed: bool, steps: int, ba
         extent_px = footprint_px(rows, chosen, frame.camera)
         parts = (rows.means, rows.quats, rows.scales, rows.opacities, rows.colors)
         splats = Splats(*(part.index_select(0, chosen) for part in parts))
-        made = correction(replace(splats, scales=splats.scales * close_growth(extent_px)), looks[k], backend)
+        made = correction(replace(splats, scales=splats.scales * magnification_scale(extent_px)), looks[k], backend)
         before = rows.looks[chosen]
         share, after = gain(extent_px, before, is_photo=is_photo)
         step = within_reach(splats, made.colors * share[:, None], frame)
@@ -169,24 +171,24 @@ def refine(rows: Gaussians, looks: list[Look], *, observed: bool, steps: int, ba
 
 
 def within_reach(splats: Splats, step: Float[Tensor, "k 3"], frame: Frame) -> Float[Tensor, "k 3"]:
-    """Steps that, behind an outline, do not lead beyond the colours that the frame has around there.
+    """Steps that, behind an outline, do not lead beyond the colors that the frame has around there.
 
     What lies there would make up for the share of its pixels that what is in front has, and be left behind glaring when
     the camera moves on.
     """
     height, width = frame.camera.size
     inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth)
-    behind = (highest(inverse, REACH_PX) > (1.0 + CLEARLY) * inverse)[0]
+    behind = (dilate(inverse, REACH_PX) > (1.0 + CLEARLY) * inverse)[0]
     pixel = project(splats.means, frame.camera)[0].floor().long()
     x, y = pixel[:, 0].clamp(0, width - 1), pixel[:, 1].clamp(0, height - 1)
     held = torch.nonzero(behind[y, x])[:, 0]
     x, y, now = x[held], y[held], splats.values[held]
-    least, most = lowest(frame.rgb, REACH_PX)[:, y, x].T, highest(frame.rgb, REACH_PX)[:, y, x].T
+    least, most = erode(frame.rgb, REACH_PX)[:, y, x].T, dilate(frame.rgb, REACH_PX)[:, y, x].T
     return step.index_copy(0, held, (now + step[held]).clamp(torch.minimum(least, now), torch.maximum(most, now)) - now)
 
 
-def correction(splats: Splats, look: Look, backend: Backend) -> Correction:
-    """What one look asks of the Gaussians in view, whose values are colours and whose footprints are grown."""
+def correction(splats: Splats, look: TargetView, backend: Backend) -> Correction:
+    """What one look asks of the Gaussians in view, whose values are colors and whose footprints are grown."""
     frame = look.frame
     size = frame.camera.size
     fine = frame.camera.resized((size[0] * SAMPLES, size[1] * SAMPLES))[None]
@@ -200,14 +202,14 @@ def correction(splats: Splats, look: Look, backend: Backend) -> Correction:
     alpha = sums.detach()[:, 3:].clamp_min(1e-3)
     depth = avg_pool2d(raster.depth.detach() * raster.alpha.detach(), SAMPLES) / alpha
     same = (depth[0] - frame.depth).abs() < CLEARLY * frame.depth
-    # Along an edge the depth is a mixture and agrees with nothing, but the colours of both sides add up: it counts.
-    near_same = highest(same.float(), 1) > 0
+    # Along an edge the depth is a mixture and agrees with nothing, but the colors of both sides add up: it counts.
+    near_same = dilate(same.float(), 1) > 0
     counted = (frame.valid & ~frame.sky & near_same & (alpha[0] > SOLID)).float() / alpha[0]
-    shown = sums.detach()[0, :3] / alpha[0]
-    pull = (frame.rgb - shown) * counted * look.trust
-    # The last channel gathers the weights, for colours. Its sum is alpha: what it adds to the gradients of the geometry
+    rendered = sums.detach()[0, :3] / alpha[0]
+    pull = (frame.rgb - rendered) * counted * look.trust
+    # The last channel gathers the weights, for colors. Its sum is alpha: what it adds to the gradients of the geometry
     # is taken off there, where the division by alpha has its part.
-    division = -(pull * shown).sum(0, keepdim=True)
+    division = -(pull * rendered).sum(0, keepdim=True)
     spread, by_means, by_scales = torch.autograd.grad(
         [sums, covered], [values, means, scales], [torch.cat([pull, counted])[None], (division - counted)[None]]
     )
@@ -217,18 +219,18 @@ def correction(splats: Splats, look: Look, backend: Backend) -> Correction:
     return Correction(RELAXATION * spread[:, :3] / weight, torch.stack([along, larger], dim=-1) / weight)
 
 
-def refine_guesses(
+def blend_generated(
     primitives: Gaussians | Points,
     positions: Float[Tensor, "n 3"],
-    shown: Shown,
+    rendered: RenderedView,
     frame: Frame,
     confidence: Float[Tensor, "1 h w"],
 ) -> Int[Tensor, "k"]:
-    """Move colours and confidences of generated primitives towards a frame that knows better; in place.
+    """Move colors and confidences of generated primitives towards a frame that knows better; in place.
 
     A primitive takes a quarter of the step between what is shown where it lies and the frame's pixel, when it is the
     surface shown there, the frame's depth agrees, and the frame is more confident than the primitive. (Not to the
-    pixel's own colour: what is stored is crisper than what it shows, and would get softer with each look that finds
+    pixel's own color: what is stored is crisper than what it shows, and would get softer with each look that finds
     nothing wrong.) Its confidence takes a quarter step too, so that repeated looks converge. Observed primitives, sky
     and positions stay as they are.
 
@@ -242,15 +244,15 @@ def refine_guesses(
     Returns:
         Indices of the refined primitives.
     """
-    seen = seen_by(frame.camera, positions, ~primitives.observed & ~primitives.sky, shown)
-    guesses, pixel, z = seen.index, seen.pixel, seen.z
+    to_splats = visible_from(frame.camera, positions, ~primitives.observed & ~primitives.sky, rendered)
+    guesses, pixel, z = to_splats.index, to_splats.pixel, to_splats.z
     depth = frame.depth.reshape(-1)[pixel]
     limit = torch.full_like(z, GUESS_LIMIT)
     better = torch.minimum(confidence.reshape(-1)[pixel], limit) - primitives.confidence[guesses]
     chosen = (frame.valid & ~frame.sky).reshape(-1)[pixel] & (better > 0.01)
     chosen &= (depth - z).abs() < CLEARLY * z
     guesses, pixel, better = guesses[chosen], pixel[chosen], better[chosen]
-    off = (frame.rgb - shown.rgb).reshape(3, -1)[:, pixel].T
+    off = (frame.rgb - rendered.rgb).reshape(3, -1)[:, pixel].T
     primitives.colors[guesses] = (primitives.colors[guesses] + STEP * off).clamp(0.0, 1.0)
     primitives.confidence[guesses] += STEP * better
     return guesses

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cache3d.integration.rules import needed_residual
 from cache3d.rendering.confidence import sampling_density
-from cache3d.rendering.visibility import Seen
+from cache3d.rendering.visibility import VisibleSet
 from geometry.frame import Frame
 from geometry.primitives import Gaussians, Points
 from geometry.surfaces import CLEARLY, far_from_edges
@@ -19,9 +19,9 @@ SURER = 2.0  # how much surer than a primitive a frame must be to refute it at o
 RESOLVED = 0.7  # pixels per stored sample under which a frame may miss what is there
 
 
-def outdone(
+def superseded(
     primitives: Gaussians,
-    seen: Seen,
+    seen: VisibleSet,
     extent_px: Float[Tensor, "k"],
     frame: Frame,
     confidence: Float[Tensor, "1 h w"],
@@ -35,7 +35,7 @@ def outdone(
 
     Args:
         primitives: all of them.
-        seen: the visible ones, from `seen_by`.
+        seen: the visible ones, from `visible_from`.
         extent_px: larger extent of the footprint of each seen one, pixels of the frame.
         frame: one frame, no batch axis.
         confidence: trust in the frame's pixels.
@@ -52,9 +52,14 @@ def outdone(
     return seen.index[chosen]
 
 
-def refuted(
-    primitives: Gaussians | Points, inside: Seen, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
-) -> Seen:
+def contradicted(
+    primitives: Gaussians | Points,
+    inside: VisibleSet,
+    frame: Frame,
+    confidence: Float[Tensor, "1 h w"],
+    *,
+    observed: bool,
+) -> VisibleSet:
     """Primitives through which the frame looks at something clearly behind them, whether they show or not.
 
     One look is enough where a camera observed the frame and not the primitive, or where the frame is `SURER`. Otherwise

@@ -5,7 +5,7 @@ The rules, in one place. A valid pixel becomes a primitive when one of these hol
 1. *Nothing is there*: the cache covers less than half of the pixel.
 2. *It faces away* (Voyager's rule): what is shown there has its normal more than 90° from the view, and the new
    surface is not hidden behind it.
-3. *In front*: the new surface is clearly closer than the shown one, and some neighbours in the frame share its depth:
+3. *In front*: the new surface is clearly closer than the shown one, and some neighbors in the frame share its depth:
    an isolated outlier does not enter. Where a mixture of surfaces is shown, which an outline is, all of them must.
 4. *A closer look*: what the frame retired there (below) left a gap.
 
@@ -17,7 +17,7 @@ A primitive is retired when one of these holds (`cache3d.integration.retirement`
    is believed from here (its confidence times the sampling factor of `cache3d.rendering.confidence`), and shows its whole
    footprint on one surface, level or aslant. Finer primitives then replace coarser ones and never pile up on them.
    Points stay: the finer ones join them, and each camera is shown those that fit its pixels (`cache3d.point_cache`), for no
-   colour of a point is solved for.
+   color of a point is solved for.
 6. *Looked through*: the frame sees something clearly behind it, hidden or not, and is finer than to miss it. One look
    refutes a guess if a camera took it, and anything that the frame is twice as sure of. Otherwise it takes two: the
    cache holds another primitive where the frame looks. So what one frame had wrong goes with the next ones.
@@ -37,7 +37,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cache3d.rendering.rendered_view import Shown
+from cache3d.rendering.rendered_view import RenderedView
 from geometry.frame import Frame
 from geometry.surfaces import AROUND, CLEARLY, SUPPORT, _alike
 
@@ -53,7 +53,7 @@ def needed_residual(stored: Float[Tensor, "*b"], new: Float[Tensor, "*b"]) -> Fl
 
 
 def new_pixels(
-    shown: Shown, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
+    rendered: RenderedView, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
 ) -> Bool[Tensor, "1 h w"]:
     """Which pixels of one frame (no batch axis) become primitives.
 
@@ -63,21 +63,21 @@ def new_pixels(
         confidence: trust in its pixels.
         observed: whether a camera saw the frame.
     """
-    covered = shown.coverage >= COVERED
-    guess = shown.observed < 0.5
-    shown_sky = shown.sky > 0.5
+    covered = rendered.coverage >= COVERED
+    guess = rendered.observed < 0.5
+    shown_sky = rendered.sky > 0.5
     allowed = guess | observed
-    not_hidden = shown_sky | (frame.depth < shown.depth * (1.0 + CLEARLY))
-    faces_away = (shown.away > 0.75) & not_hidden & ~frame.sky & allowed
-    nearest_same = shown.depth * (1.0 - needed_residual(shown.confidence, confidence))
+    not_hidden = shown_sky | (frame.depth < rendered.depth * (1.0 + CLEARLY))
+    faces_away = (rendered.away > 0.75) & not_hidden & ~frame.sky & allowed
+    nearest_same = rendered.depth * (1.0 - needed_residual(rendered.confidence, confidence))
     alike = _alike(frame)
-    clear = (shown.spread < MIXED) | (alike == AROUND)
+    clear = (rendered.spread < MIXED) | (alike == AROUND)
     closer = torch.where(shown_sky, ~frame.sky, (frame.depth < nearest_same) & clear)
     in_front = allowed & closer & ~frame.sky & (alike >= SUPPORT)
     return frame.valid & (~covered | faces_away | in_front)
 
 
-def uncovered(before: Shown, after: Shown, frame: Frame) -> Bool[Tensor, "1 h w"]:
+def uncovered(before: RenderedView, after: RenderedView, frame: Frame) -> Bool[Tensor, "1 h w"]:
     """Pixels of one frame that were covered until primitives were retired, and whose surface is not there now.
 
     Where something lies behind, a gap shows as depth before it shows as missing coverage.

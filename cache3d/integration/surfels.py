@@ -21,7 +21,7 @@ class Surfels:
     Attributes:
         positions: ``[n 3]``, world; for sky relative to the camera, axes of the world.
         along, across: ``[n 3]``, orthogonal world vectors on the surface: the semi-axes of the ellipse whose image is a
-            circle of one pixel *radius* around the pixel's centre.
+            circle of one pixel *radius* around the pixel's center.
         normals: ``[n 3]``, unit, towards the camera.
         pixel_width: ``[n]`` width of the pixel at that depth, scene units.
     """

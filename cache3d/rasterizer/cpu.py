@@ -97,7 +97,7 @@ def project(parts: list[Array], camera: Array, size: tuple[int, int], eps2d: flo
 
 
 def aligned_rows(count: int, width: int) -> Array:
-    """Uninitialised float32 rows of at least ``width`` that begin and end with cache lines."""
+    """Uninitialized float32 rows of at least ``width`` that begin and end with cache lines."""
     line = projection.LINE
     length = -(-width // line) * line
     memory = np.empty(count * length + line, np.float32)

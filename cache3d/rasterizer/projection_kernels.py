@@ -108,7 +108,7 @@ def project(start, stop, means, quats, scales, opacities, values, camera, eps2d,
             np.float32(MAX_STD), np.sqrt(np.float32(2.0) * np.log(opacity * np.float32(255.0))) + np.float32(1e-3)
         )
         ex, ey = std * np.sqrt(xx), std * np.sqrt(yy)
-        # The pixels whose centres lie within the extent; may be none.
+        # The pixels whose centers lie within the extent; may be none.
         left, right = math.ceil(mx - ex - half), math.floor(mx + ex - half)
         top, bottom = math.ceil(my - ey - half), math.floor(my + ey - half)
         if not (left <= right and top <= bottom and right >= 0 and left < width and bottom >= 0 and top < height):

@@ -5,7 +5,7 @@ vector type nothing is left to it: an operation on lanes is one instruction wher
 LLVM splits it where it has four. Works on every target.
 
 Inside a kernel: ``x = load(plane, at)``; ``+ - *`` and comparisons between lanes and with float32; ``&`` of masks;
-`choose`, `smaller`, `larger`, `total`, `exp2`, `counting`; ``store(plane, at, x)``. Nothing checks bounds.
+`select`, `minimum`, `maximum`, `reduce_add`, `exp2`, `iota`; ``store(plane, at, x)``. Nothing checks bounds.
 """
 
 from __future__ import annotations
@@ -117,25 +117,25 @@ def store(typing_context: Any, array: Any, at: Any, value: Any) -> Any:  # noqa:
 
 
 @intrinsic
-def counting(typing_context: Any) -> Any:  # noqa: ARG001
+def iota(typing_context: Any) -> Any:  # noqa: ARG001
     """0, 1, ... 7."""
     return lanes(), lambda context, builder, sig, arguments: ir.Constant(_FLOATS, [float(k) for k in range(WIDTH)])  # noqa: ARG005
 
 
 @intrinsic
-def same(typing_context: Any, value: Any) -> Any:  # noqa: ARG001
+def splat(typing_context: Any, value: Any) -> Any:  # noqa: ARG001
     """One float32 in every lane."""
     return lanes(types.float32), lambda context, builder, sig, arguments: _all_lanes(builder, arguments[0])  # noqa: ARG005
 
 
 @intrinsic
-def choose(typing_context: Any, where: Any, yes: Any, no: Any) -> Any:  # noqa: ARG001
+def select(typing_context: Any, where: Any, yes: Any, no: Any) -> Any:  # noqa: ARG001
     """``yes`` where the mask holds, else ``no``."""
     return lanes(mask, lanes, lanes), lambda context, builder, sig, arguments: builder.select(*arguments)  # noqa: ARG005
 
 
 @intrinsic
-def smaller(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+def minimum(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
     """Minimum; of NaN and a number ``b``."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:  # noqa: ARG001
@@ -146,7 +146,7 @@ def smaller(typing_context: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def total(typing_context: Any, value: Any) -> Any:  # noqa: ARG001
+def reduce_add(typing_context: Any, value: Any) -> Any:  # noqa: ARG001
     """Sum of the lanes, always in the same order."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:  # noqa: ARG001

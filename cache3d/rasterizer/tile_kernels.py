@@ -13,7 +13,7 @@ import numpy as np
 
 from cache3d.rasterizer.projection_kernels import MIN_ALPHA as _MIN_ALPHA
 from cache3d.rasterizer.projection_kernels import TILE
-from cache3d.rasterizer.simd import WIDTH, choose, counting, exp2, load, same, smaller, store, total
+from cache3d.rasterizer.simd import WIDTH, exp2, iota, load, minimum, reduce_add, select, splat, store
 from geometry.jit import compiled
 
 MIN_ALPHA = np.float32(_MIN_ALPHA)
@@ -29,7 +29,7 @@ _zero, _half, _one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
 
 @compiled
 def _span(center, extent, origin):
-    """First and one-past-last pixel of a tile whose centres lie within ``extent`` of ``center``."""
+    """First and one-past-last pixel of a tile whose centers lie within ``extent`` of ``center``."""
     low = np.int64(np.ceil(center - extent - _half)) - origin
     high = np.int64(np.floor(center + extent - _half)) - origin + 1
     return max(low, 0), min(high, TILE)
@@ -55,7 +55,7 @@ def _fetch(ids, entry, step, count, lines, length, near):
 
 @compiled
 def _falloff(near, n):
-    """Centre, opacity and coefficients of the row that begins at ``n``; their quadratic form is an exponent of 2."""
+    """Center, opacity and coefficients of the row that begins at ``n``; their quadratic form is an exponent of 2."""
     a, b, c = -LOG2_E * _half * near[n + 2], -LOG2_E * near[n + 3], -LOG2_E * _half * near[n + 4]
     return near[n], near[n + 1], near[n + 5], a, b, c
 
@@ -63,11 +63,11 @@ def _falloff(near, n):
 @compiled
 def _any_open(passing):
     """Whether any pixel of a tile is not finished: those hold what passes negated."""
-    most = same(_zero)
+    most = splat(_zero)
     for at in range(0, AREA, WIDTH):
         some = load(passing, at)
-        most = choose(some > most, some, most)
-    return total(most) > _zero
+        most = select(some > most, some, most)
+    return reduce_add(most) > _zero
 
 
 @compiled
@@ -88,7 +88,7 @@ def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittan
     passing, reached, weights = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
     near = np.empty(BATCH * length, np.float32)
     sums = np.empty((channels + 1) * AREA, np.float32)  # in the order of a row: depth first
-    column = counting()
+    column = iota()
     for tile in which:
         x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         passing[:], reached[:], sums[:] = _one, -_one, _zero
@@ -103,26 +103,26 @@ def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittan
             mx, my, opacity, a, b, c = _falloff(near, n)
             row0, row1 = _span(my, near[n + 7], y0)
             left, right = _span(mx, near[n + 6], x0)
-            index = same(np.float32(entry - begin))
+            index = splat(np.float32(entry - begin))
             for first in _groups(left, right):
                 dx = (mx - np.float32(x0 + first) - _half) - column
-                across, slope, shown = a * dx * dx, b * dx, same(_zero)
+                across, slope, rendered = a * dx * dx, b * dx, splat(_zero)
                 for row in range(row0, row1):
                     at = row * TILE + first
                     dy = my - np.float32(y0 + row) - _half
                     power = across + dy * (slope + c * dy)
-                    alpha = smaller(opacity * exp2(power), same(MAX_ALPHA))
+                    alpha = minimum(opacity * exp2(power), splat(MAX_ALPHA))
                     before = load(passing, at)
                     weight = alpha * before
                     after = before - weight
                     seen = (power <= _zero) & (alpha >= MIN_ALPHA) & (before > _zero)
                     hit = seen & (after > STOP)
-                    weight = choose(hit, weight, same(_zero))
-                    shown = shown + weight
+                    weight = select(hit, weight, splat(_zero))
+                    rendered = rendered + weight
                     store(weights, at, weight)
-                    store(passing, at, choose(hit, after, choose(seen, _zero - before, before)))
-                    store(reached, at, choose(hit, index, load(reached, at)))
-                if total(shown) <= _zero:  # hidden
+                    store(passing, at, select(hit, after, select(seen, _zero - before, before)))
+                    store(reached, at, select(hit, index, load(reached, at)))
+                if reduce_add(rendered) <= _zero:  # hidden
                     continue
                 for row in range(row0, row1):
                     at = row * TILE + first
@@ -162,7 +162,7 @@ def composite_backward(
     # `rest` is v_alpha times what passes through all.
     rest, weights, dots = np.empty(AREA, np.float32), np.empty(AREA, np.float32), np.empty(AREA, np.float32)
     pulled = np.empty((channels + 1) * AREA, np.float32)
-    column, nothing = counting(), same(_zero)
+    column, nothing = iota(), splat(_zero)
     for tile in range(start, stop):
         x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         begin, end = starts[tile], starts[tile]
@@ -208,14 +208,14 @@ def composite_backward(
                     power = across + dy * (slope + (-LOG2_E * _half * c) * dy)
                     falloff = exp2(power)
                     raw = opacity * falloff
-                    alpha = smaller(raw, same(MAX_ALPHA))
+                    alpha = minimum(raw, splat(MAX_ALPHA))
                     hit = (power <= _zero) & (alpha >= MIN_ALPHA) & (load(reached, at) >= index)
                     over = _one / (_one - alpha)
                     after, dot, hidden = load(passing, at), load(dots, at), load(behind, at)
                     before = after * over
-                    weight = choose(hit, alpha * before, nothing)
-                    pull = choose(hit & (raw <= MAX_ALPHA), before * dot + over * (load(rest, at) - hidden), nothing)
-                    store(passing, at, choose(hit, before, after))
+                    weight = select(hit, alpha * before, nothing)
+                    pull = select(hit & (raw <= MAX_ALPHA), before * dot + over * (load(rest, at) - hidden), nothing)
+                    store(passing, at, select(hit, before, after))
                     store(behind, at, hidden + weight * dot)
                     store(weights, at, weight)
                     gone = falloff * pull
@@ -223,19 +223,19 @@ def composite_backward(
                     so, sy, syy = so + gone, sy + v_s * dy, syy + v_s * (dy * dy)
                     slant = v_s * dx
                     sx, sxy, sxx = sx + slant, sxy + slant * dy, sxx + slant * dx
-                tx, ty = total(sx), total(sy)
+                tx, ty = reduce_add(sx), reduce_add(sy)
                 per_entry[entry, 0] += a * tx + b * ty
                 per_entry[entry, 1] += b * tx + c * ty
-                per_entry[entry, 2] += _half * total(sxx)
-                per_entry[entry, 3] += total(sxy)
-                per_entry[entry, 4] += _half * total(syy)
-                per_entry[entry, 5] += total(so)
+                per_entry[entry, 2] += _half * reduce_add(sxx)
+                per_entry[entry, 3] += reduce_add(sxy)
+                per_entry[entry, 4] += _half * reduce_add(syy)
+                per_entry[entry, 5] += reduce_add(so)
                 for channel in range(channels + 1):
                     found = nothing
                     for row in range(row0, row1):
                         at = row * TILE + first
                         found = found + load(weights, at) * load(pulled, channel * AREA + at)
-                    per_entry[entry, 6 + channel] += total(found)
+                    per_entry[entry, 6 + channel] += reduce_add(found)
 
 
 @compiled
@@ -249,7 +249,7 @@ def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, 
     passing, weights = np.empty(AREA, np.float32), np.empty(AREA, np.float32)
     reached = np.empty(AREA, np.float32)
     pulled = np.empty(channels * AREA, np.float32)
-    column, nothing = counting(), same(_zero)
+    column, nothing = iota(), splat(_zero)
     for tile in range(start, stop):
         x0, y0 = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
         begin, end = starts[tile], starts[tile]
@@ -273,23 +273,23 @@ def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, 
             index = np.float32(entry - begin)
             for first in _groups(left, right):
                 dx = (mx - np.float32(x0 + first) - _half) - column
-                across, slope, shown = a * dx * dx, b * dx, nothing
+                across, slope, rendered = a * dx * dx, b * dx, nothing
                 for row in range(row0, row1):
                     at = row * TILE + first
                     dy = my - np.float32(y0 + row) - _half
                     power = across + dy * (slope + c * dy)
-                    alpha = smaller(opacity * exp2(power), same(MAX_ALPHA))
+                    alpha = minimum(opacity * exp2(power), splat(MAX_ALPHA))
                     before = load(passing, at)
                     hit = (power <= _zero) & (alpha >= MIN_ALPHA) & (load(reached, at) >= index)
-                    weight = choose(hit, alpha * before, nothing)
-                    shown = shown + weight
+                    weight = select(hit, alpha * before, nothing)
+                    rendered = rendered + weight
                     store(weights, at, weight)
                     store(passing, at, before - weight)
-                if total(shown) <= _zero:  # hidden
+                if reduce_add(rendered) <= _zero:  # hidden
                     continue
                 for channel in range(channels):
                     found = nothing
                     for row in range(row0, row1):
                         at = row * TILE + first
                         found = found + load(weights, at) * load(pulled, channel * AREA + at)
-                    per_entry[entry, channel] += total(found)
+                    per_entry[entry, channel] += reduce_add(found)

@@ -24,7 +24,7 @@ class Splats:
         quats: ``[n 4]``, wxyz, world from Gaussian, any length but zero.
         scales: ``[n 3]``, standard deviations, scene units.
         opacities: ``[n]``, 0..1.
-        values: ``[n c]``, whatever is to be composited: colours and other per-primitive numbers.
+        values: ``[n c]``, whatever is to be composited: colors and other per-primitive numbers.
     """
 
     means: Float[Tensor, "n 3"]

@@ -1,6 +1,6 @@
 """How far what the cache shows can be believed, per pixel, 0..1: about the probability that the pixel is right.
 
-*Right* means: the colour within 0.1 of the truth (root mean square over the channels) and the depth within 5 %. The
+*Right* means: the color within 0.1 of the truth (root mean square over the channels) and the depth within 5 %. The
 factors below were fitted to that on walks through two worlds with ground truth and checked on a third
 (`benchmarks.reliability.calibration`; curves in `docs/results.md`). What no cache can know is left out: texture finer than a pixel,
 and things in front that nobody has seen yet, make pixels of confidence 1 wrong 5 to 15 times in a hundred.
@@ -25,12 +25,12 @@ the photo's own camera.
   samples of a surface, and are harmless.)
 - *Coverage.* The share of the pixel that is covered at all.
 
-The first three belong to a primitive and a camera and are composited like a colour; the other two belong to the pixel.
+The first three belong to a primitive and a camera and are composited like a color; the other two belong to the pixel.
 
 Points own whole pixels, so that coverage says nothing and no depths meet in one. But a photo's pixels along an outline
 hold two surfaces, and where the points of an outline fall next is a matter of half a pixel. Agreement with the pixel's
-neighbours stands for that inside it: with ``s`` the share of 3×3 pixels at its depth (10 %), the factor is
-``1 - 0.75 (1 - s)``; less is lost where the point falls within a quarter of a pixel of the centre, and nothing at it.
+neighbors stands for that inside it: with ``s`` the share of 3×3 pixels at its depth (10 %), the factor is
+``1 - 0.75 (1 - s)``; less is lost where the point falls within a quarter of a pixel of the center, and nothing at it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ DENSITY_POWER = 0.125
 DEPTH_TOLERANCE = 0.125
 MIXED_SKY = 3.0  # 2 leaves half of the confidence to an even mixture, which is right one time in three
 FULL_ANGLE = 0.45
-ALONE = 0.75  # of its confidence: what a pixel without neighbours at its depth would lose
-NEIGHBOURS = 0.1  # relative depth within which they are
+ALONE = 0.75  # of its confidence: what a pixel without neighbors at its depth would lose
+NEIGHBORS = 0.1  # relative depth within which they are
 OFF_CENTER = 0.25  # pixels from which on a point is somewhere in its pixel, and not where the photo had it
 
 
@@ -85,13 +85,13 @@ def depth_agreement(spread: Float[Tensor, "*b h w"], sky: Float[Tensor, "*b h w"
     return (1.0 - MIXED_SKY * sky * (1.0 - sky)) / (1.0 + (spread * (1.0 - sky) / DEPTH_TOLERANCE) ** 4)
 
 
-def neighbours_agreement(
+def neighbors_agreement(
     depth: Float[Tensor, "1 h w"], sky: Float[Tensor, "1 h w"], off_center_px: Float[Tensor, "1 h w"]
 ) -> Float[Tensor, "1 h w"]:
-    """The factor of points from the depth (0 where nothing is), whether it is sky, and how far from the pixel's centre
+    """The factor of points from the depth (0 where nothing is), whether it is sky, and how far from the pixel's center
     the point falls; beyond its border the image goes on as it ends.
     """
     inverse = torch.where((sky > 0.5) | (depth <= 0), torch.zeros_like(depth), 1.0 / depth.clamp_min(1e-10))
     around = unfold(pad(inverse[None], (1, 1, 1, 1), mode="replicate"), 3)[0].reshape(9, *depth.shape[-2:])
-    share = ((around - inverse).abs() <= NEIGHBOURS * inverse).float().mean(0, keepdim=True)
+    share = ((around - inverse).abs() <= NEIGHBORS * inverse).float().mean(0, keepdim=True)
     return 1.0 - ALONE * (1.0 - share) * (off_center_px / OFF_CENTER).clamp(max=1.0)

@@ -51,7 +51,7 @@ def extent_reference(part: Gaussians, camera: Camera) -> Float[Tensor, "n"]:
     return torch.maximum(*extents)
 
 
-def close_growth(extent_px: Float[Tensor, "n"]) -> Float[Tensor, "n 1"]:
+def magnification_scale(extent_px: Float[Tensor, "n"]) -> Float[Tensor, "n 1"]:
     """By how much footprints grow that are larger than a pixel."""
     closeness = ((extent_px - CLOSE_FROM) / (CLOSE_TO - CLOSE_FROM)).clamp(0.0, 1.0)
     return (1.0 + (CLOSE_KERNEL / KERNEL - 1.0) * closeness)[:, None]

@@ -18,7 +18,7 @@ from cache3d.rasterizer import tile_kernels as tiles
 from cache3d.rasterizer.cpu import TILE_BLOCK, aligned_rows, depth_order, project, tile_lists
 from cache3d.rasterizer.projection_kernels import FLAT, touch
 from cache3d.rasterizer.types import Raster, camera_row
-from cache3d.rendering.splat_attributes import seen
+from cache3d.rendering.splat_attributes import to_splats
 from geometry.camera import Camera
 from geometry.jit import compiled, for_blocks
 from geometry.primitives import Gaussians
@@ -26,7 +26,7 @@ from geometry.primitives import Gaussians
 Array = NDArray[Any]
 
 
-class Canvas:
+class IncrementalRaster:
     """What Gaussians show to one camera, on a CPU; always the bits of a picture drawn anew.
 
     What has gone stays in the lists, with no opacity.
@@ -44,20 +44,20 @@ class Canvas:
         self._tiles = (-(-fine.size[0] // tiles.TILE), -(-fine.size[1] // tiles.TILE))
         self._names: Array | None = None
 
-    def draw(self, part: Gaussians, names: Int[Tensor, "n"], chosen: Int[Tensor, "k"], recoloured: Array) -> Raster:
+    def draw(self, part: Gaussians, names: Int[Tensor, "n"], chosen: Int[Tensor, "k"], recolored: Array) -> Raster:
         """Show the chosen Gaussians.
 
         Args:
             part: Gaussians.
             names: of each, ascending; what has a name keeps its place.
             chosen: which to show, ascending.
-            recoloured: names of those with other colours or confidences than when last drawn.
+            recolored: names of those with other colors or confidences than when last drawn.
         """
         wanted = names[chosen].numpy()
         if self._names is None:
             touched = self._start(part, chosen, wanted)
         else:
-            touched = self._follow(part, chosen, wanted, recoloured)
+            touched = self._follow(part, chosen, wanted, recolored)
         self._composite(np.flatnonzero(touched))
         sums, alpha = torch.from_numpy(self._sums)[None], torch.from_numpy(1.0 - self._transmittance)[None, None]
         return Raster(sums[:, :-1], sums[:, -1:] / alpha.clamp_min(1e-10), alpha)
@@ -72,16 +72,16 @@ class Canvas:
         self._last = np.empty(self._size, np.int32)
         return np.full(self._tiles[0] * self._tiles[1], True)
 
-    def _follow(self, part: Gaussians, chosen: Tensor, wanted: Array, recoloured: Array) -> Array:
+    def _follow(self, part: Gaussians, chosen: Tensor, wanted: Array, recolored: Array) -> Array:
         """Take away and add what differs; which tiles to draw."""
         assert self._names is not None
         touched = np.full(self._tiles[0] * self._tiles[1], False)
         gone, added = np.full(len(self._names), False), np.full(len(wanted), False)
         compare(self._names, wanted, gone, added)
-        changed = np.flatnonzero(np.isin(wanted, recoloured) & ~added) if len(recoloured) else np.zeros(0, np.int64)
+        changed = np.flatnonzero(np.isin(wanted, recolored) & ~added) if len(recolored) else np.zeros(0, np.int64)
         if len(changed):
             rows = np.searchsorted(self._names, wanted[changed])
-            values = seen(part, chosen[torch.from_numpy(changed)], self._camera).values.numpy()
+            values = to_splats(part, chosen[torch.from_numpy(changed)], self._camera).values.numpy()
             self._flat[rows, FLAT : FLAT + self._channels] = values
             touch(self._box[rows], self._tiles[1], touched)
         lost = np.flatnonzero(gone)
@@ -113,7 +113,7 @@ class Canvas:
         self._starts, self._ids = merged_starts, merged_ids
 
     def _projected(self, part: Gaussians, chosen: Tensor) -> tuple[Array, Array, int]:
-        parts = [t.numpy() for t in vars(seen(part, chosen, self._camera)).values()]
+        parts = [t.numpy() for t in vars(to_splats(part, chosen, self._camera)).values()]
         return *project(parts, self._row, self._size, self._eps2d), parts[-1].shape[1]
 
     def _lists(self, flat: Array, box: Array) -> tuple[Array, Array]:

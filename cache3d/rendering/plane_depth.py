@@ -30,7 +30,7 @@ def inverse_depth_planes(
 
 
 def plane_image(planes: Float[Tensor, "t 3 h w"], camera: Camera) -> Float[Tensor, "t 1 h w"]:
-    """The value at each pixel's centre of the plane that it holds the coefficients of, for one camera."""
+    """The value at each pixel's center of the plane that it holds the coefficients of, for one camera."""
     (height, width), focal, center = camera.size, camera.focal_px, camera.center_px
     x = (torch.arange(width, device=focal.device) + 0.5 - center[0]) / focal[0]
     y = (torch.arange(height, device=focal.device) + 0.5 - center[1]) / focal[1]

@@ -8,9 +8,9 @@ from geometry.jit import compiled
 
 NEAR = 0.01
 LARGEST = 24  # pixels: half size of a footprint, however close
-ROUND = 0.05  # how much farther a disc's rim counts than its centre, relative to depth
+ROUND = 0.05  # how much farther a disc's rim counts than its center, relative to depth
 SPARSE = 1.2  # pixels per sample from which on rims are needed everywhere
-CORE = 0.6  # of the squared radius: a centre speaks for its pixel only if its disc covers the middle as well as this
+CORE = 0.6  # of the squared radius: a center speaks for its pixel only if its disc covers the middle as well as this
 UNFIT = 0.03  # how much farther, relative to depth, a sample counts for each doubling between its size and a pixel's
 WORST = 3.0  # doublings, at most
 SLACK = 0.5  # doublings by which a disc must fit better to cover a sample of its surface that lies in the pixel itself
@@ -30,11 +30,11 @@ def _foreshortened(i, z, x, y, nx, ny, nz, radii, focal):
 
 @compiled
 def _settle(height, width, nearest, owner, sparse, misfit, home_nearest, home_owner, home_misfit, center_nearest):
-    """Choose between the disc that covers a pixel and the sample whose centre lies in it, where they differ.
+    """Choose between the disc that covers a pixel and the sample whose center lies in it, where they differ.
 
-    A sample's own pixel is its sharpest place, so the centre wins: a rim would fatten the outline of what is in front.
+    A sample's own pixel is its sharpest place, so the center wins: a rim would fatten the outline of what is in front.
     But a rim in front is kept where samples are sparse, and inside a surface: where pixels on both sides, along a row,
-    a column or a diagonal, have their centres at the rim's depth. So is one on the same surface that fits much better.
+    a column or a diagonal, have their centers at the rim's depth. So is one on the same surface that fits much better.
     """
     for y in range(height):
         for x in range(width):
@@ -61,7 +61,7 @@ def _settle(height, width, nearest, owner, sparse, misfit, home_nearest, home_ow
 
 @compiled
 def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, width, nearest, owner):
-    """Draw points as discs into z-buffers; the nearest wins, and of one surface the one with the nearest centre.
+    """Draw points as discs into z-buffers; the nearest wins, and of one surface the one with the nearest center.
 
     Sky is drawn as if the camera stood at the origin, and behind everything.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Shown:
+class RenderedView:
     """What a cache shows to one camera, with what the rules need. All ``[1 h w]`` but ``rgb [3 h w]``.
 
     Attributes:

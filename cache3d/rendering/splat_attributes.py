@@ -24,8 +24,8 @@ from cache3d.rendering.footprint import (
     SAMPLES,
     STEEPEST,
     _row,
-    close_growth,
     extent_reference,
+    magnification_scale,
 )
 from cache3d.rendering.plane_depth import inverse_depth_planes, plane_image
 from geometry.camera import Camera
@@ -71,7 +71,7 @@ def in_view_reference(part: Gaussians, camera: Camera, *, sky: bool) -> Bool[Ten
     return inside & (part.sky == sky)
 
 
-def seen(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Splats:
+def to_splats(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Splats:
     """The chosen Gaussians as one camera sees them.
 
     Returns:
@@ -79,7 +79,7 @@ def seen(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Splats:
         coefficients of 1/z on its plane.
     """
     if part.means.is_cuda:
-        return seen_reference(part[chosen], camera)
+        return to_splats_reference(part[chosen], camera)
     count = len(chosen)
     arrays = [
         t.numpy()
@@ -94,8 +94,8 @@ def seen(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Splats:
     return Splats(*(torch.from_numpy(array) for array in out))
 
 
-def seen_reference(part: Gaussians, camera: Camera) -> Splats:
-    """As `seen`, of all."""
+def to_splats_reference(part: Gaussians, camera: Camera) -> Splats:
+    """As `to_splats`, of all."""
     normals = rotation_matrices(part.quats)[:, :, 2]
     extent, z = extent_reference(part, camera), trust.pixel_gradients(part.means, camera)[2]
     cosine = trust.facing(part.means, normals, camera)
@@ -105,14 +105,14 @@ def seen_reference(part: Gaussians, camera: Camera) -> Splats:
     away = ((cosine < 0) & ~part.sky).float()
     extra = torch.stack([belief, part.observed.float(), away, 1.0 / z, 1.0 / z**2], dim=-1)
     values = torch.cat([part.colors, extra, inverse_depth_planes(part.means, normals, camera)], dim=-1)
-    return Splats(part.means, part.quats, part.scales * close_growth(extent), part.opacities, values)
+    return Splats(part.means, part.quats, part.scales * magnification_scale(extent), part.opacities, values)
 
 
-def against_sky(alpha: Float[Tensor, "1 1 h w"], sky_alpha: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
+def sharpen_sky_alpha(alpha: Float[Tensor, "1 1 h w"], sky_alpha: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
     """How many times its alpha a sample of a surface counts, where the sky is drawn behind it.
 
     Footprints are soft: they reach beyond the outline, and inside it a little passes between them. Before another
-    surface the colours make up for both, but not before the sky, which moves differently. So the alpha is stretched:
+    surface the colors make up for both, but not before the sky, which moves differently. So the alpha is stretched:
     samples with less than `OUTSIDE` are sky, those with more than `GAPLESS` are not. Where no sky is known it stays.
     """
     firm = ((alpha - OUTSIDE) / (GAPLESS - OUTSIDE)).clamp(0.0, 1.0)
@@ -133,15 +133,15 @@ def pooled(
     return torch.from_numpy(out)[None]
 
 
-def finer(camera: Camera) -> Camera:
+def supersampled(camera: Camera) -> Camera:
     """With a pixel for each sample."""
     return camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
 
 
-def in_pixels(raster: Raster, camera: Camera, weights: Float[Tensor, "1 1 h w"]) -> Raster:
+def to_pixels(raster: Raster, camera: Camera, weights: Float[Tensor, "1 1 h w"]) -> Raster:
     """From samples, weighted, to pixels, and from planes of inverse depth to its value there."""
     alpha = pooled(raster.alpha, weights, SAMPLES)
     depth = pooled(raster.depth * raster.alpha, weights, SAMPLES) / alpha.clamp_min(1e-10)
-    planes = plane_image(raster.values[:, 8:], finer(camera))
+    planes = plane_image(raster.values[:, 8:], supersampled(camera))
     values = [pooled(part, weights, SAMPLES) for part in (raster.values[:, :8], planes)]
     return Raster(torch.cat(values, dim=1), depth, alpha)

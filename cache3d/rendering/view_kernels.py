@@ -41,7 +41,7 @@ def mark_in_view(start, stop, means, sky, wanted, camera, width, height, margin,
 
 @compiled
 def locate(start, stop, positions, candidates, camera, width, height, pixel, depth):
-    """The pixel ``[n]`` that each candidate's centre falls on, row-major, -1 outside the image; and its depth."""
+    """The pixel ``[n]`` that each candidate's center falls on, row-major, -1 outside the image; and its depth."""
     r = camera[:9].reshape(3, 3)
     fx, fy, cx, cy = camera[12], camera[13], camera[14], camera[15]
     for i in range(start, stop):

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cache3d.rasterizer.types import camera_row
-from cache3d.rendering.rendered_view import Shown
+from cache3d.rendering.rendered_view import RenderedView
 from cache3d.rendering.view_kernels import locate
 from geometry.camera import Camera
 from geometry.jit import for_blocks
@@ -20,12 +20,12 @@ VISIBLE = 0.05  # relative depth within which a primitive is the surface that is
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisibleSet:
     """Primitives inside the image of a camera, ``k`` of them, in storage order.
 
     Attributes:
         index: which primitives.
-        pixel: the pixel each centre falls on, row-major.
+        pixel: the pixel each center falls on, row-major.
         z: depth of each, scene units.
     """
 
@@ -33,17 +33,17 @@ class Seen:
     pixel: Int[Tensor, "k"]
     z: Float[Tensor, "k"]
 
-    def __getitem__(self, chosen: Bool[Tensor, "k"]) -> Seen:
+    def __getitem__(self, chosen: Bool[Tensor, "k"]) -> VisibleSet:
         """Those that are chosen."""
-        return Seen(self.index[chosen], self.pixel[chosen], self.z[chosen])
+        return VisibleSet(self.index[chosen], self.pixel[chosen], self.z[chosen])
 
     def on(self, depth: Float[Tensor, "1 h w"]) -> Bool[Tensor, "k"]:
         """Which of them lie on the surface that a depth map shows where they fall."""
         return (self.z - depth.reshape(-1)[self.pixel]).abs() < VISIBLE * self.z
 
 
-def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> Seen:
-    """The candidates whose centre lies inside the image, hidden ones as well.
+def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> VisibleSet:
+    """The candidates whose center lies inside the image, hidden ones as well.
 
     Args:
         camera: one camera, no batch axis.
@@ -57,10 +57,10 @@ def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[T
     (height, width), places, wanted = camera.size, positions.numpy(), candidates.numpy()
     for_blocks(len(positions), BLOCK, lambda i, j: locate(i, j, places, wanted, row, width, height, pixel, z))
     index = np.flatnonzero(pixel >= 0)
-    return Seen(torch.from_numpy(index), torch.from_numpy(pixel[index]), torch.from_numpy(z[index]))
+    return VisibleSet(torch.from_numpy(index), torch.from_numpy(pixel[index]), torch.from_numpy(z[index]))
 
 
-def in_image_reference(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> Seen:
+def in_image_reference(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> VisibleSet:
     """As `in_image`, in tensor operations."""
     height, width = camera.size
     pose, focal, center = camera.camera_from_world, camera.focal_px, camera.center_px
@@ -69,10 +69,12 @@ def in_image_reference(camera: Camera, positions: Float[Tensor, "n 3"], candidat
     column, row = focal[0] * x / z + center[0], focal[1] * y / z + center[1]
     inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     pixel = row[inside].long() * width + column[inside].long()
-    return Seen(index[inside], pixel, z[inside])
+    return VisibleSet(index[inside], pixel, z[inside])
 
 
-def seen_by(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"], shown: Shown) -> Seen:
+def visible_from(
+    camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"], rendered: RenderedView
+) -> VisibleSet:
     """The candidates inside the image that are the surface which a cache shows to the camera."""
     inside = in_image(camera, positions, candidates)
-    return inside[inside.on(shown.depth)]
+    return inside[inside.on(rendered.depth)]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cache3d.store.block import Journal
 from cache3d.store.grid import PLANES, SKY, cell_keys, extents, frustum_planes, groups
-from cache3d.store.pager import Residency
+from cache3d.store.pager import Pager
 from cache3d.store.view import P, View
 from geometry.camera import Camera
 from geometry.primitives import Change
@@ -44,7 +44,7 @@ class BlockStore(Generic[P]):
         names = torch.zeros(0, dtype=torch.int64, device=self._device)
         self._empty = [names, *(getattr(empty, f.name) for f in fields(empty))]
         self._resident_mib = resident_mib
-        self._memory = Residency(self._empty, resident_mib * 2**20, scratch)
+        self._memory = Pager(self._empty, resident_mib * 2**20, scratch)
         self._number_of: dict[int, int] = {}
         self._bounds = np.zeros((2, 1, 3))  # low and high corner of each block, footprints included
         self._home = np.zeros(0, np.int32)  # block of each name; -1 once removed
@@ -86,7 +86,7 @@ class BlockStore(Generic[P]):
         if self._view is not None and set(seen) <= set(self._view[0]):
             return self._view[1]
         self._view = None  # only one view is kept
-        parts = [self._memory.brought(number).columns for number in seen]
+        parts = [self._memory.load(number).columns for number in seen]
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         order = torch.argsort(columns[0])
         names, *rows = (column.index_select(0, order) for column in columns)  # three times as fast as column[order]
@@ -166,11 +166,11 @@ class BlockStore(Generic[P]):
         columns = [names, *(getattr(part, f.name) for f in fields(part))]
         if self._view is not None:
             seen, view = self._view
-            shown = torch.from_numpy(np.flatnonzero(np.isin(home, seen))).to(self._device)
-            self._view = (seen, view.with_new(part[shown], names[shown]))
+            rendered = torch.from_numpy(np.flatnonzero(np.isin(home, seen))).to(self._device)
+            self._view = (seen, view.with_new(part[rendered], names[rendered]))
         bounds = extents(part)
         for number, where in groups(home):
-            block, index = self._memory.brought(number), torch.from_numpy(where).to(self._device)
+            block, index = self._memory.load(number), torch.from_numpy(where).to(self._device)
             before = block.capacity
             block.append([column[index] for column in columns])
             self._memory.changed(number, before)
@@ -183,7 +183,7 @@ class BlockStore(Generic[P]):
             return
         home, bounds = self._home[names.cpu().numpy()], extents(part)
         for number, where in groups(home):
-            block, index = self._memory.brought(number), torch.from_numpy(where).to(self._device)
+            block, index = self._memory.load(number), torch.from_numpy(where).to(self._device)
             assert block.room is not None
             place = torch.searchsorted(block.room[0][: block.count], names[index])
             for column, f in zip(block.room[1:], fields(self._kind), strict=True):
@@ -199,7 +199,7 @@ class BlockStore(Generic[P]):
         if self._view is not None:
             self._view = (self._view[0], self._view[1].without(names))
         for number, where in groups(self._home[names]):
-            block = self._memory.brought(number)
+            block = self._memory.load(number)
             before = block.capacity
             block.keep(~torch.isin(block.columns[0], torch.from_numpy(names[where]).to(self._device)))
             self._memory.changed(number, before)
@@ -209,7 +209,7 @@ class BlockStore(Generic[P]):
     def _gather(self, names: np.ndarray) -> P:
         out = [column.new_empty(len(names), *column.shape[1:]) for column in self._empty[1:]]
         for number, where in groups(self._home[names]):
-            block, index = self._memory.brought(number), torch.from_numpy(where).to(self._device)
+            block, index = self._memory.load(number), torch.from_numpy(where).to(self._device)
             columns = block.columns
             place = torch.searchsorted(columns[0], torch.from_numpy(names[where]).to(self._device))
             for column, target in zip(columns[1:], out, strict=True):

@@ -14,7 +14,7 @@ from cache3d.store.block_files import PagingError, Scratch, read_block, row_byte
 from cache3d.store.grid import SKY
 
 
-class Residency:
+class Pager:
     """Numbered blocks and a bound on the bytes of those in memory; those longest out of view go to disk first.
 
     Sky, the first of them, never leaves memory.
@@ -47,7 +47,7 @@ class Residency:
         self._recent[number] = None
         return number
 
-    def brought(self, number: int) -> Block:
+    def load(self, number: int) -> Block:
         """A block, in memory."""
         block = self.blocks[number]
         if block.room is None:

@@ -22,7 +22,7 @@ SKY = 1.0 / 30.0  # inverse depth, in units of the median, under which copied te
 AGREE = 0.35  # difference of log depths up to which a copied thing may be what was extended
 SETTLE_PX = 12.0  # how broadly copied depth follows the extended surface
 SPECK = 0.002  # share of the picture
-LOG_STEP, SAME_SURFACE = 0.001, 0.08  # grid of log inverse depth; difference between neighbours on one surface
+LOG_STEP, SAME_SURFACE = 0.001, 0.08  # grid of log inverse depth; difference between neighbors on one surface
 
 
 def fill_inverse_depth(inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
@@ -68,8 +68,8 @@ def settle_inverse_depth(
     weight = solid * torch.exp(-((difference / AGREE) ** 2))
     low = _blur(difference * weight) / _blur(weight).clamp_min(1e-3)
     low = low * torch.exp(-((low / AGREE) ** 2))
-    settled = copied * low.exp()
-    return torch.where(hole & ~sky, settled, copied)
+    locked = copied * low.exp()
+    return torch.where(hole & ~sky, locked, copied)
 
 
 def without_specks(inverse: Float[Tensor, "1 h w"], hole: Bool[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
@@ -97,14 +97,14 @@ def _thin_plate(inverse: Float[Tensor, "1 h w"], known: Bool[Tensor, "1 h w"]) -
     """Least bending through block means of the known part, solved on the coarse grid, sampled at pixels."""
     weight = avg_pool2d(known.float()[None], COARSE_PX, ceil_mode=True)[0, 0]
     mean = avg_pool2d(torch.where(known, inverse, 0.0)[None], COARSE_PX, ceil_mode=True)[0, 0] / weight.clamp_min(1e-6)
-    solved = elastic_fill(mean[None], weight, bending=1.0, tension=STIFFNESS)
+    solved = thin_plate_fill(mean[None], weight, bending=1.0, membrane=STIFFNESS)
     height, width = inverse.shape[-2:]
     full = interpolate(solved[None], scale_factor=COARSE_PX, mode="bilinear", align_corners=False)
     return full[0, :, :height, :width].to(inverse)
 
 
-def elastic_fill(
-    values: Float[Tensor, "c h w"], weight: Float[Tensor, "h w"], *, bending: float, tension: float
+def thin_plate_fill(
+    values: Float[Tensor, "c h w"], weight: Float[Tensor, "h w"], *, bending: float, membrane: float
 ) -> Float[Tensor, "c h w"]:
     """The smoothest values through what is known.
 
@@ -116,7 +116,7 @@ def elastic_fill(
     """
     rows, columns = weight.shape
     system = sparse.csr_matrix((rows * columns, rows * columns))
-    for price, difference in ((bending, _second_difference), (tension, _first_difference)):
+    for price, difference in ((bending, _second_difference), (membrane, _first_difference)):
         along_y = sparse.kron(difference(rows), sparse.eye(columns))
         along_x = sparse.kron(sparse.eye(rows), difference(columns))
         system = system + price * (along_y.T @ along_y + along_x.T @ along_x)

@@ -48,10 +48,10 @@ def split_sides(
     if known.all() or not (moved_px > 1.0).any():
         return torch.zeros_like(inverse), torch.zeros_like(known)
     direction = slide / length.clamp_min(1e-9) * (moved_px > 1.0)
-    far, front = _walk(
+    far, foreground = _walk(
         np.where(known[0].numpy(), inverse[0].double().numpy(), 0.0), direction.double().numpy(), FRONT_REACH_PX
     )
-    return torch.from_numpy(far)[None].to(inverse), torch.from_numpy(front)[None]
+    return torch.from_numpy(far)[None].to(inverse), torch.from_numpy(foreground)[None]
 
 
 def _value_bare(inverse: np.ndarray, y: int, x: int, dy: float, dx: float, step: int) -> float:
@@ -93,7 +93,7 @@ def _walk_bare(inverse: np.ndarray, direction: np.ndarray, reach: int) -> tuple[
     """From each hole pixel to both sides until something is known (``inverse > 0``); compare; mark the nearer side."""
     height, width = inverse.shape
     far = np.zeros((height, width))
-    front, behind = np.zeros((height, width), np.bool_), np.zeros((height, width), np.bool_)
+    foreground, behind = np.zeros((height, width), np.bool_), np.zeros((height, width), np.bool_)
     for y in range(height):
         for x in range(width):
             dy, dx = direction[1, y, x], direction[0, y, x]
@@ -107,19 +107,19 @@ def _walk_bare(inverse: np.ndarray, direction: np.ndarray, reach: int) -> tuple[
             edge, within = _value(inverse, y, x, dy, dx, near_at), _value(inverse, y, x, dy, dx, near_at + SLOPE_PX)
             rise = (within - edge) / SLOPE_PX if within > 0.0 else (near - edge) / (SIDE_PX - 1)
             step = edge - rise * (near_at + far_at) if rise > 0.0 else near
-            uncovered = low > 0.0 and step >= FRONT_RATIO * low
+            disoccluded = low > 0.0 and step >= FRONT_RATIO * low
             if low > 0.0:
                 _mark(behind, inverse, y, x, -dy, -dx, far_at, far_at + SIDE_PX, 0.0)
-            if near > 0.0 and not uncovered:
+            if near > 0.0 and not disoccluded:
                 _mark(behind, inverse, y, x, dy, dx, near_at, near_at + SIDE_PX, 0.0)
-            if uncovered:
+            if disoccluded:
                 # Ground that rises towards the camera goes on rising in the hole.
                 edge = _value(inverse, y, x, -dy, -dx, far_at)
                 within = _value(inverse, y, x, -dy, -dx, far_at + SLOPE_PX)
                 rise = max(edge - within, 0.0) / SLOPE_PX if within > 0.0 else 0.0
                 far[y, x] = min(low + rise * far_at, near)
-                _mark(front, inverse, y, x, dy, dx, near_at, near_at + reach, low * np.sqrt(FRONT_RATIO))
-    return far, front & ~behind
+                _mark(foreground, inverse, y, x, dy, dx, near_at, near_at + reach, low * np.sqrt(FRONT_RATIO))
+    return far, foreground & ~behind
 
 
 # Shape checkers wrap every function in tests; Numba wants the bare ones.

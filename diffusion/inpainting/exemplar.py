@@ -13,22 +13,22 @@ from torch import Tensor
 
 from diffusion.inpainting.masks import distance_px
 from diffusion.inpainting.patchmatch import RADIUS, improve, vote
-from diffusion.inpainting.source_plausibility import strangeness
+from diffusion.inpainting.source_plausibility import border_dissimilarity
 from geometry.fill import smooth_fill
 
 COARSEST_ROWS = 20  # the pyramid stops before a picture has fewer rows
 PASSES = (10, 6, 5, 4)  # search and repaint, from the coarsest level on; the last number repeats
-DEPTH_WEIGHT = 0.3  # of the depth code among the colour channels
+DEPTH_WEIGHT = 0.3  # of the depth code among the color channels
 TRUST_DECAY = 1.25  # per pixel away from what is known
 ALIEN = 0.1  # cost of copying what is wholly unlike the border of the hole
 DETAILED, PLAIN = 0.1, 0.25  # contrast from which one sees at once what is repeated; the least that counts
-BLEND_PX = 4.0  # smoothing, along the border, of the colour step that blending removes
+BLEND_PX = 4.0  # smoothing, along the border, of the color step that blending removes
 BLEND_REACH_PX = 20.0  # how far into the hole the correction is felt
 LARGEST_STEP = 0.15  # a larger step is an edge of the picture, not a seam
 
 
 @dataclass(frozen=True)
-class Painting:
+class Target:
     """A picture with a hole. Pixels that are neither ``known`` nor ``hole`` are left alone and not looked at.
 
     Attributes:
@@ -42,8 +42,8 @@ class Painting:
     features: Float[np.ndarray, "h w 4"]
     known: Bool[np.ndarray, "h w"]
     hole: Bool[np.ndarray, "h w"]
-    wanted: Float[np.ndarray, "h w"]
-    pull: Float[np.ndarray, "h w"]
+    target_depth: Float[np.ndarray, "h w"]
+    depth_weight: Float[np.ndarray, "h w"]
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,13 @@ class Sources:
 
     features: Float[np.ndarray, "s h w 4"]
     usable: Bool[np.ndarray, "s h w"]
-    doubt: Float[np.ndarray, "s h w"]
+    source_cost: Float[np.ndarray, "s h w"]
 
 
 def to_features(
     rgb: Float[np.ndarray, "*b 3 h w"], code: Float[np.ndarray, "*b 1 h w"]
 ) -> Float[np.ndarray, "*b h w 4"]:
-    """Colours in 0..1 and depth code in -1..1 as features."""
+    """Colors in 0..1 and depth code in -1..1 as features."""
     image = np.moveaxis(rgb, -3, -1).astype(np.float32)
     lab = cv2.cvtColor(np.ascontiguousarray(image.reshape(-1, image.shape[-2], 3)), cv2.COLOR_RGB2Lab)
     lab = lab.reshape(image.shape) / np.array([100.0, 80.0, 80.0], np.float32)
@@ -94,53 +94,55 @@ class _Search:
         detail: how much there is in a source's patch that one would see again, 0..1, ``[s h w]``.
     """
 
-    painting: Painting
+    target: Target
     sources: Sources
     usable: Bool[np.ndarray, "s h w"]
-    odd: Float[np.ndarray, "n s h4 w4"]
-    stretch: Int[np.ndarray, "h w"]
+    dissimilarity: Float[np.ndarray, "n s h4 w4"]
+    border_segment: Int[np.ndarray, "h w"]
     factor: int
     detail: Float[np.ndarray, "s h w"]
 
 
-def fill(painting: Painting, sources: Sources, seed: int) -> Float[np.ndarray, "h w 4"]:
+def fill(target: Target, sources: Sources, seed: int) -> Float[np.ndarray, "h w 4"]:
     """Fill the hole with source patches that agree with what is around it, with its depth, and with each other.
 
     Returns:
         Features, changed only inside the hole.
     """
-    levels = max(int(np.log2(painting.hole.shape[0] / COARSEST_ROWS)), 0)
+    levels = max(int(np.log2(target.hole.shape[0] / COARSEST_ROWS)), 0)
     rng = np.random.default_rng(seed)
-    strange, stretch = strangeness(painting.features, painting.known, painting.hole, sources.features, sources.usable)
-    field = picture = None
+    strange, border_segment = border_dissimilarity(
+        target.features, target.known, target.hole, sources.features, sources.usable
+    )
+    nnf = picture = None
     for level in range(levels, -1, -1):
         factor = 2**level
-        small, shown = _shrink(painting, factor), _shrink_sources(sources, factor)
+        small, shown = _shrink(target, factor), _shrink_sources(sources, factor)
         usable = np.stack([_erode(mask) for mask in shown.usable])
         if not usable.any():
             continue
         detail = np.stack([_detail(features[..., 0]) for features in shown.features])
-        search = _Search(small, shown, usable, ALIEN * strange, stretch[::factor, ::factor], factor, detail)
+        search = _Search(small, shown, usable, ALIEN * strange, border_segment[::factor, ::factor], factor, detail)
         centers = _dilate(small.hole)
-        field = _start(field, centers, usable, rng)
+        nnf = _start(nnf, centers, usable, rng)
         picture = small.features.copy()
         passes = PASSES[min(levels - level, len(PASSES) - 1)]
-        _paint(picture, search, centers, field, passes, first=level == levels, last=level == 0, rng=rng)
-    return painting.features if picture is None else picture
+        _paint(picture, search, centers, nnf, passes, first=level == levels, last=level == 0, rng=rng)
+    return target.features if picture is None else picture
 
 
 def blend_in(
     rgb: Float[Tensor, "3 h w"], source: Bool[Tensor, "1 h w"], hole: Bool[Tensor, "1 h w"]
 ) -> Float[Tensor, "3 h w"]:
-    """Add to the filled part the smooth field that takes away the colour step along its border with ``source``."""
+    """Add to the filled part the smooth field that takes away the color step along its border with ``source``."""
     weight = torch.zeros_like(rgb[:1])
     step = torch.zeros_like(rgb)
     for axis, shift in ((-1, 1), (-1, -1), (-2, 1), (-2, -1)):
-        neighbour_is_source = torch.roll(source, shift, axis) & hole
+        neighbor_is_source = torch.roll(source, shift, axis) & hole
         index = 0 if shift == 1 else -1
-        neighbour_is_source.select(axis, index).fill_(False)
-        step += (torch.roll(rgb, shift, axis) - rgb).clamp(-LARGEST_STEP, LARGEST_STEP) * neighbour_is_source
-        weight += neighbour_is_source
+        neighbor_is_source.select(axis, index).fill_(False)
+        step += (torch.roll(rgb, shift, axis) - rgb).clamp(-LARGEST_STEP, LARGEST_STEP) * neighbor_is_source
+        weight += neighbor_is_source
     border = weight > 0
     if not border.any():
         return rgb
@@ -154,25 +156,25 @@ def blend_in(
     return torch.where(hole, (rgb + correction * torch.exp(-distance / BLEND_REACH_PX)).clamp(0.0, 1.0), rgb)
 
 
-def _paint(picture, search: _Search, centers, field, passes, *, first, last, rng) -> None:
-    small, source = search.painting, search.sources.features
+def _paint(picture, search: _Search, centers, nnf, passes, *, first, last, rng) -> None:
+    small, source = search.target, search.sources.features
     ys, xs = (part.astype(np.int64) for part in np.nonzero(centers))
     trust = TRUST_DECAY ** -distance_px(small.known)
     cost = np.zeros(centers.shape, np.float32)
-    evenly = max(len(ys) / search.usable.sum(), 1.0)
+    mean_uses = max(len(ys) / search.usable.sum(), 1.0)
     if not first:
-        vote(picture, source, small.hole, small.wanted, small.pull, field, cost, trust, 1.0, False)
+        vote(picture, source, small.hole, small.target_depth, small.depth_weight, nnf, cost, trust, 1.0, False)
     for turn in range(passes):
         inside = np.float32(1e-3) if first and turn == 0 else trust
         weight = np.where(small.known, 1.0, np.where(small.hole, inside, 0.0)).astype(np.float32)
         improve(
-            picture, weight, source, search.usable, search.sources.doubt, search.odd, search.factor, search.stretch,
-            search.detail, evenly, small.wanted, small.pull, ys, xs, field, cost,
+            picture, weight, source, search.usable, search.sources.source_cost, search.dissimilarity, search.factor, search.border_segment,
+            search.detail, mean_uses, small.target_depth, small.depth_weight, ys, xs, nnf, cost,
             4 if first else 2, max(centers.shape) if first else 16, int(rng.integers(2**31)),
         )  # fmt: skip
         scale = max(float(np.quantile(cost[ys, xs], 0.6)), 1e-5)
         vote(
-            picture, source, small.hole, small.wanted, small.pull, field, cost, trust, 0.5 * scale,
+            picture, source, small.hole, small.target_depth, small.depth_weight, nnf, cost, trust, 0.5 * scale,
             last and turn == passes - 1,
         )  # fmt: skip
 
@@ -184,14 +186,14 @@ def _detail(lightness: np.ndarray) -> np.ndarray:
     return np.clip(np.sqrt(np.maximum(variance, 0.0)) / DETAILED, PLAIN, 1.0)
 
 
-def _start(field, centers, usable, rng) -> np.ndarray:
-    """The coarser field at twice the size, or a random one; always usable at the centres and -1 elsewhere."""
+def _start(nnf, centers, usable, rng) -> np.ndarray:
+    """The coarser field at twice the size, or a random one; always usable at the centers and -1 elsewhere."""
     height, width = centers.shape
     ys, xs = np.nonzero(centers)
     choices = np.argwhere(usable)
     chosen = choices[rng.integers(len(choices), size=len(ys))]
-    if field is not None:
-        coarse = field[np.minimum(ys // 2, field.shape[0] - 1), np.minimum(xs // 2, field.shape[1] - 1)]
+    if nnf is not None:
+        coarse = nnf[np.minimum(ys // 2, nnf.shape[0] - 1), np.minimum(xs // 2, nnf.shape[1] - 1)]
         fine = coarse * np.array([1, 2, 2]) + np.stack([0 * ys, ys % 2, xs % 2], 1)
         fine[:, 1:] = np.clip(fine[:, 1:], 0, [height - 1, width - 1])
         good = (coarse[:, 0] >= 0) & usable[fine[:, 0], fine[:, 1], fine[:, 2]]
@@ -201,16 +203,16 @@ def _start(field, centers, usable, rng) -> np.ndarray:
     return started
 
 
-def _shrink(painting: Painting, factor: int) -> Painting:
+def _shrink(target: Target, factor: int) -> Target:
     if factor == 1:
-        return painting
-    known, hole = _pool(painting.known[..., None], factor)[..., 0], _pool(painting.hole[..., None], factor)[..., 0]
+        return target
+    known, hole = _pool(target.known[..., None], factor)[..., 0], _pool(target.hole[..., None], factor)[..., 0]
     is_hole = hole > 0.3
-    counted = painting.known[..., None]
-    features = _pool(painting.features * counted, factor) / np.maximum(known[..., None], 1e-6)
-    wanted = _pool(painting.wanted[..., None], factor)[..., 0]
-    pull = _pool(painting.pull[..., None], factor)[..., 0]
-    return Painting(features, (known > 0.3) & ~is_hole, is_hole, wanted, pull)
+    counted = target.known[..., None]
+    features = _pool(target.features * counted, factor) / np.maximum(known[..., None], 1e-6)
+    target_depth = _pool(target.target_depth[..., None], factor)[..., 0]
+    depth_weight = _pool(target.depth_weight[..., None], factor)[..., 0]
+    return Target(features, (known > 0.3) & ~is_hole, is_hole, target_depth, depth_weight)
 
 
 def _shrink_sources(sources: Sources, factor: int) -> Sources:
@@ -220,8 +222,8 @@ def _shrink_sources(sources: Sources, factor: int) -> Sources:
     features = np.stack(
         [_pool(f * m[..., None], factor) for f, m in zip(sources.features, sources.usable, strict=True)]
     ) / np.maximum(share, 1e-6)
-    doubt = np.stack([_pool(d[..., None], factor)[..., 0] for d in sources.doubt])
-    return Sources(features, share[..., 0] > 0.7, doubt)
+    source_cost = np.stack([_pool(d[..., None], factor)[..., 0] for d in sources.source_cost])
+    return Sources(features, share[..., 0] > 0.7, source_cost)
 
 
 def _pool(values: np.ndarray, factor: int) -> np.ndarray:

@@ -10,14 +10,14 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import pad
 
-from geometry.filters import highest, lowest
+from geometry.filters import dilate, erode
 
 THIN_PX = 8  # holes narrower than this are determined by what surrounds them
 CALM_PASSES = 3
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
 
 
-def sure(coverage: Float[Tensor, "t 1 h w"], covered: float) -> Bool[Tensor, "t 1 h w"]:
+def reliable(coverage: Float[Tensor, "t 1 h w"], covered: float) -> Bool[Tensor, "t 1 h w"]:
     """Seen pixels, without the ring around holes where two surfaces mix."""
     seen = (coverage >= covered)[:, 0].numpy()
     hole: np.ndarray = np.logical_not(seen)
@@ -31,7 +31,7 @@ def thin(hole: Bool[Tensor, "t 1 h w"], width_px: int = THIN_PX) -> Bool[Tensor,
     """The parts of holes that are narrower than ``width_px`` in some direction; beyond the picture they go on."""
     radius = width_px // 2
     wider = pad(hole.float(), (2 * radius,) * 4, mode="replicate")
-    kept = highest(lowest(wider, radius), radius)
+    kept = dilate(erode(wider, radius), radius)
     inner = slice(2 * radius, -2 * radius)
     return hole & ~(kept[..., inner, inner] > 0.5)
 

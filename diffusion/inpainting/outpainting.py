@@ -24,14 +24,14 @@ RIM_PX = 4  # of the margin that is not kept: patches that hang over its end are
 OPENED = 0.3  # share of one side of a picture that is new where a walk leaves what is known
 
 
-def with_margin(photo: Frame) -> Guide:
+def photo_with_margin(photo: Frame) -> Guide:
     """What is known of a wider picture from the photograph's place: open in the margin; of the photograph ``[1]``."""
-    wide = widened(photo, _wider(photo.camera, (True, True, True, True)).size)
+    wide = pad_frame(photo, _wider(photo.camera, (True, True, True, True)).size)
     known = wide.valid.to(wide.rgb)
     return Guide(wide.rgb, wide.depth * known, known, known, wide.sky.to(wide.rgb), wide.camera)
 
 
-def beyond(guide: Guide) -> Camera | None:
+def outpaint_camera(guide: Guide) -> Camera | None:
     """The camera ``[1]`` of a picture that is wider than a chunk's last, on the sides where that leaves what is known.
 
     Args:
@@ -49,7 +49,7 @@ def beyond(guide: Guide) -> Camera | None:
     return _wider(guide.camera[-1:], (left, right, above, below))
 
 
-def widened(frames: Frame, size: tuple[int, int]) -> Frame:
+def pad_frame(frames: Frame, size: tuple[int, int]) -> Frame:
     """The same pixels in the middle of wider frames of ``size = (H, W)``, which are valid nowhere else."""
     (height, width), (rows, columns) = frames.camera.size, size
     x, y = (columns - width) // 2, (rows - height) // 2
@@ -63,7 +63,7 @@ def widened(frames: Frame, size: tuple[int, int]) -> Frame:
     return Frame(wider(frames.rgb), wider(frames.depth, 1.0), valid, sky, camera, frames.metric)
 
 
-def without_rim(mask: Bool[Tensor, "*b h w"]) -> Bool[Tensor, "*b h w"]:
+def eroded_border(mask: Bool[Tensor, "*b h w"]) -> Bool[Tensor, "*b h w"]:
     """What lies no nearer than `RIM_PX` to the end of the picture."""
     inner = torch.zeros_like(mask)
     inside = (..., slice(RIM_PX, -RIM_PX), slice(RIM_PX, -RIM_PX))

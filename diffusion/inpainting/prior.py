@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from diffusion.inpainting.frame_fill import Canvas
-from diffusion.inpainting.masks import THIN_PX, sure
+from diffusion.inpainting.frame_fill import FrameFill
+from diffusion.inpainting.masks import THIN_PX, reliable
 from geometry.frame import Frame, Guide
 
 
@@ -39,7 +39,7 @@ class Prior:
     """The guide, complete.
 
     Attributes:
-        rgb: colours, ``[t 3 h w]``; the guide's where it was seen.
+        rgb: colors, ``[t 3 h w]``; the guide's where it was seen.
         depth: positive depth, ``[t 1 h w]``; the guide's where it was seen.
         copied: share of the pixel that was copied or filled rather than seen, 0..1, ``[t 1 h w]``.
         smooth_rgb: the same holes filled smoothly, ``[t 3 h w]``.
@@ -53,21 +53,21 @@ class Prior:
     copied: Float[Tensor, "t 1 h w"]
     smooth_rgb: Float[Tensor, "t 3 h w"]
     smooth_depth: Float[Tensor, "t 1 h w"]
-    settled: Bool[Tensor, "t 1 h w"]
+    locked: Bool[Tensor, "t 1 h w"]
 
     def __getitem__(self, index: slice) -> Prior:
         """Some of the frames."""
-        parts = (self.rgb, self.depth, self.copied, self.smooth_rgb, self.smooth_depth, self.settled)
+        parts = (self.rgb, self.depth, self.copied, self.smooth_rgb, self.smooth_depth, self.locked)
         return Prior(*(part[index] for part in parts))
 
 
-def copy_into_holes(
+def inpaint_prior(
     guide: Guide,
     reference: Frame,
     rng: torch.Generator,
     config: PriorConfig = PriorConfig(),
     *,
-    settle: bool = False,
+    lock_thin: bool = False,
 ) -> Prior:
     """Complete a guide.
 
@@ -86,27 +86,27 @@ def copy_into_holes(
     if reference.camera.size != guide.camera.size:
         raise ValueError(f"reference: want frames of {guide.camera.size}, got {reference.camera.size}")
     seed = int(torch.randint(2**31 - 1, (), generator=rng))
-    known = sure(guide.coverage, config.covered)
+    known = reliable(guide.coverage, config.covered)
     ground = reference.valid[0] & ~reference.sky[0]
     unit = reference.depth[0][ground].median().item() if ground.any() else 1.0
-    frames = [Canvas.of(guide, reference, index, known[index], unit, config.thin_px) for index in range(len(guide))]
+    frames = [FrameFill.of(guide, reference, index, known[index], unit, config.thin_px) for index in range(len(guide))]
     for key in sorted(range(len(frames)), key=lambda i: (-int(frames[i].wide.sum()), -i))[: config.keys]:
-        canvas = frames[key]
-        if canvas.wide.float().mean() <= config.small:
+        fill_of_frame = frames[key]
+        if fill_of_frame.wide.float().mean() <= config.small:
             break
-        canvas.copy(guide.confidence[key], reference, seed)
+        fill_of_frame.copy(guide.confidence[key], reference, seed)
         for other, target in enumerate(frames):
             if other != key:
-                target.receive(canvas, config.thin_px, settle=settle)
-    for canvas in frames:
-        canvas.close_rest()
-        canvas.smooth_narrow(config.thin_px)
-        canvas.clear_sky()
+                target.receive(fill_of_frame, config.thin_px, lock_thin=lock_thin)
+    for fill_of_frame in frames:
+        fill_of_frame.close_rest()
+        fill_of_frame.smooth_narrow(config.thin_px)
+        fill_of_frame.clear_sky()
     return Prior(
         rgb=torch.stack([f.rgb for f in frames]),
         depth=torch.stack([f.depth for f in frames]) * unit,
         copied=(~known).to(guide.coverage),
         smooth_rgb=torch.stack([f.smooth for f in frames]),
         smooth_depth=torch.stack([f.smooth_depth for f in frames]) * unit,
-        settled=torch.stack([f.settled for f in frames]),
+        locked=torch.stack([f.locked for f in frames]),
     )

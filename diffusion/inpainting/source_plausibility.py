@@ -10,14 +10,14 @@ from scipy.spatial import KDTree
 from diffusion.inpainting.masks import distance_px
 
 RIM_PX = 10.0  # width of the border of a hole that says what it is made of
-STRETCH_PX = 64  # length of a stretch of border; its neighbours' halves count as well
+STRETCH_PX = 64  # length of a stretch of border; its neighbors' halves count as well
 RIM_SAMPLES = 256  # of a stretch
 LOOK_PX = 2.5  # extent of what is compared
 LOOK_STEP = 4
 STRANGE = 0.05  # difference from everything at the border at which a source becomes strange
 
 
-def strangeness(
+def border_dissimilarity(
     features: Float[np.ndarray, "h w 4"],
     known: Bool[np.ndarray, "h w"],
     hole: Bool[np.ndarray, "h w"],
@@ -45,7 +45,7 @@ def strangeness(
     if not rim.any():
         return np.zeros((1, *looks.shape[:3]), np.float32), np.zeros(rim.shape, np.int64)
     nearest = np.asarray(ndimage.distance_transform_edt(~rim, return_distances=False, return_indices=True))
-    cells, stretch = np.unique(nearest.reshape(2, -1) // STRETCH_PX, axis=1, return_inverse=True)
+    cells, border_segment = np.unique(nearest.reshape(2, -1) // STRETCH_PX, axis=1, return_inverse=True)
     at_rim, own = np.argwhere(rim), _look(features, known)[rim]
     maps = []
     for cell in cells.T:
@@ -53,16 +53,16 @@ def strangeness(
         samples = own[near][:: max(near.sum() // RIM_SAMPLES, 1)]
         distance = KDTree(samples).query(looks.reshape(-1, looks.shape[-1]))[0].reshape(looks.shape[:3])
         maps.append(np.clip(0.5 * (distance / STRANGE - 1.0), 0.0, 1.0))
-    return np.stack(maps).astype(np.float32), stretch.reshape(rim.shape)
+    return np.stack(maps).astype(np.float32), border_segment.reshape(rim.shape)
 
 
 def _look(features: Float[np.ndarray, "h w 4"], mask: Bool[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 4"]:
-    """Mean colour and contrast of the surroundings of each pixel."""
+    """Mean color and contrast of the surroundings of each pixel."""
 
     def mean(values: np.ndarray) -> np.ndarray:
         return ndimage.gaussian_filter(values * mask, LOOK_PX) / np.maximum(share, 1e-3)
 
     share = ndimage.gaussian_filter(mask.astype(np.float32), LOOK_PX)
-    colour = [mean(features[..., c]) for c in range(3)]
-    contrast = np.sqrt(np.maximum(mean(features[..., 0] ** 2) - colour[0] ** 2, 0.0))
-    return np.stack([*colour, contrast], -1)
+    color = [mean(features[..., c]) for c in range(3)]
+    contrast = np.sqrt(np.maximum(mean(features[..., 0] ** 2) - color[0] ** 2, 0.0))
+    return np.stack([*color, contrast], -1)

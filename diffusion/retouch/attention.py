@@ -80,7 +80,7 @@ class RMSNorm(nn.RMSNorm):
     """As torch's, its weight in the precision of the input (mixed ones are slow and warned about)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
+        """Normalize the last dimension."""
         return rms_norm(x, self.normalized_shape, self.weight.to(x), self.eps)
 
 

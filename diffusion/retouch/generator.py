@@ -87,7 +87,7 @@ class EmbeddedGenerator:
         with self._precision():
             made, _, _ = self.network(inputs, self._recall(guide.camera, memory))
         clean = made[0].to(x)
-        # What is made up has surfaces: a depth of its own for every patch would scatter its colours seen from aside.
+        # What is made up has surfaces: a depth of its own for every patch would scatter its colors seen from aside.
         calm = without_grains(clean[:, 3:])
         solid = (clean[:, 3:] >= SKY_BELOW) & (calm >= SKY_BELOW)
         clean[:, 3:] = torch.where((prior.copied > 0.5) & solid, calm, clean[:, 3:])

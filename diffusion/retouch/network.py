@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle, silu
 
 from diffusion.retouch.attention import CameraAttention, RMSNorm, Views, block_causal, rotary, views
-from geometry.filters import highest, mean
+from geometry.filters import dilate, mean
 
 STRIDE = 16  # pixels per token
 _SURE = 0.02  # noise level at which the residual has half its strength
@@ -38,7 +38,7 @@ class NetworkConfig:
         blocks: transformer blocks.
         heads: attention heads; ``dim / heads`` is a multiple of 8.
         draws: whether it may draw deep inside what was copied, as a network that starts from full noise must. Else
-            colours are tinted and texture is scaled there, both smoothly: a small network draws dots.
+            colors are tinted and texture is scaled there, both smoothly: a small network draws dots.
     """
 
     widths: tuple[int, int, int] = (48, 96, 160)
@@ -268,7 +268,7 @@ def _heal(inputs: Inputs, raw: Tensor, first: int, *, draws: bool, restores: boo
 
 def inside(copied: Bool[Tensor, "*n 1 h w"]) -> Bool[Tensor, "*n 1 h w"]:
     """What lies deep in the copied: known pixels are farther away than the width of thin holes."""
-    return highest((~copied).float(), _INSIDE_PX) < 0.5
+    return dilate((~copied).float(), _INSIDE_PX) < 0.5
 
 
 def detail(rgb: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""COLMAP models, text and binary: world-to-camera poses in OpenCV axes, pixel centres at +0.5 as ours.
+"""COLMAP models, text and binary: world-to-camera poses in OpenCV axes, pixel centers at +0.5 as ours.
 
 The layout is COLMAP's documented one (https://colmap.github.io/format.html). Points are written where they are given,
 and not read; without any, an empty points file goes with each model because readers expect one.
@@ -72,7 +72,7 @@ class Tracks:
         colors: ``[p 3]``, 0..255.
         image: ``[o]``, of each observation the index of its image.
         point: ``[o]``, and of its point; each point once in an image.
-        pixels: ``[o 2]``, ``(x, y)``, pixel centres at +0.5.
+        pixels: ``[o 2]``, ``(x, y)``, pixel centers at +0.5.
         errors_px: ``[p]``, mean distance of a point's observations from its projections.
     """
 

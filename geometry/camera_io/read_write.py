@@ -1,6 +1,6 @@
 """Camera paths from files and to files, whatever the format; and from whatever a user types.
 
-| format | recognised by | poses | lens |
+| format | recognized by | poses | lens |
 |---|---|---|---|
 | ``keyframes`` | JSON, ``"format": "worldwarp-keyframes"`` | OpenCV, camera-to-world, sampled through a spline | yes |
 | ``nerfstudio`` | JSON with ``frames`` | OpenGL, camera-to-world | yes |
@@ -113,7 +113,7 @@ def read_cameras(
     frames: int | None = None,
     photo_size: tuple[int, int] | None = None,
 ) -> Camera:
-    """Cameras in float64 from a file or folder of any format in this module's table, recognised by its content.
+    """Cameras in float64 from a file or folder of any format in this module's table, recognized by its content.
 
     Poses are exactly the file's, however far from its origin; ``rebased`` makes of them a path in float32 that starts
     at the photo. Intrinsics follow the images, which are cropped about their middle to the aspect of ``size`` and

@@ -270,7 +270,7 @@ def require_square_pixels(camera: Camera, format_name: str) -> None:
     off = (camera.center_px - middle).abs().max().item()
     if uneven > 1e-4 or off > 1e-2:
         raise ValueError(
-            f"camera: {format_name} holds square pixels and a centred principal point, got fx and fy that differ by "
+            f"camera: {format_name} holds square pixels and a centered principal point, got fx and fy that differ by "
             f"{100 * uneven:.2g}% and a principal point {off:.2g} px off the middle; write nerfstudio or colmap instead"
         )
 

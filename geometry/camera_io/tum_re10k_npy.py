@@ -37,7 +37,7 @@ def read_text(text: str, image_size: tuple[int, int], convention: str | None = N
 
     Args:
         text: the file's content.
-        image_size: ``(H, W)`` of the photo; normalised intrinsics refer to its height.
+        image_size: ``(H, W)`` of the photo; normalized intrinsics refer to its height.
         convention: for 8 columns, ``tum_xyzw`` or ``tum_wxyz``: the order of the quaternion; needed where the file
             does not tell, for other programs write the other order under the same name.
 
@@ -157,16 +157,16 @@ def _realestate(table: torch.Tensor, names: list[str], image_size: tuple[int, in
     _check_times(times, names)
     for row, name in zip(table, names, strict=True):
         if row[1:3].min() <= 0.0:
-            raise ValueError(f"{name}: want positive normalised fx and fy, got {row[1:3].tolist()}")
+            raise ValueError(f"{name}: want positive normalized fx and fy, got {row[1:3].tolist()}")
         if row[5:7].abs().max() > 0.0:
             raise ValueError(f"{name}: want k1 and k2 of 0, got {row[5:7].tolist()}; undistort the camera")
     camera_from_world = torch.eye(4, dtype=torch.float64).repeat(len(table), 1, 1)
     camera_from_world[:, :3] = table[:, 7:].unflatten(-1, (3, 4))
-    # Pixels are square, so the two normalised focal lengths say what shape the image has.
+    # Pixels are square, so the two normalized focal lengths say what shape the image has.
     height = torch.full((len(table),), float(image_size[0]), dtype=torch.float64)
     width = height * table[:, 2] / table[:, 1]
     extent = torch.stack([width, height], -1)
-    lenses = Lenses(table[:, 1:3] * extent, table[:, 3:5] * extent, extent.flip(-1), "fx, fy (normalised)")
+    lenses = Lenses(table[:, 1:3] * extent, table[:, 3:5] * extent, extent.flip(-1), "fx, fy (normalized)")
     return CameraRecord(inverse(checked_rigid(camera_from_world, "P (world-to-camera) of pose {}")), lenses, times)
 
 

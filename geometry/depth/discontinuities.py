@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-from geometry.filters import highest, lowest, mean
+from geometry.filters import dilate, erode, mean
 
-EDGE_RATIO = 1.08  # depths of neighbours further apart than this lie on two surfaces
+EDGE_RATIO = 1.08  # depths of neighbors further apart than this lie on two surfaces
 # Reach in px, ratio of depths within it from which on an edge is snapped, and share of what is in reach that must lie
 # on one of its two surfaces. An estimate is softer around tall steps: what the first reach leaves between two surfaces
 # would hang in the air as specks; ground that rises to its horizon is no step.
@@ -22,7 +22,7 @@ def clean_discontinuities(
 ) -> Bool[Tensor, "b 1 h w"]:
     """Where depth can be lifted into 3D without flying pixels.
 
-    A mixed pixel lies *between* two surfaces: one neighbour is clearly nearer and the opposite one clearly farther. It
+    A mixed pixel lies *between* two surfaces: one neighbor is clearly nearer and the opposite one clearly farther. It
     is dropped; the pixels of the two surfaces themselves stay, so that thin structures survive.
 
     Args:
@@ -48,10 +48,10 @@ def snap_depth_edges(
     rgb: Float[Tensor, "b 3 h w"],
     sky: Bool[Tensor, "b 1 h w"],
 ) -> Float[Tensor, "b 1 h w"]:
-    """Turn soft depth edges into steps that lie on colour edges.
+    """Turn soft depth edges into steps that lie on color edges.
 
     Near a soft edge each pixel takes the depth of whichever side it looks like: the near or the far extreme of its
-    neighbourhood, by the colours of the pixels that have those depths. Elsewhere, and in the sky, nothing changes, and
+    neighborhood, by the colors of the pixels that have those depths. Elsewhere, and in the sky, nothing changes, and
     nothing on the ground takes the depth of the sky.
     """
     for radius_px, ratio, stepped in SNAP:
@@ -69,8 +69,8 @@ def _snap(
 ) -> Float[Tensor, "b 1 h w"]:
     size = 2 * radius_px + 1
     inverse = 1.0 / depth.clamp_min(1e-8)
-    near = highest(inverse.masked_fill(sky, 0.0), radius_px)
-    far = lowest(inverse.masked_fill(sky, torch.inf), radius_px)
+    near = dilate(inverse.masked_fill(sky, 0.0), radius_px)
+    far = erode(inverse.masked_fill(sky, torch.inf), radius_px)
     soft = ~sky & (near / far > ratio)
     if not soft.any():
         return depth
@@ -115,7 +115,7 @@ def _curvature(inverse: Tensor, radius_px: int) -> Tensor:
         if length > 0:
             before, here, after = (inverse.narrow(axis, by, length) for by in (0, radius_px, 2 * radius_px))
             bends |= pad((before + after - 2.0 * here).abs() > 0.08 * here, inner)
-    return highest(bends.float(), radius_px) > 0.0
+    return dilate(bends.float(), radius_px) > 0.0
 
 
 def _shifted(values: Tensor, by: int, axis: int) -> Tensor:
@@ -127,7 +127,7 @@ def _shifted(values: Tensor, by: int, axis: int) -> Tensor:
 
 
 def _windows(values: Float[Tensor, "c h w"], size: int, where: Tensor) -> Float[Tensor, "n c k"]:
-    """The ``size x size`` neighbourhood of some pixels, borders repeated."""
+    """The ``size x size`` neighborhood of some pixels, borders repeated."""
     half = size // 2
     padded = pad(values[None], (half, half, half, half), mode="replicate")
     columns = unfold(padded, size)[0].reshape(values.shape[0], size * size, -1)

@@ -1,4 +1,4 @@
-"""Depth that ends where the picture ends: values flow from where the network is sure, but not across colour edges."""
+"""Depth that ends where the picture ends: values flow from where the network is sure, but not across color edges."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from geometry.fill import smooth_fill
 
 TEXTURE_PX, TEXTURE_CONTRAST = 6, 10  # extent and, of 255, contrast of what is texture and not an edge
-COLOR_SCALE = 4.0  # CIELAB units within which two neighbours belong together
-SMOOTHNESS = 20.0  # weight of agreeing with a neighbour, over that of keeping a sure value
+COLOR_SCALE = 4.0  # CIELAB units within which two neighbors belong together
+SMOOTHNESS = 20.0  # weight of agreeing with a neighbor, over that of keeping a sure value
 HALO = 0.06  # of the short side: so far off may the network draw the outline of the sky
 ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
 SURELY = 0.98  # probability that some of the sky reaches where there is any
@@ -35,13 +35,13 @@ def fit_to_picture(
     """Redraw the soft edges of a network's output along the edges of the picture it was given.
 
     Weighted least squares (in the manner of Levin et al. 2004, *Colorization using optimization*): each pixel stays
-    near its own value as far as that is trusted, and near its neighbours as far as they have its colour. A value is
-    doubted near the outline of the sky and where depth changes fast; there the colours decide.
+    near its own value as far as that is trusted, and near its neighbors as far as they have its color. A value is
+    doubted near the outline of the sky and where depth changes fast; there the colors decide.
 
     Args:
         log_depth: log of the depth.
         sky: probability of sky.
-        rgb: colours in 0..1.
+        rgb: colors in 0..1.
 
     Returns:
         Log depth and probability of sky.
@@ -64,9 +64,9 @@ def fit_to_picture(
     redrawn = ((fitted_sky > 0.5) != (is_sky > 0)).astype(np.uint8)
     beside = np.minimum(_distance_px(1 - redrawn) / (BESIDE * halo), within / (0.25 * halo)).clip(0.0, 1.0) ** 2
     trust = np.exp(-((_bend(values) / BEND) ** 2)) * (1.0 - likely) * beside
-    # Nothing of the ground hangs on the sky; parts of the ground hang together whatever their colours.
+    # Nothing of the ground hangs on the sky; parts of the ground hang together whatever their colors.
     laplacian = _color_laplacian(lab, (fitted_sky > 0.5).astype(np.uint8), GROUND_LEAK)
-    # Slopes that are trusted stay slopes: held to what has their colour, a lawn would fall into terraces.
+    # Slopes that are trusted stay slopes: held to what has their color, a lawn would fall into terraces.
     fitted = _solve(laplacian, values, np.maximum(trust, GROUND_DOUBTED), trust)
     return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
 
@@ -99,7 +99,7 @@ def _bend(log_depth: np.ndarray) -> np.ndarray:
 
 
 def _lab(rgb: Tensor) -> np.ndarray:
-    """CIELAB without texture: the leaves of a tree are one colour, and hang together rather than on what is behind."""
+    """CIELAB without texture: the leaves of a tree are one color, and hang together rather than on what is behind."""
     image = (np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()) * 255.0).round().astype(np.uint8)
     flat = cv2.pyrMeanShiftFiltering(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), TEXTURE_PX, TEXTURE_CONTRAST, maxLevel=0)
     scale, zero = np.array([[100.0 / 255.0, 1.0, 1.0], [0.0, 128.0, 128.0]], np.float32)
@@ -107,7 +107,7 @@ def _lab(rgb: Tensor) -> np.ndarray:
 
 
 def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray) -> np.ndarray:
-    """How far each pixel's colour is from that of the sure sky around it, 0..1."""
+    """How far each pixel's color is from that of the sure sky around it, 0..1."""
     if not sure.any():
         return np.zeros_like(lab[..., 0])
     known = torch.from_numpy(sure)[None, None]
@@ -117,7 +117,7 @@ def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray) -> np.ndarray:
 
 
 def _color_laplacian(lab: np.ndarray, side: np.ndarray, leak: float) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Diagonal, and per offset to a neighbour (in raster order) the weight that ties the two; none to another side."""
+    """Diagonal, and per offset to a neighbor (in raster order) the weight that ties the two; none to another side."""
     height, width = lab.shape[:2]
     diagonal, ties = np.zeros(height * width), []
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
@@ -140,9 +140,9 @@ def _solve(
     trust: np.ndarray,
     sloping: np.ndarray,
 ) -> np.ndarray:
-    """Minimise ``trust (x - values)² + SMOOTHNESS weight (x - neighbour - rise)²`` by conjugate gradients.
+    """Minimise ``trust (x - values)² + SMOOTHNESS weight (x - neighbor - rise)²`` by conjugate gradients.
 
-    The rise from a neighbour is that of the values as far as both are ``sloping``, 0..1.
+    The rise from a neighbor is that of the values as far as both are ``sloping``, 0..1.
     """
     diagonal, ties = laplacian
     trust, sloping = trust.ravel(), sloping.ravel()

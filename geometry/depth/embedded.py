@@ -72,14 +72,14 @@ class EmbeddedDepth:
 
     @torch.no_grad()
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
-        """Depth of colours in 0..1: layout from a small picture, detail from a large one, edges fitted to its own."""
+        """Depth of colors in 0..1: layout from a small picture, detail from a large one, edges fitted to its own."""
         log_depth, sky_logit = self._seen_at(SHORT_SIDE_PX, rgb)
         sharper, _ = self._seen_at(DETAIL_SIDE_PX, rgb)
         detail = (sharper - log_depth).cpu()
         smooth = ndimage.gaussian_filter(detail.numpy(), DETAIL * min(rgb.shape[-2:]), axes=(-2, -1), mode="nearest")
         log_depth = log_depth.cpu() + detail - torch.from_numpy(smooth)
         both = zip(log_depth, sky_logit.cpu(), rgb.cpu(), strict=True)
-        fitted = [fit_to_picture(depth[0], logit[0].sigmoid(), colours) for depth, logit, colours in both]
+        fitted = [fit_to_picture(depth[0], logit[0].sigmoid(), colors) for depth, logit, colors in both]
         log_depth, likely = (torch.stack(part)[:, None].to(rgb) for part in zip(*fitted, strict=True))
         depth, sky = log_depth.exp(), likely > 0.5
         for index in range(len(depth)):

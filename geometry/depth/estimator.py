@@ -18,10 +18,10 @@ class DepthMap:
     """Depth of a batch of images.
 
     Attributes:
-        depth: z along the optical axis, positive where ``valid``; metres when ``metric``, else up to scale.
+        depth: z along the optical axis, positive where ``valid``; meters when ``metric``, else up to scale.
         valid: where depth is known, sky included.
         sky: where the surface is so far that it never parallaxes; ``depth`` is far there.
-        metric: whether the unit is a metre.
+        metric: whether the unit is a meter.
     """
 
     depth: Float[Tensor, "b 1 h w"]
@@ -35,7 +35,7 @@ class DepthEstimator(Protocol):
     """Anything that gives images a depth."""
 
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None) -> DepthMap:
-        """Depth of colours in 0..1; ``focal_px`` for estimators that can use it."""
+        """Depth of colors in 0..1; ``focal_px`` for estimators that can use it."""
         ...
 
 

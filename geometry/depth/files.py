@@ -29,7 +29,7 @@ class FileDepth:
 
     Args:
         path: a PNG, TIFF, PFM, EXR, ``.npy`` or ``.npz`` file of one channel, or of equal ones.
-        unit_m: metres per stored unit: 0.001 for millimetres, 0.00390625 for KITTI's PNG (1/256 m). PNG needs it;
+        unit_m: meters per stored unit: 0.001 for millimeters, 0.00390625 for KITTI's PNG (1/256 m). PNG needs it;
             without it depth is up to scale.
         disparity: whether the values are inverse depth (MiDaS, Depth Anything): large is near, 0 is sky. Depth is then
             ``unit_m / value``, up to scale without ``unit_m``.
@@ -37,12 +37,12 @@ class FileDepth:
 
     def __init__(self, path: str | Path, unit_m: float | None = None, disparity: bool = False) -> None:
         if unit_m is not None and not unit_m > 0.0:
-            raise ValueError(f"depth.unit_m: want a positive number of metres per unit, got {unit_m}")
+            raise ValueError(f"depth.unit_m: want a positive number of meters per unit, got {unit_m}")
         head = read_head(path, "depth.path")
         self.path = Path(path)
         png = head.startswith(PNG_START) or self.path.suffix.lower() == ".png"
         if png and unit_m is None and not disparity:
-            raise ValueError("depth.unit_m: a PNG holds counts; say how many metres one is (0.001 for millimetres)")
+            raise ValueError("depth.unit_m: a PNG holds counts; say how many meters one is (0.001 for millimeters)")
         self._format = format_of(self.path, head)
         self.unit_m = unit_m
         self.disparity = disparity
@@ -61,7 +61,7 @@ class FileDepth:
         return bound
 
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
-        """The file's depth at the size of ``rgb``, cropped about the centre of the photo like it.
+        """The file's depth at the size of ``rgb``, cropped about the center of the photo like it.
 
         Raises:
             ValueError: unreadable, of several channels that differ, nowhere positive, or of another shape or far
@@ -147,7 +147,7 @@ class FileDepth:
         scale = min(photo[0] / size[0], photo[1] / size[1])
         for axis in (0, 1):
             kept = min(1.0, size[axis] * scale / photo[axis])  # share of the photo's side that the picture shows
-            centres = 0.5 + kept * ((torch.arange(size[axis], dtype=torch.float64) + 0.5) / size[axis] - 0.5)
+            centers = 0.5 + kept * ((torch.arange(size[axis], dtype=torch.float64) + 0.5) / size[axis] - 0.5)
             length = stored.shape[axis]
-            stored = stored.index_select(axis, (centres * length).long().clamp(0, length - 1))
+            stored = stored.index_select(axis, (centers * length).long().clamp(0, length - 1))
         return stored[None, None]

@@ -19,7 +19,7 @@ def lift_photo(rgb: Float[Tensor, "1 3 h w"], estimator: DepthEstimator, camera:
     """Estimate, check, sharpen and clean the depth of a photo.
 
     Args:
-        rgb: colours in 0..1.
+        rgb: colors in 0..1.
         estimator: gives the depth.
         camera: the photo's camera, batch ``[1]``, of the photo's size.
 

@@ -1,4 +1,4 @@
-"""Along outlines a pixel's colour is a mixture of what is in front and what is behind: finding and unmixing it."""
+"""Along outlines a pixel's color is a mixture of what is in front and what is behind: finding and unmixing it."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from geometry.filters import highest
+from geometry.filters import dilate
 from geometry.frame import Frame
 
-MIXED_REACH = 0.015  # of the short side: so far into what is behind reach the colours of what is in front
+MIXED_REACH = 0.015  # of the short side: so far into what is behind reach the colors of what is in front
 MIXED_RATIO = 1.3  # of two depths, from which on one is in front of the other
-MIXED_LOOK = 3  # how many times as far one looks for what the colours are unmixed
+MIXED_LOOK = 3  # how many times as far one looks for what the colors are unmixed
 GAP_BEFORE = 0.5  # share of its surroundings that stands before a gap
-MIXED_NOISE = 0.03  # surfaces whose colours differ less are not told apart
+MIXED_NOISE = 0.03  # surfaces whose colors differ less are not told apart
 
 
 def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Frame:
     """A frame ``[1]`` whose far surfaces hold nothing of what stands before them.
 
-    Pixels beside something nearer are mixed with its colours. They would stay behind as its ghost when the camera
-    moves; so what they have of the colours in front, on the line from those of their own surface, is taken out.
+    Pixels beside something nearer are mixed with its colors. They would stay behind as its ghost when the camera
+    moves; so what they have of the colors in front, on the line from those of their own surface, is taken out.
 
     Args:
         frame: with depth.
@@ -61,7 +61,7 @@ def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Fra
 def without_gaps(frame: Frame) -> Frame:
     """A frame ``[1]`` where what shows through the gaps of something nearer belongs to that.
 
-    Between leaves all is mixed with their colours. Where no clear pixel of what lies behind is near, nothing tells what
+    Between leaves all is mixed with their colors. Where no clear pixel of what lies behind is near, nothing tells what
     it would look like, and it would hang in the air as specks when the camera moves. A fence has more gap than wire,
     and stays one.
     """
@@ -75,14 +75,14 @@ def without_gaps(frame: Frame) -> Frame:
         before = cv2.blur((layer > own + 1).astype(np.float32), window) > GAP_BEFORE
         lost |= beside & (layer == own) & ~known & before
     gap = torch.from_numpy(lost)[None, None].to(frame.sky.device)
-    front = 1.0 / highest(inverse, _mixed_reach(frame)).clamp_min(1e-8)
+    front = 1.0 / dilate(inverse, _mixed_reach(frame)).clamp_min(1e-8)
     return replace(frame, depth=torch.where(gap, front, frame.depth), sky=frame.sky & ~gap)
 
 
 def mixed(frame: Frame) -> Bool[Tensor, "b 1 h w"]:
-    """Pixels so near to something clearly nearer that they may be mixed with its colours."""
+    """Pixels so near to something clearly nearer that they may be mixed with its colors."""
     inverse = _inverse(frame)
-    return highest(inverse, _mixed_reach(frame)) > MIXED_RATIO * inverse
+    return dilate(inverse, _mixed_reach(frame)) > MIXED_RATIO * inverse
 
 
 def _inverse(frame: Frame) -> Float[Tensor, "b 1 h w"]:
@@ -110,7 +110,7 @@ def _around(where: Bool[np.ndarray, "h w"], reach_px: int) -> tuple[slice, slice
 def _local_mean(
     rgb: Float[np.ndarray, "h w 3"], weight: Float[np.ndarray, "h w"], window_px: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean colour around each pixel, and the share of the window that it is from."""
+    """Weighted mean color around each pixel, and the share of the window that it is from."""
     window = (window_px, window_px)
     share = cv2.blur(weight, window)
     mean = cv2.blur(rgb * weight[..., None], window) / np.maximum(share, 1e-6)[..., None]

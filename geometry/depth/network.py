@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         return super().train(False)
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
-        """Features at strides 2, 4, 8, 16 and 32 of colours in 0..1."""
+        """Features at strides 2, 4, 8, 16 and 32 of colors in 0..1."""
         x = relu6(self._bn0(self._conv_stem((rgb * 255.0 - 127.0) / 128.0)))
         features = []
         for index, block in enumerate(self._blocks):
@@ -116,7 +116,7 @@ class DepthNetwork(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 2, 3, padding=1))
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
-        """Log depth up to a constant, and the sky logit, of colours in 0..1; height and width multiples of 32."""
+        """Log depth up to a constant, and the sky logit, of colors in 0..1; height and width multiples of 32."""
         x: Tensor | None = None
         features = self.encoder(rgb)
         for level in reversed(range(len(features))):

@@ -20,7 +20,7 @@ class TransformersDepth:
 
     Args:
         checkpoint: model id or folder.
-        metric: whether it gives metres; None asks the model's configuration (relative ones give inverse depth).
+        metric: whether it gives meters; None asks the model's configuration (relative ones give inverse depth).
         device: where to run.
 
     Raises:
@@ -47,7 +47,7 @@ class TransformersDepth:
 
     @torch.no_grad()
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
-        """Depth of colours in 0..1."""
+        """Depth of colors in 0..1."""
         images = [(image.permute(1, 2, 0) * 255.0).round().byte().cpu().numpy() for image in rgb]
         inputs = self.processor(images=images, return_tensors="pt").to(self.device)
         outputs, sizes = self.model(**inputs), [tuple(rgb.shape[-2:])] * len(rgb)

@@ -1,9 +1,9 @@
 """Training clips as files: one safetensors file each, and a manifest that lists them.
 
-Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/metre, 0 = sky,
+Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/meter, 0 = sky,
 negative = nothing is known there),
 ``world_from_camera`` float32 [T 4 4] relative to the first frame, ``focal_px`` and ``center_px`` float32 [T 2], and
-text fields: what was planned, licence, unit.
+text fields: what was planned, license, unit.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def write_manifest(out: Path) -> Path:
     """List every clip of the folder in ``manifest.json`` (replaced in one step) and return its path."""
     path = out / MANIFEST
     partial = out / f"manifest.{os.getpid()}.partial"
-    partial.write_text(json.dumps({"version": 1, "unit": "metre", "clips": list(_clip_fields(out))}, indent=1))
+    partial.write_text(json.dumps({"version": 1, "unit": "meter", "clips": list(_clip_fields(out))}, indent=1))
     partial.replace(path)
     return path
 

@@ -1,4 +1,4 @@
-"""Training clips from freely licensed textured worlds: colour, exact depth and poses (`scenes/dataset/clips.py`).
+"""Training clips from freely licensed textured worlds: color, exact depth and poses (`scenes/dataset/clips.py`).
 
 Train and held-out clips never share a scene. Clips of panoramas have a split of their own, ``estimated``: their depth
 is, and not all of their frames are whole, so that they serve by guides recorded from them and in no other way.
@@ -48,7 +48,7 @@ class Place(Protocol):
     """Where a clip is filmed."""
 
     @property
-    def licence(self) -> str:
+    def license(self) -> str:
         """What its pictures may be used for."""
         ...
 
@@ -89,13 +89,13 @@ class AssetStages:
             return Stage(WorldRenderer(torcs.load_track(self._tracks, scene)), None, torcs.LICENCE)
         if source == towns.SOURCE:
             town = self._towns.build(int(scene.removeprefix("town-")))
-            return Stage(WorldRenderer(town.world), town.lighting, town.licence, standpoint=town.standpoint)
+            return Stage(WorldRenderer(town.world), town.lighting, town.license, standpoint=town.standpoint)
         if source == still_lifes.SOURCE:
             life = self._still_lifes.build(int(scene.removeprefix("still-life-")))
-            return Stage(WorldRenderer(life.world), life.lighting, life.licence, standpoint=life.standpoint)
+            return Stage(WorldRenderer(life.world), life.lighting, life.license, standpoint=life.standpoint)
         room = self._rooms.build(int(scene.removeprefix("room-")))
         renderer = WorldRenderer(room.world)
-        return Stage(renderer, room.lighting, rooms.room_licence(room), room.low, room.high)
+        return Stage(renderer, room.lighting, rooms.room_license(room), room.low, room.high)
 
 
 def render_data(
@@ -145,7 +145,7 @@ def render_data(
         if filmed is None:
             log.warning("clip %d: no free %s path in %s; left out", clip.index, clip.move, clip.scene)
             continue
-        write_clip(out / clip.file_name, filmed, {**asdict(clip), "licence": stage.licence, "unit": "metre"})
+        write_clip(out / clip.file_name, filmed, {**asdict(clip), "license": stage.license, "unit": "meter"})
         written += 1
         if written % _MANIFEST_EVERY == 0:
             write_manifest(out)

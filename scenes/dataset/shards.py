@@ -1,6 +1,6 @@
 """Clips on their way to another machine: compressed, many to a shard.
 
-Colours are WebP pictures, depth is a 16-bit PNG of the logarithm of its inverse in steps of a relative ``STEP`` (0 =
+Colors are WebP pictures, depth is a 16-bit PNG of the logarithm of its inverse in steps of a relative ``STEP`` (0 =
 sky), poses and intrinsics stay as they are. A frame of 144x240 takes 20 kB instead of 173. What arrives are ordinary
 clips, so whatever reads those needs to know nothing of shards.
 """

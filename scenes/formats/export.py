@@ -126,7 +126,7 @@ def _export_spz(world: World, folder: Path) -> tuple[Path, str]:
 def _export_points(world: World, folder: Path) -> tuple[Path, str]:
     points = as_points(sky_on_sphere(world.primitives))
     write_points_ply(folder / "points.ply", points)
-    note = "points with normals and 8-bit colours, world axes x right, y down, z forward; "
+    note = "points with normals and 8-bit colors, world axes x right, y down, z forward; "
     return folder / "points.ply", f"{note}{SKY_NOTE}; the photo was taken at the origin, looking along z"
 
 
@@ -213,7 +213,7 @@ def discs(points: Points) -> Gaussians:
 
 
 def as_points(primitives: Points | Gaussians) -> Points:
-    """Primitives as points; of a Gaussian, the centre, the thinnest axis as the normal and the largest scale."""
+    """Primitives as points; of a Gaussian, the center, the thinnest axis as the normal and the largest scale."""
     if isinstance(primitives, Points):
         return primitives
     g = primitives

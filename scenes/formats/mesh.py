@@ -26,7 +26,7 @@ from scenes.io.png import to_bytes
 from scenes.store.world_store import World
 
 FARTHEST_MEDIANS = 16.0  # of the photo's depth; what lies farther is drawn there, where little tells it from farther
-LOOKED_AT = 48  # later frames, evenly spread; neighbours show nearly the same
+LOOKED_AT = 48  # later frames, evenly spread; neighbors show nearly the same
 SAME_DEPTH = 0.1  # relative; nearer together two pictures show one surface
 SMALLEST_PART = 0.002  # share of a frame that it must add
 PADDING_PX = 4  # around each picture in the texture, so that coarser levels of it do not mix them

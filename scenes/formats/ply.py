@@ -1,6 +1,6 @@
-"""PLY files: 3D Gaussians in the layout of the original 3D Gaussian Splatting, and plain coloured points.
+"""PLY files: 3D Gaussians in the layout of the original 3D Gaussian Splatting, and plain colored points.
 
-Gaussians are ``x y z nx ny nz f_dc_0..2 opacity scale_0..2 rot_0..3``, float32, binary little endian: colour as the
+Gaussians are ``x y z nx ny nz f_dc_0..2 opacity scale_0..2 rot_0..3``, float32, binary little endian: color as the
 constant spherical harmonic, opacity as a logit, scales as natural logarithms, quaternions wxyz (Kerbl et al. 2023).
 World axes are OpenCV's, as everywhere in WorldWarp and as in scenes that were trained from COLMAP: y points down.
 """
@@ -29,7 +29,7 @@ GAUSSIAN_FIELDS = (
     *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
 )
 POINT_FIELDS = ("x", "y", "z", "nx", "ny", "nz")
-COLOUR_FIELDS = ("red", "green", "blue")
+COLOR_FIELDS = ("red", "green", "blue")
 TYPES = {"char": "i1", "uchar": "u1", "short": "<i2", "ushort": "<u2", "int": "<i4", "uint": "<u4", "float": "<f4"}
 TYPES |= {"double": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2", "int32": "<i4"}
 TYPES |= {"uint32": "<u4", "float32": "<f4", "float64": "<f8"}
@@ -76,7 +76,7 @@ def from_columns(
         quats: wxyz, of any length.
         log_scales: natural logarithms of standard deviations, scene units.
         logits: of opacities.
-        sh0: colours as coefficients of the constant spherical harmonic.
+        sh0: colors as coefficients of the constant spherical harmonic.
     """
     count = len(means)
     return Gaussians(
@@ -95,30 +95,30 @@ def from_columns(
 
 def write_points_ply(path: str | Path, points: Points) -> None:
     """Write points as ``x y z nx ny nz`` (float32) and ``red green blue`` (8 bits); world axes are OpenCV's."""
-    types = [(name, "<f4") for name in POINT_FIELDS] + [(name, "u1") for name in COLOUR_FIELDS]
+    types = [(name, "<f4") for name in POINT_FIELDS] + [(name, "u1") for name in COLOR_FIELDS]
     rows = np.empty(len(points), np.dtype(types))
     geometry = torch.cat([points.positions, points.normals], 1).cpu().numpy()
-    colours = to_bytes(points.colors.t()[None, :, :, None])[0, :, :, 0].t().cpu().numpy()
+    colors = to_bytes(points.colors.t()[None, :, :, None])[0, :, :, 0].t().cpu().numpy()
     for i, name in enumerate(POINT_FIELDS):
         rows[name] = geometry[:, i]
-    for i, name in enumerate(COLOUR_FIELDS):
-        rows[name] = colours[:, i]
+    for i, name in enumerate(COLOR_FIELDS):
+        rows[name] = colors[:, i]
     _write(Path(path), rows, "points made by WorldWarp; axes x right, y down, z forward")
 
 
 def read_points_ply(path: str | Path) -> Points:
-    """Read a coloured point PLY; what it does not hold is filled in: radius 0, chunk 0, observed, confidence 1, no sky.
+    """Read a colored point PLY; what it does not hold is filled in: radius 0, chunk 0, observed, confidence 1, no sky.
 
     Raises:
         ValueError: not such a file, or a truncated one; the message names it.
     """
     rows = _read(Path(path))
     geometry = _columns(rows, POINT_FIELDS, path)
-    colours = _columns(rows, COLOUR_FIELDS, path).to(torch.uint8)
+    colors = _columns(rows, COLOR_FIELDS, path).to(torch.uint8)
     count = len(geometry)
     return Points(
         positions=geometry[:, :3],
-        colors=from_bytes(colours.t()[None, :, :, None])[0, :, :, 0].t(),
+        colors=from_bytes(colors.t()[None, :, :, None])[0, :, :, 0].t(),
         normals=geometry[:, 3:],
         radii=torch.zeros(count),
         chunk=torch.zeros(count, dtype=torch.int32),

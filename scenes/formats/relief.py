@@ -21,10 +21,10 @@ from scipy.sparse.csgraph import connected_components
 from geometry.frame import Frame
 
 NOTHING, GROUND, SKY = 0, 1, 2
-EDGE_RATIO = 1.08  # depths of neighbours that differ by more lie on two surfaces, unless the surface slopes so
+EDGE_RATIO = 1.08  # depths of neighbors that differ by more lie on two surfaces, unless the surface slopes so
 STEEPER = 2.5  # times the steps beside it, from which on a step is no slope
 BESIDE_PX = 4  # so far a step is compared with others; edges of an estimate are softer than a pixel
-STEEPEST = 1.5  # ratio of depths of neighbours from which on it is never a slope; ground does so in its last two rows
+STEEPEST = 1.5  # ratio of depths of neighbors from which on it is never a slope; ground does so in its last two rows
 SMALLEST = 0.0008  # share of the picture below which a piece of surface is noise of the depth
 TOLERANCE_PX = 0.25  # by which the triangles may miss the surface or its texture, in pixels of the picture
 SIDEWAYS = 0.25  # share of an error along the ray that shows from 15 degrees aside
@@ -45,7 +45,7 @@ class Picture:
     kind: Int[np.ndarray, "h w"]
 
     def cuts(self) -> tuple[Bool[np.ndarray, "h _"], Bool[np.ndarray, "_ w"]]:
-        """Whether each pixel and its right neighbour, and each and the one below, lie on two surfaces."""
+        """Whether each pixel and its right neighbor, and each and the one below, lie on two surfaces."""
         right = _cut(self.inverse, self.kind)
         return right, _cut(self.inverse.T, self.kind.T).T
 
@@ -158,17 +158,17 @@ def _to_border(inverse: NDArray, right: NDArray, down: NDArray) -> NDArray:
 
 
 def _cut(inverse: NDArray, kind: NDArray) -> NDArray:
-    """Whether each pixel and its right neighbour lie on two surfaces."""
+    """Whether each pixel and its right neighbor lie on two surfaces."""
     other = kind[:, :-1] != kind[:, 1:]
     ground = (kind[:, :-1] == GROUND) & (kind[:, 1:] == GROUND)
     step = np.abs(np.diff(inverse, axis=1))
     padded = np.pad(np.where(ground, step, np.inf), ((0, 0), (BESIDE_PX, BESIDE_PX)), constant_values=np.inf)
     width = step.shape[1]
-    lowest = [
+    erode = [
         np.min([padded[:, BESIDE_PX + by : BESIDE_PX + by + width] for by in side], axis=0)
         for side in (range(-BESIDE_PX, 0), range(1, BESIDE_PX + 1))
     ]
-    beside = 0.5 * sum(np.where(np.isfinite(low), low, step) for low in lowest)
+    beside = 0.5 * sum(np.where(np.isfinite(low), low, step) for low in erode)
     ratio = np.maximum(inverse[:, :-1], inverse[:, 1:]) / np.minimum(inverse[:, :-1], inverse[:, 1:])
     return other | (ground & (ratio > EDGE_RATIO) & ((step > STEEPER * beside) | (ratio > STEEPEST)))
 
@@ -246,7 +246,7 @@ class _CutCells:
     """Cells that depth edges cross, each surface in them as a fan about the point where the cuts meet.
 
     Vertices have names: pixels first; then the middle of each edge, twice, once for the surface on either side; then
-    the centre of each cell, once for each surface that starts at one of its corners.
+    the center of each cell, once for each surface that starts at one of its corners.
     """
 
     def __init__(self, picture: Picture, pixels: NDArray, right: NDArray, down: NDArray, code: NDArray) -> None:
@@ -315,7 +315,7 @@ class _CutCells:
 def _smooth_cuts(pixels: NDArray, right: NDArray, down: NDArray, code: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """Where cuts cross the edges between pixels, along rows and along columns, and where they meet in each cell.
 
-    They start half-way and are drawn towards their neighbours along the cut, which takes the steps out of an outline.
+    They start half-way and are drawn towards their neighbors along the cut, which takes the steps out of an outline.
     """
     start = (0.5 * (pixels[:, 1:] + pixels[:, :-1]), 0.5 * (pixels[1:] + pixels[:-1]))
     is_cell = code > 0

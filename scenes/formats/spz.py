@@ -1,6 +1,6 @@
 """SPZ files: Gaussians in a sixth of the bytes of a PLY, for telephones, Spark and Niantic's tools.
 
-The layout is version 3 of https://github.com/nianticlabs/spz: gzip, 24-bit fixed-point centres, quaternions as their
+The layout is version 3 of https://github.com/nianticlabs/spz: gzip, 24-bit fixed-point centers, quaternions as their
 smallest three components, the rest in bytes. Its axes are those of OpenGL, so that viewers show the world upright.
 """
 
@@ -21,7 +21,7 @@ from scenes.formats.ply import OPACITY_MARGIN, SH_CONSTANT, from_columns
 from scenes.io.atomic_files import replacing
 
 VERSION = 3
-MOST_FRACTIONAL_BITS = 12  # of a centre's coordinate: to a quarter of a thousandth of a unit
+MOST_FRACTIONAL_BITS = 12  # of a center's coordinate: to a quarter of a thousandth of a unit
 INTEGER_BITS = 23  # of 24, one is the sign
 
 

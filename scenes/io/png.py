@@ -1,4 +1,4 @@
-"""Lossless PNG images: 8-bit colours and 16-bit depth."""
+"""Lossless PNG images: 8-bit colors and 16-bit depth."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from PIL import Image
 from torch import Tensor
 
 PNG_LEVEL = 3  # twice as fast as the default for a few per cent of size
-DEPTH_UNIT = 1e-3  # scene units per count: nerfstudio's default, millimetres where a unit is a metre
+DEPTH_UNIT = 1e-3  # scene units per count: nerfstudio's default, millimeters where a unit is a meter
 DEPTH_MAX = 65535
 
 
 def to_bytes(rgb: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b 3 h w"]:
-    """Colours in 0..1 as 0..255, rounded to nearest."""
+    """Colors in 0..1 as 0..255, rounded to nearest."""
     return (rgb * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
 
 
 def from_bytes(pixels: UInt8[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """Colours 0..255 as 0..1; the inverse of ``to_bytes``, to the bit."""
+    """Colors 0..255 as 0..1; the inverse of ``to_bytes``, to the bit."""
     return pixels.to(torch.float32) / 255.0
 
 
 def write_rgb_png(path: Path, rgb: Float[Tensor, "3 h w"]) -> None:
-    """Write colours in 0..1 as an 8-bit PNG."""
+    """Write colors in 0..1 as an 8-bit PNG."""
     pixels = to_bytes(rgb).permute(1, 2, 0).contiguous().cpu().numpy()
     Image.fromarray(pixels).save(path, format="PNG", compress_level=PNG_LEVEL)
 
 
 def read_rgb_png(path: Path) -> Float[Tensor, "3 h w"]:
-    """Read an 8-bit RGB PNG as colours in 0..1."""
+    """Read an 8-bit RGB PNG as colors in 0..1."""
     with Image.open(path) as image:
         return from_bytes(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1))
 

@@ -25,7 +25,7 @@ def write_video(path: str | Path, frames: Iterable[Tensor] | Float[Tensor, "t 3 
 
     Args:
         path: the ``.mp4`` file; replaced if it exists.
-        frames: colours in 0..1, ``[3 h w]`` each, all of one size; an odd last row or column is doubled.
+        frames: colors in 0..1, ``[3 h w]`` each, all of one size; an odd last row or column is doubled.
         fps: frames per second.
 
     Raises:

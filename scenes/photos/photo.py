@@ -44,10 +44,10 @@ BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)  
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo, cropped about its centre to the frame's aspect and resampled.
+    """A photo, cropped about its center to the frame's aspect and resampled.
 
     Attributes:
-        rgb: colours in 0..1 on the 8-bit grid, ``[3 h w]``.
+        rgb: colors in 0..1 on the 8-bit grid, ``[3 h w]``.
         crop_box: left, top, right, bottom of what was kept, in pixels of the upright original (fractions included).
         original_size: ``(H, W)`` of the upright original.
         enlarged: how many times larger a pixel grid ``rgb`` has than what was kept; 1 when nothing was upsampled.
@@ -71,7 +71,7 @@ def read_photo(
 ) -> Photo:
     """Read a photo of any common kind: rotated by EXIF, with a color profile, alpha, a palette, 16 bits or gray, HEIC.
 
-    It is turned upright, brought to sRGB, laid on white where transparent, cropped about the centre to the aspect of
+    It is turned upright, brought to sRGB, laid on white where transparent, cropped about the center to the aspect of
     ``size`` and resampled with antialiasing. What the file is, its contents say, not its name.
 
     Args:
@@ -93,7 +93,7 @@ def read_photo(
     image, turned, remarks = _upright_rgb(path)
     if straighten is not None:
         image = Image.fromarray(straighten(np.array(image)))
-    box = _centre_box((image.height, image.width), size)
+    box = _center_box((image.height, image.width), size)
     kept_height = box[3] - box[1]
     steps = math.gcd(*size)  # k moves in steps that keep both sides whole
     k = max(steps, math.floor(min(max_scale, kept_height / size[0]) * steps)) / steps
@@ -205,8 +205,8 @@ def _too_large(path: str | Path, found: str) -> ValueError:
     )
 
 
-def _centre_box(original: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The largest centred box of the aspect of ``size`` inside an image of size ``original``."""
+def _center_box(original: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest centered box of the aspect of ``size`` inside an image of size ``original``."""
     height, width = original
     scale = min(height / size[0], width / size[1])
     box_height, box_width = min(height, size[0] * scale), min(width, size[1] * scale)

@@ -31,7 +31,7 @@ class CamerasText:
         Args:
             records: the chunks so far.
             camera: cameras ``[n]``, at least those of the chunks.
-            metric: whether a scene unit is a metre.
+            metric: whether a scene unit is a meter.
         """
         camera = camera[: sum(record.frames for record in records)]
         shared = share_a_lens(camera)

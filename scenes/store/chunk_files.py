@@ -2,7 +2,7 @@
 
 | file | holds |
 |---|---|
-| ``frames/00000.png`` | colours, 8 bits: lossless, as frames are rounded to 8 bits before anything uses them |
+| ``frames/00000.png`` | colors, 8 bits: lossless, as frames are rounded to 8 bits before anything uses them |
 | ``depth/00000.png`` | depth for other programs: 16 bits, thousandths of a unit, 0 = unknown, sky or beyond 65.5 |
 | ``chunks/0000.safetensors`` | for resuming to the bit: float32 depth, masks, confidence, cameras, random state |
 | ``cache/0000.safetensors`` | the primitives that this chunk added or changed (``scenes.store.delta_log``) |
@@ -67,12 +67,12 @@ def write_chunk(folder: Path, chunk: Chunk, first_frame: int, rng_state: UInt8[T
     """Write everything of a chunk but its primitives; returns the names of the files.
 
     Raises:
-        ValueError: colours that 8 bits do not hold exactly.
+        ValueError: colors that 8 bits do not hold exactly.
     """
     frames = chunk.frames
     if not torch.equal(from_bytes(to_bytes(frames.rgb)), frames.rgb.float()):
         raise ValueError(
-            "chunk.frames.rgb: want colours on the 8-bit grid, so that a resumed walk has the same bits; "
+            "chunk.frames.rgb: want colors on the 8-bit grid, so that a resumed walk has the same bits; "
             "round them with (rgb * 255).round() / 255 before the cache and the generator see them"
         )
     names = []

@@ -52,7 +52,7 @@ class Manifest:
         created_by: version of the program that made the world.
         seed: the walk's random seed.
         size: frame size ``(H, W)``.
-        metric: whether a scene unit is a metre.
+        metric: whether a scene unit is a meter.
         config: the configuration of the walk, as plain JSON.
         files: fingerprints of what does not belong to one chunk: the planned path.
         chunks: committed chunks, in order.

@@ -75,7 +75,7 @@ class World:
                 that it came from.
             seed: the walk's random seed.
             config: the configuration as plain JSON values.
-            metric: whether a scene unit is a metre.
+            metric: whether a scene unit is a meter.
 
         Raises:
             WorldError: a folder with something in it, or one that cannot be written.
@@ -145,7 +145,7 @@ class World:
         """Store a finished chunk; when this returns, it survives anything.
 
         Args:
-            chunk: the next chunk; its colours are on the 8-bit grid.
+            chunk: the next chunk; its colors are on the 8-bit grid.
             change: what it did to the cache, as the cache says.
             rng_state: ``torch.Generator.get_state()`` after it.
             gauges: numbers measured while it was made; one that is not finite is kept as None.

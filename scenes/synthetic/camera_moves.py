@@ -54,7 +54,7 @@ def move_path(
         move: a key of ``MOVES``.
         start: ``world_from_camera`` of the first frame.
         frames: number of poses.
-        reach: median depth of the first frame, metres; distances are fractions of it.
+        reach: median depth of the first frame, meters; distances are fractions of it.
         strength: factor on distances and angles.
         rng: draws distances, angles, signs and pacing.
 
@@ -128,7 +128,7 @@ def is_good_path(
         renderer: the world.
         views: the path.
         lighting: for the contrast of the first view.
-        nearest: metres that must be free around every camera.
+        nearest: meters that must be free around every camera.
         most_sky: largest share of sky.
         least_contrast: smallest standard deviation of the square root of brightness in the first view.
     """
@@ -167,7 +167,7 @@ def _is_flat(depth: np.ndarray, hit: np.ndarray) -> bool:
 
 
 def _edge_share(depth: np.ndarray) -> float:
-    """Share of neighbouring pixels, sky left out, between which depth jumps: where holes will open."""
+    """Share of neighboring pixels, sky left out, between which depth jumps: where holes will open."""
     jumps = 0
     for a, b in ((depth[1:], depth[:-1]), (depth[:, 1:], depth[:, :-1])):
         both = (a > 0.0) & (b > 0.0)

@@ -24,7 +24,7 @@ class Stage:
     Attributes:
         renderer: the world's ray caster.
         lighting: its own light; None where each clip draws the weather.
-        licence: what its pictures may be used for.
+        license: what its pictures may be used for.
         low: where a viewer may stand, low corner; None outdoors.
         high: the high corner.
         standpoint: draws a camera position and the point that it looks at; None where the stage is a track or a room.
@@ -32,7 +32,7 @@ class Stage:
 
     renderer: WorldRenderer
     lighting: Lighting | None
-    licence: str
+    license: str
     low: tuple[float, float, float] | None = None
     high: tuple[float, float, float] | None = None
     standpoint: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None
@@ -133,8 +133,8 @@ def _inside(stage: Stage, views: list[View]) -> bool:
     if stage.low is not None and stage.high is not None:
         return bool((positions > stage.low).all() and (positions < stage.high).all())
     down = np.array([[0.0, 1.0, 0.0]])
-    lowest = 0.5 if stage.standpoint is None else 0.2
-    return all(lowest < float(stage.renderer.ray_depths(p, down)[0]) < 40.0 for p in positions)
+    erode = 0.5 if stage.standpoint is None else 0.2
+    return all(erode < float(stage.renderer.ray_depths(p, down)[0]) < 40.0 for p in positions)
 
 
 def _weather(rng: np.random.Generator) -> Lighting:
@@ -152,7 +152,7 @@ def _weather(rng: np.random.Generator) -> Lighting:
         ground_rgb=as_rgb(0.5 * sky),
         sun_direction=direction,
         sun_rgb=as_rgb(sun),
-        haze_per_metre=float(np.exp(rng.uniform(math.log(1 / 6000), math.log(1 / 500)))),
+        haze_per_meter=float(np.exp(rng.uniform(math.log(1 / 6000), math.log(1 / 500)))),
     )
 
 

@@ -2,7 +2,7 @@
 
 Two kinds of clips: turning, where every frame is a part of the panorama; and stepping aside, where the first frame is
 one and the others are what is left of it from elsewhere, so that looking back opens the holes that real outlines open
-at estimated depths. Depth is estimated, only colours are true.
+at estimated depths. Depth is estimated, only colors are true.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Panorama:
 
     Attributes:
         rgb: 0..1; column 0 looks back (-z), the middle ahead (+z).
-        inverse_distance: 1 / distance along the ray in 1/metre, 0 = sky.
+        inverse_distance: 1 / distance along the ray in 1/meter, 0 = sky.
     """
 
     rgb: Float[np.ndarray, "h w 3"]
     inverse_distance: Float[np.ndarray, "h w"]
-    licence: str = LICENCE
+    license: str = LICENCE
 
     def film(self, *, move: str, frames: int, seed: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """See `film_panorama`."""
@@ -163,7 +163,7 @@ def _rays(cameras: Camera) -> Float[np.ndarray, "t h w 3"]:
 
 
 def _looked_up(values: Float[np.ndarray, "h w c"], rays: Float[np.ndarray, "h2 w2 3"]) -> Float[np.ndarray, "h2 w2 c"]:
-    """Colours cubic, the last channel (inverse distance) of the nearest pixel: nothing floats between surfaces."""
+    """Colors cubic, the last channel (inverse distance) of the nearest pixel: nothing floats between surfaces."""
     height, width = values.shape[:2]
     column = (np.arctan2(rays[..., 0], rays[..., 2]) / (2.0 * math.pi) + 0.5) * width - 0.5
     row = (np.arcsin(rays[..., 1].clip(-1.0, 1.0)) / math.pi + 0.5) * height - 0.5
@@ -218,7 +218,7 @@ def _on_sphere(
 
 
 def _one_scale(logs: Float[np.ndarray, "v h w"], weights: Float[np.ndarray, "v h w"]) -> Float[np.ndarray, "v h w"]:
-    """Views shifted so that neighbours agree in the median; what is left after a turn is shared out."""
+    """Views shifted so that neighbors agree in the median; what is left after a turn is shared out."""
     steps = []
     for i in range(len(logs)):
         a, b = i, (i + 1) % len(logs)

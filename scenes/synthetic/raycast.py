@@ -1,4 +1,4 @@
-"""Render a textured world: exact z-depth at pixel centres, supersampled colour, one Open3D ray-casting scene."""
+"""Render a textured world: exact z-depth at pixel centers, supersampled color, one Open3D ray-casting scene."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SUBPIXELS = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 
 @dataclass(frozen=True)
 class View:
-    """One pinhole view in numpy: OpenCV axes, pixel centres at +0.5.
+    """One pinhole view in numpy: OpenCV axes, pixel centers at +0.5.
 
     Attributes:
-        world_from_camera: rigid transform, translation in metres.
+        world_from_camera: rigid transform, translation in meters.
         focal_px: ``(fx, fy)``.
         center_px: ``(cx, cy)``.
         size: ``(H, W)``.
@@ -61,7 +61,7 @@ class View:
 
 @dataclass(frozen=True)
 class RenderedView:
-    """A rendered view; depth is z in metres and 0 where ``sky`` is set."""
+    """A rendered view; depth is z in meters and 0 where ``sky`` is set."""
 
     rgb: UInt8[np.ndarray, "h w 3"]
     depth: Float[np.ndarray, "h w"]
@@ -92,7 +92,7 @@ class WorldRenderer:
         self._shade_density = texel_density(world.corners, world.shade_uv, world.shade_texture, self._atlas)
 
     def render(self, view: View, lighting: Lighting, rng: np.random.Generator) -> RenderedView:
-        """Render colour and exact depth.
+        """Render color and exact depth.
 
         Args:
             view: the camera.
@@ -118,7 +118,7 @@ class WorldRenderer:
         )
 
     def radiance_and_depth(self, view: View, lighting: Lighting) -> tuple[np.ndarray, np.ndarray]:
-        """Linear colour without shadows ``[h w 3]`` and depth ``[h w]`` (0 = sky) at pixel centres: a cheap probe."""
+        """Linear color without shadows ``[h w 3]`` and depth ``[h w]`` (0 = sky) at pixel centers: a cheap probe."""
         height, width = view.size
         origin = view.world_from_camera[:3, 3].astype(np.float32)
         rows, columns = (axis.reshape(-1) + 0.5 for axis in np.mgrid[:height, :width])
@@ -133,7 +133,7 @@ class WorldRenderer:
         return self._trace(np.asarray(origin, np.float32), directions.astype(np.float32), 1e-3).depth
 
     def clearance(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
-        """Distance from points to the nearest surface, metres."""
+        """Distance from points to the nearest surface, meters."""
         return self._scene.compute_distance(self._tensor(points.astype(np.float32)), nthreads=1).numpy()
 
     def _trace(self, origin: np.ndarray, directions: np.ndarray, pixel_angle: float) -> _Hits:
@@ -142,12 +142,12 @@ class WorldRenderer:
         depth = np.full(n, np.inf, np.float32)
         triangle = np.full(n, -1, np.int64)
         albedo, normal = np.zeros((n, 3), np.float32), np.zeros((n, 3), np.float32)
-        active, travelled = np.arange(n), np.zeros(n, np.float32)
+        active, traveled = np.arange(n), np.zeros(n, np.float32)
         for _ in range(MAX_CUTOUT_LAYERS):
             d = directions[active]
-            start = (origin if origin.ndim == 1 else origin[active]) + travelled[active, None] * d
+            start = (origin if origin.ndim == 1 else origin[active]) + traveled[active, None] * d
             answer = self._scene.cast_rays(self._tensor(np.concatenate([start, d], -1)), nthreads=1)
-            reach = answer["t_hit"].numpy() + travelled[active]
+            reach = answer["t_hit"].numpy() + traveled[active]
             found = answer["primitive_ids"].numpy().astype(np.int64)
             found[~np.isfinite(reach)] = -1
             barycentric = answer["primitive_uvs"].numpy()
@@ -158,7 +158,7 @@ class WorldRenderer:
             depth[index], triangle[index] = reach[solid], found[solid]
             albedo[index], normal[index] = a[solid], m[solid]
             clear = (found >= 0) & ~solid
-            travelled[active[clear]] = reach[clear] * (1.0 + 1e-4) + 1e-3
+            traveled[active[clear]] = reach[clear] * (1.0 + 1e-4) + 1e-3
             active = active[clear]
             if not len(active):
                 break
@@ -240,7 +240,7 @@ class WorldRenderer:
     def _colors(
         self, origin, directions, hits: _Hits, lighting: Lighting, light, rows, columns, pixel_angle: float
     ) -> np.ndarray:
-        """Linear colour of every ray, sky included."""
+        """Linear color of every ray, sky included."""
         hit = hits.triangle >= 0
         depth = np.where(hit, hits.depth, 0.0)
         if light is None:
@@ -257,16 +257,16 @@ class WorldRenderer:
             irradiance += self._sunlight(position, depth, hits, lighting)
         glowing = hit & self.world.emissive[np.maximum(hits.triangle, 0)]
         color = np.where(glowing[:, None], hits.albedo, hits.albedo * irradiance)
-        if lighting.haze_per_metre > 0.0:
+        if lighting.haze_per_meter > 0.0:
             length = depth * np.linalg.norm(directions, axis=-1)
-            kept = np.exp(-lighting.haze_per_metre * length)[:, None]
+            kept = np.exp(-lighting.haze_per_meter * length)[:, None]
             color = kept * color + (1.0 - kept) * np.asarray(lighting.haze_rgb, np.float32)
         sky = ~hit
         color[sky] = self._sky_colors(directions[sky]) / lighting.exposure
         return color
 
     def _sky_colors(self, directions: np.ndarray) -> np.ndarray:
-        """Linear panorama colours, bilinear, mirrored at every repeat."""
+        """Linear panorama colors, bilinear, mirrored at every repeat."""
         sky = self.world.sky
         height, width = sky.panorama.shape[:2]
         turn = np.arctan2(directions[:, 0], directions[:, 2]) / (2.0 * math.pi) + 0.5

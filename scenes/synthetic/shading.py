@@ -1,4 +1,4 @@
-"""The texture atlas and the numba kernels that turn ray hits into colour."""
+"""The texture atlas and the numba kernels that turn ray hits into color."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def shade_hits(
 @_compiled
 @no_type_check
 def smooth_irradiance(irradiance, normal, position, reach):
-    """Average each point with the 5x5 neighbours within its reach ``[h w]`` on the same surface; ``[h w 3]`` arrays."""
+    """Average each point with the 5x5 neighbors within its reach ``[h w]`` on the same surface; ``[h w 3]`` arrays."""
     height, width = irradiance.shape[:2]
     out = np.empty_like(irradiance)
     for y in range(height):
@@ -186,8 +186,8 @@ def smooth_irradiance(irradiance, normal, position, reach):
 def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, columns, normal, position, reach, out):
     """Give every ray the light of the coarse points around it that lie on its surface.
 
-    ``rows`` and ``columns`` are the rays' image positions in pixels; coarse point ``(i, j)`` lies at pixel centre
-    ``(step i + 0.5, step j + 0.5)``; ``reach`` in metres per ray. Rays without a normal hit nothing and get nothing.
+    ``rows`` and ``columns`` are the rays' image positions in pixels; coarse point ``(i, j)`` lies at pixel center
+    ``(step i + 0.5, step j + 0.5)``; ``reach`` in meters per ray. Rays without a normal hit nothing and get nothing.
     """
     height, width = coarse.shape[:2]
     for i in range(rows.shape[0]):
@@ -231,7 +231,7 @@ def texel_density(
     texture: Int[np.ndarray, "n"],
     atlas: Atlas,
 ) -> Float[np.ndarray, "n"]:
-    """Texels per metre of every triangle (square root of the area ratio)."""
+    """Texels per meter of every triangle (square root of the area ratio)."""
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=-1)
     a, b = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
     picture = atlas.size[np.maximum(texture, 0), 0].prod(-1)

@@ -37,7 +37,7 @@ class _Mesh:
 
 
 def load_track(tracks_folder: Path, name: str) -> TexturedWorld:
-    """Read one track; metres.
+    """Read one track; meters.
 
     Args:
         tracks_folder: the ``torcs`` folder of the unpacked package with ``tracks/*/<name>`` and ``data/textures``.
@@ -143,14 +143,14 @@ class TextureFolder:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Open any picture as RGBA, grey-with-opacity SGI files included (Pillow refuses those)."""
+    """Open any picture as RGBA, gray-with-opacity SGI files included (Pillow refuses those)."""
     try:
         return Image.open(path).convert("RGBA")
     except ValueError:
         if path.suffix != ".rgb":
             raise
-        grey, opacity = _read_sgi_planes(path.read_bytes())
-        return Image.fromarray(np.stack([grey, grey, grey, opacity], -1))
+        gray, opacity = _read_sgi_planes(path.read_bytes())
+        return Image.fromarray(np.stack([gray, gray, gray, opacity], -1))
 
 
 def _read_sgi_planes(content: bytes) -> list[UInt8[np.ndarray, "h w"]]:

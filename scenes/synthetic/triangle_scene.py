@@ -1,6 +1,6 @@
 """Textured triangle worlds: the arrays that a loader fills and the ray caster draws.
 
-The world's axes are those of a level camera: x right, y DOWN, z forward, in metres;
+The world's axes are those of a level camera: x right, y DOWN, z forward, in meters;
 ``flip_up`` turns y-up models into it.
 """
 
@@ -43,12 +43,12 @@ class Lighting:
         sun_rgb: light of the sun on a surface that faces it; it casts shadows where ``occlusion_rays`` are asked for
             (tracks carry baked ones).
         lamp_positions: lamps in the world; they cast soft shadows.
-        lamp_rgb: light of each lamp on a facing surface one metre away.
-        lamp_radius: metres; larger is softer.
+        lamp_rgb: light of each lamp on a facing surface one meter away.
+        lamp_radius: meters; larger is softer.
         occlusion_rays: rays per shading point that measure how much ambient light arrives; 0 turns all shadow rays off.
-        occlusion_reach: metres.
-        haze_rgb: colour that far surfaces fade to.
-        haze_per_metre: extinction.
+        occlusion_reach: meters.
+        haze_rgb: color that far surfaces fade to.
+        haze_per_meter: extinction.
         exposure: factor before the tone curve.
     """
 
@@ -62,7 +62,7 @@ class Lighting:
     occlusion_rays: int = 0
     occlusion_reach: float = 1.5
     haze_rgb: Rgb = (0.6, 0.68, 0.78)
-    haze_per_metre: float = 0.0
+    haze_per_meter: float = 0.0
     exposure: float = 1.0
 
 
@@ -71,11 +71,11 @@ class TexturedWorld:
     """One scene as flat arrays; ``n`` triangles, three corners each.
 
     Attributes:
-        corners: triangle corners in the world, metres.
+        corners: triangle corners in the world, meters.
         normals: unit shading normals at the corners; either side may face the viewer.
         uv: texture coordinates at the corners, v downwards from the picture's upper border; they wrap.
         texture: index into ``textures`` or ``NO_TEXTURE``.
-        tint: linear RGB factor on the texture (the colour itself without one).
+        tint: linear RGB factor on the texture (the color itself without one).
         emissive: the tinted texture is light, not reflectance.
         textures: sRGB and opacity pictures; a triangle whose picture has clear pixels is cut out where opacity < 0.5.
         shade_uv: coordinates of a second picture that multiplies the first (baked shadows), zero where there is none.
@@ -120,7 +120,7 @@ def face_normals(corners: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3"
 
 
 def gradient_sky(zenith: Rgb, horizon: Rgb) -> Sky:
-    """A sky that fades between two sRGB colours (0..1), and a dim ground colour below the horizon."""
+    """A sky that fades between two sRGB colors (0..1), and a dim ground color below the horizon."""
     height = np.linspace(1.0, -1.0, 256)[:, None]
     above = np.asarray(horizon) + (np.asarray(zenith) - np.asarray(horizon)) * np.clip(height, 0.0, 1.0) ** 0.7
     rows = np.where(height > 0.0, above, 0.55 * np.asarray(horizon))

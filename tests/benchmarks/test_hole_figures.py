@@ -174,10 +174,10 @@ def test_the_table_takes_the_best_classical_method_per_row() -> None:
 
 
 def test_pairs_are_in_the_order_that_the_key_tells(tmp_path: Path) -> None:
-    def grey(value: int) -> torch.Tensor:
+    def gray(value: int) -> torch.Tensor:
         return torch.full((3, 10, 200), value, dtype=torch.uint8)
 
-    pair_sheet([(grey(0), grey(100), grey(200))] * 5, tmp_path / "pairs.png")
+    pair_sheet([(gray(0), gray(100), gray(200))] * 5, tmp_path / "pairs.png")
     picture = np.array(Image.open(tmp_path / "pairs.png"))
     key = json.loads((tmp_path / "pairs.json").read_text())["generator"]
     assert set(key.values()) == {"left", "right"}

@@ -38,8 +38,8 @@ def corridor(position: float, count: int = 2) -> Camera:
     return Camera.from_fov(60.0, SIZE, poses)
 
 
-def seen_by(camera: Camera, index: int, *, observed: bool = False) -> Chunk:
-    """A wavy wall with a strip of sky above it; colours follow the place."""
+def visible_from(camera: Camera, index: int, *, observed: bool = False) -> Chunk:
+    """A wavy wall with a strip of sky above it; colors follow the place."""
     rows, columns = torch.meshgrid(torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5, indexing="ij")
     place = camera.position[:, 0, None, None] + (columns - SIZE[1] / 2) / camera.focal_px[0, 0]
     depth = 1.2 + 0.3 * torch.sin(3.0 * place)
@@ -57,7 +57,7 @@ def walk(cache: WorldCache, steps: int = STEPS) -> list[Integration]:
     places = [0.8 * min(k, steps - k) for k in range(steps)]
     made = []
     for k, place in enumerate(places):
-        made.append(cache.integrate(seen_by(corridor(place), k, observed=k == 0)))
+        made.append(cache.integrate(visible_from(corridor(place), k, observed=k == 0)))
         if k + 1 < steps:
             cache.prefetch(corridor(places[k + 1]))
     return made
@@ -107,7 +107,7 @@ def test_changes_make_the_same_cache(make: type[GaussianCache], tmp_path: Path) 
         again.apply(made.change)
     assert len(cache) == len(again)
     assert_same(cache.snapshot(), again.snapshot())
-    later = seen_by(corridor(5.2), STEPS)
+    later = visible_from(corridor(5.2), STEPS)
     assert cache.integrate(later) == again.integrate(later)
     assert_same(cache.render(corridor(5.0)), again.render(corridor(5.0)))
 
@@ -115,13 +115,13 @@ def test_changes_make_the_same_cache(make: type[GaussianCache], tmp_path: Path) 
 @pytest.mark.parametrize("make", CACHES)
 def test_a_change_says_what_a_chunk_did(make: type[GaussianCache]) -> None:
     cache = make()
-    first, second = cache.integrate(seen_by(corridor(0.0), 0)), cache.integrate(seen_by(corridor(0.4), 1))
+    first, second = cache.integrate(visible_from(corridor(0.0), 0)), cache.integrate(visible_from(corridor(0.4), 1))
     assert first.change.total == first.added == len(first.change.index)
     old = second.change.index < second.first
     assert second.refined > 0
     assert 0 < int(old.sum()) <= second.refined
     assert int((~old).sum()) == second.added
-    assert len(cache.integrate(seen_by(corridor(0.0), 2, observed=False)).change.removed) == 0
+    assert len(cache.integrate(visible_from(corridor(0.0), 2, observed=False)).change.removed) == 0
     assert len(second.change.index) < second.total
 
 
@@ -129,14 +129,14 @@ def test_a_chunk_touches_only_blocks_near_it(monkeypatch: pytest.MonkeyPatch) ->
     cache = PointCache()
     walk(cache, 40)
     store, seen = cache._store, set()
-    brought = store._memory.brought
+    load = store._memory.load
 
     def watched(number: int) -> object:
         seen.add(number)
-        return brought(number)
+        return load(number)
 
     monkeypatch.setattr(store._memory, "brought", watched)
-    cache.integrate(seen_by(corridor(8.0), 40))
+    cache.integrate(visible_from(corridor(8.0), 40))
     assert 0 < len(seen) < len(store._memory.blocks) / 3
 
 
@@ -187,7 +187,7 @@ def test_rows_can_be_taken_away(make: type[GaussianCache]) -> None:
     again.apply(change)
     assert_same(cache.snapshot(), again.snapshot())
     assert_same(cache.render(corridor(2.0)), again.render(corridor(2.0)))
-    later = seen_by(corridor(2.0), STEPS)
+    later = visible_from(corridor(2.0), STEPS)
     assert cache.integrate(later) == again.integrate(later)
 
 
@@ -285,7 +285,7 @@ def test_what_must_go_next_is_written_in_the_background(tmp_path: Path, monkeypa
     # What is written while it changes is written again.
     cache.prefetch(corridor(14.0))
     for made in (cache, whole):
-        made.integrate(seen_by(corridor(0.0), 40, observed=True))
+        made.integrate(visible_from(corridor(0.0), 40, observed=True))
     assert_same(cache.snapshot(), whole.snapshot())
 
 
@@ -309,7 +309,7 @@ def test_a_camera_inside_a_surface_shows_what_it_can() -> None:
         inside.world_from_camera[:, 2, 3] = 1.2 + 0.3 * torch.sin(3.0 * inside.position[:, 0])
         guide = cache.render(inside)
         assert all(torch.isfinite(t).all() for t in (guide.rgb, guide.depth, guide.confidence))
-        cache.integrate(seen_by(inside, STEPS))
+        cache.integrate(visible_from(inside, STEPS))
 
 
 @pytest.mark.parametrize("make", CACHES)

@@ -61,11 +61,11 @@ def test_more_confidence_means_more_right_pixels(make: type[GaussianCache]) -> N
     for x, z, yaw_deg in ((0.1, 0.0, 0.0), (-0.3, 0.0, 8.0), (0.5, 0.2, -20.0), (-0.8, 0.6, 35.0), (1.4, 1.2, -60.0)):
         truth = look(at(x, z, yaw_deg))
         guide = cache.render(truth.camera)
-        shown = guide.coverage > 0.05
+        rendered = guide.coverage > 0.05
         color = (guide.rgb - truth.rgb).square().mean(1, keepdim=True).sqrt() < 0.1
         depth = (guide.depth - truth.depth).abs() < 0.05 * truth.depth
-        confidence.append(guide.confidence[shown])
-        right.append((color & depth)[shown].float())
+        confidence.append(guide.confidence[rendered])
+        right.append((color & depth)[rendered].float())
     believed, correct = torch.cat(confidence), torch.cat(right)
     shares = [correct[(believed >= low) & (believed < high)] for low, high in ((0.0, 0.5), (0.5, 0.9), (0.9, 1.01))]
     told = [part.mean().item() for part in shares if len(part) >= 30]

@@ -73,7 +73,7 @@ def test_a_real_size_by_statistics() -> None:
 
 
 def test_the_same_gaussians_in_the_same_tiles_in_the_same_order() -> None:
-    """gsplat rounds extents up to whole pixels; we list only tiles with a pixel centre inside the extent.
+    """gsplat rounds extents up to whole pixels; we list only tiles with a pixel center inside the extent.
 
     What only gsplat lists can therefore draw nothing; the rest has to be the same, in the same order.
     """
@@ -99,12 +99,12 @@ def test_the_same_gaussians_in_the_same_tiles_in_the_same_order() -> None:
 
 
 def draws_in(mean: np.ndarray, conic: np.ndarray, opacity: float, corner: tuple[int, int], size: tuple[int, int]):
-    """Whether a pixel centre of the tile lies in the box around the ellipse where alpha falls to 1/255."""
+    """Whether a pixel center of the tile lies in the box around the ellipse where alpha falls to 1/255."""
     a, b, c = conic.astype(np.float64)
     deviations = np.sqrt(np.array([c, a]) / (a * c - b * b))
     extent = min(3.33, np.sqrt(2 * np.log(opacity * 255)) + 1e-3) * deviations
     inside = []
     for k in range(2):
-        centres = np.arange(corner[1 - k], min(corner[1 - k] + 16, size[1 - k])) + 0.5
-        inside.append((np.abs(centres - mean[k]) <= extent[k]).any())
+        centers = np.arange(corner[1 - k], min(corner[1 - k] + 16, size[1 - k])) + 0.5
+        inside.append((np.abs(centers - mean[k]) <= extent[k]).any())
     return all(inside)

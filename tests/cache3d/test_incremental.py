@@ -18,19 +18,19 @@ from cache3d.integration.merging import voxel_keys
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.reference import rotation_matrices
 from cache3d.rasterizer.types import Raster, Splats
-from cache3d.rendering import incremental as canvas
+from cache3d.rendering import incremental as raster
 from cache3d.rendering import splat_attributes as appearance
 from cache3d.rendering.footprint import extent_reference, footprint_px
-from cache3d.rendering.incremental import Canvas
+from cache3d.rendering.incremental import IncrementalRaster
 from cache3d.rendering.splat_attributes import (
     GAPLESS,
     OUTSIDE,
-    against_sky,
     in_view,
     in_view_reference,
     pooled,
-    seen,
-    seen_reference,
+    sharpen_sky_alpha,
+    to_splats,
+    to_splats_reference,
 )
 from cache3d.rendering.visibility import in_image, in_image_reference
 from cache3d.store.block_store import BlockStore
@@ -76,7 +76,7 @@ def test_the_kernels_see_what_tensor_operations_see(seed: int) -> None:
         torch.testing.assert_close(
             footprint_px(part, chosen, camera), extent_reference(rows, camera), rtol=2e-5, atol=1e-5
         )
-        fast, slow = seen(part, chosen, camera), seen_reference(rows, camera)
+        fast, slow = to_splats(part, chosen, camera), to_splats_reference(rows, camera)
         for name in ("means", "quats", "opacities"):
             assert (getattr(fast, name) == getattr(slow, name)).all()
         torch.testing.assert_close(fast.scales, slow.scales, rtol=2e-5, atol=1e-6)
@@ -107,14 +107,14 @@ def test_pooling_is_a_mean() -> None:
 
 def test_before_the_sky_a_sample_is_inside_or_outside_and_elsewhere_as_it_is() -> None:
     alpha = torch.tensor([0.0, 0.5, OUTSIDE, 0.75, GAPLESS, 1.0]).reshape(1, 1, 1, 6)
-    drawn = alpha * against_sky(alpha, torch.ones_like(alpha))
+    drawn = alpha * sharpen_sky_alpha(alpha, torch.ones_like(alpha))
     torch.testing.assert_close(drawn, torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0]).reshape(1, 1, 1, 6))
-    assert (against_sky(alpha, torch.zeros_like(alpha)) == 1).all()
+    assert (sharpen_sky_alpha(alpha, torch.zeros_like(alpha)) == 1).all()
 
 
-def test_colours_alone_get_the_same_gradient() -> None:
+def test_colors_alone_get_the_same_gradient() -> None:
     part, camera = some(), camera_at()
-    rows = seen(part, in_view(part, camera, sky=False), camera)
+    rows = to_splats(part, in_view(part, camera, sky=False), camera)
     weight = torch.randn(1, rows.values.shape[1], *SIZE, generator=torch.Generator().manual_seed(3))
     grads = []
     for means in (rows.means, rows.means.clone().requires_grad_()):
@@ -127,7 +127,7 @@ def test_colours_alone_get_the_same_gradient() -> None:
 
 
 def fresh(part: Gaussians, names: Tensor, camera: Camera) -> Raster:
-    return Canvas(camera, 2, 0.1).draw(part, names, in_view(part, camera, sky=False), np.zeros(0, np.int64))
+    return IncrementalRaster(camera, 2, 0.1).draw(part, names, in_view(part, camera, sky=False), np.zeros(0, np.int64))
 
 
 def same_bits(a: Raster, b: Raster) -> bool:
@@ -136,37 +136,37 @@ def same_bits(a: Raster, b: Raster) -> bool:
 
 def test_a_canvas_shows_what_the_rasterizer_shows() -> None:
     part, camera = some(), camera_at()
-    splats = seen(part, in_view(part, camera, sky=False), camera)
+    splats = to_splats(part, in_view(part, camera, sky=False), camera)
     fine = camera.resized((2 * SIZE[0], 2 * SIZE[1]))
     assert same_bits(fresh(part, torch.arange(len(part)), camera), rasterize(splats, fine[None], "cpu", eps2d=0.1))
 
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 60), st.integers(0, 60), st.integers(0, 20))
-def test_a_followed_picture_has_the_bits_of_a_new_one(seed: int, gone: int, added: int, recoloured: int) -> None:
+def test_a_followed_picture_has_the_bits_of_a_new_one(seed: int, gone: int, added: int, recolored: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     everything, camera = some(560, seed), camera_at(seed)
     everything.means[440:470] = everything.means[:30]  # ties in depth
     alive, picture, changed = (
         torch.ones(560, dtype=torch.bool),
-        Canvas(camera, 2, 0.1),
+        IncrementalRaster(camera, 2, 0.1),
         torch.zeros(0, dtype=torch.int64),
     )
     for count in (440, 440 + added // 2, 440 + added):
         index = torch.nonzero(alive[:count])[:, 0]
         part, names = everything[index], 3 * index  # names need not be dense
-        shown = picture.draw(part, names, in_view(part, camera, sky=False), 3 * changed.numpy())
-        assert same_bits(shown, fresh(part, names, camera))
+        rendered = picture.draw(part, names, in_view(part, camera, sky=False), 3 * changed.numpy())
+        assert same_bits(rendered, fresh(part, names, camera))
         alive[torch.randperm(count, generator=rng)[:gone]] = False
-        changed = torch.randperm(count, generator=rng)[:recoloured]
+        changed = torch.randperm(count, generator=rng)[:recolored]
         everything.colors[changed], everything.confidence[changed] = 0.25, 0.75
 
 
 def test_only_touched_tiles_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     part, camera, names = some(), camera_at(), torch.arange(400)
-    picture, drawn = Canvas(camera, 2, 0.1), []
-    composite = canvas.tiles.composite
-    monkeypatch.setattr(canvas.tiles, "composite", lambda which, *rest: (drawn.extend(which), composite(which, *rest)))
+    picture, drawn = IncrementalRaster(camera, 2, 0.1), []
+    composite = raster.tiles.composite
+    monkeypatch.setattr(raster.tiles, "composite", lambda which, *rest: (drawn.extend(which), composite(which, *rest)))
     chosen, none = in_view(part, camera, sky=False), np.zeros(0, np.int64)
     picture.draw(part, names, chosen, none)
     everything = len(drawn)
@@ -174,7 +174,7 @@ def test_only_touched_tiles_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> 
     picture.draw(part, names, chosen, none)
     assert not drawn
     small = replace(part, scales=part.scales * 0.01)
-    picture = Canvas(camera, 2, 0.1)
+    picture = IncrementalRaster(camera, 2, 0.1)
     picture.draw(small, names, chosen, none)
     drawn.clear()
     picture.draw(small, names, chosen[1:], none)
@@ -224,5 +224,5 @@ def test_a_kept_view_has_what_a_new_one_has() -> None:
 def test_the_kernels_take_no_gaussians_at_all() -> None:
     nothing, camera = some(0), camera_at()
     chosen = in_view(nothing, camera, sky=False)
-    assert len(chosen) == len(footprint_px(nothing, chosen, camera)) == len(seen(nothing, chosen, camera)) == 0
-    assert seen(nothing, chosen, camera).values.shape[1] == appearance.CHANNELS
+    assert len(chosen) == len(footprint_px(nothing, chosen, camera)) == len(to_splats(nothing, chosen, camera)) == 0
+    assert to_splats(nothing, chosen, camera).values.shape[1] == appearance.CHANNELS

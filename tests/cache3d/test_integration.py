@@ -50,7 +50,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return float(-10.0 * torch.log10(((a - b) ** 2).mean()))
 
 
-def shown(cache: GaussianCache) -> Gaussians:
+def rendered(cache: GaussianCache) -> Gaussians:
     stored = cache.snapshot()
     return stored[stored.opacities > 0]
 
@@ -62,7 +62,7 @@ def test_a_closer_look_replaces_what_it_outdoes() -> None:
     cache.integrate(chunk_of(near, 1))
     after = cache.render(near.camera)
     # The closer frame shows 0.4² of the coarse samples: those are gone, fine ones came.
-    stored = shown(cache)
+    stored = rendered(cache)
     assert (stored.chunk == 1).sum() > 0.75 * PIXELS  # all but the border, where footprints reach out of the frame
     assert PIXELS * (1 - 0.42**2) < (stored.chunk == 0).sum() < PIXELS * (1 - 0.3**2)
     assert after.confidence.median() > 0.95 > before.confidence.median()
@@ -89,9 +89,9 @@ def test_walking_up_to_a_wall_does_not_pile_up() -> None:
     for index, place in enumerate(places[1:], 1):
         result = cache.integrate(chunk_of(wall(camera_at(place)), index))
     assert result.total == len(cache)
-    assert len(shown(cache)) < 0.3 * PIXELS * len(places)
+    assert len(rendered(cache)) < 0.3 * PIXELS * len(places)
     # Retired ones are dropped once they are a quarter.
-    assert len(cache) <= len(shown(cache)) / 0.7 + PIXELS
+    assert len(cache) <= len(rendered(cache)) / 0.7 + PIXELS
 
 
 def before_a_dark_wall() -> GaussianCache:
@@ -170,7 +170,7 @@ def test_what_is_made_up_behind_an_outline_holds_nothing_of_it(far: float) -> No
     frame = Frame(rgb, depth, torch.ones_like(behind), behind & (far > 10.0), camera)
     cache = GaussianCache(refine_steps=0)
     cache.integrate(chunk_of(frame, observed=False, confidence=0.5))
-    rows = shown(cache)
+    rows = rendered(cache)
     assert rows.colors[rows.means[:, 2] > 1.5].min() > 0.8
     assert rows.colors[rows.means[:, 2] < 1.5].max() < 0.2
 
@@ -235,11 +235,11 @@ def test_a_closer_look_at_the_ground_replaces_what_was_seen_aslant() -> None:
     before = psnr(cache.render(near.camera).rgb[inner], near.rgb[inner])
     cache.integrate(chunk_of(near, 1))
     after = psnr(cache.render(near.camera).rgb[inner], near.rgb[inner])
-    assert (shown(cache).chunk == 1).sum() > 0.9 * near.valid.sum()
+    assert (rendered(cache).chunk == 1).sum() > 0.9 * near.valid.sum()
     assert after > before + 10.0
 
 
-def test_points_of_ground_seen_aslant_do_not_smear_over_their_neighbours() -> None:
+def test_points_of_ground_seen_aslant_do_not_smear_over_their_neighbors() -> None:
     """Discs are round: one as long as its pixel on the ground is would be as wide."""
     cache, first = PointCache(), ground(camera_at((0, 0, 0)), below=0.3)
     cache.integrate(chunk_of(first))
@@ -247,10 +247,10 @@ def test_points_of_ground_seen_aslant_do_not_smear_over_their_neighbours() -> No
     for place in ((0.0, 0.0, 0.0), (0.02, 0.0, 0.02)):
         view = ground(camera_at(place), below=0.3)
         guide = cache.render(view.camera)
-        shown = guide.coverage[inner] > 0.5
-        error = (guide.rgb[inner] - view.rgb[inner]).square().mean(1, keepdim=True)[shown].mean()
+        rendered = guide.coverage[inner] > 0.5
+        error = (guide.rgb[inner] - view.rgb[inner]).square().mean(1, keepdim=True)[rendered].mean()
         assert -10.0 * torch.log10(error) > 22.0
-        assert ((guide.depth - view.depth).abs() < 0.1 * view.depth)[inner][shown].float().mean() > 0.97
+        assert ((guide.depth - view.depth).abs() < 0.1 * view.depth)[inner][rendered].float().mean() > 0.97
 
 
 def test_a_slope_is_one_surface_and_its_fold_is_not() -> None:

@@ -40,7 +40,7 @@ def test_what_is_drawn_is_nearer_to_the_frame(monkeypatch: pytest.MonkeyPatch, s
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.floats(1.2, 5.0))
-def test_no_colour_crosses_an_outline(seed: int, ratio: float) -> None:
+def test_no_color_crosses_an_outline(seed: int, ratio: float) -> None:
     depth = torch.full((1, 1, *SIZE), 2.0)
     depth[..., 20:] *= ratio
     frame, other = _frame(_grainy(seed), depth), _frame(_grainy(seed), depth)
@@ -49,7 +49,7 @@ def test_no_colour_crosses_an_outline(seed: int, ratio: float) -> None:
     assert torch.equal(crisp(frame[0], new)[..., :20], crisp(other[0], new)[..., :20])
 
 
-def test_a_single_new_pixel_keeps_its_colour_and_an_even_surface_too() -> None:
+def test_a_single_new_pixel_keeps_its_color_and_an_even_surface_too() -> None:
     frame = _frame(_grainy(), torch.full((1, 1, *SIZE), 2.0))
     alone = torch.zeros(1, *SIZE, dtype=torch.bool)
     alone[0, 10, 10] = True

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from cache3d.gaussian_cache import GaussianCache
-from cache3d.integration import optimization as optimisation
+from cache3d.integration import optimization as optimization
 from cache3d.integration.lifting import lift_gaussians
 from cache3d.integration.optimization import (
     GROWTH,
@@ -25,7 +25,7 @@ from cache3d.integration.optimization import (
     SETTLED,
     SHIFT,
     SOLID,
-    Look,
+    TargetView,
     correction,
     gain,
     refine,
@@ -109,7 +109,7 @@ def disagreeing(truth: Frame, seed: int) -> Frame:
     return replace(truth, rgb=(truth.rgb + 0.1 * noise).clamp(0.0, 1.0))
 
 
-def test_what_lies_behind_an_outline_takes_on_no_colour_that_is_not_there() -> None:
+def test_what_lies_behind_an_outline_takes_on_no_color_that_is_not_there() -> None:
     camera = cameras((0, 0, 0))
     near = torch.rand(1, 1, *SIZE, generator=torch.Generator().manual_seed(1)) < 0.3
     near[..., SIZE[1] // 2 :] = False
@@ -169,19 +169,19 @@ def test_what_the_photo_made_stays_where_it_is() -> None:
 
 def wrong_wall(places: list[tuple[float, float, float]], seed: int) -> Frame:
     """A wall whose depth is off by half a percent from pixel to pixel."""
-    seen = wall(cameras(*places))
-    noise = torch.randn(seen.depth.shape, generator=torch.Generator().manual_seed(seed))
-    return replace(seen, depth=seen.depth * (1.0 + 0.005 * noise))
+    to_splats = wall(cameras(*places))
+    noise = torch.randn(to_splats.depth.shape, generator=torch.Generator().manual_seed(seed))
+    return replace(to_splats, depth=to_splats.depth * (1.0 + 0.005 * noise))
 
 
 def test_geometry_gives_way_to_what_frames_agree_about() -> None:
-    """Beside the path, against the same looks at colours alone."""
+    """Beside the path, against the same looks at colors alone."""
     beside, found = wall(cameras((0.2, -0.15, 0.1), (-0.1, 0.1, 0.2))), []
     for settled in (0.0, SETTLED):
         cache = GaussianCache(refine_steps=12)
         cache.integrate(chunk_of(wall(cameras((9, 0, 0)))))  # a photo that shows nothing of it
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(optimisation, "SETTLED", settled)
+            patch.setattr(optimization, "SETTLED", settled)
             for index in range(1, 4):
                 places = [(0.1 * (index - 1) + 0.03 * k, 0.01 * k, 0.0) for k in range(4)]
                 cache.integrate(chunk_of(wrong_wall(places, index), index))
@@ -192,28 +192,28 @@ def test_geometry_gives_way_to_what_frames_agree_about() -> None:
 
 
 def test_nothing_moves_against_the_photo_and_what_it_made_only_with_it() -> None:
-    photo, seen = wall(cameras((0, 0, 0))), wrong_wall([(0.02, 0, 0), (0.04, 0, 0), (0.06, 0, 0)], 1)
-    trusted = torch.ones_like(seen.depth[0])
-    others = [Look(seen[k], trusted, is_photo=False) for k in range(3)]
+    photo, to_splats = wall(cameras((0, 0, 0))), wrong_wall([(0.02, 0, 0), (0.04, 0, 0), (0.06, 0, 0)], 1)
+    trusted = torch.ones_like(to_splats.depth[0])
+    others = [TargetView(to_splats[k], trusted, is_photo=False) for k in range(3)]
 
-    def moved(looks: list[Look], index: int) -> Tensor:
-        rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, index), 0)
+    def moved(looks: list[TargetView], index: int) -> Tensor:
+        rows = lift_gaussians(to_splats[0], to_splats.valid[0], chunk_of(to_splats, index), 0)
         means = rows.means.clone()
         refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
         return (rows.means != means).any(-1)
 
-    alone, judged = moved(others, 1), moved([*others, Look(photo[0], trusted, is_photo=True)], 1)
+    alone, judged = moved(others, 1), moved([*others, TargetView(photo[0], trusted, is_photo=True)], 1)
     assert 0.2 * alone.sum() < judged.sum() < 0.9 * alone.sum()
     assert not (judged & ~alone).any()
     assert not moved(others, PHOTO).any()
-    assert torch.equal(moved([*others, Look(photo[0], trusted, is_photo=True)], PHOTO), judged)
+    assert torch.equal(moved([*others, TargetView(photo[0], trusted, is_photo=True)], PHOTO), judged)
 
 
 def test_geometry_moves_within_its_bounds_and_then_rests() -> None:
-    seen = wrong_wall([(0.03 * k, 0, 0) for k in range(4)], 1)
-    rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, 1), 0)
+    to_splats = wrong_wall([(0.03 * k, 0, 0) for k in range(4)], 1)
+    rows = lift_gaussians(to_splats[0], to_splats.valid[0], chunk_of(to_splats, 1), 0)
     start = Gaussians(*(column.clone() for column in vars(rows).values()))
-    looks = [Look(seen[k], torch.ones_like(seen.depth[k]), is_photo=False) for k in (1, 2, 3)] * 20
+    looks = [TargetView(to_splats[k], torch.ones_like(to_splats.depth[k]), is_photo=False) for k in (1, 2, 3)] * 20
     refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
     shift = (rows.means - start.means).norm(dim=-1) / (start.scales[:, :2].amin(-1) / KERNEL)
     assert 0.1 < float(shift.max()) < MOST_SHIFT
@@ -244,10 +244,10 @@ def test_no_looks_move_it_further_than_stated(extents_px: list[float]) -> None:
 
 
 def test_one_frame_alone_moves_nothing() -> None:
-    seen = wrong_wall([(0, 0, 0), (0.05, 0, 0)], 1)
-    rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, 1), 0)
+    to_splats = wrong_wall([(0, 0, 0), (0.05, 0, 0)], 1)
+    rows = lift_gaussians(to_splats[0], to_splats.valid[0], chunk_of(to_splats, 1), 0)
     means, colors = rows.means.clone(), rows.colors.clone()
-    alone = [Look(seen[1], torch.ones_like(seen.depth[1]), is_photo=False)]
+    alone = [TargetView(to_splats[1], torch.ones_like(to_splats.depth[1]), is_photo=False)]
     refine(rows, alone, observed=True, steps=4, backend="cpu")
     assert torch.equal(rows.means, means)
     assert not torch.equal(rows.colors, colors)
@@ -255,9 +255,9 @@ def test_one_frame_alone_moves_nothing() -> None:
 
 def test_what_a_look_asks_of_geometry_lowers_its_error() -> None:
     """The gradient of the squared error of what is shown, which is divided by alpha, by finite differences."""
-    seen = wrong_wall([(0, 0, 0), (0.05, 0.02, 0)], 1)
-    rows = lift_gaussians(seen[0], seen.valid[0], chunk_of(seen, 1), 0)
-    look = Look(seen[1], torch.ones_like(seen.depth[1]), is_photo=False)
+    to_splats = wrong_wall([(0, 0, 0), (0.05, 0.02, 0)], 1)
+    rows = lift_gaussians(to_splats[0], to_splats.valid[0], chunk_of(to_splats, 1), 0)
+    look = TargetView(to_splats[1], torch.ones_like(to_splats.depth[1]), is_photo=False)
     normals = rotation_matrices(rows.quats)[:, :, 2]
     width = rows.scales[:, :2].amin(-1) / KERNEL
 
@@ -280,13 +280,13 @@ def test_what_a_look_asks_of_geometry_lowers_its_error() -> None:
 
 
 def test_what_a_camera_observed_is_fixed_against_guesses() -> None:
-    cache, seen = GaussianCache(), wall(cameras((0, 0, 0)))
+    cache, to_splats = GaussianCache(), wall(cameras((0, 0, 0)))
     cache.integrate(chunk_of(wall(cameras((9, 0, 0)))))
-    cache.integrate(chunk_of(seen, 1))
+    cache.integrate(chunk_of(to_splats, 1))
     before = cache.snapshot()
     beside = wall(cameras((0.5, 0, 0)))
     generated = chunk_of(replace(beside, rgb=1.0 - beside.rgb), 2, observed=False, confidence=0.9)
-    cache.integrate(generated, seen)
+    cache.integrate(generated, to_splats)
     after = cache.snapshot()
     assert len(after) > len(before)
     for name in ("colors", "confidence", *GEOMETRY):
@@ -294,7 +294,7 @@ def test_what_a_camera_observed_is_fixed_against_guesses() -> None:
 
 
 def test_remembered_frames_hold_guesses() -> None:
-    """A chunk of other colours pulls less at what remembered frames show too."""
+    """A chunk of other colors pulls less at what remembered frames show too."""
     first = wall(cameras((0, 0, 0)))
     other = chunk_of(replace(first, rgb=(first.rgb + 0.2).clamp(0, 1)), 1, observed=False, confidence=0.6)
     agreement = []
@@ -338,12 +338,12 @@ def test_what_a_frame_does_not_trust_changes_little() -> None:
 def test_zooming_neither_cracks_nor_sparkles(refine_steps: int) -> None:
     size = (96, 128)
     cache = GaussianCache(refine_steps=refine_steps)
-    seen = wall(cameras((0, 0, 0), (0.05, 0, 0), size=size), grain=9.0)
-    cache.integrate(chunk_of(seen))
+    to_splats = wall(cameras((0, 0, 0), (0.05, 0, 0), size=size), grain=9.0)
+    cache.integrate(chunk_of(to_splats))
     closer = wall(cameras((0, 0, 1), size=size), grain=9.0)  # twice as large
     guide = cache.render(closer.camera)
     assert guide.coverage.min() > 0.98
-    enlarged = interpolate(seen.rgb[:1, :, 24:-24, 32:-32], scale_factor=2.0, mode="bilinear")
+    enlarged = interpolate(to_splats.rgb[:1, :, 24:-24, 32:-32], scale_factor=2.0, mode="bilinear")
     # Surfaces in storage order hide a part of each other: the plain enlargement of the frame is a little better.
     assert psnr(guide.rgb, closer.rgb) > psnr(enlarged, closer.rgb) - (3.0 if refine_steps else 5.0)
     # A half and a quarter as large: the wall fills the middle of the image. Four and 16 primitives share a pixel, and
@@ -420,13 +420,13 @@ def test_a_look_that_finds_nothing_wrong_makes_no_guess_softer(kind: type[Gaussi
     first = wall(cameras((0.0, 0.0, 0.0)))
     cache.integrate(Chunk(first, 1, observed=False, confidence=torch.full_like(first.depth, 0.3)))
     before = cache.snapshot()
-    shown = replace(first, rgb=cache.render(first.camera).rgb)
+    rendered = replace(first, rgb=cache.render(first.camera).rgb)
     for index in range(2, 6):
-        cache.integrate(Chunk(shown, index, observed=False, confidence=torch.full_like(first.depth, 0.8)))
+        cache.integrate(Chunk(rendered, index, observed=False, confidence=torch.full_like(first.depth, 0.8)))
     after = cache.snapshot()
     assert len(after) == len(before)
     assert (after.confidence - before.confidence).median() > 0.2
     torch.testing.assert_close(after.colors, before.colors, atol=1e-5, rtol=0.0)
-    darker = replace(shown, rgb=shown.rgb - 0.1)
+    darker = replace(rendered, rgb=rendered.rgb - 0.1)
     cache.integrate(Chunk(darker, 6, observed=False, confidence=torch.full_like(first.depth, 0.9)))
     assert (cache.snapshot().colors - after.colors).median() < -0.01

@@ -1,4 +1,4 @@
-"""The photograph as a texture: its own colours where the cache shows what it saw, and nowhere else."""
+"""The photograph as a texture: its own colors where the cache shows what it saw, and nowhere else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
-from cache3d.photo_texture import COARSEST, OUTLINE_PX, SAME_DEPTH, ProjectiveTexture, _sampled
+from cache3d.photo_texture import COARSEST, OUTLINE_PX, SAME_DEPTH, PhotoTexture, _sampled
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.project import pixel_centers, unproject
@@ -48,7 +48,7 @@ def painted(camera: Camera, depth: Tensor, finest: float = 0.1) -> Tensor:
 
 
 def picture(camera: Camera, times: int = 4) -> tuple[Tensor, Tensor]:
-    """The painted floor as a camera with square pixels sees it: colours, and depth of the centres."""
+    """The painted floor as a camera with square pixels sees it: colors, and depth of the centers."""
     size = (camera.size[0] * times, camera.size[1] * times)
     fine = camera.resized(size)
     return avg_pool2d(painted(fine, floor_depth(fine)), times), floor_depth(camera)
@@ -59,10 +59,10 @@ def photo_of(camera: Camera) -> Frame:
     return Frame(rgb, depth, depth > 0.0, depth < 0.0, camera)
 
 
-def guide_of(camera: Camera, depth: Tensor, grey: float = 0.5) -> Guide:
-    """A cache that knows the geometry and no colour, half sure."""
+def guide_of(camera: Camera, depth: Tensor, gray: float = 0.5) -> Guide:
+    """A cache that knows the geometry and no color, half sure."""
     one = torch.ones_like(depth)
-    return Guide(grey * one.expand(-1, 3, -1, -1), depth, one, 0.5 * one, 0.0 * one, camera)
+    return Guide(gray * one.expand(-1, 3, -1, -1), depth, one, 0.5 * one, 0.0 * one, camera)
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +76,15 @@ def sharp() -> Tensor:
 
 
 def test_at_its_own_place_it_is_the_photograph(photo: Frame) -> None:
-    shown = ProjectiveTexture.of(photo, photo.rgb[0]).onto(guide_of(photo.camera, photo.depth))
-    torch.testing.assert_close(shown.rgb[INNER], photo.rgb[INNER], atol=1e-4, rtol=0.0)
-    assert (shown.confidence[INNER] == 1.0).all()
-    assert torch.equal(shown.depth, photo.depth)
+    rendered = PhotoTexture.of(photo, photo.rgb[0]).onto(guide_of(photo.camera, photo.depth))
+    torch.testing.assert_close(rendered.rgb[INNER], photo.rgb[INNER], atol=1e-4, rtol=0.0)
+    assert (rendered.confidence[INNER] == 1.0).all()
+    assert torch.equal(rendered.depth, photo.depth)
 
 
 def test_a_finer_photograph_shows_the_same_at_home(photo: Frame, sharp: Tensor) -> None:
-    shown = ProjectiveTexture.of(photo, sharp).onto(guide_of(photo.camera, photo.depth))
-    assert (shown.rgb - photo.rgb)[INNER].abs().mean() < 0.01
+    rendered = PhotoTexture.of(photo, sharp).onto(guide_of(photo.camera, photo.depth))
+    assert (rendered.rgb - photo.rgb)[INNER].abs().mean() < 0.01
 
 
 def test_closer_it_shows_what_no_frame_held(photo: Frame, sharp: Tensor) -> None:
@@ -92,10 +92,10 @@ def test_closer_it_shows_what_no_frame_held(photo: Frame, sharp: Tensor) -> None
     truth, depth = picture(near)
     errors = []
     for finest in (photo.rgb[0], sharp):
-        shown = ProjectiveTexture.of(photo, finest).onto(guide_of(near, depth))
-        known = shown.confidence == 1.0
+        rendered = PhotoTexture.of(photo, finest).onto(guide_of(near, depth))
+        known = rendered.confidence == 1.0
         assert known.float().mean() > 0.8
-        errors.append(float((shown.rgb - truth).square().mean(1, keepdim=True)[known].mean().sqrt()))
+        errors.append(float((rendered.rgb - truth).square().mean(1, keepdim=True)[known].mean().sqrt()))
     assert errors[1] < 0.5 * errors[0]
     assert errors[1] < 0.04
 
@@ -103,27 +103,27 @@ def test_closer_it_shows_what_no_frame_held(photo: Frame, sharp: Tensor) -> None
 def test_farther_it_does_not_sparkle(photo: Frame, sharp: Tensor) -> None:
     far = camera_at(y=-0.5, z=-2.0)
     truth, depth = picture(far, 8)
-    shown = ProjectiveTexture.of(photo, sharp).onto(guide_of(far, depth))
-    known = (shown.confidence == 1.0).expand_as(truth)
+    rendered = PhotoTexture.of(photo, sharp).onto(guide_of(far, depth))
+    known = (rendered.confidence == 1.0).expand_as(truth)
     assert known.float().mean() > 0.2
-    assert (shown.rgb - truth)[known].square().mean().sqrt() < 0.05
+    assert (rendered.rgb - truth)[known].square().mean().sqrt() < 0.05
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(0.5, 2.0).filter(lambda factor: abs(factor - 1.0) > 1.2 * SAME_DEPTH))
-def test_another_surface_keeps_the_cache_s_colours(photo: Frame, factor: float) -> None:
+def test_another_surface_keeps_the_cache_s_colors(photo: Frame, factor: float) -> None:
     # Seen from the photo's own place all surfaces of a pixel fall on the same pixel of the photo.
     guide = guide_of(photo.camera, factor * photo.depth)
-    shown = ProjectiveTexture.of(photo, photo.rgb[0]).onto(guide)
-    assert torch.equal(shown.rgb, guide.rgb)
-    assert torch.equal(shown.confidence, guide.confidence)
+    rendered = PhotoTexture.of(photo, photo.rgb[0]).onto(guide)
+    assert torch.equal(rendered.rgb, guide.rgb)
+    assert torch.equal(rendered.confidence, guide.confidence)
 
 
 def test_outlines_holes_and_what_lies_outside_keep_the_cache_s_picture(photo: Frame) -> None:
     depth = photo.depth.clone()
     depth[..., 40:] = 0.5 * depth[..., 40:]
     stepped = replace(photo, depth=depth)
-    texture = ProjectiveTexture.of(stepped, photo.rgb[0])
+    texture = PhotoTexture.of(stepped, photo.rgb[0])
     guide = guide_of(photo.camera, depth)
     hole = torch.zeros_like(depth)
     hole[..., 10:14, :] = 1.0
@@ -142,10 +142,10 @@ def test_what_the_photograph_does_not_know_spoils_nothing(photo: Frame) -> None:
     unknown[..., 20:30, 20:30] = True
     holed = replace(photo, valid=~unknown, depth=torch.where(unknown, 0.0, photo.depth))
     guide = guide_of(photo.camera, photo.depth)
-    shown = ProjectiveTexture.of(holed, photo.rgb[0]).onto(guide)
-    assert shown.rgb.isfinite().all()
-    assert torch.equal(shown.rgb[..., 20:30, 20:30], guide.rgb[..., 20:30, 20:30])
-    assert (shown.confidence[..., 32:-3, 3:-3] == 1.0).all()
+    rendered = PhotoTexture.of(holed, photo.rgb[0]).onto(guide)
+    assert rendered.rgb.isfinite().all()
+    assert torch.equal(rendered.rgb[..., 20:30, 20:30], guide.rgb[..., 20:30, 20:30])
+    assert (rendered.confidence[..., 32:-3, 3:-3] == 1.0).all()
 
 
 def test_sky_is_shown_where_both_see_sky(photo: Frame) -> None:
@@ -154,17 +154,17 @@ def test_sky_is_shown_where_both_see_sky(photo: Frame) -> None:
     depth = torch.where(sky, 1000.0, photo.depth)
     under = replace(photo, sky=sky, depth=depth)
     guide = replace(guide_of(photo.camera, depth), sky=sky.float())
-    shown = ProjectiveTexture.of(under, photo.rgb[0]).onto(guide)
-    torch.testing.assert_close(shown.rgb[..., 2:18, 3:-3], photo.rgb[..., 2:18, 3:-3], atol=1e-4, rtol=0.0)
+    rendered = PhotoTexture.of(under, photo.rgb[0]).onto(guide)
+    torch.testing.assert_close(rendered.rgb[..., 2:18, 3:-3], photo.rgb[..., 2:18, 3:-3], atol=1e-4, rtol=0.0)
     ground = replace(guide, sky=torch.zeros_like(guide.sky))
-    kept = ProjectiveTexture.of(under, photo.rgb[0]).onto(ground)
+    kept = PhotoTexture.of(under, photo.rgb[0]).onto(ground)
     assert torch.equal(kept.rgb[..., :18, :], guide.rgb[..., :18, :])
 
 
-def test_wrong_colours_of_the_cache_do_not_matter(photo: Frame, sharp: Tensor) -> None:
-    texture, aside = ProjectiveTexture.of(photo, sharp), camera_at(x=0.2)
+def test_wrong_colors_of_the_cache_do_not_matter(photo: Frame, sharp: Tensor) -> None:
+    texture, aside = PhotoTexture.of(photo, sharp), camera_at(x=0.2)
     depth = floor_depth(aside)
-    dark, bright = (texture.onto(guide_of(aside, depth, grey)) for grey in (0.1, 0.9))
+    dark, bright = (texture.onto(guide_of(aside, depth, gray)) for gray in (0.1, 0.9))
     same = (dark.confidence == 1.0).expand_as(dark.rgb)
     assert same.float().mean() > 0.8
     torch.testing.assert_close(dark.rgb[same], bright.rgb[same])
@@ -172,7 +172,7 @@ def test_wrong_colours_of_the_cache_do_not_matter(photo: Frame, sharp: Tensor) -
 
 def test_the_pyramid_halves_down_to_the_coarsest(photo: Frame) -> None:
     finest = torch.rand(3, 144, 240)  # three times as fine: not a power of two
-    texture = ProjectiveTexture.of(photo, finest)
+    texture = PhotoTexture.of(photo, finest)
     assert texture.scales == (3.0, 2.0, 1.0, 0.5, COARSEST)
     assert [tuple(level.shape[1:]) for level in texture.levels] == [
         (round(SIZE[0] * scale), round(SIZE[1] * scale)) for scale in texture.scales
@@ -202,8 +202,8 @@ def test_what_an_outline_may_be_mixed_into_is_left_to_the_cache() -> None:
     depth = torch.ones(1, 1, 96, 160)
     depth[..., 80:] = 4.0
     photo = Frame(torch.full((1, 3, 96, 160), 0.2), depth, depth > 0.0, depth < 0.0, camera)
-    shown = ProjectiveTexture.of(photo, photo.rgb[0]).onto(guide_of(camera, depth, grey=0.8))
-    near, beside, far = (shown.rgb[..., 10:-10, part] for part in (slice(40, 76), slice(80, 81), slice(90, 120)))
+    rendered = PhotoTexture.of(photo, photo.rgb[0]).onto(guide_of(camera, depth, gray=0.8))
+    near, beside, far = (rendered.rgb[..., 10:-10, part] for part in (slice(40, 76), slice(80, 81), slice(90, 120)))
     assert near.max() < 0.21
     assert beside.min() > 0.79
     assert far.max() < 0.21

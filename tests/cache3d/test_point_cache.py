@@ -80,8 +80,8 @@ def test_what_is_in_front_does_not_grow_over_what_is_behind() -> None:
     cache = seen_from(camera_at(), camera_at(0.4), camera_at(-0.4))
     for x in (-0.25, -0.1, 0.15, 0.3):
         _, pillar = look(camera_at(x))
-        shown = shows_pillar(cache.render(camera_at(x)))
-        widths = shown.sum(-1) - pillar.sum(-1)
+        rendered = shows_pillar(cache.render(camera_at(x)))
+        widths = rendered.sum(-1) - pillar.sum(-1)
         assert widths.float().mean().abs() < 0.5
 
 

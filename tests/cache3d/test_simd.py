@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cache3d.rasterizer.simd import choose, counting, exp2, load, same, smaller, store, total
+from cache3d.rasterizer.simd import exp2, iota, load, minimum, reduce_add, select, splat, store
 from geometry.jit import compiled
 
 
@@ -12,11 +12,11 @@ from geometry.jit import compiled
 def _arithmetic(a, b, out):
     x, y = load(a, 0), load(b, 0)
     store(out, 0, (x + y) * x - y / np.float32(2.0))
-    store(out, 8, choose((x > y) & (x >= np.float32(0.5)), x, same(np.float32(-1.0))))
-    store(out, 16, smaller(x, y))
-    store(out, 24, np.float32(2.0) * counting())
-    store(out, 32, choose(x <= y, x, y))
-    return total(x)
+    store(out, 8, select((x > y) & (x >= np.float32(0.5)), x, splat(np.float32(-1.0))))
+    store(out, 16, minimum(x, y))
+    store(out, 24, np.float32(2.0) * iota())
+    store(out, 32, select(x <= y, x, y))
+    return reduce_add(x)
 
 
 @compiled

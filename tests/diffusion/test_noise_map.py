@@ -115,8 +115,8 @@ def test_rgbd_code_round_trip() -> None:
 def test_what_was_settled_elsewhere_stays() -> None:
     hole = torch.zeros(1, 1, 4, 6)
     guide, prior = _scene(hole, hole, 1.0 - hole)
-    settled = torch.zeros(1, 1, 4, 6, dtype=torch.bool)
-    settled[..., :3] = True
-    sigma = noise_map(guide, replace(prior, settled=settled), NoiseConfig())
+    locked = torch.zeros(1, 1, 4, 6, dtype=torch.bool)
+    locked[..., :3] = True
+    sigma = noise_map(guide, replace(prior, locked=locked), NoiseConfig())
     assert (sigma[..., :3] == 0.0).all()
     assert (sigma[..., 3:] > 0.0).all()

@@ -13,10 +13,10 @@ from diffusion.inpainting.outpainting import (
     OPENED,
     RIM_PX,
     SIDES,
-    beyond,
-    widened,
-    with_margin,
-    without_rim,
+    eroded_border,
+    outpaint_camera,
+    pad_frame,
+    photo_with_margin,
 )
 from diffusion.inpainting.prior import PriorConfig
 from diffusion.noise_map import NoiseConfig
@@ -51,8 +51,8 @@ def _begun(photo: Frame) -> GaussianCache:
 
 
 def test_the_margin_is_open_and_the_photo_keeps_its_pixels(photo: Frame) -> None:
-    guide = with_margin(photo)
-    known = widened(photo, guide.camera.size)
+    guide = photo_with_margin(photo)
+    known = pad_frame(photo, guide.camera.size)
     assert guide.camera.size == known.camera.size == (SIZE[0] + 2 * Y, SIZE[1] + 2 * X)
     inside = (slice(None), slice(None), slice(Y, -Y), slice(X, -X))
     assert torch.equal(guide.rgb[inside], photo.rgb)
@@ -66,7 +66,7 @@ def test_the_margin_is_open_and_the_photo_keeps_its_pixels(photo: Frame) -> None
 
 def test_what_the_border_cuts_goes_on(photo: Frame) -> None:
     cache = _begun(photo)
-    shown = cache.render(with_margin(photo).camera)
+    shown = cache.render(photo_with_margin(photo).camera)
     beside = (slice(None), slice(None), slice(Y, -Y), slice(X - 8, X))
     red, _, blue = shown.rgb[beside].mean((0, 2, 3))
     assert red > 4 * blue
@@ -122,7 +122,7 @@ def test_a_walk_looks_beyond_the_sides_that_open(part: tuple[slice, slice], marg
     hole = torch.zeros(SIZE, dtype=torch.bool)
     hole[part] = True
     guide = _shown(hole)
-    wide = beyond(guide)
+    wide = outpaint_camera(guide)
     assert wide is not None
     left, right, above, below = margins
     assert wide.size == (SIZE[0] + above + below, SIZE[1] + left + right)
@@ -136,17 +136,17 @@ def test_a_walk_looks_beyond_the_sides_that_open(part: tuple[slice, slice], marg
 def test_there_is_nothing_beyond_where_the_sides_are_known_or_nothing_is() -> None:
     hole = torch.zeros(SIZE, dtype=torch.bool)
     hole[8:-8, 8:-8] = True
-    assert beyond(_shown(hole)) is None
+    assert outpaint_camera(_shown(hole)) is None
     hole[: round((OPENED - 0.05) * SIZE[0]), 0] = True
-    assert beyond(_shown(hole)) is None
-    assert beyond(_shown(torch.ones_like(hole))) is None
+    assert outpaint_camera(_shown(hole)) is None
+    assert outpaint_camera(_shown(torch.ones_like(hole))) is None
 
 
 def test_the_outermost_pixels_are_not_kept(photo: Frame) -> None:
-    kept = without_rim(torch.ones(1, 1, *SIZE, dtype=torch.bool))
+    kept = eroded_border(torch.ones(1, 1, *SIZE, dtype=torch.bool))
     assert kept[..., RIM_PX:-RIM_PX, RIM_PX:-RIM_PX].all()
     assert int(kept.sum()) == (SIZE[0] - 2 * RIM_PX) * (SIZE[1] - 2 * RIM_PX)
     # In the world neither: as far as the margin's end is opaque, not farther.
-    cover = _begun(photo).render(with_margin(photo).camera).coverage[0, 0]
+    cover = _begun(photo).render(photo_with_margin(photo).camera).coverage[0, 0]
     assert cover[Y : Y + SIZE[0], RIM_PX + 2 : X].mean() > 0.95
     assert cover[Y : Y + SIZE[0], : RIM_PX - 2].max() < 0.5

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from diffusion.inpainting.depth_extension import elastic_fill, fill_inverse_depth, without_specks
+from diffusion.inpainting.depth_extension import fill_inverse_depth, thin_plate_fill, without_specks
 from diffusion.inpainting.disocclusion import split_sides
 from diffusion.inpainting.exemplar import blend_in
 from diffusion.inpainting.frame_fill import _dense
 from diffusion.inpainting.masks import thin, without_grains
 from diffusion.inpainting.patchmatch import improve
-from diffusion.inpainting.prior import Prior, PriorConfig, copy_into_holes
-from diffusion.inpainting.source_plausibility import LOOK_STEP, strangeness
+from diffusion.inpainting.prior import Prior, PriorConfig, inpaint_prior
+from diffusion.inpainting.source_plausibility import LOOK_STEP, border_dissimilarity
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.warping import forward_warp
@@ -52,7 +52,7 @@ def wide_hole(count: int = 1) -> torch.Tensor:
 
 
 def copied(guide: Guide, seed: int = 0) -> Prior:
-    return copy_into_holes(guide, reference(), torch.Generator().manual_seed(seed))
+    return inpaint_prior(guide, reference(), torch.Generator().manual_seed(seed))
 
 
 def test_what_was_seen_stays_and_the_rest_is_complete() -> None:
@@ -145,7 +145,7 @@ def test_specks_of_depth_go_and_things_stay() -> None:
     assert torch.equal(without_specks(only_specks, torch.ones_like(hole)), only_specks)
 
 
-def test_what_no_key_frame_reached_takes_the_colours_around() -> None:
+def test_what_no_key_frame_reached_takes_the_colors_around() -> None:
     rgb = stripes(2)
     rgb[:, :, :, :50] = torch.tensor([1.0, 0.0, 0.0])[None, :, None, None]
     poses = torch.eye(4).repeat(2, 1, 1)
@@ -153,7 +153,7 @@ def test_what_no_key_frame_reached_takes_the_colours_around() -> None:
     guide = replace(
         guide_of(rgb, torch.full((2, 1, *SIZE), 2.0), wide_hole(2)), camera=Camera.from_fov(60.0, SIZE, poses)
     )
-    prior = copy_into_holes(guide, reference(), torch.Generator().manual_seed(0), PriorConfig(keys=1))
+    prior = inpaint_prior(guide, reference(), torch.Generator().manual_seed(0), PriorConfig(keys=1))
     red, red_of_smooth = prior.rgb[0, 0, :, 76:82], prior.smooth_rgb[0, 0, :, 76:82]
     assert (red < red_of_smooth).all()  # nearer to the green that was carried beside it
     assert torch.allclose(prior.depth[0], torch.full((1, *SIZE), 2.0), atol=0.2)
@@ -162,9 +162,9 @@ def test_what_no_key_frame_reached_takes_the_colours_around() -> None:
 def test_depth_is_filled_even_from_nothing() -> None:
     known = torch.zeros(1, *SIZE, dtype=torch.bool)
     assert (fill_inverse_depth(torch.zeros(1, *SIZE), known) == 1.0).all()
-    uncovered, front = split_sides(torch.ones(1, *SIZE), known, cameras(2)[1:], cameras(2)[:1])
-    assert not uncovered.any()
-    assert not front.any()
+    disoccluded, foreground = split_sides(torch.ones(1, *SIZE), known, cameras(2)[1:], cameras(2)[:1])
+    assert not disoccluded.any()
+    assert not foreground.any()
 
 
 def test_the_far_side_of_a_hole_may_stand_before_another() -> None:
@@ -173,8 +173,8 @@ def test_the_far_side_of_a_hole_may_stand_before_another() -> None:
     depth[..., 70:] = 1.0
     known = torch.ones(1, *SIZE, dtype=torch.bool)
     known[..., 36:40] = known[..., 66:70] = False
-    _, front = split_sides(1.0 / depth, known, cameras(2)[1:], cameras(2)[:1])
-    row = front[0, 20]
+    _, foreground = split_sides(1.0 / depth, known, cameras(2)[1:], cameras(2)[:1])
+    row = foreground[0, 20]
     assert row[40:60].all()  # before the first hole
     assert not row[63:66].any()  # but what the second one opens goes on from here
     assert row[70:90].all()
@@ -187,11 +187,11 @@ def test_ground_with_a_gap_does_not_hide_anything() -> None:
     forward = torch.eye(4).repeat(2, 1, 1)
     forward[1, 2, 3] = 0.5
     camera = Camera.from_fov(60.0, SIZE, forward)
-    uncovered, _ = split_sides(0.05 * below, known, camera[1:], camera[:1])
-    assert (uncovered[:, 20:26] > 0.0).float().mean() < 0.05  # pixels round off what lies along a row
+    disoccluded, _ = split_sides(0.05 * below, known, camera[1:], camera[:1])
+    assert (disoccluded[:, 20:26] > 0.0).float().mean() < 0.05  # pixels round off what lies along a row
     step = torch.where(below > 26.0, 2.0, 0.5)  # but a wall that stands there does
-    uncovered, _ = split_sides(step, known, camera[1:], camera[:1])
-    assert (uncovered[:, 20:26] > 0.0).float().mean() > 0.7
+    disoccluded, _ = split_sides(step, known, camera[1:], camera[:1])
+    assert (disoccluded[:, 20:26] > 0.0).float().mean() > 0.7
 
 
 def test_a_strip_that_is_wide_elsewhere_stays_as_it_was_copied_there() -> None:
@@ -200,14 +200,15 @@ def test_a_strip_that_is_wide_elsewhere_stays_as_it_was_copied_there() -> None:
     hole[1, ..., 50:80] = True
     guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), hole)
     guide = replace(guide, camera=guide.camera[[0, 0]])
-    loose, settled = (
-        copy_into_holes(guide, reference(), torch.Generator().manual_seed(0), settle=settle) for settle in (False, True)
+    loose, locked = (
+        inpaint_prior(guide, reference(), torch.Generator().manual_seed(0), lock_thin=lock_thin)
+        for lock_thin in (False, True)
     )
     strip = np.s_[:1, :, :, 61:63]
-    assert not loose.settled.any()
-    assert settled.settled[strip].float().mean() > 0.9
-    assert not settled.settled[1].any()
-    assert (settled.rgb - settled.rgb[[1]])[strip].abs().mean() < 0.5 * (loose.rgb - loose.rgb[[1]])[strip].abs().mean()
+    assert not loose.locked.any()
+    assert locked.locked[strip].float().mean() > 0.9
+    assert not locked.locked[1].any()
+    assert (locked.rgb - locked.rgb[[1]])[strip].abs().mean() < 0.5 * (loose.rgb - loose.rgb[[1]])[strip].abs().mean()
 
 
 def test_one_seed_one_prior() -> None:
@@ -261,7 +262,7 @@ def test_a_reference_of_another_size_is_refused() -> None:
     depth = torch.ones(1, 1, 32, 48)
     frame = Frame(torch.zeros(1, 3, 32, 48), depth, depth > 0, depth < 0, small)
     with pytest.raises(ValueError, match="reference: want frames"):
-        copy_into_holes(guide, frame, torch.Generator(), PriorConfig())
+        inpaint_prior(guide, frame, torch.Generator(), PriorConfig())
 
 
 def test_the_sky_goes_on_at_its_height_and_without_what_stands_before_it() -> None:
@@ -277,7 +278,7 @@ def test_the_sky_goes_on_at_its_height_and_without_what_stands_before_it() -> No
     depth = torch.where(sky > 0.5, 200.0, 2.0)
     guide = Guide(seen * covered, depth * covered, covered, covered, sky * covered, cameras(1))
     far = Frame(seen, depth, depth > 0, sky > 0.5, cameras(2)[:1])
-    prior = copy_into_holes(guide, far, torch.Generator().manual_seed(0))
+    prior = inpaint_prior(guide, far, torch.Generator().manual_seed(0))
     new = hole.clone()
     new[..., :52] = False
     assert (prior.rgb - rgb).abs()[new.expand_as(rgb)].max() < 0.1
@@ -293,14 +294,14 @@ def test_a_strip_at_the_border_of_the_picture_is_not_thin() -> None:
     assert torch.equal(thin(hole), expected)
 
 
-def test_a_wide_hole_in_the_sky_takes_the_colour_beside_it_not_the_mean() -> None:
+def test_a_wide_hole_in_the_sky_takes_the_color_beside_it_not_the_mean() -> None:
     bright = torch.linspace(0.3, 0.9, SIZE[1]).expand(1, 3, *SIZE).clone()
     covered = torch.ones(1, 1, *SIZE)
     covered[..., :24] = 0.0
     depth = torch.full((1, 1, *SIZE), 200.0)
     guide = Guide(bright * covered, depth * covered, covered, covered, covered.clone(), cameras(1))
     far = Frame(bright, depth, depth > 0, depth > 0, cameras(2)[:1])
-    prior = copy_into_holes(guide, far, torch.Generator().manual_seed(0))
+    prior = inpaint_prior(guide, far, torch.Generator().manual_seed(0))
     beside, mean = bright[0, 0, 0, 24], bright[0, 0, 0, 24:].mean()
     assert ((prior.rgb[0, :, :, :16] - beside).abs() < 0.25 * (mean - beside)).all()
 
@@ -324,8 +325,8 @@ def test_a_sheet_goes_on_as_it_is_and_a_plate_as_it_slopes() -> None:
     slope = torch.arange(24.0).expand(1, 16, 24)
     weight = torch.ones(16, 24)
     weight[:, :12] = 0.0
-    sheet = elastic_fill(slope, weight, bending=0.0, tension=1.0)
-    plate = elastic_fill(slope, weight, bending=1.0, tension=0.0)
+    sheet = thin_plate_fill(slope, weight, bending=0.0, membrane=1.0)
+    plate = thin_plate_fill(slope, weight, bending=1.0, membrane=0.0)
     assert torch.allclose(sheet[:, :, :12], torch.tensor(12.0).double(), atol=0.2)
     assert torch.allclose(plate, slope.double(), atol=1e-3)
 
@@ -335,12 +336,12 @@ def test_what_is_elsewhere_along_the_border_is_strange() -> None:
     picture = np.where(np.arange(320)[None, :, None] < 160, green, red).repeat(40, 0)
     hole = np.zeros((40, 320), bool)
     hole[:, :40] = hole[:, -40:] = True
-    maps, stretch = strangeness(picture, ~hole, hole, picture[None], ~hole[None])
+    maps, border_segment = border_dissimilarity(picture, ~hole, hole, picture[None], ~hole[None])
     for column, own, other in ((10, 80, 240), (310, 240, 80)):
-        costs = maps[stretch[20, column], 0, 20 // LOOK_STEP]
+        costs = maps[border_segment[20, column], 0, 20 // LOOK_STEP]
         assert costs[own // LOOK_STEP] == 0.0
         assert costs[other // LOOK_STEP] == 1.0
-    nothing, _ = strangeness(picture, np.zeros_like(hole), hole, picture[None], ~hole[None])
+    nothing, _ = border_dissimilarity(picture, np.zeros_like(hole), hole, picture[None], ~hole[None])
     assert not nothing.any()
 
 

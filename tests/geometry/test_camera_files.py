@@ -30,12 +30,12 @@ OPENCV_INVERSE = [[0.0, -1.0, 0.0, 2.0], [0.0, 0.0, -1.0, 3.0], [1.0, 0.0, 0.0, 
 EYE = torch.eye(4).tolist()
 
 
-def some_cameras(count: int = 5, *, shared: bool = True, centred: bool = False) -> Camera:
+def some_cameras(count: int = 5, *, shared: bool = True, centered: bool = False) -> Camera:
     rng = torch.Generator().manual_seed(3)
     pose = exp(torch.randn(count, 6, generator=rng))
-    lens = torch.tensor([150.0, 150.0]) if centred else torch.tensor([150.0, 155.0])
+    lens = torch.tensor([150.0, 150.0]) if centered else torch.tensor([150.0, 155.0])
     focal = lens.expand(count, 2) + (0.0 if shared else torch.arange(count)[:, None].float())
-    center = torch.tensor([100.0, 60.0] if centred else [98.0, 63.0]).expand(count, 2)
+    center = torch.tensor([100.0, 60.0] if centered else [98.0, 63.0]).expand(count, 2)
     return Camera(pose, focal.clone(), center.clone(), SIZE)
 
 
@@ -81,7 +81,7 @@ def test_pycolmap_reads_what_we_write(tmp_path: Path, kind: str, shared: bool) -
         lens = model.cameras[image.camera_id]
         assert (lens.model.name, lens.width, lens.height) == ("PINHOLE", 200, 120)
         np.testing.assert_allclose(lens.calibration_matrix(), camera.intrinsics[index].numpy(), atol=1e-4)
-    # Projections agree, so pixel centres do too.
+    # Projections agree, so pixel centers do too.
     point = camera.world_from_camera[2].double() @ torch.tensor([0.3, -0.2, 2.0, 1.0], dtype=torch.float64)
     expected = camera.intrinsics[2].double() @ torch.tensor([0.3, -0.2, 2.0], dtype=torch.float64)
     np.testing.assert_allclose(images[2].project_point(point[:3].numpy()), (expected[:2] / 2.0).numpy(), atol=1e-3)
@@ -405,7 +405,7 @@ def test_keyframe_files_need_a_lens_and_a_number_of_frames(tmp_path: Path) -> No
     ["keyframes", "nerfstudio", "camera_path", "colmap_text", "colmap_binary", "tum", "realestate10k", "npy"],
 )
 def test_written_paths_come_back(tmp_path: Path, kind: str) -> None:
-    camera = some_cameras(12, shared=kind not in ("tum", "npy"), centred=kind in ("camera_path", "realestate10k"))
+    camera = some_cameras(12, shared=kind not in ("tum", "npy"), centered=kind in ("camera_path", "realestate10k"))
     convention = "w2c_opengl" if kind == "npy" else None
     write_cameras(tmp_path / "path", camera, kind, convention=convention)
     got = read(tmp_path / "path", convention=convention)
@@ -444,8 +444,8 @@ def test_rebased_paths_start_at_the_photo_and_keep_their_shape() -> None:
         ("0 0 0 0 0 0 0 1\n0 0 0 0 0 0 0 1", "line 2: want increasing timestamps"),
         ("0 0 0 0 0 0 0 1\n1 0 0 0 0 0 0 2", "line 2: qx qy qz qw: want a unit quaternion"),
         (realestate(EYE, "0.75 1.25 0.5 0.5 0.1 0"), "line 2: want k1 and k2 of 0"),
-        (realestate(EYE, "0.75 0.75 0.5 0.5 0 0"), r"fx, fy \(normalised\): .*aspect 1.000"),
-        (realestate(EYE, "-0.75 1.25 0.5 0.5 0 0"), "line 2: want positive normalised fx and fy"),
+        (realestate(EYE, "0.75 0.75 0.5 0.5 0 0"), r"fx, fy \(normalized\): .*aspect 1.000"),
+        (realestate(EYE, "-0.75 1.25 0.5 0.5 0 0"), "line 2: want positive normalized fx and fy"),
         (realestate((2.0 * torch.eye(4)).tolist()), r"P \(world-to-camera\) of pose 0: want a rotation"),
     ],
 )

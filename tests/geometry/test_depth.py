@@ -132,7 +132,7 @@ def test_ground_that_only_hung_on_to_the_sky_is_ground() -> None:
     row, column = torch.arange(96.0)[:, None].expand(96, 128), torch.arange(128.0).expand(96, -1)
     haze = (row - 70.0).square() + (column - 60.0).square() < 200.0
     slope = (row >= 40) & ~haze
-    bridge = (row < 60) & ((column - 60.0).abs() < 2)  # of doubtful sky, across ground of another colour
+    bridge = (row < 60) & ((column - 60.0).abs() < 2)  # of doubtful sky, across ground of another color
     shade = torch.where(slope, 0.2, torch.where(haze, 0.5, 0.85))
     network = torch.where((row < 40) | haze, 0.99, torch.where(bridge, 0.6, 0.02))
     _, sky = fit_to_picture(torch.zeros(96, 128), network, shade.expand(3, -1, -1).contiguous())
@@ -214,7 +214,7 @@ def test_clearing_some_pixels_is_clearing_all_and_taking_those(seed: int) -> Non
     assert ((some - expected).abs() > 2.0 / 255.0).float().mean() < 0.001  # running sums round
 
 
-def test_a_soft_step_of_depth_becomes_a_sharp_one_at_the_colour_edge() -> None:
+def test_a_soft_step_of_depth_becomes_a_sharp_one_at_the_color_edge() -> None:
     column = torch.arange(96.0).expand(64, -1)
     rgb = torch.where(column >= 48, 0.2, 0.8).expand(3, -1, -1).contiguous()
     soft = 2.0 * torch.sigmoid((column - 51.0) / 1.5)
@@ -223,7 +223,7 @@ def test_a_soft_step_of_depth_becomes_a_sharp_one_at_the_colour_edge() -> None:
     assert (fitted[:, 49:] > 1.9).all()
 
 
-def test_a_slope_of_one_colour_stays_a_slope() -> None:
+def test_a_slope_of_one_color_stays_a_slope() -> None:
     slope = torch.linspace(0.0, 0.5, 96).expand(64, -1).contiguous()
     fitted, _ = fit_to_picture(slope, torch.zeros(64, 96), torch.full((3, 64, 96), 0.5))
     assert (fitted - slope).abs()[:, 8:-8].max() < 0.02
@@ -414,7 +414,7 @@ def test_a_slope_is_not_an_edge() -> None:
     assert clean_discontinuities(depth, valid).all()
 
 
-def test_soft_edges_snap_to_colour_edges() -> None:
+def test_soft_edges_snap_to_color_edges() -> None:
     rgb = torch.zeros(1, 3, *SIZE)
     rgb[..., 24:] = 1.0
     soft = 1.0 / (1.0 - 0.6 * torch.sigmoid((torch.arange(SIZE[1]) - 25.0) / 1.0))

@@ -16,7 +16,7 @@ from worldwarp.config import compose_config
 from worldwarp.session import prepare
 
 SIZE = (32, 48)
-RAMP = np.linspace(1.0, 4.0, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)  # metres
+RAMP = np.linspace(1.0, 4.0, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)  # meters
 
 
 def photo(size: tuple[int, int] = SIZE) -> torch.Tensor:
@@ -34,26 +34,26 @@ def write_exr(path: Path, channels: dict[str, np.ndarray]) -> None:
     openexr.File(header, channels).write(str(path))
 
 
-def write_depth(path: Path, kind: str, millimetres: np.ndarray) -> None:
-    counts = millimetres.round().astype(np.uint16)
+def write_depth(path: Path, kind: str, millimeters: np.ndarray) -> None:
+    counts = millimeters.round().astype(np.uint16)
     if kind in ("gray.png", "counts.tif"):
         Image.fromarray(counts).save(path)
     elif kind in ("rgb.png", "rgb.tif"):
         cv2.imwrite(str(path), np.repeat(counts[..., None], 3, 2))
     elif kind in ("float.tif", "lzw.tif"):
-        Image.fromarray(millimetres).save(path, compression="tiff_lzw" if kind == "lzw.tif" else None)
+        Image.fromarray(millimeters).save(path, compression="tiff_lzw" if kind == "lzw.tif" else None)
     elif kind == "big-endian.tif":
         Image.fromarray(counts.astype(">u2")).save(path)
     elif kind == "a.pfm":
-        path.write_bytes(b"Pf\n48 32\n-1.0\n" + millimetres[::-1].astype("<f4").tobytes())  # bottom row first
+        path.write_bytes(b"Pf\n48 32\n-1.0\n" + millimeters[::-1].astype("<f4").tobytes())  # bottom row first
     elif kind == "one.npz":
-        np.savez(path, millimetres)
+        np.savez(path, millimeters)
     elif kind == "named.npz":
-        np.savez_compressed(path, focal=np.array(500.0), depth=millimetres)
+        np.savez_compressed(path, focal=np.array(500.0), depth=millimeters)
     elif kind.endswith("exr"):
-        write_exr(path, EXR_CHANNELS[kind](millimetres))
+        write_exr(path, EXR_CHANNELS[kind](millimeters))
     else:
-        np.save(path, NPY_SHAPES[kind](millimetres))
+        np.save(path, NPY_SHAPES[kind](millimeters))
 
 
 EXR_CHANNELS = {
@@ -78,15 +78,15 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_are_read_with_their_unit(kind: str, tmp_path: Path) -> None:
-    metres = RAMP.copy()
-    metres[0, 0] = 0.0
-    write_depth(tmp_path / kind, kind, metres * 1000)
+    meters = RAMP.copy()
+    meters[0, 0] = 0.0
+    write_depth(tmp_path / kind, kind, meters * 1000)
     made = FileDepth(tmp_path / kind, unit_m=0.001).estimate(photo())
     assert made.metric
     assert not made.valid[0, 0, 0, 0]
     assert not made.sky.any()
     error = 2e-3 if kind == "half.exr" else 6e-4
-    assert torch.allclose(made.depth[made.valid], torch.from_numpy(metres)[None, None][made.valid], atol=error)
+    assert torch.allclose(made.depth[made.valid], torch.from_numpy(meters)[None, None][made.valid], atol=error)
 
 
 def test_the_format_is_told_by_the_contents(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_format_is_told_by_the_contents(tmp_path: Path) -> None:
     assert not made.metric
 
 
-def test_counts_of_kitti_are_256_in_a_metre(tmp_path: Path) -> None:
+def test_counts_of_kitti_are_256_in_a_meter(tmp_path: Path) -> None:
     Image.fromarray((RAMP * 256).round().astype(np.uint16)).save(tmp_path / "d.png")
     made = FileDepth(tmp_path / "d.png", unit_m=0.00390625).estimate(photo())
     assert torch.allclose(made.depth[0, 0], torch.from_numpy(RAMP), atol=0.002)

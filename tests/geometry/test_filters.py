@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d
 
-from geometry.filters import highest, lowest, mean
+from geometry.filters import dilate, erode, mean
 
 SHAPES = [(7, 9), (1, 5, 40), (2, 3, 31, 17), (1, 1, 1, 1), (0, 1, 4, 4)]
 
@@ -22,10 +22,10 @@ def test_windows_agree_with_pooling(shape: tuple[int, ...], reach: int) -> None:
     values = _random(shape)
     images = values.reshape(-1, 1, *shape[-2:])
     torch.testing.assert_close(
-        highest(values, reach), max_pool2d(images, 2 * reach + 1, 1, reach).view(shape), rtol=0, atol=0
+        dilate(values, reach), max_pool2d(images, 2 * reach + 1, 1, reach).view(shape), rtol=0, atol=0
     )
     torch.testing.assert_close(
-        lowest(values, reach), -max_pool2d(-images, 2 * reach + 1, 1, reach).view(shape), rtol=0, atol=0
+        erode(values, reach), -max_pool2d(-images, 2 * reach + 1, 1, reach).view(shape), rtol=0, atol=0
     )
     expected = avg_pool2d(images, 2 * reach + 1, 1, reach, count_include_pad=False).view(shape)
     torch.testing.assert_close(mean(values, reach), expected, rtol=1e-5, atol=1e-6)
@@ -34,7 +34,7 @@ def test_windows_agree_with_pooling(shape: tuple[int, ...], reach: int) -> None:
 def test_nothing_but_minus_infinity_stays_so() -> None:
     values = torch.full((5, 6), -torch.inf)
     values[0, 0] = 1.0
-    assert torch.equal(torch.isinf(highest(values, 1)), torch.isinf(max_pool2d(values[None], 3, 1, 1)[0]))
+    assert torch.equal(torch.isinf(dilate(values, 1)), torch.isinf(max_pool2d(values[None], 3, 1, 1)[0]))
 
 
 def test_gradients_pass_and_precision_stays() -> None:
@@ -45,4 +45,4 @@ def test_gradients_pass_and_precision_stays() -> None:
     assert mean(values, 1).dtype == values.dtype
     with torch.no_grad():
         torch.testing.assert_close(mean(values, 2), mean(values.double(), 2).float(), rtol=1e-5, atol=1e-6)
-        assert highest(values.half(), 1).dtype == torch.float16
+        assert dilate(values.half(), 1).dtype == torch.float16

@@ -30,7 +30,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def six_metres(tmp_path: Path) -> list[str]:
+def six_meters(tmp_path: Path) -> list[str]:
     """Settings of a metric depth of 6 m everywhere."""
     np.save(tmp_path / "depth.npy", np.full(SIZE, 6.0, dtype=np.float32))
     return ["depth=file", f"depth.path={tmp_path / 'depth.npy'}", "depth.unit_m=1.0"]
@@ -54,23 +54,23 @@ def depths(walk: Exploration) -> list[float]:
 
 
 @pytest.mark.parametrize("path", ["orbit:angle_deg=6", "spiral", "dolly_zoom", "left+pan,forward:distance=0.1"])
-def test_a_distance_of_1_is_the_median_depth_in_metres_too(photo: Path, six_metres: list[str], path: str) -> None:
+def test_a_distance_of_1_is_the_median_depth_in_meters_too(photo: Path, six_meters: list[str], path: str) -> None:
     units = ready(photo, f"path={path}", "frames=9", "depth=plane").cameras
-    walk = ready(photo, f"path={path}", "frames=9", *six_metres)
+    walk = ready(photo, f"path={path}", "frames=9", *six_meters)
     torch.testing.assert_close(walk.cameras.position, 6.0 * units.position, atol=1e-5, rtol=0)
     assert torch.equal(walk.cameras.world_from_camera[:, :3, :3], units.world_from_camera[:, :3, :3])
     assert torch.equal(walk.cameras.focal_px, units.focal_px)
     assert "path     distance 1 is 6 m, the photo's median depth" in walk.plan().lines()
 
 
-def test_a_metric_orbit_circles_what_is_in_the_middle(photo: Path, six_metres: list[str]) -> None:
-    position = ready(photo, "path=orbit:angle_deg=6", "frames=5", *six_metres).cameras.position
+def test_a_metric_orbit_circles_what_is_in_the_middle(photo: Path, six_meters: list[str]) -> None:
+    position = ready(photo, "path=orbit:angle_deg=6", "frames=5", *six_meters).cameras.position
     torch.testing.assert_close((position - torch.tensor([0.0, 0.0, 6.0])).norm(dim=-1), torch.full((5,), 6.0))
     assert position[-1, 0].item() == pytest.approx(6.0 * math.sin(math.radians(6.0)), abs=1e-5)
 
 
-def test_keys_move_in_median_depths(photo: Path, six_metres: list[str]) -> None:
-    for settings, unit in ((["depth=plane"], 1.0), (six_metres, 6.0)):
+def test_keys_move_in_median_depths(photo: Path, six_meters: list[str]) -> None:
+    for settings, unit in ((["depth=plane"], 1.0), (six_meters, 6.0)):
         walk = ready(photo, "path=keys", *settings)
         shown = []
         for key in "wd":
@@ -83,17 +83,17 @@ def test_keys_move_in_median_depths(photo: Path, six_metres: list[str]) -> None:
         torch.testing.assert_close(walk.cameras.position[-1], expected, atol=1e-5, rtol=0)
 
 
-def test_files_go_in_their_own_unit_times_path_scale(photo: Path, six_metres: list[str], ahead: Path) -> None:
-    for settings in (["depth=plane"], six_metres):
+def test_files_go_in_their_own_unit_times_path_scale(photo: Path, six_meters: list[str], ahead: Path) -> None:
+    for settings in (["depth=plane"], six_meters):
         assert depths(ready(photo, f"path={ahead}", *settings)) == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
         walk = ready(photo, f"path={ahead}", "path_scale=0.2", *settings)
         assert depths(walk) == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
         assert "path     path_scale=0.2" in walk.plan().lines()
 
 
-def test_path_scale_auto_goes_as_far_as_out_and_back(photo: Path, six_metres: list[str], ahead: Path) -> None:
+def test_path_scale_auto_goes_as_far_as_out_and_back(photo: Path, six_meters: list[str], ahead: Path) -> None:
     assert depths(ready(photo, f"path={ahead}", "path_scale=auto", "depth=plane"))[-1] == pytest.approx(0.4)
-    walk = ready(photo, f"path={ahead}", "path_scale=auto", *six_metres)
+    walk = ready(photo, f"path={ahead}", "path_scale=auto", *six_meters)
     assert depths(walk)[-1] == pytest.approx(2.4)
     assert "path     path_scale=1.2" in walk.plan().lines()
     content = json.loads(ahead.read_text())
@@ -104,10 +104,10 @@ def test_path_scale_auto_goes_as_far_as_out_and_back(photo: Path, six_metres: li
 
 
 def test_a_file_that_runs_into_things_is_told_a_scale_that_does_not(
-    photo: Path, six_metres: list[str], ahead: Path
+    photo: Path, six_meters: list[str], ahead: Path
 ) -> None:
     def warnings(*words: str) -> list[str]:
-        return [line for line in ready(photo, *words, *six_metres).plan().lines() if "passes through" in line]
+        return [line for line in ready(photo, *words, *six_meters).plan().lines() if "passes through" in line]
 
     (line,) = warnings(f"path={ahead}", "path_scale=10")  # 20 m, through a wall at 6 m
     assert "try path_scale=2 or another direction" in line
@@ -129,9 +129,9 @@ def test_moves_have_no_path_scale(photo: Path, path: str) -> None:
 
 
 def test_a_world_goes_on_along_a_scaled_file_and_in_metric_moves(
-    photo: Path, six_metres: list[str], ahead: Path, tmp_path: Path
+    photo: Path, six_meters: list[str], ahead: Path, tmp_path: Path
 ) -> None:
-    walk = ready(photo, "path=forward:distance=0.1", "frames=4", *six_metres)
+    walk = ready(photo, "path=forward:distance=0.1", "frames=4", *six_meters)
     walk.store_in(tmp_path / "world")
     list(walk.steps())
     onward = resume(tmp_path / "world", onward={"path": str(ahead), "path_scale": 0.25})

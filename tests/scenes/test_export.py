@@ -146,7 +146,7 @@ def test_spz_is_upright_and_comes_back(tmp_path: Path) -> None:
     gaussians = make_gaussians()
     write_spz(tmp_path / "g.spz", gaussians)
     content = gzip.decompress((tmp_path / "g.spz").read_bytes())
-    # Niantic's layout: magic, version, count, SH degree, fractional bits, flags; then centres, 24 bits each.
+    # Niantic's layout: magic, version, count, SH degree, fractional bits, flags; then centers, 24 bits each.
     assert struct.unpack_from("<4sIIBBBB", content) == (b"NGSP", 3, 50, 0, 12, 0, 0)
     assert len(content) == 16 + 50 * (9 + 1 + 3 + 3 + 4)
     first = [int.from_bytes(content[i : i + 3], "little", signed=True) / 4096.0 for i in (16, 19, 22)]
@@ -238,7 +238,7 @@ def test_the_home_camera_travels_with_the_splats(world: World) -> None:
         "fy": pytest.approx(focal, rel=1e-5),
     }
     assert cameras[12]["position"] == pytest.approx([0.6, 0.0, 0.0])
-    # A splat of the photo falls, by these numbers alone, on the pixel whose colour it has.
+    # A splat of the photo falls, by these numbers alone, on the pixel whose color it has.
     vertex = PlyData.read(str(path))["vertex"]
     assert "looking along +z" in "".join(PlyData.read(str(path)).comments)
     xyz, dc = (np.array([vertex[name][-1] for name in names]) for names in ("xyz", ("f_dc_0", "f_dc_1", "f_dc_2")))
@@ -312,7 +312,7 @@ def parts_of(path: Path) -> dict[str, Any]:
 
 
 def looked_at(mesh: Any, rays: np.ndarray, origin: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> tuple:
-    """Along rays in OpenCV axes: how far each goes to the mesh, and the colour of the texture there, 0..255."""
+    """Along rays in OpenCV axes: how far each goes to the mesh, and the color of the texture there, 0..255."""
     open3d = load_open3d()
     core, scene = open3d.core, open3d.t.geometry.RaycastingScene()
     vertices = np.asarray(mesh.vertices) * [1.0, -1.0, -1.0]
@@ -331,13 +331,13 @@ def looked_at(mesh: Any, rays: np.ndarray, origin: tuple[float, float, float] = 
 
 
 def rays_of(camera: Camera) -> np.ndarray:
-    """Through all pixels, a little off their centres, where rays could slip between two triangles."""
+    """Through all pixels, a little off their centers, where rays could slip between two triangles."""
     beside = replace(camera, center_px=camera.center_px - 0.1)
     rays = unproject(torch.ones(1, *camera.size), beside) - camera.position[:, None, None]
     return rays.permute(1, 2, 0).numpy()
 
 
-def test_mesh_lies_where_the_photo_saw_it_and_wears_its_colours(world: World) -> None:
+def test_mesh_lies_where_the_photo_saw_it_and_wears_its_colors(world: World) -> None:
     report = export(world, ["glb"])[0]
     parts = parts_of(report.path)
     ground, sky = parts["world"], parts["sky"]
@@ -347,7 +347,7 @@ def test_mesh_lies_where_the_photo_saw_it_and_wears_its_colours(world: World) ->
     assert np.isfinite(reach[seen]).all()  # no gap, along depth edges neither
     assert not np.isfinite(reach[~seen]).any()
     wanted = frame.rgb.permute(1, 2, 0).numpy() * 255.0
-    inside = far_from_colour_edges(frame)
+    inside = far_from_color_edges(frame)
     assert np.abs(reach - frame.depth[0].numpy())[seen].max() < 0.12  # the floor falls by 0.28 from row to row
     assert np.abs(colors - wanted)[seen & inside].max() <= 8.0  # JPEG
     sky_reach, sky_colors = looked_at(sky, rays_of(frame.camera))
@@ -364,8 +364,8 @@ def test_mesh_lies_where_the_photo_saw_it_and_wears_its_colours(world: World) ->
     assert min(up.min(), towards.min()) >= 0.0
 
 
-def far_from_colour_edges(frame: Frame) -> np.ndarray:
-    """Pixels whose neighbours all have their colour."""
+def far_from_color_edges(frame: Frame) -> np.ndarray:
+    """Pixels whose neighbors all have their color."""
     rgb = np.pad(frame.rgb.permute(1, 2, 0).numpy(), ((1, 1), (1, 1), (0, 0)), mode="edge")
     height, width = frame.camera.size
     around = [rgb[i : i + height, j : j + width] for i in range(3) for j in range(3)]
@@ -378,7 +378,7 @@ def test_mesh_takes_from_later_frames_what_the_photo_does_not_show(world: World)
     reach, colors = looked_at(ground, rays_of(frame.camera), (0.6, 0.0, 0.0))
     seen = ~frame.sky[0].numpy()
     assert np.isfinite(reach[seen]).mean() > 0.99
-    hit = seen & np.isfinite(reach) & far_from_colour_edges(frame)
+    hit = seen & np.isfinite(reach) & far_from_color_edges(frame)
     assert np.abs(colors - frame.rgb.permute(1, 2, 0).numpy() * 255.0)[hit].max() <= 8.0
     edge = np.asarray(ground.vertices)[:, 0].max()
     right = unproject(frame.depth, frame.camera)[0][~frame.sky[0]].max()
@@ -511,7 +511,7 @@ def test_colmap_model(world: World) -> None:
     assert [image.name for image in images] == sorted(p.name for p in (report.path / "images").iterdir())
     for image, camera in zip(images, [world.cameras[i] for i in range(13)], strict=True):
         assert np.allclose(image.cam_from_world().matrix(), camera.camera_from_world[:3], atol=1e-5)
-    # A point of the photo, drawn by COLMAP, lands on a pixel of its colour.
+    # A point of the photo, drawn by COLMAP, lands on a pixel of its color.
     point = next(p for p in model.points3D.values() if p.xyz[2] > 3.9)
     pixel = images[5].project_point(point.xyz)
     assert pixel is not None

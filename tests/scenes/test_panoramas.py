@@ -30,7 +30,7 @@ EYE_M, WALL_M = 1.5, 6.0
 
 
 def _room(width: int = 512) -> Panorama:
-    """A round room with a floor, a nearer pillar ahead and a sky; colours tell directions."""
+    """A round room with a floor, a nearer pillar ahead and a sky; colors tell directions."""
     height = width // 2
     latitude = ((np.arange(height) + 0.5) / height - 0.5) * math.pi
     longitude = ((np.arange(width) + 0.5) / width - 0.5) * 2 * math.pi
@@ -71,7 +71,7 @@ def test_turning_sees_the_same_places(seed: int) -> None:
     np.testing.assert_allclose(turn[:, :3, 3], 0.0, atol=1e-6)
     again = film_panorama(_room(), move="pan", frames=3, seed=seed, size=SIZE)
     assert all(np.array_equal(clip[name], again[name]) for name in clip)
-    # The direction of the last frame's middle, looked up in the first, has its colour and distance.
+    # The direction of the last frame's middle, looked up in the first, has its color and distance.
     ahead = turn[2, :3, 2]
     column = ahead[0] / ahead[2] * clip["focal_px"][0, 0] + clip["center_px"][0, 0]
     row = ahead[1] / ahead[2] * clip["focal_px"][0, 1] + clip["center_px"][0, 1]

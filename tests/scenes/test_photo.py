@@ -82,15 +82,15 @@ def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
     assert corners(read_photo(tmp_path / "b.png", SIZE).rgb)[0] == [1.0, 1.0, 1.0]
 
 
-def test_16_bit_and_grey(tmp_path: Path) -> None:
+def test_16_bit_and_gray(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 160).astype(np.uint16)[None].repeat(96, 0)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
-    Image.fromarray((ramp / 257.0).round().astype(np.uint8)).save(tmp_path / "grey.png")
-    deep, grey = (read_photo(tmp_path / f"{name}.png", (96, 160)).rgb for name in ("deep", "grey"))
-    assert torch.equal(deep, grey)
+    Image.fromarray((ramp / 257.0).round().astype(np.uint8)).save(tmp_path / "gray.png")
+    deep, gray = (read_photo(tmp_path / f"{name}.png", (96, 160)).rgb for name in ("deep", "gray"))
+    assert torch.equal(deep, gray)
     assert torch.equal(deep[0], deep[1])
     assert (deep[0, 0] - torch.linspace(0, 1, 160)).abs().max() < 1 / 255
-    # Grey with alpha.
+    # Gray with alpha.
     la = Image.merge("LA", [Image.new("L", (160, 96), 0), Image.new("L", (160, 96), 0)])
     la.save(tmp_path / "la.png")
     assert read_photo(tmp_path / "la.png", SIZE).rgb.min() == 1.0
@@ -101,7 +101,7 @@ def test_cmyk_jpeg(tmp_path: Path) -> None:
     assert read_photo(tmp_path / "a.jpg", SIZE).rgb.mean((1, 2)).tolist() == pytest.approx([1, 0, 0], abs=0.02)
 
 
-def test_crop_is_centred_and_reported(tmp_path: Path) -> None:
+def test_crop_is_centered_and_reported(tmp_path: Path) -> None:
     Image.fromarray(four_corners(200, 160)).save(tmp_path / "tall.png")
     photo = read_photo(tmp_path / "tall.png", SIZE)
     assert photo.crop_box == (0.0, 52.0, 160.0, 148.0)
@@ -132,7 +132,7 @@ def test_enlarging_is_said(tmp_path: Path) -> None:
     assert photo.enlarged == pytest.approx(2.0)
 
 
-def test_colours_lie_on_the_8_bit_grid(tmp_path: Path) -> None:
+def test_colors_lie_on_the_8_bit_grid(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     rgb = read_photo(tmp_path / "a.png", SIZE).rgb

@@ -39,14 +39,14 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> StillLifeFactory:
 
 
 def _stage(life: StillLife) -> Stage:
-    return Stage(WorldRenderer(life.world), life.lighting, life.licence, standpoint=life.standpoint)
+    return Stage(WorldRenderer(life.world), life.lighting, life.license, standpoint=life.standpoint)
 
 
 def test_a_seed_gives_the_same_still_life(factory: StillLifeFactory) -> None:
     life, again, other = factory.build(3), factory.build(3), factory.build(4)
     np.testing.assert_array_equal(life.world.corners, again.world.corners)
     assert life.things == again.things != other.things
-    assert life.licence == "CC-BY-3.0; surface textures Apache-2.0"
+    assert life.license == "CC-BY-3.0; surface textures Apache-2.0"
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -54,7 +54,7 @@ def test_things_stand_on_the_ground_or_on_each_other(factory: StillLifeFactory, 
     life = factory.build(seed)
     heights = {0.0} | {thing.height for thing in life.things}
     assert all(thing.foot in heights for thing in life.things)
-    assert all(thing.height <= 2.2 + 1e-9 for thing in life.things)  # a tower of nine metres is a model of itself
+    assert all(thing.height <= 2.2 + 1e-9 for thing in life.things)  # a tower of nine meters is a model of itself
     assert np.isfinite(life.world.corners).all()
     assert life.world.corners[..., 1].max() < 0.5  # y down: nothing below the ground but roots and a rope's lower half
 

@@ -47,7 +47,7 @@ def town() -> towns.Town:
 
 @pytest.fixture
 def stage(town: towns.Town) -> Stage:
-    return Stage(WorldRenderer(town.world), town.lighting, town.licence, standpoint=town.standpoint)
+    return Stage(WorldRenderer(town.world), town.lighting, town.license, standpoint=town.standpoint)
 
 
 def test_a_seed_gives_the_same_town(town: towns.Town) -> None:
@@ -55,7 +55,7 @@ def test_a_seed_gives_the_same_town(town: towns.Town) -> None:
     np.testing.assert_array_equal(town.world.corners, again.world.corners)
     np.testing.assert_array_equal(town.world.sky.panorama, again.world.sky.panorama)
     assert (town.kind, town.lighting.sun_direction) == (again.kind, again.lighting.sun_direction)
-    assert town.licence == "drawn by this project"
+    assert town.license == "drawn by this project"
     assert np.isfinite(town.world.corners).all()
 
 

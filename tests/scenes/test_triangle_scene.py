@@ -1,4 +1,4 @@
-"""Textured worlds: exact depth, colour that reprojects, free paths, and clips on disk. Needs no downloaded asset."""
+"""Textured worlds: exact depth, color that reprojects, free paths, and clips on disk. Needs no downloaded asset."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _no_stage(source: str, scene: str) -> Stage:
 
 
 def _texture(seed: int) -> np.ndarray:
-    """A smooth colourful picture, so that small shifts change colours little."""
+    """A smooth colorful picture, so that small shifts change colors little."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:64, :64] / 64 * 2 * math.pi
     waves = [0.5 + 0.4 * np.sin(rng.integers(1, 3) * x + rng.integers(1, 3) * y + rng.uniform(0, 6)) for _ in range(3)]
@@ -82,7 +82,7 @@ def stage(renderer: WorldRenderer) -> Stage:
 
 
 def _box_depth(view: View) -> np.ndarray:
-    """z-depth of the room's inner walls and of the small box, from slabs, at pixel centres."""
+    """z-depth of the room's inner walls and of the small box, from slabs, at pixel centers."""
     height, width = view.size
     rows, columns = np.mgrid[:height, :width] + 0.5
     d = np.stack([(columns - view.center_px[0]) / view.focal_px[0], (rows - view.center_px[1]) / view.focal_px[1],
@@ -96,7 +96,7 @@ def _box_depth(view: View) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("yaw_deg", "tilt_deg"), [(0.0, 0.0), (17.0, -12.0), (-140.0, 20.0)])
-def test_depth_is_exact_z_at_pixel_centres(renderer: WorldRenderer, yaw_deg: float, tilt_deg: float) -> None:
+def test_depth_is_exact_z_at_pixel_centers(renderer: WorldRenderer, yaw_deg: float, tilt_deg: float) -> None:
     view = _view((0.2, -1.5, -2.0), yaw_deg, tilt_deg)
     rendered = renderer.render(view, PLAIN_LIGHT, np.random.default_rng(0))
     error = np.abs(rendered.depth / _box_depth(view) - 1.0)
@@ -122,7 +122,7 @@ def test_first_frame_reprojects_into_a_later_one(renderer: WorldRenderer) -> Non
     assert first.rgb.std() > 30.0
 
 
-def test_sky_is_flagged_and_coloured() -> None:
+def test_sky_is_flagged_and_colored() -> None:
     builder = WorldBuilder()
     builder.add_quad(np.array([-50.0, 0, 50]), np.array([100.0, 0, 0]), np.array([0, 0, -100.0]), tint=(0.2, 0.5, 0.2))
     view = _view((0.0, -1.5, 0.0), size=(36, 60))
@@ -233,7 +233,7 @@ def test_clips_are_written_resumed_and_reproduced(stage: Stage, tmp_path: Path) 
         assert clip.get_tensor("inverse_depth").dtype == np.float16
         np.testing.assert_allclose(clip.get_tensor("world_from_camera")[0], np.eye(4), atol=1e-6)
         assert clip.get_tensor("focal_px").shape == clip.get_tensor("center_px").shape == (frames, 2)
-        assert {"source", "scene", "licence", "seed", "move", "split", "unit"} <= clip.metadata().keys()
+        assert {"source", "scene", "license", "seed", "move", "split", "unit"} <= clip.metadata().keys()
     first = tmp_path / "a" / listed[0]["file"]
     first.unlink()
     kept = {name: (tmp_path / "a" / name).stat().st_mtime_ns for name in [c["file"] for c in listed[1:]]}
@@ -339,11 +339,11 @@ kids 0
 """
 
 
-def _grey_alpha_sgi(width: int, height: int) -> bytes:
-    """An uncompressed SGI picture of two planes: rows of rising grey, bottom row first, and full opacity."""
+def _gray_alpha_sgi(width: int, height: int) -> bytes:
+    """An uncompressed SGI picture of two planes: rows of rising gray, bottom row first, and full opacity."""
     header = struct.pack(">hbbHHHH", 474, 0, 1, 3, width, height, 2).ljust(512, b"\0")
-    grey = b"".join(bytes([10 * row] * width) for row in range(height))
-    return header + grey + b"\xff" * (width * height)
+    gray = b"".join(bytes([10 * row] * width) for row in range(height))
+    return header + gray + b"\xff" * (width * height)
 
 
 def test_tracks_are_read(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_tracks_are_read(tmp_path: Path) -> None:
     (folder / "toy.acc").write_text(ACC)
     for name in ("road.png", "wall.png", "background.png"):
         Image.new("RGB", (8, 8), (90, 120, 150)).save(folder / name)
-    (folder / "dark.rgb").write_bytes(_grey_alpha_sgi(4, 3))
+    (folder / "dark.rgb").write_bytes(_gray_alpha_sgi(4, 3))
     road, wall = [m for m in read_acc(folder / "toy.acc") if m.triangles]
     assert [role for _, role in road.layers] == ["base", "tiled", "skids"]
     assert len(road.triangles) == len(wall.triangles) == 2
@@ -366,9 +366,9 @@ def test_tracks_are_read(tmp_path: Path) -> None:
     assert (world.shade_texture[2:] < 0).all()
     np.testing.assert_allclose(world.shade_uv[0, 0], [0.5, -0.25])
     assert world.corners[2:, :, 1].min() == -1.0
-    grey = np.asarray(read_picture(folder / "dark.rgb"))
-    np.testing.assert_array_equal(grey[:, 0, 0], [20, 10, 0])
-    assert (grey[..., 3] == 255).all()
+    gray = np.asarray(read_picture(folder / "dark.rgb"))
+    np.testing.assert_array_equal(gray[:, 0, 0], [20, 10, 0])
+    assert (gray[..., 3] == 255).all()
     assert TextureFolder([folder]).read("missing.png") is None
     points = torcs.road_points(world, np.random.default_rng(0), 20)
     assert np.abs(points[:, 1]).max() < 1e-9

@@ -78,7 +78,7 @@ class PixelNetwork(DenoiserNetwork):
 
 
 def unseen(batch: int, frames: int, truth: Tensor, copied: float = 1.0) -> Sample:
-    """A sample of which nothing was seen but one context frame, its prior grey."""
+    """A sample of which nothing was seen but one context frame, its prior gray."""
     shape = (batch, frames, 1, *SIZE)
     context = (torch.arange(frames) < 1)[None, :, None, None, None]
     seen = torch.where(context, 1.0, 1.0 - copied).expand(shape).clone()
@@ -99,15 +99,15 @@ def gaussian_pixels(mean: float, spread: float, rng: torch.Generator, batch: int
 def taught(mean: float, spread: float, steps: int, seed: int = 0) -> DenoiserNetwork:
     """A small teacher of Gaussian pixels."""
     net, rng = PixelNetwork(seed), torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(net.parameters(), lr=2e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         batch = gaussian_pixels(mean, spread, rng, batch=16)
         noise = torch.randn(batch.truth.shape, generator=rng)
         loss = flow_matching_loss(net, batch, batch.truth, frame_levels(batch, rng), noise, 1, 2)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     return net.eval()
 
@@ -153,7 +153,7 @@ def test_matching_moves_a_gaussian_onto_another() -> None:
     rng = torch.Generator().manual_seed(0)
     mean, factor = torch.tensor([0.6, -0.4]), torch.tensor([[0.5, 0.0], [0.3, 0.2]])
     shift, mix = torch.tensor([-0.5, 0.5], requires_grad=True), (0.8 * torch.eye(2)).requires_grad_()
-    optimiser = torch.optim.Adam([shift, mix], lr=0.01)
+    optimizer = torch.optim.Adam([shift, mix], lr=0.01)
     weight = torch.ones(512, 1, 1, 1, 1)
 
     def end(noisy: Tensor, sigma: Tensor, center: Tensor, spread: Tensor) -> Tensor:
@@ -169,9 +169,9 @@ def test_matching_moves_a_gaussian_onto_another() -> None:
             real, fake = end(noisy, sigma, mean, factor), end(noisy, sigma, shift, mix)
         states = [x[:, None, :, None, None] for x in (made, real, fake)]
         gradient = matching_gradient(states[0].detach(), states[1], states[2], weight)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         matching_loss(states[0], gradient, weight).backward()
-        optimiser.step()
+        optimizer.step()
     torch.testing.assert_close(shift.detach(), mean, atol=0.05, rtol=0.0)
     torch.testing.assert_close((mix @ mix.T).detach(), factor @ factor.T, atol=0.05, rtol=0.0)
 
@@ -282,9 +282,9 @@ def test_a_rollout_is_what_the_sampler_makes() -> None:
     photo = Frame(torch.rand(1, 3, *SIZE, generator=rng), torch.ones(1, 1, *SIZE), *flags(1), camera[[0]])
     generator = EmbeddedGenerator.of(net)
     memory = generator.start(Chunk(photo, 0, observed=True, confidence=torch.ones(1, 1, *SIZE)))
-    grey, ones = torch.full((2, 3, *SIZE), 0.5), torch.ones(2, 1, *SIZE)
-    guide = Guide(grey, ones, 0.0 * ones, 0.0 * ones, 0.0 * ones, camera[[1, 2]])
-    prior = Prior(grey, ones, ones, grey, ones, ones < 0.0)
+    gray, ones = torch.full((2, 3, *SIZE), 0.5), torch.ones(2, 1, *SIZE)
+    guide = Guide(gray, ones, 0.0 * ones, 0.0 * ones, 0.0 * ones, camera[[1, 2]])
+    prior = Prior(gray, ones, ones, gray, ones, ones < 0.0)
     sigma = noise_map(guide, prior, FULL_NOISE)
     out = sample(generator, Condition(guide, prior), sigma, memory, torch.Generator().manual_seed(7), SamplerConfig(4))
     truth = torch.cat([encode(photo.rgb, photo.depth, 1.0), torch.zeros(2, 4, *SIZE)])[None]
@@ -340,13 +340,13 @@ def test_a_student_learns_the_trajectories(teacher: DenoiserNetwork, tmp_path: P
         follow(teacher, batch, noise, Walk(1, 2, 12), 4).save(tmp_path / f"trajectories_{index}.safetensors")
     task = TrajectoryTask(tmp_path, list_shards(tmp_path), Walk(1, 1, 4))
     net, numbers = network(2), np.random.default_rng(0)
-    optimiser = torch.optim.Adam(net.parameters(), lr=4e-3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
     losses = []
     for _ in range(60):
         loss, _ = task.loss(net, task.batch(0.0, numbers), rng)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert np.mean(losses[-10:]) < 0.4 * np.mean(losses[:5])
     task.save(net, tmp_path / "ema.safetensors", {"steps": "60"})
@@ -367,7 +367,7 @@ def test_the_road_runs_on_clips_and_resumes_to_the_bit(tmp_path: Path) -> None:
     task = MatchingTask(tmp_path, None, network(0), walk, shape, batch=1)
     whole = pair()
     figures = Trainer(whole, task, config, tmp_path / "whole").run()
-    assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
+    assert set(figures) == {"made_color", "made_depth", "prior_color", "prior_depth"}
     first = Trainer(pair(), task, config, tmp_path / "parts")
     for _ in range(5):
         first._advance()

@@ -18,7 +18,7 @@ def write_leg(folder: Path, name: str, steps: list[int], error: dict[int, float]
     path = folder / f"{name}.jsonl"
     lines = [{"step": 20, "loss": 1.0}]
     for step in steps:
-        figures = {"made_depth": error[step], "prior_depth": 0.3, "made_colour": error[step] / 2, "prior_colour": 0.2}
+        figures = {"made_depth": error[step], "prior_depth": 0.3, "made_color": error[step] / 2, "prior_color": 0.2}
         lines.append({"step": step, "validation": figures, **more})
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
     return path

@@ -245,13 +245,13 @@ def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = DenoiserNetwork(TOY)
     batch = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=2),)).batch(0.0, np.random.default_rng(0))
-    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     losses = []
     for _ in range(8):
         loss, _ = generator_loss(network, *batch, torch.Generator().manual_seed(0))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.98 * losses[0]
 
@@ -268,7 +268,7 @@ def test_training_resumes_exactly(tmp_path: Path) -> None:
 
     at_once, whole = trainer("whole")
     figures = at_once.run()
-    assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
+    assert set(figures) == {"made_color", "made_depth", "prior_color", "prior_depth"}
     assert (tmp_path / "whole" / "sheet.png").is_file()
     assert load_network(tmp_path / "whole" / "ema.safetensors").config == TOY
     stopped, _ = trainer("parts")
@@ -307,7 +307,7 @@ def test_a_cpu_goes_on_where_a_gpu_stopped_and_back(tmp_path: Path) -> None:
             assert torch.equal(value.cpu(), resumed.network.state_dict()[name].cpu()), name
     figures = resumed.run()
     assert resumed.step == 6
-    assert set(figures) == {"made_colour", "made_depth", "prior_colour", "prior_depth"}
+    assert set(figures) == {"made_color", "made_depth", "prior_color", "prior_depth"}
 
 
 def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:

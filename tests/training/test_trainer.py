@@ -229,7 +229,7 @@ def test_clips_are_checked(tmp_path: Path) -> None:
         read_clip(paths[0])
 
 
-def test_air_takes_the_colour_of_what_is_far_and_leaves_the_sky() -> None:
+def test_air_takes_the_color_of_what_is_far_and_leaves_the_sky() -> None:
     rgb = torch.rand(40, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     log_depth = torch.linspace(-2.0, 3.0, 6).expand(40, 1, 4, 6)
     sky = torch.zeros(40, 1, 4, 6, dtype=torch.bool)

@@ -31,11 +31,11 @@ from viz import entities
 from viz import viewer_process as viewer
 from viz.colormaps import guide_picture, half_depth, noise_picture
 from viz.live_stream import LiveStream
-from viz.log_entries import Moment, Row, Scale, text_row
-from viz.logged_primitives import Standing
+from viz.log_entries import LogEntry, Scale, TimePoint, text_row
+from viz.logged_primitives import LoggedPrimitives
 from viz.open_recording import OLDEST, open_recording
 from viz.recorder import ChunkEvent, NullRecorder, StartEvent, UndoEvent
-from viz.rerun_recorder import IDENTITY, RerunRecorder, _Came, new_recording_path, open_recorder
+from viz.rerun_recorder import IDENTITY, RerunRecorder, _Added, new_recording_path, open_recorder
 from viz.training import TrainingRecorder
 from viz.viewer_targets import LiveTarget, native_target, remote_target, web_target
 from worldwarp import World
@@ -205,13 +205,13 @@ def toy_points(count: int, chunk: int) -> Points:
 
 
 def test_points_are_drawn_as_points() -> None:
-    (row,) = Standing(None).put(toy_points(6, 1), toy_names(6, 1), Moment(4, 1))
+    (row,) = LoggedPrimitives(None).put(toy_points(6, 1), toy_names(6, 1), TimePoint(4, 1))
     assert isinstance(row.archetypes[0], rr.Points3D)
     assert row.entity == entities.cache(1)
 
 
 def test_live_update_is_thinned_and_grows_to_cover() -> None:
-    (row,) = Standing(100).put(toy_gaussians(400, 1), toy_names(400, 1), Moment(4, 1))
+    (row,) = LoggedPrimitives(100).put(toy_gaussians(400, 1), toy_names(400, 1), TimePoint(4, 1))
     splats = row.archetypes[0]
     assert isinstance(splats, rr.GaussianSplats3D)
     assert splats.centers is not None
@@ -249,16 +249,16 @@ def test_what_is_retired_disappears_from_then_on(toy: Callable[[int, int], Gauss
 
 
 def test_what_a_thinned_stream_never_showed_costs_nothing() -> None:
-    standing = Standing(100)
-    standing.put(toy_gaussians(400, 1), toy_names(400, 1), Moment(4, 1))
+    standing = LoggedPrimitives(100)
+    standing.put(toy_gaussians(400, 1), toy_names(400, 1), TimePoint(4, 1))
     (part,) = standing._parts.values()
     left_out = np.setdiff1d(toy_names(400, 1).numpy(), part.names)
-    assert standing.retire(torch.from_numpy(left_out), Moment(8, 2)) == []
-    assert standing.retire(torch.from_numpy(part.names[:1].copy()), Moment(12, 3)) == []  # one in a hundred may wait
-    (row,) = standing.retire(torch.from_numpy(part.names[1:7].copy()), Moment(12, 3))
+    assert standing.retire(torch.from_numpy(left_out), TimePoint(8, 2)) == []
+    assert standing.retire(torch.from_numpy(part.names[:1].copy()), TimePoint(12, 3)) == []  # one in a hundred may wait
+    (row,) = standing.retire(torch.from_numpy(part.names[1:7].copy()), TimePoint(12, 3))
     assert int(part.gone.sum()) == 7
     assert isinstance(row.archetypes[0], rr.GaussianSplats3D)
-    assert standing.retire(torch.arange(0), Moment(16, 4)) == []
+    assert standing.retire(torch.arange(0), TimePoint(16, 4)) == []
 
 
 def test_pictures_are_readable() -> None:
@@ -267,7 +267,7 @@ def test_pictures_are_readable() -> None:
     assert event.prior_rgb is not None
     assert event.sigma is not None
     guide = guide_picture(event.guide.rgb, event.guide.coverage)
-    assert len(np.unique(guide[0, :, :10].reshape(-1, 3), axis=0)) == 2  # a checkerboard of two greys
+    assert len(np.unique(guide[0, :, :10].reshape(-1, 3), axis=0)) == 2  # a checkerboard of two grays
     np.testing.assert_allclose(guide[0, 10, 30] / 255, event.frames.rgb[0, :, 10, 30], atol=0.01)
     noise = noise_picture(event.sigma, torch.ones_like(event.prior_rgb))
     assert noise[0, 0, 0, 0] > 200 > 60 > noise[0, 0, -1, 0]  # unknown is hot, kept is cold
@@ -301,7 +301,7 @@ def test_live_queue_drops_instead_of_waiting(caplog: pytest.LogCaptureFixture) -
     frozen = FrozenViewer()
     live = LiveStream(frozen, capacity=2)
     started = time.monotonic()
-    taken = [live.offer([text_row("x", "INFO", Moment(i, 0))]) for i in range(50)]
+    taken = [live.offer([text_row("x", "INFO", TimePoint(i, 0))]) for i in range(50)]
     assert time.monotonic() - started < 0.5
     assert taken.count(True) == 2
     assert live.dropped == 48
@@ -344,8 +344,8 @@ def test_live_world_is_bounded_and_keeps_the_photo() -> None:
     recorder = RerunRecorder(None, live_update_limit=50, live_limit=100)
     cleared = []
     for index in range(6):
-        recorder._now = Moment(index, index)
-        rows = recorder._live_rows(_Came(toy_gaussians(40, index), toy_names(40, index)), torch.arange(0))
+        recorder._now = TimePoint(index, index)
+        rows = recorder._live_rows(_Added(toy_gaussians(40, index), toy_names(40, index)), torch.arange(0))
         cleared += [row.entity for row in rows if isinstance(row.archetypes[0], rr.Clear)]
         assert sum(count for _, count in recorder._shown) <= 100
     assert cleared == [path for c in (1, 2, 3, 4) for path in (entities.cache(c), entities.sky(c))]
@@ -513,7 +513,7 @@ def test_view_serves_a_page_on_loopback_only(tmp_path: Path) -> None:
 def test_row_without_a_moment_is_static(tmp_path: Path) -> None:
     stream = rr.RecordingStream("worldwarp", recording_id="toy")
     stream.save(tmp_path / "one.rrd")
-    Row("a", (rr.TextDocument("x"),), None).log_to(stream)
+    LogEntry("a", (rr.TextDocument("x"),), None).log_to(stream)
     stream.disconnect()
     (chunk,) = Recorded.read(tmp_path / "one.rrd").chunks["a"]
     assert chunk.is_static

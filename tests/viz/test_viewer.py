@@ -38,7 +38,7 @@ pytestmark = [
 
 
 def wall(first: int, count: int) -> Frame:
-    """Frames in front of a wall; every one has colours of its own."""
+    """Frames in front of a wall; every one has colors of its own."""
     poses = torch.eye(4).repeat(count, 1, 1)
     poses[:, 0, 3] = 0.05 * torch.arange(first, first + count)
     number = torch.arange(first, first + count)[:, None, None].expand(count, HEIGHT, WIDTH) / (CHUNKS * FRAMES)

@@ -58,7 +58,7 @@ def test_the_command_makes_a_world(photo: Path, tmp_path: Path, capsys: pytest.C
     assert guide.coverage.mean() > 0.9
     alone = world.cache.render(world.cameras[:1])
     errors = [(shown.rgb - world.frames(0, 1).rgb)[..., 2:-2, 2:-2].square().mean() for shown in (guide, alone)]
-    assert errors[0] < 0.5 * errors[1]  # in the photo's own colours
+    assert errors[0] < 0.5 * errors[1]  # in the photo's own colors
     text = capsys.readouterr()
     assert "plan" in text.out
     assert "worldwarp export" in text.out

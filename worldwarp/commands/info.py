@@ -38,7 +38,7 @@ def paths_command(words: list[str]) -> int:
     print("Files: our keyframes, nerfstudio transforms.json and camera_path.json, COLMAP folders, TUM, RealEstate10K,")
     print("  .npy pose stacks with convention=c2w_opencv|c2w_opengl|w2c_opencv|w2c_opengl")
     print("  8 columns that do not tell the order of their quaternion with convention=tum_xyzw|tum_wxyz")
-    print("  path_scale=0.2 (or auto) fits a file's unit to the photo's: its median depth, or a metre for metric depth")
+    print("  path_scale=0.2 (or auto) fits a file's unit to the photo's: its median depth, or a meter for metric depth")
     return 0
 
 

@@ -129,7 +129,7 @@ def hairlines(
 def doubtful(
     rgb: Float[Tensor, "t 3 h w"], confidence: Float[Tensor, "t 1 h w"], rng: np.random.Generator
 ) -> Float[Tensor, "t 3 h w"]:
-    """Colours that get worse as confidence falls: softer, tinted, grainy."""
+    """Colors that get worse as confidence falls: softer, tinted, grainy."""
     soft = avg_pool2d(rgb, 3, stride=1, padding=1, count_include_pad=False)
     worse = soft + torch.from_numpy(rng.normal(0.0, 0.1, (1, 3, 1, 1)).astype(np.float32))
     worse = worse + torch.from_numpy(rng.normal(0.0, 0.05, tuple(rgb.shape)).astype(np.float32))
@@ -139,7 +139,7 @@ def doubtful(
 def spoil_seen(
     rgb: Float[Tensor, "t 3 h w"], rng: np.random.Generator
 ) -> tuple[Float[Tensor, "t 3 h w"], Float[Tensor, "t 1 h w"]]:
-    """What a cache can show wrongly: doubtful colours, the blocks of a zoom, another exposure.
+    """What a cache can show wrongly: doubtful colors, the blocks of a zoom, another exposure.
 
     Returns:
         The spoiled images, and the share of its confidence that each pixel keeps.

@@ -1,6 +1,6 @@
 """What the generator is trained on: noisy inputs made from samples, and a loss that keeps texture.
 
-Regression turns what cannot be known into fog. So colours are compared with the truth only where it is determined by
+Regression turns what cannot be known into fog. So colors are compared with the truth only where it is determined by
 what is shown (seen but doubtful pixels, thin holes, borders, copies that were spoiled on purpose). Inside wide holes
 the texture that was copied is to be kept but for its strength, which is to be the truth's, as are the steps at their
 borders. Depth is compared everywhere.
@@ -123,22 +123,22 @@ def loss_terms(clean: Float[Tensor, "b t 4 h w"], sample: Sample, context: int) 
         t[:, context:].flatten(0, 1) for t in (sample.copied, sample.determined, sample.coverage * sample.confidence)
     )
     doubt = (1.0 - (1.0 - hole) * seen).clamp(0.0, 1.0)
-    colour, true_colour = made[:, :3], truth[:, :3]
+    color, true_color = made[:, :3], truth[:, :3]
     narrow, open_ = thin(hole > 0.5).to(hole), hole * (1.0 - determined)
     # Along its border a wide hole is determined after all, as far as there must be no seam.
     band = open_ * max_pool2d(1.0 - hole, 2 * _BAND_PX + 1, stride=1, padding=_BAND_PX)
     trusted = doubt * (determined * (1.0 - narrow) + 0.5 * band).clamp(max=1.0)
     kept = open_ * (1.0 - band)
-    contrasts = tuple(_contrast(torch.cat(detail(image), dim=1)) for image in (colour, true_colour))
+    contrasts = tuple(_contrast(torch.cat(detail(image), dim=1)) for image in (color, true_color))
     spoiled = hole * determined * (1.0 - narrow)
     return {
-        "pixel": ((colour - true_colour).abs() * trusted).sum() / (3.0 * doubt.sum().clamp_min(1.0)),
+        "pixel": ((color - true_color).abs() * trusted).sum() / (3.0 * doubt.sum().clamp_min(1.0)),
         # What is nearly determined has a mean worth regressing to.
-        "thin": _mean((colour - true_colour).square(), narrow),
-        "keep": _mean((colour - prior[:, :3]).abs(), kept),
+        "thin": _mean((color - true_color).square(), narrow),
+        "keep": _mean((color - prior[:, :3]).abs(), kept),
         "contrast": _mean((contrasts[0] - contrasts[1]).abs(), avg_pool2d(spoiled, _COARSE_PX)),
-        "strength": _strength(colour, true_colour, kept * inside(hole > 0.5)),
-        "seam": _seam(colour, true_colour, hole > 0.5, hole - narrow > 0.5),
+        "strength": _strength(color, true_color, kept * inside(hole > 0.5)),
+        "seam": _seam(color, true_color, hole > 0.5, hole - narrow > 0.5),
         **_depth_terms(made[:, 3:], truth[:, 3:], hole),
     }
 
@@ -163,7 +163,7 @@ def _log_depth(code: Tensor) -> Tensor:
 
 
 def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
-    """How far the colour step across the borders of wide holes is from the truth's: logarithm of the sums' ratio."""
+    """How far the color step across the borders of wide holes is from the truth's: logarithm of the sums' ratio."""
     totals = []
     for image in (made, truth):
         total = image.new_ones(())
@@ -199,6 +199,6 @@ def _mean(error: Tensor, weight: Tensor) -> Tensor:
 
 
 def _both(hole: Tensor, axis: int) -> Tensor:
-    """Where either of two neighbours along an axis lies in a hole."""
+    """Where either of two neighbors along an axis lies in a hole."""
     size = hole.shape[axis] - 1
     return torch.maximum(hole.narrow(axis, 0, size), hole.narrow(axis, 1, size))

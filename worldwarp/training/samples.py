@@ -127,7 +127,7 @@ def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.r
         return window.shares(rows[name][chosen].float() / 255.0)
 
     def state(name: str) -> Tensor:
-        rgb = window.colours(rows[f"{name}_rgb"][chosen].float() / 255.0)
+        rgb = window.colors(rows[f"{name}_rgb"][chosen].float() / 255.0)
         return torch.cat([2.0 * rgb - 1.0, window.surfaces(rows[f"{name}_depth"][chosen].float())], 1)
 
     coverage, copied = maps("coverage"), maps("copied")
@@ -157,7 +157,7 @@ def _choose(count: int, config: SampleConfig, rng: np.random.Generator) -> list[
 
 @dataclass(frozen=True)
 class _Window:
-    """Which part of a clip a sample shows, and how: halved or not, mirrored or not, recoloured."""
+    """Which part of a clip a sample shows, and how: halved or not, mirrored or not, recolored."""
 
     config: SampleConfig
     top: int
@@ -183,8 +183,8 @@ class _Window:
             gain=torch.from_numpy(np.exp(rng.normal(0.0, 0.1, (3, 1, 1))).astype(np.float32)),
         )
 
-    def colours(self, rgb: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 h2 w2"]:
-        """Averaged when halved, and recoloured."""
+    def colors(self, rgb: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 h2 w2"]:
+        """Averaged when halved, and recolored."""
         rgb = self._part(avg_pool2d(rgb, 2) if self.config.halved else rgb)[:, list(self.channels)]
         return (rgb.clamp_min(1e-3) ** self.gamma * self.gain).clamp(0.0, 1.0)
 
@@ -211,7 +211,7 @@ class _Window:
     def frames(self, clip: Frame) -> Frame:
         """The window of a clip."""
         return Frame(
-            self.colours(clip.rgb),
+            self.colors(clip.rgb),
             self.surfaces(clip.depth),
             self.surfaces(clip.valid),
             self.surfaces(clip.sky),

@@ -38,7 +38,7 @@ class DepthTask:
         self._listed_s, self._paths = -RELIST_S, []
 
     def batch(self, progress: float, rng: np.random.Generator) -> Batch:  # noqa: ARG002
-        """Frames of one random size, augmented: colours 0..1, log depth about its median, sky."""
+        """Frames of one random size, augmented: colors 0..1, log depth about its median, sky."""
         if time.monotonic() - self._listed_s > RELIST_S:
             self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
         parts = [self._frames(self._paths[int(rng.integers(len(self._paths)))], rng) for _ in range(self.clips)]
@@ -92,7 +92,7 @@ class DepthTask:
             absrel.append(((made - true).abs() / true)[ground].mean().item())
             delta.append((torch.maximum(made / true, true / made)[ground] < 1.25).float().mean().item())
             if len(pictures) < 8:
-                pictures.append(torch.cat([rgb[0], *(_grey(d[0], sky[0]) for d in (true, made))], dim=2))
+                pictures.append(torch.cat([rgb[0], *(_gray(d[0], sky[0]) for d in (true, made))], dim=2))
         if not pictures:
             return {}
         sheet = (torch.cat(pictures, 1).permute(1, 2, 0) * 255).byte().numpy()
@@ -183,14 +183,14 @@ def hazed(
 
 
 def augment(rgb: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> Float[Tensor, "b 3 h w"]:
-    """Exposure, contrast, colour cast, gamma, saturation, blur and noise, image by image: renders are too alike."""
+    """Exposure, contrast, color cast, gamma, saturation, blur and noise, image by image: renders are too alike."""
 
     def draw(low: float, high: float, channels: int = 1) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (len(rgb), channels, 1, 1))).float()
 
     out = rgb.clamp_min(1e-4) ** draw(0.6, 1.6) * draw(0.6, 1.3) * draw(0.85, 1.15, 3)
-    grey = out.mean(1, keepdim=True)
-    out = grey + draw(0.0, 1.6) * (out - grey)
+    gray = out.mean(1, keepdim=True)
+    out = gray + draw(0.0, 1.6) * (out - gray)
     out = (out - 0.5) * draw(0.7, 1.3) + 0.5
     if rng.random() < 0.3:
         out = interpolate(avg_pool2d(out, 2), rgb.shape[-2:], mode="bilinear", align_corners=False)
@@ -227,6 +227,6 @@ def _resized(rgb: Tensor, depth: Tensor, sky: Tensor, size: tuple[int, int]) -> 
     return rgb, depth, interpolate(sky.float(), size, mode="nearest-exact") > 0.5
 
 
-def _grey(depth: Float[Tensor, "1 h w"], sky: Bool[Tensor, "1 h w"]) -> Float[Tensor, "3 h w"]:
+def _gray(depth: Float[Tensor, "1 h w"], sky: Bool[Tensor, "1 h w"]) -> Float[Tensor, "3 h w"]:
     shade = torch.where(sky, torch.zeros_like(depth), 1.0 / (1.0 + depth))
     return shade.expand(3, -1, -1)

@@ -124,7 +124,7 @@ def train_generator(run: TrainingRun, *, guides: Path | None = None, start: Path
 def show_held_out(
     data: Path, config: SampleConfig, make: Callable[[Sample, torch.Generator], Tensor], folder: Path
 ) -> dict[str, float]:
-    """Depth and colour in the holes of held-out clips, for the prior and what ``make`` makes; a contact sheet.
+    """Depth and color in the holes of held-out clips, for the prior and what ``make`` makes; a contact sheet.
 
     The sheet shows, from left to right: what is seen, the prior, what was made, the truth; then the depth of the
     prior, of what was made, and of the truth.
@@ -138,8 +138,8 @@ def show_held_out(
         hole = shown.copied > 0.5
         figures.append(_figures(made[0, -1], shown, hole))
         seen = torch.where(hole, -0.8, shown.prior[:3])
-        pictures = [_colour(t) for t in (seen, shown.prior, made[0, -1], shown.truth)]
-        pictures += [_grey(t) for t in (shown.prior, made[0, -1], shown.truth)]
+        pictures = [_color(t) for t in (seen, shown.prior, made[0, -1], shown.truth)]
+        pictures += [_gray(t) for t in (shown.prior, made[0, -1], shown.truth)]
         rows.append(np.concatenate(pictures, axis=1))
     if not rows:
         return {}
@@ -185,18 +185,18 @@ def _last(sample: Sample) -> _Shown:
 
 
 def _figures(made: Tensor, shown: _Shown, hole: Tensor) -> dict[str, float]:
-    """Mean error of depth code and colour in the hole, of what was made and of the prior."""
+    """Mean error of depth code and color in the hole, of what was made and of the prior."""
     area = hole.sum().clamp_min(1)
     return {
         f"{name}_{what}": ((state[part] - shown.truth[part]).abs().mean(0) * hole[0]).sum().item() / area.item()
         for name, state in (("made", made), ("prior", shown.prior))
-        for what, part in (("colour", slice(0, 3)), ("depth", slice(3, 4)))
+        for what, part in (("color", slice(0, 3)), ("depth", slice(3, 4)))
     }
 
 
-def _colour(state: Tensor) -> np.ndarray:
+def _color(state: Tensor) -> np.ndarray:
     return ((state[:3].clamp(-1.0, 1.0) + 1.0) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def _grey(state: Tensor) -> np.ndarray:
-    return _colour(state[3:].expand(3, -1, -1))
+def _gray(state: Tensor) -> np.ndarray:
+    return _color(state[3:].expand(3, -1, -1))

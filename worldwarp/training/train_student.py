@@ -148,7 +148,7 @@ def train_student(run: TrainingRun, *, teacher: Path, start: Path, guides: Path 
     Args:
         run: see `TrainingRun`.
         teacher: its weights.
-        start: the student's first weights: initialised on trajectories, or the teacher's to leave that out.
+        start: the student's first weights: initialized on trajectories, or the teacher's to leave that out.
         guides: guides recorded from the clips; ``data/guides`` when not given.
     """
     list_clips(run.data, "train")

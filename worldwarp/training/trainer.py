@@ -59,7 +59,7 @@ class Validation(NamedTuple):
     """What a validation found.
 
     Attributes:
-        step: optimiser steps so far.
+        step: optimizer steps so far.
         frames: frames that the loss saw so far, on all ranks.
         figures: what `Task.validate` found.
         folder: where its pictures are.
@@ -76,7 +76,7 @@ class TrainConfig:
     """How long and how fast, and who looks on.
 
     Attributes:
-        steps: optimiser steps, all ranks together counting once.
+        steps: optimizer steps, all ranks together counting once.
         learning_rate: of the first parameter group at its height; other groups keep their own share of it.
         warmup: steps of linear rise.
         ema: decay of the moving average.
@@ -131,7 +131,7 @@ class Trainer:
         self._parameters = [p for _, p in named]
         self._shares = [learning_rate_of(name) for name, _ in named]
         groups = [{"params": [p], "weight_decay": config.weight_decay if p.ndim > 1 else 0.0} for p in self._parameters]
-        self._optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
+        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.step = self.frames = 0
         self._pace = _Pace()
@@ -176,17 +176,17 @@ class Trainer:
         numbers = np.random.default_rng([self.seed, self._rank, self.step])
         draws = torch.Generator().manual_seed(int(numbers.integers(2**62)))
         progress = self.step / self.config.steps
-        for group, share in zip(self._optimiser.param_groups, self._shares, strict=True):
+        for group, share in zip(self._optimizer.param_groups, self._shares, strict=True):
             group["lr"] = share * self.config.learning_rate * self._schedule(progress)
         batch = self.task.batch(progress, numbers)
         frames = self._world * self.task.frames(batch)
         loaded = time.monotonic()
         loss, terms = self.task.loss(self.network, moved(batch, self._device), draws)
-        self._optimiser.zero_grad()
+        self._optimizer.zero_grad()
         loss.backward()
         norm = self._share_gradients()
         if math.isfinite(norm):
-            self._optimiser.step()
+            self._optimizer.step()
             self._update_average()
         self.step += 1
         self.frames += frames
@@ -235,7 +235,7 @@ class Trainer:
         state = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         state |= {f"average.{k}": v for k, v in self.average.items()}
         for index, parameter in enumerate(self._parameters):
-            state |= {f"optimiser.{index}.{k}": v for k, v in self._optimiser.state.get(parameter, {}).items()}
+            state |= {f"optimizer.{index}.{k}": v for k, v in self._optimizer.state.get(parameter, {}).items()}
         _replace(self.folder / CHECKPOINT, lambda path: save_file({k: v.contiguous() for k, v in state.items()}, path))
         progress = {"step": self.step, "frames": self.frames, "seed": self.seed}
         _replace(self.folder / PROGRESS, lambda path: path.write_text(json.dumps(progress)))
@@ -257,8 +257,8 @@ class Trainer:
             self.network.load_state_dict(_part(state, "network."))
             self.average = {k: v.to(self._device) for k, v in _part(state, "average.").items()}
             for index, parameter in enumerate(self._parameters):
-                if own := _part(state, f"optimiser.{index}."):
-                    self._optimiser.state[parameter] = {k: v.to(self._device) if v.ndim else v for k, v in own.items()}
+                if own := _part(state, f"optimizer.{index}."):
+                    self._optimizer.state[parameter] = {k: v.to(self._device) if v.ndim else v for k, v in own.items()}
             self.step, self.frames = int(progress["step"]), int(progress.get("frames", 0))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ValueError(

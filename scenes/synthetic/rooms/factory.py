@@ -1,4 +1,4 @@
-"""Procedural rooms with catalogue furniture: a different one for every seed, metres."""
+"""Procedural rooms with catalogue furniture: a different one for every seed, meters."""
 
 from __future__ import annotations
 
@@ -147,14 +147,14 @@ class RoomFactory:
 def add_shell(
     builder: WorldBuilder, surfaces: Path, rng: np.random.Generator, width: float, length: float, height: float
 ) -> list[np.ndarray]:
-    """Floor, ceiling, walls, skirting, paintings and windows; returns the windows' centres."""
-    floor, metres = floor_picture(surfaces, rng)
-    wall, wall_metres = wall_picture(surfaces, rng)
+    """Floor, ceiling, walls, skirting, paintings and windows; returns the windows' centers."""
+    floor, meters = floor_picture(surfaces, rng)
+    wall, wall_meters = wall_picture(surfaces, rng)
     floor_texture, wall_texture = builder.add_texture(floor), builder.add_texture(wall)
     x, z = width / 2, length / 2
     builder.add_quad(
         np.array([-x, 0, z]), np.array([width, 0, 0]), np.array([0, 0, -length]),
-        tiles=(width / metres, length / metres), texture=floor_texture,
+        tiles=(width / meters, length / meters), texture=floor_texture,
     )  # fmt: skip
     paint = float(rng.uniform(0.6, 0.85))
     builder.add_quad(
@@ -169,7 +169,7 @@ def add_shell(
         span = float(np.linalg.norm(along))
         tint = as_rgb(accent if side == accent_wall else color)
         builder.add_quad(
-            corner, along, np.array([0, height, 0]), tiles=(span / wall_metres, height / wall_metres),
+            corner, along, np.array([0, height, 0]), tiles=(span / wall_meters, height / wall_meters),
             texture=wall_texture, tint=tint,
         )  # fmt: skip
         foot = corner + [0, height - 0.09, 0] + 0.012 * inward
@@ -196,7 +196,7 @@ def _walls(x: float, z: float, height: float) -> list[tuple[np.ndarray, np.ndarr
 
 
 def _add_window(builder, rng, corner, along, inward, height) -> np.ndarray:
-    """A bright pane with bars and a frame; returns its centre."""
+    """A bright pane with bars and a frame; returns its center."""
     span = float(np.linalg.norm(along))
     unit = along / span
     wide, tall = min(rng.uniform(0.9, 2.2), 0.7 * span), rng.uniform(0.9, 1.4)
@@ -275,7 +275,7 @@ def room_lighting(rng, width, length, height, windows) -> Lighting:
     )
 
 
-def room_licence(room: Room) -> str:
-    """Licences of what the room shows."""
+def room_license(room: Room) -> str:
+    """Licenses of what the room shows."""
     furniture = sorted({LICENCES[c] for c in room.catalogues})
     return "; ".join([*furniture, "surface textures Apache-2.0"])

@@ -28,7 +28,7 @@ _SEE_THROUGH = 0.45
 
 @dataclass(frozen=True)
 class Furniture:
-    """One catalogue entry, metres.
+    """One catalogue entry, meters.
 
     Attributes:
         catalogue: name of the ``.sh3f`` file, a key of ``LICENCES``.
@@ -53,7 +53,7 @@ class Furniture:
 
 @dataclass(frozen=True)
 class FurniturePart:
-    """Triangles of one material, y-up, feet at y = 0, centred in x and z, metres."""
+    """Triangles of one material, y-up, feet at y = 0, centered in x and z, meters."""
 
     corners: Float[np.ndarray, "n 3 3"]
     normals: Float[np.ndarray, "n 3 3"]

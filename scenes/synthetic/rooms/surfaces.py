@@ -21,24 +21,24 @@ _WALLS = {
 
 
 def floor_picture(folder: Path, rng: np.random.Generator) -> tuple[UInt8[np.ndarray, "h w 4"], float]:
-    """A tileable floor and the metres that one tile spans; a drawn carpet now and then."""
+    """A tileable floor and the meters that one tile spans; a drawn carpet now and then."""
     if rng.random() < 0.2:
         return _carpet(rng), 2.0
     return _photograph(folder, _FLOORS, rng)
 
 
 def wall_picture(folder: Path, rng: np.random.Generator) -> tuple[UInt8[np.ndarray, "h w 4"], float]:
-    """A tileable wall and the metres that one tile spans; drawn wallpaper for about half of the walls."""
+    """A tileable wall and the meters that one tile spans; drawn wallpaper for about half of the walls."""
     if rng.random() < 0.5:
         return _wallpaper(rng), float(rng.uniform(0.5, 1.0))
     return _photograph(folder, _WALLS, rng)
 
 
-def _photograph(folder: Path, metres: dict[str, float], rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    name = sorted(metres)[int(rng.integers(len(metres)))]
+def _photograph(folder: Path, meters: dict[str, float], rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    name = sorted(meters)[int(rng.integers(len(meters)))]
     image = Image.open(folder / f"{name}.png").convert("RGBA")
     image.thumbnail((1024, 1024))
-    return np.asarray(image), metres[name]
+    return np.asarray(image), meters[name]
 
 
 def _smooth_noise(rng: np.random.Generator, size: int, octaves: int = 5) -> Float[np.ndarray, "size size"]:
@@ -55,7 +55,7 @@ def _rgba(rgb: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 4"]:
 
 
 def _wallpaper(rng: np.random.Generator) -> np.ndarray:
-    """Plain plaster, stripes, dots, diamonds or waves in two related colours."""
+    """Plain plaster, stripes, dots, diamonds or waves in two related colors."""
     size = 256
     y, x = np.mgrid[:size, :size] / size
     repeats = int(rng.integers(2, 7))

@@ -23,17 +23,17 @@ _Painter = Callable[[], Material]
 
 
 def add_backdrop(site: Site, surfaces: Path, rng: np.random.Generator) -> None:
-    """A wall in the plane z = 0 of ``site``, seen from negative z, in one to three storeys of patches, metres."""
+    """A wall in the plane z = 0 of ``site``, seen from negative z, in one to three storeys of patches, meters."""
 
     def painted() -> Material:
         if rng.random() < 0.5:
-            grey = rng.uniform(0.4, 0.92)
-            return plain(*np.clip(grey * rng.uniform(0.93, 1.07, 3), 0.0, 0.95))
+            gray = rng.uniform(0.4, 0.92)
+            return plain(*np.clip(gray * rng.uniform(0.93, 1.07, 3), 0.0, 0.95))
         if rng.random() < 0.4:
             return plain(*rng.uniform(0.02, 0.8, 3))
-        picture, metres = (wall_picture, floor_picture)[int(rng.integers(2))](surfaces, rng)
-        metres *= rng.uniform(0.4, 1.0)
-        return Material(site.builder.add_texture(picture), (metres, metres), as_rgb(rng.uniform(0.4, 1.0, 3)))
+        picture, meters = (wall_picture, floor_picture)[int(rng.integers(2))](surfaces, rng)
+        meters *= rng.uniform(0.4, 1.0)
+        return Material(site.builder.add_texture(picture), (meters, meters), as_rgb(rng.uniform(0.4, 1.0, 3)))
 
     heights = np.concatenate([[0.0], np.cumsum(rng.uniform(0.7, 2.0, int(rng.integers(1, 4))))])
     common = painted()

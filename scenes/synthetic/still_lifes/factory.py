@@ -1,4 +1,4 @@
-"""Still lifes: catalogue things at arm's length, in a bare room or outdoors, a different crowd for every seed, metres.
+"""Still lifes: catalogue things at arm's length, in a bare room or outdoors, a different crowd for every seed, meters.
 
 Tracks, towns and furnished rooms are seen from the middle distance. A photographer also stands before one thing, with
 others beside, behind and on top of it, with ropes and poles across, and often before a wall.
@@ -32,7 +32,7 @@ _GROUND = 60.0
 
 @dataclass(frozen=True)
 class Thing:
-    """Where a thing stands and how large it is, metres; ``foot`` is its height above the ground."""
+    """Where a thing stands and how large it is, meters; ``foot`` is its height above the ground."""
 
     x: float
     z: float
@@ -46,11 +46,11 @@ class StillLife:
     """A built still life: its world, its light, and where photographers stand and look.
 
     Attributes:
-        world: the triangles, metres.
+        world: the triangles, meters.
         lighting: its own light.
         things: what photographers look at.
-        reach: how far from the middle they stand at most, metres.
-        licence: what its pictures may be used for.
+        reach: how far from the middle they stand at most, meters.
+        license: what its pictures may be used for.
         front_rad: the side from which it is looked at mostly, as a turn about the vertical; all sides when None.
     """
 
@@ -58,11 +58,11 @@ class StillLife:
     lighting: Lighting
     things: list[Thing]
     reach: float
-    licence: str
+    license: str
     front_rad: float | None = None
 
     def standpoint(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A camera position and the point it looks at, in the world (y down): half to three metres from a thing."""
+        """A camera position and the point it looks at, in the world (y down): half to three meters from a thing."""
         thing = self.things[int(rng.integers(len(self.things)))]
         away = thing.radius + rng.uniform(0.4, 1.0) * (0.5 + rng.uniform(0.5, 2.0) * max(thing.height, thing.radius))
         turn = rng.uniform(0.0, 2.0 * math.pi)
@@ -102,18 +102,18 @@ class StillLifeFactory:
             add_backdrop(wall, self._surfaces, rng)
         things, catalogues = self._crowd(site, rng)
         _string(site, rng)
-        licence = "; ".join([*sorted({LICENCES[c] for c in catalogues}), "surface textures Apache-2.0"])
-        return StillLife(builder.build(sky), lighting, things, reach, licence, front_rad)
+        license = "; ".join([*sorted({LICENCES[c] for c in catalogues}), "surface textures Apache-2.0"])
+        return StillLife(builder.build(sky), lighting, things, reach, license, front_rad)
 
     def _lay_ground(self, site: Site, rng: np.random.Generator) -> None:
         """Ground to the horizon, up to two walls around, and plants."""
-        picture, metres = floor_picture(self._surfaces, rng)
-        ground = Material(site.builder.add_texture(picture), (metres, metres), as_rgb(rng.uniform(0.5, 1.0, 3)))
+        picture, meters = floor_picture(self._surfaces, rng)
+        ground = Material(site.builder.add_texture(picture), (meters, meters), as_rgb(rng.uniform(0.5, 1.0, 3)))
         g = _GROUND
         site.quad((-g, 0, g), (g, 0, g), (g, 0, -g), (-g, 0, -g), ground)
         for _ in range(int(rng.integers(3))):
-            picture, metres = wall_picture(self._surfaces, rng)
-            wall = Material(site.builder.add_texture(picture), (metres, metres), as_rgb(rng.uniform(0.5, 1.0, 3)))
+            picture, meters = wall_picture(self._surfaces, rng)
+            wall = Material(site.builder.add_texture(picture), (meters, meters), as_rgb(rng.uniform(0.5, 1.0, 3)))
             turned = Site(site.builder, site.position, rng.uniform(0, 2 * math.pi))
             place = turned.moved(0.0, 0.0, rng.uniform(4.9, 9.0))
             half = rng.uniform(2.0, 8.0)
@@ -158,25 +158,25 @@ class StillLifeFactory:
         parts = load_furniture(self._cache, item)
         tone = rng.uniform(0.7, 1.1, 3)
         for part in parts:
-            tint, uv, metres = np.asarray(part.tint) * tone, part.uv, 1.0
+            tint, uv, meters = np.asarray(part.tint) * tone, part.uv, 1.0
             texture = NO_TEXTURE if part.picture is None else site.builder.add_texture(part.picture)
             if rng.random() < 0.25:
-                picture, metres = self._surface(rng)
+                picture, meters = self._surface(rng)
                 texture, tint, uv = site.builder.add_texture(picture), rng.uniform(0.4, 0.9, 3), None
             elif rng.random() < 0.2:
                 tint = rng.uniform(0.05, 0.9, 3)
             cutout = site.builder.has_clear_pixels(texture)
-            material = Material(texture, (metres, metres), as_rgb(np.minimum(tint, 0.92)), cutout)
-            site.faces(scale * part.corners, material, uv_metres=uv, normals=part.normals)
+            material = Material(texture, (meters, meters), as_rgb(np.minimum(tint, 0.92)), cutout)
+            site.faces(scale * part.corners, material, uv_meters=uv, normals=part.normals)
         return bool(parts)
 
     def _surface(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """Some picture and how many metres of a thing it covers."""
-        metres = float(rng.uniform(0.3, 1.2))
+        """Some picture and how many meters of a thing it covers."""
+        meters = float(rng.uniform(0.3, 1.2))
         kind = int(rng.integers(3))
         if kind == 0:
-            return painting_picture(rng), metres
-        return (floor_picture, wall_picture)[kind - 1](self._surfaces, rng)[0], metres
+            return painting_picture(rng), meters
+        return (floor_picture, wall_picture)[kind - 1](self._surfaces, rng)[0], meters
 
 
 def _string(site: Site, rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Procedural towns and countryside: a different one for every seed, metres. Everything upright stands on the ground."""
+"""Procedural towns and countryside: a different one for every seed, meters. Everything upright stands on the ground."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Town:
     taken: list[Subject]
     subjects: list[Subject]
     kind: str
-    licence: str
+    license: str
 
     def standpoint(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """A camera position and the point it looks at, in the world (y down).
@@ -114,8 +114,8 @@ class TownFactory:
         lighting, sky, sky_rgb = daylight(rng)
         if river or lake:
             picture = builder.add_texture(water(rng, sky_rgb))
-            metres = float(rng.uniform(4.0, 9.0))
-            lay_water(site, land, Material(picture, (metres, metres)))
+            meters = float(rng.uniform(4.0, 9.0))
+            lay_water(site, land, Material(picture, (meters, meters)))
         return Town(
             builder.build(sky),
             lighting,
@@ -123,11 +123,11 @@ class TownFactory:
             plan.taken,
             plan.subjects or plan.taken,
             kind,
-            self._licence(plants, catalogues),
+            self._license(plants, catalogues),
         )
 
-    def _licence(self, plants: Plants, catalogues: set[str]) -> str:
-        """Licences of what the town shows."""
+    def _license(self, plants: Plants, catalogues: set[str]) -> str:
+        """Licenses of what the town shows."""
         parts = sorted({LICENCES[c] for c in catalogues})
         parts += ["surface textures Apache-2.0"] if self._surfaces is not None else []
         tracks = ", ".join(plants.billboard_tracks)
@@ -151,7 +151,7 @@ class TownFactory:
 
 
 def daylight(rng: np.random.Generator, *, overcast: bool = True) -> tuple[Lighting, Sky, Float[np.ndarray, "3"]]:
-    """Sun, sky and haze that belong together, and the sky's mean colour; without grey skies unless ``overcast``."""
+    """Sun, sky and haze that belong together, and the sky's mean color; without gray skies unless ``overcast``."""
     azimuth, elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(8.0, 68.0))
     clear = float(np.clip(rng.uniform(-0.3 if overcast else 0.5, 1.2), 0.0, 1.0))
     warm = float(np.clip(1.0 - math.degrees(elevation) / 28.0, 0.0, 1.0)) * rng.uniform(0.3, 1.0)
@@ -173,6 +173,6 @@ def daylight(rng: np.random.Generator, *, overcast: bool = True) -> tuple[Lighti
         occlusion_rays=6,
         occlusion_reach=float(rng.uniform(2.0, 5.0)),
         haze_rgb=as_rgb(horizon),
-        haze_per_metre=float(np.exp(rng.uniform(math.log(1 / 4000), math.log(1 / 250)))),
+        haze_per_meter=float(np.exp(rng.uniform(math.log(1 / 4000), math.log(1 / 250)))),
     )
     return lighting, sky, mean ** (1 / 2.2)

@@ -23,7 +23,7 @@ _Builder = Callable[[Site, np.random.Generator, Masonry], float]
 
 @dataclass(frozen=True)
 class Subject:
-    """Something worth a photograph: where it stands, its radius on the ground and its height, metres."""
+    """Something worth a photograph: where it stands, its radius on the ground and its height, meters."""
 
     x: Number
     z: Number

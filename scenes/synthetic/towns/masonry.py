@@ -18,7 +18,7 @@ PAINTS = (
     (0.13, 0.08, 0.05), (0.7, 0.68, 0.62), (0.05, 0.05, 0.055), (0.5, 0.35, 0.08), (0.35, 0.36, 0.36),
     (0.45, 0.4, 0.32), (0.12, 0.25, 0.24),
 )  # fmt: skip
-"""Colours of painted wood and metal, linear."""
+"""Colors of painted wood and metal, linear."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def quarry(builder: WorldBuilder, folder: Path | None, rng: np.random.Generator)
         walls.append(Material(builder.add_texture(plaster), (3.0, 3.0)))
     doors = [
         Material(builder.add_texture(surface(folder, name, rng)))
-        for name in ("door_steel_brown", "door_steel_red", "door_steel_grey", "door_garage_white")
+        for name in ("door_steel_brown", "door_steel_red", "door_steel_gray", "door_garage_white")
     ]
     return Masonry(
         walls=walls,
@@ -78,9 +78,9 @@ def walls_with_windows(
     """Four walls over a rectangle in whole storeys and bays."""
     hx, hz = half
     ring = [(-hx, -hz), (hx, -hz), (hx, hz), (-hx, hz)]
-    storeys = max(round(height / material.metres[1]), 1)
+    storeys = max(round(height / material.meters[1]), 1)
     for (ax, az), (bx, bz) in zip(ring, ring[1:] + ring[:1], strict=True):
-        bays = max(round(math.hypot(bx - ax, bz - az) / material.metres[0]), 1)
+        bays = max(round(math.hypot(bx - ax, bz - az) / material.meters[0]), 1)
         site.panel((ax, low, az), (bx, low, bz), height, material, (bays / 4.0, storeys / 4.0))
 
 
@@ -119,7 +119,7 @@ def swept_roof(
         rise: from eave to top.
         roof: upper face.
         trim: lower face and rim.
-        upturn: metres by which eave corners rise.
+        upturn: meters by which eave corners rise.
         hollow: 1 is straight, 2 hangs through like a tent.
         stretch: factors along x and z.
         thickness: of the rim.

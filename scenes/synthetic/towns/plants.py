@@ -85,7 +85,7 @@ def _cards(
     for k, factor in enumerate((0.62, 0.86, 1.12)):
         site.faces(
             triangles[tone == k], material.tinted(factor), normals=smooth[tone == k],
-            uv_metres=np.tile(uv[order], (n, 1, 1))[tone == k] * np.asarray(material.metres),
+            uv_meters=np.tile(uv[order], (n, 1, 1))[tone == k] * np.asarray(material.meters),
         )  # fmt: skip
 
 
@@ -209,5 +209,5 @@ def meadow(
     )  # fmt: skip
     uv, order = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), np.array([[0, 1, 2], [0, 2, 3]])
     Site(site.builder, np.zeros(3)).faces(
-        corners[:, order].reshape(-1, 3, 3), material, uv_metres=np.tile(uv[order], (count, 1, 1))
+        corners[:, order].reshape(-1, 3, 3), material, uv_meters=np.tile(uv[order], (count, 1, 1))
     )

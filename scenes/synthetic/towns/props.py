@@ -38,7 +38,7 @@ class Catalogue:
             tint = np.minimum(np.asarray(part.tint) * tone, 0.92)
             cutout = site.builder.has_clear_pixels(texture)
             material = Material(texture, tint=(float(tint[0]), float(tint[1]), float(tint[2])), cutout=cutout)
-            site.faces(part.corners, material, uv_metres=part.uv if part.uv is not None else None, normals=part.normals)
+            site.faces(part.corners, material, uv_meters=part.uv if part.uv is not None else None, normals=part.normals)
 
 
 def lamp(site: Site, rng: np.random.Generator, _stone: Masonry) -> None:

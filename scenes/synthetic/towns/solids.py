@@ -1,4 +1,4 @@
-"""A place in a town where solids are put down: boxes, turned shapes, roofs and walls in local metres, y up."""
+"""A place in a town where solids are put down: boxes, turned shapes, roofs and walls in local meters, y up."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Material:
 
     Attributes:
         texture: index of the world's picture or ``NO_TEXTURE``.
-        metres: width and height that one picture covers.
+        meters: width and height that one picture covers.
         tint: linear RGB factor.
         cutout: clear pixels are holes.
     """
 
     texture: int = NO_TEXTURE
-    metres: tuple[float, float] = (1.0, 1.0)
+    meters: tuple[float, float] = (1.0, 1.0)
     tint: Rgb = (1.0, 1.0, 1.0)
     cutout: bool = False
 
@@ -36,7 +36,7 @@ class Material:
 
 
 def plain(red: Number, green: Number, blue: Number) -> Material:
-    """A surface of one linear colour."""
+    """A surface of one linear color."""
     return Material(tint=(float(red), float(green), float(blue)))
 
 
@@ -52,7 +52,7 @@ class Site:
 
     Attributes:
         builder: collects the triangles.
-        position: the frame's origin in the world (y DOWN), metres.
+        position: the frame's origin in the world (y DOWN), meters.
         yaw_rad: turn of the frame.
     """
 
@@ -78,15 +78,15 @@ class Site:
         corners: Float[np.ndarray, "n 3 3"],
         material: Material,
         *,
-        uv_metres: Float[np.ndarray, "n 3 2"] | None = None,
+        uv_meters: Float[np.ndarray, "n 3 2"] | None = None,
         normals: Float[np.ndarray, "n 3 3"] | None = None,
     ) -> None:
-        """Add triangles; pictures are laid on in metres, upright on walls, unless coordinates are given."""
-        uv = _upright_uv(corners) if uv_metres is None else uv_metres
+        """Add triangles; pictures are laid on in meters, upright on walls, unless coordinates are given."""
+        uv = _upright_uv(corners) if uv_meters is None else uv_meters
         self.builder.add_triangles(
             self.to_world(corners),
             normals=None if normals is None else self._turn(normals),
-            uv=uv / np.asarray(material.metres),
+            uv=uv / np.asarray(material.meters),
             texture=material.texture,
             tint=material.tint,
             cutout=material.cutout,
@@ -101,7 +101,7 @@ class Site:
         (ax, ay, az), (bx, by, bz) = a, b
         grid = np.array([[[ax, ay + height, az], [bx, by + height, bz]], [[ax, ay, az], [bx, by, bz]]])
         uv = np.array([[[0.0, 0.0], [tiles[0], 0.0]], [[0.0, tiles[1]], [tiles[0], tiles[1]]]])
-        self.faces(quads(grid), material, uv_metres=quads(uv) * np.asarray(material.metres))
+        self.faces(quads(grid), material, uv_meters=quads(uv) * np.asarray(material.meters))
 
     def box(self, low: Point, high: Point, material: Material, top: Material | None = None) -> None:
         """A box without a bottom."""
@@ -136,7 +136,7 @@ class Site:
         if sides > 8:
             out = np.stack([np.sin(angle), np.zeros_like(angle), np.cos(angle)], -1)
             normals = quads(np.broadcast_to(out, grid.shape))
-        self.faces(quads(grid), material, uv_metres=quads(uv), normals=normals)
+        self.faces(quads(grid), material, uv_meters=quads(uv), normals=normals)
 
     def beam(self, start: Point, end: Point, radius: Number, material: Material, *, end_radius: Number = -1.0) -> None:
         """A six-sided rod between two points, tapered when ``end_radius`` is given."""
@@ -149,7 +149,7 @@ class Site:
         far = radius if end_radius < 0.0 else end_radius
         length = float(np.linalg.norm(b - a))
         uv = np.stack([np.stack([np.linspace(0, 6.28 * radius, 7), np.full(7, v)], -1) for v in (0.0, length)])
-        self.faces(quads(np.stack([a + radius * ring, b + far * ring])), material, uv_metres=quads(uv))
+        self.faces(quads(np.stack([a + radius * ring, b + far * ring])), material, uv_meters=quads(uv))
 
 
 def _upright_uv(corners: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3 2"]:

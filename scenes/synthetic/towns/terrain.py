@@ -21,7 +21,7 @@ class Land:
     """Relief of the ground: height above y = 0 (upwards) on a grid that is finest in the middle.
 
     Attributes:
-        axis: grid positions along x and z, metres.
+        axis: grid positions along x and z, meters.
         height: ``height[i, j]`` at ``z = axis[i]``, ``x = axis[j]``.
         river: half width and depth of a channel along a bent line, or None.
         river_course: x of the channel's middle at every ``axis`` position of z.
@@ -58,11 +58,11 @@ def make_land(
 
     Args:
         rng: draws it.
-        relief: metres of the ground's ups and downs near the middle.
-        far_hills: metres of the hills on the horizon.
+        relief: meters of the ground's ups and downs near the middle.
+        far_hills: meters of the hills on the horizon.
         river: cut a channel.
         lake: let the land sink under water on one side.
-        level_radius: metres about the middle that stay almost level.
+        level_radius: meters about the middle that stay almost level.
     """
     s = np.linspace(-1.0, 1.0, 149)
     axis = LAND_REACH * (0.22 * s + 0.78 * s**3 * np.abs(s))
@@ -70,9 +70,9 @@ def make_land(
     noise = smooth_noise(rng, 256, 2.0)
     far = np.hypot(x, z)
 
-    def sampled(metres: float) -> np.ndarray:
-        """Bilinear noise, one period every ``metres``."""
-        a, b = (z / metres % 1.0) * 256, (x / metres % 1.0) * 256
+    def sampled(meters: float) -> np.ndarray:
+        """Bilinear noise, one period every ``meters``."""
+        a, b = (z / meters % 1.0) * 256, (x / meters % 1.0) * 256
         i, j, fa, fb = a.astype(int) % 256, b.astype(int) % 256, a % 1.0, b % 1.0
         k, m = (i + 1) % 256, (j + 1) % 256
         return (1 - fa) * ((1 - fb) * noise[i, j] + fb * noise[i, m]) + fa * ((1 - fb) * noise[k, j] + fb * noise[k, m])
@@ -112,7 +112,7 @@ def lay_land(site: Site, land: Land, ground: Material, rng: np.random.Generator)
     site.builder.add_triangles(
         quads(grid * [1.0, -1.0, 1.0]),
         normals=quads(normals * [1.0, -1.0, 1.0]),
-        uv=quads(uv / np.asarray(ground.metres)),
+        uv=quads(uv / np.asarray(ground.meters)),
         texture=ground.texture,
         tint=ground.tint,
         shade_uv=quads(uv / 70.0),
@@ -139,7 +139,7 @@ def drape(
     px, pz = x[:, None] + across * heading[:, 1:2], z[:, None] - across * heading[:, 0:1]
     grid = np.stack([px, land.up(px, pz) + lift, pz], -1)
     uv = np.stack(np.broadcast_arrays(across[None], at[:, None]), -1)
-    site.faces(quads(grid), material, uv_metres=quads(uv))
+    site.faces(quads(grid), material, uv_meters=quads(uv))
 
 
 def ground_material(builder: WorldBuilder, surfaces: Path | None, rng: np.random.Generator, kind: str) -> Material:

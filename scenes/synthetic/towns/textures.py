@@ -17,7 +17,7 @@ WALLS = {
     "brick_wall_1": 1.8, "cinder_blocks_1": 1.8, "concrete_1": 3.0, "concrete_3": 3.0, "stucco_1": 2.0,
     "drywall_1": 2.5, "wood_planks_1": 1.8, "rock_1": 2.2, "marble_2": 3.0,
 }  # fmt: skip
-"""Photographed walls and the metres that one picture spans."""
+"""Photographed walls and the meters that one picture spans."""
 
 _STAND_IN_RGB = {"brick": (0.55, 0.32, 0.27), "grass": (0.33, 0.45, 0.18), "asphalt": (0.36, 0.37, 0.39),
                  "wood": (0.5, 0.37, 0.24), "rock": (0.42, 0.42, 0.4)}  # fmt: skip
@@ -39,7 +39,7 @@ def as_picture(rgb: Float[np.ndarray, "h w 3"], opacity: np.ndarray | None = Non
 
 
 def surface(folder: Path | None, name: str, rng: np.random.Generator) -> Picture:
-    """A tileable photographed surface of the folder, or mottled noise of its colour where there is none."""
+    """A tileable photographed surface of the folder, or mottled noise of its color where there is none."""
     path = None if folder is None else folder / f"{name}.png"
     if path is not None and path.exists():
         image = Image.open(path).convert("RGBA").resize((512, 512), Image.Resampling.BOX)
@@ -56,7 +56,7 @@ def weathered(picture: Picture, rng: np.random.Generator) -> Picture:
 
 
 def mottled(rng: np.random.Generator, base: tuple[float, float, float], amount: float = 0.1) -> Picture:
-    """Soil, sand, gravel, plaster: fine grain and soft spots around one colour."""
+    """Soil, sand, gravel, plaster: fine grain and soft spots around one color."""
     size = 256
     spots = amount * smooth_noise(rng, size, 0.7)[..., None] + 0.7 * amount * rng.normal(size=(size, size, 1))
     return as_picture(np.asarray(base) * (1.0 + 1.5 * spots) + 0.02 * rng.normal(size=(size, size, 3)))
@@ -183,7 +183,7 @@ def flowers(rng: np.random.Generator) -> Picture:
 
 
 def bark(rng: np.random.Generator) -> Picture:
-    """Upright streaks of brown or grey."""
+    """Upright streaks of brown or gray."""
     size = 128
     streak = smooth_noise(rng, size, 0.9)[:, : size // 8].repeat(8, 1).T[:size].copy()
     base = np.array([0.36, 0.29, 0.23]) * rng.uniform(0.6, 1.4) + rng.uniform(-0.03, 0.03)
@@ -191,7 +191,7 @@ def bark(rng: np.random.Generator) -> Picture:
 
 
 def water(rng: np.random.Generator, sky_rgb: np.ndarray) -> Picture:
-    """Ripples between a deep colour and the sky's."""
+    """Ripples between a deep color and the sky's."""
     size = 256
     ripple = 0.5 + 0.7 * smooth_noise(rng, size, 1.1)
     deep = rng.uniform([0.06, 0.12, 0.1], [0.2, 0.26, 0.26])
@@ -203,7 +203,7 @@ def clouded_sky(rng: np.random.Generator, sun: tuple[float, float, float], clear
     """A sky with a gradient, a glow about the sun and clouds in perspective; below the horizon a dim haze.
 
     Args:
-        rng: draws colours and clouds.
+        rng: draws colors and clouds.
         sun: unit vector towards the sun, y down.
         clear: 0 overcast to 1 blue.
         warm: 0 noon to 1 sunset.
@@ -215,8 +215,8 @@ def clouded_sky(rng: np.random.Generator, sun: tuple[float, float, float], clear
     direction = np.stack(np.broadcast_arrays(flat * np.sin(turn), -np.sin(elevation), flat * np.cos(turn)), -1)
     zenith = (1 - warm) * rng.uniform([0.12, 0.3, 0.62], [0.4, 0.56, 0.86]) + warm * np.array([0.34, 0.46, 0.62])
     horizon = (1 - warm) * rng.uniform([0.66, 0.76, 0.84], [0.86, 0.9, 0.93]) + warm * np.array([0.95, 0.68, 0.45])
-    grey = rng.uniform(0.6, 0.88) * np.array([0.96, 0.98, 1.0])
-    zenith, horizon = (clear * zenith + (1 - clear) * grey), (clear * horizon + (1 - clear) * (grey + 0.06))
+    gray = rng.uniform(0.6, 0.88) * np.array([0.96, 0.98, 1.0])
+    zenith, horizon = (clear * zenith + (1 - clear) * gray), (clear * horizon + (1 - clear) * (gray + 0.06))
     up = np.clip(np.sin(elevation), 0.0, 1.0)[..., None]
     rgb = zenith + (horizon - zenith) * np.exp(-up * rng.uniform(2.0, 5.0)) + np.zeros((height, width, 3))
     cover, scale = rng.uniform(-0.5, 0.5) + 0.5 * (1.0 - clear), rng.uniform(0.05, 0.16)
