@@ -103,6 +103,8 @@ def read_block(stored: Stored, like: list[Tensor]) -> list[Tensor]:
         raise PagingError(f"{stored.path}: block is truncated: want {sum(sizes)} bytes, got {len(content)}; {advice}")
     if zlib.crc32(content) != stored.checksum:
         raise PagingError(f"{stored.path}: block was changed after it was written (checksum differs); {advice}")
+    if stored.count == 0:  # torch.frombuffer refuses empty buffers
+        return [column.new_empty(0, *column.shape[1:], device="cpu") for column in like]
     columns, offset = [], 0
     for column, size in zip(like, sizes, strict=True):
         flat = torch.frombuffer(content, dtype=torch.uint8, count=size, offset=offset).view(column.dtype)

@@ -19,7 +19,7 @@ from cache3d.cache import Integration, WorldCache
 from cache3d.gaussian_cache import GaussianCache
 from cache3d.point_cache import PointCache
 from cache3d.store import grid as cells
-from cache3d.store.block_files import PagingError, Scratch, Stored
+from cache3d.store.block_files import PagingError, Scratch, Stored, read_block
 from cache3d.store.block_store import BlockStore
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
@@ -239,6 +239,13 @@ def test_a_damaged_block_is_named_and_the_rest_opens(damage: str, tmp_path: Path
     whole = PointCache()
     walk(whole)
     assert_same(cache.render(corridor(0.0)), whole.render(corridor(0.0)))
+
+
+def test_a_block_without_rows_is_read_back(tmp_path: Path) -> None:
+    columns = [torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3)]
+    scratch = Scratch(tmp_path)  # its folder goes with it
+    read = read_block(scratch.write(0, columns), columns)
+    assert [(column.shape, column.dtype) for column in read] == [(column.shape, column.dtype) for column in columns]
 
 
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
