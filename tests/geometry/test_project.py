@@ -12,7 +12,7 @@ from geometry import warping
 from geometry.camera import Camera
 from geometry.fill import smooth_fill
 from geometry.frame import Frame
-from geometry.project import normals_from_depth, project, unproject
+from geometry.project import normals_from_depth, pixel_centers, project, unproject
 from geometry.se3 import exp
 from geometry.warping import forward_warp
 
@@ -38,7 +38,7 @@ def test_project_inverts_unproject(twist: list[float], seed: int) -> None:
     depth = 1.0 + torch.rand(1, 1, *SIZE, generator=torch.Generator().manual_seed(seed))
     points = unproject(depth, camera).flatten(2).transpose(1, 2)
     pixels, z = project(points, camera)
-    centers = warping.pixel_centers(SIZE, depth).flatten(1).T
+    centers = pixel_centers(SIZE, depth).flatten(1).T
     assert torch.allclose(z, depth.flatten(1), atol=1e-5)
     assert torch.allclose(pixels[0], centers, atol=1e-3)
 
