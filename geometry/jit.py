@@ -1,8 +1,8 @@
-"""Numba compilation for this room: cached on disk where that is possible, threads of our own instead of Numba's.
+"""Numba compilation for all packages, and a thread pool that runs kernels over blocks of an index range.
 
-Kernels release the GIL and are run over fixed blocks by a thread pool. Compared with Numba's parallel backends this has
-nothing to spin, survives `fork`, may be called from several threads at once, and cannot change a result: the blocks do
-not depend on the number of threads.
+Kernels release the GIL. `for_blocks` calls them from its own thread pool instead of one of Numba's parallel backends:
+idle threads do not spin, the pool survives ``fork``, several threads may use it at once, and results never depend on
+the number of threads, because the blocks do not.
 """
 
 from __future__ import annotations
@@ -11,29 +11,52 @@ import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numba
 import torch
 
-# No `nnan`/`ninf`: skipping non-finite primitives relies on comparisons with NaN.
-_FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+# No `nnan` and `ninf`: the kernels skip non-finite primitives by comparisons with NaN.
+KEEP_NAN = frozenset({"reassoc", "contract", "arcp", "nsz"})
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # the threads of a pool do not follow into a child
+os.register_at_fork(after_in_child=_pools.clear)  # threads do not exist in a forked child
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Decorate a kernel: nopython, without the GIL, cached between runs where a cache can be written.
+def compiled(
+    function: Callable[..., Any] | None = None,
+    *,
+    fastmath: frozenset[str] | bool = KEEP_NAN,
+    error_model: Literal["numpy", "python"] = "numpy",
+) -> Any:
+    """Compile a kernel in nopython mode, without the GIL, cached on disk where possible.
 
-    Numba refuses `cache=True` when neither the package nor the home folder is writable and `NUMBA_CACHE_DIR` is not
-    set; such an install compiles anew in every process instead of failing at import.
+    Numba raises at decoration time when neither the folder of the source file nor the home folder is writable and
+    `NUMBA_CACHE_DIR` is not set. Such an install (a read-only container) compiles anew in every process instead.
+
+    Args:
+        function: the kernel; None when used as ``@compiled(fastmath=False)``. Run-time type checkers wrap every
+            function in tests; Numba gets the unwrapped one.
+        fastmath: LLVM's fast-math flags; False keeps IEEE arithmetic.
+        error_model: what a division by zero does: infinity or NaN (`numpy`), or an exception (`python`).
+
+    Returns:
+        Numba's dispatcher, or a decorator that makes one.
+
+    Example:
+        >>> @compiled
+        ... def add(start, stop, a, b, out):
+        ...     for i in range(start, stop):
+        ...         out[i] = a[i] + b[i]
     """
-    function = inspect.unwrap(function)  # shape checkers wrap every function in tests; Numba wants the bare one
+    if function is None:
+        return lambda kernel: compiled(kernel, fastmath=fastmath, error_model=error_model)
+    kernel = inspect.unwrap(function)
+    flags = set(fastmath) if isinstance(fastmath, frozenset) else fastmath
     try:
-        return numba.njit(function, nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
+        return numba.njit(kernel, nogil=True, cache=True, fastmath=flags, error_model=error_model)
     except RuntimeError:
-        return numba.njit(function, nogil=True, fastmath=_FASTMATH, error_model="numpy")
+        return numba.njit(kernel, nogil=True, fastmath=flags, error_model=error_model)
 
 
 def for_blocks(count: int, block: int, body: Callable[[int, int], None]) -> None:
@@ -46,5 +69,5 @@ def for_blocks(count: int, block: int, body: Callable[[int, int], None]) -> None
         return
     pool = _pools.get(threads)
     if pool is None:
-        pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, thread_name_prefix="splat"))
+        pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, thread_name_prefix="kernels"))
     list(pool.map(lambda start: body(start, min(start + block, count)), starts))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
-import numba
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +9,7 @@ from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Frame
+from geometry.jit import compiled
 from geometry.project import unproject
 
 
@@ -90,5 +88,4 @@ def _splat_reference(
     return out, depth, depth > 0
 
 
-# Shape checkers wrap every function in tests; Numba wants the bare one.
-_splat = numba.njit(cache=True)(inspect.unwrap(_splat_reference))
+_splat = compiled(_splat_reference, fastmath=False, error_model="python")

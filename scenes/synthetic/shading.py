@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, no_type_check
 
-import numba
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from geometry.jit import compiled
+
 CHANNELS = 4
 _MAX_LEVELS = 12
-
-
-def _compiled(kernel: Callable[..., Any]) -> Any:
-    """Numba without the interpreter; kept on disk between runs unless no folder for that is writable.
-
-    Kernels also carry ``no_type_check``: a run-time type checker would wrap them in a way that Numba cannot read.
-    """
-    try:
-        return numba.njit(kernel, cache=True, fastmath=True)
-    except RuntimeError:
-        return numba.njit(kernel, fastmath=True)
+_kernel = compiled(fastmath=True, error_model="python")
 
 
 def srgb_to_linear(encoded: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
@@ -87,8 +76,7 @@ def _half_size(level: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h2 w2 4"
     return (255.0 * half + 0.5).astype(np.uint8)
 
 
-@_compiled
-@no_type_check
+@_kernel
 def sample_texture(texels, start, size, levels, decode, k, u, v, texel_footprint, out):
     """Bilinear lookup with wrapping at the mip level that the footprint (in texels) asks for; linear RGB, opacity."""
     level = 0
@@ -114,8 +102,7 @@ def sample_texture(texels, start, size, levels, decode, k, u, v, texel_footprint
         out[c] /= out[3] + 1e-4
 
 
-@_compiled
-@no_type_check
+@_kernel
 def shade_hits(
     directions, ray_depth, triangle, barycentric, pixel_angle,
     normals, uv, texture, tint, density, shade_uv, shade_texture, shade_density, cutout,
@@ -160,8 +147,7 @@ def shade_hits(
                 albedo[i, c] *= sample[c]
 
 
-@_compiled
-@no_type_check
+@_kernel
 def smooth_irradiance(irradiance, normal, position, reach):
     """Average each point with the 5x5 neighbors within its reach ``[h w]`` on the same surface; ``[h w 3]`` arrays."""
     height, width = irradiance.shape[:2]
@@ -181,8 +167,7 @@ def smooth_irradiance(irradiance, normal, position, reach):
     return out
 
 
-@_compiled
-@no_type_check
+@_kernel
 def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, columns, normal, position, reach, out):
     """Give every ray the light of the coarse points around it that lie on its surface.
 
@@ -210,8 +195,7 @@ def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, column
         out[i, 0], out[i, 1], out[i, 2] = r / total, g / total, b / total
 
 
-@_compiled
-@no_type_check
+@_kernel
 def _same_surface(normal_a, position_a, normal_b, position_b, reach):
     """Near 1 for two points of one smooth surface, tiny otherwise; never 0, so that averages exist."""
     alike = max(normal_a[0] * normal_b[0] + normal_a[1] * normal_b[1] + normal_a[2] * normal_b[2], 0.0)

@@ -1,0 +1,88 @@
+"""Compiled kernels: cached where a cache can be written, and working where none can."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from geometry import jit
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("worldwarp", "geometry", "diffusion", "cache3d", "scenes", "viz")
+
+# Runs in the read-only copy: prints one line per kernel module, then draws one Gaussian.
+CODE = """
+import importlib, sys
+import cache3d.rasterizer.cpu as cpu
+for name in sys.argv[1:]:
+    kernels = [v for v in vars(importlib.import_module(name)).values() if hasattr(v, "py_func")]
+    print(name, len(kernels), {kernel.stats.cache_path for kernel in kernels})
+cpu.warm_up()
+print(cpu.__file__, cpu.tiles.composite.signatures)
+"""
+
+
+def kernel_modules() -> list[str]:
+    """Every module that compiles kernels."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    using = [
+        path for path in paths if "compiled" in path.read_text() and "from geometry.jit import" in path.read_text()
+    ]
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in using]
+
+
+def test_compiled_falls_back_to_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(function, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return function, options
+
+    monkeypatch.setattr(jit.numba, "njit", refuse)
+    function, options = jit.compiled(len)
+    assert function is len
+    assert options["nogil"]
+
+
+def test_compiled_passes_its_options_on() -> None:
+    @jit.compiled(fastmath=False, error_model="python")
+    def divide(a, b):
+        return a / b
+
+    assert divide.targetoptions["fastmath"] is False
+    with pytest.raises(ZeroDivisionError):
+        divide(1.0, 0.0)
+
+
+@pytest.mark.timeout(600)
+def test_kernels_import_and_draw_where_no_folder_is_writable(tmp_path: Path) -> None:
+    """Root ignores permission bits, so a file occupies the name of each folder that Numba could write to."""
+    site, blocked = tmp_path / "site", tmp_path / "file"
+    blocked.touch()
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    for folder in {path.parent for path in site.rglob("*.py")}:
+        (folder / "__pycache__").touch()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "XDG_", "PYTHON"))}
+    environment |= {"HOME": str(blocked / "home"), "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+    modules = kernel_modules()
+    assert {"cache3d.rasterizer.tile_kernels", "geometry.warping", "scenes.synthetic.shading"} <= set(modules)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *modules],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        env=environment,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    *listed, drawn = done.stdout.splitlines()
+    assert [line.split()[0] for line in listed] == modules
+    assert all(int(line.split()[1]) > 0 and line.endswith("{None}") for line in listed), listed
+    assert str(site) in drawn
+    assert "Array(" in drawn
+    assert "compiling the CPU rasterizer" in done.stderr
