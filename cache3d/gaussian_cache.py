@@ -36,7 +36,7 @@ from cache3d.store.block_store import BlockStore
 from cache3d.store.view import View
 from geometry.camera import Camera
 from geometry.depth import clear_far, mixed
-from geometry.frame import Chunk, Frame, Guide
+from geometry.frame import SKY, Chunk, Frame, Guide, Observation
 from geometry.primitives import Change, Gaussians, Points
 
 FAINTEST = 1.0 / 255.0
@@ -97,22 +97,22 @@ class GaussianCache:
         first, refined = self._store.total, 0
         self._store.near(chunk.frames.camera)  # once for all frames
         for k in range(len(chunk.frames)):
-            frame = _on(chunk.frames[k], self._device)
-            believed = chunk.confidence[k].to(self._device)
-            self._remove_contradicted(frame, believed, observed=chunk.observed)
+            observation = chunk.observation(k).to(self._device)
+            frame = observation.frame
+            self._remove_contradicted(observation)
             rendered = self._render_view(frame.camera)
             view = self._store.near(frame.camera)
-            better = blend_generated(view.rows, view.rows.means, rendered, frame, believed)
+            better = blend_generated(view.rows, view.rows.means, rendered, observation)
             self._store.put(view, better)
             self._recolored = np.concatenate([self._recolored, view.names[better].cpu().numpy()])
             refined += len(better)
-            new = new_pixels(rendered, frame, believed, observed=chunk.observed)
-            if self._retire_superseded(rendered, frame, believed, observed=chunk.observed):
+            new = new_pixels(rendered, observation)
+            if self._retire_superseded(rendered, observation):
                 new |= uncovered(rendered, self._render_view(frame.camera), frame)
             if not chunk.observed:
-                alone = _on(chunk.frames[k : k + 1], torch.device("cpu"))
-                frame = _on(clear_far(alone, new[None].cpu())[0], self._device)
-            self._add(lift_gaussians(frame, new, chunk, k), frame.camera)
+                alone = chunk.frames[k : k + 1].to("cpu")
+                observation = replace(observation, frame=clear_far(alone, new[None].cpu())[0].to(self._device))
+            self._add(lift_gaussians(observation, new, chunk.index), frame.camera)
         self._forget_pictures()
         self._refine(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
@@ -173,23 +173,23 @@ class GaussianCache:
         self._store.remove(view, superseded)
         self._store.append(new[kept])
 
-    def _remove_contradicted(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
+    def _remove_contradicted(self, observation: Observation) -> None:
         """Take away what one frame looks through."""
-        view = self._store.near(frame.camera)
-        inside = in_image(frame.camera, view.rows.means, ~view.rows.sky)
-        gone = contradicted(view.rows, inside, frame, confidence, observed=observed)
-        extent_px = footprint_px(view.rows, gone.index, frame.camera)
+        camera = observation.frame.camera
+        view = self._store.near(camera)
+        inside = in_image(camera, view.rows.means, ~view.rows.sky)
+        gone = contradicted(view.rows, inside, observation)
+        extent_px = footprint_px(view.rows, gone.index, camera)
         self._store.remove(view, gone.index[extent_px > RESOLVED])
 
-    def _retire_superseded(
-        self, rendered: RenderedView, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
-    ) -> bool:
+    def _retire_superseded(self, rendered: RenderedView, observation: Observation) -> bool:
         """Take away what one frame outdoes; whether there was any."""
-        view = self._store.near(frame.camera)
+        camera = observation.frame.camera
+        view = self._store.near(camera)
         live = view.rows
-        visible = visible_from(frame.camera, live.means, ~live.sky, rendered)
-        extent_px = footprint_px(live, visible.index, frame.camera)
-        gone = superseded(live, visible, extent_px, frame, confidence, observed=observed)
+        visible = visible_from(camera, live.means, ~live.sky, rendered)
+        extent_px = footprint_px(live, visible.index, camera)
+        gone = superseded(live, visible, extent_px, observation)
         self._store.remove(view, gone)
         return len(gone) > 0
 
@@ -197,10 +197,10 @@ class GaussianCache:
         """Correct what is stored by a few looks at the chunk's frames, then at remembered ones, the photo last."""
         if self._refine_steps == 0:
             return
-        frames, trusted = _on(chunk.frames, self._device), chunk.confidence.to(self._device)
+        frames, trusted = chunk.frames.to(self._device), chunk.confidence.to(self._device)
         looks = [TargetView(frames[k], trusted[k], is_photo=False) for k in range(len(frames))]
         if remembered is not None:
-            kept = _on(remembered, self._device)
+            kept = remembered.to(self._device)
             # Where geometry is a guess, what the photo shows along an outline would stain what lies behind.
             certain = torch.ones_like(kept.depth) if chunk.observed else (~mixed(kept)).to(kept.depth)
             looks += [TargetView(kept[k], certain[k], is_photo=k == 0) for k in (*range(1, len(kept)), 0)]
@@ -230,7 +230,7 @@ class GaussianCache:
         # The mean of the inverse depth: the little background that passes between samples hardly moves it.
         near_depth = torch.where(near.alpha >= FAINTEST, near.alpha / near.values[:, 8:9].clamp_min(1e-10), 0.0)
         # A mixture of surface and sky is the depth of nothing: the pixel takes that of its larger part.
-        depth = torch.where(sky > 0.5, far.depth, near_depth) * hit
+        depth = torch.where(sky > SKY, far.depth, near_depth) * hit
         coverage = (alpha / GAPLESS).clamp(max=1.0) * hit
         confidence = (coverage * belief * agreement).clamp(0.0, 1.0)
         return RenderedView(
@@ -281,11 +281,6 @@ def _at_origin(world_from_camera: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
     rotation_only = world_from_camera.clone()
     rotation_only[:3, 3] = 0.0
     return rotation_only
-
-
-def _on(frame: Frame, device: torch.device) -> Frame:
-    parts = (frame.rgb, frame.depth, frame.valid, frame.sky)
-    return Frame(*(part.to(device) for part in parts), camera=frame.camera.to(device), metric=frame.metric)
 
 
 def _check_kind(primitives: Points | Gaussians) -> None:

@@ -126,7 +126,7 @@ class PhotoTexture:
     def _saw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Inverse depth of the photograph, and where it shows nothing but ground and nothing but sky, ``[1 h w]``."""
         photo = self.photo
-        usable = (photo.valid & ~photo.sky)[0]
+        usable = photo.surface[0]
         inverse = torch.where(usable, 1.0 / photo.depth[0], 0.0)
         own = ~mixed(photo)[0]
         ground = far_from_edges(photo.depth[0], usable, OUTLINE_PX, BENT) & own

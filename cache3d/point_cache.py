@@ -21,7 +21,7 @@ from cache3d.rendering.rendered_view import RenderedView
 from cache3d.rendering.visibility import VISIBLE, in_image
 from cache3d.store.block_store import BlockStore
 from geometry.camera import Camera
-from geometry.frame import Chunk, Frame, Guide
+from geometry.frame import Chunk, Frame, Guide, Observation
 from geometry.jit import for_blocks
 from geometry.primitives import Change, Gaussians, Points
 
@@ -60,17 +60,17 @@ class PointCache:
         check_chunk(chunk)
         first, refined = self._store.total, 0
         for k in range(len(chunk.frames)):
-            frame, believed = chunk.frames[k], chunk.confidence[k]
-            self._remove_contradicted(frame, believed, observed=chunk.observed)
+            observation = chunk.observation(k)
+            frame = observation.frame
+            self._remove_contradicted(observation)
             view = self._store.near(frame.camera)
             owner, nearest = _draw(view.rows, frame.camera[None])
             rendered = _rendered(view.rows, frame.camera, owner[0], nearest[0])
-            better = blend_generated(view.rows, view.rows.positions, rendered, frame, believed)
+            better = blend_generated(view.rows, view.rows.positions, rendered, observation)
             self._store.put(view, better)
             refined += len(better)
-            new = new_pixels(rendered, frame, believed, observed=chunk.observed)
-            new |= _closer(view.rows, owner[0], rendered, frame, believed, observed=chunk.observed)
-            self._store.append(_points(frame, new, believed, chunk))
+            new = new_pixels(rendered, observation) | _closer(view.rows, owner[0], rendered, observation)
+            self._store.append(_points(observation, new, chunk.index))
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
     @torch.no_grad()
@@ -116,12 +116,13 @@ class PointCache:
         self._store = self._store.emptied()
         self._store.apply(Change.from_nothing(primitives))
 
-    def _remove_contradicted(self, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool) -> None:
+    def _remove_contradicted(self, observation: Observation) -> None:
         """Take away what one frame looks through."""
-        view = self._store.near(frame.camera)
-        inside = in_image(frame.camera, view.rows.positions, ~view.rows.sky)
-        gone = contradicted(view.rows, inside, frame, confidence, observed=observed)
-        extent_px = 2.0 * view.rows.radii[gone.index] / gone.z * frame.camera.focal_px.amax()
+        camera = observation.frame.camera
+        view = self._store.near(camera)
+        inside = in_image(camera, view.rows.positions, ~view.rows.sky)
+        gone = contradicted(view.rows, inside, observation)
+        extent_px = 2.0 * view.rows.radii[gone.index] / gone.z * camera.focal_px.amax()
         self._store.remove(view, gone.index[extent_px > RESOLVED])
 
 
@@ -146,24 +147,19 @@ def _draw(live: Points, camera: Camera) -> tuple[Int[Tensor, "t h w"], Float[Ten
 
 
 def _closer(
-    live: Points,
-    owner: Int[Tensor, "h w"],
-    rendered: RenderedView,
-    frame: Frame,
-    confidence: Float[Tensor, "1 h w"],
-    *,
-    observed: bool,
+    live: Points, owner: Int[Tensor, "h w"], rendered: RenderedView, observation: Observation
 ) -> Bool[Tensor, "1 h w"]:
     """Pixels of one frame that sample what is shown more finely and know it at least as well."""
+    frame = observation.frame
     hit = (owner >= 0)[None]
     part = live[owner[hit[0]]]
     extent_px = _extent_px(part, rendered.depth[hit], _cosine(part, frame.camera), frame.camera)
     supersampled, surer = torch.zeros_like(hit), torch.zeros_like(hit)
     supersampled[hit] = extent_px > CLOSER
-    surer[hit] = confidence[hit] > part.confidence * trust.sampling_density(extent_px)
+    surer[hit] = observation.confidence[hit] > part.confidence * trust.sampling_density(extent_px)
     same = (frame.depth - rendered.depth).abs() < VISIBLE * frame.depth
-    surface = frame.valid & ~frame.sky & (rendered.sky < 0.5)
-    return supersampled & surer & same & surface & ((rendered.observed < 0.5) | observed)
+    surface = frame.surface & ~rendered.sky_mask
+    return supersampled & surer & same & surface & (rendered.generated | observation.observed)
 
 
 def _cosine(part: Points, camera: Camera) -> Float[Tensor, "n"]:
@@ -215,8 +211,9 @@ def _off_center(part: Points, camera: Camera, hit: Bool[Tensor, "h w"]) -> Float
     return torch.linalg.norm(place - (torch.nonzero(hit).flip(-1) + 0.5), dim=-1)
 
 
-def _points(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, "1 h w"], chunk: Chunk) -> Points:
+def _points(observation: Observation, new: Bool[Tensor, "1 h w"], chunk: int) -> Points:
     """One point per new pixel of one frame."""
+    frame = observation.frame
     surfels = lift_surfels(frame, new, STEEPEST)  # discs are round: on a steeper slope as wide as long
     count, where = len(surfels.positions), new[0]
     longer = torch.maximum(torch.linalg.norm(surfels.along, dim=-1), torch.linalg.norm(surfels.across, dim=-1))
@@ -225,9 +222,9 @@ def _points(frame: Frame, new: Bool[Tensor, "1 h w"], confidence: Float[Tensor, 
         colors=frame.rgb[:, where].T.contiguous(),
         normals=surfels.normals,
         radii=0.5 * longer,
-        chunk=torch.full((count,), chunk.index, dtype=torch.int32),
-        observed=torch.full((count,), chunk.observed),
-        confidence=confidence[0][where],
+        chunk=torch.full((count,), chunk, dtype=torch.int32),
+        observed=torch.full((count,), observation.observed),
+        confidence=observation.confidence[0][where],
         sky=frame.sky[0][where],
     )
 

@@ -1,4 +1,4 @@
-"""Frames and what the cache renders for them."""
+"""RGB-D frames, chunks of them, and the guide that a world cache renders."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from geometry.camera import Camera
+
+# Share of a pixel from which on it counts as covered by the cache. Below it, less than half of the color and the depth
+# comes from known geometry, and the pixel is a hole to be generated. Every stage uses this one threshold.
+COVERED = 0.5
+# Share of sky in the covered part above which a pixel is sky: it takes the depth of its larger part.
+SKY = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,21 @@ class Frame:
             self.rgb[index], self.depth[index], self.valid[index], self.sky[index], self.camera[index], self.metric
         )
 
+    @property
+    def surface(self) -> Bool[Tensor, "*b 1 h w"]:
+        """Where the frame shows a surface at a known, finite distance: valid and not sky."""
+        return self.valid & ~self.sky
+
+    def median_depth(self) -> float:
+        """Median depth of the surface pixels of all frames, scene units; 1 where there is none."""
+        surface = self.surface
+        return self.depth[surface].median().item() if surface.any() else 1.0
+
+    def to(self, device: torch.device | str) -> Frame:
+        """Move every tensor to a device."""
+        parts = (self.rgb, self.depth, self.valid, self.sky)
+        return Frame(*(part.to(device) for part in parts), camera=self.camera.to(device), metric=self.metric)
+
     @staticmethod
     def concatenate(frames: list[Frame]) -> Frame:
         """Join batches ``[t_i]`` into one ``[sum t_i]``."""
@@ -55,14 +76,33 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Observation:
+    """One frame as the world cache integrates it.
+
+    Attributes:
+        frame: one frame, no batch axis.
+        confidence: estimated probability that a pixel is right, 0..1, ``[1 H W]``; 1 for what a camera observed.
+        observed: True for what a camera observed, False for what a generator made.
+    """
+
+    frame: Frame
+    confidence: Float[Tensor, "1 h w"]
+    observed: bool
+
+    def to(self, device: torch.device | str) -> Observation:
+        """Move every tensor to a device."""
+        return Observation(self.frame.to(device), self.confidence.to(device), self.observed)
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Consecutive frames that enter the world together.
 
     Attributes:
         frames: a batch ``[t]`` of frames.
         index: position in the world's history; 0 is the photo.
-        observed: True for what a camera saw, False for what a generator made.
-        confidence: trust in each pixel, 0..1, ``[t 1 H W]`` (1 = a camera saw it).
+        observed: True for what a camera observed, False for what a generator made.
+        confidence: estimated probability that a pixel is right, 0..1, ``[t 1 H W]``; 1 for what a camera observed.
     """
 
     frames: Frame
@@ -70,16 +110,20 @@ class Chunk:
     observed: bool
     confidence: Float[Tensor, "t 1 h w"]
 
+    def observation(self, k: int) -> Observation:
+        """Frame ``k`` with its confidence and provenance."""
+        return Observation(self.frames[k], self.confidence[k], self.observed)
+
 
 @dataclass(frozen=True)
 class Guide:
-    """What the world cache shows to a batch ``[t]`` of cameras.
+    """The world cache rendered from a batch ``[t]`` of cameras; all maps are ``[t c H W]``.
 
     Attributes:
-        rgb: colors in 0..1, normalized by coverage (no darkening at soft edges), 0 where nothing was hit.
-        depth: expected z of what was hit; meaningful only where ``coverage > 0``, 0 elsewhere.
+        rgb: colors in 0..1, normalized by coverage (no darkening at soft edges); 0 where ``coverage`` is 0.
+        depth: expected z of the rendered surface, scene units; 0 where ``coverage`` is 0.
         coverage: share of the pixel that the cache covers, 0..1.
-        confidence: how far the pixel can be believed, 0..1; 0 where ``coverage`` is 0.
+        confidence: estimated probability that the pixel is right, 0..1; 0 where ``coverage`` is 0.
         sky: share of the covered part that is sky, 0..1.
         camera: the cameras it was rendered for.
     """
@@ -90,6 +134,21 @@ class Guide:
     confidence: Float[Tensor, "t 1 h w"]
     sky: Float[Tensor, "t 1 h w"]
     camera: Camera
+
+    @property
+    def covered(self) -> Bool[Tensor, "t 1 h w"]:
+        """Pixels that the cache covers, by the threshold `COVERED`."""
+        return self.coverage >= COVERED
+
+    @property
+    def hole(self) -> Bool[Tensor, "t 1 h w"]:
+        """Pixels that the cache does not cover and a generator must fill."""
+        return self.coverage < COVERED
+
+    @property
+    def sky_mask(self) -> Bool[Tensor, "t 1 h w"]:
+        """Pixels most of whose covered part is sky."""
+        return self.sky > SKY
 
     def __len__(self) -> int:
         """Number of frames."""

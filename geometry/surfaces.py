@@ -21,7 +21,7 @@ SUPPORT, AROUND = 2, 8  # neighbors that share a pixel's depth: those of a line;
 def _alike(frame: Frame) -> Int[Tensor, "1 h w"]:
     """How many of the eight neighbors share a pixel's depth."""
     height, width = frame.depth.shape[-2:]
-    usable = frame.valid & ~frame.sky
+    usable = frame.surface
     depth = torch.where(usable, frame.depth, torch.full_like(frame.depth, torch.inf))
     around = unfold(pad(depth[None], (1, 1, 1, 1), value=torch.inf), 3)[0].reshape(9, height, width)
     alike = (around - frame.depth).abs() < CLEARLY * frame.depth

@@ -24,7 +24,7 @@ from cache3d.gaussian_cache import GaussianCache
 from cache3d.integration.lifting import lift_gaussians
 from cache3d.rasterizer.cpu import warm_up
 from geometry.camera import Camera
-from geometry.frame import Chunk, Frame
+from geometry.frame import Chunk, Frame, Observation
 from geometry.primitives import Gaussians
 from scenes.dataset.clips import read_clip
 from scenes.synthetic.camera_moves import level_camera
@@ -97,7 +97,7 @@ def naive(frames: Frame) -> tuple[GaussianCache, Seconds]:
     parts: list[Gaussians] = []
     for k in range(len(frames)):
         frame = frames[k]
-        parts.append(lift_gaussians(frame, frame.valid, Chunk(frames, 0, True, torch.ones_like(frames.depth)), k))
+        parts.append(lift_gaussians(Observation(frame, torch.ones_like(frame.depth), True), frame.valid, 0))
     cache = GaussianCache()
     cache.load(Gaussians.concatenate(parts))
     return cache, [(0.0, 0.0)]

@@ -9,7 +9,7 @@ from torch.nn.functional import pad, unfold
 
 from cache3d.integration.surfels import lift_surfels
 from cache3d.rendering.footprint import KERNEL
-from geometry.frame import Chunk, Frame
+from geometry.frame import Frame, Observation
 from geometry.primitives import Gaussians
 
 OPACITY = 0.99
@@ -18,8 +18,15 @@ CRISP = 0.75  # of a pixel's difference from its neighbors: what footprints blur
 SAME_SURFACE = 0.1  # difference of the logarithms of two neighbors' depths
 
 
-def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: int) -> Gaussians:
-    """One Gaussian per chosen pixel of frame ``k`` of a chunk, on the frame's device."""
+def lift_gaussians(observation: Observation, new: Bool[Tensor, "1 h w"], chunk: int) -> Gaussians:
+    """One Gaussian per new pixel of a frame, on the frame's device.
+
+    Args:
+        observation: the frame.
+        new: pixels to lift.
+        chunk: index of the chunk that the frame belongs to.
+    """
+    frame = observation.frame
     surfels = lift_surfels(frame, new)
     count = len(surfels.positions)
     along, across = (torch.linalg.norm(axis, dim=-1) for axis in (surfels.along, surfels.across))
@@ -32,9 +39,9 @@ def lift_gaussians(frame: Frame, new: Bool[Tensor, "1 h w"], chunk: Chunk, k: in
         scales=KERNEL * torch.stack([along, across, thickness], dim=-1),
         opacities=torch.full((count,), OPACITY, device=where.device),
         colors=crisp(frame, new)[:, where].T.contiguous(),
-        chunk=torch.full((count,), chunk.index, dtype=torch.int32, device=where.device),
-        observed=torch.full((count,), chunk.observed, device=where.device),
-        confidence=chunk.confidence[k, 0].to(where.device)[where],
+        chunk=torch.full((count,), chunk, dtype=torch.int32, device=where.device),
+        observed=torch.full((count,), observation.observed, device=where.device),
+        confidence=observation.confidence[0][where],
         sky=frame.sky[0][where],
         looks=torch.zeros(count, device=where.device),
     )

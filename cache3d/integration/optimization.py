@@ -38,7 +38,7 @@ from cache3d.rendering.rendered_view import RenderedView
 from cache3d.rendering.splat_attributes import in_view
 from cache3d.rendering.visibility import visible_from
 from geometry.filters import dilate, erode
-from geometry.frame import Frame
+from geometry.frame import Frame, Observation
 from geometry.primitives import Gaussians, Points
 from geometry.project import project
 from geometry.surfaces import CLEARLY
@@ -204,7 +204,7 @@ def correction(splats: Splats, look: TargetView, backend: Backend) -> Correction
     same = (depth[0] - frame.depth).abs() < CLEARLY * frame.depth
     # Along an edge the depth is a mixture and agrees with nothing, but the colors of both sides add up: it counts.
     near_same = dilate(same.float(), 1) > 0
-    counted = (frame.valid & ~frame.sky & near_same & (alpha[0] > SOLID)).float() / alpha[0]
+    counted = (frame.surface & near_same & (alpha[0] > SOLID)).float() / alpha[0]
     rendered = sums.detach()[0, :3] / alpha[0]
     pull = (frame.rgb - rendered) * counted * look.trust
     # The last channel gathers the weights, for colors. Its sum is alpha: what it adds to the gradients of the geometry
@@ -223,8 +223,7 @@ def blend_generated(
     primitives: Gaussians | Points,
     positions: Float[Tensor, "n 3"],
     rendered: RenderedView,
-    frame: Frame,
-    confidence: Float[Tensor, "1 h w"],
+    observation: Observation,
 ) -> Int[Tensor, "k"]:
     """Move colors and confidences of generated primitives towards a frame that knows better; in place.
 
@@ -237,19 +236,19 @@ def blend_generated(
     Args:
         primitives: views into a store.
         positions: where they are.
-        shown: what the cache shows to the frame's camera.
-        frame: one frame, no batch axis.
-        confidence: trust in the frame's pixels.
+        rendered: the cache, rendered from the frame's camera.
+        observation: the frame.
 
     Returns:
         Indices of the refined primitives.
     """
-    to_splats = visible_from(frame.camera, positions, ~primitives.observed & ~primitives.sky, rendered)
-    guesses, pixel, z = to_splats.index, to_splats.pixel, to_splats.z
+    frame = observation.frame
+    visible = visible_from(frame.camera, positions, ~primitives.observed & ~primitives.sky, rendered)
+    guesses, pixel, z = visible.index, visible.pixel, visible.z
     depth = frame.depth.reshape(-1)[pixel]
     limit = torch.full_like(z, GUESS_LIMIT)
-    better = torch.minimum(confidence.reshape(-1)[pixel], limit) - primitives.confidence[guesses]
-    chosen = (frame.valid & ~frame.sky).reshape(-1)[pixel] & (better > 0.01)
+    better = torch.minimum(observation.confidence.reshape(-1)[pixel], limit) - primitives.confidence[guesses]
+    chosen = frame.surface.reshape(-1)[pixel] & (better > 0.01)
     chosen &= (depth - z).abs() < CLEARLY * z
     guesses, pixel, better = guesses[chosen], pixel[chosen], better[chosen]
     off = (frame.rgb - rendered.rgb).reshape(3, -1)[:, pixel].T

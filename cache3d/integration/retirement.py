@@ -9,7 +9,7 @@ from torch import Tensor
 from cache3d.integration.rules import needed_residual
 from cache3d.rendering.confidence import sampling_density
 from cache3d.rendering.visibility import VisibleSet
-from geometry.frame import Frame
+from geometry.frame import Observation
 from geometry.primitives import Gaussians, Points
 from geometry.surfaces import CLEARLY, far_from_edges
 
@@ -23,10 +23,7 @@ def superseded(
     primitives: Gaussians,
     seen: VisibleSet,
     extent_px: Float[Tensor, "k"],
-    frame: Frame,
-    confidence: Float[Tensor, "1 h w"],
-    *,
-    observed: bool,
+    observation: Observation,
 ) -> Int[Tensor, "m"]:
     """Seen primitives that the frame samples more finely and knows at least as well: they give way to its pixels.
 
@@ -37,29 +34,20 @@ def superseded(
         primitives: all of them.
         seen: the visible ones, from `visible_from`.
         extent_px: larger extent of the footprint of each seen one, pixels of the frame.
-        frame: one frame, no batch axis.
-        confidence: trust in the frame's pixels.
-        observed: whether a camera saw the frame.
+        observation: the frame.
     """
-    usable = frame.valid & ~frame.sky
+    frame = observation.frame
     reach = (0.5 * extent_px).ceil().clamp(1, WIDEST).long()
-    clear = torch.stack([far_from_edges(frame.depth, usable, k).reshape(-1) for k in range(1, WIDEST + 1)])
+    clear = torch.stack([far_from_edges(frame.depth, frame.surface, k).reshape(-1) for k in range(1, WIDEST + 1)])
     same = seen.on(frame.depth)
     worth = primitives.confidence[seen.index] * sampling_density(extent_px)
-    known_better = confidence.reshape(-1)[seen.pixel] > worth
-    allowed = torch.full_like(same, True) if observed else ~primitives.observed[seen.index]
+    known_better = observation.confidence.reshape(-1)[seen.pixel] > worth
+    allowed = ~primitives.observed[seen.index] | observation.observed
     chosen = (extent_px > CLOSER) & same & known_better & allowed & clear[reach - 1, seen.pixel]
     return seen.index[chosen]
 
 
-def contradicted(
-    primitives: Gaussians | Points,
-    inside: VisibleSet,
-    frame: Frame,
-    confidence: Float[Tensor, "1 h w"],
-    *,
-    observed: bool,
-) -> VisibleSet:
+def contradicted(primitives: Gaussians | Points, inside: VisibleSet, observation: Observation) -> VisibleSet:
     """Primitives through which the frame looks at something clearly behind them, whether they show or not.
 
     One look is enough where a camera observed the frame and not the primitive, or where the frame is `SURER`. Otherwise
@@ -70,16 +58,15 @@ def contradicted(
     Args:
         primitives: all of them.
         inside: those that fall into the image, from `in_image`.
-        frame: one frame, no batch axis.
-        confidence: trust in the frame's pixels.
-        observed: whether a camera saw the frame.
+        observation: the frame.
     """
+    frame, observed = observation.frame, observation.observed
     steady = far_from_edges(frame.depth, frame.valid, 1).reshape(-1)
     depth = frame.depth.reshape(-1)
     agreed = torch.zeros_like(steady)
     agreed[inside.pixel[inside.on(frame.depth)]] = True
     passed = inside[steady[inside.pixel] & (inside.z * (1.0 + CLEARLY) < depth[inside.pixel])]
-    trust, mine = confidence.reshape(-1)[passed.pixel], primitives.confidence[passed.index]
+    trust, mine = observation.confidence.reshape(-1)[passed.pixel], primitives.confidence[passed.index]
     guess = ~primitives.observed[passed.index]
     behind = depth[passed.pixel] > passed.z * (1.0 + needed_residual(mine, trust))
     certain = (guess & observed) | (trust > SURER * mine) | agreed[passed.pixel]

@@ -38,10 +38,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cache3d.rendering.rendered_view import RenderedView
-from geometry.frame import Frame
+from geometry.frame import Frame, Observation
 from geometry.surfaces import AROUND, CLEARLY, SUPPORT, _alike
 
-COVERED = 0.5
 SEALED = 0.98  # coverage that a seam between old and new primitives must keep
 GAP = 0.01  # relative depth by which what lies behind pulls a pixel away that lost some of its surface
 MIXED = 0.1  # relative spread of inverse depth above which a pixel shows a mixture
@@ -52,29 +51,23 @@ def needed_residual(stored: Float[Tensor, "*b"], new: Float[Tensor, "*b"]) -> Fl
     return CLEARLY * (stored / new.clamp_min(1e-3)).clamp(1.0, 5.0)
 
 
-def new_pixels(
-    rendered: RenderedView, frame: Frame, confidence: Float[Tensor, "1 h w"], *, observed: bool
-) -> Bool[Tensor, "1 h w"]:
-    """Which pixels of one frame (no batch axis) become primitives.
+def new_pixels(rendered: RenderedView, observation: Observation) -> Bool[Tensor, "1 h w"]:
+    """Pixels of one frame that become primitives, by rules 1 to 3.
 
     Args:
-        shown: what the cache shows to the frame's camera.
-        frame: the frame.
-        confidence: trust in its pixels.
-        observed: whether a camera saw the frame.
+        rendered: the cache, rendered from the frame's camera.
+        observation: the frame.
     """
-    covered = rendered.coverage >= COVERED
-    guess = rendered.observed < 0.5
-    shown_sky = rendered.sky > 0.5
-    allowed = guess | observed
-    not_hidden = shown_sky | (frame.depth < rendered.depth * (1.0 + CLEARLY))
+    frame = observation.frame
+    allowed = rendered.generated | observation.observed
+    not_hidden = rendered.sky_mask | (frame.depth < rendered.depth * (1.0 + CLEARLY))
     faces_away = (rendered.away > 0.75) & not_hidden & ~frame.sky & allowed
-    nearest_same = rendered.depth * (1.0 - needed_residual(rendered.confidence, confidence))
+    nearest_same = rendered.depth * (1.0 - needed_residual(rendered.confidence, observation.confidence))
     alike = _alike(frame)
     clear = (rendered.spread < MIXED) | (alike == AROUND)
-    closer = torch.where(shown_sky, ~frame.sky, (frame.depth < nearest_same) & clear)
+    closer = torch.where(rendered.sky_mask, ~frame.sky, (frame.depth < nearest_same) & clear)
     in_front = allowed & closer & ~frame.sky & (alike >= SUPPORT)
-    return frame.valid & (~covered | faces_away | in_front)
+    return frame.valid & (~rendered.covered | faces_away | in_front)
 
 
 def uncovered(before: RenderedView, after: RenderedView, frame: Frame) -> Bool[Tensor, "1 h w"]:
@@ -82,7 +75,7 @@ def uncovered(before: RenderedView, after: RenderedView, frame: Frame) -> Bool[T
 
     Where something lies behind, a gap shows as depth before it shows as missing coverage.
     """
-    covered = after.coverage >= SEALED
+    sealed = after.coverage >= SEALED
     surface = torch.maximum(before.depth, frame.depth)
-    deeper = ~frame.sky & ((after.sky > 0.5) | (after.depth > surface * (1.0 + GAP)))
-    return frame.valid & (before.coverage >= COVERED) & (~covered | deeper)
+    deeper = ~frame.sky & (after.sky_mask | (after.depth > surface * (1.0 + GAP)))
+    return frame.valid & before.covered & (~sealed | deeper)

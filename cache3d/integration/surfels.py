@@ -46,7 +46,7 @@ def lift_surfels(frame: Frame, chosen: Bool[Tensor, "1 h w"], steepest_even: flo
     """
     rows, columns = torch.nonzero(chosen[0], as_tuple=True)
     depth = frame.depth[0]
-    usable = frame.valid[0] & ~frame.sky[0]
+    usable = frame.surface[0]
     focal, center = frame.camera.focal_px, frame.camera.center_px
     z = depth[rows, columns]
     ray_x = (columns + 0.5 - center[0]) / focal[0]

@@ -1,22 +1,24 @@
-"""What a cache shows to one camera, with what the integration rules need."""
+"""A world cache rendered from one camera, with the maps that the integration rules need."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+
+from geometry.frame import COVERED, SKY
 
 
 @dataclass(frozen=True)
 class RenderedView:
-    """What a cache shows to one camera, with what the rules need. All ``[1 h w]`` but ``rgb [3 h w]``.
+    """One rendered image; all maps are ``[1 h w]`` but ``rgb [3 h w]``.
 
     Attributes:
         rgb, depth, coverage, confidence, sky: as in `Guide`.
         spread: relative standard deviation of inverse depth inside the pixel.
-        observed: share of the covered part that a camera observed.
-        away: share of the covered part that is seen from behind.
+        observed: share of the covered part that a camera observed, 0..1.
+        away: share of the covered part that shows the back of its surface, 0..1.
     """
 
     rgb: Float[Tensor, "3 h w"]
@@ -27,3 +29,18 @@ class RenderedView:
     spread: Float[Tensor, "1 h w"]
     observed: Float[Tensor, "1 h w"]
     away: Float[Tensor, "1 h w"]
+
+    @property
+    def covered(self) -> Bool[Tensor, "1 h w"]:
+        """Pixels that the cache covers, as `Guide.covered`."""
+        return self.coverage >= COVERED
+
+    @property
+    def sky_mask(self) -> Bool[Tensor, "1 h w"]:
+        """Pixels most of whose covered part is sky, as `Guide.sky_mask`."""
+        return self.sky > SKY
+
+    @property
+    def generated(self) -> Bool[Tensor, "1 h w"]:
+        """Pixels most of whose covered part was generated; only these give way to a generated frame."""
+        return self.observed < 0.5

@@ -265,7 +265,7 @@ def test_a_slope_is_one_surface_and_its_fold_is_not() -> None:
 
 def a_few() -> Gaussians:
     frame = wall(Camera.from_fov(60.0, (6, 8), torch.eye(4)[None]))
-    return lift_gaussians(frame[0], frame.valid[0], chunk_of(frame), 0)
+    return lift_gaussians(chunk_of(frame).observation(0), frame.valid[0], 0)
 
 
 @pytest.mark.parametrize("steepness", [0.0, 0.15, 0.3])
@@ -273,7 +273,7 @@ def test_the_samples_of_a_frame_do_not_merge_with_each_other(steepness: float) -
     frame = wall(Camera.from_fov(60.0, (24, 32), torch.eye(4)[None]))
     ground = (frame.depth * (1.0 + steepness * torch.arange(24.0))[:, None]).contiguous()  # rows far behind each other
     frame = replace(frame, depth=ground)
-    new = lift_gaussians(frame[0], frame.valid[0], chunk_of(frame), 0)
+    new = lift_gaussians(chunk_of(frame).observation(0), frame.valid[0], 0)
     superseded, kept = merge(new[:0], torch.arange(0), new)
     assert kept.all()
     assert len(superseded) == 0

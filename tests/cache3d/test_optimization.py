@@ -197,7 +197,7 @@ def test_nothing_moves_against_the_photo_and_what_it_made_only_with_it() -> None
     others = [TargetView(to_splats[k], trusted, is_photo=False) for k in range(3)]
 
     def moved(looks: list[TargetView], index: int) -> Tensor:
-        rows = lift_gaussians(to_splats[0], to_splats.valid[0], chunk_of(to_splats, index), 0)
+        rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], index)
         means = rows.means.clone()
         refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
         return (rows.means != means).any(-1)
@@ -211,7 +211,7 @@ def test_nothing_moves_against_the_photo_and_what_it_made_only_with_it() -> None
 
 def test_geometry_moves_within_its_bounds_and_then_rests() -> None:
     to_splats = wrong_wall([(0.03 * k, 0, 0) for k in range(4)], 1)
-    rows = lift_gaussians(to_splats[0], to_splats.valid[0], chunk_of(to_splats, 1), 0)
+    rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], 1)
     start = Gaussians(*(column.clone() for column in vars(rows).values()))
     looks = [TargetView(to_splats[k], torch.ones_like(to_splats.depth[k]), is_photo=False) for k in (1, 2, 3)] * 20
     refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
@@ -245,7 +245,7 @@ def test_no_looks_move_it_further_than_stated(extents_px: list[float]) -> None:
 
 def test_one_frame_alone_moves_nothing() -> None:
     to_splats = wrong_wall([(0, 0, 0), (0.05, 0, 0)], 1)
-    rows = lift_gaussians(to_splats[0], to_splats.valid[0], chunk_of(to_splats, 1), 0)
+    rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], 1)
     means, colors = rows.means.clone(), rows.colors.clone()
     alone = [TargetView(to_splats[1], torch.ones_like(to_splats.depth[1]), is_photo=False)]
     refine(rows, alone, observed=True, steps=4, backend="cpu")
@@ -256,7 +256,7 @@ def test_one_frame_alone_moves_nothing() -> None:
 def test_what_a_look_asks_of_geometry_lowers_its_error() -> None:
     """The gradient of the squared error of what is shown, which is divided by alpha, by finite differences."""
     to_splats = wrong_wall([(0, 0, 0), (0.05, 0.02, 0)], 1)
-    rows = lift_gaussians(to_splats[0], to_splats.valid[0], chunk_of(to_splats, 1), 0)
+    rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], 1)
     look = TargetView(to_splats[1], torch.ones_like(to_splats.depth[1]), is_photo=False)
     normals = rotation_matrices(rows.quats)[:, :, 2]
     width = rows.scales[:, :2].amin(-1) / KERNEL
