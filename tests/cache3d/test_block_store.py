@@ -135,7 +135,7 @@ def test_a_chunk_touches_only_blocks_near_it(monkeypatch: pytest.MonkeyPatch) ->
         seen.add(number)
         return load(number)
 
-    monkeypatch.setattr(store._memory, "brought", watched)
+    monkeypatch.setattr(store._memory, "load", watched)
     cache.integrate(visible_from(corridor(8.0), 40))
     assert 0 < len(seen) < len(store._memory.blocks) / 3
 

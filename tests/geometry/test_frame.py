@@ -11,7 +11,7 @@ from geometry.frame import COVERED, SKY, Chunk, Frame, Guide
 
 def row(*values: float) -> Tensor:
     """A map ``[1 1 1 n]``."""
-    return torch.tensor(values).reshape(1, 1, 1, -1)
+    return torch.tensor(values, dtype=torch.float32).reshape(1, 1, 1, -1)
 
 
 def frame(depth: Tensor, valid: Tensor, sky: Tensor) -> Frame:
