@@ -24,6 +24,7 @@ from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide, Observation
 from geometry.jit import for_blocks
 from geometry.primitives import Change, Gaussians, Points
+from geometry.surfaces import same_surface
 
 USUAL_COSINE = 0.5  # under which a point was seen first; it does not remember
 
@@ -157,7 +158,7 @@ def _closer(
     supersampled, surer = torch.zeros_like(hit), torch.zeros_like(hit)
     supersampled[hit] = extent_px > CLOSER
     surer[hit] = observation.confidence[hit] > part.confidence * trust.sampling_density(extent_px)
-    same = (frame.depth - rendered.depth).abs() < VISIBLE * frame.depth
+    same = same_surface(rendered.depth, frame.depth, VISIBLE)
     surface = frame.surface & ~rendered.sky_mask
     return supersampled & surer & same & surface & (rendered.generated | observation.observed)
 

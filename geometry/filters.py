@@ -1,6 +1,7 @@
-"""Extremes and means over square windows of pixels, cut at the image border.
+"""Extremes, means and neighbors over square windows of pixels.
 
-On the CPU and without gradients OpenCV does it, 20 to 100 times faster than torch's pooling, which does the rest.
+Windows are cut at the image border. On the CPU and without gradients OpenCV computes them, 20 to 100 times faster than
+torch's pooling; torch handles the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, max_pool2d
+from torch.nn.functional import avg_pool2d, max_pool2d, pad, unfold
 
 
 def dilate(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:
@@ -30,7 +31,7 @@ def erode(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h
 
 
 def mean(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:
-    """The mean of what lies within ``reach_px`` rows and columns of each pixel."""
+    """The mean over ``reach_px`` rows and columns around each pixel, inside the image."""
     size = 2 * reach_px + 1
     if not _plain(values):
         rows = avg_pool2d(_images(values), (1, size), 1, (0, reach_px), count_include_pad=False)
@@ -41,6 +42,19 @@ def mean(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h 
 
     count = torch.from_numpy(sums(np.ones(values.shape[-2:], np.float32)))
     return (_each(values, sums).float() / count).to(values)
+
+
+def windows_3x3(values: Float[Tensor, "c h w"], beyond: float | None = 0.0) -> Float[Tensor, "c 9 h w"]:
+    """Each pixel with its eight neighbors, row-major, the pixel itself in the middle.
+
+    Args:
+        values: images.
+        beyond: value outside the image; None repeats the border pixels.
+    """
+    channels, height, width = values.shape
+    sides = (1, 1, 1, 1)
+    padded = pad(values[None], sides, mode="replicate") if beyond is None else pad(values[None], sides, value=beyond)
+    return unfold(padded, 3).reshape(channels, 9, height, width)
 
 
 def _plain(values: Tensor) -> bool:

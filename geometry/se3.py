@@ -98,8 +98,8 @@ def interpolate(
     return start @ exp(share[..., None] * log(inverse(start) @ end))
 
 
-def quat_from_matrix(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]:
-    """Unit quaternions wxyz with ``w >= 0`` of rotation matrices.
+def quat_from_matrix(rotation: Float[Tensor, "*b 3 3"], *, positive_w: bool = True) -> Float[Tensor, "*b 4"]:
+    """Unit quaternions wxyz of rotation matrices, with ``w >= 0`` unless the sign is left as it comes.
 
     Each row of ``4 q q^T`` is the quaternion times one of its entries; the row of the largest entry is accurate.
     """
@@ -115,7 +115,7 @@ def quat_from_matrix(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 4"]
     best = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)
     quat = torch.take_along_dim(outer, best[..., None, None], -2).squeeze(-2)
     quat = quat / torch.linalg.vector_norm(quat, dim=-1, keepdim=True)
-    return torch.where(quat[..., :1] < 0.0, -quat, quat)
+    return torch.where(quat[..., :1] < 0.0, -quat, quat) if positive_w else quat
 
 
 def matrix_from_quat(quat: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 3 3"]:

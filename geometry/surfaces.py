@@ -1,53 +1,64 @@
-"""When two depths belong to one surface."""
+"""Which depths belong to one surface; the only definitions, call sites choose the tolerance."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import pad, unfold
 
-from geometry.filters import dilate, erode
+from geometry.filters import dilate, erode, windows_3x3
 from geometry.frame import Frame
 
-STRAIGHT = 0.02  # share of the inverse depth by which it may bend from pixel to pixel on one slope
-
-CLEARLY = 0.1  # relative depth difference between two surfaces
-
-
-SUPPORT, AROUND = 2, 8  # neighbors that share a pixel's depth: those of a line; those inside a surface
+DEPTH_TOLERANCE = 0.1  # relative depth difference below which two pixels may show one surface
+BEND_TOLERANCE = 0.02  # second difference of inverse depth per pixel, relative to it, below which a slope is even
 
 
-def _alike(frame: Frame) -> Int[Tensor, "1 h w"]:
-    """How many of the eight neighbors share a pixel's depth."""
-    height, width = frame.depth.shape[-2:]
-    usable = frame.surface
-    depth = torch.where(usable, frame.depth, torch.full_like(frame.depth, torch.inf))
-    around = unfold(pad(depth[None], (1, 1, 1, 1), value=torch.inf), 3)[0].reshape(9, height, width)
-    alike = (around - frame.depth).abs() < CLEARLY * frame.depth
-    return alike.sum(0, keepdim=True) - usable.long()  # the pixel itself is one of the nine
+def same_surface(
+    depth: Float[Tensor, "*b"], reference: Float[Tensor, "*b"], tolerance: float = DEPTH_TOLERANCE
+) -> Bool[Tensor, "*b"]:
+    """Whether two depths differ by less than a share ``tolerance`` of the reference; never for two zeros."""
+    return (depth - reference).abs() < tolerance * reference
+
+
+def similar_neighbors(frame: Frame, tolerance: float = DEPTH_TOLERANCE) -> Int[Tensor, "1 h w"]:
+    """Number of the eight neighbors of each pixel that show its surface; sky and invalid pixels show none.
+
+    Args:
+        frame: one frame, no batch axis.
+        tolerance: as in `same_surface`.
+    """
+    surface = frame.surface
+    depth = torch.where(surface, frame.depth, torch.full_like(frame.depth, torch.inf))
+    windows = windows_3x3(depth, torch.inf)[0]
+    similar = same_surface(windows, frame.depth.expand_as(windows), tolerance)
+    return similar.sum(0, keepdim=True) - surface.long()  # the pixel itself is one of the nine
 
 
 def far_from_edges(
-    depth: Float[Tensor, "1 h w"], usable: Bool[Tensor, "1 h w"], reach: int, bend: float = STRAIGHT
+    depth: Float[Tensor, "1 h w"],
+    usable: Bool[Tensor, "1 h w"],
+    reach_px: int,
+    bend: float = BEND_TOLERANCE,
+    tolerance: float = DEPTH_TOLERANCE,
 ) -> Bool[Tensor, "1 h w"]:
-    """Pixels all of whose neighbors within ``reach`` are in the image, usable and part of one surface.
+    """Pixels whose whole window of ``reach_px`` rows and columns lies in the image, is usable and shows one surface.
 
-    Those lie at one depth, or on one slope: in the image of a plane inverse depth bends nowhere.
+    A window shows one surface if its depths are equal within ``tolerance``, or if it is an even slope: inverse depth is
+    linear over the image of a plane, so its second difference stays below ``bend`` times itself.
     """
     inverse = torch.where(usable, 1.0 / depth, torch.zeros_like(depth))
     inside = torch.zeros_like(usable)
-    inside[:, reach : depth.shape[1] - reach, reach : depth.shape[2] - reach] = True
-    near, far = dilate(inverse, reach), erode(inverse, reach)
-    straight = erode((_bend(inverse) < bend * inverse).float(), reach) > 0
-    return inside & (far > 0) & ((near < far * (1.0 + CLEARLY)) | straight)
+    inside[:, reach_px : depth.shape[1] - reach_px, reach_px : depth.shape[2] - reach_px] = True
+    nearest, farthest = dilate(inverse, reach_px), erode(inverse, reach_px)
+    even = erode((_second_difference(inverse) < bend * inverse).float(), reach_px) > 0
+    return inside & (farthest > 0) & ((nearest < farthest * (1.0 + tolerance)) | even)
 
 
-def _bend(inverse: Float[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
-    """Second differences, the larger of those along rows and columns; 0 at the border, where there are none."""
-    bend = torch.zeros_like(inverse)
+def _second_difference(inverse: Float[Tensor, "1 h w"]) -> Float[Tensor, "1 h w"]:
+    """Absolute second difference, the larger of those along rows and columns; 0 at the image border."""
+    largest = torch.zeros_like(inverse)
     for axis in (-1, -2):
         if (count := inverse.shape[axis] - 2) > 0:
-            inner = bend.narrow(axis, 1, count)
+            inner = largest.narrow(axis, 1, count)
             inner.copy_(torch.maximum(inner, inverse.diff(n=2, dim=axis).abs()))
-    return bend
+    return largest

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import pad, unfold
 
 from cache3d.integration.surfels import lift_surfels
 from cache3d.rendering.footprint import KERNEL
+from geometry.filters import windows_3x3
 from geometry.frame import Frame, Observation
 from geometry.primitives import Gaussians
+from geometry.se3 import quat_from_matrix
 
 OPACITY = 0.99
 THICKNESS = 0.1  # of the smaller extent along the surface
@@ -35,7 +36,7 @@ def lift_gaussians(observation: Observation, new: Bool[Tensor, "1 h w"], chunk: 
     where = new[0]
     return Gaussians(
         means=surfels.positions,
-        quats=quaternions(axes),
+        quats=quat_from_matrix(axes, positive_w=False),
         scales=KERNEL * torch.stack([along, across, thickness], dim=-1),
         opacities=torch.full((count,), OPACITY, device=where.device),
         colors=crisp(frame, new)[:, where].T.contiguous(),
@@ -53,30 +54,7 @@ def crisp(frame: Frame, new: Bool[Tensor, "1 h w"]) -> Float[Tensor, "3 h w"]:
     That holds for neighbors of 3 x 3 that are new too, on one surface; how those look that are there already is known
     to refinement alone.
     """
-    height, width = new.shape[-2:]
     log = torch.where(new, frame.depth.clamp_min(1e-9).log(), torch.inf)
-    logs = unfold(pad(log[None], (1, 1, 1, 1), value=torch.inf), 3).reshape(1, 9, height, width)
-    beside = ((logs - log).abs() <= SAME_SURFACE).to(frame.rgb)
-    around = unfold(pad(frame.rgb[None], (1, 1, 1, 1)), 3).reshape(3, 9, height, width)
-    apart = (frame.rgb[:, None] - around) * beside
+    beside = ((windows_3x3(log, torch.inf) - log).abs() <= SAME_SURFACE).to(frame.rgb)
+    apart = (frame.rgb[:, None] - windows_3x3(frame.rgb)) * beside
     return (frame.rgb + CRISP * apart.sum(1) / 9.0).clamp(0.0, 1.0)
-
-
-def quaternions(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, "n 4"]:
-    """Unit quaternions wxyz of rotation matrices, exact at every angle.
-
-    The matrix gives all products of the quaternion's parts; the row of the largest part is the well-conditioned one.
-    """
-    r = [[rotation[:, i, j] for j in range(3)] for i in range(3)]
-    one = torch.ones_like(r[0][0])
-    products = torch.stack(
-        [
-            torch.stack([one + r[0][0] + r[1][1] + r[2][2], r[2][1] - r[1][2], r[0][2] - r[2][0], r[1][0] - r[0][1]]),
-            torch.stack([r[2][1] - r[1][2], one + r[0][0] - r[1][1] - r[2][2], r[0][1] + r[1][0], r[0][2] + r[2][0]]),
-            torch.stack([r[0][2] - r[2][0], r[0][1] + r[1][0], one - r[0][0] + r[1][1] - r[2][2], r[1][2] + r[2][1]]),
-            torch.stack([r[1][0] - r[0][1], r[0][2] + r[2][0], r[1][2] + r[2][1], one - r[0][0] - r[1][1] + r[2][2]]),
-        ]
-    )
-    largest = torch.diagonal(products, dim1=0, dim2=1).argmax(-1)
-    chosen = products[largest, :, torch.arange(len(one), device=one.device)]
-    return torch.nn.functional.normalize(chosen, dim=-1)

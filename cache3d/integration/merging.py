@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cache3d.rasterizer.reference import rotation_matrices
 from cache3d.rendering.view_kernels import LEAN, voxels
 from geometry.jit import for_blocks
 from geometry.primitives import Gaussians
+from geometry.se3 import matrix_from_quat
 
 # The usual ones of spatial hashing (Teschner et al. 2003), and two more.
 _PRIMES = (73856093, 19349663, 83492791, 2654435761, 40503)
@@ -76,7 +76,7 @@ def _keys(part: Gaussians, chosen: Int[Tensor, "k"]) -> Int[Tensor, "k"]:
     """Voxel keys of the chosen Gaussians."""
     if part.means.is_cuda:
         rows = part[chosen]
-        return voxel_keys(rows.means, rotation_matrices(rows.quats)[:, :, 2], rows.scales[:, :2].amin(-1))
+        return voxel_keys(rows.means, matrix_from_quat(rows.quats)[:, :, 2], rows.scales[:, :2].amin(-1))
     out = np.empty(len(chosen), np.int64)
     arrays = [t.numpy() for t in (chosen, part.means, part.quats, part.scales)]
     for_blocks(len(chosen), BLOCK, lambda i, j: voxels(i, j, *arrays, _PRIMES, _MIX, out))

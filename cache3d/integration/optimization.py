@@ -31,7 +31,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from cache3d.rasterizer.rasterize import rasterize
-from cache3d.rasterizer.reference import rotation_matrices
 from cache3d.rasterizer.types import Backend, Splats
 from cache3d.rendering.footprint import FOOTPRINT_FLOOR, KERNEL, SAMPLES, footprint_px, magnification_scale
 from cache3d.rendering.rendered_view import RenderedView
@@ -41,7 +40,8 @@ from geometry.filters import dilate, erode
 from geometry.frame import Frame, Observation
 from geometry.primitives import Gaussians, Points
 from geometry.project import project
-from geometry.surfaces import CLEARLY
+from geometry.se3 import matrix_from_quat
+from geometry.surfaces import DEPTH_TOLERANCE, same_surface
 
 STEP = 0.25
 GUESS_LIMIT = 0.9  # a guess that was confirmed again and again is still a guess
@@ -164,7 +164,7 @@ def refine(
             ways[chosen] += way * (agreed & free[:, None]) * share[:, None]
     against = (ways * asked_by_photo < 0) | ((rows.chunk == PHOTO)[:, None] & (asked_by_photo == 0))
     ways = ways.masked_fill(against, 0.0)
-    normals, width = rotation_matrices(rows.quats)[:, :, 2], rows.scales[:, :2].amin(-1) / KERNEL
+    normals, width = matrix_from_quat(rows.quats)[:, :, 2], rows.scales[:, :2].amin(-1) / KERNEL
     rows.means.add_(normals * (SHIFT * ways[:, 0] * width)[:, None])
     rows.scales.mul_(torch.exp(GROWTH * ways[:, 1:]))
     return changed
@@ -178,7 +178,7 @@ def within_reach(splats: Splats, step: Float[Tensor, "k 3"], frame: Frame) -> Fl
     """
     height, width = frame.camera.size
     inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth)
-    behind = (dilate(inverse, REACH_PX) > (1.0 + CLEARLY) * inverse)[0]
+    behind = (dilate(inverse, REACH_PX) > (1.0 + DEPTH_TOLERANCE) * inverse)[0]
     pixel = project(splats.means, frame.camera)[0].floor().long()
     x, y = pixel[:, 0].clamp(0, width - 1), pixel[:, 1].clamp(0, height - 1)
     held = torch.nonzero(behind[y, x])[:, 0]
@@ -201,7 +201,7 @@ def correction(splats: Splats, look: TargetView, backend: Backend) -> Correction
         sums, covered = avg_pool2d(raster.values, SAMPLES), avg_pool2d(raster.alpha, SAMPLES)
     alpha = sums.detach()[:, 3:].clamp_min(1e-3)
     depth = avg_pool2d(raster.depth.detach() * raster.alpha.detach(), SAMPLES) / alpha
-    same = (depth[0] - frame.depth).abs() < CLEARLY * frame.depth
+    same = same_surface(depth[0], frame.depth)
     # Along an edge the depth is a mixture and agrees with nothing, but the colors of both sides add up: it counts.
     near_same = dilate(same.float(), 1) > 0
     counted = (frame.surface & near_same & (alpha[0] > SOLID)).float() / alpha[0]
@@ -214,7 +214,7 @@ def correction(splats: Splats, look: TargetView, backend: Backend) -> Correction
         [sums, covered], [values, means, scales], [torch.cat([pull, counted])[None], (division - counted)[None]]
     )
     weight = spread[:, 3:] + FEW
-    along = (by_means * rotation_matrices(splats.quats)[:, :, 2]).sum(-1) * splats.scales[:, :2].amin(-1) / KERNEL
+    along = (by_means * matrix_from_quat(splats.quats)[:, :, 2]).sum(-1) * splats.scales[:, :2].amin(-1) / KERNEL
     larger = (by_scales * splats.scales).sum(-1)
     return Correction(RELAXATION * spread[:, :3] / weight, torch.stack([along, larger], dim=-1) / weight)
 
@@ -249,7 +249,7 @@ def blend_generated(
     limit = torch.full_like(z, GUESS_LIMIT)
     better = torch.minimum(observation.confidence.reshape(-1)[pixel], limit) - primitives.confidence[guesses]
     chosen = frame.surface.reshape(-1)[pixel] & (better > 0.01)
-    chosen &= (depth - z).abs() < CLEARLY * z
+    chosen &= same_surface(depth, z)
     guesses, pixel, better = guesses[chosen], pixel[chosen], better[chosen]
     off = (frame.rgb - rendered.rgb).reshape(3, -1)[:, pixel].T
     primitives.colors[guesses] = (primitives.colors[guesses] + STEP * off).clamp(0.0, 1.0)

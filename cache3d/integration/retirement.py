@@ -11,7 +11,7 @@ from cache3d.rendering.confidence import sampling_density
 from cache3d.rendering.visibility import VisibleSet
 from geometry.frame import Observation
 from geometry.primitives import Gaussians, Points
-from geometry.surfaces import CLEARLY, far_from_edges
+from geometry.surfaces import DEPTH_TOLERANCE, far_from_edges
 
 CLOSER = 1.5  # pixels per stored sample from which on a frame replaces it
 WIDEST = 4  # pixels: half of the largest footprint whose surroundings are checked; larger ones as if of that size
@@ -65,7 +65,7 @@ def contradicted(primitives: Gaussians | Points, inside: VisibleSet, observation
     depth = frame.depth.reshape(-1)
     agreed = torch.zeros_like(steady)
     agreed[inside.pixel[inside.on(frame.depth)]] = True
-    passed = inside[steady[inside.pixel] & (inside.z * (1.0 + CLEARLY) < depth[inside.pixel])]
+    passed = inside[steady[inside.pixel] & (inside.z * (1.0 + DEPTH_TOLERANCE) < depth[inside.pixel])]
     trust, mine = observation.confidence.reshape(-1)[passed.pixel], primitives.confidence[passed.index]
     guess = ~primitives.observed[passed.index]
     behind = depth[passed.pixel] > passed.z * (1.0 + needed_residual(mine, trust))

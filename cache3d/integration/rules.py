@@ -39,8 +39,9 @@ from torch import Tensor
 
 from cache3d.rendering.rendered_view import RenderedView
 from geometry.frame import Frame, Observation
-from geometry.surfaces import AROUND, CLEARLY, SUPPORT, _alike
+from geometry.surfaces import DEPTH_TOLERANCE, similar_neighbors
 
+SUPPORT, AROUND = 2, 8  # neighbors on a pixel's surface: of a line one pixel wide; inside a surface
 SEALED = 0.98  # coverage that a seam between old and new primitives must keep
 GAP = 0.01  # relative depth by which what lies behind pulls a pixel away that lost some of its surface
 MIXED = 0.1  # relative spread of inverse depth above which a pixel shows a mixture
@@ -48,7 +49,7 @@ MIXED = 0.1  # relative spread of inverse depth above which a pixel shows a mixt
 
 def needed_residual(stored: Float[Tensor, "*b"], new: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """Relative depth difference from which on a new surface contradicts a stored one, from the trust in each."""
-    return CLEARLY * (stored / new.clamp_min(1e-3)).clamp(1.0, 5.0)
+    return DEPTH_TOLERANCE * (stored / new.clamp_min(1e-3)).clamp(1.0, 5.0)
 
 
 def new_pixels(rendered: RenderedView, observation: Observation) -> Bool[Tensor, "1 h w"]:
@@ -60,13 +61,13 @@ def new_pixels(rendered: RenderedView, observation: Observation) -> Bool[Tensor,
     """
     frame = observation.frame
     allowed = rendered.generated | observation.observed
-    not_hidden = rendered.sky_mask | (frame.depth < rendered.depth * (1.0 + CLEARLY))
+    not_hidden = rendered.sky_mask | (frame.depth < rendered.depth * (1.0 + DEPTH_TOLERANCE))
     faces_away = (rendered.away > 0.75) & not_hidden & ~frame.sky & allowed
     nearest_same = rendered.depth * (1.0 - needed_residual(rendered.confidence, observation.confidence))
-    alike = _alike(frame)
-    clear = (rendered.spread < MIXED) | (alike == AROUND)
+    similar = similar_neighbors(frame)
+    clear = (rendered.spread < MIXED) | (similar == AROUND)
     closer = torch.where(rendered.sky_mask, ~frame.sky, (frame.depth < nearest_same) & clear)
-    in_front = allowed & closer & ~frame.sky & (alike >= SUPPORT)
+    in_front = allowed & closer & ~frame.sky & (similar >= SUPPORT)
     return frame.valid & (~rendered.covered | faces_away | in_front)
 
 

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from cache3d.rasterizer.types import Raster, Splats
 from geometry.camera import Camera
+from geometry.project import pixel_centers, to_camera
+from geometry.se3 import matrix_from_quat
 
 NEAR, FAR = 0.01, 1e10
 MIN_ALPHA, MAX_ALPHA, STOP = 1.0 / 255.0, 0.999, 1e-4
@@ -19,23 +21,12 @@ def rasterize_reference(splats: Splats, camera: Camera, eps2d: float = 0.3) -> R
     return Raster(*(torch.stack([image[j] for image in images]) for j in range(3)))
 
 
-def rotation_matrices(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 3 3"]:
-    """Rotation matrices of quaternions wxyz of any length."""
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, dim=-1).reshape(-1, 3, 3)
-
-
 def project_reference(
     splats: Splats, camera: Camera, eps2d: float = 0.3
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2 2"], Float[Tensor, "n"], Bool[Tensor, "n"]]:
     """Project Gaussians to one camera: image means (px), covariances (px²), depths, and which can show at all."""
-    rotation, translation = camera.camera_from_world[:3, :3], camera.camera_from_world[:3, 3]
-    x, y, z = (splats.means @ rotation.T + translation).unbind(-1)
+    rotation = camera.camera_from_world[:3, :3]
+    x, y, z = to_camera(splats.means, camera).unbind(-1)
     given = (splats.means, splats.quats, splats.scales, splats.opacities[:, None])
     usable = torch.stack([torch.isfinite(part).all(dim=-1) for part in given]).all(dim=0)
     usable = usable & (z >= NEAR) & (z <= FAR) & (splats.opacities >= MIN_ALPHA)
@@ -48,7 +39,7 @@ def project_reference(
     v = torch.clamp(y / z, -cy / fy - 0.15 * height / fy, (height - cy) / fy + 0.15 * height / fy)
     zero = torch.zeros_like(z)
     jacobian = torch.stack([fx / z, zero, -fx * u / z, zero, fy / z, -fy * v / z], dim=-1).reshape(-1, 2, 3)
-    root = jacobian @ rotation @ (rotation_matrices(splats.quats) * splats.scales[:, None, :])
+    root = jacobian @ rotation @ (matrix_from_quat(splats.quats) * splats.scales[:, None, :])
     covariance = root @ root.transpose(-1, -2) + eps2d * torch.eye(2, dtype=root.dtype, device=root.device)
     return means, covariance, z, usable
 
@@ -59,10 +50,8 @@ def _one_camera(splats: Splats, camera: Camera, eps2d: float) -> tuple[Tensor, T
     kept = torch.nonzero(usable & (torch.linalg.det(covariance.detach()) > 0))[:, 0]
     order = kept[torch.sort(z.detach()[kept], stable=True).indices]
     means, conic, z = means[order], torch.linalg.inv(covariance[order]), z[order]
-    ys = torch.arange(height, dtype=z.dtype, device=z.device) + 0.5
-    xs = torch.arange(width, dtype=z.dtype, device=z.device) + 0.5
-    dx = means[:, 0, None, None] - xs[None, None, :]
-    dy = means[:, 1, None, None] - ys[None, :, None]
+    xs, ys = pixel_centers((height, width), z)
+    dx, dy = means[:, 0, None, None] - xs[:1], means[:, 1, None, None] - ys[:, :1]
     a, b, c = (conic[:, i, j, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
     s = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
     alpha = torch.clamp(splats.opacities[order, None, None] * torch.exp(-s), max=MAX_ALPHA)

@@ -38,9 +38,10 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad, unfold
 
 from geometry.camera import Camera
+from geometry.filters import windows_3x3
+from geometry.project import to_camera
 
 DENSITY_POWER = 0.125
 DEPTH_TOLERANCE = 0.125
@@ -56,7 +57,7 @@ def pixel_gradients(
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"], Float[Tensor, "n"]]:
     """How image x and y (pixels) change with the world position, and the depth, for one camera."""
     pose = camera.camera_from_world
-    x, y, z = (positions @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    x, y, z = to_camera(positions, camera).unbind(-1)
     z = z.clamp_min(1e-6)
     right, down, forward = pose[0, :3], pose[1, :3], pose[2, :3]
     gradient_x = (right - (x / z)[:, None] * forward) * (camera.focal_px[0] / z)[:, None]
@@ -92,6 +93,5 @@ def neighbors_agreement(
     the point falls; beyond its border the image goes on as it ends.
     """
     inverse = torch.where((sky > 0.5) | (depth <= 0), torch.zeros_like(depth), 1.0 / depth.clamp_min(1e-10))
-    around = unfold(pad(inverse[None], (1, 1, 1, 1), mode="replicate"), 3)[0].reshape(9, *depth.shape[-2:])
-    share = ((around - inverse).abs() <= NEIGHBORS * inverse).float().mean(0, keepdim=True)
+    share = ((windows_3x3(inverse, None)[0] - inverse).abs() <= NEIGHBORS * inverse).float().mean(0, keepdim=True)
     return 1.0 - ALONE * (1.0 - share) * (off_center_px / OFF_CENTER).clamp(max=1.0)

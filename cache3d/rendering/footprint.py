@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cache3d.rasterizer.reference import rotation_matrices
 from cache3d.rasterizer.types import camera_row
 from cache3d.rendering import confidence as trust
 from cache3d.rendering import view_kernels as kernels
 from geometry.camera import Camera
 from geometry.jit import for_blocks
 from geometry.primitives import Gaussians
+from geometry.se3 import matrix_from_quat
 
 # Standard deviation in pixels of the photo: smaller shows the grid on zooming in, larger blurs (measured: 0.5 is best).
 KERNEL = 0.5
@@ -43,7 +43,7 @@ def footprint_px(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> F
 def extent_reference(part: Gaussians, camera: Camera) -> Float[Tensor, "n"]:
     """As `footprint_px`, of all."""
     gradient_x, gradient_y, _ = trust.pixel_gradients(part.means, camera)
-    axes = rotation_matrices(part.quats)
+    axes = matrix_from_quat(part.quats)
     extents = []
     for k in range(2):
         step = axes[:, :, k] * (part.scales[:, k] / KERNEL)[:, None]

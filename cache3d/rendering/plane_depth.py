@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cache3d.rendering.footprint import STEEPEST
 from geometry.camera import Camera
+from geometry.project import pixel_rays, to_camera
 
 
 def inverse_depth_planes(
@@ -20,7 +21,7 @@ def inverse_depth_planes(
     anew. Planes are as steep as lifted surfaces at most.
     """
     pose = camera.camera_from_world
-    x, y, z = (positions @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    x, y, z = to_camera(positions, camera).unbind(-1)
     x, y = x / z, y / z
     normal = normals @ pose[:3, :3].T
     facing = normal[:, 0] * x + normal[:, 1] * y + normal[:, 2]
@@ -31,8 +32,6 @@ def inverse_depth_planes(
 
 def plane_image(planes: Float[Tensor, "t 3 h w"], camera: Camera) -> Float[Tensor, "t 1 h w"]:
     """The value at each pixel's center of the plane that it holds the coefficients of, for one camera."""
-    (height, width), focal, center = camera.size, camera.focal_px, camera.center_px
-    x = (torch.arange(width, device=focal.device) + 0.5 - center[0]) / focal[0]
-    y = (torch.arange(height, device=focal.device) + 0.5 - center[1]) / focal[1]
+    x, y = pixel_rays(camera, planes)
     a, b, c = planes.split(1, dim=1)
-    return a * x + b * y[:, None] + c
+    return a * x + b * y + c

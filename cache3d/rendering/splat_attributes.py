@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from cache3d.rasterizer.reference import rotation_matrices
 from cache3d.rasterizer.types import Raster, Splats
 from cache3d.rendering import confidence as trust
 from cache3d.rendering import view_kernels as kernels
@@ -31,6 +30,8 @@ from cache3d.rendering.plane_depth import inverse_depth_planes, plane_image
 from geometry.camera import Camera
 from geometry.jit import for_blocks
 from geometry.primitives import Gaussians
+from geometry.project import to_camera
+from geometry.se3 import matrix_from_quat
 
 MARGIN = 0.15  # of the image, around it; the rasterizer itself decides exactly
 CHANNELS = 11
@@ -62,8 +63,7 @@ def in_view(part: Gaussians, camera: Camera, *, sky: bool) -> Int[Tensor, "k"]:
 def in_view_reference(part: Gaussians, camera: Camera, *, sky: bool) -> Bool[Tensor, "n"]:
     """As `in_view`, as a mask."""
     height, width = camera.size
-    pose = camera.camera_from_world
-    x, y, z = (part.means @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    x, y, z = to_camera(part.means, camera).unbind(-1)
     focal, center = camera.focal_px, camera.center_px
     left, right = -(center[0] + MARGIN * width) / focal[0], (width * (1 + MARGIN) - center[0]) / focal[0]
     top, bottom = -(center[1] + MARGIN * height) / focal[1], (height * (1 + MARGIN) - center[1]) / focal[1]
@@ -96,7 +96,7 @@ def to_splats(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Spla
 
 def to_splats_reference(part: Gaussians, camera: Camera) -> Splats:
     """As `to_splats`, of all."""
-    normals = rotation_matrices(part.quats)[:, :, 2]
+    normals = matrix_from_quat(part.quats)[:, :, 2]
     extent, z = extent_reference(part, camera), trust.pixel_gradients(part.means, camera)[2]
     cosine = trust.facing(part.means, normals, camera)
     first_cosine = part.scales[:, :2].amin(-1) / part.scales[:, :2].amax(-1)

@@ -14,6 +14,8 @@ from cache3d.rendering.rendered_view import RenderedView
 from cache3d.rendering.view_kernels import locate
 from geometry.camera import Camera
 from geometry.jit import for_blocks
+from geometry.project import to_camera
+from geometry.surfaces import same_surface
 
 BLOCK = 16384
 VISIBLE = 0.05  # relative depth within which a primitive is the surface that is shown
@@ -39,7 +41,7 @@ class VisibleSet:
 
     def on(self, depth: Float[Tensor, "1 h w"]) -> Bool[Tensor, "k"]:
         """Which of them lie on the surface that a depth map shows where they fall."""
-        return (self.z - depth.reshape(-1)[self.pixel]).abs() < VISIBLE * self.z
+        return same_surface(depth.reshape(-1)[self.pixel], self.z, VISIBLE)
 
 
 def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> VisibleSet:
@@ -63,9 +65,9 @@ def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[T
 def in_image_reference(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> VisibleSet:
     """As `in_image`, in tensor operations."""
     height, width = camera.size
-    pose, focal, center = camera.camera_from_world, camera.focal_px, camera.center_px
+    focal, center = camera.focal_px, camera.center_px
     index = torch.nonzero(candidates)[:, 0]
-    x, y, z = (positions[index] @ pose[:3, :3].T + pose[:3, 3]).unbind(-1)
+    x, y, z = to_camera(positions[index], camera).unbind(-1)
     column, row = focal[0] * x / z + center[0], focal[1] * y / z + center[1]
     inside = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     pixel = row[inside].long() * width + column[inside].long()

@@ -16,13 +16,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from cache3d.gaussian_cache import GaussianCache
-from cache3d.integration.lifting import quaternions
 from cache3d.integration.surfels import lift_surfels
 from cache3d.point_cache import PointCache
-from cache3d.rasterizer.reference import rotation_matrices
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Gaussians
+from geometry.se3 import matrix_from_quat, quat_from_matrix
 
 SIZE = (48, 64)
 CACHES = [GaussianCache, PointCache]
@@ -392,7 +391,7 @@ def test_quaternions_and_rotations_agree(parts: list[float]) -> None:
     if quat.norm() < 1e-2:
         return
     quat = quat / quat.norm()
-    again = quaternions(rotation_matrices(quat))
+    again = quat_from_matrix(matrix_from_quat(quat), positive_w=False)
     assert abs(float((again * quat).sum())) > 1 - 1e-5
 
 

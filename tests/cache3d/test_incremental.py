@@ -16,7 +16,6 @@ from cache3d.gaussian_cache import GaussianCache
 from cache3d.integration import merging
 from cache3d.integration.merging import voxel_keys
 from cache3d.rasterizer.rasterize import rasterize
-from cache3d.rasterizer.reference import rotation_matrices
 from cache3d.rasterizer.types import Raster, Splats
 from cache3d.rendering import incremental as raster
 from cache3d.rendering import splat_attributes as appearance
@@ -37,7 +36,7 @@ from cache3d.store.block_store import BlockStore
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Gaussians
-from geometry.se3 import exp
+from geometry.se3 import exp, matrix_from_quat
 
 SIZE = (21, 30)
 
@@ -95,7 +94,7 @@ def test_voxels_are_those_of_tensor_operations() -> None:
     quarters[:, 0] = 1.0
     shaken = quarters + 1e-7 * torch.randn(1000, 4, generator=torch.Generator().manual_seed(2))
     part.quats[:1000] = normalize(shaken, dim=-1)
-    slow = voxel_keys(part.means, rotation_matrices(part.quats)[:, :, 2], part.scales[:, :2].amin(-1))
+    slow = voxel_keys(part.means, matrix_from_quat(part.quats)[:, :, 2], part.scales[:, :2].amin(-1))
     assert (merging._keys(part, torch.arange(len(part))) == slow).all()
 
 

@@ -18,7 +18,7 @@ from cache3d.point_cache import PointCache
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Gaussians
-from geometry.surfaces import CLEARLY, far_from_edges
+from geometry.surfaces import DEPTH_TOLERANCE, far_from_edges
 
 SIZE = (48, 64)
 PIXELS = SIZE[0] * SIZE[1]
@@ -202,7 +202,7 @@ def test_a_surer_guess_needs_a_larger_residual() -> None:
 @given(st.floats(0.01, 1.0), st.floats(0.01, 1.0))
 def test_the_needed_residual_grows_with_what_is_stored(stored: float, new: float) -> None:
     residual = float(needed_residual(torch.tensor(stored), torch.tensor(new)))
-    assert CLEARLY - 1e-6 <= residual <= 5 * CLEARLY + 1e-6
+    assert DEPTH_TOLERANCE - 1e-6 <= residual <= 5 * DEPTH_TOLERANCE + 1e-6
     assert residual >= float(needed_residual(torch.tensor(stored), torch.tensor(1.0))) - 1e-6
 
 

@@ -33,12 +33,12 @@ from cache3d.integration.optimization import (
 )
 from cache3d.point_cache import PointCache
 from cache3d.rasterizer.rasterize import rasterize
-from cache3d.rasterizer.reference import rotation_matrices
 from cache3d.rasterizer.types import Splats
 from cache3d.rendering.footprint import FOOTPRINT_FLOOR, KERNEL
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Gaussians
+from geometry.se3 import matrix_from_quat
 
 SIZE = (48, 64)
 GEOMETRY = ("means", "quats", "scales", "opacities")
@@ -258,7 +258,7 @@ def test_what_a_look_asks_of_geometry_lowers_its_error() -> None:
     to_splats = wrong_wall([(0, 0, 0), (0.05, 0.02, 0)], 1)
     rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], 1)
     look = TargetView(to_splats[1], torch.ones_like(to_splats.depth[1]), is_photo=False)
-    normals = rotation_matrices(rows.quats)[:, :, 2]
+    normals = matrix_from_quat(rows.quats)[:, :, 2]
     width = rows.scales[:, :2].amin(-1) / KERNEL
 
     def drawn(shift: Tensor, log_size: Tensor) -> Splats:
