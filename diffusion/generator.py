@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion.condition import Condition
 from diffusion.kv_memory import KVMemory, MemoryPolicy
-from diffusion.rgbd_state import Condition, encode
+from diffusion.rgbd_state import encode
 from geometry.frame import Chunk
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.inpainting.prior import Prior
+from diffusion.condition import Prior
 from geometry.frame import Guide
 
 KINDS = ("confidence", "binary", "spatial", "temporal", "uniform")

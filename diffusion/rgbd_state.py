@@ -1,29 +1,16 @@
-"""What the generator is told about the frames it should make, and the RGB-D state it works on."""
+"""The RGB-D state that the generator works on: colors and a bounded depth code."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-from diffusion.inpainting.prior import Prior
-from geometry.frame import Guide
 
 # Depth code of the sky, and the code below which geometry is so far (39 units) that it counts as sky.
 SKY_CODE = -1.0
 SKY_BELOW = -0.95
 SKY_UNITS = 100.0
 _NEAREST_CODE = 0.99
-
-
-@dataclass(frozen=True)
-class Condition:
-    """The guide that the cache rendered and the prior that completes it, for the same ``t`` cameras."""
-
-    guide: Guide
-    prior: Prior
 
 
 def encode(rgb: Float[Tensor, "t 3 h w"], depth: Float[Tensor, "t 1 h w"], unit: float) -> Float[Tensor, "t 4 h w"]:

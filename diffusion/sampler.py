@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from diffusion.condition import Condition
 from diffusion.flow import add_noise, step
 from diffusion.generator import Generator
 from diffusion.kv_memory import KVMemory
-from diffusion.rgbd_state import Condition, decode, encode
+from diffusion.rgbd_state import decode, encode
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from cache3d.cache import Integration, WorldCache
 from cache3d.photo_texture import PhotoTexture
+from diffusion.condition import Condition, Prior
 from diffusion.generator import Generator
 from diffusion.inpainting.lookahead import look_ahead
 from diffusion.inpainting.outpainting import eroded_border, outpaint_camera, pad_frame, photo_with_margin
-from diffusion.inpainting.prior import Prior, PriorConfig, inpaint_prior
+from diffusion.inpainting.prior import PriorConfig, inpaint_prior
 from diffusion.kv_memory import KVMemory
 from diffusion.noise_map import NoiseConfig, noise_map
-from diffusion.rgbd_state import Condition
 from diffusion.sampler import Generated, SamplerConfig, sample
 from geometry.camera import Camera
 from geometry.depth import align_depth, clean_discontinuities

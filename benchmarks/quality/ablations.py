@@ -32,11 +32,11 @@ from benchmarks.data.walks import FRAMES, LAST, Walked, delta1, determined, inte
 from cache3d.cache import Integration, WorldCache
 from cache3d.gaussian_cache import GaussianCache
 from cache3d.point_cache import PointCache
+from diffusion.condition import Condition
 from diffusion.inpainting.masks import thin
 from diffusion.kv_memory import KVMemory
 from diffusion.noise_map import NoiseConfig
 from diffusion.retouch.generator import EmbeddedGenerator
-from diffusion.rgbd_state import Condition
 from geometry.frame import Chunk, Frame
 
 SEEDS = (0, 1, 2)

@@ -35,10 +35,11 @@ from benchmarks.quality.ablations import BLIND_KINDS, KINDS, SEEDS, BlindGenerat
 from benchmarks.quality.generator_quality import TARGETS, normalized
 from cache3d.gaussian_cache import GaussianCache
 from cache3d.photo_texture import PhotoTexture
+from diffusion.condition import Condition
 from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import EmbeddedGenerator
-from diffusion.rgbd_state import Condition, encode
+from diffusion.rgbd_state import encode
 from diffusion.sampler import Generated, sample
 from geometry.frame import Chunk, Frame, Guide
 from scenes.dataset.clips import list_clips, read_clip

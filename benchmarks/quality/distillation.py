@@ -33,11 +33,11 @@ from benchmarks.data.hole_figures import Tally, patches
 from benchmarks.data.patch_features import PatchFeatures, kernel_distance
 from benchmarks.quality.generator_quality import Scene, normalized, sheet
 from cache3d.gaussian_cache import GaussianCache
+from diffusion.condition import Condition, Prior
 from diffusion.inpainting.masks import thin
-from diffusion.inpainting.prior import Prior, PriorConfig, inpaint_prior
+from diffusion.inpainting.prior import PriorConfig, inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import EmbeddedGenerator, load_network, package_weights
-from diffusion.rgbd_state import Condition
 from diffusion.sampler import SamplerConfig, sample
 from geometry.frame import Chunk, Frame, Guide
 from scenes.dataset.clips import list_clips, read_clip

@@ -45,11 +45,12 @@ from benchmarks.data.patch_features import PatchFeatures, kernel_distances
 from benchmarks.quality.blind_choice import choices
 from benchmarks.quality.generator_goals import METHODS, resampled, shown, spread, table
 from cache3d.gaussian_cache import GaussianCache
+from diffusion.condition import Condition
 from diffusion.inpainting.masks import thin
 from diffusion.inpainting.prior import PriorConfig, inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import EmbeddedGenerator
-from diffusion.rgbd_state import Condition, decode, encode
+from diffusion.rgbd_state import decode, encode
 from diffusion.sampler import SamplerConfig, sample
 from geometry.camera import Camera
 from geometry.fill import smooth_fill

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32
@@ -13,7 +12,6 @@ from torch.nn.functional import pad
 from geometry.filters import dilate, erode
 
 THIN_PX = 8  # holes narrower than this are determined by what surrounds them
-CALM_PASSES = 3
 MIXED_PX = 1  # ring of a hole whose pixels mix two surfaces
 
 
@@ -45,14 +43,6 @@ def wide_part(hole: Bool[Tensor, "1 h w"], thin_px: int) -> Bool[Tensor, "1 h w"
     core = distance_px(~padded)[thin_px:-thin_px, thin_px:-thin_px] > 0.5 * thin_px
     grown = distance_px(core) <= 0.75 * thin_px + 1.0
     return torch.from_numpy(grown & mask)[None]
-
-
-def without_grains(code: Float[Tensor, "t 1 h w"]) -> Float[Tensor, "t 1 h w"]:
-    """Depth code without what is smaller than a patch: medians over 5x5, as often as ``CALM_PASSES``."""
-    maps = code.cpu().numpy().astype(np.float32)
-    for _ in range(CALM_PASSES):
-        maps = np.stack([cv2.medianBlur(one[0], 5)[None] for one in maps])
-    return torch.from_numpy(maps).to(code)
 
 
 def distance_px(away_from: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:

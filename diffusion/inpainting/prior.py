@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
+from diffusion.condition import Prior
 from diffusion.inpainting.frame_fill import FrameFill
 from diffusion.inpainting.masks import THIN_PX, reliable
 from geometry.frame import Frame, Guide
@@ -32,33 +31,6 @@ class PriorConfig:
     covered: float = 0.5
     keys: int = 2
     small: float = 0.002
-
-
-@dataclass(frozen=True)
-class Prior:
-    """The guide, complete.
-
-    Attributes:
-        rgb: colors, ``[t 3 h w]``; the guide's where it was seen.
-        depth: positive depth, ``[t 1 h w]``; the guide's where it was seen.
-        copied: share of the pixel that was copied or filled rather than seen, 0..1, ``[t 1 h w]``.
-        smooth_rgb: the same holes filled smoothly, ``[t 3 h w]``.
-        smooth_depth: as ``depth``, ``[t 1 h w]``.
-        settled: narrow parts of holes that are to stay as they were copied in another frame, where the hole is wide,
-            ``[t 1 h w]``.
-    """
-
-    rgb: Float[Tensor, "t 3 h w"]
-    depth: Float[Tensor, "t 1 h w"]
-    copied: Float[Tensor, "t 1 h w"]
-    smooth_rgb: Float[Tensor, "t 3 h w"]
-    smooth_depth: Float[Tensor, "t 1 h w"]
-    locked: Bool[Tensor, "t 1 h w"]
-
-    def __getitem__(self, index: slice) -> Prior:
-        """Some of the frames."""
-        parts = (self.rgb, self.depth, self.copied, self.smooth_rgb, self.smooth_depth, self.locked)
-        return Prior(*(part[index] for part in parts))
 
 
 def inpaint_prior(

@@ -5,22 +5,25 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diffusion.condition import Condition
 from diffusion.flow import add_noise
 from diffusion.generator import _empty_memory
-from diffusion.inpainting.masks import without_grains
 from diffusion.kv_memory import KVMemory, MemoryPolicy
 from diffusion.retouch.network import DenoiserNetwork, Inputs, NetworkConfig, Past
-from diffusion.rgbd_state import SKY_BELOW, SKY_CODE, Condition, encode
+from diffusion.rgbd_state import SKY_BELOW, SKY_CODE, encode
 from geometry.camera import Camera
 from geometry.frame import Chunk
 
 FORMAT = "worldwarp-generator-1"
+DEPTH_MEDIAN_PX, DEPTH_MEDIAN_PASSES = 5, 3  # removes depth specks smaller than a patch of the prior
 
 
 class EmbeddedGenerator:
@@ -88,7 +91,7 @@ class EmbeddedGenerator:
             made, _, _ = self.network(inputs, self._recall(guide.camera, memory))
         clean = made[0].to(x)
         # What is made up has surfaces: a depth of its own for every patch would scatter its colors seen from aside.
-        calm = without_grains(clean[:, 3:])
+        calm = median_filtered(clean[:, 3:])
         solid = (clean[:, 3:] >= SKY_BELOW) & (calm >= SKY_BELOW)
         clean[:, 3:] = torch.where((prior.copied > 0.5) & solid, calm, clean[:, 3:])
         # Copied sky needs no healing: trained on rendered skies, the network draws rings into photographed ones.
@@ -148,6 +151,14 @@ class EmbeddedGenerator:
 
     def _batch(self, tensor: Tensor) -> Tensor:
         return tensor[None].to(self._device, self._dtype)
+
+
+def median_filtered(code: Float[Tensor, "t 1 h w"]) -> Float[Tensor, "t 1 h w"]:
+    """Depth code after `DEPTH_MEDIAN_PASSES` medians over `DEPTH_MEDIAN_PX` pixels square."""
+    maps = code.cpu().numpy().astype(np.float32)
+    for _ in range(DEPTH_MEDIAN_PASSES):
+        maps = np.stack([cv2.medianBlur(one[0], DEPTH_MEDIAN_PX)[None] for one in maps])
+    return torch.from_numpy(maps).to(code)
 
 
 def package_weights() -> Path:

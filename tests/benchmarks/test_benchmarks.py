@@ -19,13 +19,13 @@ from benchmarks.quality.generator_rollout import per_chunk
 from benchmarks.reliability.calibration import Asked, curve, verdict
 from benchmarks.speed.rasterizer import make_scene, stages_ms
 from cache3d.cache import WorldCache
+from diffusion.condition import Condition, Prior
 from diffusion.flow import add_noise
 from diffusion.generator import PassthroughGenerator
-from diffusion.inpainting.prior import Prior
 from diffusion.kv_memory import MemoryPolicy
 from diffusion.retouch.generator import EmbeddedGenerator
 from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
-from diffusion.rgbd_state import Condition, encode
+from diffusion.rgbd_state import encode
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from geometry.project import unproject

@@ -9,13 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from diffusion.condition import Condition, Prior
 from diffusion.generator import PassthroughGenerator
-from diffusion.inpainting.prior import Prior
 from diffusion.kv_memory import KVMemory, MemoryPolicy
 from diffusion.noise_map import NoiseConfig, noise_map
-from diffusion.retouch.generator import EmbeddedGenerator, load_network, package_weights, save_network
+from diffusion.retouch.generator import EmbeddedGenerator, load_network, median_filtered, package_weights, save_network
 from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
-from diffusion.rgbd_state import Condition
 from diffusion.sampler import sample
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
@@ -145,3 +144,12 @@ def test_the_package_weights_load_and_are_small() -> None:
     assert package_weights().stat().st_size < 20e6
     network = load_network(package_weights())
     assert all(torch.isfinite(p).all() for p in network.parameters())
+
+
+def test_median_filter_removes_depth_specks_and_keeps_edges() -> None:
+    depth = torch.where(torch.arange(40) < 20, 1.0, 3.0).expand(2, 1, 30, 40).clone()
+    grainy = depth.clone()
+    grainy[0, 0, 10, 5:7] = 0.2  # a speck, a rim
+    grainy[1, 0, :, 30] = 9.0
+    calm = median_filtered(grainy)
+    assert torch.equal(calm[..., 3:-3, 3:-3], depth[..., 3:-3, 3:-3])

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion.inpainting.prior import Prior
+from diffusion.condition import Prior
 from diffusion.noise_map import KINDS, NoiseConfig, noise_map
 from diffusion.rgbd_state import SKY_CODE, decode, encode
 from diffusion.sampler import schedule_matrix

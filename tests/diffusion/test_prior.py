@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion.condition import Prior
 from diffusion.inpainting.depth_extension import fill_inverse_depth, thin_plate_fill, without_specks
 from diffusion.inpainting.disocclusion import split_sides
 from diffusion.inpainting.exemplar import blend_in
 from diffusion.inpainting.frame_fill import _dense
-from diffusion.inpainting.masks import thin, without_grains
+from diffusion.inpainting.masks import thin
 from diffusion.inpainting.patchmatch import improve
-from diffusion.inpainting.prior import Prior, PriorConfig, inpaint_prior
+from diffusion.inpainting.prior import PriorConfig, inpaint_prior
 from diffusion.inpainting.source_plausibility import LOOK_STEP, border_dissimilarity
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
@@ -382,12 +383,3 @@ def test_where_all_fit_alike_pieces_stay_whole() -> None:
 
     assert whole(start[..., 1:] - np.moveaxis(np.mgrid[:32, :32], 0, -1)) < 0.05
     assert whole(moved) > 0.8
-
-
-def test_made_up_depth_loses_its_grains_and_keeps_its_edges() -> None:
-    depth = torch.where(torch.arange(40) < 20, 1.0, 3.0).expand(2, 1, 30, 40).clone()
-    grainy = depth.clone()
-    grainy[0, 0, 10, 5:7] = 0.2  # a speck, a rim
-    grainy[1, 0, :, 30] = 9.0
-    calm = without_grains(grainy)
-    assert torch.equal(calm[..., 3:-3, 3:-3], depth[..., 3:-3, 3:-3])

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion.condition import Condition, Prior
 from diffusion.generator import PassthroughGenerator
-from diffusion.inpainting.prior import Prior
 from diffusion.kv_memory import KVMemory
-from diffusion.rgbd_state import Condition, encode
+from diffusion.rgbd_state import encode
 from diffusion.sampler import SamplerConfig, sample
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from diffusion.condition import Condition, Prior
 from diffusion.flow import clean_to_velocity
-from diffusion.inpainting.prior import Prior
 from diffusion.noise_map import noise_map
 from diffusion.retouch.generator import EmbeddedGenerator, load_network, save_network
 from diffusion.retouch.network import DenoiserNetwork, Inputs, NetworkConfig, Past
-from diffusion.rgbd_state import Condition, encode
+from diffusion.rgbd_state import encode
 from diffusion.sampler import SamplerConfig, sample
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide

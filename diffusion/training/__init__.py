@@ -1,1 +1,0 @@
-"""Training the embedded networks from rendered clips."""
