@@ -29,6 +29,7 @@ from worldwarp.loop import Step
 from worldwarp.recording import RECORDINGS, introduce, open_viewer, open_world, show
 from worldwarp.session import VIDEO, Exploration, build_cache, prepare, write_world_video
 from worldwarp.session import resume as go_on
+from worldwarp.stored_config import current_targets
 
 SHOWN_BYTES = 16 * 2**20  # a larger video is not put into a notebook
 
@@ -206,7 +207,7 @@ class World:
     def cache(self) -> WorldCache:
         """The cache as the walk left it."""
         if self._cache is None:
-            config = OmegaConf.create({**self.record.config, "device": "cpu"})  # a world opens on any machine
+            config = OmegaConf.create({**current_targets(self.record.config), "device": "cpu"})  # any machine opens it
             self._cache = cache = build_cache(config)
             for change in self.record.changes():
                 cache.apply(change)

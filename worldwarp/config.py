@@ -29,6 +29,7 @@ from worldwarp.arguments import (
     nearest,
 )
 from worldwarp.pages import conf_text, group_options
+from worldwarp.stored_config import current_options
 
 FREE_TEXT = ("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights")
 MAIN = ("image", "path", "frames", "size", "out", "resume", "device", "seed")  # named when nothing is near
@@ -70,7 +71,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         ConfigError: for an unknown key, group option or unreadable value, with the nearest valid name.
     """
     groups, given = group_options(), dict[str, str]()
-    for text in overrides:
+    for text in current_options(overrides):
         key, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"'{text}': want key=value")

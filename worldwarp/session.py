@@ -46,6 +46,7 @@ from worldwarp.keyboard import MOVES, move
 from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of, thinned
 from worldwarp.needs import Needs
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
+from worldwarp.stored_config import current_targets
 
 VIDEO = "video.mp4"
 REACH = 0.4  # median depths that path_scale=auto lets a path go, as far as out_and_back
@@ -314,7 +315,7 @@ def resume(
             f"resume: {folder} was stopped before its first chunk was stored; start again with another out="
         )
     # Settings that an older world does not know have their defaults.
-    config = OmegaConf.create({**compose_config("explore", []), **world.config})
+    config = OmegaConf.create({**compose_config("explore", []), **current_targets(world.config)})
     assert isinstance(config, DictConfig)
     config.device = device
     if onward:

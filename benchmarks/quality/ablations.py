@@ -36,7 +36,7 @@ from diffusion.condition import Condition
 from diffusion.inpainting.masks import thin
 from diffusion.kv_memory import KVMemory
 from diffusion.noise_map import NoiseConfig
-from diffusion.retouch.generator import EmbeddedGenerator
+from diffusion.retouch.generator import RetouchGenerator
 from geometry.frame import Chunk, Frame
 
 SEEDS = (0, 1, 2)
@@ -53,8 +53,8 @@ class NoCache(PointCache):
         return super().integrate(replace(chunk, frames=replace(chunk.frames, valid=chunk.frames.valid & False)))
 
 
-class BlindGenerator(EmbeddedGenerator):
-    """The embedded generator, told that nothing is covered: only the noise level says what may change."""
+class BlindGenerator(RetouchGenerator):
+    """The packaged generator, told that nothing is covered: only the noise level says what may change."""
 
     def denoise(self, x: Tensor, sigma: Tensor, condition: Condition, memory: KVMemory) -> Tensor:
         """Predict the clean state without coverage and confidence."""
@@ -125,7 +125,7 @@ def wide_patches(frames: Frame, clip: Frame) -> Tensor:
 def run(clips: dict[str, Frame], out: Path) -> None:
     """Walk whatever is not yet in ``out``; cells are innermost, so that a stopped run compares like with like."""
     out.mkdir(parents=True, exist_ok=True)
-    sees = {False: EmbeddedGenerator(), True: BlindGenerator()}
+    sees = {False: RetouchGenerator(), True: BlindGenerator()}
     features = PatchFeatures()
     jobs = [(seed, name, cell) for seed in SEEDS for name in clips for cell in CELLS if seed == 0 or not cell.blind]
     for seed, name, cell in tqdm(jobs, unit="walk"):

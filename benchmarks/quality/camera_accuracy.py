@@ -1,6 +1,6 @@
 """Do the frames show what their cameras should see? `python -m benchmarks.quality.camera_accuracy DATA [clips]`.
 
-Long held-out clips are walked to and fro for 200 frames, in the Gaussian cache with the embedded generator, from a
+Long held-out clips are walked to and fro for 200 frames, in the Gaussian cache with the packaged generator, from a
 first frame whose true depth is given. The poses are then estimated again from the pictures: SIFT features of every
 fourth frame are matched with those of the photo and of the last frames that were located, whose depth puts them into
 the world, and the camera follows by perspective-n-point with RANSAC. Nothing of the cameras asked for enters but the
@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from benchmarks.data.walks import interval, long_clips, to_and_fro, walk
 from cache3d.gaussian_cache import GaussianCache
-from diffusion.retouch.generator import EmbeddedGenerator
+from diffusion.retouch.generator import RetouchGenerator
 from geometry.camera import Camera
 from geometry.frame import Frame
 
@@ -131,7 +131,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.exit("usage: python -m benchmarks.quality.camera_accuracy DATA [clips]")
     clips = long_clips(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 6)
-    generator = EmbeddedGenerator()
+    generator = RetouchGenerator()
     path = to_and_fro(AT[-1] + 1)
     rows: dict[str, list[list[float]]] = {"floor (true frames)": [], "generated": []}
     lost = dict.fromkeys(rows, 0)

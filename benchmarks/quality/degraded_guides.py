@@ -38,7 +38,7 @@ from cache3d.photo_texture import PhotoTexture
 from diffusion.condition import Condition
 from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
-from diffusion.retouch.generator import EmbeddedGenerator
+from diffusion.retouch.generator import RetouchGenerator
 from diffusion.rgbd_state import encode
 from diffusion.sampler import Generated, sample
 from geometry.frame import Chunk, Frame, Guide
@@ -92,7 +92,7 @@ def figures(made: Generated, condition: Condition, truth: Frame) -> dict[str, fl
     }
 
 
-def fillings(clip: Frame, how: str, seed: int, generators: dict[str, EmbeddedGenerator]) -> dict[str, dict[str, float]]:
+def fillings(clip: Frame, how: str, seed: int, generators: dict[str, RetouchGenerator]) -> dict[str, dict[str, float]]:
     """Figures of every shape of the noise, of one clip spoiled in one way; generators by what their rows end on."""
     clean, truth = clip[[0]], clip[TARGETS]
     one = torch.ones_like(clean.depth)
@@ -122,7 +122,7 @@ def main() -> None:
     paths = list_clips(data, "heldout")
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
     clips = [normalized(read_clip(path)) for path in chosen]
-    generators = {"": EmbeddedGenerator(), " blind": BlindGenerator()}
+    generators = {"": RetouchGenerator(), " blind": BlindGenerator()}
     result: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     for how in SPOILED:
         jobs = [(seed, clip) for seed in SEEDS for clip in clips]

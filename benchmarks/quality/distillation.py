@@ -37,7 +37,7 @@ from diffusion.condition import Condition, Prior
 from diffusion.inpainting.masks import thin
 from diffusion.inpainting.prior import PriorConfig, inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
-from diffusion.retouch.generator import EmbeddedGenerator, load_network, package_weights
+from diffusion.retouch.generator import RetouchGenerator, load_network, package_weights
 from diffusion.sampler import SamplerConfig, sample
 from geometry.frame import Chunk, Frame, Guide
 from scenes.dataset.clips import list_clips, read_clip
@@ -92,7 +92,7 @@ def scene(clip: Frame, seed: int) -> Scene:
     return Scene(photo, Condition(guide, prior), truth)
 
 
-def make(method: Method, generator: EmbeddedGenerator, scene: Scene, seed: int, laps: int = 1) -> Made:
+def make(method: Method, generator: RetouchGenerator, scene: Scene, seed: int, laps: int = 1) -> Made:
     """Frames by one method, ``laps`` times over, through the program's own sampler and memory."""
     rng, levels = torch.Generator().manual_seed(seed), SamplerConfig(method.steps)
     started, first_s, parts = time.process_time(), 0.0, []
@@ -155,7 +155,7 @@ def main() -> None:
     torch.set_num_threads(1)
     others = {name: Path(path) for name, _, path in (text.partition("=") for text in given.other)}
     compared = methods(given.teacher, given.student, others)
-    generators = {name: EmbeddedGenerator.of(load_network(method.weights)) for name, method in compared.items()}
+    generators = {name: RetouchGenerator.of(load_network(method.weights)) for name, method in compared.items()}
     paths = list_clips(given.data, "heldout")
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(given.clips, len(paths))).astype(int)]
     first: dict[str, list[float]] = {name: [] for name in compared}

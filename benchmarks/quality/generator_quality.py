@@ -4,7 +4,7 @@ Held-out clips (see `worldwarp render-data`): the first frame goes into the Gaus
 cache is rendered for four later frames, and every method fills the same holes of the same guide:
 
 * `Telea`: OpenCV's Telea inpainting of color and of depth code; * `pull-push`: smooth fill of both;
-* `prior`: the copying prior alone; * `generator`: the embedded generator on that prior, as the program runs it;
+* `prior`: the copying prior alone; * `generator`: the packaged generator on that prior, as the program runs it;
 * `classical`: whichever of the first three is best at a figure, row by row.
 
 Figures as `benchmarks.data.hole_figures` defines them, of all clips together, mean over seeds (a seed is that of copying and
@@ -49,7 +49,7 @@ from diffusion.condition import Condition
 from diffusion.inpainting.masks import thin
 from diffusion.inpainting.prior import PriorConfig, inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
-from diffusion.retouch.generator import EmbeddedGenerator
+from diffusion.retouch.generator import RetouchGenerator
 from diffusion.rgbd_state import decode, encode
 from diffusion.sampler import SamplerConfig, sample
 from geometry.camera import Camera
@@ -99,7 +99,7 @@ def normalized(clip: Frame) -> Frame:
     return replace(clip, depth=depth, camera=camera, metric=False)
 
 
-def generated(scene: Scene, generator: EmbeddedGenerator, seed: int) -> Filling:
+def generated(scene: Scene, generator: RetouchGenerator, seed: int) -> Filling:
     """As the program runs the generator on its first chunk."""
     condition = scene.condition
     memory = generator.start(Chunk(scene.photo, 0, observed=True, confidence=torch.ones_like(scene.photo.depth)))
@@ -154,7 +154,7 @@ class Measured:
 class Run:
     """A pass over clips: figures are kept, pictures only where they are shown."""
 
-    generator: EmbeddedGenerator
+    generator: RetouchGenerator
     extract: PatchFeatures = field(default_factory=PatchFeatures)
     measured: Measured = field(default_factory=Measured)
     real: list[Tensor] = field(default_factory=list)  # features of the truth in wide holes, by clip
@@ -259,7 +259,7 @@ def main() -> None:
     given = parser.parse_args()
     scene_of = {clip["file"]: clip["scene"] for clip in json.loads((given.data / MANIFEST).read_text())["clips"]}
     chosen = spaced(list_clips(given.data, "heldout"), given.clips)
-    run, start = Run(EmbeddedGenerator(given.weights)), time.perf_counter()
+    run, start = Run(RetouchGenerator(given.weights)), time.perf_counter()
     for path in tqdm(chosen, unit="clip"):
         run.add(read_clip(path), given.seeds)
     seconds = (time.perf_counter() - start) / (len(chosen) * given.seeds)

@@ -1,7 +1,7 @@
 """Does a walk hold together? `python -m benchmarks.quality.generator_rollout DATA [clips] [--weights FILE] [--chunks 40]`.
 
 Long held-out clips (41 frames): the loop walks them in chunks of four frames from the first frame, whose true depth is
-given, with the embedded generator and with the prior alone; after chunk 10 back again, and so on to and fro. Per chunk:
+given, with the packaged generator and with the prior alone; after chunk 10 back again, and so on to and fro. Per chunk:
 PSNR of all pixels against the truth, δ1 of depth, local contrast and mean brightness over those of the truth. Stable
 means that the last two stay, with no runaway: chunks 21 to 40 show the same cameras as chunks 1 to 20, and their drift
 is the ratio of the two. `again`: what is shown there against what was shown the first time.
@@ -21,7 +21,7 @@ from benchmarks.data.hole_figures import contrast
 from benchmarks.data.walks import CHUNKS, FRAMES, delta1, long_clips, psnr, to_and_fro, walk
 from cache3d.gaussian_cache import GaussianCache
 from diffusion.generator import PassthroughGenerator
-from diffusion.retouch.generator import EmbeddedGenerator
+from diffusion.retouch.generator import RetouchGenerator
 from geometry.frame import Frame
 
 SHOWN = (1, 5, 10, 20, 25, 30, 40)
@@ -60,7 +60,7 @@ def main() -> None:
     clips = list(long_clips(given.data, given.clips).values())
     path = to_and_fro(given.chunks * FRAMES + 1)[1:]
     result: dict[str, dict[str, list[float]]] = {}
-    for method, generator in {"prior": PassthroughGenerator(), "generator": EmbeddedGenerator(given.weights)}.items():
+    for method, generator in {"prior": PassthroughGenerator(), "generator": RetouchGenerator(given.weights)}.items():
         walks = []
         for clip in tqdm(clips, desc=method, unit="walk"):
             walked = walk(clip, clip.camera[path], generator, GaussianCache())

@@ -1,7 +1,7 @@
 """Which memory keeps a walk together? `python -m benchmarks.quality.memory_policies DATA [clips] [OUT]`.
 
 Long held-out clips are walked out for ten chunks of four frames and back again, in the Gaussian cache, with each
-memory policy of the embedded generator and with two that bound the effect: the photo alone, and nothing. Figures: PSNR
+memory policy of the packaged generator and with two that bound the effect: the photo alone, and nothing. Figures: PSNR
 and δ1 in chunk 10 and their gain on the default (mean and 95 % interval over clips), brightness and contrast of chunk
 10 over the truth's, and the PSNR of the returned views against what was shown the first time. Finished walks are kept
 in OUT (DATA/memory_policies): the same call goes on.
@@ -20,34 +20,34 @@ from benchmarks.data.hole_figures import contrast
 from benchmarks.data.walks import FRAMES, LAST, delta1, determined, interval, long_clips, psnr, to_and_fro, walk
 from cache3d.gaussian_cache import GaussianCache
 from diffusion.kv_memory import KVMemory, MemoryPolicy
-from diffusion.retouch.generator import EmbeddedGenerator
+from diffusion.retouch.generator import RetouchGenerator
 from diffusion.retouch.network import Past
 from geometry.camera import Camera
 from geometry.frame import Frame
 
 
-class PhotoOnly(EmbeddedGenerator):
+class PhotoOnly(RetouchGenerator):
     """Attends to the photo, whatever is remembered."""
 
     def _recall(self, camera: Camera, memory: KVMemory) -> Past | None:
         return super()._recall(camera, memory[:1])
 
 
-class Forgetful(EmbeddedGenerator):
+class Forgetful(RetouchGenerator):
     """Attends to nothing but its own chunk."""
 
     def _recall(self, camera: Camera, memory: KVMemory) -> Past | None:  # noqa: ARG002
         return None
 
 
-def generators() -> dict[str, EmbeddedGenerator]:
+def generators() -> dict[str, RetouchGenerator]:
     """The policies that are compared; the first is the default."""
     return {
-        "nearest": EmbeddedGenerator(),
-        "diverse .3": EmbeddedGenerator(policy=MemoryPolicy(diversity=0.3)),
-        "diverse .3, trusted .5": EmbeddedGenerator(policy=MemoryPolicy(diversity=0.3, trust=0.5)),
-        "trusted 1": EmbeddedGenerator(policy=MemoryPolicy(trust=1.0)),
-        "noised .1": EmbeddedGenerator(policy=MemoryPolicy(context_noise=0.1)),
+        "nearest": RetouchGenerator(),
+        "diverse .3": RetouchGenerator(policy=MemoryPolicy(diversity=0.3)),
+        "diverse .3, trusted .5": RetouchGenerator(policy=MemoryPolicy(diversity=0.3, trust=0.5)),
+        "trusted 1": RetouchGenerator(policy=MemoryPolicy(trust=1.0)),
+        "noised .1": RetouchGenerator(policy=MemoryPolicy(context_noise=0.1)),
         "photo alone": PhotoOnly(),
         "nothing": Forgetful(),
     }

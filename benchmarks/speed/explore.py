@@ -1,6 +1,6 @@
 """End to end on this machine: `python -m benchmarks.speed.explore [chunks]`.
 
-An out-and-back walk on the bundled photo with the embedded parts, no viewer, nothing stored. Tells frames per second in
+An out-and-back walk on the bundled photo with the packaged parts, no viewer, nothing stored. Tells frames per second in
 steady state, time to the first new frame, whether the cost of a chunk stays flat (chunk 40 against chunk 5), and peak
 memory. The baseline is the same walk without a generator (`generator=passthrough`).
 """
@@ -45,7 +45,7 @@ def main() -> None:
     hardware = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     print(f"{hardware}, 192x320, {chunks} chunks of 8 frames")
     rows: dict[str, dict[str, float]] = {}
-    for generator in ("passthrough", "embedded"):
+    for generator in ("passthrough", "retouch"):
         first, seconds = walk(generator, chunks)
         near = statistics.median(seconds[2:8])
         far = statistics.median(seconds[-min(8, len(seconds) // 3) :])
@@ -58,8 +58,8 @@ def main() -> None:
         }
         print(f"{generator:<12}", "  ".join(f"{key} {value}" for key, value in rows[generator].items()))
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    ratio = rows["embedded"]["frames_per_s"] / rows["passthrough"]["frames_per_s"]
-    print(f"peak memory {peak_mib:.0f} MiB; embedded runs at {ratio:.2f}x the speed of passthrough")
+    ratio = rows["retouch"]["frames_per_s"] / rows["passthrough"]["frames_per_s"]
+    print(f"peak memory {peak_mib:.0f} MiB; retouch runs at {ratio:.2f}x the speed of passthrough")
     print(
         json.dumps(
             {"benchmark": "explore", "chunks": chunks, "peak_mib": round(peak_mib), "ratio": round(ratio, 2), **rows}

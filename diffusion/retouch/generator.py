@@ -26,7 +26,7 @@ FORMAT = "worldwarp-generator-1"
 DEPTH_MEDIAN_PX, DEPTH_MEDIAN_PASSES = 5, 3  # removes depth specks smaller than a patch of the prior
 
 
-class EmbeddedGenerator:
+class RetouchGenerator:
     """The small network whose weights come with the package."""
 
     def __init__(
@@ -54,7 +54,7 @@ class EmbeddedGenerator:
         self._device = torch.device(device)
 
     @classmethod
-    def of(cls, network: DenoiserNetwork, policy: MemoryPolicy = MemoryPolicy()) -> EmbeddedGenerator:  # noqa: B008
+    def of(cls, network: DenoiserNetwork, policy: MemoryPolicy = MemoryPolicy()) -> RetouchGenerator:  # noqa: B008
         """A generator around a network in memory, on its device (training and tests)."""
         self = cls.__new__(cls)
         self.network, self.policy = network.eval(), policy

@@ -1,4 +1,4 @@
-"""The embedded generator's network: a small causal RGB-D denoiser in pixel space.
+"""The packaged generator's network: a small causal RGB-D denoiser in pixel space.
 
 Pixels are unshuffled by 2, a convolutional U-Net works on each frame alone down to 1/16, and there transformer blocks
 let frames of a chunk see each other and the remembered past. It predicts the clean state as *base + residual*: the base

@@ -23,7 +23,7 @@ from diffusion.condition import Condition, Prior
 from diffusion.flow import add_noise
 from diffusion.generator import PassthroughGenerator
 from diffusion.kv_memory import MemoryPolicy
-from diffusion.retouch.generator import EmbeddedGenerator
+from diffusion.retouch.generator import RetouchGenerator
 from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
 from diffusion.rgbd_state import encode
 from geometry.camera import Camera
@@ -92,7 +92,7 @@ def test_only_a_blind_generator_changes_what_is_surely_seen() -> None:
     guide = Guide(clip.rgb, clip.depth, one, one, 0.0 * one, clip.camera)
     condition = Condition(guide, Prior(clip.rgb, clip.depth, 0.0 * one, clip.rgb, clip.depth, one < 0.0))
     known = encode(clip.rgb, clip.depth, 2.0)
-    for kind, changes in ((EmbeddedGenerator, False), (BlindGenerator, True)):
+    for kind, changes in ((RetouchGenerator, False), (BlindGenerator, True)):
         generator = kind.of(network, MemoryPolicy())
         memory = generator.start(Chunk(clip, 0, observed=True, confidence=one))
         made = generator.denoise(add_noise(known, torch.randn_like(known), sigma), sigma, condition, memory)

@@ -1,4 +1,4 @@
-"""The embedded generator: weights files, memory over chunks, no dependence on what nobody saw."""
+"""The packaged generator: weights files, memory over chunks, no dependence on what nobody saw."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusion.condition import Condition, Prior
 from diffusion.generator import PassthroughGenerator
 from diffusion.kv_memory import KVMemory, MemoryPolicy
 from diffusion.noise_map import NoiseConfig, noise_map
-from diffusion.retouch.generator import EmbeddedGenerator, load_network, median_filtered, package_weights, save_network
+from diffusion.retouch.generator import RetouchGenerator, load_network, median_filtered, package_weights, save_network
 from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
 from diffusion.sampler import sample
 from geometry.camera import Camera
@@ -53,7 +53,7 @@ def _condition(frames: int = 2, first: int = 1) -> tuple[Condition, torch.Tensor
     return Condition(guide, prior), noise_map(guide, prior, NoiseConfig())
 
 
-def _walk(generator: EmbeddedGenerator, memory: KVMemory, chunks: range) -> tuple[KVMemory, torch.Tensor]:
+def _walk(generator: RetouchGenerator, memory: KVMemory, chunks: range) -> tuple[KVMemory, torch.Tensor]:
     rgb = torch.zeros(0)
     for index in chunks:
         condition, sigma = _condition(2, 2 * index + 1)
@@ -65,7 +65,7 @@ def _walk(generator: EmbeddedGenerator, memory: KVMemory, chunks: range) -> tupl
 
 
 def test_a_walk_is_bounded_reproducible_and_can_be_resumed() -> None:
-    generator = EmbeddedGenerator.of(_network(), MemoryPolicy(bank=5, recent=2, nearest=1))
+    generator = RetouchGenerator.of(_network(), MemoryPolicy(bank=5, recent=2, nearest=1))
     memory, rgb = _walk(generator, generator.start(_seed()), range(4))
     assert len(memory) == 5
     _, again = _walk(generator, generator.start(_seed()), range(4))
@@ -76,7 +76,7 @@ def test_a_walk_is_bounded_reproducible_and_can_be_resumed() -> None:
 
 
 def test_seen_pixels_are_the_guides_and_unseen_guide_pixels_do_not_matter() -> None:
-    generator = EmbeddedGenerator.of(_network())
+    generator = RetouchGenerator.of(_network())
     memory = generator.start(_seed())
     condition, sigma = _condition()
     made = sample(generator, condition, sigma, memory, torch.Generator().manual_seed(0))
@@ -90,8 +90,8 @@ def test_seen_pixels_are_the_guides_and_unseen_guide_pixels_do_not_matter() -> N
 def test_only_generated_frames_are_remembered_with_noise_and_always_the_same() -> None:
     seed, network = _seed(), _network()
     made = replace(seed, index=1, observed=False)
-    clean = EmbeddedGenerator.of(network)
-    noisy = EmbeddedGenerator.of(network, MemoryPolicy(context_noise=0.3))
+    clean = RetouchGenerator.of(network)
+    noisy = RetouchGenerator.of(network, MemoryPolicy(context_noise=0.3))
     assert torch.equal(clean.start(seed).keys, noisy.start(seed).keys)
     first, again = (noisy.remember(made, noisy.start(seed)) for _ in range(2))
     assert torch.equal(first.keys, again.keys)
@@ -99,7 +99,7 @@ def test_only_generated_frames_are_remembered_with_noise_and_always_the_same() -
 
 
 def test_the_unit_is_the_photos_median_depth() -> None:
-    generator = EmbeddedGenerator.of(_network())
+    generator = RetouchGenerator.of(_network())
     assert generator.start(_seed(3.0)).unit == pytest.approx(3.0)
     assert PassthroughGenerator().start(_seed(3.0)).unit == pytest.approx(3.0)
     unknown = _seed()
@@ -108,14 +108,14 @@ def test_the_unit_is_the_photos_median_depth() -> None:
 
 
 def test_rehearsal_runs() -> None:
-    EmbeddedGenerator.of(_network()).rehearse(2, SIZE)
+    RetouchGenerator.of(_network()).rehearse(2, SIZE)
     PassthroughGenerator().rehearse(2, SIZE)
 
 
 def test_weights_round_trip_in_half_precision(tmp_path: Path) -> None:
     network = _network()
     save_network(network, tmp_path / "w.safetensors", {"data": "toy"})
-    back = EmbeddedGenerator(tmp_path / "w.safetensors").network
+    back = RetouchGenerator(tmp_path / "w.safetensors").network
     assert back.config == TOY
     for name, tensor in network.state_dict().items():
         assert torch.equal(back.state_dict()[name], tensor.half().float())
@@ -123,20 +123,20 @@ def test_weights_round_trip_in_half_precision(tmp_path: Path) -> None:
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is none"):
-        EmbeddedGenerator(tmp_path / "none.safetensors")
+        RetouchGenerator(tmp_path / "none.safetensors")
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"not weights")
     with pytest.raises(ValueError, match="not a readable"):
-        EmbeddedGenerator(path)
+        RetouchGenerator(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="want format"):
-        EmbeddedGenerator(path)
+        RetouchGenerator(path)
     save_network(_network(), path)
     tensors = load_file(path)
     metadata = {"format": "worldwarp-generator-1", **NetworkConfig(widths=(8, 8, 16), dim=16, heads=1).to_text()}
     save_file(tensors, path, metadata=metadata)
     with pytest.raises(ValueError, match="another architecture"):
-        EmbeddedGenerator(path)
+        RetouchGenerator(path)
 
 
 @pytest.mark.skipif(not package_weights().is_file(), reason="no weights in this checkout")

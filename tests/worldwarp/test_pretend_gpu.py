@@ -10,7 +10,7 @@ import torch
 from cache3d.gaussian_cache import GaussianCache
 from diffusion.inpainting.prior import PriorConfig
 from diffusion.noise_map import NoiseConfig
-from diffusion.retouch.generator import EmbeddedGenerator
+from diffusion.retouch.generator import RetouchGenerator
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
@@ -35,7 +35,7 @@ def walked(device: str) -> tuple[list[Frame], GaussianCache]:
     poses[:, 0, 3] = 0.05 * torch.arange(1.0, 5.0)
     path = Camera.from_fov(60.0, SIZE, poses)
     cache = GaussianCache(device=device, rasterizer="reference", refine_steps=1)
-    parts = Parts(cache, EmbeddedGenerator(device=device), NoiseConfig(), PriorConfig(), SamplerConfig())
+    parts = Parts(cache, RetouchGenerator(device=device), NoiseConfig(), PriorConfig(), SamplerConfig())
     walk = begin(photo, photo, rgb[0], parts, torch.Generator().manual_seed(0))
     return [step.chunk.frames for step in explore_chunks(walk, [path[:2], path[2:]], parts)], cache
 

@@ -1,4 +1,4 @@
-"""Training the embedded generator."""
+"""Training the packaged generator."""
 
 from __future__ import annotations
 
