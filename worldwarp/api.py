@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import base64
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,10 @@ from tqdm.auto import tqdm
 
 from cache3d.cache import WorldCache
 from cache3d.photo_texture import PhotoTexture
+from cache3d.world_view import WorldView
+from diffusion.generator import Generator
 from geometry.camera import Camera
+from geometry.depth import DepthEstimator
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
 from scenes.formats.export import FORMATS, ExportReport, export
@@ -27,10 +30,11 @@ from worldwarp.arguments import user_path
 from worldwarp.config import compose_config, onward
 from worldwarp.loop import Step
 from worldwarp.recording import RECORDINGS, introduce, open_viewer, open_world, show
-from worldwarp.session import VIDEO, Exploration, build_cache, prepare, write_world_video
+from worldwarp.session import VIDEO, Session, build_cache, prepare, write_world_video
 from worldwarp.session import resume as go_on
 from worldwarp.stored_config import current_targets
 
+PROTOCOLS = {"depth": DepthEstimator, "cache": WorldCache, "generator": Generator}  # what may be given as an object
 SHOWN_BYTES = 16 * 2**20  # a larger video is not put into a notebook
 
 
@@ -41,6 +45,7 @@ def explore(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     progress: bool = False,
+    recorder: Recorder | None = None,
     overrides: Sequence[str] = (),
     **settings: Any,
 ) -> Iterator[Step]:
@@ -57,9 +62,11 @@ def explore(
         resume: folder of a world to go on in, instead of ``image`` and ``out``; of the settings it takes ``frames``
             and ``convention`` of a new path, ``device`` and ``viewer``.
         progress: whether to show a bar, in a terminal or a notebook.
+        recorder: receives the events of the run, instead of the one that ``viewer`` names.
         overrides: further settings as on the command line, for example ``["depth=file", "depth.path=d.npy"]``.
         **settings: plain settings and group options, for example ``frames=33, size=(192, 320), cache="points"``;
-            ``viewer`` is ``file`` where something is stored, else ``none``.
+            ``viewer`` is ``file`` where something is stored, else ``none``. ``depth``, ``cache`` and ``generator`` may
+            also be objects of one's own, see `worldwarp.plugins`.
 
     Raises:
         ValueError: bad input, in one sentence, before anything is written.
@@ -76,6 +83,8 @@ def explore(
     out = None if out is None else user_path("out", out)
     resume = None if resume is None else user_path("resume", resume)
     cameras = path if isinstance(path, Camera) else None
+    objects = {group: settings.pop(group) for group in PROTOCOLS if _is_object(settings.get(group))}
+    _check_objects(objects)
     given = {"image": image, "out": out, "resume": resume, "path": None if cameras else path}
     words = [f"{key}={value}" for key, value in given.items() if value is not None]
     words += [*(f"{key}={_as_text(value)}" for key, value in settings.items()), *overrides]
@@ -85,7 +94,9 @@ def explore(
     tell = tqdm.write if progress else _silent
     if resume is None:
         config = compose_config("explore", words)
-        exploration = prepare(config, cameras, out=None if out is None else Path(out), tell=tell)
+        for group, part in objects.items():  # a stored world names the class
+            config[group] = {"_target_": f"{type(part).__module__}.{type(part).__qualname__}"}
+        session = prepare(config, cameras, out=None if out is None else Path(out), tell=tell, given=objects)
     else:
         if image is not None or out is not None:
             named = "image" if out is None else "out"
@@ -94,37 +105,53 @@ def explore(
                 "or leave out resume= to start anew"
             )
         config = compose_config("explore", words)
-        exploration = go_on(Path(resume), config.device, onward(words, config), cameras, tell)
-    recorder = open_viewer(config.viewer, None if folder is None else Path(folder))
+        session = go_on(Path(resume), config.device, onward(words, config), cameras, tell, objects)
+    if recorder is None:
+        recorder = open_viewer(config.viewer, None if folder is None else Path(folder))
     if config.viewer.mode not in ("none", "file"):  # somebody wants to look: tell where
         tqdm.write(f"viewer   {recorder.how_to_look}")
     if out is not None:
-        exploration.store_in(Path(out))
-    return _steps(exploration, recorder, progress)
+        session.store_in(Path(out))
+    return _steps(session, recorder, progress)
 
 
-def _steps(exploration: Exploration, recorder: Recorder, progress: bool) -> Iterator[Step]:
+def _steps(session: Session, recorder: Recorder, progress: bool) -> Iterator[Step]:
     """Walk, with somebody who looks on; the video is written however the walk ends, but for an error."""
-    total = len(exploration.cameras) - exploration.walk.frames
+    total = len(session.cameras) - session.state.frames
     try:
-        introduce(recorder, exploration)
+        introduce(recorder, session)
         with tqdm(total=total, unit="frame", smoothing=0.2, disable=not progress) as bar:
-            for step in exploration.steps():
+            for step in session.steps():
                 show(recorder, step)
                 bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
                 bar.update(len(step.chunk.frames))
                 yield step
     except (GeneratorExit, KeyboardInterrupt):
-        exploration.write_video()
+        session.write_video()
         raise
     else:
-        exploration.write_video()
+        session.write_video()
     finally:
         recorder.close()
 
 
 def _silent(_line: str) -> None:
-    """Tell nobody."""
+    """Print nothing."""
+
+
+def _is_object(value: object) -> bool:
+    return value is not None and not isinstance(value, str)
+
+
+def _check_objects(objects: Mapping[str, object]) -> None:
+    for group, part in objects.items():
+        methods = [name for name in vars(PROTOCOLS[group]) if not name.startswith("_") or name == "__len__"]
+        missing = [name for name in methods if not hasattr(part, name)]
+        if missing:
+            raise ValueError(
+                f"{group}: want an object with the methods of worldwarp.plugins.{PROTOCOLS[group].__name__}, "
+                f"got {type(part).__name__} without {', '.join(missing)}"
+            )
 
 
 class World:
@@ -205,7 +232,7 @@ class World:
 
     @property
     def cache(self) -> WorldCache:
-        """The cache as the walk left it."""
+        """The cache after the last chunk."""
         if self._cache is None:
             config = OmegaConf.create({**current_targets(self.record.config), "device": "cpu"})  # any machine opens it
             self._cache = cache = build_cache(config)
@@ -342,7 +369,7 @@ class World:
             if camera.batch_shape
             else Camera(camera.world_from_camera[None], camera.focal_px[None], camera.center_px[None], camera.size)
         )
-        return self._texture.onto(self.cache.render(batched))
+        return WorldView(self.cache, self._texture).render(batched)
 
 
 def _as_text(value: object) -> str:

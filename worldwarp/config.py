@@ -76,14 +76,21 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if not equals:
             raise ConfigError(f"'{text}': want key=value")
         given[key] = value
+    # A class of another package replaces a whole group: what it takes is not known here, so all its keys are accepted.
+    foreign = {key.removesuffix("._target_") for key in given if key.removesuffix("._target_") in groups} - {*given}
     chosen = {key: value for key, value in given.items() if key in groups}
     for group, option in chosen.items():
         if option not in groups[group]:
             raise ConfigError(f"{group}: there is no '{option}'; {nearest(option, groups[group])}")
     config = _compose(name, [f"{group}={option}" for group, option in chosen.items()])
+    for group in foreign:
+        config[group] = {"_target_": given[f"{group}._target_"]}
     known = _flat_keys(config)
     for key, value in given.items():
         if key in chosen:
+            continue
+        if key.partition(".")[0] in foreign:
+            OmegaConf.update(config, key, _value(key, value, None), force_add=True)
             continue
         if key not in known or key in groups:
             raise ConfigError(f"there is no setting '{key}'; {_what_was_meant(key, known)}")
@@ -170,11 +177,22 @@ def checked_size(size: object) -> tuple[int, int]:
     return sides
 
 
-def build(part: DictConfig) -> Any:
-    """What a group's ``_target_`` makes of its settings; the settings reach it as they are, errors come as they are."""
+def build(config: DictConfig, group: str) -> Any:
+    """The object of a group: its ``_target_``, called with the group's settings; its own errors pass through.
+
+    Raises:
+        ConfigError: a class that cannot be imported.
+    """
     from hydra.utils import get_object
 
-    return get_object(part["_target_"])(**{str(key): part[key] for key in part if key != "_target_"})
+    part = config[group]
+    try:
+        target = get_object(part["_target_"])
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{group}: want an importable class, got {part['_target_']} ({error}); install the package it belongs to"
+        ) from error
+    return target(**{str(key): part[key] for key in part if key != "_target_"})
 
 
 def _what_was_meant(key: str, known: Sequence[str]) -> str:

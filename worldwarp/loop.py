@@ -1,10 +1,9 @@
-"""The loop: render the world, fill what is unknown, put it back. Everything else watches or stores."""
+"""The loop: render the world, fill what is unknown, integrate the result. Viewers and storage only receive its steps."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from cache3d.cache import Integration, WorldCache
 from cache3d.photo_texture import PhotoTexture
+from cache3d.world_view import WorldView
 from diffusion.condition import Condition, Prior
 from diffusion.generator import Generator
 from diffusion.inpainting.lookahead import look_ahead
@@ -27,37 +27,73 @@ from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
 from worldwarp.metrics import measure
 
-REFERENCE_FRAMES = 4
-KEEP_EVERY = 2
-GENERATED_CONFIDENCE = 0.6  # a generated pixel is never trusted like one that a camera saw
+REFERENCE_FRAMES = 4  # the photo and the last frames of three chunks: to copy texture from and to optimize against
+KEEP_EVERY = 2  # every second frame enters the cache: those between show nothing more and cost as much
+GENERATED_CONFIDENCE = 0.6  # of a generated pixel at noise level 0; what a camera observed has 1
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the loop is made of; each is exchangeable (see `worldwarp/conf`)."""
+class Components:
+    """What the loop is made of besides the cache; each can be replaced (`worldwarp/conf`, `worldwarp.plugins`)."""
 
-    cache: WorldCache
     generator: Generator
     noise: NoiseConfig
     prior: PriorConfig
     sampler: SamplerConfig
 
 
-@dataclass
-class Walk:
-    """Where a walk stands between two chunks; this and the cache are all that a resumed walk needs."""
+@dataclass(frozen=True)
+class LiftedPhoto:
+    """The photo with its depth, at the three resolutions that a session needs.
 
+    Attributes:
+        frame: at frame size, ``[1]``: frame 0 of the world.
+        detail: at frame size or finer, ``[1]``: what enters the cache.
+        full_res: colors in 0..1, ``[3 h w]``, as fine as they are shown: the photo texture.
+    """
+
+    frame: Frame
+    detail: Frame
+    full_res: Float[Tensor, "3 h w"]
+
+
+@dataclass
+class ExploreState:
+    """What changes from chunk to chunk; a resumed session needs nothing else.
+
+    Attributes:
+        view: the world: cache and photo texture.
+        memory: what the generator remembers.
+        reference: the photo and the last frames of recent chunks, ``[r]``.
+        rng: the only source of randomness.
+        chunks: finished chunks; the photo is chunk 0.
+        frames: finished frames; the photo is frame 0.
+    """
+
+    view: WorldView
     memory: KVMemory
-    texture: PhotoTexture  # the photo, to be shown wherever the cache shows what it saw
-    reference: Frame  # the photo and the last frames of recent chunks, to copy texture from and to refine against
+    reference: Frame
     rng: torch.Generator
-    chunks: int  # finished chunks; the photo is chunk 0
-    frames: int  # finished frames; the photo is frame 0
+    chunks: int
+    frames: int
 
 
 @dataclass(frozen=True)
 class Step:
-    """Everything that one chunk produced, for viewers, recorders and gauges."""
+    """Everything that one chunk produced, for viewers, recorders and metrics.
+
+    Attributes:
+        chunk: the finished frames with their confidence.
+        first_frame: index of its first frame in the world.
+        guide: what the world showed to its cameras, ``[t]``.
+        prior: the guide with its holes inpainted.
+        sigma: the noise level that the sampler started from, ``[t 1 h w]``.
+        integration: what the chunk did to the cache.
+        added: the primitives that it added.
+        timings_s: seconds per stage.
+        gauges: metrics of the chunk, see `worldwarp.metrics.measure`.
+        state: where the session is after the chunk.
+    """
 
     chunk: Chunk
     first_frame: int
@@ -68,10 +104,10 @@ class Step:
     added: Points | Gaussians
     timings_s: dict[str, float]
     gauges: dict[str, float]
-    walk: Walk = field(repr=False)
+    state: ExploreState = field(repr=False)
 
     def __repr__(self) -> str:
-        """What it is in a line, without its tensors."""
+        """The chunk in one line, without its tensors."""
         last = self.first_frame + len(self.chunk.frames) - 1
         return (
             f"Step(chunk {self.chunk.index}, frames {self.first_frame} to {last}, "
@@ -79,118 +115,157 @@ class Step:
         )
 
 
-def begin(seed: Chunk, seed_detail: Chunk, sharp: Float[Tensor, "3 h w"], parts: Parts, rng: torch.Generator) -> Walk:
-    """Start a world from its photo and from what is made up around it, once and for all.
+def start(photo: LiftedPhoto, cache: WorldCache, components: Components, rng: torch.Generator) -> ExploreState:
+    """Start a world from its photo, and outpaint a margin around the photo once.
 
     Args:
-        seed: the photo at frame size, as chunk 0 of one frame.
-        seed_detail: the same photo as the cache should hold it, at frame size or finer.
-        sharp: its colors as fine as there are, for what the walk comes close to.
-        parts: what the loop is made of; its cache must be empty.
-        rng: the one source of randomness of the walk.
+        photo: the photo with depth.
+        cache: an empty cache.
+        components: what the loop is made of.
+        rng: the only source of randomness.
     """
-    parts.cache.integrate(seed_detail)
-    texture = PhotoTexture.of(seed.frames, sharp)
-    walk = Walk(parts.generator.start(seed), texture, seed.frames, rng, chunks=1, frames=1)
-    around = _made_up(photo_with_margin(seed.frames), walk, parts)
-    parts.cache.integrate(replace(around, index=0))  # like the photo
-    return walk
+    view = WorldView(cache, PhotoTexture.of(photo.frame, photo.full_res))
+    view.integrate(photo_chunk(photo.detail))
+    state = ExploreState(
+        view, components.generator.start(photo_chunk(photo.frame)), photo.frame, rng, chunks=1, frames=1
+    )
+    margin = _generate_open_parts(photo_with_margin(photo.frame), state, components)
+    view.integrate(replace(margin, index=0))  # the margin belongs to the photo's chunk
+    return state
 
 
-def explore_chunks(walk: Walk, chunks: Iterable[Camera], parts: Parts) -> Iterator[Step]:
-    """Walk along the cameras; yields one `Step` per chunk and advances ``walk`` in place.
+def explore(state: ExploreState, chunks: Iterable[Camera], components: Components) -> Iterator[Step]:
+    """Explore along a path; yields one `Step` per chunk and advances ``state`` in place.
 
     Args:
-        walk: where to start, from `begin` or from a saved world.
-        chunks: batches ``[t]`` of cameras; may be endless. Of a list, the cache fetches ahead what the next will see.
-        parts: what the loop is made of.
+        state: from `start` or from a stored world.
+        chunks: batches ``[t]`` of cameras; may be endless.
+        components: what the loop is made of.
     """
-    for position, cameras in enumerate(chunks):
+    for cameras, upcoming in _with_next(chunks):
         clock = _Clock()
-        with clock("render"):
-            known = guide = walk.texture.onto(parts.cache.render(cameras))
-            if isinstance(chunks, Sequence) and position + 1 < len(chunks):
-                parts.cache.prefetch(chunks[position + 1])
-        around = None
-        if (wider := outpaint_camera(guide)) is not None:
-            with clock("surroundings"):
-                view = walk.texture.onto(parts.cache.render(wider))
-                around = parts.cache.integrate(_made_up(view, walk, parts))
-                guide = walk.texture.onto(parts.cache.render(cameras))
-        with clock("copy"):
-            seen = guide
-            if (ahead := look_ahead(guide)) is not None:
-                seen = Guide.concatenate([guide, walk.texture.onto(parts.cache.render(ahead))])
-            prior = inpaint_prior(seen, walk.reference, walk.rng, parts.prior, lock_thin=True)[: len(cameras)]
-        with clock("denoise"):
-            sigma = noise_map(guide, prior, parts.noise)
-            made = sample(parts.generator, Condition(guide, prior), sigma, walk.memory, walk.rng, parts.sampler)
-        with clock("align"):
-            chunk, residual = _as_chunk(made, guide, sigma, walk)
-        with clock("integrate"):
-            kept = thinned(chunk)
-            integration = parts.cache.integrate(kept, walk.reference)
-            integration = integration if around is None else around.then(integration)
-        with clock("remember"):
-            walk.memory = parts.generator.remember(kept, walk.memory)
-        first_frame = walk.frames
-        walk.chunks, walk.frames = walk.chunks + 1, walk.frames + len(cameras)
-        earlier = [walk.reference[i : i + 1] for i in range(1, len(walk.reference))]
-        walk.reference = reference_of(walk.reference[:1], [*earlier, chunk.frames[-1:]])
+        known = state.view.render(cameras)
+        state.view.prefetch(upcoming)
+        clock.lap("render")
+        outpainted = _outpaint(known, state, components)
+        guide = known if outpainted is None else state.view.render(cameras)
+        if outpainted is not None:
+            clock.lap("outpaint")
+        prior = _inpaint(guide, state, components)
+        clock.lap("inpaint")
+        sigma = noise_map(guide, prior, components.noise)
+        condition = Condition(guide, prior)
+        made = sample(components.generator, condition, sigma, state.memory, state.rng, components.sampler)
+        clock.lap("denoise")
+        chunk, residual = _to_chunk(made, guide, sigma, state)
+        clock.lap("align")
+        kept = subsample(chunk)
+        integration = state.view.integrate(kept, state.reference)
+        integration = integration if outpainted is None else outpainted.then(integration)
+        clock.lap("integrate")
+        state.memory = components.generator.remember(kept, state.memory)
+        clock.lap("remember")
+        first_frame = _advance(state, chunk)
         gauges = measure(known, chunk.frames, residual, integration.total)
         added = integration.change.rows[integration.change.index >= integration.first]
-        yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, walk)
+        yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, state)
 
 
-def _made_up(guide: Guide, walk: Walk, parts: Parts) -> Chunk:
-    """What lies in the open parts of one wide view ``[1]``; of the chunk that comes next."""
-    photo = walk.reference[:1]
-    prior = inpaint_prior(guide, pad_frame(photo, guide.camera.size), walk.rng, parts.prior)
-    sigma = noise_map(guide, prior, parts.noise)
-    seen = guide.coverage > 0.5
-    depth = torch.where(seen, guide.depth, 1.0)
-    known = Frame(prior.rgb, depth, seen, seen & (guide.sky > 0.5), guide.camera, photo.metric)
-    memory = parts.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
-    made = sample(parts.generator, Condition(guide, prior), sigma, memory, walk.rng, parts.sampler)
-    chunk, _ = _as_chunk(made, guide, sigma, walk)
-    return replace(chunk, frames=replace(chunk.frames, valid=eroded_border(chunk.frames.valid & ~seen)))
+def photo_chunk(photo: Frame) -> Chunk:
+    """The photo ``[1]`` as chunk 0: observed, with confidence 1."""
+    return Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth))
 
 
-def thinned(chunk: Chunk) -> Chunk:
-    """What of a chunk the world and the generator keep: every second frame and always the last.
-
-    What lies between shows nothing more, and costs as much.
-    """
+def subsample(chunk: Chunk) -> Chunk:
+    """The frames of a chunk that the cache and the generator keep: every second one and always the last."""
     kept = list(range((len(chunk.frames) - 1) % KEEP_EVERY, len(chunk.frames), KEEP_EVERY))
     return replace(chunk, frames=chunk.frames[kept], confidence=chunk.confidence[kept])
 
 
-def _as_chunk(made: Generated, guide: Guide, sigma: Tensor, walk: Walk) -> tuple[Chunk, float]:
-    """Make a chunk of what was generated: depth aligned to the world, no flying pixels, 8-bit colors."""
-    seen = guide.coverage * guide.confidence * (1.0 - guide.sky)
-    aligned = align_depth(made.depth, ~made.sky, guide.depth, seen)
-    depth = torch.where(made.sky, made.depth, aligned.depth)
-    valid = made.sky | clean_discontinuities(depth, ~made.sky)
-    # Frames are stored losslessly as 8-bit images: rounding here keeps a resumed walk on the same bits.
-    rgb = (made.rgb * 255.0).round().clamp(0.0, 255.0) / 255.0
-    confidence = guide.confidence + (1.0 - guide.confidence) * (1.0 - 0.5 * sigma) * GENERATED_CONFIDENCE
-    frames = Frame(rgb, depth, valid, made.sky, guide.camera, walk.reference.metric)
-    return Chunk(frames, walk.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), aligned.residual
-
-
 def reference_of(photo: Frame, last_frames: list[Frame]) -> Frame:
-    """What texture may be copied from: the photo ``[1]`` and the newest of the chunks' last frames ``[1]`` each."""
+    """The reference frames: the photo ``[1]`` and the newest of the chunks' last frames, ``[1]`` each."""
     return Frame.concatenate([photo, *last_frames[-(REFERENCE_FRAMES - 1) :]])
 
 
+def _with_next(chunks: Iterable[Camera]) -> Iterator[tuple[Camera, Camera | None]]:
+    """Each chunk of cameras with the one after it, where that is known already.
+
+    An iterator is not asked ahead: with live keys, the next chunk depends on what this one shows.
+    """
+    if not isinstance(chunks, list):
+        yield from ((cameras, None) for cameras in chunks)
+        return
+    yield from zip(chunks, [*chunks[1:], None], strict=True)
+
+
+def _outpaint(known: Guide, state: ExploreState, components: Components) -> Integration | None:
+    """Outpaint one wide view from the chunk's last camera where whole sides of it are unknown; None where they are not.
+
+    Filled chunk by chunk, such a side would become strips with a seam at each chunk.
+    """
+    wide = outpaint_camera(known)
+    if wide is None:
+        return None
+    return state.view.integrate(_generate_open_parts(state.view.render(wide), state, components))
+
+
+def _inpaint(guide: Guide, state: ExploreState, components: Components) -> Prior:
+    """The prior of a chunk; a view further along the path is filled with it, so that a hole is filled as one region."""
+    ahead = look_ahead(guide)
+    views = guide if ahead is None else Guide.concatenate([guide, state.view.render(ahead)])
+    prior = inpaint_prior(views, state.reference, state.rng, components.prior, lock_thin=True)
+    return prior[: len(guide)]
+
+
+def _generate_open_parts(guide: Guide, state: ExploreState, components: Components) -> Chunk:
+    """Generate the uncovered part of one wide view ``[1]``; the chunk has the index of the chunk that comes next."""
+    photo = state.reference[:1]
+    prior = inpaint_prior(guide, pad_frame(photo, guide.camera.size), state.rng, components.prior)
+    sigma = noise_map(guide, prior, components.noise)
+    covered = guide.coverage > 0.5
+    depth = torch.where(covered, guide.depth, 1.0)
+    known = Frame(prior.rgb, depth, covered, covered & (guide.sky > 0.5), guide.camera, photo.metric)
+    # The view has another size than the frames, so the generator looks at it with a memory of its own.
+    memory = components.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
+    made = sample(components.generator, Condition(guide, prior), sigma, memory, state.rng, components.sampler)
+    chunk, _ = _to_chunk(made, guide, sigma, state)
+    return replace(chunk, frames=replace(chunk.frames, valid=eroded_border(chunk.frames.valid & ~covered)))
+
+
+def _to_chunk(made: Generated, guide: Guide, sigma: Tensor, state: ExploreState) -> tuple[Chunk, float]:
+    """What was generated as a chunk: depth aligned to the guide, no pixels between two surfaces, 8-bit colors.
+
+    Returns:
+        The chunk and the median relative error that the alignment of depth left.
+    """
+    weight = guide.coverage * guide.confidence * (1.0 - guide.sky)
+    aligned = align_depth(made.depth, ~made.sky, guide.depth, weight)
+    depth = torch.where(made.sky, made.depth, aligned.depth)
+    valid = made.sky | clean_discontinuities(depth, ~made.sky)
+    # Frames are stored losslessly as 8-bit images: rounding here keeps a resumed session on the same bits.
+    rgb = (made.rgb * 255.0).round().clamp(0.0, 255.0) / 255.0
+    confidence = guide.confidence + (1.0 - guide.confidence) * (1.0 - 0.5 * sigma) * GENERATED_CONFIDENCE
+    frames = Frame(rgb, depth, valid, made.sky, guide.camera, state.reference.metric)
+    return Chunk(frames, state.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), aligned.residual
+
+
+def _advance(state: ExploreState, chunk: Chunk) -> int:
+    """Count a finished chunk and renew the reference frames; returns the index of the chunk's first frame."""
+    first_frame = state.frames
+    state.chunks, state.frames = state.chunks + 1, state.frames + len(chunk.frames)
+    earlier = [state.reference[i : i + 1] for i in range(1, len(state.reference))]
+    state.reference = reference_of(state.reference[:1], [*earlier, chunk.frames[-1:]])
+    return first_frame
+
+
 class _Clock:
-    """Wall time by stage."""
+    """Wall time by stage, seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
 
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - start
+    def lap(self, stage: str) -> None:
+        """The time since the lap before belongs to ``stage``."""
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now

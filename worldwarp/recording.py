@@ -1,4 +1,4 @@
-"""From the loop to whoever looks on: recorders, and the closing words of a walk."""
+"""Forwards the steps of a session to a recorder, and prints where its results are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worldwarp.arguments import pasted
 from worldwarp.config import ConfigError
 from worldwarp.loop import Step
 from worldwarp.plan import Plan
-from worldwarp.session import VIDEO, Exploration
+from worldwarp.session import VIDEO, Session
 from worldwarp.training.trainer import SHEET, Validation
 
 RECORDINGS = "recording*.rrd"  # of a world, in its folder
@@ -45,20 +45,20 @@ def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
     return open_recorder(viewer.mode, recording, port=viewer.port, url=viewer.url, browser=viewer.open)
 
 
-def introduce(recorder: Recorder, exploration: Exploration, plan: Plan | None = None) -> None:
+def introduce(recorder: Recorder, session: Session, plan: Plan | None = None) -> None:
     """Tell a recorder what there is before the first chunk."""
-    settings = exploration.settings
+    settings = session.settings
     image = (settings.image or "").encode("utf-8", "backslashreplace").decode()  # Rerun takes no other text
     text = "\n".join([f"- image `{image}`", f"- path `{settings.path}`", f"- seed {settings.seed}"])
     markdown = "\n\n".join([text, *([] if plan is None else plan.lines())])
-    cache = exploration.parts.cache
+    cache = session.state.view.cache
     recorder.begin(
         StartEvent(
-            photo=exploration.photo,
-            picture=exploration.walk.texture.finest,
+            photo=session.photo,
+            picture=session.state.view.texture.finest,
             added=cache.snapshot(),
             names=cache.names(),
-            planned=exploration.cameras,
+            planned=session.cameras,
             settings_markdown=markdown,
         )
     )
@@ -88,11 +88,11 @@ def show(recorder: Recorder, step: Step) -> None:
     )
 
 
-def show_undo(recorder: Recorder, exploration: Exploration, chunks: int, frames: int) -> None:
+def show_undo(recorder: Recorder, session: Session, chunks: int, frames: int) -> None:
     """Tell a recorder that the last of ``chunks``, which ended at ``frames``, was taken back."""
-    walk, cache = exploration.walk, exploration.parts.cache
-    here = exploration.cameras[walk.frames - 1]
-    recorder.undo(UndoEvent(chunks - 1, walk.frames, frames - walk.frames, here, cache.snapshot(), cache.names()))
+    state, cache = session.state, session.state.view.cache
+    here = session.cameras[state.frames - 1]
+    recorder.undo(UndoEvent(chunks - 1, state.frames, frames - state.frames, here, cache.snapshot(), cache.names()))
     recorder.text(f"chunk {chunks - 1}: taken back")
 
 
@@ -160,20 +160,20 @@ def rebuild_recording(world: World) -> Path:
     return path
 
 
-def after(exploration: Exploration) -> list[str]:
+def after(session: Session) -> list[str]:
     """Where everything is after a walk, and what to type next."""
-    walk, total = exploration.walk, len(exploration.cameras)
-    if exploration.world is None:
-        return [f"{walk.frames} of {total} frames; nothing was stored"]
-    folder = exploration.world.folder
+    state, total = session.state, len(session.cameras)
+    if session.world is None:
+        return [f"{state.frames} of {total} frames; nothing was stored"]
+    folder = session.world.folder
     lines = [
-        f"{'stopped and saved' if exploration.remaining else 'done'}: {walk.frames} of {total} frames, "
-        f"{len(exploration.parts.cache)} primitives, in {folder}",
+        f"{'stopped and saved' if session.remaining else 'done'}: {state.frames} of {total} frames, "
+        f"{len(session.state.view.cache)} primitives, in {folder}",
         f"  video      {folder / VIDEO}",
         f"  look       worldwarp {pasted('view', folder)}",
         f"  take away  worldwarp {pasted('export', folder)}",
     ]
-    if exploration.remaining:
+    if session.remaining:
         lines.append(f"  finish     worldwarp {pasted('explore', folder)}")
     return lines
 

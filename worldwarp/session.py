@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 
 from cache3d.cache import WorldCache
 from cache3d.photo_texture import PhotoTexture
+from cache3d.world_view import WorldView
 from diffusion.generator import Generator
 from diffusion.inpainting.prior import PriorConfig
 from diffusion.kv_memory import KVMemory
@@ -43,7 +44,18 @@ from worldwarp.config import (
     explore_settings,
 )
 from worldwarp.keyboard import MOVES, move
-from worldwarp.loop import REFERENCE_FRAMES, Parts, Step, Walk, begin, explore_chunks, reference_of, thinned
+from worldwarp.loop import (
+    REFERENCE_FRAMES,
+    Components,
+    ExploreState,
+    LiftedPhoto,
+    Step,
+    explore,
+    photo_chunk,
+    reference_of,
+    start,
+    subsample,
+)
 from worldwarp.needs import Needs
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 from worldwarp.stored_config import current_targets
@@ -55,16 +67,16 @@ FINEST = 4.0  # times the frame size: no finer is the photo shown, however close
 
 
 @dataclass
-class Exploration:
-    """A walk that is ready to go.
+class Session:
+    """A world that is being explored.
 
     Attributes:
         settings: the checked plain settings.
         config: the composed configuration, groups included.
-        parts: what the loop is made of; the cache already holds the photo.
+        components: what the loop is made of.
         photo: the photo at frame size with its depth, ``[1]``.
-        cameras: the whole walk ``[n]``; camera 0 is the photo's.
-        walk: where the walk stands.
+        cameras: the whole path ``[n]``; camera 0 is the photo's.
+        state: the world as it is after the last finished chunk.
         world: the folder it is stored in; None when nothing is stored (yet).
         picture: the photo as it was read; None for a world that goes on.
         from_file: whether the path's unit of length is a camera file's.
@@ -74,10 +86,10 @@ class Exploration:
 
     settings: Settings
     config: DictConfig
-    parts: Parts
+    components: Components
     photo: Frame
     cameras: Camera
-    walk: Walk
+    state: ExploreState
     world: World | None = None
     picture: Photo | None = None
     from_file: bool = False
@@ -88,11 +100,11 @@ class Exploration:
     def remaining(self) -> list[Camera]:
         """Cameras still to be walked, chunk by chunk."""
         size, total = self.settings.chunk, len(self.cameras)
-        return [self.cameras[i : min(i + size, total)] for i in range(self.walk.frames, total, size)]
+        return [self.cameras[i : min(i + size, total)] for i in range(self.state.frames, total, size)]
 
     def steps(self, chunks: Iterable[Camera] | None = None) -> Iterator[Step]:
         """Walk on, along what remains or along ``chunks``; every chunk is stored before it is yielded."""
-        for step in explore_chunks(self.walk, self.remaining if chunks is None else chunks, self.parts):
+        for step in explore(self.state, self.remaining if chunks is None else chunks, self.components):
             if self.world is not None:
                 self._store(step.chunk, step.integration.change, step.gauges)
             yield step
@@ -103,7 +115,7 @@ class Exploration:
         Args:
             cameras: the move after where it begins, ``[t]``, its lengths in the photo's median depths.
         """
-        done = self.cameras[: self.walk.frames]
+        done = self.cameras[: self.state.frames]
         relative = scaled(rebased(Camera.concatenate([done[-1:], cameras])), _unit(self.photo))
         self.cameras = continued(done, relative)
         if self.world is not None:
@@ -122,7 +134,12 @@ class Exploration:
         self.world.undo()
         self.world.redirect(self.world.cameras, self.world.config)
         again = resume(self.world.folder, self.settings.device)
-        self.parts, self.cameras, self.walk, self.world = again.parts, again.cameras, again.walk, again.world
+        self.components, self.cameras, self.state, self.world = (
+            again.components,
+            again.cameras,
+            again.state,
+            again.world,
+        )
 
     def store_in(self, folder: Path) -> None:
         """Start a world in ``folder`` with the photo as its chunk 0.
@@ -134,35 +151,35 @@ class Exploration:
         config: Any = OmegaConf.to_container(self.config)  # `device` stays open: it may differ on resume
         metric, seed = self.photo.metric, self.settings.seed
         self.world = World.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
-        self.parts.cache.page_to(folder)
-        change = Change.from_nothing(self.parts.cache.snapshot())
-        self._store(_photo_chunk(self.photo), change, {}, self.walk.texture.finest)
+        self.state.view.cache.page_to(folder)
+        change = Change.from_nothing(self.state.view.cache.snapshot())
+        self._store(photo_chunk(self.photo), change, {}, self.state.view.texture.finest)
 
     def plan(self) -> Plan:
         """Look ahead along the path and time the parts; the walk is left as it was."""
         chunks, seconds = self.remaining, 0.0
         timed = chunks[0] if chunks else None
         if self.settings.path == LIVE:
-            timed = move(next(iter(MOVES)), self.cameras[self.walk.frames - 1], self.settings.chunk)
+            timed = move(next(iter(MOVES)), self.cameras[self.state.frames - 1], self.settings.chunk)
         if timed is not None:
             count = len(timed)
-            self.parts.generator.rehearse(count, self.settings.size)
+            self.components.generator.rehearse(count, self.settings.size)
             start = time.perf_counter()
-            self.parts.generator.rehearse(count, self.settings.size)
+            self.components.generator.rehearse(count, self.settings.size)
             denoise_s = time.perf_counter() - start
             # Rendering, insertion about twice that, and per look of the refinement a quarter of it; a pass per step,
             # copying about as long as one, and half a one to remember.
             renders = 3.0 + 0.25 * self.config.cache.get("refine_steps", 0)
-            seconds = renders * time_render(self.parts.cache, timed) + (self.settings.steps + 1.5) * denoise_s
+            seconds = renders * time_render(self.state.view.cache, timed) + (self.settings.steps + 1.5) * denoise_s
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
         return Plan(
-            frames=len(self.cameras) - self.walk.frames,
+            frames=len(self.cameras) - self.state.frames,
             chunks=len(chunks),
             size=self.settings.size,
             fov_deg=float(self.cameras.fov_deg[0, 0]),
             backends=names | {"noise": self.config.noise.kind, "device": self.settings.device},
             seconds_per_chunk=seconds,
-            hole_ratio=predicted_holes(self.parts.cache, chunks),
+            hole_ratio=predicted_holes(self.state.view.cache, chunks),
             collisions=collisions(self.photo, self.cameras),
             remedy=self._remedy(),
             notes=self.notes,
@@ -173,7 +190,7 @@ class Exploration:
         """What keeps the rest of the path from running into what the photo shows."""
         if not self.from_file:
             return "a smaller distance"
-        done, rest = self.cameras[: self.walk.frames], rebased(self.cameras[self.walk.frames - 1 :])
+        done, rest = self.cameras[: self.state.frames], rebased(self.cameras[self.state.frames - 1 :])
         for factor in SMALLER:
             if not [i for i in collisions(self.photo, continued(done, scaled(rest, factor))) if i >= len(done)]:
                 return f"path_scale={self.path_scale * factor:.3g}"
@@ -191,7 +208,7 @@ class Exploration:
         self.world.append(
             chunk,
             change=change,
-            rng_state=self.walk.rng.get_state(),
+            rng_state=self.state.rng.get_state(),
             gauges=gauges,
             photo=photo,
         )
@@ -210,7 +227,8 @@ def prepare(
     *,
     out: Path | None = None,
     tell: Callable[[str], object] = lambda _: None,
-) -> Exploration:
+    given: Mapping[str, Any] | None = None,
+) -> Session:
     """Get a walk ready: everything that can be wrong with the input is refused here; nothing is written.
 
     Args:
@@ -219,6 +237,7 @@ def prepare(
             configuration's `path`.
         out: where the world will be stored, to see whether it fits; None when nothing is.
         tell: takes lines about the memory and disk that are needed, before anything takes long.
+        given: objects instead of what the configuration says, by group: ``depth``, ``cache``, ``generator``.
 
     Raises:
         ValueError: a bad photo, depth, path, size or setting, or too little memory or disk, in one sentence.
@@ -228,8 +247,8 @@ def prepare(
     settings = explore_settings(config)
     assert settings.image is not None
     outline, _ = photo_outline(settings.image)
-    given = _open_path(settings, outline) if path is None else CameraPath(rebased(path), from_file=True)
-    cameras, lens = given.cameras, given.lens
+    planned = _open_path(settings, outline) if path is None else CameraPath(rebased(path), from_file=True)
+    cameras, lens = planned.cameras, planned.lens
     if lens is not None and "path" in config.depth:
         raise ConfigError(
             f"depth: a depth file shows the photo as it is, but its lens has {lens.model} distortion and the photo is "
@@ -245,18 +264,29 @@ def prepare(
     sharp = read_photo(settings.image, settings.size, FINEST, straighten).rgb
     camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
     detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
-    estimator = build(config.depth)
+    estimator = _part(config, "depth", given)
     if isinstance(estimator, FileDepth):
         estimator = estimator.of_photo(picture.original_size, picture.turned)
     detail = lift_photo(picture.rgb[None], estimator, camera.resized(detail_size))
     photo = _at_frame_size(detail, camera)
-    parts = _build_parts(config, settings)
+    components = _build_components(config, settings, given)
     rng = torch.Generator().manual_seed(settings.seed)
-    walk = begin(_photo_chunk(photo), _photo_chunk(clear_far(detail)), sharp, parts, rng)
-    factor = _path_scale(given, settings, photo)
-    notes = _notes(given, factor)
-    return Exploration(
-        settings, config, parts, photo, scaled(cameras, factor), walk, None, picture, given.from_file, factor, notes
+    lifted = LiftedPhoto(photo, clear_far(detail), sharp)
+    state = start(lifted, _part(config, "cache", given), components, rng)
+    factor = _path_scale(planned, settings, photo)
+    notes = _notes(planned, factor)
+    return Session(
+        settings,
+        config,
+        components,
+        photo,
+        scaled(cameras, factor),
+        state,
+        None,
+        picture,
+        planned.from_file,
+        factor,
+        notes,
     )
 
 
@@ -293,7 +323,8 @@ def resume(
     onward: Mapping[str, Any] | None = None,
     path: Camera | None = None,
     tell: Callable[[str], object] = lambda _: None,
-) -> Exploration:
+    given: Mapping[str, Any] | None = None,
+) -> Session:
     """Get a stored walk ready to go on, to the same bits as if it had never stopped.
 
     Args:
@@ -303,6 +334,7 @@ def resume(
             was planned.
         path: or cameras ``[n]`` of frame size; the first is placed where the last finished frame is.
         tell: takes lines about the memory and disk that are needed, before anything takes long.
+        given: objects instead of what the world's configuration says, by group: ``cache``, ``generator``.
 
     Raises:
         WorldError: no world, one of a later version, or one with a damaged file, which it names.
@@ -325,48 +357,53 @@ def resume(
     from_file, factor, notes = settings.path != LIVE and not begins_with_preset(settings.path), 1.0, ()
     if onward or path is not None:
         if path is None:
-            given = _open_path(replace(settings, fov_deg=float(world.cameras.fov_deg[-1, 0])))
+            planned = _open_path(replace(settings, fov_deg=float(world.cameras.fov_deg[-1, 0])))
         else:
-            given = CameraPath(rebased(path), from_file=True)
-        if given.cameras.size != settings.size:
-            raise ConfigError(f"path: want cameras of size {settings.size}, got {given.cameras.size}; resize them")
-        from_file, factor = given.from_file, _path_scale(given, settings, photo)
-        notes = _notes(replace(given, lens=None), factor)  # only the photo goes through a lens
-        cameras = continued(world.cameras, scaled(given.cameras, factor))
+            planned = CameraPath(rebased(path), from_file=True)
+        if planned.cameras.size != settings.size:
+            raise ConfigError(f"path: want cameras of size {settings.size}, got {planned.cameras.size}; resize them")
+        from_file, factor = planned.from_file, _path_scale(planned, settings, photo)
+        notes = _notes(replace(planned, lens=None), factor)  # only the photo goes through a lens
+        cameras = continued(world.cameras, scaled(planned.cameras, factor))
     finest = world.photo
     if len(cameras) > len(world):
         scale = min(settings.detail, finest.shape[1] / settings.size[0])
         needs = _needs(config, settings, len(cameras), scale)
         for line in replace(needs, done=len(world)).lines(folder):
             tell(line)
-    parts = _build_parts(config, settings)
+    cache, components = _part(config, "cache", given), _build_components(config, settings, given)
     if cameras is not world.path:
         stored: Any = OmegaConf.to_container(config)
         world.redirect(cameras, stored)
-    parts.cache.page_to(folder)
+    cache.page_to(folder)
     for change in world.changes():
-        parts.cache.apply(change)
+        cache.apply(change)
     rng = torch.Generator()
     rng.set_state(world.rng_state)
     count = len(world.chunks)
     last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
-    memory = _remembered(world, parts.generator)
-    texture = PhotoTexture.of(photo, finest)
-    walk = Walk(memory, texture, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
-    return Exploration(settings, config, parts, photo, world.path, walk, world, None, from_file, factor, notes)
+    memory = _remembered(world, components.generator)
+    view = WorldView(cache, PhotoTexture.of(photo, finest))
+    state = ExploreState(view, memory, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
+    return Session(settings, config, components, photo, world.path, state, world, None, from_file, factor, notes)
 
 
 def _remembered(world: World, generator: Generator) -> KVMemory:
     """What the generator remembered after the last chunk, made again: a pass per chunk, and larger than all else."""
     memory = generator.start(world.chunk(0))
     for index in range(1, len(world.chunks)):
-        memory = generator.remember(thinned(world.chunk(index)), memory)
+        memory = generator.remember(subsample(world.chunk(index)), memory)
     return memory
 
 
 def build_cache(config: DictConfig) -> WorldCache:
     """The empty cache that a configuration asks for."""
-    return build(config.cache)
+    return build(config, "cache")
+
+
+def _part(config: DictConfig, group: str, given: Mapping[str, Any] | None) -> Any:
+    """The object that was given for a group, else what the configuration builds."""
+    return given[group] if given and group in given else build(config, group)
 
 
 def _open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> CameraPath:
@@ -420,18 +457,13 @@ def _notes(given: CameraPath, factor: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _build_parts(config: DictConfig, settings: Settings) -> Parts:
-    return Parts(
-        cache=build_cache(config),
-        generator=build(config.generator),
-        noise=build(config.noise),
+def _build_components(config: DictConfig, settings: Settings, given: Mapping[str, Any] | None) -> Components:
+    return Components(
+        generator=_part(config, "generator", given),
+        noise=build(config, "noise"),
         prior=PriorConfig(),
         sampler=SamplerConfig(steps=settings.steps),
     )
-
-
-def _photo_chunk(photo: Frame) -> Chunk:
-    return Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth))
 
 
 def _at_frame_size(detail: Frame, camera: Camera) -> Frame:

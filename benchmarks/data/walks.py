@@ -19,10 +19,10 @@ from diffusion.inpainting.prior import PriorConfig
 from diffusion.noise_map import NoiseConfig
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
-from geometry.frame import Chunk, Frame
+from geometry.frame import Frame
 from geometry.project import project, unproject
 from scenes.dataset.clips import list_clips, read_clip
-from worldwarp.loop import Parts, begin, explore_chunks
+from worldwarp.loop import Components, LiftedPhoto, explore, start
 
 CHUNKS, FRAMES = 10, 4
 LAST = CHUNKS * FRAMES
@@ -58,13 +58,13 @@ def walk(
     seed: int = 0,
 ) -> Walked:
     """Walk along ``cameras [t]`` in chunks of four from the first frame of ``clip``, whose true depth is given."""
-    parts = Parts(cache, generator, noise, PriorConfig(), SamplerConfig())
-    photo = Chunk(clip[[0]], 0, observed=True, confidence=torch.ones_like(clip.depth[:1]))
-    state = begin(photo, photo, photo.frames.rgb[0], parts, torch.Generator().manual_seed(seed))
+    components = Components(generator, noise, PriorConfig(), SamplerConfig())
+    photo = LiftedPhoto(clip[[0]], clip[[0]], clip.rgb[0])
+    state = start(photo, cache, components, torch.Generator().manual_seed(seed))
     chunks = [cameras[i : i + FRAMES] for i in range(0, len(cameras), FRAMES)]
-    start = time.process_time()
-    made = [step.chunk.frames for step in explore_chunks(state, chunks, parts)]
-    return Walked(Frame.concatenate(made), (time.process_time() - start) / len(chunks))
+    begun = time.process_time()
+    made = [step.chunk.frames for step in explore(state, chunks, components)]
+    return Walked(Frame.concatenate(made), (time.process_time() - begun) / len(chunks))
 
 
 def determined(clip: Frame) -> Bool[Tensor, "t 1 h w"]:

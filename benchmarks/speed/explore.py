@@ -28,11 +28,11 @@ def walk(generator: str, chunks: int) -> tuple[float, list[float]]:
     """Seconds until the first chunk is done (after start-up), and seconds of each chunk."""
     frames = 8 * chunks + 1
     words = [f"image={PHOTO}", "path=out_and_back", f"frames={frames}", "size=[192,320]", "viewer=none"]
-    exploration = prepare(compose_config("explore", [*words, f"generator={generator}"]))
-    exploration.plan()
+    session = prepare(compose_config("explore", [*words, f"generator={generator}"]))
+    session.plan()
     start = time.perf_counter()
     seconds, last = [], start
-    for _ in exploration.steps():
+    for _ in session.steps():
         now = time.perf_counter()
         seconds.append(now - last)
         last = now

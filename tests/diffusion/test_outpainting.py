@@ -23,7 +23,7 @@ from diffusion.noise_map import NoiseConfig
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
-from worldwarp.loop import Parts, begin
+from worldwarp.loop import Components, LiftedPhoto, start
 
 SIZE = (48, 80)
 Y, X = EVEN * round(ENDS * SIZE[0] / EVEN), EVEN * round(SIDES * SIZE[1] / EVEN)
@@ -43,10 +43,10 @@ def photo() -> Frame:
 
 def _begun(photo: Frame) -> GaussianCache:
     cache = GaussianCache()
-    parts = Parts(cache, PassthroughGenerator(), NoiseConfig(), PriorConfig(), SamplerConfig())
-    seed = Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth))
-    walk = begin(seed, seed, photo.rgb[0], parts, torch.Generator().manual_seed(0))
-    assert walk.chunks == walk.frames == len(walk.reference) == 1
+    components = Components(PassthroughGenerator(), NoiseConfig(), PriorConfig(), SamplerConfig())
+    lifted = LiftedPhoto(photo, photo, photo.rgb[0])
+    state = start(lifted, cache, components, torch.Generator().manual_seed(0))
+    assert state.chunks == state.frames == len(state.reference) == 1
     return cache
 
 

@@ -16,7 +16,7 @@ from geometry.camera_io.read_write import rebased, write_cameras
 from worldwarp import World, explore
 from worldwarp.config import ConfigError, compose_config
 from worldwarp.keyboard import move
-from worldwarp.session import Exploration, prepare, resume
+from worldwarp.session import Session, prepare, resume
 
 SIZE = (48, 80)
 QUICK = ["size=[48,80]", "chunk=3", "detail=1", "generator=passthrough", "viewer=none"]
@@ -45,11 +45,11 @@ def ahead(tmp_path: Path) -> Path:
     return tmp_path / "ahead.json"
 
 
-def ready(photo: Path, *words: str) -> Exploration:
+def ready(photo: Path, *words: str) -> Session:
     return prepare(compose_config("explore", [f"image={photo}", *QUICK, *words]))
 
 
-def depths(walk: Exploration) -> list[float]:
+def depths(walk: Session) -> list[float]:
     return walk.cameras.position[:, 2].tolist()
 
 

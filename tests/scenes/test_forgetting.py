@@ -42,9 +42,9 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(photo: Path, out: Path, *more: str, chunks: int = 99) -> None:
     words = [f"image={photo}", f"out={out}", *WORDS, "generator=passthrough", *more]
-    exploration = prepare(compose_config("explore", words))
-    exploration.store_in(out)
-    for step in exploration.steps():
+    session = prepare(compose_config("explore", words))
+    session.store_in(out)
+    for step in session.steps():
         if step.chunk.index == chunks:
             break
 

@@ -36,11 +36,12 @@ def test_examples(tmp_path: Path) -> None:
     assert "frames 1 to 8 done" in run(
         "own_path", str(HOME / "worldwarp" / "photos" / "pagoda.jpg"), str(tmp_path / "own")
     )
+    assert "chunk 2" in run("own_generator", str(HOME / "worldwarp" / "photos" / "pagoda.jpg"))
     path = json.loads((tmp_path / "own" / "path.json").read_text())
     assert len(path["frames"]) == 9
 
 
-@pytest.mark.parametrize("name", ["look_again", "own_path"])
+@pytest.mark.parametrize("name", ["look_again", "own_path", "own_generator"])
 def test_examples_without_arguments_say_how_they_are_called(tmp_path: Path, name: str) -> None:
     done = started(tmp_path, name)
     assert done.returncode == 1

@@ -72,9 +72,9 @@ def test_one_seed_one_world(photo: Path, tmp_path: Path) -> None:
 
 def test_a_stopped_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
     assert main(words(photo, tmp_path / "whole")) == 0
-    exploration = prepare(compose_config("explore", words(photo, tmp_path / "parts")[1:]))
-    exploration.store_in(tmp_path / "parts")
-    next(exploration.steps())
+    session = prepare(compose_config("explore", words(photo, tmp_path / "parts")[1:]))
+    session.store_in(tmp_path / "parts")
+    next(session.steps())
     rest = resume(tmp_path / "parts")
     assert len(rest.remaining) == 1
     list(rest.steps())
@@ -99,9 +99,9 @@ def test_a_finished_walk_goes_on_along_another_path(photo: Path, tmp_path: Path)
 
 def test_an_unfinished_walk_can_turn_and_be_resumed_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
     for name in ("whole", "parts"):
-        exploration = prepare(compose_config("explore", words(photo, tmp_path / name)[1:]))
-        exploration.store_in(tmp_path / name)
-        next(exploration.steps())
+        session = prepare(compose_config("explore", words(photo, tmp_path / name)[1:]))
+        session.store_in(tmp_path / name)
+        next(session.steps())
     list(resume(tmp_path / "whole", onward={"path": "right", "frames": 9}).steps())
     next(resume(tmp_path / "parts", onward={"path": "right", "frames": 9}).steps())
     list(resume(tmp_path / "parts").steps())
@@ -117,12 +117,12 @@ def test_who_leaves_what_is_known_is_given_a_wider_world_once_and_for_all(
     walks = [
         prepare(compose_config("explore", words(photo, tmp_path / name, *turn)[1:])) for name in ("whole", "parts")
     ]
-    for exploration, name in zip(walks, ("whole", "parts"), strict=True):
-        exploration.store_in(tmp_path / name)
+    for session, name in zip(walks, ("whole", "parts"), strict=True):
+        session.store_in(tmp_path / name)
     steps = list(walks[0].steps())
     next(walks[1].steps())
     list(resume(tmp_path / "parts").steps())
-    wide = [step for step in steps if "surroundings" in step.timings_s]
+    wide = [step for step in steps if "outpaint" in step.timings_s]
     assert 0 < len(wide) < len(steps)
     assert all(step.guide.coverage.mean() > 0.95 for step in wide)
     assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # what no one had seen until then counts as new

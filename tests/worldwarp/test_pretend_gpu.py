@@ -17,7 +17,7 @@ from geometry.frame import Chunk, Frame
 from geometry.primitives import Change
 from scenes.store.delta_log import read_change, write_change
 from tests.oracles.pretend_gpu import PretendGpu, is_marked
-from worldwarp.loop import Parts, begin, explore_chunks
+from worldwarp.loop import Components, LiftedPhoto, explore, start
 
 SIZE = (16, 24)
 
@@ -30,14 +30,14 @@ def walked(device: str) -> tuple[list[Frame], GaussianCache]:
     sky = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     sky[..., :4, 16:] = True
     camera = Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
-    photo = Chunk(Frame(rgb, torch.where(sky, 1000.0, depth), depth > 0, sky, camera), 0, True, torch.ones_like(depth))
+    photo = Frame(rgb, torch.where(sky, 1000.0, depth), depth > 0, sky, camera)
     poses = torch.eye(4).repeat(4, 1, 1)
     poses[:, 0, 3] = 0.05 * torch.arange(1.0, 5.0)
     path = Camera.from_fov(60.0, SIZE, poses)
     cache = GaussianCache(device=device, rasterizer="reference", refine_steps=1)
-    parts = Parts(cache, RetouchGenerator(device=device), NoiseConfig(), PriorConfig(), SamplerConfig())
-    walk = begin(photo, photo, rgb[0], parts, torch.Generator().manual_seed(0))
-    return [step.chunk.frames for step in explore_chunks(walk, [path[:2], path[2:]], parts)], cache
+    components = Components(RetouchGenerator(device=device), NoiseConfig(), PriorConfig(), SamplerConfig())
+    state = start(LiftedPhoto(photo, photo, rgb[0]), cache, components, torch.Generator().manual_seed(0))
+    return [step.chunk.frames for step in explore(state, [path[:2], path[2:]], components)], cache
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")  # says autocast

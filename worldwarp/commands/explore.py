@@ -49,46 +49,46 @@ def explore_command(words: list[str]) -> int:
 
     if config.resume is None:
         with waiting("reading the photo and estimating its depth"):
-            exploration = prepare(config, out=folder, tell=tqdm.write)
+            session = prepare(config, out=folder, tell=tqdm.write)
     else:
         with waiting("opening the world"):
-            exploration = resume(folder, config.device, changes, tell=tqdm.write)
-    steered = exploration.settings.path == LIVE
-    if not exploration.remaining and not steered:
-        print(f"already finished: {exploration.walk.frames} frames in {folder}")
+            session = resume(folder, config.device, changes, tell=tqdm.write)
+    steered = session.settings.path == LIVE
+    if not session.remaining and not steered:
+        print(f"already finished: {session.state.frames} frames in {folder}")
         print(f"  look       worldwarp {pasted('view', folder)}")
         print(f"  take away  worldwarp {pasted('export', folder)}")
         print(f"  go on      worldwarp {pasted('explore', folder, 'up,orbit')}")
         return 0
     with waiting("looking along the path (the first run compiles its kernels)"):
-        plan = exploration.plan()
-    for line in introduction(plan, exploration.settings.chunk) if steered else plan.lines():
+        plan = session.plan()
+    for line in introduction(plan, session.settings.chunk) if steered else plan.lines():
         print(line)
     recorder = open_viewer(config.viewer, folder)
     try:
-        if exploration.world is None:
-            exploration.store_in(folder)
-        introduce(recorder, exploration, plan)
+        if session.world is None:
+            session.store_in(folder)
+        introduce(recorder, session, plan)
         print(f"viewer   {recorder.how_to_look}")
-        total, begun = None if steered else plan.frames or None, exploration.walk.frames
+        total, begun = None if steered else plan.frames or None, session.state.frames
         with _stop_after_chunk() as asked_to_stop, Progress(total) as progress:
-            steps = exploration.steps()
+            steps = session.steps()
             if steered:
                 keys = typed(cast(TextIOBase, sys.stdin), asked_to_stop)
-                steps = drive(exploration, keys, recorder, tqdm.write, waiting)
+                steps = drive(session, keys, recorder, tqdm.write, waiting)
             for step in steps:
                 show(recorder, step)
                 new = f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new"
-                progress.reach(exploration.walk.frames - begun, new)  # a key may have taken some back
+                progress.reach(session.state.frames - begun, new)  # a key may have taken some back
                 if asked_to_stop():
                     break
         with waiting("writing the video"):
-            exploration.write_video()
+            session.write_video()
     finally:
         recorder.close()
-    for line in after(exploration):
+    for line in after(session):
         print(line)
-    return INTERRUPTED if exploration.remaining else 0
+    return INTERRUPTED if session.remaining else 0
 
 
 @contextmanager

@@ -1,0 +1,41 @@
+"""The world as a camera sees it: the cache, and the photo's own pixels where the cache shows what the photo saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cache3d.cache import Integration, WorldCache
+from cache3d.photo_texture import PhotoTexture
+from geometry.camera import Camera
+from geometry.frame import Chunk, Frame, Guide
+
+
+@dataclass(frozen=True)
+class WorldView:
+    """A cache and the photo texture that is laid over what it renders.
+
+    Attributes:
+        cache: the geometry of the world, with a color per primitive.
+        texture: the photo as a projective texture, at its stored resolution.
+    """
+
+    cache: WorldCache
+    texture: PhotoTexture
+
+    def render(self, cameras: Camera) -> Guide:
+        """Render the world for cameras ``[t]``."""
+        return self.texture.onto(self.cache.render(cameras))
+
+    def prefetch(self, cameras: Camera | None) -> None:
+        """Start to load the blocks that cameras ``[t]`` will see; nothing when None."""
+        if cameras is not None:
+            self.cache.prefetch(cameras)
+
+    def integrate(self, chunk: Chunk, reference: Frame | None = None) -> Integration:
+        """Put a finished chunk into the cache.
+
+        Args:
+            chunk: frames of any one size.
+            reference: earlier frames ``[k]`` that the optimization must keep to, the photo first.
+        """
+        return self.cache.integrate(chunk, reference)
