@@ -1,4 +1,4 @@
-"""Generators: what turns a prior into finished frames and remembers them."""
+"""The generator protocol, and the generator that returns its prior."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion.condition import Condition
-from diffusion.kv_memory import KVMemory, MemoryPolicy
+from diffusion.kv_memory import KVMemory
 from diffusion.rgbd_state import encode
 from geometry.frame import Chunk
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """A causal denoiser with a memory. Memories are values: nothing that is remembered changes an older memory."""
+    """A causal RGB-D denoiser with a key/value memory. Memories are immutable; `remember` returns a new one."""
 
     def start(self, seed: Chunk) -> KVMemory:
-        """A memory that holds the photo (chunk 0)."""
+        """The memory after the photo (chunk 0)."""
         ...
 
     def denoise(
@@ -29,26 +29,24 @@ class Generator(Protocol):
         condition: Condition,
         memory: KVMemory,
     ) -> Float[Tensor, "t 4 h w"]:
-        """The clean state (see `diffusion.rgbd_state.encode`) of a noisy one at the levels ``sigma``."""
+        """Predict the clean state (see `diffusion.rgbd_state.encode`) of ``x``, which is at noise levels ``sigma``."""
         ...
 
     def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
-        """The memory with a finished chunk added."""
+        """The memory after a finished chunk."""
         ...
 
     def rehearse(self, frames: int, size: tuple[int, int]) -> None:
-        """Do the work of one `denoise` call on a blank chunk: warms up, and lets a plan time it."""
+        """Run one `denoise` on a blank chunk of ``frames`` frames of ``size = (H, W)``: warm-up, and for timing."""
         ...
 
 
 class PassthroughGenerator:
-    """Returns the prior: no diffusion, for ablations and tests."""
+    """Returns the inpainted prior unchanged: no network, for ablations and tests."""
 
     def start(self, seed: Chunk) -> KVMemory:
-        """A memory that knows only the unit and the cameras."""
-        return _empty_memory(seed, blocks=0, tokens=0, channels=0, dtype=torch.float32).extended(
-            *_no_keys(seed), seed.frames.camera, MemoryPolicy()
-        )
+        """An empty memory in the photo's unit."""
+        return empty_memory(seed)
 
     def denoise(
         self,
@@ -60,23 +58,24 @@ class PassthroughGenerator:
         """The prior, encoded."""
         return encode(condition.prior.rgb, condition.prior.depth, memory.unit)
 
-    def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
-        """The memory with the chunk's cameras added."""
-        return memory.extended(*_no_keys(chunk), chunk.frames.camera, MemoryPolicy())
+    def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:  # noqa: ARG002
+        """The memory unchanged."""
+        return memory
 
     def rehearse(self, frames: int, size: tuple[int, int]) -> None:
         """Nothing to warm up."""
 
 
-def _empty_memory(seed: Chunk, blocks: int, tokens: int, channels: int, dtype: torch.dtype) -> KVMemory:
-    """A memory without frames, in the unit of the photo: its median depth where it is known and not sky."""
+def empty_memory(seed: Chunk, keys: tuple[int, int, int] = (0, 0, 0), dtype: torch.dtype = torch.float32) -> KVMemory:
+    """A memory without frames, in the unit of the photo.
+
+    Args:
+        seed: the photo (chunk 0); the median of its valid depth without sky is the unit, 1 where there is none.
+        keys: blocks, tokens and channels of the keys of each frame to come.
+        dtype: of the keys.
+    """
     frames = seed.frames
     usable = frames.valid & ~frames.sky
     unit = frames.depth[usable].median().item() if usable.any() else 1.0
-    none = torch.zeros(0, blocks, tokens, channels, dtype=dtype)
+    none = torch.zeros(0, *keys, dtype=dtype)
     return KVMemory(none, none, frames.camera[:0], unit)
-
-
-def _no_keys(chunk: Chunk) -> tuple[Tensor, Tensor]:
-    none = torch.zeros(len(chunk.frames), 0, 0, 0)
-    return none, none

@@ -168,9 +168,9 @@ class Session:
             self.components.generator.rehearse(count, self.settings.size)
             denoise_s = time.perf_counter() - start
             # Rendering, insertion about twice that, and per look of the refinement a quarter of it; a pass per step,
-            # copying about as long as one, and half a one to remember.
+            # copying about as long as one.
             renders = 3.0 + 0.25 * self.config.cache.get("refine_steps", 0)
-            seconds = renders * time_render(self.state.view.cache, timed) + (self.settings.steps + 1.5) * denoise_s
+            seconds = renders * time_render(self.state.view.cache, timed) + (self.settings.steps + 1.0) * denoise_s
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
         return Plan(
             frames=len(self.cameras) - self.state.frames,

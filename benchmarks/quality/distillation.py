@@ -36,6 +36,7 @@ from cache3d.gaussian_cache import GaussianCache
 from diffusion.condition import Condition, Prior
 from diffusion.inpainting.masks import thin
 from diffusion.inpainting.prior import PriorConfig, inpaint_prior
+from diffusion.kv_memory import MemoryPolicy
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import RetouchGenerator, load_network, package_weights
 from diffusion.sampler import SamplerConfig, sample
@@ -155,7 +156,8 @@ def main() -> None:
     torch.set_num_threads(1)
     others = {name: Path(path) for name, _, path in (text.partition("=") for text in given.other)}
     compared = methods(given.teacher, given.student, others)
-    generators = {name: RetouchGenerator.of(load_network(method.weights)) for name, method in compared.items()}
+    policy = MemoryPolicy(bank=24)
+    generators = {name: RetouchGenerator.of(load_network(method.weights), policy) for name, method in compared.items()}
     paths = list_clips(given.data, "heldout")
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(given.clips, len(paths))).astype(int)]
     first: dict[str, list[float]] = {name: [] for name in compared}

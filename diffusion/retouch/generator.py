@@ -15,9 +15,9 @@ from torch import Tensor
 
 from diffusion.condition import Condition
 from diffusion.flow import add_noise
-from diffusion.generator import _empty_memory
+from diffusion.generator import empty_memory
 from diffusion.kv_memory import KVMemory, MemoryPolicy
-from diffusion.retouch.network import DenoiserNetwork, Inputs, NetworkConfig, Past
+from diffusion.retouch.network import STRIDE, DenoiserNetwork, Inputs, NetworkConfig, Past
 from diffusion.rgbd_state import SKY_BELOW, SKY_CODE, encode
 from geometry.camera import Camera
 from geometry.frame import Chunk
@@ -40,7 +40,7 @@ class RetouchGenerator:
         Args:
             weights: a safetensors file that `worldwarp train` wrote; None takes the one in the package.
             device: where to run.
-            policy: bounds of the memory.
+            policy: bounds of the key/value memory; off by default.
 
         Raises:
             ValueError: when the file is missing, damaged, or holds another architecture.
@@ -66,12 +66,13 @@ class RetouchGenerator:
         return self.network.stem.weight.dtype
 
     def start(self, seed: Chunk) -> KVMemory:
-        """A memory that holds the photo (chunk 0); its median valid depth becomes the unit."""
+        """The memory after the photo (chunk 0), whose median valid depth becomes the unit."""
+        if self.policy.bank == 0:
+            return empty_memory(seed)
         height, width = seed.frames.camera.size
         config = self.network.config
-        tokens = -(-height // 16) * -(-width // 16)
-        empty = _empty_memory(seed, config.blocks, tokens, config.dim, self._dtype)
-        return self.remember(seed, empty)
+        tokens = -(-height // STRIDE) * -(-width // STRIDE)
+        return self.remember(seed, empty_memory(seed, (config.blocks, tokens, config.dim), self._dtype))
 
     @torch.no_grad()
     def denoise(
@@ -99,10 +100,12 @@ class RetouchGenerator:
 
     @torch.no_grad()
     def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
-        """Run the finished frames once, clean (generated ones at the policy's level), and keep their keys and values.
+        """Run the finished frames once, generated ones at ``policy.context_noise``, and keep their keys and values.
 
-        No gradient.
+        With the memory off nothing is run, and keys that a stored world still holds are dropped. No gradient.
         """
+        if self.policy.bank == 0:
+            return memory[:0]
         frames, level = chunk.frames, 0.0 if chunk.observed else self.policy.context_noise
         depth = torch.where(frames.valid, frames.depth, torch.full_like(frames.depth, memory.unit))
         state = encode(frames.rgb, depth, memory.unit)
@@ -142,9 +145,9 @@ class RetouchGenerator:
         return Inputs(*(self._batch(t) for t in (state, prior, smooth, *maps, pose, intrinsics, scale)))
 
     def _recall(self, camera: Camera, memory: KVMemory) -> Past | None:
-        recalled = memory.recall(camera, self.policy)
-        if len(recalled) == 0:
+        if self.policy.bank == 0 or len(memory) == 0:
             return None
+        recalled = memory.recall(camera, self.policy)
         past = recalled.camera
         parts = (recalled.keys, recalled.values, past.world_from_camera, past.intrinsics)
         return Past(*(self._batch(t) for t in parts))

@@ -90,12 +90,21 @@ def test_seen_pixels_are_the_guides_and_unseen_guide_pixels_do_not_matter() -> N
 def test_only_generated_frames_are_remembered_with_noise_and_always_the_same() -> None:
     seed, network = _seed(), _network()
     made = replace(seed, index=1, observed=False)
-    clean = RetouchGenerator.of(network)
-    noisy = RetouchGenerator.of(network, MemoryPolicy(context_noise=0.3))
+    clean = RetouchGenerator.of(network, MemoryPolicy(bank=24))
+    noisy = RetouchGenerator.of(network, MemoryPolicy(bank=24, context_noise=0.3))
     assert torch.equal(clean.start(seed).keys, noisy.start(seed).keys)
     first, again = (noisy.remember(made, noisy.start(seed)) for _ in range(2))
     assert torch.equal(first.keys, again.keys)
     assert not torch.equal(first.keys[1], clean.remember(made, clean.start(seed)).keys[1])
+
+
+def test_without_a_memory_nothing_is_stored_and_no_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = RetouchGenerator.of(_network())
+    monkeypatch.setattr(generator, "network", None)
+    memory = generator.remember(_seed(), generator.start(_seed()))
+    assert (len(memory), memory.keys.numel()) == (0, 0)
+    kept = RetouchGenerator.of(_network(), MemoryPolicy(bank=24)).start(_seed())
+    assert len(generator.remember(_seed(), kept)) == 0
 
 
 def test_the_unit_is_the_photos_median_depth() -> None:

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffusion.condition import Condition, Prior
 from diffusion.flow import clean_to_velocity
+from diffusion.kv_memory import MemoryPolicy
 from diffusion.noise_map import noise_map
 from diffusion.retouch.generator import RetouchGenerator, load_network, save_network
 from diffusion.retouch.network import DenoiserNetwork, Inputs, NetworkConfig, Past
@@ -280,7 +281,7 @@ def test_a_rollout_is_what_the_sampler_makes() -> None:
     frames = 3
     camera = Camera.from_fov(60.0, SIZE, torch.eye(4).repeat(frames, 1, 1))
     photo = Frame(torch.rand(1, 3, *SIZE, generator=rng), torch.ones(1, 1, *SIZE), *flags(1), camera[[0]])
-    generator = RetouchGenerator.of(net)
+    generator = RetouchGenerator.of(net, MemoryPolicy(bank=24))
     memory = generator.start(Chunk(photo, 0, observed=True, confidence=torch.ones(1, 1, *SIZE)))
     gray, ones = torch.full((2, 3, *SIZE), 0.5), torch.ones(2, 1, *SIZE)
     guide = Guide(gray, ones, 0.0 * ones, 0.0 * ones, 0.0 * ones, camera[[1, 2]])
