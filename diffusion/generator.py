@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion.condition import Condition
 from diffusion.kv_memory import KVMemory
-from diffusion.rgbd_state import encode
+from diffusion.rgbd_state import encode, median_depth
 from geometry.frame import Chunk
 
 
@@ -70,12 +70,9 @@ def empty_memory(seed: Chunk, keys: tuple[int, int, int] = (0, 0, 0), dtype: tor
     """A memory without frames, in the unit of the photo.
 
     Args:
-        seed: the photo (chunk 0); the median of its valid depth without sky is the unit, 1 where there is none.
+        seed: the photo (chunk 0); its median depth is the unit.
         keys: blocks, tokens and channels of the keys of each frame to come.
         dtype: of the keys.
     """
-    frames = seed.frames
-    usable = frames.valid & ~frames.sky
-    unit = frames.depth[usable].median().item() if usable.any() else 1.0
     none = torch.zeros(0, *keys, dtype=dtype)
-    return KVMemory(none, none, frames.camera[:0], unit)
+    return KVMemory(none, none, seed.frames.camera[:0], median_depth(seed.frames))

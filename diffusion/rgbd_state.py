@@ -6,21 +6,32 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-# Depth code of the sky, and the code below which geometry is so far (39 units) that it counts as sky.
+from geometry.frame import Frame
+
+# The sky, in units of the photo's median depth: it is stored at SKY_UNITS. In depth maps whatever is beyond SKY_BEYOND
+# is sky (smoothing leaves less than SKY_UNITS); in the code, whatever is under SKY_BELOW (39 units) becomes SKY_CODE.
+SKY_UNITS = 100.0
+SKY_BEYOND = 30.0
 SKY_CODE = -1.0
 SKY_BELOW = -0.95
-SKY_UNITS = 100.0
-_NEAREST_CODE = 0.99
+_NEAREST_CODE = 0.99  # keeps decoded depth away from 0
+
+
+def median_depth(frames: Frame) -> float:
+    """Median depth of the valid pixels without sky, in scene units: the unit of length; 1 where there is none."""
+    surface = frames.valid & ~frames.sky
+    return frames.depth[surface].median().item() if surface.any() else 1.0
 
 
 def encode(rgb: Float[Tensor, "t 3 h w"], depth: Float[Tensor, "t 1 h w"], unit: float) -> Float[Tensor, "t 4 h w"]:
     """RGB-D as the state that is diffused: colors in -1..1 and the depth code ``(u - z) / (u + z)``.
 
-    The code is bounded, 0 at one unit, near 1 up close and -1 for the sky, and as even in inverse depth as in depth.
+    The code is bounded: 0 at one unit, near 1 up close, -1 for the sky. ``code(u^2 / z) = -code(z)``: depth and inverse
+    depth count alike.
 
     Args:
         rgb: colors in 0..1.
-        depth: positive z in scene units; complete.
+        depth: z in scene units, positive everywhere.
         unit: median depth of the photo, in scene units.
     """
     code = (unit - depth) / (unit + depth)

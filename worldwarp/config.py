@@ -177,7 +177,7 @@ def checked_size(size: object) -> tuple[int, int]:
     return sides
 
 
-def build(config: DictConfig, group: str) -> Any:
+def build(config: DictConfig | dict[str, Any], group: str) -> Any:
     """The object of a group: its ``_target_``, called with the group's settings; its own errors pass through.
 
     Raises:
@@ -192,7 +192,14 @@ def build(config: DictConfig, group: str) -> Any:
         raise ConfigError(
             f"{group}: want an importable class, got {part['_target_']} ({error}); install the package it belongs to"
         ) from error
-    return target(**{str(key): part[key] for key in part if key != "_target_"})
+    return target(**{str(key): _built(part[key], group) for key in part if key != "_target_"})
+
+
+def _built(value: Any, group: str) -> Any:
+    """A setting as its class takes it: nested parts are built too, lists become tuples."""
+    if isinstance(value, DictConfig) and "_target_" in value:
+        return build({group: value}, group)
+    return tuple(value) if isinstance(value, ListConfig) else value
 
 
 def _what_was_meant(key: str, known: Sequence[str]) -> str:

@@ -15,9 +15,10 @@ from cache3d.photo_texture import PhotoTexture
 from cache3d.world_view import WorldView
 from diffusion.condition import Condition, Prior
 from diffusion.generator import Generator
+from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.lookahead import look_ahead
 from diffusion.inpainting.outpainting import eroded_border, outpaint_camera, pad_frame, photo_with_margin
-from diffusion.inpainting.prior import PriorConfig, inpaint_prior
+from diffusion.inpainting.prior import inpaint_prior
 from diffusion.kv_memory import KVMemory
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.sampler import Generated, SamplerConfig, sample
@@ -38,7 +39,7 @@ class Components:
 
     generator: Generator
     noise: NoiseConfig
-    prior: PriorConfig
+    prior: InpaintConfig
     sampler: SamplerConfig
 
 
@@ -129,7 +130,7 @@ def start(photo: LiftedPhoto, cache: WorldCache, components: Components, rng: to
     state = ExploreState(
         view, components.generator.start(photo_chunk(photo.frame)), photo.frame, rng, chunks=1, frames=1
     )
-    margin = _generate_open_parts(photo_with_margin(photo.frame), state, components)
+    margin = _generate_open_parts(photo_with_margin(photo.frame, components.prior.outpaint), state, components)
     view.integrate(replace(margin, index=0))  # the margin belongs to the photo's chunk
     return state
 
@@ -203,7 +204,7 @@ def _outpaint(known: Guide, state: ExploreState, components: Components) -> Inte
 
     Filled chunk by chunk, such a side would become strips with a seam at each chunk.
     """
-    wide = outpaint_camera(known)
+    wide = outpaint_camera(known, components.prior.outpaint)
     if wide is None:
         return None
     return state.view.integrate(_generate_open_parts(state.view.render(wide), state, components))
@@ -211,7 +212,7 @@ def _outpaint(known: Guide, state: ExploreState, components: Components) -> Inte
 
 def _inpaint(guide: Guide, state: ExploreState, components: Components) -> Prior:
     """The prior of a chunk; a view further along the path is filled with it, so that a hole is filled as one region."""
-    ahead = look_ahead(guide)
+    ahead = look_ahead(guide, components.prior.look_ahead)
     views = guide if ahead is None else Guide.concatenate([guide, state.view.render(ahead)])
     prior = inpaint_prior(views, state.reference, state.rng, components.prior, lock_thin=True)
     return prior[: len(guide)]
@@ -229,7 +230,8 @@ def _generate_open_parts(guide: Guide, state: ExploreState, components: Componen
     memory = components.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
     made = sample(components.generator, Condition(guide, prior), sigma, memory, state.rng, components.sampler)
     chunk, _ = _to_chunk(made, guide, sigma, state)
-    return replace(chunk, frames=replace(chunk.frames, valid=eroded_border(chunk.frames.valid & ~covered)))
+    valid = eroded_border(chunk.frames.valid & ~covered, components.prior.outpaint.border_px)
+    return replace(chunk, frames=replace(chunk.frames, valid=valid))
 
 
 def _to_chunk(made: Generated, guide: Guide, sigma: Tensor, state: ExploreState) -> tuple[Chunk, float]:

@@ -18,9 +18,7 @@ from cache3d.cache import WorldCache
 from cache3d.photo_texture import PhotoTexture
 from cache3d.world_view import WorldView
 from diffusion.generator import Generator
-from diffusion.inpainting.prior import PriorConfig
 from diffusion.kv_memory import KVMemory
-from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
 from geometry.camera_io.read_write import CameraPath, continued, open_camera_path, rebased, scaled
 from geometry.depth import FileDepth, clear_far, lift_photo
@@ -269,7 +267,7 @@ def prepare(
         estimator = estimator.of_photo(picture.original_size, picture.turned)
     detail = lift_photo(picture.rgb[None], estimator, camera.resized(detail_size))
     photo = _at_frame_size(detail, camera)
-    components = _build_components(config, settings, given)
+    components = _build_components(config, given)
     rng = torch.Generator().manual_seed(settings.seed)
     lifted = LiftedPhoto(photo, clear_far(detail), sharp)
     state = start(lifted, _part(config, "cache", given), components, rng)
@@ -371,7 +369,7 @@ def resume(
         needs = _needs(config, settings, len(cameras), scale)
         for line in replace(needs, done=len(world)).lines(folder):
             tell(line)
-    cache, components = _part(config, "cache", given), _build_components(config, settings, given)
+    cache, components = _part(config, "cache", given), _build_components(config, given)
     if cameras is not world.path:
         stored: Any = OmegaConf.to_container(config)
         world.redirect(cameras, stored)
@@ -457,12 +455,12 @@ def _notes(given: CameraPath, factor: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _build_components(config: DictConfig, settings: Settings, given: Mapping[str, Any] | None) -> Components:
+def _build_components(config: DictConfig, given: Mapping[str, Any] | None) -> Components:
     return Components(
         generator=_part(config, "generator", given),
         noise=build(config, "noise"),
-        prior=PriorConfig(),
-        sampler=SamplerConfig(steps=settings.steps),
+        prior=build(config, "prior"),
+        sampler=build(config, "sampler"),
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.quality.generator_quality import normalized
 from cache3d.cache import WorldCache
 from diffusion.generator import Generator
-from diffusion.inpainting.prior import PriorConfig
+from diffusion.inpainting.config import InpaintConfig
 from diffusion.noise_map import NoiseConfig
 from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
@@ -58,7 +58,7 @@ def walk(
     seed: int = 0,
 ) -> Walked:
     """Walk along ``cameras [t]`` in chunks of four from the first frame of ``clip``, whose true depth is given."""
-    components = Components(generator, noise, PriorConfig(), SamplerConfig())
+    components = Components(generator, noise, InpaintConfig(), SamplerConfig())
     photo = LiftedPhoto(clip[[0]], clip[[0]], clip.rgb[0])
     state = start(photo, cache, components, torch.Generator().manual_seed(seed))
     chunks = [cameras[i : i + FRAMES] for i in range(0, len(cameras), FRAMES)]

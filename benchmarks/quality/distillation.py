@@ -34,8 +34,9 @@ from benchmarks.data.patch_features import PatchFeatures, kernel_distance
 from benchmarks.quality.generator_quality import Scene, normalized, sheet
 from cache3d.gaussian_cache import GaussianCache
 from diffusion.condition import Condition, Prior
+from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.masks import thin
-from diffusion.inpainting.prior import PriorConfig, inpaint_prior
+from diffusion.inpainting.prior import inpaint_prior
 from diffusion.kv_memory import MemoryPolicy
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import RetouchGenerator, load_network, package_weights
@@ -89,7 +90,7 @@ def scene(clip: Frame, seed: int) -> Scene:
     cache = GaussianCache()
     cache.integrate(Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth)))
     guide = cache.render(truth.camera)
-    prior = inpaint_prior(guide, photo, torch.Generator().manual_seed(seed), PriorConfig())
+    prior = inpaint_prior(guide, photo, torch.Generator().manual_seed(seed), InpaintConfig())
     return Scene(photo, Condition(guide, prior), truth)
 
 

@@ -46,8 +46,9 @@ from benchmarks.quality.blind_choice import choices
 from benchmarks.quality.generator_goals import METHODS, resampled, shown, spread, table
 from cache3d.gaussian_cache import GaussianCache
 from diffusion.condition import Condition
+from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.masks import thin
-from diffusion.inpainting.prior import PriorConfig, inpaint_prior
+from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import RetouchGenerator
 from diffusion.rgbd_state import decode, encode
@@ -85,7 +86,7 @@ def scenes(clip: Frame, seeds: int) -> Iterator[Scene]:
     cache.integrate(Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth)))
     guide = cache.render(truth.camera)
     for seed in range(seeds):
-        prior = inpaint_prior(guide, photo, torch.Generator().manual_seed(seed), PriorConfig())
+        prior = inpaint_prior(guide, photo, torch.Generator().manual_seed(seed), InpaintConfig())
         yield Scene(photo, Condition(guide, prior), truth)
 
 

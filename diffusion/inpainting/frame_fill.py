@@ -1,4 +1,4 @@
-"""One frame while its holes are being filled: from behind, by copying, and from what other frames filled."""
+"""One frame while its holes are filled: extended from the background, copied, and received from other frames."""
 
 from __future__ import annotations
 
@@ -7,86 +7,123 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
-from diffusion.inpainting.depth_extension import (
-    fill_inverse_depth,
-    settle_inverse_depth,
-    thin_plate_fill,
-    without_specks,
-)
-from diffusion.inpainting.disocclusion import FRONT_RATIO, split_sides
+from diffusion.inpainting.config import InpaintConfig
+from diffusion.inpainting.depth_extension import fill_inverse_depth, fit_copied_depth, thin_plate_fill, without_specks
+from diffusion.inpainting.disocclusion import split_sides
 from diffusion.inpainting.exemplar import Sources, Target, blend_in, fill, from_features, to_features
-from diffusion.inpainting.masks import distance_px, thin, wide_part
+from diffusion.inpainting.masks import distance_px, grown, thin, wide_part
+from diffusion.rgbd_state import SKY_BEYOND, SKY_UNITS
 from geometry.camera import Camera
 from geometry.fill import smooth_fill
 from geometry.frame import Frame, Guide
 from geometry.warping import forward_warp
 
-SKY_UNITS = 100.0  # depth of the sky, in units of the photo's median
-SKY_BEYOND = 30.0  # what is farther than this is sky
-SIDEWAYS = 16  # how much faster the colors of the sky spread sideways than up and down
-SKY_RIM_PX = 8  # how far from a hole the sky is looked at to go on into it
-MIXED_SKY_PX = 2  # sky this close to something may hold its colors
-SAME, DENSE = 0.1, 6  # log ratio of depths up to which pixels lie on one surface; how many of 3x3 make it whole
-DEPTH_REACH_PX = 16.0  # how far from what is known the extended surfaces are believed, at the edge of the world
-GENERATED_DOUBT = 0.004  # cost of copying what was itself generated
-
 
 @dataclass
 class FrameFill:
-    """One frame while it is being completed; ``rgb`` and ``depth`` are complete from the start and get better.
+    """One frame while it is completed; every step changes ``rgb`` and ``depth`` in the hole only.
 
-    Depth is in units of the photo's median.
+    Attributes:
+        rgb: colors in 0..1, complete from the start.
+        depth: z in units of the photo's median depth, complete and positive from the start.
+        known: pixels that the cache rendered.
+        foreground: known pixels that hide what the hole would show; never copied or extended.
+        disoccluded: hole pixels between a near and a far side, which show background.
+        wide: hole pixels that are still to be copied.
+        locked: thin hole pixels that keep what was copied for another frame, where the hole is wide.
+        smooth: the smooth fill that ``rgb`` starts from.
+        smooth_depth: the extended depth that ``depth`` starts from.
+        camera: the camera ``[1]``.
+        unit: median depth of the photo in scene units.
+        config: see `InpaintConfig`.
     """
 
     rgb: Float[Tensor, "3 h w"]
     depth: Float[Tensor, "1 h w"]
     known: Bool[Tensor, "1 h w"]
-    foreground: Bool[Tensor, "1 h w"]  # known, but hides what the hole would show
-    disoccluded: Bool[Tensor, "1 h w"]  # hole that shows what was hidden, not what lay outside
-    wide: Bool[Tensor, "1 h w"]  # still to be copied
-    locked: Bool[Tensor, "1 h w"]  # taken over from where the hole is wide; in the end, of that what is narrow here
+    foreground: Bool[Tensor, "1 h w"]
+    disoccluded: Bool[Tensor, "1 h w"]
+    wide: Bool[Tensor, "1 h w"]
+    locked: Bool[Tensor, "1 h w"]
     smooth: Float[Tensor, "3 h w"]
     smooth_depth: Float[Tensor, "1 h w"]
     camera: Camera
     unit: float
+    config: InpaintConfig
 
     @staticmethod
-    def of(guide: Guide, reference: Frame, index: int, known: Tensor, unit: float, thin_px: int) -> FrameFill:
+    def of(
+        guide: Guide, reference: Frame, index: int, known: Bool[Tensor, "1 h w"], unit: float, config: InpaintConfig
+    ) -> FrameFill:
+        """Frame ``index`` of a guide with its holes filled smoothly from the background.
+
+        Args:
+            guide: rendered frames ``[t]``.
+            reference: the photo and past frames; the last camera is where the world was seen from before.
+            index: of the frame.
+            known: its reliable pixels.
+            unit: median depth of the photo in scene units.
+            config: see `InpaintConfig`.
+        """
         rgb, camera = guide.rgb[index], guide.camera[index : index + 1]
         seen = torch.where(guide.sky[index] > 0.5, SKY_UNITS, guide.depth[index] / unit)
         inverse = torch.where(known, 1.0 / seen.clamp_min(1e-6), 0.0)
-        # Everything in a picture is at least as near as the sky, so depths in units of the median suit the camera too.
-        far, foreground = split_sides(inverse / unit, known, camera, reference.camera[-1:])
-        behind = known & ~foreground if bool((known & ~foreground).any()) else known
-        # What goes on into a hole from behind lies no nearer there than where it was last seen.
-        disoccluded, extended = far > 0.0, fill_inverse_depth(inverse, behind)
-        filled = 1.0 / torch.where(disoccluded, torch.minimum(extended, far * unit * FRONT_RATIO), extended)
+        # Nothing in a picture is farther than the sky, so depths in units of the median suit the camera too.
+        far, foreground = split_sides(inverse / unit, known, camera, reference.camera[-1:], config.disocclusion)
+        background = known & ~foreground if bool((known & ~foreground).any()) else known
+        # Background is no nearer in the hole than it is beside it.
+        disoccluded, extended = far > 0.0, fill_inverse_depth(inverse, background, config.depth)
+        limit = far * unit * config.disocclusion.front_ratio
+        filled = 1.0 / torch.where(disoccluded, torch.minimum(extended, limit), extended)
+        # Known pixels keep the guide's depth, to the bit.
         depth = torch.where(known, seen, torch.where(filled > SKY_BEYOND, SKY_UNITS, filled))
-        smooth = torch.where(known, rgb, smooth_fill(rgb[None], behind[None])[0])
-        wide = wide_part(~known, thin_px)
-        # Where nothing new is seen the guide's own depth stays, to the bit.
+        smooth = torch.where(known, rgb, smooth_fill(rgb[None], background[None])[0])
+        wide = wide_part(~known, config.thin_px)
         return FrameFill(
-            smooth, depth, known, foreground, disoccluded, wide, torch.zeros_like(wide), smooth, depth, camera, unit
+            rgb=smooth,
+            depth=depth,
+            known=known,
+            foreground=foreground,
+            disoccluded=disoccluded,
+            wide=wide,
+            locked=torch.zeros_like(wide),
+            smooth=smooth,
+            smooth_depth=depth,
+            camera=camera,
+            unit=unit,
+            config=config,
         )
 
     def copy(self, confidence: Float[Tensor, "1 h w"], reference: Frame, seed: int) -> None:
-        """Fill what is wide by copying, from this frame and from the references."""
+        """Fill ``wide`` with patches of this frame and of the photo, blend the seam and fit the copied depth.
+
+        Args:
+            confidence: of this frame's known pixels.
+            reference: the photo, first; further frames are not copied from.
+            seed: of the random search.
+        """
+        config = self.config
         target, sources = self._target(), self._sources(confidence, reference)
-        rgb, code = (torch.from_numpy(part) for part in from_features(fill(target, sources, seed)))
-        behind = self.known & ~self.foreground
+        features = fill(target, sources, seed, config.exemplar)
+        rgb, code = (torch.from_numpy(part) for part in from_features(features, config.exemplar.depth_scale))
+        background = self.known & ~self.foreground
         copied = torch.where(self.wide, rgb.to(self.rgb), self.rgb)
-        self.rgb = blend_in(copied, behind, self.wide)
-        inverse = settle_inverse_depth(_decode(code.to(self.depth)), 1.0 / self.depth, self.wide)
-        depth = 1.0 / without_specks(inverse, self.wide)
+        self.rgb = blend_in(copied, background, self.wide, config.exemplar)
+        inverse = fit_copied_depth(_decode(code.to(self.depth)), 1.0 / self.depth, self.wide, config.depth)
+        depth = 1.0 / without_specks(inverse, self.wide, config.depth)
         self.depth = torch.where(self.wide, torch.where(depth > SKY_BEYOND, SKY_UNITS, depth), self.depth)
         self.wide = torch.zeros_like(self.wide)
 
-    def receive(self, other: FrameFill, thin_px: int, *, lock_thin: bool) -> None:
-        """Take over what another frame filled, where this one is still open."""
+    def receive(self, other: FrameFill, *, lock_thin: bool) -> None:
+        """Warp what another frame filled into this frame's hole, so that one place looks the same in both.
+
+        Args:
+            other: a frame that was filled by copying.
+            lock_thin: whether received pixels become ``locked`` where the hole is thin here.
+        """
         source = Frame(
             other.rgb[None],
             other.depth[None] * self.unit,
@@ -95,12 +132,13 @@ class FrameFill:
             other.camera,
         )
         rgb, depth, hit = (part[0] for part in forward_warp(source, self.camera, other.rgb[None]))
-        hit = hit & (self.wide | (~self.known & ~self.foreground)) & _dense(depth, hit)
+        hit = hit & (self.wide | (~self.known & ~self.foreground)) & _dense(depth, hit, self.config)
         self.rgb = torch.where(hit, rgb, self.rgb)
         self.depth = torch.where(hit, depth / self.unit, self.depth)
         self.locked = self.locked | (hit & ~self.known & lock_thin)
         left = self.wide & ~hit
-        self.wide = wide_part(left, thin_px // 2)
+        self.wide = wide_part(left, self.config.thin_px // 2)
+        # Cracks that the warp leaves are filled from both sides.
         cracks, around = left & ~self.wide, (self.known & ~self.foreground) | hit
         if cracks.any() and around.any():
             self.rgb = torch.where(cracks, smooth_fill(self.rgb[None], around[None])[0], self.rgb)
@@ -108,47 +146,48 @@ class FrameFill:
             self.depth = torch.where(cracks, 1.0 / smooth, self.depth)
 
     def close_rest(self) -> None:
-        """Give what no key frame reached the colors that they brought around it; its surfaces go on as they do."""
+        """Fill what no key frame reached smoothly from what they brought around it; depth stays as extended."""
         around = ~self.wide & ~self.foreground
         if self.wide.any() and around.any():
             self.rgb = torch.where(self.wide, smooth_fill(self.rgb[None], around[None])[0], self.rgb)
         self.wide = torch.zeros_like(self.wide)
 
-    def smooth_narrow(self, width_px: int) -> None:
-        """Take the narrow parts of holes halfway to what goes on smoothly around, but for what is in front.
+    def average_thin(self) -> None:
+        """Average copied and smooth fill in thin parts of holes, leaving out foreground.
 
-        There the truth is nearly determined by what is around: a smooth guess and a copied one err apart, and their
-        mean is nearer to it than either.
+        The truth there is nearly determined by what is around: the errors of both differ, so that their mean is nearer
+        to it than either.
         """
-        narrow = thin(~self.known[None], width_px)[0]
-        self.locked = self.locked & narrow  # the generator heals what is wide here too
+        narrow = thin(~self.known[None], self.config.thin_px)[0]
+        self.locked = self.locked & narrow  # what is wide here too is left to the generator
         narrow = narrow & ~self.locked
         if narrow.any():
             around = smooth_fill(self.rgb[None], (~narrow & ~self.foreground)[None])[0]
             self.rgb = torch.where(narrow, 0.5 * (self.rgb + around), self.rgb)
 
-    def clear_sky(self) -> None:
-        """Let the sky go on as it is around the hole: patches of it show their borders where there is nothing else."""
+    def extend_sky(self) -> None:
+        """Extend the sky around the hole smoothly: patches of sky show their borders, for nothing hides them."""
+        config = self.config.sky
         sky = self.depth > SKY_BEYOND  # smoothing leaves little less than the depth of the sky
         seen, hole = sky & self.known, sky & ~self.known
-        clear = seen & ~_grown(~sky & self.known, MIXED_SKY_PX)
-        # Farther colors would draw a wide hole towards their mean, and the next one back: bands in an even sky.
-        beside = clear & _grown(hole, SKY_RIM_PX)
+        clear = seen & ~grown(~sky & self.known, config.mixed_px)
+        # From all of the sky a wide hole would get its mean color, and the next hole start from that: bands.
+        beside = clear & grown(hole, config.border_px)
         clear = beside if beside.any() else clear
         if hole.any() and clear.any():
-            # Skies change with the height above the horizon: colors spread sideways first.
-            narrow = _level(self.rgb, clear)[None]
-            level = interpolate(narrow, clear.shape[-2:], mode="bilinear", align_corners=False)[0]
+            # Skies change with the height above the horizon: colors are extended across first.
+            coarse = _sky_level(self.rgb, clear, config.sideways)[None]
+            level = interpolate(coarse, clear.shape[-2:], mode="bilinear", align_corners=False)[0]
             filled = level + smooth_fill((self.rgb - level)[None], clear[None])[0]
             self.rgb = torch.where(hole, filled.clamp(0.0, 1.0), self.rgb)
 
     def _target(self) -> Target:
-        behind = self.known & ~self.foreground
-        distance = distance_px(behind[0].numpy())
-        depth_weight = np.where(self.disoccluded[0].numpy(), 1.0, np.exp(-distance / DEPTH_REACH_PX)).astype(np.float32)
-        features = to_features(self.rgb.numpy(), _code(1.0 / self.depth).numpy())
-        hole = self.wide[0].numpy()
-        return Target(features, behind[0].numpy(), hole, features[..., 3].copy(), depth_weight)
+        background = self.known & ~self.foreground
+        distance = distance_px(background[0].numpy())
+        disoccluded = self.disoccluded[0].numpy()
+        depth_weight = np.where(disoccluded, 1.0, np.exp(-distance / self.config.depth.reach_px)).astype(np.float32)
+        features = to_features(self.rgb.numpy(), _code(1.0 / self.depth).numpy(), self.config.exemplar.depth_scale)
+        return Target(features, background[0].numpy(), self.wide[0].numpy(), features[..., 3].copy(), depth_weight)
 
     def _sources(self, confidence: Float[Tensor, "1 h w"], reference: Frame) -> Sources:
         photo = reference[:1]
@@ -156,34 +195,32 @@ class FrameFill:
         code[1:] = torch.where(photo.sky, -1.0, code[1:])
         usable = torch.cat([self.known[None], photo.valid])
         source_cost = torch.zeros(usable.shape)
-        source_cost[0] = GENERATED_DOUBT * (1.0 - confidence)
-        features = to_features(torch.cat([self.rgb[None], photo.rgb]).numpy(), code.numpy())
+        source_cost[0] = self.config.exemplar.generated_cost * (1.0 - confidence)
+        rgb = torch.cat([self.rgb[None], photo.rgb]).numpy()
+        features = to_features(rgb, code.numpy(), self.config.exemplar.depth_scale)
         return Sources(features, usable[:, 0].numpy(), source_cost[:, 0].numpy())
 
 
 def _code(inverse: Tensor) -> Tensor:
-    """Inverse depth in units of the median as a value in -1 (sky) .. 1 (touching the camera)."""
+    """The depth code of `diffusion.rgbd_state.encode` from inverse depth in units, without its step at the sky."""
     return (inverse - 1.0) / (inverse + 1.0)
 
 
 def _decode(code: Tensor) -> Tensor:
+    """Inverse depth from the depth code, between the sky's and that of .01 units."""
     bounded = code.clamp(-1.0 + 2.0 / (SKY_UNITS + 1.0), 0.98)
     return (1.0 + bounded) / (1.0 - bounded)
 
 
-def _level(rgb: Float[Tensor, "3 h w"], known: Bool[Tensor, "1 h w"]) -> Float[Tensor, "3 h narrow"]:
-    """Colors of the known pixels gone on everywhere, in a picture narrower by ``SIDEWAYS``."""
-    share = avg_pool2d(known.to(rgb), (1, SIDEWAYS), ceil_mode=True, count_include_pad=False)
-    mean = avg_pool2d(rgb * known, (1, SIDEWAYS), ceil_mode=True, count_include_pad=False) / share.clamp_min(1e-6)
+def _sky_level(rgb: Float[Tensor, "3 h w"], known: Bool[Tensor, "1 h w"], sideways: int) -> Float[Tensor, "3 h narrow"]:
+    """Colors of the known pixels extended as a membrane (Laplace's equation), ``sideways`` times coarser across."""
+    share = avg_pool2d(known.to(rgb), (1, sideways), ceil_mode=True, count_include_pad=False)
+    mean = avg_pool2d(rgb * known, (1, sideways), ceil_mode=True, count_include_pad=False) / share.clamp_min(1e-6)
     return thin_plate_fill(mean, share[0], bending=0.0, membrane=1.0).to(rgb)
 
 
-def _grown(mask: Bool[Tensor, "1 h w"], by_px: int) -> Bool[Tensor, "1 h w"]:
-    return torch.from_numpy(ndimage.binary_dilation(mask[0].numpy(), iterations=by_px))[None]
-
-
-def _dense(depth: Float[Tensor, "1 h w"], hit: Bool[Tensor, "1 h w"]) -> Bool[Tensor, "1 h w"]:
-    """Where most neighbors lie on the same surface: what is stretched falls apart into dots before what is behind."""
+def _dense(depth: Float[Tensor, "1 h w"], hit: Bool[Tensor, "1 h w"], config: InpaintConfig) -> Bool[Tensor, "1 h w"]:
+    """Warped pixels with enough neighbors on their surface: a surface that the warp stretches falls apart into dots."""
     code = torch.where(hit, depth.clamp_min(1e-6).log(), torch.inf)
     around = unfold(pad(code[None], (1, 1, 1, 1), value=torch.inf), 3)[0].reshape(9, *depth.shape[1:])
-    return ((around - code).abs() < SAME).sum(0, keepdim=True) >= DENSE
+    return ((around - code).abs() < config.same_surface).sum(0, keepdim=True) >= config.dense

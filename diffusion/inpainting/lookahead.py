@@ -1,7 +1,7 @@
-"""Where to fill first: a view from further on, of which the chunk shows a part.
+"""Look-ahead: a view further along the path that is filled first; the chunk then shows a part of it.
 
-A border that is filled strip by strip, chunk after chunk, repeats what lies next to it until nothing but fog is left.
-Seen from further on, what opens is wide, and is filled as one thing.
+A border that is filled strip by strip, chunk after chunk, repeats what is next to it until only fog is left. From
+further along, the hole is wide and is filled as one piece.
 """
 
 from __future__ import annotations
@@ -9,47 +9,48 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from diffusion.condition import covered
+from diffusion.inpainting.config import LookAheadConfig
 from geometry.camera import Camera
 from geometry.frame import Guide
 from geometry.project import unproject
 
-FURTHEST = 3  # chunks; with 1, what an orbit of 2 degrees a chunk opens beside a tree becomes a green smear
-KEPT = 0.95  # share of what the chunk ends with that the view must hold: what covers a thing is needed to place it
-WIDEST = 0.5  # shortest focal length of the view, of the chunk's: wider, what is copied there is too coarse
 
+def look_ahead(guide: Guide, config: LookAheadConfig = LookAheadConfig()) -> Camera | None:  # noqa: B008 (frozen)
+    """The camera ``[1]`` that is up to ``config.chunks`` chunks ahead if the chunk's motion continues.
 
-def look_ahead(guide: Guide) -> Camera | None:
-    """The camera ``[1]`` where a chunk's would be up to `FURTHEST` chunks later, if it moved on as it does.
-
-    Its lens is as wide as it takes to keep what the chunk ends with in the picture.
+    Its focal length is as long as keeps the chunk's last points in the picture.
 
     Args:
         guide: what the cache shows to the chunk, ``[t]``.
+        config: how far and how wide.
 
     Returns:
-        None where the chunk shows nothing new, or where nothing of it would be left in the picture.
+        None where the last frame is all covered or all hole, or where no such view holds enough of its points.
     """
     first, last = guide.camera[:1], guide.camera[-1:]
-    seen = guide.coverage[-1, 0] > 0.5
+    seen = covered(guide)[-1, 0]
     if seen.all() or not seen.any():
         return None
     points = unproject(guide.depth[-1:], last)[0, :, seen].T
-    onward = first.camera_from_world @ last.world_from_camera
-    for chunks in range(FURTHEST, 0, -1):
-        pose = last.world_from_camera @ torch.linalg.matrix_power(onward, chunks)
+    motion = first.camera_from_world @ last.world_from_camera
+    for chunks in range(config.chunks, 0, -1):
+        pose = last.world_from_camera @ torch.linalg.matrix_power(motion, chunks)
         camera = replace(last, world_from_camera=pose)
-        lens = _lens_that_keeps(points, camera)
-        if lens >= WIDEST:
-            return replace(camera, focal_px=camera.focal_px * lens)
+        factor = _focal_factor(points, camera, config.kept)
+        if factor >= config.shortest_focal:
+            return replace(camera, focal_px=camera.focal_px * factor)
     return None
 
 
-def _lens_that_keeps(points: torch.Tensor, camera: Camera) -> float:
-    """Factor on the focal length, 0..1, with which `KEPT` of the points ``[n 3]`` lie in the picture of ``camera``."""
+def _focal_factor(points: Float[Tensor, "n 3"], camera: Camera, kept: float) -> float:
+    """Factor on the focal length, 0..1, with which the share ``kept`` of world points is in the picture."""
     pose = camera.camera_from_world[0]
     local = points @ pose[:3, :3].T + pose[:3, 3]
     offset = local[:, :2] * camera.focal_px / local[:, 2:].clamp_min(1e-6)
     room = torch.where(offset > 0.0, torch.tensor(camera.size[::-1]) - camera.center_px, camera.center_px)
-    lens = (room / offset.abs().clamp_min(1e-6)).amin(dim=1) * (local[:, 2] > 0.0)
-    return min(float(lens.quantile(1.0 - KEPT)), 1.0)
+    factor = (room / offset.abs().clamp_min(1e-6)).amin(dim=1) * (local[:, 2] > 0.0)
+    return min(float(factor.quantile(1.0 - kept)), 1.0)

@@ -1,9 +1,8 @@
-"""What lies around a picture, to be filled at once: around the photograph, and wherever a walk leaves what is known.
+"""Outpainting: a wider view, filled as one piece, around the photo and where a chunk leaves the known.
 
-A walk opens the border of what is known strip by strip, and each strip would go on from the one before: what the border
-cuts would stay cut, and texture would smear. In a wider picture every surface simply goes on, and what the border cuts
-is finished. It is taken from where the camera stands: from further on, what is hidden now would be filled as well, and
-debris would stand about a thing that one walks around.
+A walk uncovers strip after strip, and each strip would be extended from the one before: what the border cuts would stay
+cut, and texture would smear. In a wider view every surface is extended at once. The view is taken from where the camera
+is: from a displaced camera hidden regions would be filled too, which leaves floaters around foreground objects.
 """
 
 from __future__ import annotations
@@ -15,42 +14,43 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import pad
 
+from diffusion.condition import covered
+from diffusion.inpainting.config import OutpaintConfig
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 
-SIDES, ENDS = 0.35, 0.25  # margins left and right, above and below, in widths and heights of the picture
-EVEN = 16  # pixels: margins are multiples, as the generator's pictures are
-RIM_PX = 4  # of the margin that is not kept: patches that hang over its end are held by too little
-OPENED = 0.3  # share of one side of a picture that is new where a walk leaves what is known
+STEP_PX = 16  # margins are multiples: the generator's pictures are
 
 
-def photo_with_margin(photo: Frame) -> Guide:
-    """What is known of a wider picture from the photograph's place: open in the margin; of the photograph ``[1]``."""
-    wide = pad_frame(photo, _wider(photo.camera, (True, True, True, True)).size)
+def photo_with_margin(photo: Frame, config: OutpaintConfig = OutpaintConfig()) -> Guide:  # noqa: B008 (frozen)
+    """A guide wider than the photo ``[1]`` on all sides, from the photo's camera; the margin is hole."""
+    wide = pad_frame(photo, _wider(photo.camera, (True, True, True, True), config).size)
     known = wide.valid.to(wide.rgb)
     return Guide(wide.rgb, wide.depth * known, known, known, wide.sky.to(wide.rgb), wide.camera)
 
 
-def outpaint_camera(guide: Guide) -> Camera | None:
-    """The camera ``[1]`` of a picture that is wider than a chunk's last, on the sides where that leaves what is known.
+def outpaint_camera(guide: Guide, config: OutpaintConfig = OutpaintConfig()) -> Camera | None:  # noqa: B008 (frozen)
+    """The chunk's last camera ``[1]`` with a margin on the sides that are largely uncovered.
 
     Args:
         guide: what the cache shows to the chunk, ``[t]``.
+        config: margins, and when a side is uncovered.
 
     Returns:
-        None where nothing is known, or all sides are.
+        None where nothing is covered, or no side is uncovered.
     """
-    known = guide.coverage[-1, 0] > 0.5
+    known = covered(guide)[-1, 0]
     left, right, above, below = (
-        float(side.float().mean()) < 1.0 - OPENED for side in (known[:, 0], known[:, -1], known[0], known[-1])
+        float(side.float().mean()) < 1.0 - config.open_share
+        for side in (known[:, 0], known[:, -1], known[0], known[-1])
     )
     if not known.any() or not (left or right or above or below):
         return None
-    return _wider(guide.camera[-1:], (left, right, above, below))
+    return _wider(guide.camera[-1:], (left, right, above, below), config)
 
 
 def pad_frame(frames: Frame, size: tuple[int, int]) -> Frame:
-    """The same pixels in the middle of wider frames of ``size = (H, W)``, which are valid nowhere else."""
+    """The frames in the middle of wider ones of ``size = (H, W)`` pixels, which are valid nowhere else."""
     (height, width), (rows, columns) = frames.camera.size, size
     x, y = (columns - width) // 2, (rows - height) // 2
 
@@ -63,18 +63,23 @@ def pad_frame(frames: Frame, size: tuple[int, int]) -> Frame:
     return Frame(wider(frames.rgb), wider(frames.depth, 1.0), valid, sky, camera, frames.metric)
 
 
-def eroded_border(mask: Bool[Tensor, "*b h w"]) -> Bool[Tensor, "*b h w"]:
-    """What lies no nearer than `RIM_PX` to the end of the picture."""
+def eroded_border(mask: Bool[Tensor, "*b h w"], border_px: int = OutpaintConfig.border_px) -> Bool[Tensor, "*b h w"]:
+    """The mask without the outermost ``border_px`` pixels of the picture.
+
+    Patches there extend beyond the picture, so that fewer known pixels constrain them.
+    """
     inner = torch.zeros_like(mask)
-    inside = (..., slice(RIM_PX, -RIM_PX), slice(RIM_PX, -RIM_PX))
+    inside = (..., *(slice(border_px, side - border_px) for side in mask.shape[-2:]))
     inner[inside] = mask[inside]
     return inner
 
 
-def _wider(camera: Camera, sides: tuple[bool, bool, bool, bool]) -> Camera:
-    """The same camera with a margin left, right, above, below; directions keep their pixels."""
+def _wider(camera: Camera, sides: tuple[bool, bool, bool, bool], config: OutpaintConfig) -> Camera:
+    """The camera with a margin left, right, above, below; every ray keeps its pixel, shifted by the margin."""
     height, width = camera.size
-    across, down = (EVEN * round(share * side / EVEN) for share, side in ((SIDES, width), (ENDS, height)))
+    across, down = (
+        STEP_PX * round(share * side / STEP_PX) for share, side in ((config.side, width), (config.end, height))
+    )
     left, right, above, below = (m * s for m, s in zip((across, across, down, down), sides, strict=True))
     center = camera.center_px + camera.center_px.new_tensor([left, above])
     return replace(camera, center_px=center, size=(height + above + below, width + left + right))

@@ -1,56 +1,39 @@
-"""The copying prior: complete the guide with texture that the world already shows, and extend its surfaces.
+"""The inpainting prior: completes a guide by copying texture that the world already shows and extending its surfaces.
 
-The frame that sees most of what is new is filled first; its filled pixels, which have a depth, are carried into the
-other frames of the chunk. So one place gets one texture, whatever camera looks at it.
+The frame with the largest wide hole is filled first; its filled pixels, which have a depth, are warped into the other
+frames of the chunk. So one place gets one texture in every frame. The pipeline and its figures: ``docs/inpainting.md``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-from diffusion.condition import Prior
+from diffusion.condition import Prior, covered
+from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.frame_fill import FrameFill
-from diffusion.inpainting.masks import THIN_PX, reliable
+from diffusion.inpainting.masks import reliable
+from diffusion.rgbd_state import median_depth
 from geometry.frame import Frame, Guide
-
-
-@dataclass(frozen=True)
-class PriorConfig:
-    """When and how to copy.
-
-    Attributes:
-        thin_px: holes up to this wide are filled smoothly; wider ones by copying.
-        covered: coverage from which a pixel counts as seen.
-        keys: frames of a chunk that may be filled by copying; the rest get what these carry over.
-        small: share of a frame that must be new before copying is worth its time.
-    """
-
-    thin_px: int = THIN_PX
-    covered: float = 0.5
-    keys: int = 2
-    small: float = 0.002
 
 
 def inpaint_prior(
     guide: Guide,
     reference: Frame,
     rng: torch.Generator,
-    config: PriorConfig = PriorConfig(),
+    config: InpaintConfig = InpaintConfig(),  # noqa: B008 (frozen)
     *,
     lock_thin: bool = False,
 ) -> Prior:
     """Complete a guide.
 
     Args:
-        guide: what the cache shows, ``[t]``.
-        reference: the photo, then past frames, ``[r]``, of the same size: where the world was last seen from, and more
-            to copy from.
-        rng: the only randomness.
-        config: when and how to copy.
-        settle: whether a strip that is wide in another frame stays as it was copied there. For one look a smooth guess
-            is nearer on average; on a walk that goes on, one such strip beside the other becomes fog.
+        guide: rendered frames ``[t]``.
+        reference: the photo, then past frames, ``[r]``, of the same size. Texture is copied from the photo; the last
+            camera is where the world was seen from before.
+        rng: the only randomness; one number is drawn.
+        config: see `InpaintConfig`.
+        lock_thin: whether a thin strip that is wide in another frame keeps what was copied there. For a single view a
+            smooth guess is nearer to the truth on average; on a walk one such strip beside another becomes fog.
 
     Raises:
         ValueError: a reference of another size.
@@ -58,27 +41,28 @@ def inpaint_prior(
     if reference.camera.size != guide.camera.size:
         raise ValueError(f"reference: want frames of {guide.camera.size}, got {reference.camera.size}")
     seed = int(torch.randint(2**31 - 1, (), generator=rng))
-    known = reliable(guide.coverage, config.covered)
-    ground = reference.valid[0] & ~reference.sky[0]
-    unit = reference.depth[0][ground].median().item() if ground.any() else 1.0
-    frames = [FrameFill.of(guide, reference, index, known[index], unit, config.thin_px) for index in range(len(guide))]
-    for key in sorted(range(len(frames)), key=lambda i: (-int(frames[i].wide.sum()), -i))[: config.keys]:
-        fill_of_frame = frames[key]
-        if fill_of_frame.wide.float().mean() <= config.small:
+    known = reliable(covered(guide), config.mixed_px)
+    unit = median_depth(reference[:1])
+    fills = [FrameFill.of(guide, reference, index, known[index], unit, config) for index in range(len(guide))]
+    # 1. Key frames, the widest hole first and of equals the last: copy, then warp into all others.
+    for key in sorted(range(len(fills)), key=lambda i: (-int(fills[i].wide.sum()), -i))[: config.key_frames]:
+        fill = fills[key]
+        if fill.wide.float().mean() <= config.min_share:
             break
-        fill_of_frame.copy(guide.confidence[key], reference, seed)
-        for other, target in enumerate(frames):
+        fill.copy(guide.confidence[key], reference, seed)
+        for other, target in enumerate(fills):
             if other != key:
-                target.receive(fill_of_frame, config.thin_px, lock_thin=lock_thin)
-    for fill_of_frame in frames:
-        fill_of_frame.close_rest()
-        fill_of_frame.smooth_narrow(config.thin_px)
-        fill_of_frame.clear_sky()
+                target.receive(fill, lock_thin=lock_thin)
+    # 2. What is left in each frame.
+    for fill in fills:
+        fill.close_rest()
+        fill.average_thin()
+        fill.extend_sky()
     return Prior(
-        rgb=torch.stack([f.rgb for f in frames]),
-        depth=torch.stack([f.depth for f in frames]) * unit,
+        rgb=torch.stack([f.rgb for f in fills]),
+        depth=torch.stack([f.depth for f in fills]) * unit,
         copied=(~known).to(guide.coverage),
-        smooth_rgb=torch.stack([f.smooth for f in frames]),
-        smooth_depth=torch.stack([f.smooth_depth for f in frames]) * unit,
-        locked=torch.stack([f.locked for f in frames]),
+        smooth_rgb=torch.stack([f.smooth for f in fills]),
+        smooth_depth=torch.stack([f.smooth_depth for f in fills]) * unit,
+        locked=torch.stack([f.locked for f in fills]),
     )

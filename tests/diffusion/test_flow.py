@@ -1,4 +1,4 @@
-"""The flow-matching step: one sign, exact on closed forms."""
+"""The flow-matching step on closed forms."""
 
 from __future__ import annotations
 

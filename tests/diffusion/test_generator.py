@@ -1,4 +1,4 @@
-"""The packaged generator: weights files, memory over chunks, no dependence on what nobody saw."""
+"""The packaged generator: weights files, memory over chunks, independence of uncovered guide pixels."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _walk(generator: RetouchGenerator, memory: KVMemory, chunks: range) -> tuple
     return memory, rgb
 
 
-def test_a_walk_is_bounded_reproducible_and_can_be_resumed() -> None:
+def test_memory_is_bounded_and_a_walk_reproducible_and_resumable() -> None:
     generator = RetouchGenerator.of(_network(), MemoryPolicy(bank=5, recent=2, nearest=1))
     memory, rgb = _walk(generator, generator.start(_seed()), range(4))
     assert len(memory) == 5
@@ -75,7 +75,7 @@ def test_a_walk_is_bounded_reproducible_and_can_be_resumed() -> None:
     assert torch.equal(_walk(generator, restored, range(2, 4))[1], rgb)
 
 
-def test_seen_pixels_are_the_guides_and_unseen_guide_pixels_do_not_matter() -> None:
+def test_certain_pixels_keep_the_guide_and_uncovered_ones_have_no_effect() -> None:
     generator = RetouchGenerator.of(_network())
     memory = generator.start(_seed())
     condition, sigma = _condition()
@@ -87,7 +87,7 @@ def test_seen_pixels_are_the_guides_and_unseen_guide_pixels_do_not_matter() -> N
     assert torch.equal(made.rgb, other.rgb)
 
 
-def test_only_generated_frames_are_remembered_with_noise_and_always_the_same() -> None:
+def test_context_noise_is_added_to_generated_frames_only_and_deterministic() -> None:
     seed, network = _seed(), _network()
     made = replace(seed, index=1, observed=False)
     clean = RetouchGenerator.of(network, MemoryPolicy(bank=24))
@@ -98,7 +98,7 @@ def test_only_generated_frames_are_remembered_with_noise_and_always_the_same() -
     assert not torch.equal(first.keys[1], clean.remember(made, clean.start(seed)).keys[1])
 
 
-def test_without_a_memory_nothing_is_stored_and_no_network_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_off_stores_no_keys_and_runs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = RetouchGenerator.of(_network())
     monkeypatch.setattr(generator, "network", None)
     memory = generator.remember(_seed(), generator.start(_seed()))
@@ -107,7 +107,7 @@ def test_without_a_memory_nothing_is_stored_and_no_network_runs(monkeypatch: pyt
     assert len(generator.remember(_seed(), kept)) == 0
 
 
-def test_the_unit_is_the_photos_median_depth() -> None:
+def test_unit_is_the_median_depth_of_the_photo() -> None:
     generator = RetouchGenerator.of(_network())
     assert generator.start(_seed(3.0)).unit == pytest.approx(3.0)
     assert PassthroughGenerator().start(_seed(3.0)).unit == pytest.approx(3.0)
@@ -116,7 +116,7 @@ def test_the_unit_is_the_photos_median_depth() -> None:
     assert generator.start(replace(unknown, frames=frames)).unit == 1.0
 
 
-def test_rehearsal_runs() -> None:
+def test_rehearse_runs() -> None:
     RetouchGenerator.of(_network()).rehearse(2, SIZE)
     PassthroughGenerator().rehearse(2, SIZE)
 
@@ -130,7 +130,7 @@ def test_weights_round_trip_in_half_precision(tmp_path: Path) -> None:
         assert torch.equal(back.state_dict()[name], tensor.half().float())
 
 
-def test_other_weights_are_refused(tmp_path: Path) -> None:
+def test_missing_damaged_and_foreign_weights_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is none"):
         RetouchGenerator(tmp_path / "none.safetensors")
     path = tmp_path / "w.safetensors"
@@ -149,7 +149,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not package_weights().is_file(), reason="no weights in this checkout")
-def test_the_package_weights_load_and_are_small() -> None:
+def test_packaged_weights_load_and_are_under_20_mb() -> None:
     assert package_weights().stat().st_size < 20e6
     network = load_network(package_weights())
     assert all(torch.isfinite(p).all() for p in network.parameters())
@@ -158,7 +158,7 @@ def test_the_package_weights_load_and_are_small() -> None:
 def test_median_filter_removes_depth_specks_and_keeps_edges() -> None:
     depth = torch.where(torch.arange(40) < 20, 1.0, 3.0).expand(2, 1, 30, 40).clone()
     grainy = depth.clone()
-    grainy[0, 0, 10, 5:7] = 0.2  # a speck, a rim
+    grainy[0, 0, 10, 5:7] = 0.2  # a speck
     grainy[1, 0, :, 30] = 9.0
     calm = median_filtered(grainy)
     assert torch.equal(calm[..., 3:-3, 3:-3], depth[..., 3:-3, 3:-3])

@@ -1,4 +1,4 @@
-"""The bounded memory: who stays, who is recalled, and the way to disk and back."""
+"""The bounded key/value memory: eviction, recall, serialization."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _add(memory: KVMemory, x: list[float], policy: MemoryPolicy) -> KVMemory:
     return memory.extended(keys, -keys, _cameras(x), policy)
 
 
-def test_the_bank_is_bounded_and_keeps_sink_recent_and_different() -> None:
+def test_eviction_keeps_sink_recent_and_different_views() -> None:
     policy = MemoryPolicy(bank=5, recent=2, nearest=1)
     memory = _memory([0.0])
     for x in ([1.0], [5.0], [5.01], [9.0], [12.0], [12.1]):
@@ -35,25 +35,25 @@ def test_the_bank_is_bounded_and_keeps_sink_recent_and_different() -> None:
     places = memory.camera.position[:, 0].tolist()
     assert places[0] == 0.0
     assert places[-2:] == pytest.approx([12.0, 12.1])
-    assert len([p for p in places if 4.9 < p < 5.1]) <= 1  # of two twins one had to go
+    assert len([p for p in places if 4.9 < p < 5.1]) <= 1  # one of two nearly equal views was dropped
 
 
-def test_recall_takes_sink_nearest_and_recent_in_order() -> None:
+def test_recall_returns_sink_nearest_and_recent_oldest_first() -> None:
     memory = _memory([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
     recalled = memory.recall(_cameras([2.2, 2.3]), MemoryPolicy(bank=9, recent=2, nearest=2))
     assert recalled.camera.position[:, 0].tolist() == [0.0, 2.0, 3.0, 5.0, 6.0]
     assert recalled.keys[:, 0, 0, 0].tolist() == [0.0, 2.0, 3.0, 5.0, 6.0]
 
 
-def test_view_distance_counts_place_and_direction() -> None:
+def test_view_distance_adds_position_and_direction() -> None:
     pose = torch.eye(4).repeat(2, 1, 1)
-    pose[1, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))  # turned round
+    pose[1, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))  # rotated by 180 degrees
     pose[1, 0, 3] = 2.0
     distance = view_distance(Camera.from_fov(60.0, (8, 8), pose), Camera.from_fov(60.0, (8, 8), pose), unit=2.0)
     torch.testing.assert_close(distance, torch.tensor([[0.0, 3.0], [3.0, 0.0]]))
 
 
-def test_disk_round_trip_keeps_the_bits() -> None:
+def test_safetensors_round_trip_is_exact() -> None:
     memory = _memory([0.0, 0.3, 0.7])
     back = KVMemory.from_tensors(load(save(memory.to_tensors())))
     assert torch.equal(back.keys, memory.keys)
@@ -63,7 +63,7 @@ def test_disk_round_trip_keeps_the_bits() -> None:
     assert back.unit == memory.unit
 
 
-def test_guards() -> None:
+def test_bad_policies_and_tensors_are_rejected() -> None:
     with pytest.raises(ValueError, match="memory policy"):
         MemoryPolicy(bank=2, recent=2)
     with pytest.raises(ValueError, match="context_noise"):

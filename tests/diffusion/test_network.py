@@ -1,4 +1,4 @@
-"""The network: relative cameras only, causal chunks, nothing seen is touched."""
+"""The network: relative cameras only, causal chunks, certain pixels exact."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_chunks_with_memory_equal_one_causal_pass() -> None:
         past = Past(keys, values, seen.world_from_camera, seen.intrinsics)
     torch.testing.assert_close(torch.cat(made, 1), whole, rtol=1e-9, atol=1e-9)
     alone, _, _ = network(_frames(inputs, slice(3, 6)))
-    assert (alone - made[-1]).abs().max() > 1e-4  # memory matters at all
+    assert (alone - made[-1]).abs().max() > 1e-4  # memory has an effect
 
 
 @torch.no_grad()
@@ -80,7 +80,7 @@ def test_later_chunks_do_not_change_earlier_ones() -> None:
 
 
 @torch.no_grad()
-def test_moving_the_world_changes_nothing_but_cameras_matter() -> None:
+def test_output_is_invariant_to_rigid_motion_and_unit_but_not_to_relative_poses() -> None:
     network, inputs = _network(), _inputs(3)
     before, _, _ = network(inputs)
     move = torch.eye(4, dtype=torch.float64)
@@ -97,7 +97,7 @@ def test_moving_the_world_changes_nothing_but_cameras_matter() -> None:
 
 
 @torch.no_grad()
-def test_what_is_sure_or_clean_stays_the_prior() -> None:
+def test_certain_or_clean_pixels_are_the_prior() -> None:
     network, inputs = _network(), _inputs(2)
     one, none = torch.ones_like(inputs.sigma), torch.zeros_like(inputs.sigma)
     sure, _, _ = network(replace(inputs, coverage=one, confidence=one, copied=none))
@@ -110,14 +110,14 @@ def test_what_is_sure_or_clean_stays_the_prior() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(16, 16), (40, 56), (33, 47)])
-def test_any_size_is_padded(size: tuple[int, int]) -> None:
+def test_any_size_is_padded_to_tokens(size: tuple[int, int]) -> None:
     clean, keys, _ = _network()(_inputs(1, size=size))
     assert clean.shape == (1, 1, 4, *size)
     assert keys.shape[3] == -(-size[0] // 16) * -(-size[1] // 16)
 
 
 @torch.no_grad()
-def test_context_frames_can_be_left_out_of_the_output() -> None:
+def test_first_skips_context_frames() -> None:
     network, inputs = _network(), _inputs(4)
     chunks = torch.tensor([0, 0, 1, 1])
     whole, _, _ = network(inputs, chunk_of_frame=chunks)
@@ -125,7 +125,7 @@ def test_context_frames_can_be_left_out_of_the_output() -> None:
     torch.testing.assert_close(tail, whole[:, 2:])
 
 
-def test_every_parameter_learns() -> None:
+def test_every_parameter_has_a_gradient() -> None:
     network = _network().train()
     clean, _, _ = network(_inputs(2))
     clean.square().mean().backward()
@@ -134,7 +134,7 @@ def test_every_parameter_learns() -> None:
         assert parameter.grad.abs().max() > 0, name
 
 
-def test_guards() -> None:
+def test_bad_dim_and_past_with_chunks_are_rejected() -> None:
     with pytest.raises(ValueError, match="dim"):
         CameraAttention(36, 2)
     network, inputs = _network(), _inputs(2)
@@ -144,12 +144,12 @@ def test_guards() -> None:
         network(inputs, past, chunk_of_frame=torch.tensor([0, 1]))
 
 
-def test_config_survives_text() -> None:
+def test_config_round_trips_through_metadata() -> None:
     assert NetworkConfig.from_text(TOY.to_text()) == TOY
 
 
 @torch.no_grad()
-def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
+def test_gains_weaken_or_strengthen_detail_where_uncertain() -> None:
     network, inputs = _network().eval(), _inputs(2)
     network.config = replace(network.config, draws=False)
     for parameter in network.head.parameters():
@@ -167,7 +167,7 @@ def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
         torch.testing.assert_close(rgb[..., :16], inputs.prior[:, :, :3, :, :16])
         return torch.cat(detail(rgb.flatten(0, 1)), 1)[..., 24:40].square().mean()
 
-    # Deep in what was copied, what copying weakened comes back; training must not see it, or it learns to undo it.
+    # Deep inside copies a constant restores detail in evaluation; in training the network would learn to undo it.
     copy = torch.cat(detail(inputs.prior[0, :, :3]), 1)[..., 24:40].square().mean()
     assert 1.0 < fine(0.0) / copy < 1.1
     network.train()
@@ -178,7 +178,7 @@ def test_detail_is_taken_away_or_doubled_where_in_doubt() -> None:
 
 
 @torch.no_grad()
-def test_deep_in_what_was_copied_nothing_is_drawn() -> None:
+def test_nothing_is_synthesized_deep_inside_copies() -> None:
     network, inputs = _network(), _inputs(2)
     network.config = replace(network.config, draws=False)
     hole = torch.zeros_like(inputs.copied)
@@ -199,11 +199,11 @@ def test_deep_in_what_was_copied_nothing_is_drawn() -> None:
     drawn = detail(network(inputs)[0][0, :, :3])[0]
     assert drawn[..., 16 + 9 :].square().mean() > 0.3 * fine[shallow].square().mean()
     older = {key: value for key, value in network.config.to_text().items() if key != "draws"}
-    assert NetworkConfig.from_text(older) == network.config  # weights from before could draw
+    assert NetworkConfig.from_text(older) == network.config  # weights files without the key synthesize
 
 
 @torch.no_grad()
-def test_what_was_seen_keeps_its_detail_however_doubtful() -> None:
+def test_rendered_pixels_keep_their_detail_at_any_confidence() -> None:
     network, inputs = _network(), _inputs(2)
     for parameter in network.head.parameters():
         parameter.zero_()
@@ -211,9 +211,9 @@ def test_what_was_seen_keeps_its_detail_however_doubtful() -> None:
     seen = replace(inputs, coverage=one, confidence=0.0 * one, copied=0.0 * one, sigma=one)
     bias = network.head.bias
     assert bias is not None
-    bias[16:] = 9.0  # go over to what is smooth, strengthen detail
+    bias[16:] = 9.0  # the smooth fill, and stronger detail
     stronger = torch.cat(detail(network(seen)[0][0, :, :3]), 1).square().mean()
     assert stronger > 2.5 * torch.cat(detail(seen.prior[0, :, :3]), 1).square().mean()
-    bias[20:] = -9.0  # and weaken it
+    bias[20:] = -9.0  # weaker detail
     torch.testing.assert_close(network(seen)[0], seen.prior)
     assert not torch.allclose(network(replace(seen, coverage=0.0 * one, copied=one))[0], seen.prior, atol=0.1)

@@ -25,7 +25,7 @@ def _scene(coverage: torch.Tensor, confidence: torch.Tensor, copied: torch.Tenso
     return guide, Prior(rgb, depth, copied, rgb, depth, torch.zeros_like(depth, dtype=torch.bool))
 
 
-def test_three_levels_of_trust() -> None:
+def test_level_by_confidence_copying_and_unknown() -> None:
     coverage = torch.tensor([1.0, 1.0, 0.0, 0.0]).reshape(1, 1, 1, 4)
     confidence = torch.tensor([1.0, 0.5, 0.0, 0.0]).reshape(1, 1, 1, 4)
     copied = torch.tensor([0.0, 0.0, 1.0, 0.0]).reshape(1, 1, 1, 4)
@@ -36,7 +36,7 @@ def test_three_levels_of_trust() -> None:
 
 @given(st.floats(0.0, 1.0), st.floats(0.0, 1.0))
 @settings(max_examples=30, deadline=None)
-def test_more_confidence_never_means_more_noise(a: float, b: float) -> None:
+def test_level_falls_with_confidence(a: float, b: float) -> None:
     one = torch.ones(1, 1, 2, 2)
     low, high = sorted((a, b))
     noisy = noise_map(*_scene(one, low * one, 0 * one), NoiseConfig())
@@ -44,7 +44,7 @@ def test_more_confidence_never_means_more_noise(a: float, b: float) -> None:
     assert (calm <= noisy + 1e-7).all()
 
 
-def test_uncovered_pixels_of_the_guide_do_not_matter() -> None:
+def test_values_of_uncovered_pixels_have_no_effect() -> None:
     coverage = (torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     guide, prior = _scene(coverage, coverage, 1.0 - coverage)
     other = replace(guide, rgb=torch.where(coverage > 0, guide.rgb, 9.0), depth=guide.depth + 7.0 * (coverage == 0))
@@ -53,14 +53,14 @@ def test_uncovered_pixels_of_the_guide_do_not_matter() -> None:
         assert torch.equal(noise_map(guide, prior, config), noise_map(other, prior, config))
 
 
-def test_alternatives() -> None:
+def test_binary_and_uniform() -> None:
     coverage = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)
     scene = _scene(coverage, 0.3 * coverage, 1.0 - coverage)
     assert noise_map(*scene, NoiseConfig(kind="binary")).flatten().tolist() == [0.0, 1.0]
     assert noise_map(*scene, NoiseConfig(kind="uniform", copied=0.5)).flatten().tolist() == [0.5, 0.5]
 
 
-def test_one_map_for_all_frames_and_one_level_for_all_pixels() -> None:
+def test_spatial_is_one_map_and_temporal_one_level_per_frame() -> None:
     coverage = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]]).reshape(2, 1, 1, 4)
     scene = _scene(coverage, coverage, 1.0 - coverage)
     spatial = noise_map(*scene, NoiseConfig(kind="spatial"))
@@ -69,7 +69,7 @@ def test_one_map_for_all_frames_and_one_level_for_all_pixels() -> None:
     assert temporal.reshape(2, 4).tolist() == [[0.25] * 4, [0.5] * 4]
 
 
-def test_bad_configs_are_refused() -> None:
+def test_bad_configs_are_rejected() -> None:
     with pytest.raises(ValueError, match="kind"):
         NoiseConfig(kind="spotted")
     with pytest.raises(ValueError, match="copied"):
@@ -86,14 +86,14 @@ def test_schedules_fall_from_one_to_zero(steps: int, frames: int, shift: float, 
     assert (matrix.diff(dim=1) >= 0.0).all()  # later frames are never ahead
 
 
-def test_a_pyramid_starts_each_frame_one_step_later() -> None:
+def test_lag_one_starts_each_frame_one_step_later() -> None:
     matrix = schedule_matrix(2, 3, lag=1.0)
     expected = torch.tensor([[1, 1, 1], [0.5, 1, 1], [0, 0.5, 1], [0, 0, 0.5], [0, 0, 0]])
     torch.testing.assert_close(matrix, expected)
 
 
 @pytest.mark.parametrize("bad", [{"steps": 0}, {"frames": 0}, {"shift": 0.0}, {"lag": -1.0}])
-def test_bad_schedules_are_refused(bad: dict[str, float]) -> None:
+def test_bad_schedules_are_rejected(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="want"):
         schedule_matrix(**{"steps": 2, "frames": 2, **bad})  # pyright: ignore[reportArgumentType]
 
@@ -112,7 +112,7 @@ def test_rgbd_code_round_trip() -> None:
     torch.testing.assert_close(decode(code, unit=2.0)[1], torch.full_like(depth, 200.0))
 
 
-def test_what_was_settled_elsewhere_stays() -> None:
+def test_locked_pixels_have_level_zero() -> None:
     hole = torch.zeros(1, 1, 4, 6)
     guide, prior = _scene(hole, hole, 1.0 - hole)
     locked = torch.zeros(1, 1, 4, 6, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The copying prior: complete, untouched where seen, from behind at a disocclusion, the same place in every frame."""
+"""The inpainting prior: complete, exact where known, background behind foreground, one texture in all frames."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from diffusion.condition import Prior
+from diffusion.inpainting.config import DepthConfig, DisocclusionConfig, ExemplarConfig, InpaintConfig, PatchCosts
 from diffusion.inpainting.depth_extension import fill_inverse_depth, thin_plate_fill, without_specks
 from diffusion.inpainting.disocclusion import split_sides
 from diffusion.inpainting.exemplar import blend_in
 from diffusion.inpainting.frame_fill import _dense
 from diffusion.inpainting.masks import thin
-from diffusion.inpainting.patchmatch import improve
-from diffusion.inpainting.prior import PriorConfig, inpaint_prior
-from diffusion.inpainting.source_plausibility import LOOK_STEP, border_dissimilarity
+from diffusion.inpainting.patchmatch import SAMPLE_STEP, Correspondences, PatchSources, PatchTarget, improve
+from diffusion.inpainting.prior import inpaint_prior
+from diffusion.inpainting.source_plausibility import border_dissimilarity
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.warping import forward_warp
@@ -56,7 +57,7 @@ def copied(guide: Guide, seed: int = 0) -> Prior:
     return inpaint_prior(guide, reference(), torch.Generator().manual_seed(seed))
 
 
-def test_what_was_seen_stays_and_the_rest_is_complete() -> None:
+def test_known_pixels_are_exact_and_holes_complete() -> None:
     guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
     prior = copied(guide)
     seen = prior.copied == 0
@@ -70,18 +71,18 @@ def test_what_was_seen_stays_and_the_rest_is_complete() -> None:
     assert prior.rgb.max() <= 1
 
 
-def test_narrow_parts_of_a_wide_hole_are_nearly_smooth() -> None:
+def test_thin_parts_of_a_wide_hole_are_smoother_than_copies() -> None:
     truth = torch.linspace(0.0, 1.0, SIZE[0])[None, None, :, None].expand(1, 3, *SIZE).contiguous()
     grainy = truth + 0.2 * torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
     hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
-    hole[..., 8:40, 10:42] = True  # wide, with a slit that hangs on to it
+    hole[..., 8:40, 10:42] = True  # wide, with a thin slit attached
     hole[..., 20:24, 42:80] = True
     guide = guide_of(grainy.clamp(0.0, 1.0), torch.full((1, 1, *SIZE), 2.0), hole)
     error = (copied(guide).rgb - truth).abs()
     assert error[..., 20:24, 46:80].mean() < 0.8 * error[..., 12:36, 14:38].mean()
 
 
-def test_no_hole_no_change() -> None:
+def test_guide_without_hole_is_returned_exactly() -> None:
     guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), torch.zeros(1, 1, *SIZE, dtype=torch.bool))
     prior = copied(guide)
     assert torch.equal(prior.rgb, guide.rgb)
@@ -89,7 +90,7 @@ def test_no_hole_no_change() -> None:
     assert not prior.copied.any()
 
 
-def test_wide_holes_get_texture_and_not_fog() -> None:
+def test_wide_holes_get_texture() -> None:
     guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), wide_hole())
     prior = copied(guide)
     contrast = lambda rgb: rgb[0, 1, :, 66:90].std().item()  # noqa: E731
@@ -97,20 +98,20 @@ def test_wide_holes_get_texture_and_not_fog() -> None:
     assert contrast(prior.rgb) > 2.0 * contrast(prior.smooth_rgb)
 
 
-def test_nothing_is_copied_from_the_foreground() -> None:
+def test_foreground_is_not_copied() -> None:
     rgb, depth = stripes(), torch.full((1, 1, *SIZE), 4.0)
     rgb[..., 16:48, 20:40] = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
     depth[..., 16:48, 20:40] = 1.0
     hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     hole[..., 16:48, 40:60] = True  # what the red box hid
-    guide = replace(guide_of(rgb, depth, hole), camera=cameras(2)[1:])  # the camera went to the right
+    guide = replace(guide_of(rgb, depth, hole), camera=cameras(2)[1:])  # the camera moved to the right
     prior = copied(guide)
     inside = prior.rgb[0, :, 18:46, 42:58]
     assert inside[0].max() < 0.3, "red was copied behind the red box"
     assert (prior.depth[0, 0, 18:46, 42:58] > 3.0).all(), "the hole got the box's depth"
 
 
-def test_what_was_in_front_does_not_grow_into_what_it_uncovers() -> None:
+def test_foreground_is_not_extended_into_its_disocclusion() -> None:
     rgb, depth = stripes(), torch.full((1, 1, *SIZE), 20.0)
     for rows, columns in ((slice(8, 44), slice(20, 40)), (slice(44, 64), slice(None))):  # a box on the ground
         rgb[..., rows, columns] = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
@@ -123,79 +124,81 @@ def test_what_was_in_front_does_not_grow_into_what_it_uncovers() -> None:
     assert prior.rgb[0, 0, 8:40, 41:60].max() < 0.5, "the box grew"
 
 
-def test_a_plane_goes_on_as_a_plane() -> None:
+def test_planes_are_extended_as_planes() -> None:
     rows = torch.linspace(0.2, 1.0, SIZE[0])[None, :, None].expand(1, *SIZE)
     known = torch.ones(1, *SIZE, dtype=torch.bool)
     known[:, 48:] = False
-    filled = fill_inverse_depth(rows * known, known)
+    filled = fill_inverse_depth(rows * known, known, DepthConfig())
     assert torch.allclose(filled, rows, rtol=0.08)
     assert torch.equal(filled[known], rows[known])
 
 
-def test_specks_of_depth_go_and_things_stay() -> None:
+def test_depth_specks_are_removed_and_objects_kept() -> None:
     inverse = torch.full((1, *SIZE), 0.5)
     inverse[:, 20:23, 60:63] = 0.1  # a speck in the hole
-    inverse[:, 20:23, 10:13] = 0.1  # and one that was seen
-    inverse[:, 30:60, 70:90] = 0.2  # a thing
+    inverse[:, 20:23, 10:13] = 0.1  # and one among known pixels
+    inverse[:, 30:60, 70:90] = 0.2  # an object
     hole = wide_hole()[0]
-    kept = without_specks(inverse, hole)
+    kept = without_specks(inverse, hole, DepthConfig())
     assert (kept[:, 20:23, 60:63] == 0.5).all()
     changed = kept != inverse
     assert changed.sum() == 9
     only_specks = torch.rand(1, *SIZE, generator=torch.Generator().manual_seed(0)) ** 4 + 1e-3
-    assert torch.equal(without_specks(only_specks, torch.ones_like(hole)), only_specks)
+    assert torch.equal(without_specks(only_specks, torch.ones_like(hole), DepthConfig()), only_specks)
 
 
-def test_what_no_key_frame_reached_takes_the_colors_around() -> None:
+def test_pixels_no_key_frame_reached_take_surrounding_colors() -> None:
     rgb = stripes(2)
     rgb[:, :, :, :50] = torch.tensor([1.0, 0.0, 0.0])[None, :, None, None]
     poses = torch.eye(4).repeat(2, 1, 1)
-    poses[1, 0, 3] = 0.6  # what is copied here at column 60 lies at column 85 in the first frame
+    poses[1, 0, 3] = 0.6  # what is copied here at column 60 is at column 85 in the first frame
     guide = replace(
         guide_of(rgb, torch.full((2, 1, *SIZE), 2.0), wide_hole(2)), camera=Camera.from_fov(60.0, SIZE, poses)
     )
-    prior = inpaint_prior(guide, reference(), torch.Generator().manual_seed(0), PriorConfig(keys=1))
+    prior = inpaint_prior(guide, reference(), torch.Generator().manual_seed(0), InpaintConfig(key_frames=1))
     red, red_of_smooth = prior.rgb[0, 0, :, 76:82], prior.smooth_rgb[0, 0, :, 76:82]
-    assert (red < red_of_smooth).all()  # nearer to the green that was carried beside it
+    assert (red < red_of_smooth).all()  # nearer to the green that was warped beside it
     assert torch.allclose(prior.depth[0], torch.full((1, *SIZE), 2.0), atol=0.2)
 
 
-def test_depth_is_filled_even_from_nothing() -> None:
+def test_depth_is_filled_without_known_pixels() -> None:
     known = torch.zeros(1, *SIZE, dtype=torch.bool)
-    assert (fill_inverse_depth(torch.zeros(1, *SIZE), known) == 1.0).all()
-    disoccluded, foreground = split_sides(torch.ones(1, *SIZE), known, cameras(2)[1:], cameras(2)[:1])
+    assert (fill_inverse_depth(torch.zeros(1, *SIZE), known, DepthConfig()) == 1.0).all()
+    disoccluded, foreground = split_sides(
+        torch.ones(1, *SIZE), known, cameras(2)[1:], cameras(2)[:1], DisocclusionConfig()
+    )
     assert not disoccluded.any()
     assert not foreground.any()
 
 
-def test_the_far_side_of_a_hole_may_stand_before_another() -> None:
+def test_background_of_one_hole_can_be_foreground_of_another() -> None:
     depth = torch.full((1, *SIZE), 4.0)
     depth[..., 40:] = 2.0
     depth[..., 70:] = 1.0
     known = torch.ones(1, *SIZE, dtype=torch.bool)
     known[..., 36:40] = known[..., 66:70] = False
-    _, foreground = split_sides(1.0 / depth, known, cameras(2)[1:], cameras(2)[:1])
+    _, foreground = split_sides(1.0 / depth, known, cameras(2)[1:], cameras(2)[:1], DisocclusionConfig())
     row = foreground[0, 20]
-    assert row[40:60].all()  # before the first hole
-    assert not row[63:66].any()  # but what the second one opens goes on from here
+    assert row[40:60].all()  # foreground of the first hole
+    assert not row[63:66].any()  # background of the second hole
     assert row[70:90].all()
 
 
-def test_ground_with_a_gap_does_not_hide_anything() -> None:
+def test_sloping_ground_is_not_foreground() -> None:
     below = (torch.arange(float(SIZE[0])) + 4.0)[:, None].expand(*SIZE)[None]
     known = torch.ones(1, *SIZE, dtype=torch.bool)
     known[:, 20:26] = False
     forward = torch.eye(4).repeat(2, 1, 1)
     forward[1, 2, 3] = 0.5
     camera = Camera.from_fov(60.0, SIZE, forward)
-    disoccluded, _ = split_sides(0.05 * below, known, camera[1:], camera[:1])
-    assert (disoccluded[:, 20:26] > 0.0).float().mean() < 0.05  # pixels round off what lies along a row
-    step = torch.where(below > 26.0, 2.0, 0.5)  # but a wall that stands there does
-    disoccluded, _ = split_sides(step, known, camera[1:], camera[:1])
+    disoccluded, _ = split_sides(0.05 * below, known, camera[1:], camera[:1], DisocclusionConfig())
+    assert (disoccluded[:, 20:26] > 0.0).float().mean() < 0.05  # rounding of the epipolar lines to pixels
+    step = torch.where(below > 26.0, 2.0, 0.5)  # a wall there is foreground
+    disoccluded, _ = split_sides(step, known, camera[1:], camera[:1], DisocclusionConfig())
     assert (disoccluded[:, 20:26] > 0.0).float().mean() > 0.7
 
 
-def test_a_strip_that_is_wide_elsewhere_stays_as_it_was_copied_there() -> None:
+def test_lock_thin_keeps_what_was_copied_for_another_frame() -> None:
     hole = torch.zeros(2, 1, *SIZE, dtype=torch.bool)
     hole[0, ..., 60:64] = True
     hole[1, ..., 50:80] = True
@@ -212,14 +215,14 @@ def test_a_strip_that_is_wide_elsewhere_stays_as_it_was_copied_there() -> None:
     assert (locked.rgb - locked.rgb[[1]])[strip].abs().mean() < 0.5 * (loose.rgb - loose.rgb[[1]])[strip].abs().mean()
 
 
-def test_one_seed_one_prior() -> None:
+def test_same_seed_same_bits() -> None:
     guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
     a, b = copied(guide, 3), copied(guide, 3)
     assert torch.equal(a.rgb, b.rgb)
     assert torch.equal(a.depth, b.depth)
 
 
-def test_the_frames_of_a_chunk_agree() -> None:
+def test_frames_of_a_chunk_agree_by_warping() -> None:
     guide = guide_of(stripes(3), torch.full((3, 1, *SIZE), 2.0), wide_hole(3))
     prior = copied(guide)
     frames = Frame(prior.rgb, prior.depth, prior.depth > 0, prior.depth < 0, guide.camera)
@@ -230,49 +233,49 @@ def test_the_frames_of_a_chunk_agree() -> None:
     assert (carried[0] - prior.rgb[1]).abs()[:, both].median() < 0.02
 
 
-def test_a_surface_that_is_stretched_over_another_is_not_carried_as_dots() -> None:
+def test_sparse_warped_pixels_are_dropped() -> None:
     depth = torch.full((1, *SIZE), 4.0)
-    depth[:, ::3, ::3] = 1.0  # dots of something near over a wall
-    depth[:, :, 48:] = 1.0  # and all of it
+    depth[:, ::3, ::3] = 1.0  # dots of a near surface over a wall
+    depth[:, :, 48:] = 1.0  # the whole near surface
     hit = torch.ones_like(depth, dtype=torch.bool)
-    kept = _dense(depth, hit)
+    kept = _dense(depth, hit, InpaintConfig())
     assert not kept[:, ::3, :45:3].any()
     assert kept[:, 2:-2, 50:-1].all()
-    assert not _dense(depth, ~hit).any()
+    assert not _dense(depth, ~hit, InpaintConfig()).any()
 
 
-def test_an_empty_guide_takes_from_the_photo() -> None:
+def test_nearly_empty_guide_copies_from_the_photo() -> None:
     hole = torch.ones(1, 1, *SIZE, dtype=torch.bool)
     hole[..., :4] = False
     prior = copied(guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), hole))
     assert prior.rgb[0, 1, :, 8:].std() > 0.05
 
 
-def test_blending_takes_away_a_step() -> None:
+def test_blending_removes_a_color_step() -> None:
     rgb = torch.full((3, *SIZE), 0.5)
     hole = wide_hole()[0]
     rgb[:, :, 60:] = 0.6
-    blended = blend_in(rgb, ~hole, hole)
+    blended = blend_in(rgb, ~hole, hole, ExemplarConfig())
     assert (blended[:, :, 60] - 0.5).abs().max() < 0.02
     assert torch.equal(blended[:, :, :60], rgb[:, :, :60])
 
 
-def test_a_reference_of_another_size_is_refused() -> None:
+def test_reference_of_another_size_is_rejected() -> None:
     guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), wide_hole())
     small = Camera.from_fov(60.0, (32, 48), torch.eye(4)[None])
     depth = torch.ones(1, 1, 32, 48)
     frame = Frame(torch.zeros(1, 3, 32, 48), depth, depth > 0, depth < 0, small)
     with pytest.raises(ValueError, match="reference: want frames"):
-        inpaint_prior(guide, frame, torch.Generator(), PriorConfig())
+        inpaint_prior(guide, frame, torch.Generator(), InpaintConfig())
 
 
-def test_the_sky_goes_on_at_its_height_and_without_what_stands_before_it() -> None:
+def test_sky_is_extended_per_row_without_mixed_pixels() -> None:
     rows = torch.linspace(0.2, 0.9, SIZE[0])[:, None].expand(SIZE)
     rgb = torch.stack([rows * 0.8, rows * 0.9, rows])[None]
     hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     hole[..., 50:] = True
     sky = torch.ones(1, 1, *SIZE)
-    sky[..., 20:30, 20:30] = 0.0  # a bird, and the pixels that it shares with the sky
+    sky[..., 20:30, 20:30] = 0.0  # a bird, and around it pixels mixed with the sky
     seen = rgb.clone()
     seen[..., 18:32, 18:32] = 0.0
     covered = (~hole).float()
@@ -285,9 +288,9 @@ def test_the_sky_goes_on_at_its_height_and_without_what_stands_before_it() -> No
     assert (prior.rgb - rgb).abs()[new.expand_as(rgb)].max() < 0.1
 
 
-def test_a_strip_at_the_border_of_the_picture_is_not_thin() -> None:
+def test_strip_at_the_border_of_the_picture_is_not_thin() -> None:
     hole = torch.zeros(1, 1, 40, 60, dtype=torch.bool)
-    hole[..., :3] = True  # goes on beyond the picture
+    hole[..., :3] = True  # continues beyond the picture
     hole[..., 10:14, 20:] = True  # a crack that does so too
     hole[..., 20:32, 30:42] = True
     expected = torch.zeros_like(hole)
@@ -295,7 +298,7 @@ def test_a_strip_at_the_border_of_the_picture_is_not_thin() -> None:
     assert torch.equal(thin(hole), expected)
 
 
-def test_a_wide_hole_in_the_sky_takes_the_color_beside_it_not_the_mean() -> None:
+def test_wide_sky_hole_takes_the_color_beside_it_not_the_mean() -> None:
     bright = torch.linspace(0.3, 0.9, SIZE[1]).expand(1, 3, *SIZE).clone()
     covered = torch.ones(1, 1, *SIZE)
     covered[..., :24] = 0.0
@@ -307,7 +310,7 @@ def test_a_wide_hole_in_the_sky_takes_the_color_beside_it_not_the_mean() -> None
     assert ((prior.rgb[0, :, :, :16] - beside).abs() < 0.25 * (mean - beside)).all()
 
 
-def test_ground_that_comes_nearer_goes_on_doing_so_behind_what_hides_it() -> None:
+def test_slope_of_the_ground_is_extended_behind_foreground() -> None:
     ground = 0.01 * (torch.arange(float(SIZE[0])) + 4.0)[:, None].expand(*SIZE)[None]
     known = torch.ones(1, *SIZE, dtype=torch.bool)
     known[:, 20:30] = False
@@ -315,14 +318,14 @@ def test_ground_that_comes_nearer_goes_on_doing_so_behind_what_hides_it() -> Non
     forward[1, 2, 3] = 0.5
     camera = Camera.from_fov(60.0, SIZE, forward)
     rows = torch.arange(SIZE[0])[:, None].expand(*SIZE)[None]
-    far, _ = split_sides(torch.where(rows < 30, ground, 2.0), known, camera[1:], camera[:1])
+    far, _ = split_sides(torch.where(rows < 30, ground, 2.0), known, camera[1:], camera[:1], DisocclusionConfig())
     hidden = known.logical_not() & (far > 0.0)
     assert hidden[:, 20:30].float().mean() > 0.5
     error = (far / ground - 1.0).abs()[hidden]
-    assert error.median() < 0.15  # where it was last seen it is as much as a third farther
+    assert error.median() < 0.15  # the last known depth is up to a third farther
 
 
-def test_a_sheet_goes_on_as_it_is_and_a_plate_as_it_slopes() -> None:
+def test_membrane_extends_constants_and_plate_extends_slopes() -> None:
     slope = torch.arange(24.0).expand(1, 16, 24)
     weight = torch.ones(16, 24)
     weight[:, :12] = 0.0
@@ -332,36 +335,48 @@ def test_a_sheet_goes_on_as_it_is_and_a_plate_as_it_slopes() -> None:
     assert torch.allclose(plate, slope.double(), atol=1e-3)
 
 
-def test_what_is_elsewhere_along_the_border_is_strange() -> None:
+def test_dissimilarity_is_per_border_segment() -> None:
     green, red = np.array([0.5, -0.5, 0.5, 0.0], np.float32), np.array([0.5, 0.7, 0.5, 0.0], np.float32)
     picture = np.where(np.arange(320)[None, :, None] < 160, green, red).repeat(40, 0)
     hole = np.zeros((40, 320), bool)
     hole[:, :40] = hole[:, -40:] = True
-    maps, border_segment = border_dissimilarity(picture, ~hole, hole, picture[None], ~hole[None])
+    maps, border_segment = border_dissimilarity(picture, ~hole, hole, picture[None], ~hole[None], ExemplarConfig())
     for column, own, other in ((10, 80, 240), (310, 240, 80)):
-        costs = maps[border_segment[20, column], 0, 20 // LOOK_STEP]
-        assert costs[own // LOOK_STEP] == 0.0
-        assert costs[other // LOOK_STEP] == 1.0
-    nothing, _ = border_dissimilarity(picture, np.zeros_like(hole), hole, picture[None], ~hole[None])
+        costs = maps[border_segment[20, column], 0, 20 // SAMPLE_STEP]
+        assert costs[own // SAMPLE_STEP] == 0.0
+        assert costs[other // SAMPLE_STEP] == 1.0
+    nothing, _ = border_dissimilarity(picture, np.zeros_like(hole), hole, picture[None], ~hole[None], ExemplarConfig())
     assert not nothing.any()
 
 
 def _improved(detail: float, start: np.ndarray) -> np.ndarray:
-    """A field of 32 by 32 pixels where every patch of the only source fits equally well."""
+    """Correspondences ``[32 32 3]`` after a search in which every patch of the only source fits equally well."""
     flat, zero = np.zeros((32, 32, 4), np.float32), np.zeros((1, 32, 32), np.float32)
     usable = np.zeros((1, 32, 32), bool)
     usable[0, 4:28, 4:28] = True
     ys, xs = np.nonzero(np.ones((32, 32), bool))
-    field = start.copy()
-    improve(
-        flat, np.zeros((32, 32), np.float32), flat[None], usable, zero, zero[None], 1, np.zeros((32, 32), np.int64),
-        np.full((1, 32, 32), detail, np.float32), len(ys) / usable.sum(), flat[..., 0], flat[..., 0], ys, xs,
-        field, np.zeros((32, 32), np.float32), 4, 32, 0,
-    )  # fmt: skip
-    return field
+    field = Correspondences(ys, xs, start.copy(), np.zeros((32, 32), np.float32))
+    target = PatchTarget(
+        picture=flat,
+        weight=np.zeros((32, 32), np.float32),
+        hole=np.ones((32, 32), bool),
+        depth=flat[..., 0],
+        depth_weight=flat[..., 0],
+        segment=np.zeros((32, 32), np.int64),
+    )
+    sources = PatchSources(
+        features=flat[None],
+        usable=usable,
+        cost=zero,
+        dissimilarity=zero[None],
+        factor=1,
+        detail=np.full((1, 32, 32), detail, np.float32),
+    )
+    improve(target, sources, field, PatchCosts(), len(ys) / usable.sum(), 4, 32, 0)
+    return field.nnf
 
 
-def test_where_all_fit_alike_none_is_copied_over_and_over() -> None:
+def test_repetition_cost_spreads_the_uses() -> None:
     start = np.tile(np.array([0, 16, 16]), (32, 32, 1))
 
     def most_used(detail: float) -> float:
@@ -370,10 +385,10 @@ def test_where_all_fit_alike_none_is_copied_over_and_over() -> None:
         return float(np.bincount(places.ravel()).max()) / (32 * 32 / 36)
 
     assert most_used(1.0) < 2.5
-    assert most_used(0.0) > 1.5 * most_used(1.0)  # plain places may be repeated
+    assert most_used(0.0) > 1.5 * most_used(1.0)  # patches without detail may be repeated
 
 
-def test_where_all_fit_alike_pieces_stay_whole() -> None:
+def test_incoherence_cost_keeps_pieces_whole() -> None:
     rng = np.random.default_rng(0)
     start = np.concatenate([np.zeros((32, 32, 1), int), rng.integers(4, 28, (32, 32, 2))], -1)
     moved = _improved(0.0, start)[..., 1:] - np.moveaxis(np.mgrid[:32, :32], 0, -1)

@@ -1,4 +1,4 @@
-"""The sampler: exact where sure, idle where told, deterministic, right with a perfect denoiser."""
+"""The sampler: exact at level 0, idle pixels, deterministic, exact with a perfect denoiser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZE = (8, 12)
 
 
 class _Oracle(PassthroughGenerator):
-    """Knows the truth; counts how often it is asked."""
+    """Returns the truth; counts the calls."""
 
     def __init__(self, truth: Tensor) -> None:
         self.truth, self.calls = truth, 0
@@ -54,7 +54,7 @@ def _scene(frames: int = 2) -> tuple[Condition, KVMemory, Tensor]:
     return Condition(guide, prior), memory, 1.0 - coverage
 
 
-def test_sure_pixels_are_returned_to_the_bit() -> None:
+def test_pixels_at_level_zero_are_exact() -> None:
     condition, memory, sigma = _scene()
     oracle = _Oracle(torch.full((2, 4, *SIZE), 0.5))
     made = sample(oracle, condition, sigma, memory, torch.Generator().manual_seed(0))
@@ -65,7 +65,7 @@ def test_sure_pixels_are_returned_to_the_bit() -> None:
     torch.testing.assert_close(made.rgb[~sure.expand(2, 3, *SIZE)], torch.full((2 * 3 * 8 * 6,), 0.75))
 
 
-def test_nothing_in_doubt_asks_nobody() -> None:
+def test_all_levels_zero_calls_no_network() -> None:
     condition, memory, sigma = _scene()
     oracle = _Oracle(torch.zeros(2, 4, *SIZE))
     made = sample(oracle, condition, 0.0 * sigma, memory, torch.Generator().manual_seed(0))
@@ -74,7 +74,7 @@ def test_nothing_in_doubt_asks_nobody() -> None:
     assert torch.equal(made.depth, condition.guide.depth)
 
 
-def test_a_perfect_denoiser_is_followed_exactly_by_every_schedule() -> None:
+def test_every_schedule_reaches_the_oracle() -> None:
     condition, memory, sigma = _scene(3)
     truth = encode(torch.rand(3, 3, *SIZE), 1.0 + torch.rand(3, 1, *SIZE), memory.unit)
     for config in (SamplerConfig(1), SamplerConfig(4, shift=3.0), SamplerConfig(2, lag=1.0)):
@@ -83,14 +83,14 @@ def test_a_perfect_denoiser_is_followed_exactly_by_every_schedule() -> None:
         torch.testing.assert_close(made.rgb[hole], (0.5 * (truth[:, :3] + 1.0))[hole])
 
 
-def test_steps_above_every_pixels_level_are_skipped() -> None:
+def test_steps_above_all_levels_are_skipped() -> None:
     condition, memory, sigma = _scene()
     oracle = _Oracle(torch.zeros(2, 4, *SIZE))
     sample(oracle, condition, 0.3 * sigma, memory, torch.Generator().manual_seed(0), SamplerConfig(4))
     assert oracle.calls == 2  # levels 1, .75, .5 are above .3; .25 and 0 are not
 
 
-def test_same_seed_same_bits_and_unseen_guide_pixels_do_not_matter() -> None:
+def test_same_seed_same_bits_and_uncovered_guide_pixels_have_no_effect() -> None:
     condition, memory, sigma = _scene()
     guide = replace(condition.guide, rgb=torch.where(sigma > 0, 0.123, condition.guide.rgb))
     other = Condition(guide, condition.prior)

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cache3d.gaussian_cache import GaussianCache
-from diffusion.inpainting.prior import PriorConfig, inpaint_prior
+from diffusion.inpainting.config import InpaintConfig
+from diffusion.inpainting.prior import inpaint_prior
 from diffusion.rgbd_state import encode
 from geometry.frame import Chunk, Frame
 from scenes.dataset.clips import read_clip
@@ -65,7 +66,7 @@ def _take(clip: Frame, take: int, rng: np.random.Generator) -> dict[str, Tensor]
     cache.integrate(Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth)))
     guide = cache.render(clip.camera[targets])
     draw = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    prior = inpaint_prior(guide, photo, draw, PriorConfig())
+    prior = inpaint_prior(guide, photo, draw, InpaintConfig())
 
     def whole(values: Tensor) -> Tensor:
         return (values * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
