@@ -1,4 +1,4 @@
-"""Flow matching with a noise level per pixel: one sign, used everywhere.
+"""Flow matching with a noise level per pixel.
 
 ``x_sigma = (1 - sigma) * clean + sigma * noise`` and ``velocity = d x / d sigma = noise - clean``; sigma 1 is pure
 noise, sigma 0 is clean. After Lipman et al., "Flow Matching for Generative Modeling", section 4.
@@ -14,21 +14,21 @@ from torch import Tensor
 def add_noise(
     clean: Float[Tensor, "*b c h w"], noise: Float[Tensor, "*b c h w"], sigma: Float[Tensor, "*b 1 h w"]
 ) -> Float[Tensor, "*b c h w"]:
-    """Bring a clean state to the level ``sigma``; exactly ``clean`` at 0 and ``noise`` at 1."""
+    """Noise a clean state to level ``sigma``; exactly ``clean`` at 0 and ``noise`` at 1."""
     return (1.0 - sigma) * clean + sigma * noise
 
 
 def velocity_to_clean(
     noisy: Float[Tensor, "*b c h w"], velocity: Float[Tensor, "*b c h w"], sigma: Float[Tensor, "*b 1 h w"]
 ) -> Float[Tensor, "*b c h w"]:
-    """The clean state that ``velocity`` points away from."""
+    """The clean state, given the velocity at level ``sigma``."""
     return noisy - sigma * velocity
 
 
 def clean_to_velocity(
     noisy: Float[Tensor, "*b c h w"], clean: Float[Tensor, "*b c h w"], sigma: Float[Tensor, "*b 1 h w"]
 ) -> Float[Tensor, "*b c h w"]:
-    """The velocity that leads from ``clean`` to ``noisy``; 0 where ``sigma`` is 0, where nothing moves any more."""
+    """The velocity, given the clean state; 0 where ``sigma`` is 0."""
     moving = sigma > 0.0
     return torch.where(moving, (noisy - clean) / torch.where(moving, sigma, 1.0), torch.zeros_like(noisy))
 
@@ -41,11 +41,11 @@ def step(
 ) -> Float[Tensor, "*b c h w"]:
     """One Euler step from ``sigma`` down to ``next_sigma`` along the line through ``noisy`` and ``clean``.
 
-    Pixels with ``next_sigma == sigma`` stay as they are to the bit; pixels with ``next_sigma == 0`` become ``clean``.
+    Pixels with ``next_sigma == sigma`` keep their bits; pixels with ``next_sigma == 0`` become ``clean``.
 
     Args:
         noisy: the state at level ``sigma``.
-        clean: the prediction of its clean end.
+        clean: the predicted clean state.
         sigma: present level, 0..1.
         next_sigma: level to reach, ``0 <= next_sigma <= sigma``.
     """

@@ -1,9 +1,9 @@
-"""Attention in which only relative cameras and relative positions in the frame enter.
+"""Attention that depends on relative cameras and relative positions in the frame only.
 
-Half of each head's channels come in groups of four that are multiplied by camera matrices (as in GTA, Miyato et al.
-2024, and PRoPE, Li et al. 2025): queries by ``P_i^T``, keys and values by ``P_j^-1``, outputs by ``P_i``, where ``P``
-is projection times camera-from-world, lifted to 4x4. Then only ``P_i P_j^-1`` matters, and no world origin. The other
-half carries rotary codes of the token's row and column.
+Half of each head's channels, in groups of four, are multiplied by camera matrices (as in GTA, Miyato et al. 2024,
+and PRoPE, Li et al. 2025): queries by ``P_i^T``, keys and values by ``P_j^-1``, outputs by ``P_i``, where ``P`` is
+projection times camera-from-world, lifted to 4x4. Then only ``P_i P_j^-1`` matters, and no world origin. The other half
+carries rotary codes of the token's row and column.
 
 Shapes: b batch, t frames, s remembered frames, n tokens per frame, h heads, e channels per head.
 """
@@ -17,30 +17,30 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
-REACH = 8.0  # units; farther cameras count as this far, so that the matrices stay well-conditioned
+REACH = 8.0  # units; farther cameras are moved to this distance, so that the matrices stay well-conditioned
 _ROTARY_BASE = 100.0
 
 
 @dataclass(frozen=True)
-class Views:
-    """Camera matrices of a batch of frames: ``P`` and its inverse, ``[b t 4 4]``."""
+class CameraMatrices:
+    """Camera matrices ``P`` of a batch of frames and their inverses."""
 
     matrix: Float[Tensor, "b t 4 4"]
     inverse: Float[Tensor, "b t 4 4"]
 
-    def __getitem__(self, index: slice) -> Views:
+    def __getitem__(self, index: slice) -> CameraMatrices:
         """Select frames."""
-        return Views(self.matrix[:, index], self.inverse[:, index])
+        return CameraMatrices(self.matrix[:, index], self.inverse[:, index])
 
 
-def views(
+def camera_matrices(
     world_from_camera: Float[Tensor, "b t 4 4"],
     intrinsics: Float[Tensor, "b t 3 3"],
     size: tuple[int, int],
     origin: Float[Tensor, "b 4 4"],
     unit: Float[Tensor, "b"],
-) -> Views:
-    """Camera matrices relative to an origin; the origin drops out again in attention but keeps numbers small.
+) -> CameraMatrices:
+    """Camera matrices relative to an origin, which cancels in attention but keeps numbers small.
 
     Args:
         world_from_camera: poses.
@@ -58,7 +58,7 @@ def views(
     lifted = torch.eye(4, dtype=pose.dtype, device=pose.device).repeat(*pose.shape[:2], 1, 1)
     lifted[..., :3, :3] = to_clip @ intrinsics.double()
     matrix = lifted @ torch.linalg.inv(pose)
-    return Views(matrix.to(world_from_camera), torch.linalg.inv(matrix).to(world_from_camera))
+    return CameraMatrices(matrix.to(world_from_camera), torch.linalg.inv(matrix).to(world_from_camera))
 
 
 def rotary(rows: int, columns: int, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ def block_causal(chunk_query: Tensor, chunk_key: Tensor, tokens: int) -> Bool[Te
 
 
 class RMSNorm(nn.RMSNorm):
-    """As torch's, its weight in the precision of the input (mixed ones are slow and warned about)."""
+    """torch's RMSNorm with its weight cast to the input's dtype: mixed dtypes are slow, and torch warns."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize the last dimension."""
@@ -88,7 +88,7 @@ class CameraAttention(nn.Module):
     """Multi-head attention over frames and their tokens, with memory."""
 
     def __init__(self, dim: int, heads: int) -> None:
-        """``dim / heads`` must be a multiple of 8: half for cameras in fours, half for rotary pairs."""
+        """``dim / heads`` must be a multiple of 8: half of the channels in groups of four, half in rotary pairs."""
         super().__init__()
         if dim % (heads * 8):
             raise ValueError(f"dim: want a multiple of 8 x heads = {8 * heads}, got {dim}")
@@ -103,54 +103,54 @@ class CameraAttention(nn.Module):
         self,
         x_BTNC: Tensor,
         rotary_code: tuple[Tensor, Tensor],
-        frames: Views,
-        past: tuple[Tensor, Tensor, Views] | None,
+        frames: CameraMatrices,
+        past: tuple[Tensor, Tensor, CameraMatrices] | None,
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Attend.
+        """Attend to the frames and to the past.
 
         Args:
             x_BTNC: tokens.
             rotary_code: from `rotary`.
             frames: cameras of the ``t`` frames.
-            past: keys and values ``[b s n c]`` that an earlier call returned, with their cameras.
+            past: keys and values ``[b s n c]`` that an earlier call retransformed, with their cameras.
             mask: ``[t*n, (s+t)*n]``, True where attention is allowed; None allows all.
 
         Returns:
-            The attended tokens, and keys and values to remember (no camera applied).
+            The attended tokens, and keys and values ``[b t n c]`` without camera transform, to remember.
         """
         b, t, n, c = x_BTNC.shape
         q, k, v = self.qkv(x_BTNC).reshape(b, t, n, 3, self.heads, c // self.heads).unbind(3)
-        q = _turn(self.norm_query(q), rotary_code)
-        k = _turn(self.norm_key(k), rotary_code)
+        q = _apply_rotary(self.norm_query(q), rotary_code)
+        k = _apply_rotary(self.norm_key(k), rotary_code)
         q, keys, values = q.to(v), k.to(v), v
         cameras = frames
         if past is not None:
             keys = torch.cat([past[0].reshape(b, -1, n, self.heads, c // self.heads).to(v), keys], dim=1)
             values = torch.cat([past[1].reshape(b, -1, n, self.heads, c // self.heads).to(v), values], dim=1)
-            cameras = Views(
+            cameras = CameraMatrices(
                 torch.cat([past[2].matrix, frames.matrix], 1), torch.cat([past[2].inverse, frames.inverse], 1)
             )
         attended = scaled_dot_product_attention(
-            _flat(_see(q, frames.matrix)),  # row vectors: q^T P_i
-            _flat(_see(keys, cameras.inverse.mT)),  # P_j^-1 k
-            _flat(_see(values, cameras.inverse.mT)),
+            _flat(_apply_camera(q, frames.matrix)),  # row vectors: q^T P_i
+            _flat(_apply_camera(keys, cameras.inverse.mT)),  # P_j^-1 k
+            _flat(_apply_camera(values, cameras.inverse.mT)),
             attn_mask=mask,
         )
         attended = attended.transpose(1, 2).reshape(b, t, n, self.heads, c // self.heads)
-        attended = _see(attended, frames.matrix.mT).reshape(b, t, n, c)
+        attended = _apply_camera(attended, frames.matrix.mT).reshape(b, t, n, c)
         return self.out(attended), k.to(v).reshape(b, t, n, c), v.reshape(b, t, n, c)
 
 
-def _see(x_BTNHE: Tensor, matrix_BT44: Tensor) -> Tensor:
+def _apply_camera(x_BTNHE: Tensor, matrix_BT44: Tensor) -> Tensor:
     """Multiply the first half of the channels, in groups of four as row vectors, by a matrix per frame."""
     b, t, n, h, e = x_BTNHE.shape
-    by_camera, by_place = x_BTNHE.split(e // 2, dim=-1)
-    turned = by_camera.reshape(b, t, n * h * e // 8, 4) @ matrix_BT44.to(x_BTNHE)
-    return torch.cat([turned.reshape(b, t, n, h, e // 2), by_place], dim=-1)
+    by_camera, by_position = x_BTNHE.split(e // 2, dim=-1)
+    transformed = by_camera.reshape(b, t, n * h * e // 8, 4) @ matrix_BT44.to(x_BTNHE)
+    return torch.cat([transformed.reshape(b, t, n, h, e // 2), by_position], dim=-1)
 
 
-def _turn(x_BTNHE: Tensor, code: tuple[Tensor, Tensor]) -> Tensor:
+def _apply_rotary(x_BTNHE: Tensor, code: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate the second half of the channels by the rotary code of each token."""
     cos, sin = (part[None, None, :, None, :] for part in code)
     e = x_BTNHE.shape[-1]

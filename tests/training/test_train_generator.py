@@ -231,7 +231,7 @@ def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:
     inputs = noisy_inputs(sample, 1, torch.Generator().manual_seed(0))
     assert (inputs.sigma[:, 0] == 0).all()
     assert torch.equal(inputs.state[:, 0], sample.truth[:, 0])
-    sure = (inputs.doubt == 0).expand_as(inputs.sigma)
+    sure = (inputs.uncertainty == 0).expand_as(inputs.sigma)
     assert (inputs.sigma[sure] == 0).all()
     assert inputs.sigma[sample.copied == 1].min() > 0
     start = noisy_inputs(sample, 1, torch.Generator().manual_seed(0), at_start=1.0)
