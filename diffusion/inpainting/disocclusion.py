@@ -55,7 +55,10 @@ def split_sides(
 
 @compiled
 def _value(inverse: np.ndarray, y: int, x: int, dy: float, dx: float, step: int) -> float:
-    """Inverse depth ``step`` pixels along ``(dy, dx)`` from ``(y, x)``: 0 in holes, negative outside the picture."""
+    """Inverse depth ``step`` pixels along ``(dy, dx)`` from ``(y, x)`` in ``inverse [h w]``.
+
+    0 in holes, negative outside the picture.
+    """
     i, j = int(np.round(y + step * dy)), int(np.round(x + step * dx))
     if i < 0 or i >= inverse.shape[0] or j < 0 or j >= inverse.shape[1]:
         return -1.0
@@ -86,7 +89,17 @@ def _mark(
 
 @compiled
 def _side(inverse: np.ndarray, y: int, x: int, dy: float, dx: float, side_px: int) -> tuple[int, float]:
-    """Steps from a hole pixel to the first known one along a line, and the largest inverse depth of ``side_px``."""
+    """The side of a hole along a line from one of its pixels.
+
+    Args:
+        inverse: ``[h w]`` inverse depth, 0 in holes.
+        y, x: the hole pixel.
+        dy, dx: unit direction in pixels.
+        side_px: known pixels that are read.
+
+    Returns:
+        Steps to the first known pixel (0: none), and the largest inverse depth of the first ``side_px`` known ones.
+    """
     step, at, found, value = 0, 0, 0, 0.0
     while found < side_px:
         step += 1

@@ -81,7 +81,16 @@ class Correspondences(NamedTuple):
 def _patch_cost(
     target: PatchTarget, sources: PatchSources, costs: PatchCosts, y: int, x: int, s: int, sy: int, sx: int, best: float
 ) -> float:
-    """Cost of filling the patch at ``(y, x)`` from source patch ``(s, sy, sx)``; `_WORST` as soon as above ``best``."""
+    """Cost of filling the patch at ``(y, x)`` from source patch ``(s, sy, sx)``; `_WORST` as soon as above ``best``.
+
+    Args:
+        target: the picture to fill.
+        sources: the pictures to copy from.
+        costs: weights of the cost.
+        y, x: center of the target patch.
+        s, sy, sx: source and center of its patch.
+        best: cost above which the exact value does not matter.
+    """
     height, width, channels = target.picture.shape
     row = (sy - y) / height
     near = sources.features[s, sy, sx, channels - 1] - target.depth[y, x]
@@ -128,14 +137,29 @@ def _patch_cost(
 def _repetition(
     use: np.ndarray, detail: np.ndarray, costs: PatchCosts, mean_uses: float, s: int, sy: int, sx: int
 ) -> float:
-    """Cost of one more use of the source cell of ``(s, sy, sx)``; 0 up to ``mean_uses`` per pixel, then saturating."""
+    """Cost of one more use of a source cell: 0 up to ``mean_uses`` per pixel, then saturating.
+
+    Args:
+        use: ``[s h/CELL w/CELL]``, patches that copy from each cell now.
+        detail: ``[s h w]``, how visible repetition is, 0..1.
+        costs: weights of the cost.
+        mean_uses: uses per source pixel if all were used alike.
+        s, sy, sx: the source pixel.
+    """
     share = mean_uses * CELL * CELL / (use[s, sy // CELL, sx // CELL] + 1.0)
     return costs.repetition * detail[s, sy, sx] * max(1.0 - share, 0.0)
 
 
 @compiled
 def _incoherence(nnf: np.ndarray, costs: PatchCosts, y: int, x: int, s: int, sy: int, sx: int) -> float:
-    """Cost of ``(y, x)`` copying ``(s, sy, sx)`` while its four neighbors copy other pieces, by their share."""
+    """Cost of ``(y, x)`` copying ``(s, sy, sx)`` while its four neighbors copy other pieces, by their number.
+
+    Args:
+        nnf: ``[h w 3]``, source, row and column of each center, -1 elsewhere.
+        costs: weights of the cost.
+        y, x: center of the target patch.
+        s, sy, sx: source and center of its patch.
+    """
     height, width = nnf.shape[:2]
     count = 0
     for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
