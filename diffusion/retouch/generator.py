@@ -1,6 +1,6 @@
 """The packaged generator: one pass of a small network that retouches the inpainted prior. It is not a diffusion model.
 
-Of a chunk it changes 5 to 7 % of the pixels by more than 1 of 255 and at most 1 % by more than 16, against
+On the default walk it changes 5 to 7 % of the pixels by more than 1 of 255 and at most 1 % by more than 16, against
 ``generator=passthrough`` (the prior): it smooths seams, scales the detail of copies and corrects their depth. Holes
 start at noise level .3 (``noise.copied``), never at 1, and the network reads little of the noisy state: two draws of
 noise give the same colors to 51 dB, another shape of the noise map or no memory changes no figure
