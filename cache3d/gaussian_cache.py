@@ -12,7 +12,6 @@ from torch import Tensor
 
 from cache3d.cache import Integration, check_chunk
 from cache3d.integration.lifting import lift_gaussians
-from cache3d.integration.merging import merge
 from cache3d.integration.optimization import TargetView, blend_generated, refine
 from cache3d.integration.retirement import RESOLVED, contradicted, superseded
 from cache3d.integration.rules import new_pixels, uncovered
@@ -112,7 +111,7 @@ class GaussianCache:
             if not chunk.observed:
                 alone = chunk.frames[k : k + 1].to("cpu")
                 observation = replace(observation, frame=clear_far(alone, new[None].cpu())[0].to(self._device))
-            self._add(lift_gaussians(observation, new, chunk.index), frame.camera)
+            self._store.append(lift_gaussians(observation, new, chunk.index))
         self._forget_pictures()
         self._refine(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
@@ -164,14 +163,6 @@ class GaussianCache:
         self._forget_pictures()
         self._store = self._store.emptied()
         self._store.apply(Change.from_nothing(primitives))
-
-    def _add(self, new: Gaussians, camera: Camera) -> None:
-        """Append what one camera saw, merged with what is stored in its view."""
-        view = self._store.near(camera)
-        near = in_view(view.rows, camera, sky=False)
-        superseded, kept = merge(view.rows, near, new)
-        self._store.remove(view, superseded)
-        self._store.append(new[kept])
 
     def _remove_contradicted(self, observation: Observation) -> None:
         """Take away what one frame looks through."""

@@ -27,8 +27,6 @@ camera observed is neither covered nor retired by what was generated, and what a
 Otherwise the new surface must differ by the residual of `needed_residual`: 10 % of the depth, and as many times more
 as the stored surface is surer than the frame. In front of that, it is added (rule 3), and the old one stays, hidden.
 Behind, the stored surface stays until a second look (rule 6) takes the frame's side.
-
-New primitives that share a voxel with stored ones merge (`cache3d.integration.merging`).
 """
 
 from __future__ import annotations

@@ -7,14 +7,10 @@ Legend: `camera` is a float32 row of 16: rotation (9, camera from world), transl
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from cache3d.rasterizer.projection_kernels import NEAR
 from geometry.jit import compiled
-
-LEAN = 1e-3  # component of a normal up to which it is nought: rounding must not choose the voxel
 
 _zero, _one = np.float32(0.0), np.float32(1.0)
 
@@ -148,25 +144,6 @@ def see(
         values[k, 6], values[k, 7] = inverse_z, inverse_z * inverse_z
         values[k, 8], values[k, 9] = slope_x * inverse_z, slope_y * inverse_z
         values[k, 10] = (_one - slope_x * u - slope_y * v) * inverse_z
-
-
-@compiled
-def voxels(start, stop, chosen, means, quats, scales, primes, mix, keys):
-    """Keys of the voxels of the chosen Gaussians; see `merging.voxel_keys`."""
-    two, lean = np.float32(2.0), np.float32(LEAN)
-    for k in range(start, stop):
-        i = chosen[k]
-        w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
-        octant = np.int64(two * (x * z + w * y) > lean) + 2 * np.int64(two * (y * z - w * x) > lean)
-        octant += 4 * np.int64(w * w + z * z - x * x - y * y > lean)
-        _, exponent = math.frexp(np.float64(max(min(scales[i, 0], scales[i, 1]), np.float32(1e-12))))
-        level = np.int64(exponent) - 1
-        width = math.ldexp(1.0, -int(level))
-        key = np.int64(0)
-        for j in range(3):
-            key = (key ^ (np.int64(np.floor(np.float64(means[i, j]) * width)) * primes[j])) * mix
-        key = (key ^ (level * primes[3])) * mix
-        keys[k] = (key ^ (octant * primes[4])) * mix
 
 
 @compiled

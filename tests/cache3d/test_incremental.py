@@ -13,8 +13,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from cache3d.gaussian_cache import GaussianCache
-from cache3d.integration import merging
-from cache3d.integration.merging import voxel_keys
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Raster, Splats
 from cache3d.rendering import incremental as raster
@@ -36,7 +34,7 @@ from cache3d.store.block_store import BlockStore
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Gaussians
-from geometry.se3 import exp, matrix_from_quat
+from geometry.se3 import exp
 
 SIZE = (21, 30)
 
@@ -85,17 +83,6 @@ def test_the_kernels_see_what_tensor_operations_see(seed: int) -> None:
     assert (fast.index == slow.index).all()
     assert (fast.pixel == slow.pixel).all()
     torch.testing.assert_close(fast.z, slow.z)
-
-
-def test_voxels_are_those_of_tensor_operations() -> None:
-    part = some(2000)
-    # Half of them parallel to the axes but for rounding, as walls are.
-    quarters = torch.randint(-1, 2, (1000, 4), generator=torch.Generator().manual_seed(1)).float()
-    quarters[:, 0] = 1.0
-    shaken = quarters + 1e-7 * torch.randn(1000, 4, generator=torch.Generator().manual_seed(2))
-    part.quats[:1000] = normalize(shaken, dim=-1)
-    slow = voxel_keys(part.means, matrix_from_quat(part.quats)[:, :, 2], part.scales[:, :2].amin(-1))
-    assert (merging._keys(part, torch.arange(len(part))) == slow).all()
 
 
 def test_pooling_is_a_mean() -> None:

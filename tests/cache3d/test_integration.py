@@ -1,4 +1,4 @@
-"""How a chunk enters the Gaussian cache: what is added, what is replaced, what wins, what merges."""
+"""How a chunk enters the Gaussian cache: what is added, what is replaced, what wins."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cache3d.gaussian_cache import GaussianCache
-from cache3d.integration.lifting import lift_gaussians
-from cache3d.integration.merging import merge, voxel_keys
 from cache3d.integration.rules import needed_residual
 from cache3d.point_cache import PointCache
 from geometry.camera import Camera
@@ -261,42 +259,3 @@ def test_a_slope_is_one_surface_and_its_fold_is_not() -> None:
     assert inverse[0, 4, 8] / inverse[0, 4, 4] > 1.1
     assert steady[4:7].all()
     assert not steady[7:17].any()
-
-
-def a_few() -> Gaussians:
-    frame = wall(Camera.from_fov(60.0, (6, 8), torch.eye(4)[None]))
-    return lift_gaussians(chunk_of(frame).observation(0), frame.valid[0], 0)
-
-
-@pytest.mark.parametrize("steepness", [0.0, 0.15, 0.3])
-def test_the_samples_of_a_frame_do_not_merge_with_each_other(steepness: float) -> None:
-    frame = wall(Camera.from_fov(60.0, (24, 32), torch.eye(4)[None]))
-    ground = (frame.depth * (1.0 + steepness * torch.arange(24.0))[:, None]).contiguous()  # rows far behind each other
-    frame = replace(frame, depth=ground)
-    new = lift_gaussians(chunk_of(frame).observation(0), frame.valid[0], 0)
-    superseded, kept = merge(new[:0], torch.arange(0), new)
-    assert kept.all()
-    assert len(superseded) == 0
-
-
-def test_duplicates_merge_and_the_observed_one_stays() -> None:
-    some = a_few()
-    guess = replace(some, observed=torch.zeros_like(some.observed))
-    for stored, new, stays in ((some, some, True), (guess, guess, True), (some, guess, True), (guess, some, False)):
-        superseded, kept = merge(stored, torch.arange(len(stored)), new)
-        assert superseded.tolist() == ([] if stays else list(range(len(stored))))
-        assert (kept == (not stays)).all()
-    turned = replace(some, quats=some.quats[:, [1, 0, 3, 2]])  # half a turn about x: the other face
-    assert merge(some, torch.arange(len(some)), turned)[1].all()
-    sky = replace(some, sky=torch.ones_like(some.sky))
-    assert merge(sky, torch.arange(len(sky)), sky)[1].all()
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(-40, 40), min_size=3, max_size=3), st.floats(0.05, 0.95), st.sampled_from([0.25, 1.0, 4.0]))
-def test_keys_tell_voxels_apart(cell: list[int], inside: float, width: float) -> None:
-    corner = torch.tensor([cell]).float() * width
-    places = torch.cat([corner + inside * width, corner + 0.5 * width, corner + 1.5 * width])
-    keys = voxel_keys(places, torch.tensor([[0.3, 0.3, -0.9]]).expand(3, 3), torch.full((3,), 1.2 * width))
-    assert keys[0] == keys[1]
-    assert keys[0] != keys[2]
