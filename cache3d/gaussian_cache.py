@@ -12,8 +12,9 @@ from torch import Tensor
 
 from cache3d.cache import Integration, check_chunk
 from cache3d.integration.lifting import lift_gaussians
-from cache3d.integration.optimization import TargetView, blend_generated, refine
-from cache3d.integration.retirement import RESOLVED, contradicted, superseded
+from cache3d.integration.optimization import TargetView, blend_generated, optimize
+from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
+from cache3d.integration.retirement import contradicted, superseded
 from cache3d.integration.rules import new_pixels, uncovered
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Backend, Raster
@@ -67,11 +68,13 @@ class GaussianCache:
         rasterizer: Backend = "auto",
         refine_steps: int = REFINE_STEPS,
         resident_mib: float | int = 2048,
+        policy: IntegrationPolicy = DEFAULT_POLICY,
     ) -> None:
         if refine_steps < 0:
             raise ValueError(f"refine_steps: want 0 or more, got {refine_steps}; 0 turns refinement off")
         self._device = torch.device(device)
         self._refine_steps = refine_steps
+        self._policy = policy
         self._rasterizer: Backend = rasterizer
         self._store = BlockStore(_empty(self._device), resident_mib)
         # Pictures of the last guide, for the frames that follow it, and names that changed since.
@@ -101,17 +104,17 @@ class GaussianCache:
             self._remove_contradicted(observation)
             rendered = self._render_view(frame.camera)
             view = self._store.near(frame.camera)
-            better = blend_generated(view.rows, view.rows.means, rendered, observation)
+            better = blend_generated(view.rows, view.rows.means, rendered, observation, self._policy)
             self._store.put(view, better)
             self._recolored = np.concatenate([self._recolored, view.names[better].cpu().numpy()])
             refined += len(better)
-            new = new_pixels(rendered, observation)
+            new = new_pixels(rendered, observation, self._policy)
             if self._retire_superseded(rendered, observation):
-                new |= uncovered(rendered, self._render_view(frame.camera), frame)
+                new |= uncovered(rendered, self._render_view(frame.camera), frame, self._policy)
             if not chunk.observed:
                 alone = chunk.frames[k : k + 1].to("cpu")
                 observation = replace(observation, frame=clear_far(alone, new[None].cpu())[0].to(self._device))
-            self._store.append(lift_gaussians(observation, new, chunk.index))
+            self._store.append(lift_gaussians(observation, new, chunk.index, self._policy))
         self._forget_pictures()
         self._refine(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
@@ -169,18 +172,18 @@ class GaussianCache:
         camera = observation.frame.camera
         view = self._store.near(camera)
         inside = in_image(camera, view.rows.means, ~view.rows.sky)
-        gone = contradicted(view.rows, inside, observation)
+        gone = contradicted(view.rows, inside, observation, self._policy)
         extent_px = footprint_px(view.rows, gone.index, camera)
-        self._store.remove(view, gone.index[extent_px > RESOLVED])
+        self._store.remove(view, gone.index[extent_px > self._policy.resolved_px])
 
     def _retire_superseded(self, rendered: RenderedView, observation: Observation) -> bool:
         """Take away what one frame outdoes; whether there was any."""
         camera = observation.frame.camera
         view = self._store.near(camera)
         live = view.rows
-        visible = visible_from(camera, live.means, ~live.sky, rendered)
+        visible = visible_from(camera, live.means, ~live.sky, rendered, self._policy.visible_tolerance)
         extent_px = footprint_px(live, visible.index, camera)
-        gone = superseded(live, visible, extent_px, observation)
+        gone = superseded(live, visible, extent_px, observation, self._policy)
         self._store.remove(view, gone)
         return len(gone) > 0
 
@@ -189,15 +192,22 @@ class GaussianCache:
         if self._refine_steps == 0:
             return
         frames, trusted = chunk.frames.to(self._device), chunk.confidence.to(self._device)
-        looks = [TargetView(frames[k], trusted[k], is_photo=False) for k in range(len(frames))]
+        targets = [TargetView(frames[k], trusted[k], is_photo=False) for k in range(len(frames))]
         if remembered is not None:
             kept = remembered.to(self._device)
             # Where geometry is a guess, what the photo shows along an outline would stain what lies behind.
             certain = torch.ones_like(kept.depth) if chunk.observed else (~mixed(kept)).to(kept.depth)
-            looks += [TargetView(kept[k], certain[k], is_photo=k == 0) for k in (*range(1, len(kept)), 0)]
-        # One view for all looks: it is gathered, and what changed is stored, once.
+            targets += [TargetView(kept[k], certain[k], is_photo=k == 0) for k in (*range(1, len(kept)), 0)]
+        # One view for all targets: it is gathered, and what changed is stored, once.
         view = self._store.near(chunk.frames.camera, *([] if remembered is None else [remembered.camera]))
-        changed = refine(view.rows, looks, observed=chunk.observed, steps=self._refine_steps, backend=self._rasterizer)
+        changed = optimize(
+            view.rows,
+            targets,
+            observed=chunk.observed,
+            steps=self._refine_steps,
+            backend=self._rasterizer,
+            policy=self._policy,
+        )
         self._store.put(view, torch.nonzero(changed)[:, 0])
 
     def _render_view(self, camera: Camera) -> RenderedView:

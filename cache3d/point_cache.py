@@ -11,14 +11,15 @@ from torch import Tensor
 
 from cache3d.cache import Integration, check_chunk
 from cache3d.integration.optimization import blend_generated
-from cache3d.integration.retirement import CLOSER, RESOLVED, contradicted
+from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
+from cache3d.integration.retirement import contradicted
 from cache3d.integration.rules import new_pixels
 from cache3d.integration.surfels import lift_surfels
 from cache3d.rendering import confidence as trust
-from cache3d.rendering.footprint import STEEPEST
+from cache3d.rendering.footprint import MAX_SLOPE
 from cache3d.rendering.point_kernels import splat_discs
 from cache3d.rendering.rendered_view import RenderedView
-from cache3d.rendering.visibility import VISIBLE, in_image
+from cache3d.rendering.visibility import in_image
 from cache3d.store.block_store import BlockStore
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide, Observation
@@ -42,7 +43,8 @@ class PointCache:
         resident_mib: how much of the world stays in memory, at least one view; the rest goes to disk.
     """
 
-    def __init__(self, resident_mib: float | int = 2048) -> None:
+    def __init__(self, resident_mib: float | int = 2048, policy: IntegrationPolicy = DEFAULT_POLICY) -> None:
+        self._policy = policy
         self._store = BlockStore(_empty(), resident_mib)
 
     def __len__(self) -> int:
@@ -67,10 +69,11 @@ class PointCache:
             view = self._store.near(frame.camera)
             owner, nearest = _draw(view.rows, frame.camera[None])
             rendered = _rendered(view.rows, frame.camera, owner[0], nearest[0])
-            better = blend_generated(view.rows, view.rows.positions, rendered, observation)
+            better = blend_generated(view.rows, view.rows.positions, rendered, observation, self._policy)
             self._store.put(view, better)
             refined += len(better)
-            new = new_pixels(rendered, observation) | _closer(view.rows, owner[0], rendered, observation)
+            new = new_pixels(rendered, observation, self._policy)
+            new |= _closer(view.rows, owner[0], rendered, observation, self._policy)
             self._store.append(_points(observation, new, chunk.index))
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
@@ -122,9 +125,9 @@ class PointCache:
         camera = observation.frame.camera
         view = self._store.near(camera)
         inside = in_image(camera, view.rows.positions, ~view.rows.sky)
-        gone = contradicted(view.rows, inside, observation)
+        gone = contradicted(view.rows, inside, observation, self._policy)
         extent_px = 2.0 * view.rows.radii[gone.index] / gone.z * camera.focal_px.amax()
-        self._store.remove(view, gone.index[extent_px > RESOLVED])
+        self._store.remove(view, gone.index[extent_px > self._policy.resolved_px])
 
 
 def _draw(live: Points, camera: Camera) -> tuple[Int[Tensor, "t h w"], Float[Tensor, "t h w"]]:
@@ -148,7 +151,7 @@ def _draw(live: Points, camera: Camera) -> tuple[Int[Tensor, "t h w"], Float[Ten
 
 
 def _closer(
-    live: Points, owner: Int[Tensor, "h w"], rendered: RenderedView, observation: Observation
+    live: Points, owner: Int[Tensor, "h w"], rendered: RenderedView, observation: Observation, policy: IntegrationPolicy
 ) -> Bool[Tensor, "1 h w"]:
     """Pixels of one frame that sample what is shown more finely and know it at least as well."""
     frame = observation.frame
@@ -156,9 +159,9 @@ def _closer(
     part = live[owner[hit[0]]]
     extent_px = _extent_px(part, rendered.depth[hit], _cosine(part, frame.camera), frame.camera)
     supersampled, surer = torch.zeros_like(hit), torch.zeros_like(hit)
-    supersampled[hit] = extent_px > CLOSER
+    supersampled[hit] = extent_px > policy.superseded_px
     surer[hit] = observation.confidence[hit] > part.confidence * trust.sampling_density(extent_px)
-    same = same_surface(rendered.depth, frame.depth, VISIBLE)
+    same = same_surface(rendered.depth, frame.depth, policy.visible_tolerance)
     surface = frame.surface & ~rendered.sky_mask
     return supersampled & surer & same & surface & (rendered.generated | observation.observed)
 
@@ -215,7 +218,7 @@ def _off_center(part: Points, camera: Camera, hit: Bool[Tensor, "h w"]) -> Float
 def _points(observation: Observation, new: Bool[Tensor, "1 h w"], chunk: int) -> Points:
     """One point per new pixel of one frame."""
     frame = observation.frame
-    surfels = lift_surfels(frame, new, STEEPEST)  # discs are round: on a steeper slope as wide as long
+    surfels = lift_surfels(frame, new, MAX_SLOPE)  # discs are round: on a steeper slope as wide as long
     count, where = len(surfels.positions), new[0]
     longer = torch.maximum(torch.linalg.norm(surfels.along, dim=-1), torch.linalg.norm(surfels.across, dim=-1))
     return Points(

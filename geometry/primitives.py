@@ -61,7 +61,8 @@ class Gaussians:
         observed: ``[n]``, True when a camera saw it, False when it was generated.
         confidence: ``[n]``, 0..1.
         sky: ``[n]``, True for the far layer that never parallaxes.
-        looks: ``[n]``, how often it was refined by frames that show it in full size.
+        n_updates: ``[n]``, updates of its color and geometry so far; a frame that shows it smaller than a pixel counts
+            as the square of its size.
     """
 
     means: Float[Tensor, "n 3"]
@@ -73,7 +74,7 @@ class Gaussians:
     observed: Bool[Tensor, "n"]
     confidence: Float[Tensor, "n"]
     sky: Bool[Tensor, "n"]
-    looks: Float[Tensor, "n"]
+    n_updates: Float[Tensor, "n"]
 
     def __len__(self) -> int:
         """Number of Gaussians."""

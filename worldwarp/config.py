@@ -9,13 +9,14 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from hydra.errors import HydraException
+from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -90,6 +91,9 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if key in chosen:
             continue
         if key.partition(".")[0] in foreign:
+            OmegaConf.update(config, key, _value(key, value, None), force_add=True)
+            continue
+        if key in _target_fields(config, key.rpartition(".")[0]):
             OmegaConf.update(config, key, _value(key, value, None), force_add=True)
             continue
         if key not in known or key in groups:
@@ -183,8 +187,6 @@ def build(config: DictConfig | dict[str, Any], group: str) -> Any:
     Raises:
         ConfigError: a class that cannot be imported.
     """
-    from hydra.utils import get_object
-
     part = config[group]
     try:
         target = get_object(part["_target_"])
@@ -273,6 +275,14 @@ def _check_whole(config: DictConfig, key: str, low: int, high: int, optional: bo
         return
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ConfigError(f"{key}: want a whole number from {low} to {high}, got {value!r}")
+
+
+def _target_fields(config: DictConfig, node: str) -> list[str]:
+    """Keys of the dataclass that a node instantiates; the YAML leaves them at their defaults."""
+    values = OmegaConf.select(config, node) if "." in node else None  # a group's own settings are all in its YAML
+    target = values.get("_target_") if isinstance(values, DictConfig) else None
+    kind = get_object(target) if target else None
+    return [f"{node}.{f.name}" for f in fields(kind)] if is_dataclass(kind) else []
 
 
 def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:

@@ -1,28 +1,28 @@
-"""Online refinement: colors are solved for through the rasterizer, and geometry follows where frames agree about it.
+"""Online optimization of stored Gaussians: colors through the rasterizer, geometry where two frames agree.
 
-With the geometry fixed, a rendered image is linear in the colors: pixel ``p`` shows ``sum_i w_pi c_i / sum_i w_pi``.
-One step of the simultaneous algebraic reconstruction technique (Andersen and Kak 1984) spreads the residual of one
-frame back along the same weights, ``c_i += RELAXATION · sum_p w_pi r_p / sum_p w_pi``. That is gradient descent with
-the step size that each primitive's own visibility asks for, so one or two looks at each frame are enough.
+*Colors.* With the geometry fixed, a rendered image is linear in the colors: pixel ``p`` shows
+``sum_i w_pi c_i / sum_i w_pi``. One update of the simultaneous algebraic reconstruction technique (Andersen and Kak
+1984) spreads the residual of one frame back along the same weights,
+``c_i += relaxation * sum_p w_pi r_p / sum_p w_pi``. This is gradient descent with a step size per primitive, given by
+its visibility, so that one or two updates per frame are enough.
 
-Frames disagree about texture finer than a pixel. Who follows each of them equally far ends up with the last ones; with
-steps that fall like one over the root of the looks so far the differences average out (Robbins and Monro 1951), and a
-long way back does not wash away what a few near looks have drawn. The photo is what a walk comes back to: looks at it
-come last, and neither tire nor count.
+*Step sizes.* Frames disagree about texture finer than a pixel, and a constant step size converges to the last frames.
+Steps that fall with the root of the number of updates average the differences (Robbins and Monro 1951), and keep what a
+few close frames added from being undone by many far ones. The photo is the frame that the camera returns to: it comes
+last, with full steps, and is not counted.
 
-The same look tells by how much its error would fall if a Gaussian moved along its normal, and if it grew. One frame
-alone would tear the surface open for its own sake. So a look counts only where the look before, at another frame, asked
-for the same direction: what lowers the error of one frame lowers that of its neighbor too. (Rprop, Riedmiller and
-Braun 1993, decides by consecutive signs as well; here they are those of different views.) In the end the photo is
-asked: it moves nothing by itself, but nothing moves against it, and what it made moves only with it. What a camera
-observed is moved only by frames that a camera observed. Each step is bounded, falls with the looks, and after `SETTLED`
-looks geometry rests for good: all steps together move a Gaussian by less than `MOST_SHIFT` of its footprint, and make
-it larger or smaller by less than `MOST_GROWTH`.
+*Geometry.* The same backward pass gives the change of the error if a Gaussian moved along its normal, and if it grew.
+One frame alone would tear surfaces open for its own sake, so a step is taken only where the update before, by another
+frame, asked for the same direction: what lowers the error of one frame lowers that of its neighbor too. (Rprop,
+Riedmiller and Braun 1993, decides by consecutive signs as well; here they are those of different views.) Finally the
+photo has a veto: no Gaussian moves against it, and Gaussians made from the photo move only where it agrees. What a
+camera observed is moved only by observed frames. Steps are bounded and fall with the updates, and geometry rests after
+`IntegrationPolicy.settled_updates`, so that all updates together move a Gaussian by less than `max_total_shift` of its
+footprint and scale it by less than `max_total_growth`.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -30,6 +30,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Backend, Splats
 from cache3d.rendering.footprint import FOOTPRINT_FLOOR, KERNEL, SAMPLES, footprint_px, magnification_scale
@@ -41,155 +42,163 @@ from geometry.frame import Frame, Observation
 from geometry.primitives import Gaussians, Points
 from geometry.project import project
 from geometry.se3 import matrix_from_quat
-from geometry.surfaces import DEPTH_TOLERANCE, same_surface
+from geometry.surfaces import same_surface
 
-STEP = 0.25
-GUESS_LIMIT = 0.9  # a guess that was confirmed again and again is still a guess
-
-RELAXATION = 0.5  # 1 follows the last frame; measured: half of it is better for all of them together
-FEW = 0.05  # pixels: what shows less than this hardly changes
-SOLID = 0.5  # alpha from which a pixel shows a surface
-LOOKS = 4  # at one frame, per chunk: more bring nothing
-TIRING = 4.0  # looks after which a primitive learns less
-REACH_PX = 2  # of an outline; what lies behind takes on no color that the frame does not have so near
-PHOTO = 0  # the chunk that it is
-SETTLED = 16.0  # looks after which its geometry rests
-SHIFT, GROWTH = 0.07, 0.05  # longest step: along the normal, in footprints; of the logarithm of the size
-PLAIN = 0.003  # squared color error per footprint, or per e-fold, that takes half of the longest step
-# The steps of one look each, 1 / sqrt(1 + looks / TIRING), until it rests, and the one that passes it.
-_ALL_STEPS = 2.0 * TIRING * (math.sqrt(1.0 + SETTLED / TIRING) - 1.0) + 1.0
-MOST_GROWTH = math.exp(GROWTH * _ALL_STEPS)
-MOST_SHIFT = SHIFT / GROWTH * (MOST_GROWTH - 1.0)  # footprints, while it grows all the time
+PHOTO = 0  # index of its chunk
 
 
 @dataclass(frozen=True)
 class TargetView:
-    """One frame that the Gaussians are corrected by.
+    """One frame that the Gaussians are optimized towards.
 
     Attributes:
         frame: no batch axis.
-        trust: in each of its pixels, 0..1; sky, invalid pixels and those that show another surface count for nothing.
-        is_photo: whether it is what the walk comes back to.
+        confidence: weight of each pixel, 0..1; sky, invalid pixels and those that show another surface have none.
+        is_photo: whether it is the photo.
     """
 
     frame: Frame
-    trust: Float[Tensor, "1 h w"]
+    confidence: Float[Tensor, "1 h w"]
     is_photo: bool
 
 
 @dataclass(frozen=True)
 class Correction:
-    """What one look asks of ``n`` Gaussians.
+    """What one target view asks of ``n`` Gaussians.
 
     Attributes:
-        colors: steps to make, ``[n 3]``.
-        geometry: by how much the squared color error of the pixels that show it would fall per footprint that it moves
-            along its normal, and per e-fold that it grows; ``[n 2]``.
+        colors: steps, ``[n 3]``.
+        geometry: decrease of the squared color error of the pixels that show it, per footprint of movement along its
+            normal and per e-fold of growth; ``[n 2]``.
     """
 
     colors: Float[Tensor, "n 3"]
     geometry: Float[Tensor, "n 2"]
 
 
-def schedule(frames: int, steps: int) -> list[int]:
-    """Which frame each step looks at: all in turn; of more frames than steps evenly spread ones, the last for sure."""
-    if steps < frames:
-        return [(i + 1) * frames // steps - 1 for i in range(steps)]
-    return [i % frames for i in range(min(steps, LOOKS * frames))]
+def schedule(targets: int, steps: int, policy: IntegrationPolicy = DEFAULT_POLICY) -> list[int]:
+    """The target of each step: all in turn; of more targets than steps evenly spread ones, the last one included."""
+    if steps < targets:
+        return [(i + 1) * targets // steps - 1 for i in range(steps)]
+    return [i % targets for i in range(min(steps, policy.max_passes * targets))]
 
 
 def gain(
-    extent_px: Float[Tensor, "k"], looks: Float[Tensor, "k"], *, is_photo: bool
+    extent_px: Float[Tensor, "k"],
+    n_updates: Float[Tensor, "k"],
+    *,
+    is_photo: bool,
+    policy: IntegrationPolicy = DEFAULT_POLICY,
 ) -> tuple[Float[Tensor, "k"], Float[Tensor, "k"]]:
-    """How much of its step each Gaussian makes at one look, and how many looks it counts afterwards.
+    """Share of its step that each Gaussian takes at one update, and its number of updates afterwards.
 
-    A farther look never coarsens a fine one: where many share a pixel, each learns little from it, and counts it as
-    little.
+    A far frame never coarsens fine Gaussians: where many share a pixel, each takes a small step and counts it as small.
 
     Args:
-        extent_px: of the footprint, pixels of the frame.
-        looks: those that each counts so far.
-        is_photo: whether this is a look at the photo.
+        extent_px: larger extent of the footprint, pixels of the frame.
+        n_updates: so far.
+        is_photo: whether the target is the photo.
+        policy: decay of the steps.
     """
     share = extent_px.clamp(max=1.0).square()
     if is_photo:
-        return share, looks
-    return share / torch.sqrt(1.0 + looks / TIRING), looks + share
+        return share, n_updates
+    return share / torch.sqrt(1.0 + n_updates / policy.decay_updates), n_updates + share
 
 
-def refine(
-    rows: Gaussians, looks: list[TargetView], *, observed: bool, steps: int, backend: Backend
+def optimize(
+    gaussians: Gaussians,
+    targets: list[TargetView],
+    *,
+    observed: bool,
+    steps: int,
+    backend: Backend,
+    policy: IntegrationPolicy = DEFAULT_POLICY,
 ) -> Bool[Tensor, "n"]:
-    """Correct Gaussians by a few looks at frames, in place.
+    """Update Gaussians towards target views, in place.
 
     Args:
-        rows: what the frames may see.
-        looks: in this order.
-        observed: whether a camera observed the frames; only then what a camera observed changes.
-        steps: how many looks.
+        gaussians: all that the targets may see.
+        targets: in this order.
+        observed: whether a camera observed the targets; only then observed Gaussians change.
+        steps: number of updates.
         backend: which rasterizer.
+        policy: step sizes.
 
     Returns:
-        Which of them changed, in colors, looks, means or scales.
+        Which of them changed, in colors, number of updates, means or scales.
     """
-    changed = torch.zeros_like(rows.sky)
-    # Of the geometry of each: asked by the last look that showed it, by the photo, and the steps to make in the end.
-    asked, asked_by_photo, ways = (rows.means.new_zeros(len(rows), 2) for _ in range(3))
-    for turn, k in enumerate(schedule(len(looks), steps)):
-        frame, is_photo = looks[k].frame, looks[k].is_photo
-        chosen = in_view(rows, frame.camera, sky=False)
-        changeable = ~rows.observed[chosen] | observed
+    changed = torch.zeros_like(gaussians.sky)
+    # Of shift and growth of each: direction asked for by the last target that showed it, by the photo, and the step.
+    last_asked, photo_asked, steps_to_take = (gaussians.means.new_zeros(len(gaussians), 2) for _ in range(3))
+    for turn, k in enumerate(schedule(len(targets), steps, policy)):
+        frame, is_photo = targets[k].frame, targets[k].is_photo
+        index = in_view(gaussians, frame.camera, sky=False)
+        changeable = ~gaussians.observed[index] | observed
         if not changeable.any():
             continue
-        extent_px = footprint_px(rows, chosen, frame.camera)
-        parts = (rows.means, rows.quats, rows.scales, rows.opacities, rows.colors)
-        splats = Splats(*(part.index_select(0, chosen) for part in parts))
-        made = correction(replace(splats, scales=splats.scales * magnification_scale(extent_px)), looks[k], backend)
-        before = rows.looks[chosen]
-        share, after = gain(extent_px, before, is_photo=is_photo)
-        step = within_reach(splats, made.colors * share[:, None], frame)
+        extent_px = footprint_px(gaussians, index, frame.camera)
+        fields = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors)
+        splats = Splats(*(field.index_select(0, index) for field in fields))
+        drawn = replace(splats, scales=splats.scales * magnification_scale(extent_px))
+        asked = correction(drawn, targets[k], backend, policy)
+        before = gaussians.n_updates[index]
+        share, after = gain(extent_px, before, is_photo=is_photo, policy=policy)
+        step = within_reach(splats, asked.colors * share[:, None], frame, policy)
         moved = changeable & (step != 0).any(-1)
-        changed[chosen[moved]] = True
-        rows.looks[chosen[moved]] = after[moved]
-        rows.colors[chosen[moved]] = (splats.values + step)[moved].clamp(0.0, 1.0)
-        agreed = made.geometry * asked[chosen] > 0
-        asked[chosen] = torch.where(made.geometry != 0, made.geometry, asked[chosen])
-        if turn >= len(looks):  # a frame would agree with itself
+        changed[index[moved]] = True
+        gaussians.n_updates[index[moved]] = after[moved]
+        gaussians.colors[index[moved]] = (splats.values + step)[moved].clamp(0.0, 1.0)
+        agreed = asked.geometry * last_asked[index] > 0
+        last_asked[index] = torch.where(asked.geometry != 0, asked.geometry, last_asked[index])
+        if turn >= len(targets):  # in a second pass a frame would agree with itself
             continue
         if is_photo:
-            asked_by_photo[chosen] = made.geometry
+            photo_asked[index] = asked.geometry
         else:
-            free = moved & (before < SETTLED)
-            way = made.geometry / (made.geometry.abs() + PLAIN)
-            ways[chosen] += way * (agreed & free[:, None]) * share[:, None]
-    against = (ways * asked_by_photo < 0) | ((rows.chunk == PHOTO)[:, None] & (asked_by_photo == 0))
-    ways = ways.masked_fill(against, 0.0)
-    normals, width = matrix_from_quat(rows.quats)[:, :, 2], rows.scales[:, :2].amin(-1) / KERNEL
-    rows.means.add_(normals * (SHIFT * ways[:, 0] * width)[:, None])
-    rows.scales.mul_(torch.exp(GROWTH * ways[:, 1:]))
+            free = moved & (before < policy.settled_updates)
+            bounded = asked.geometry / (asked.geometry.abs() + policy.half_step_error)
+            steps_to_take[index] += bounded * (agreed & free[:, None]) * share[:, None]
+    from_photo = (gaussians.chunk == PHOTO)[:, None]
+    vetoed = (steps_to_take * photo_asked < 0) | (from_photo & (photo_asked == 0))
+    steps_to_take = steps_to_take.masked_fill(vetoed, 0.0)
+    normals, width = matrix_from_quat(gaussians.quats)[:, :, 2], gaussians.scales[:, :2].amin(-1) / KERNEL
+    gaussians.means.add_(normals * (policy.max_shift * steps_to_take[:, 0] * width)[:, None])
+    gaussians.scales.mul_(torch.exp(policy.max_growth * steps_to_take[:, 1:]))
     return changed
 
 
-def within_reach(splats: Splats, step: Float[Tensor, "k 3"], frame: Frame) -> Float[Tensor, "k 3"]:
-    """Steps that, behind an outline, do not lead beyond the colors that the frame has around there.
+def within_reach(
+    splats: Splats, step: Float[Tensor, "k 3"], frame: Frame, policy: IntegrationPolicy = DEFAULT_POLICY
+) -> Float[Tensor, "k 3"]:
+    """Color steps limited, behind an outline, to the range of the frame's colors around there.
 
-    What lies there would make up for the share of its pixels that what is in front has, and be left behind glaring when
-    the camera moves on.
+    A Gaussian behind an outline would otherwise make up for the share of its pixels that the foreground takes, and be
+    left with a glaring color when the camera moves on.
     """
     height, width = frame.camera.size
     inverse = torch.where(frame.sky, 0.0, 1.0 / frame.depth)
-    behind = (dilate(inverse, REACH_PX) > (1.0 + DEPTH_TOLERANCE) * inverse)[0]
+    behind = (dilate(inverse, policy.outline_px) > (1.0 + policy.depth_tolerance) * inverse)[0]
     pixel = project(splats.means, frame.camera)[0].floor().long()
     x, y = pixel[:, 0].clamp(0, width - 1), pixel[:, 1].clamp(0, height - 1)
     held = torch.nonzero(behind[y, x])[:, 0]
     x, y, now = x[held], y[held], splats.values[held]
-    least, most = erode(frame.rgb, REACH_PX)[:, y, x].T, dilate(frame.rgb, REACH_PX)[:, y, x].T
+    least, most = (extreme(frame.rgb, policy.outline_px)[:, y, x].T for extreme in (erode, dilate))
     return step.index_copy(0, held, (now + step[held]).clamp(torch.minimum(least, now), torch.maximum(most, now)) - now)
 
 
-def correction(splats: Splats, look: TargetView, backend: Backend) -> Correction:
-    """What one look asks of the Gaussians in view, whose values are colors and whose footprints are grown."""
-    frame = look.frame
+def correction(
+    splats: Splats, target: TargetView, backend: Backend, policy: IntegrationPolicy = DEFAULT_POLICY
+) -> Correction:
+    """What one target view asks of the Gaussians in its view.
+
+    Args:
+        splats: with magnified footprints; their values are colors.
+        target: one frame.
+        backend: which rasterizer.
+        policy: which pixels count, and step sizes.
+    """
+    frame = target.frame
     size = frame.camera.size
     fine = frame.camera.resized((size[0] * SAMPLES, size[1] * SAMPLES))[None]
     ones = torch.ones_like(splats.values[:, :1])
@@ -201,22 +210,23 @@ def correction(splats: Splats, look: TargetView, backend: Backend) -> Correction
         sums, covered = avg_pool2d(raster.values, SAMPLES), avg_pool2d(raster.alpha, SAMPLES)
     alpha = sums.detach()[:, 3:].clamp_min(1e-3)
     depth = avg_pool2d(raster.depth.detach() * raster.alpha.detach(), SAMPLES) / alpha
-    same = same_surface(depth[0], frame.depth)
+    same = same_surface(depth[0], frame.depth, policy.depth_tolerance)
     # Along an edge the depth is a mixture and agrees with nothing, but the colors of both sides add up: it counts.
     near_same = dilate(same.float(), 1) > 0
-    counted = (frame.surface & near_same & (alpha[0] > SOLID)).float() / alpha[0]
+    counted = (frame.surface & near_same & (alpha[0] > policy.solid_alpha)).float() / alpha[0]
     rendered = sums.detach()[0, :3] / alpha[0]
-    pull = (frame.rgb - rendered) * counted * look.trust
-    # The last channel gathers the weights, for colors. Its sum is alpha: what it adds to the gradients of the geometry
-    # is taken off there, where the division by alpha has its part.
-    division = -(pull * rendered).sum(0, keepdim=True)
-    spread, by_means, by_scales = torch.autograd.grad(
-        [sums, covered], [values, means, scales], [torch.cat([pull, counted])[None], (division - counted)[None]]
+    residual = (frame.rgb - rendered) * counted * target.confidence
+    # The last channel gathers the weights, for colors. Its sum is alpha: its contribution to the gradients of the
+    # geometry is subtracted there, where the division by alpha has its part.
+    division = -(residual * rendered).sum(0, keepdim=True)
+    by_values, by_means, by_scales = torch.autograd.grad(
+        [sums, covered], [values, means, scales], [torch.cat([residual, counted])[None], (division - counted)[None]]
     )
-    weight = spread[:, 3:] + FEW
-    along = (by_means * matrix_from_quat(splats.quats)[:, :, 2]).sum(-1) * splats.scales[:, :2].amin(-1) / KERNEL
-    larger = (by_scales * splats.scales).sum(-1)
-    return Correction(RELAXATION * spread[:, :3] / weight, torch.stack([along, larger], dim=-1) / weight)
+    weight = by_values[:, 3:] + policy.min_weight_px
+    normals, width = matrix_from_quat(splats.quats)[:, :, 2], splats.scales[:, :2].amin(-1)
+    shift = (by_means * normals).sum(-1) * width / KERNEL
+    growth = (by_scales * splats.scales).sum(-1)
+    return Correction(policy.relaxation * by_values[:, :3] / weight, torch.stack([shift, growth], dim=-1) / weight)
 
 
 def blend_generated(
@@ -224,34 +234,36 @@ def blend_generated(
     positions: Float[Tensor, "n 3"],
     rendered: RenderedView,
     observation: Observation,
+    policy: IntegrationPolicy = DEFAULT_POLICY,
 ) -> Int[Tensor, "k"]:
-    """Move colors and confidences of generated primitives towards a frame that knows better; in place.
+    """Move colors and confidences of generated primitives towards a more confident frame, in place.
 
-    A primitive takes a quarter of the step between what is shown where it lies and the frame's pixel, when it is the
-    surface shown there, the frame's depth agrees, and the frame is more confident than the primitive. (Not to the
-    pixel's own color: what is stored is crisper than what it shows, and would get softer with each look that finds
-    nothing wrong.) Its confidence takes a quarter step too, so that repeated looks converge. Observed primitives, sky
-    and positions stay as they are.
+    A primitive that is the rendered surface, at the frame's depth, takes `IntegrationPolicy.blend_rate` of the
+    difference between the frame's pixel and the rendered one. (Not of the difference to its own color: stored colors
+    are sharpened, and each frame without any error would soften them.) Its confidence takes the same share, so that
+    repeated frames converge. Observed primitives, sky and positions stay unchanged.
 
     Args:
-        primitives: views into a store.
-        positions: where they are.
+        primitives: rows of a view of the store.
+        positions: of each, world.
         rendered: the cache, rendered from the frame's camera.
         observation: the frame.
+        policy: rates.
 
     Returns:
-        Indices of the refined primitives.
+        Indices of the changed primitives.
     """
     frame = observation.frame
-    visible = visible_from(frame.camera, positions, ~primitives.observed & ~primitives.sky, rendered)
-    guesses, pixel, z = visible.index, visible.pixel, visible.z
+    candidates = ~primitives.observed & ~primitives.sky
+    visible = visible_from(frame.camera, positions, candidates, rendered, policy.visible_tolerance)
+    index, pixel, z = visible.index, visible.pixel, visible.z
     depth = frame.depth.reshape(-1)[pixel]
-    limit = torch.full_like(z, GUESS_LIMIT)
-    better = torch.minimum(observation.confidence.reshape(-1)[pixel], limit) - primitives.confidence[guesses]
-    chosen = frame.surface.reshape(-1)[pixel] & (better > 0.01)
-    chosen &= same_surface(depth, z)
-    guesses, pixel, better = guesses[chosen], pixel[chosen], better[chosen]
-    off = (frame.rgb - rendered.rgb).reshape(3, -1)[:, pixel].T
-    primitives.colors[guesses] = (primitives.colors[guesses] + STEP * off).clamp(0.0, 1.0)
-    primitives.confidence[guesses] += STEP * better
-    return guesses
+    limit = torch.full_like(z, policy.max_generated_confidence)
+    gained = torch.minimum(observation.confidence.reshape(-1)[pixel], limit) - primitives.confidence[index]
+    better = frame.surface.reshape(-1)[pixel] & (gained > policy.min_confidence_gain)
+    better &= same_surface(depth, z, policy.depth_tolerance)
+    index, pixel, gained = index[better], pixel[better], gained[better]
+    difference = (frame.rgb - rendered.rgb).reshape(3, -1)[:, pixel].T
+    primitives.colors[index] = (primitives.colors[index] + policy.blend_rate * difference).clamp(0.0, 1.0)
+    primitives.confidence[index] += policy.blend_rate * gained
+    return index

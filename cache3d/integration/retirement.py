@@ -1,4 +1,4 @@
-"""Which primitives a frame proves wrong or outdoes; see `cache3d.integration.rules` for all the rules."""
+"""Which primitives a frame supersedes or contradicts: rules 5 and 6 of `cache3d.integration.rules`."""
 
 from __future__ import annotations
 
@@ -6,68 +6,81 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from cache3d.integration.rules import needed_residual
 from cache3d.rendering.confidence import sampling_density
 from cache3d.rendering.visibility import VisibleSet
 from geometry.frame import Observation
 from geometry.primitives import Gaussians, Points
-from geometry.surfaces import DEPTH_TOLERANCE, far_from_edges
-
-CLOSER = 1.5  # pixels per stored sample from which on a frame replaces it
-WIDEST = 4  # pixels: half of the largest footprint whose surroundings are checked; larger ones as if of that size
-SURER = 2.0  # how much surer than a primitive a frame must be to refute it at one look
-RESOLVED = 0.7  # pixels per stored sample under which a frame may miss what is there
+from geometry.surfaces import far_from_edges
 
 
 def superseded(
-    primitives: Gaussians,
-    seen: VisibleSet,
+    gaussians: Gaussians,
+    visible: VisibleSet,
     extent_px: Float[Tensor, "k"],
     observation: Observation,
+    policy: IntegrationPolicy = DEFAULT_POLICY,
 ) -> Int[Tensor, "m"]:
-    """Seen primitives that the frame samples more finely and knows at least as well: they give way to its pixels.
+    """Visible Gaussians that the frame samples more finely and with more confidence.
 
-    A primitive goes only where its whole footprint lies on one surface inside the frame, so that nothing it covered is
-    left bare.
+    A Gaussian is superseded only where its whole footprint lies on one surface inside the frame: then the frame's
+    pixels cover everything that it covered.
 
     Args:
-        primitives: all of them.
-        seen: the visible ones, from `visible_from`.
-        extent_px: larger extent of the footprint of each seen one, pixels of the frame.
+        gaussians: all of them.
+        visible: the visible ones, from `visible_from`.
+        extent_px: larger extent of the footprint of each visible one, pixels of the frame.
         observation: the frame.
+        policy: thresholds.
+
+    Returns:
+        Indices into ``gaussians``.
     """
-    frame = observation.frame
-    reach = (0.5 * extent_px).ceil().clamp(1, WIDEST).long()
-    clear = torch.stack([far_from_edges(frame.depth, frame.surface, k).reshape(-1) for k in range(1, WIDEST + 1)])
-    same = seen.on(frame.depth)
-    worth = primitives.confidence[seen.index] * sampling_density(extent_px)
-    known_better = observation.confidence.reshape(-1)[seen.pixel] > worth
-    allowed = ~primitives.observed[seen.index] | observation.observed
-    chosen = (extent_px > CLOSER) & same & known_better & allowed & clear[reach - 1, seen.pixel]
-    return seen.index[chosen]
+    frame, widest = observation.frame, policy.max_reach_px
+    reach = (0.5 * extent_px).ceil().clamp(1, widest).long()
+    # One mask per reach; larger footprints are checked as if they had the largest.
+    on_one_surface = torch.stack(
+        [
+            far_from_edges(frame.depth, frame.surface, k, tolerance=policy.depth_tolerance).reshape(-1)
+            for k in range(1, widest + 1)
+        ]
+    )
+    same = visible.on(frame.depth, policy.visible_tolerance)
+    confidence = gaussians.confidence[visible.index] * sampling_density(extent_px)
+    more_confident = observation.confidence.reshape(-1)[visible.pixel] > confidence
+    replaceable = ~gaussians.observed[visible.index] | observation.observed
+    coarse = extent_px > policy.superseded_px
+    return visible.index[coarse & same & more_confident & replaceable & on_one_surface[reach - 1, visible.pixel]]
 
 
-def contradicted(primitives: Gaussians | Points, inside: VisibleSet, observation: Observation) -> VisibleSet:
-    """Primitives through which the frame looks at something clearly behind them, whether they show or not.
+def contradicted(
+    primitives: Gaussians | Points,
+    inside: VisibleSet,
+    observation: Observation,
+    policy: IntegrationPolicy = DEFAULT_POLICY,
+) -> VisibleSet:
+    """Primitives in front of the surface that the frame sees, visible or hidden: free-space carving.
 
-    One look is enough where a camera observed the frame and not the primitive, or where the frame is `SURER`. Otherwise
-    it takes two: another primitive lies where the frame looks. A generated frame refutes nothing that was observed.
-    Beside an edge, where half a pixel decides, and around an outlier of the frame nothing is refuted. A frame that
-    samples a primitive less finely than `RESOLVED` may have missed it; the caller leaves those.
+    Beside a depth edge, where half a pixel decides, and around an outlier of the frame nothing is contradicted. A frame
+    that samples a primitive less finely than ``policy.resolved_px`` may have missed it; the caller keeps those.
 
     Args:
         primitives: all of them.
-        inside: those that fall into the image, from `in_image`.
+        inside: those inside the image, from `in_image`.
         observation: the frame.
+        policy: thresholds.
     """
     frame, observed = observation.frame, observation.observed
-    steady = far_from_edges(frame.depth, frame.valid, 1).reshape(-1)
     depth = frame.depth.reshape(-1)
-    agreed = torch.zeros_like(steady)
-    agreed[inside.pixel[inside.on(frame.depth)]] = True
-    passed = inside[steady[inside.pixel] & (inside.z * (1.0 + DEPTH_TOLERANCE) < depth[inside.pixel])]
-    trust, mine = observation.confidence.reshape(-1)[passed.pixel], primitives.confidence[passed.index]
-    guess = ~primitives.observed[passed.index]
-    behind = depth[passed.pixel] > passed.z * (1.0 + needed_residual(mine, trust))
-    certain = (guess & observed) | (trust > SURER * mine) | agreed[passed.pixel]
-    return passed[behind & certain & (guess | observed)]
+    away_from_edges = far_from_edges(frame.depth, frame.valid, 1, tolerance=policy.depth_tolerance).reshape(-1)
+    # Pixels whose surface another primitive confirms: the second of the two frames that a contradiction takes.
+    confirmed = torch.zeros_like(away_from_edges)
+    confirmed[inside.pixel[inside.on(frame.depth, policy.visible_tolerance)]] = True
+    in_front = inside.z * (1.0 + policy.depth_tolerance) < depth[inside.pixel]
+    passed = inside[away_from_edges[inside.pixel] & in_front]
+    new, stored = observation.confidence.reshape(-1)[passed.pixel], primitives.confidence[passed.index]
+    generated = ~primitives.observed[passed.index]
+    clearly = depth[passed.pixel] > passed.z * (1.0 + needed_residual(stored, new, policy))
+    certain = (generated & observed) | (new > policy.certain_ratio * stored) | confirmed[passed.pixel]
+    return passed[clearly & certain & (generated | observed)]

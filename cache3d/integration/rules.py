@@ -1,32 +1,34 @@
-"""What a frame adds to a cache and what it takes away, given what the cache shows to the same camera.
+"""The integration rules: which pixels of a frame become primitives, given the cache rendered from the frame's camera.
 
-The rules, in one place. A valid pixel becomes a primitive when one of these holds:
+A valid pixel becomes a primitive when one of these holds:
 
-1. *Nothing is there*: the cache covers less than half of the pixel.
-2. *It faces away* (Voyager's rule): what is shown there has its normal more than 90° from the view, and the new
-   surface is not hidden behind it.
-3. *In front*: the new surface is clearly closer than the shown one, and some neighbors in the frame share its depth:
-   an isolated outlier does not enter. Where a mixture of surfaces is shown, which an outline is, all of them must.
-4. *A closer look*: what the frame retired there (below) left a gap.
+1. *Hole*: the cache covers less than half of the pixel.
+2. *Back side* (Voyager's rule): the rendered surface is seen from behind, and the new surface is not hidden behind it.
+3. *In front*: the new surface is clearly closer than the rendered one, and at least two of its eight neighbors in the
+   frame share its depth, so that an isolated outlier does not enter. Where the rendered pixel is a mixture of surfaces,
+   as along an outline, all eight must.
+4. *Gap*: the frame retired primitives there (rule 5), and the pixel lost coverage or receded.
 
-Otherwise the pixel refines what is there. A farther look finds finer primitives than its pixels and changes nothing.
+Otherwise the pixel updates what is stored. A frame from farther away finds primitives finer than its pixels and changes
+nothing.
 
 A primitive is retired when one of these holds (`cache3d.integration.retirement`):
 
-5. *A closer look*: it spans more than 1.5 pixels of the frame, the frame agrees with its depth, knows it better than it
-   is believed from here (its confidence times the sampling factor of `cache3d.rendering.confidence`), and shows its whole
-   footprint on one surface, level or aslant. Finer primitives then replace coarser ones and never pile up on them.
-   Points stay: the finer ones join them, and each camera is shown those that fit its pixels (`cache3d.point_cache`), for no
-   color of a point is solved for.
-6. *Looked through*: the frame sees something clearly behind it, hidden or not, and is finer than to miss it. One look
-   refutes a guess if a camera took it, and anything that the frame is twice as sure of. Otherwise it takes two: the
-   cache holds another primitive where the frame looks. So what one frame had wrong goes with the next ones.
+5. *Superseded*: it spans more than 1.5 pixels of the frame, the frame agrees with its depth and is more confident than
+   it is from here (its confidence times the sampling factor of `cache3d.rendering.confidence`), and its whole footprint
+   lies on one surface of the frame. Finer primitives replace coarser ones instead of piling up on them. Points are not
+   superseded, because no color of theirs is optimized: finer ones join them, and each camera renders those that fit its
+   pixels (`cache3d.point_cache`).
+6. *Contradicted* (free-space carving): the frame sees a surface clearly behind it, and samples it finely enough not to
+   miss it. One observed frame contradicts a generated primitive, and so does a frame of twice its confidence.
+   Otherwise it takes two frames: another stored primitive lies on the surface that this frame sees. Errors of one frame
+   are removed by the next ones.
 
-*Which of two surfaces wins* depends on provenance, confidence and depth residual. Provenance decides first: what a
-camera observed is neither covered nor retired by what was generated, and what a camera observes refutes any guess.
-Otherwise the new surface must differ by the residual of `needed_residual`: 10 % of the depth, and as many times more
-as the stored surface is surer than the frame. In front of that, it is added (rule 3), and the old one stays, hidden.
-Behind, the stored surface stays until a second look (rule 6) takes the frame's side.
+*Which of two surfaces wins* depends on provenance, confidence and depth residual. Provenance decides first: a generated
+frame neither covers nor retires what a camera observed, and an observed frame contradicts any generated primitive.
+Otherwise the new surface must differ by `needed_residual`: 10 % of the depth, times the ratio of stored to new
+confidence. In front of that it is added (rule 3), and the old surface stays, hidden. Behind, the stored surface stays
+until a second frame contradicts it (rule 6).
 """
 
 from __future__ import annotations
@@ -35,46 +37,52 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from cache3d.rendering.rendered_view import RenderedView
 from geometry.frame import Frame, Observation
-from geometry.surfaces import DEPTH_TOLERANCE, similar_neighbors
+from geometry.surfaces import similar_neighbors
 
-SUPPORT, AROUND = 2, 8  # neighbors on a pixel's surface: of a line one pixel wide; inside a surface
-SEALED = 0.98  # coverage that a seam between old and new primitives must keep
-GAP = 0.01  # relative depth by which what lies behind pulls a pixel away that lost some of its surface
-MIXED = 0.1  # relative spread of inverse depth above which a pixel shows a mixture
+ALL_NEIGHBORS = 8
 
 
-def needed_residual(stored: Float[Tensor, "*b"], new: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Relative depth difference from which on a new surface contradicts a stored one, from the trust in each."""
-    return DEPTH_TOLERANCE * (stored / new.clamp_min(1e-3)).clamp(1.0, 5.0)
+def needed_residual(
+    stored: Float[Tensor, "*b"], new: Float[Tensor, "*b"], policy: IntegrationPolicy = DEFAULT_POLICY
+) -> Float[Tensor, "*b"]:
+    """Relative depth difference from which a new surface contradicts a stored one, from the confidence of both."""
+    return policy.depth_tolerance * (stored / new.clamp_min(1e-3)).clamp(1.0, policy.max_residual_ratio)
 
 
-def new_pixels(rendered: RenderedView, observation: Observation) -> Bool[Tensor, "1 h w"]:
-    """Pixels of one frame that become primitives, by rules 1 to 3.
+def new_pixels(
+    rendered: RenderedView, observation: Observation, policy: IntegrationPolicy = DEFAULT_POLICY
+) -> Bool[Tensor, "1 h w"]:
+    """Pixels of one frame that become primitives by rules 1 to 3.
 
     Args:
         rendered: the cache, rendered from the frame's camera.
         observation: the frame.
+        policy: thresholds.
     """
     frame = observation.frame
-    allowed = rendered.generated | observation.observed
-    not_hidden = rendered.sky_mask | (frame.depth < rendered.depth * (1.0 + DEPTH_TOLERANCE))
-    faces_away = (rendered.away > 0.75) & not_hidden & ~frame.sky & allowed
-    nearest_same = rendered.depth * (1.0 - needed_residual(rendered.confidence, observation.confidence))
-    similar = similar_neighbors(frame)
-    clear = (rendered.spread < MIXED) | (similar == AROUND)
-    closer = torch.where(rendered.sky_mask, ~frame.sky, (frame.depth < nearest_same) & clear)
-    in_front = allowed & closer & ~frame.sky & (similar >= SUPPORT)
-    return frame.valid & (~rendered.covered | faces_away | in_front)
+    replaceable = rendered.generated | observation.observed
+    not_hidden = rendered.sky_mask | (frame.depth < rendered.depth * (1.0 + policy.depth_tolerance))
+    back_side = (rendered.away > policy.back_share) & not_hidden & ~frame.sky & replaceable
+    nearest_same = rendered.depth * (1.0 - needed_residual(rendered.confidence, observation.confidence, policy))
+    similar = similar_neighbors(frame, policy.depth_tolerance)
+    certain = (rendered.spread < policy.mixed_spread) | (similar == ALL_NEIGHBORS)
+    # Any surface is in front of the sky.
+    closer = torch.where(rendered.sky_mask, ~frame.sky, (frame.depth < nearest_same) & certain)
+    in_front = replaceable & closer & ~frame.sky & (similar >= policy.min_neighbors)
+    return frame.valid & (~rendered.covered | back_side | in_front)
 
 
-def uncovered(before: RenderedView, after: RenderedView, frame: Frame) -> Bool[Tensor, "1 h w"]:
-    """Pixels of one frame that were covered until primitives were retired, and whose surface is not there now.
+def uncovered(
+    before: RenderedView, after: RenderedView, frame: Frame, policy: IntegrationPolicy = DEFAULT_POLICY
+) -> Bool[Tensor, "1 h w"]:
+    """Pixels of one frame that were covered before primitives were retired and lost their surface (rule 4).
 
-    Where something lies behind, a gap shows as depth before it shows as missing coverage.
+    Where another surface lies behind, coverage stays full, and the gap shows as depth alone.
     """
-    sealed = after.coverage >= SEALED
+    sealed = after.coverage >= policy.sealed_coverage
     surface = torch.maximum(before.depth, frame.depth)
-    deeper = ~frame.sky & (after.sky_mask | (after.depth > surface * (1.0 + GAP)))
-    return frame.valid & before.covered & (~sealed | deeper)
+    receded = ~frame.sky & (after.sky_mask | (after.depth > surface * (1.0 + policy.gap_depth)))
+    return frame.valid & before.covered & (~sealed | receded)

@@ -1,4 +1,4 @@
-"""From an RGB-D frame to oriented surface elements, one per pixel."""
+"""Lifts an RGB-D frame to oriented surface elements, one per pixel."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cache3d.rendering.footprint import STEEPEST, STEEPEST_EVEN
+from cache3d.rendering.footprint import MAX_SLOPE
 from geometry.frame import Frame
-
-EVEN = 0.7
 
 
 @dataclass(frozen=True)
 class Surfels:
-    """One oriented element per chosen pixel, in row-major order of the pixels.
+    """One oriented element per lifted pixel, in row-major order of the pixels.
 
     Attributes:
         positions: ``[n 3]``, world; for sky relative to the camera, axes of the world.
@@ -33,26 +31,30 @@ class Surfels:
     pixel_width: Float[Tensor, "n"]
 
 
-def lift_surfels(frame: Frame, chosen: Bool[Tensor, "1 h w"], steepest_even: float = STEEPEST_EVEN) -> Surfels:
-    """Lift the chosen pixels of one frame (no batch axis) to surface elements.
+def lift_surfels(
+    frame: Frame, new: Bool[Tensor, "1 h w"], max_even_slope: float = MAX_SLOPE, even_ratio: float = 1.0
+) -> Surfels:
+    """Lift pixels of one frame (no batch axis) to surface elements.
 
     The slope of the surface is the gentler of the two one-sided depth differences, and none where they disagree in
-    sign, are too steep or reach an invalid pixel: an edge never tilts or stretches what lies beside it.
+    sign, are too steep or reach an invalid pixel: a depth edge never tilts or stretches the elements beside it.
 
     Args:
         frame: no batch axis.
-        chosen: which pixels.
-        steepest_even: how far along the view, in pixel widths, an element reaches where the slope is an even one.
+        new: pixels to lift.
+        max_even_slope: extent of an element along the view, in pixel widths, where the slope is even; elsewhere it is
+            `MAX_SLOPE`.
+        even_ratio: gentler over steeper one-sided difference, from which a slope is even.
     """
-    rows, columns = torch.nonzero(chosen[0], as_tuple=True)
+    rows, columns = torch.nonzero(new[0], as_tuple=True)
     depth = frame.depth[0]
     usable = frame.surface[0]
     focal, center = frame.camera.focal_px, frame.camera.center_px
     z = depth[rows, columns]
     ray_x = (columns + 0.5 - center[0]) / focal[0]
     ray_y = (rows + 0.5 - center[1]) / focal[1]
-    dz_x = _slope(depth, usable, rows, columns, z / focal[0], steepest_even)
-    dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1], steepest_even)
+    dz_x = _slope(depth, usable, rows, columns, z / focal[0], max_even_slope, even_ratio)
+    dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1], max_even_slope, even_ratio)
     one, zero = torch.ones_like(z), torch.zeros_like(z)
     ray = torch.stack([ray_x, ray_y, one], dim=-1)
     step_x = torch.stack([z / focal[0], zero, zero], dim=-1) + dz_x[:, None] * ray
@@ -80,7 +82,8 @@ def _slope(
     rows: Tensor,
     columns: Tensor,
     pixel_width: Float[Tensor, "n"],
-    steepest_even: float,
+    max_even_slope: float,
+    even_ratio: float,
 ) -> Float[Tensor, "n"]:
     """Depth change to the next column at the given pixels: the gentler side, 0 where the sides disagree."""
     here, width = depth[rows, columns], depth.shape[1]
@@ -90,8 +93,8 @@ def _slope(
     ahead_ok = known & usable[rows, after] & (after != columns)
     behind_ok = known & usable[rows, before] & (before != columns)
     gentler, steeper = torch.minimum(ahead.abs(), behind.abs()), torch.maximum(ahead.abs(), behind.abs())
-    even = ahead_ok & behind_ok & (ahead * behind > 0) & (gentler >= EVEN * steeper)
-    steepest = pixel_width * torch.where(even, steepest_even, STEEPEST)
+    even = ahead_ok & behind_ok & (ahead * behind > 0) & (gentler >= even_ratio * steeper)
+    steepest = pixel_width * torch.where(even, max_even_slope, MAX_SLOPE)
     ahead_ok, behind_ok = ahead_ok & (ahead.abs() <= steepest), behind_ok & (behind.abs() <= steepest)
     gentler = torch.where(ahead.abs() < behind.abs(), ahead, behind)
     both = torch.where(ahead * behind > 0, gentler, torch.zeros_like(here))

@@ -24,9 +24,9 @@ SAMPLES = 2  # per pixel and axis
 FOOTPRINT_FLOOR = 0.1  # variance in samples², near that of a sample's own square (1/12)
 BLOCK = 16384
 
-# How far along the view a pixel's surface element may reach, in pixel widths. Beyond it is an edge and not a slope,
-# unless it goes on on the other side at least `EVEN` times as steeply, like ground towards the horizon.
-STEEPEST, STEEPEST_EVEN = 4.0, 24.0
+# Extent of a surface element along the view, in pixel widths, above which a depth difference is an edge and no slope.
+# Lifting allows more where the slope is even (`IntegrationPolicy.max_even_slope`), rendered planes never do.
+MAX_SLOPE = 4.0
 
 
 def footprint_px(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Float[Tensor, "k"]:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cache3d.rendering.footprint import STEEPEST
+from cache3d.rendering.footprint import MAX_SLOPE
 from geometry.camera import Camera
 from geometry.project import pixel_rays, to_camera
 
@@ -26,7 +26,7 @@ def inverse_depth_planes(
     normal = normals @ pose[:3, :3].T
     facing = normal[:, 0] * x + normal[:, 1] * y + normal[:, 2]
     slope = normal[:, :2] / torch.where(facing < 0, facing.clamp(max=-1e-6), facing.clamp(min=1e-6))[:, None]
-    slope = slope * (STEEPEST / torch.linalg.norm(slope, dim=-1, keepdim=True).clamp_min(STEEPEST))
+    slope = slope * (MAX_SLOPE / torch.linalg.norm(slope, dim=-1, keepdim=True).clamp_min(MAX_SLOPE))
     return torch.cat([slope, (1.0 - slope[:, 0] * x - slope[:, 1] * y)[:, None]], dim=-1) / z[:, None]
 
 

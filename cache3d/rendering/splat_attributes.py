@@ -20,8 +20,8 @@ from cache3d.rendering.footprint import (
     CLOSE_KERNEL,
     CLOSE_TO,
     KERNEL,
+    MAX_SLOPE,
     SAMPLES,
-    STEEPEST,
     _row,
     extent_reference,
     magnification_scale,
@@ -87,7 +87,7 @@ def to_splats(part: Gaussians, chosen: Int[Tensor, "k"], camera: Camera) -> Spla
                   part.confidence, part.sky)
     ]  # fmt: skip
     growth = CLOSE_KERNEL / KERNEL - 1.0
-    constants = (KERNEL, CLOSE_FROM, CLOSE_TO, growth, trust.DENSITY_POWER, trust.FULL_ANGLE, STEEPEST)
+    constants = (KERNEL, CLOSE_FROM, CLOSE_TO, growth, trust.DENSITY_POWER, trust.FULL_ANGLE, MAX_SLOPE)
     row, rules = _row(camera), tuple(np.float32(constant) for constant in constants)
     out = [np.empty((count, *more), np.float32) for more in ((3,), (4,), (3,), (), (CHANNELS,))]
     for_blocks(count, BLOCK, lambda i, j: kernels.see(i, j, *arrays, row, rules, *out))

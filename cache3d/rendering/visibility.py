@@ -18,7 +18,6 @@ from geometry.project import to_camera
 from geometry.surfaces import same_surface
 
 BLOCK = 16384
-VISIBLE = 0.05  # relative depth within which a primitive is the surface that is shown
 
 
 @dataclass(frozen=True)
@@ -39,9 +38,9 @@ class VisibleSet:
         """Those that are chosen."""
         return VisibleSet(self.index[chosen], self.pixel[chosen], self.z[chosen])
 
-    def on(self, depth: Float[Tensor, "1 h w"]) -> Bool[Tensor, "k"]:
-        """Which of them lie on the surface that a depth map shows where they fall."""
-        return same_surface(depth.reshape(-1)[self.pixel], self.z, VISIBLE)
+    def on(self, depth: Float[Tensor, "1 h w"], tolerance: float) -> Bool[Tensor, "k"]:
+        """Which of them lie on the surface of a depth map, within a relative depth difference ``tolerance``."""
+        return same_surface(depth.reshape(-1)[self.pixel], self.z, tolerance)
 
 
 def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> VisibleSet:
@@ -75,8 +74,12 @@ def in_image_reference(camera: Camera, positions: Float[Tensor, "n 3"], candidat
 
 
 def visible_from(
-    camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"], rendered: RenderedView
+    camera: Camera,
+    positions: Float[Tensor, "n 3"],
+    candidates: Bool[Tensor, "n"],
+    rendered: RenderedView,
+    tolerance: float,
 ) -> VisibleSet:
-    """The candidates inside the image that are the surface which a cache shows to the camera."""
+    """The candidates inside the image that are the rendered surface, within a relative depth difference ``tolerance``."""
     inside = in_image(camera, positions, candidates)
-    return inside[inside.on(rendered.depth)]
+    return inside[inside.on(rendered.depth, tolerance)]

@@ -23,7 +23,7 @@ from cache3d.store.view import P, View
 from geometry.camera import Camera
 from geometry.primitives import Change
 
-WRITTEN = ("colors", "confidence", "looks", "means", "scales")  # what changes after insertion; not all of points
+WRITTEN = ("colors", "confidence", "n_updates", "means", "scales")  # what changes after insertion; not all of points
 
 
 class BlockStore(Generic[P]):

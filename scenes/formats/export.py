@@ -208,7 +208,7 @@ def discs(points: Points) -> Gaussians:
         points.observed,
         points.confidence,
         points.sky,
-        looks=torch.zeros(len(points)),
+        n_updates=torch.zeros(len(points)),
     )
 
 

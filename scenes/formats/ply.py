@@ -52,7 +52,7 @@ def write_gaussians_ply(path: str | Path, gaussians: Gaussians) -> None:
 
 
 def read_gaussians_ply(path: str | Path) -> Gaussians:
-    """Read a 3DGS PLY; what the layout does not hold is filled in: chunk 0, observed, confidence 1, no sky, no looks.
+    """Read a 3DGS PLY; what the layout does not hold is filled in: chunk 0, observed, confidence 1, no sky, no updates.
 
     Raises:
         ValueError: not such a file, or a truncated one; the message names it.
@@ -89,7 +89,7 @@ def from_columns(
         observed=torch.ones(count, dtype=torch.bool),
         confidence=torch.ones(count),
         sky=torch.zeros(count, dtype=torch.bool),
-        looks=torch.zeros(count),
+        n_updates=torch.zeros(count),
     )
 
 

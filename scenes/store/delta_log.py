@@ -19,6 +19,7 @@ from scenes.io.atomic_files import WorldError, write_bytes
 from scenes.store.packed_tensors import open_tensors, packed
 
 KINDS: dict[str, type[Points] | type[Gaussians]] = {"Points": Points, "Gaussians": Gaussians}
+STORED_NAME = {"n_updates": "looks"}  # fields whose column on disk keeps the name of format 1
 LATER = {"looks"}  # columns of Gaussians that older worlds do not have; zeros stand for them
 
 
@@ -86,7 +87,7 @@ def _fits(change: Change, known: int) -> bool:
 
 def write_change(path: Path, change: Change) -> None:
     """Write a change, compressed without loss, atomically."""
-    tensors = {f.name: getattr(change.rows, f.name) for f in fields(change.rows)}
+    tensors = {_stored(f.name): getattr(change.rows, f.name) for f in fields(change.rows)}
     tensors |= {"index": change.index, "total": torch.tensor(change.total), "removed": change.removed}
     write_bytes(path, packed(tensors, type(change.rows).__name__))
 
@@ -99,14 +100,21 @@ def read_change(path: Path) -> Change:
     """
     with open_tensors(path) as file:
         names, kind = file.names, KINDS.get(file.kind or "")
-        if kind is None or not {f.name for f in fields(kind)} - LATER | {"index", "total"} <= names:
+        if kind is None or not {_stored(f.name) for f in fields(kind)} - LATER | {"index", "total"} <= names:
             raise WorldError(f"{path.name}: want Points or Gaussians, got {file.kind or 'neither'}")
         index = file.get("index")
-        later = {name: torch.zeros(len(index)) for name in LATER - names if kind is Gaussians}
-        rows = kind(**later, **{f.name: file.get(f.name) for f in fields(kind) if f.name in names})
+        stored = {f.name: _stored(f.name) for f in fields(kind)}
+        rows = kind(
+            **{field: file.get(name) if name in names else torch.zeros(len(index)) for field, name in stored.items()}
+        )
         # Worlds of version 1 never took anything away.
         removed = file.get("removed") if "removed" in names else torch.zeros(0, dtype=torch.int64)
         return Change(int(file.get("total")), index, rows, removed)
+
+
+def _stored(field: str) -> str:
+    """The column on disk of a field."""
+    return STORED_NAME.get(field, field)
 
 
 def read_total(path: Path) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from cache3d.gaussian_cache import GaussianCache
+from cache3d.integration.policy import DEFAULT_POLICY
 from cache3d.integration.surfels import lift_surfels
 from cache3d.point_cache import PointCache
 from geometry.camera import Camera
@@ -372,7 +373,7 @@ def test_a_disc_looks_like_its_pixel_from_its_camera(slope_x: float, slope_y: fl
     depth = (2.0 / (1.0 - slope_x * x - slope_y * y))[None, None]
     on = torch.ones(1, 1, 9, 9, dtype=torch.bool)
     frame = Frame(torch.zeros(1, 3, 9, 9), depth, on, ~on, camera)[0]
-    surfels = lift_surfels(frame, on[0])
+    surfels = lift_surfels(frame, on[0], DEFAULT_POLICY.max_even_slope, DEFAULT_POLICY.even_ratio)
     middle = 4 * 9 + 4
     rotation = camera.camera_from_world[0, :3, :3]
     center = rotation @ (surfels.positions[middle] - pose[:3, 3])

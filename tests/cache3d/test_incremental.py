@@ -53,7 +53,7 @@ def some(count: int = 400, seed: int = 0) -> Gaussians:
         observed=torch.rand(count, generator=rng) < 0.5,
         confidence=torch.rand(count, generator=rng),
         sky=torch.rand(count, generator=rng) < 0.2,
-        looks=torch.zeros(count),
+        n_updates=torch.zeros(count),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cache3d.gaussian_cache import GaussianCache
+from cache3d.integration.policy import IntegrationPolicy
 from cache3d.integration.rules import needed_residual
 from cache3d.point_cache import PointCache
 from geometry.camera import Camera
@@ -259,3 +261,16 @@ def test_a_slope_is_one_surface_and_its_fold_is_not() -> None:
     assert inverse[0, 4, 8] / inverse[0, 4, 4] > 1.1
     assert steady[4:7].all()
     assert not steady[7:17].any()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"superseded_px": -1.0}, "superseded_px: want a number of 0 or more, got -1.0; leave it out for 1.5"),
+        ({"decay_updates": 0.0}, "decay_updates: want a number above 0"),
+        ({"min_neighbors": True}, "min_neighbors: want a whole number"),
+    ],
+)
+def test_a_wrong_policy_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IntegrationPolicy(**wrong)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cache3d.gaussian_cache import GaussianCache
-from cache3d.integration import lifting
-from cache3d.integration.lifting import CRISP, crisp
+from cache3d.integration.lifting import sharpened
+from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 
@@ -27,12 +27,11 @@ def _grainy(seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("steps", [0, 6])
-def test_what_is_drawn_is_nearer_to_the_frame(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+def test_what_is_drawn_is_nearer_to_the_frame(steps: int) -> None:
     frame = _frame(_grainy(), torch.full((1, 1, *SIZE), 2.0))
     errors = []
-    for amount in (0.0, CRISP):
-        monkeypatch.setattr(lifting, "CRISP", amount)
-        cache = GaussianCache(refine_steps=steps)
+    for amount in (0.0, DEFAULT_POLICY.sharpening):
+        cache = GaussianCache(refine_steps=steps, policy=IntegrationPolicy(sharpening=amount))
         cache.integrate(Chunk(frame, 0, observed=True, confidence=torch.ones_like(frame.depth)))
         errors.append(float((cache.render(frame.camera).rgb - frame.rgb)[..., 2:-2, 2:-2].square().mean()))
     assert errors[1] < 0.75 * errors[0]
@@ -46,16 +45,16 @@ def test_no_color_crosses_an_outline(seed: int, ratio: float) -> None:
     frame, other = _frame(_grainy(seed), depth), _frame(_grainy(seed), depth)
     other.rgb[..., 20:] = 1.0 - other.rgb[..., 20:]
     new = torch.ones(1, *SIZE, dtype=torch.bool)
-    assert torch.equal(crisp(frame[0], new)[..., :20], crisp(other[0], new)[..., :20])
+    assert torch.equal(sharpened(frame[0], new)[..., :20], sharpened(other[0], new)[..., :20])
 
 
 def test_a_single_new_pixel_keeps_its_color_and_an_even_surface_too() -> None:
     frame = _frame(_grainy(), torch.full((1, 1, *SIZE), 2.0))
     alone = torch.zeros(1, *SIZE, dtype=torch.bool)
     alone[0, 10, 10] = True
-    assert torch.equal(crisp(frame[0], alone)[:, 10, 10], frame.rgb[0, :, 10, 10])
+    assert torch.equal(sharpened(frame[0], alone)[:, 10, 10], frame.rgb[0, :, 10, 10])
     even = _frame(torch.full((1, 3, *SIZE), 0.4), frame.depth)
     whole = torch.ones(1, *SIZE, dtype=torch.bool)
-    assert torch.equal(crisp(even[0], whole), even.rgb[0])
+    assert torch.equal(sharpened(even[0], whole), even.rgb[0])
     bright = _frame(_grainy().round(), frame.depth)
-    assert 0.0 <= crisp(bright[0], whole).min() <= crisp(bright[0], whole).max() <= 1.0
+    assert 0.0 <= sharpened(bright[0], whole).min() <= sharpened(bright[0], whole).max() <= 1.0

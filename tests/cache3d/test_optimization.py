@@ -17,20 +17,14 @@ from cache3d.gaussian_cache import GaussianCache
 from cache3d.integration import optimization as optimization
 from cache3d.integration.lifting import lift_gaussians
 from cache3d.integration.optimization import (
-    GROWTH,
-    LOOKS,
-    MOST_GROWTH,
-    MOST_SHIFT,
     PHOTO,
-    SETTLED,
-    SHIFT,
-    SOLID,
     TargetView,
     correction,
     gain,
-    refine,
+    optimize,
     schedule,
 )
+from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from cache3d.point_cache import PointCache
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Splats
@@ -149,13 +143,13 @@ def test_the_photo_keeps_its_hold_on_a_long_walk() -> None:
 
 
 def test_only_looks_at_other_frames_tire_and_far_ones_little() -> None:
-    extent_px, looks = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([0.0, 12.0, 12.0])
-    share, after = gain(extent_px, looks, is_photo=False)
+    extent_px, n_updates = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([0.0, 12.0, 12.0])
+    share, after = gain(extent_px, n_updates, is_photo=False)
     assert share.tolist() == [0.25, 0.5, 0.5]
     assert after.tolist() == [0.25, 13.0, 13.0]
-    share, after = gain(extent_px, looks, is_photo=True)
+    share, after = gain(extent_px, n_updates, is_photo=True)
     assert share.tolist() == [0.25, 1.0, 1.0]
-    assert torch.equal(after, looks)
+    assert torch.equal(after, n_updates)
 
 
 def test_what_the_photo_made_stays_where_it_is() -> None:
@@ -177,14 +171,12 @@ def wrong_wall(places: list[tuple[float, float, float]], seed: int) -> Frame:
 def test_geometry_gives_way_to_what_frames_agree_about() -> None:
     """Beside the path, against the same looks at colors alone."""
     beside, found = wall(cameras((0.2, -0.15, 0.1), (-0.1, 0.1, 0.2))), []
-    for settled in (0.0, SETTLED):
-        cache = GaussianCache(refine_steps=12)
+    for settled in (0.0, DEFAULT_POLICY.settled_updates):
+        cache = GaussianCache(refine_steps=12, policy=IntegrationPolicy(settled_updates=settled))
         cache.integrate(chunk_of(wall(cameras((9, 0, 0)))))  # a photo that shows nothing of it
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(optimization, "SETTLED", settled)
-            for index in range(1, 4):
-                places = [(0.1 * (index - 1) + 0.03 * k, 0.01 * k, 0.0) for k in range(4)]
-                cache.integrate(chunk_of(wrong_wall(places, index), index))
+        for index in range(1, 4):
+            places = [(0.1 * (index - 1) + 0.03 * k, 0.01 * k, 0.0) for k in range(4)]
+            cache.integrate(chunk_of(wrong_wall(places, index), index))
         found.append(cache.render(beside.camera))
     still, moving = (psnr(guide.rgb, beside.rgb) for guide in found)
     assert moving > still + 0.2
@@ -199,7 +191,7 @@ def test_nothing_moves_against_the_photo_and_what_it_made_only_with_it() -> None
     def moved(looks: list[TargetView], index: int) -> Tensor:
         rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], index)
         means = rows.means.clone()
-        refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
+        optimize(rows, looks, observed=True, steps=len(looks), backend="cpu")
         return (rows.means != means).any(-1)
 
     alone, judged = moved(others, 1), moved([*others, TargetView(photo[0], trusted, is_photo=True)], 1)
@@ -214,17 +206,17 @@ def test_geometry_moves_within_its_bounds_and_then_rests() -> None:
     rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], 1)
     start = Gaussians(*(column.clone() for column in vars(rows).values()))
     looks = [TargetView(to_splats[k], torch.ones_like(to_splats.depth[k]), is_photo=False) for k in (1, 2, 3)] * 20
-    refine(rows, looks, observed=True, steps=len(looks), backend="cpu")
+    optimize(rows, looks, observed=True, steps=len(looks), backend="cpu")
     shift = (rows.means - start.means).norm(dim=-1) / (start.scales[:, :2].amin(-1) / KERNEL)
-    assert 0.1 < float(shift.max()) < MOST_SHIFT
+    assert 0.1 < float(shift.max()) < DEFAULT_POLICY.max_total_shift
     growth = (rows.scales / start.scales).log().abs().max()
-    assert 0.1 < float(growth) < math.log(MOST_GROWTH)
+    assert 0.1 < float(growth) < math.log(DEFAULT_POLICY.max_total_growth)
     for name in ("quats", "opacities", "confidence"):
         assert torch.equal(getattr(rows, name), getattr(start, name))
-    settled = rows.looks >= SETTLED
+    settled = rows.n_updates >= DEFAULT_POLICY.settled_updates
     assert settled.float().mean() > 0.5
     before = rows.means.clone()
-    refine(rows, looks[:6], observed=True, steps=6, backend="cpu")
+    optimize(rows, looks[:6], observed=True, steps=6, backend="cpu")
     assert torch.equal(rows.means[settled], before[settled])
 
 
@@ -235,12 +227,12 @@ def test_no_looks_move_it_further_than_stated(extents_px: list[float]) -> None:
     looks, shift, log_size = torch.zeros(1), 0.0, 0.0
     for extent_px in extents_px:
         share, after = gain(torch.tensor([extent_px]), looks, is_photo=False)
-        if float(looks) < SETTLED:
-            shift += SHIFT * float(share) * math.exp(log_size)
-            log_size += GROWTH * float(share)
+        if float(looks) < DEFAULT_POLICY.settled_updates:
+            shift += DEFAULT_POLICY.max_shift * float(share) * math.exp(log_size)
+            log_size += DEFAULT_POLICY.max_growth * float(share)
         looks = after
-    assert shift < MOST_SHIFT
-    assert log_size < math.log(MOST_GROWTH)
+    assert shift < DEFAULT_POLICY.max_total_shift
+    assert log_size < math.log(DEFAULT_POLICY.max_total_growth)
 
 
 def test_one_frame_alone_moves_nothing() -> None:
@@ -248,7 +240,7 @@ def test_one_frame_alone_moves_nothing() -> None:
     rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], 1)
     means, colors = rows.means.clone(), rows.colors.clone()
     alone = [TargetView(to_splats[1], torch.ones_like(to_splats.depth[1]), is_photo=False)]
-    refine(rows, alone, observed=True, steps=4, backend="cpu")
+    optimize(rows, alone, observed=True, steps=4, backend="cpu")
     assert torch.equal(rows.means, means)
     assert not torch.equal(rows.colors, colors)
 
@@ -269,7 +261,7 @@ def test_what_a_look_asks_of_geometry_lowers_its_error() -> None:
         fine = look.frame.camera.resized((96, 128))[None]
         raster = rasterize(splats, fine, "cpu", eps2d=FOOTPRINT_FLOOR)
         rgb = avg_pool2d(raster.values, 2) / avg_pool2d(raster.alpha, 2).clamp_min(1e-3)
-        inside = avg_pool2d(raster.alpha, 2)[0] > SOLID
+        inside = avg_pool2d(raster.alpha, 2)[0] > DEFAULT_POLICY.solid_alpha
         return 0.5 * float(((rgb[0] - look.frame.rgb).square() * inside).double().sum())
 
     zero = torch.zeros(len(rows))
@@ -400,7 +392,7 @@ def test_steps_are_bounded_and_spread() -> None:
     assert schedule(12, 4) == [2, 5, 8, 11]  # the last is the photo
     assert schedule(8, 6) == [0, 1, 3, 4, 5, 7]
     assert schedule(8, 12) == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3]
-    assert schedule(1, 50) == [0] * LOOKS
+    assert schedule(1, 50) == [0] * DEFAULT_POLICY.max_passes
     assert schedule(5, 0) == []
     with pytest.raises(ValueError, match="refine_steps: want 0 or more, got -1"):
         GaussianCache(refine_steps=-1)

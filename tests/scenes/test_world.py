@@ -225,10 +225,10 @@ def test_gaussians_of_older_worlds_were_never_looked_at(tmp_path: Path) -> None:
     rows, known = primitive_log.read_change(old).rows, primitive_log.read_change(new).rows
     assert isinstance(rows, Gaussians)
     assert isinstance(known, Gaussians)
-    assert (rows.looks == 0).all()
+    assert (rows.n_updates == 0).all()
     for f in fields(Gaussians)[:-1]:
         assert torch.equal(getattr(rows, f.name), getattr(known, f.name))
-    assert (known.looks > 0).all()
+    assert (known.n_updates > 0).all()
     save_file({name: column for name, column in tensors.items() if name != "quats"}, old, {"kind": "Gaussians"})
     with pytest.raises(WorldError, match="want Points or Gaussians"):
         primitive_log.read_change(old)

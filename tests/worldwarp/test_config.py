@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import instantiate
 
+from cache3d.integration.policy import IntegrationPolicy
 from worldwarp.config import ConfigError, compose_config, explore_settings, group_options
 
 FRAMED = ["image=a.jpg", "size=[96,160]", "fov_deg=60"]
@@ -43,12 +45,19 @@ def test_every_option_of_every_group_composes(group: str) -> None:
         (["image=a.jpg", "seed=-1"], "seed: want"),
         (["image=a.jpg", "device=tpu"], "device: want cpu or cuda"),
         (["image=a.jpg", "cache.refine_steps=-1"], "cache.refine_steps: want a whole number"),
+        (["image=a.jpg", "cache.policy.superseded=2"], "did you mean `cache.policy.superseded_px`"),
         ([], "image: want a photo"),
     ],
 )
 def test_a_wrong_setting_is_refused(words: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         explore_settings(compose_config("explore", [*FRAMED[1:], *words]))
+
+
+@pytest.mark.parametrize("cache", ["gaussians", "points"])
+def test_policy_fields_reach_the_cache(cache: str) -> None:
+    config = compose_config("explore", ["image=a.jpg", f"cache={cache}", "cache.policy.superseded_px=2.5"])
+    assert instantiate(config.cache)._policy == IntegrationPolicy(superseded_px=2.5)
 
 
 def test_a_callers_own_hydra_is_left_alone() -> None:
