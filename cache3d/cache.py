@@ -1,4 +1,4 @@
-"""The protocol of a world cache, and what every cache checks and counts."""
+"""The protocol of a world cache, and the check and the result of an integration."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from geometry.primitives import Change, Gaussians, Points
 
 @dataclass(frozen=True)
 class Integration:
-    """What one chunk changed.
+    """The result of integrating one chunk.
 
     Attributes:
-        added: new primitives.
-        refined: existing primitives whose color or confidence improved.
+        added: number of new primitives.
+        refined: number of generated primitives that a more confident frame blended.
         total: primitives now in the cache.
-        first: name of the first new primitive; ``snapshot(first)`` is what is new.
-        change: what there is to store, so that another cache can `apply` it.
+        first: id of the first new primitive; ``snapshot(first)`` holds the new ones.
+        change: rows that changed; another cache can `apply` it.
     """
 
     added: int
@@ -34,45 +34,46 @@ class Integration:
     change: Change = field(compare=False, repr=False)
 
     def then(self, later: Integration) -> Integration:
-        """Both as one."""
+        """Both integrations as one."""
         added, refined = self.added + later.added, self.refined + later.refined
         return Integration(added, refined, later.total, self.first, self.change.then(later.change))
 
 
 @runtime_checkable
 class WorldCache(Protocol):
-    """What persists of the world: it grows where there is something new and shows itself to any camera.
+    """A growing set of primitives that integrates chunks of frames and renders guides.
 
-    A primitive is named by its place in the order of arrival and keeps that name for good. Colors, confidences and,
-    within bounds, the geometry of Gaussians may change, and what a rule of `cache3d.integration.rules` retires is taken away.
-    Rendering and integration are deterministic and do not depend on what is in memory and what on disk.
+    The id of a primitive is its place in the order of arrival and never changes or returns. Colors, confidences and,
+    within bounds, the geometry of Gaussians may change, and primitives retire by the rules of
+    `cache3d.integration.rules`. Rendering and integration are deterministic and do not depend on what is in memory and
+    what on disk.
     """
 
     def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:
-        """Add what a chunk shows and the cache does not; refine what it shows better, and what ``remembered`` shows.
+        """Integrate a chunk; ``remembered`` frames ``[k]``, the photo first, are fitted along with it.
 
-        A cache keeps no frames of its own: who resumes a walk hands it the same remembered frames ``[k]`` again.
+        A cache keeps no frames: to continue a world, pass the same remembered frames again.
         """
         ...
 
     def render(self, camera: Camera) -> Guide:
-        """Show the cache to a batch ``[t]`` of cameras of any image size."""
+        """Render the cache from a batch ``[t]`` of cameras of any image size."""
         ...
 
     def prefetch(self, camera: Camera) -> None:
-        """Start to bring back from disk, in the background, what a batch ``[t]`` of cameras will see."""
+        """Start to read from disk, in the background, what a batch ``[t]`` of cameras will see."""
         ...
 
     def page_to(self, folder: Path) -> None:
-        """Keep what does not fit in memory in ``folder`` from now on."""
+        """Write what does not fit in memory to ``folder`` from now on."""
         ...
 
     def snapshot(self, first: int = 0) -> Points | Gaussians:
-        """A copy of the primitives named from ``first`` on, in the order of their arrival."""
+        """A copy of the primitives whose ids are at least ``first``, in the order of arrival."""
         ...
 
-    def names(self) -> Int[Tensor, "n"]:
-        """Of all that there is, in the order of arrival."""
+    def ids(self) -> Int[Tensor, "n"]:
+        """Ids of all primitives, in the order of arrival."""
         ...
 
     def load(self, primitives: Points | Gaussians) -> None:
@@ -80,7 +81,7 @@ class WorldCache(Protocol):
         ...
 
     def apply(self, change: Change) -> None:
-        """Do what an `Integration` says was done; afterwards this renders bit-identically to that cache."""
+        """Apply the change of an `Integration`; afterwards this renders bit-identically to that cache."""
         ...
 
     def __len__(self) -> int:
@@ -89,7 +90,7 @@ class WorldCache(Protocol):
 
 
 def check_chunk(chunk: Chunk) -> None:
-    """Refuse a chunk that would spoil the world.
+    """Refuse a chunk that cannot be integrated.
 
     Raises:
         ValueError: for parts that disagree in shape, and for non-finite or non-positive depth where ``valid``.
@@ -98,10 +99,10 @@ def check_chunk(chunk: Chunk) -> None:
     if frames.rgb.ndim != 4:
         raise ValueError(f"frames: want a batch [t 3 h w], got {list(frames.rgb.shape)}; add a batch axis")
     t, _, h, w = frames.rgb.shape
-    for name, part in (("depth", frames.depth), ("valid", frames.valid), ("sky", frames.sky),
-                       ("confidence", chunk.confidence)):  # fmt: skip
-        if part.shape != (t, 1, h, w):
-            raise ValueError(f"{name}: want {[t, 1, h, w]} like rgb, got {list(part.shape)}; resample it")
+    maps = {"depth": frames.depth, "valid": frames.valid, "sky": frames.sky, "confidence": chunk.confidence}
+    for name, values in maps.items():
+        if values.shape != (t, 1, h, w):
+            raise ValueError(f"{name}: want {[t, 1, h, w]} like rgb, got {list(values.shape)}; resample it")
     if frames.camera.size != (h, w) or frames.camera.batch_shape != (t,):
         got = f"{list(frames.camera.batch_shape)} of {frames.camera.size}"
         raise ValueError(f"camera: want {[t]} cameras of {(h, w)}, got {got}; use Camera.resized")

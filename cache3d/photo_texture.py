@@ -1,9 +1,9 @@
-"""The photograph as a texture of the world: at all the sharpness it has, wherever the cache shows what it saw.
+"""The photo as a projective texture of the world: guides get its full resolution where they show what it saw.
 
 Projective texture mapping (Segal et al. 1992, *Fast shadows and lighting effects using texture mapping*), from a
-pyramid of the photograph (Williams 1983, *Pyramidal parametrics*). A cache keeps one color per sample, blurs it a
-little, and may hold a wrong one; the photograph does not. Where the cache shows a point at the depth at which the
-photograph saw it, the photograph knows its color; elsewhere, and along outlines, the cache's picture stays.
+pyramid of the photo (Williams 1983, *Pyramidal parametrics*). A cache keeps one slightly blurred color per sample, and
+some are wrong. Where the cache renders a point at the depth that the photo has there, the color is looked up in the
+photo; elsewhere, and along outlines, the rendered color stays.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from geometry.frame import Frame, Guide
 from geometry.project import project, unproject
 from geometry.surfaces import far_from_edges
 
-SAME_DEPTH = 0.03  # relative difference of depth from which a point is not what the photograph saw
-BENT = 0.06  # relative bend of inverse depth from which it is an outline
-OUTLINE_PX = 1  # so near to one the photograph's pixels are mixtures
-PURE_SKY = 0.98  # share of sky from which a pixel is nothing else
-COARSEST = 0.25  # resolution of the pyramid's last level, of the frame's
+SAME_DEPTH = 0.03  # relative depth difference from which a point is not on the photo's surface
+BENT = 0.06  # relative second difference of the photo's inverse depth from which it is an outline
+OUTLINE_PX = 1  # distance from an outline up to which the photo's pixels are mixtures
+PURE_SKY = 0.98  # share of sky from which a pixel is sky alone
+COARSEST = 0.25  # resolution of the pyramid's last level over the frame's
 
 
 @dataclass(frozen=True)
 class PhotoTexture:
-    """A photograph, where it was taken, and what it saw there.
+    """The photo with its depth and camera, and a pyramid of its colors.
 
     Attributes:
-        photo: the photograph at frame size with its depth, ``[1]``.
-        scales: resolution of each level of the pyramid over the frame's, falling.
+        photo: at frame size, ``[1]``.
+        scales: resolution of each level of the pyramid over the frame's, descending.
         levels: colors of each level, ``[3 h w]``.
     """
 
@@ -48,7 +48,7 @@ class PhotoTexture:
 
     @staticmethod
     def of(photo: Frame, finest: Float[Tensor, "3 h w"]) -> PhotoTexture:
-        """A texture of a photograph ``[1]`` at frame size; ``finest`` is the same picture, as fine as there is."""
+        """A texture from the photo ``[1]`` at frame size; ``finest`` is the same image at full resolution."""
         height, width = photo.camera.size
         dilate, scale = finest.shape[-2] / height, 1.0
         while scale * 2.0 <= dilate:
@@ -64,12 +64,12 @@ class PhotoTexture:
 
     @property
     def finest(self) -> Float[Tensor, "3 h w"]:
-        """The photograph as fine as there is."""
+        """The photo at full resolution."""
         return self.levels[0]
 
     @torch.no_grad()
     def onto(self, guide: Guide) -> Guide:
-        """The guide in the photograph's colors where it shows what the photograph saw; that is sure. No gradient."""
+        """The guide with the photo's colors, at confidence 1, where it shows the photo's surface. No gradients."""
         depth = torch.where(guide.coverage > 0.0, guide.depth, torch.ones_like(guide.depth))
         points = unproject(depth, guide.camera).flatten(2).transpose(1, 2)
         camera = Camera.concatenate([self.photo.camera] * len(guide))
@@ -82,27 +82,33 @@ class PhotoTexture:
     def _same_surface(
         self, guide: Guide, pixels: Float[Tensor, "t h w 2"], z: Float[Tensor, "t 1 h w"]
     ) -> Float[Tensor, "t 1 h w"]:
-        """How far each pixel shows what the photograph saw where it falls in it, at depth ``z`` there; 0..1."""
+        """Weight, 0..1, of the photo in each pixel: 1 where the pixel lies on the photo's surface.
+
+        Args:
+            guide: rendered.
+            pixels: position of each pixel in the photo, pixels.
+            z: depth of each pixel in the photo's camera.
+        """
         height, width = self.photo.camera.size
-        inverse, ground, sky = self._saw
+        inverse, ground, sky = self._masks
         place = 2.0 * pixels / pixels.new_tensor([width, height]) - 1.0
 
         def at(values: Tensor, mode: str) -> Tensor:
             image = values.to(place).expand(len(guide), 1, -1, -1)
             return grid_sample(image, place, mode=mode, padding_mode="border", align_corners=False)
 
-        # Inverse depth is linear in the image of a plane.
+        # Inverse depth is linear over the image of a plane, so that it is what to interpolate.
         apart = (z * at(inverse, "bilinear") - 1.0).abs() / SAME_DEPTH
         same = (2.0 - 2.0 * apart).clamp(0.0, 1.0) * at(ground, "nearest") * (guide.sky < 1.0 - PURE_SKY)
         inside = (place.abs() < 1.0).all(dim=-1)[:, None] & (z > 0.0) & (guide.coverage > 0.0)
         return torch.maximum(same, at(sky, "nearest") * (guide.sky > PURE_SKY)) * inside
 
     def _colors(self, pixels: Float[Tensor, "t h w 2"], wanted: Bool[Tensor, "t h w"]) -> Float[Tensor, "t 3 h w"]:
-        """The mean of four samples in each pixel that is wanted, from the two levels whose pixels lie about so densely.
+        """Colors from the photo: the mean of four samples per pixel, blended between the two nearest pyramid levels.
 
         Args:
-            pixels: where the pixels of the guide fall in the photograph at frame size.
-            wanted: which to look up.
+            pixels: position of each pixel in the photo at frame size, pixels.
+            wanted: pixels to look up; others are 0.
         """
         right, down = _step(pixels, 2), _step(pixels, 1)
         log_step = torch.maximum(_length(right), _length(down)).clamp_min(1e-6).log2()
@@ -111,7 +117,7 @@ class PhotoTexture:
         out = np.zeros((*wanted.shape, 3), np.float32)
         for level, scale, of_level in zip(self._images, self.scales, np.eye(len(positions))[::-1], strict=True):
             share = np.where(wanted.numpy(force=True), np.interp(at, positions, of_level), 0.0).astype(np.float32)
-            # Where pixels of this level are as large as the guide's, one sample tells all.
+            # Where pixels of this level are as large as the guide's, the four samples coincide.
             apart = 0.25 * (log_step + float(np.log2(scale))).clamp(0.0, 1.0)[..., None]
             for frame in np.flatnonzero(share.any(axis=(1, 2))):
                 samples = [
@@ -123,8 +129,8 @@ class PhotoTexture:
         return torch.from_numpy(out).permute(0, 3, 1, 2).clamp(0.0, 1.0)
 
     @cached_property
-    def _saw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Inverse depth of the photograph, and where it shows nothing but ground and nothing but sky, ``[1 h w]``."""
+    def _masks(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Inverse depth of the photo, and where its pixels are pure surface and pure sky, ``[1 h w]``."""
         photo = self.photo
         usable = photo.surface[0]
         inverse = torch.where(usable, 1.0 / photo.depth[0], 0.0)
@@ -138,13 +144,13 @@ class PhotoTexture:
 
 
 def _sampled(image: np.ndarray, places: Float[Tensor, "h w 2"]) -> np.ndarray:
-    """Colors of an image at ``(x, y)``, whole numbers being centers of its pixels."""
+    """Colors of an image at ``(x, y)``; whole numbers are centers of its pixels."""
     x, y = (part.contiguous().numpy(force=True) for part in places.unbind(-1))
     return cv2.remap(image, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def _step(pixels: Float[Tensor, "t h w 2"], axis: int) -> Float[Tensor, "t h w 2"]:
-    """From each pixel to its neighbor along an axis, on the side where that is nearer: not across an outline."""
+    """Difference to the nearer of the two neighbors along an axis, so that it does not cross an outline."""
     between = pixels.diff(dim=axis)
     last = between.shape[axis] - 1
     ahead = torch.cat([between, between.narrow(axis, last, 1)], dim=axis)

@@ -1,4 +1,4 @@
-"""Smooth filling of unknown pixels."""
+"""Push-pull filling of unknown pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def smooth_fill(values: Float[Tensor, "*b c h w"], known: Bool[Tensor, "*b 1 h w"]) -> Float[Tensor, "*b c h w"]:
-    """Push-pull fill: exact where ``known``, elsewhere a smooth blend of what is known around; 0 if nothing is."""
+    """Push-pull fill: exact where ``known``, elsewhere a smooth blend of the known pixels around; 0 without any."""
     batch = values.shape[:-3]
     flat, weight = values.reshape(-1, *values.shape[-3:]), known.reshape(-1, *known.shape[-3:]).to(values)
     filled = _push_pull(flat * weight, weight)
@@ -17,7 +17,7 @@ def smooth_fill(values: Float[Tensor, "*b c h w"], known: Bool[Tensor, "*b 1 h w
 
 
 def _push_pull(weighted: Tensor, weight: Tensor) -> Tensor:
-    """Pyramid of weighted means; each level fills its unknown pixels from the one above."""
+    """Pyramid of weighted means; each level fills its unknown pixels from the coarser one."""
     mean = weighted / weight.clamp_min(1e-8)
     if min(weighted.shape[-2:]) <= 1:
         return mean
@@ -26,5 +26,5 @@ def _push_pull(weighted: Tensor, weight: Tensor) -> Tensor:
     scale = coarse_weight.clamp(max=1.0) / coarse_weight.clamp_min(1e-8)
     coarse = _push_pull(coarse_weighted * scale, coarse_weight * scale)
     smooth = functional.interpolate(coarse, size=weighted.shape[-2:], mode="bilinear", align_corners=False)
-    trust = weight.clamp(max=1.0)
-    return trust * mean + (1.0 - trust) * smooth
+    certain = weight.clamp(max=1.0)
+    return certain * mean + (1.0 - certain) * smooth

@@ -1,4 +1,4 @@
-"""Points and Gaussians in natural units, each knowing where it came from."""
+"""Points and Gaussians in natural units, with their provenance, and changes of a growing set of them."""
 
 from __future__ import annotations
 
@@ -92,15 +92,15 @@ class Gaussians:
 
 @dataclass(frozen=True)
 class Change:
-    """What turns one state of a growing set of primitives into the next.
+    """The difference between two states of a growing set of primitives.
 
-    Every primitive has a name: its place in the order of arrival, which it keeps for good.
+    The id of a primitive is its place in the order of arrival; it never changes and is never used again.
 
     Attributes:
-        total: names given so far, afterwards.
-        index: ``[m]`` int64, ascending: names of the rows to put; from the former ``total`` on they are new.
+        total: number of ids given so far, afterwards.
+        index: ``[m]`` int64, ascending: ids of the rows to write; from the former ``total`` on they are new.
         rows: their content.
-        removed: ``[r]`` int64, ascending: names of the rows to take away.
+        removed: ``[r]`` int64, ascending: ids of the rows to remove.
     """
 
     total: int
@@ -110,15 +110,15 @@ class Change:
 
     @staticmethod
     def from_nothing(rows: Points | Gaussians) -> Change:
-        """The change that makes an empty set hold ``rows``."""
+        """The change from an empty set to ``rows``."""
         return Change(len(rows), torch.arange(len(rows)), rows, torch.zeros(0, dtype=torch.int64))
 
     def then(self, later: Change) -> Change:
         """Both changes as one."""
-        lasting = ~torch.isin(self.index, torch.cat([later.index, later.removed]))
-        index, order = torch.cat([self.index[lasting], later.index]).sort()
+        kept = ~torch.isin(self.index, torch.cat([later.index, later.removed]))
+        index, order = torch.cat([self.index[kept], later.index]).sort()
         columns = (
-            torch.cat([getattr(self.rows, f.name)[lasting], getattr(later.rows, f.name)])[order]
+            torch.cat([getattr(self.rows, f.name)[kept], getattr(later.rows, f.name)])[order]
             for f in fields(later.rows)
         )
         removed = torch.cat([self.removed, later.removed]).unique()

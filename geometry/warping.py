@@ -16,25 +16,25 @@ from geometry.project import unproject
 def forward_warp(
     source: Frame, camera: Camera, values: Float[Tensor, "s c h w"]
 ) -> tuple[Float[Tensor, "t c h2 w2"], Float[Tensor, "t 1 h2 w2"], Bool[Tensor, "t 1 h2 w2"]]:
-    """Carry per-pixel values of source frames into target cameras; nearest surface wins. No gradients.
+    """Warp per-pixel values of source frames into target cameras; the nearest surface wins. No gradients.
 
-    Each source pixel covers the square that its footprint covers in the target, at least one pixel and at most
-    ``MAX_FOOTPRINT``, so that surfaces seen at their own sampling have no cracks.
+    Each source pixel covers the square of its footprint in the target, at least one pixel and at most
+    ``MAX_FOOTPRINT``, so that surfaces at their own sampling density have no cracks.
 
     Args:
-        source: frames ``[s]``; only pixels that are ``valid`` are carried.
+        source: frames ``[s]``; only ``valid`` pixels are warped.
         camera: target cameras ``[t]``.
-        values: what to carry, of the source's size.
+        values: of the source's size.
 
     Returns:
-        Values (0 where nothing lands), depth in the target (0 where nothing lands), and where something landed.
+        Values and depth in the target, both 0 where no pixel was warped to, and a mask of the others.
     """
     arrays = _warp_arguments(source, camera, values)
     carried, depth, hit = _splat(*arrays)
     return torch.from_numpy(carried), torch.from_numpy(depth)[:, None], torch.from_numpy(hit)[:, None]
 
 
-MAX_FOOTPRINT = 4.0
+MAX_FOOTPRINT = 4.0  # pixels; larger ones are gaps of the sampling
 
 
 def _warp_arguments(source: Frame, camera: Camera, values: Tensor) -> tuple[np.ndarray, ...]:
@@ -66,7 +66,7 @@ def _splat_reference(
     center: np.ndarray,
     size: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rule, readable: for each target, each point paints its square where it is nearest; first point wins ties."""
+    """For each target, each point fills its square where it is nearest; the first point wins ties."""
     targets, height, width = len(pose), int(size[0]), int(size[1])
     out = np.zeros((targets, values.shape[1], height, width), np.float32)
     depth = np.zeros((targets, height, width), np.float32)

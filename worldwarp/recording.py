@@ -57,7 +57,7 @@ def introduce(recorder: Recorder, session: Session, plan: Plan | None = None) ->
             photo=session.photo,
             picture=session.state.view.texture.finest,
             added=cache.snapshot(),
-            names=cache.names(),
+            names=cache.ids(),
             planned=session.cameras,
             settings_markdown=markdown,
         )
@@ -92,7 +92,7 @@ def show_undo(recorder: Recorder, session: Session, chunks: int, frames: int) ->
     """Tell a recorder that the last of ``chunks``, which ended at ``frames``, was taken back."""
     state, cache = session.state, session.state.view.cache
     here = session.cameras[state.frames - 1]
-    recorder.undo(UndoEvent(chunks - 1, state.frames, frames - state.frames, here, cache.snapshot(), cache.names()))
+    recorder.undo(UndoEvent(chunks - 1, state.frames, frames - state.frames, here, cache.snapshot(), cache.ids()))
     recorder.text(f"chunk {chunks - 1}: taken back")
 
 

@@ -113,11 +113,11 @@ class Timed:
 def timed(cache: GaussianCache, camera: Camera, ahead: Camera | None = None) -> tuple[Timed, Tensor]:
     """Show one frame, and fetch what comes after it; what it took, and the picture."""
     store = cache._store
-    asked = [store._memory.blocks[number] for number in store._in_sight(camera[0])]
+    asked = [store._memory.blocks[number] for number in store._numbers_in_view(camera[0])]
     start, processor = time.perf_counter(), time.thread_time()
     if ahead is not None:
         cache.prefetch(ahead)
-    absent = sum(b.room is None and (b.coming is None or not b.coming.done()) for b in asked)
+    absent = sum(b.room is None and (b.loading is None or not b.loading.done()) for b in asked)
     store.near(camera[0])
     wait_ms, wait_processor_ms = 1e3 * (time.perf_counter() - start), 1e3 * (time.thread_time() - processor)
     rgb = cache.render(camera).rgb

@@ -51,7 +51,7 @@ def rasterize_cpu(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:
 
 
 def warm_up(*, gradients: bool = False) -> None:
-    """Compile the kernels, with one progress line; a moment when they are cached, else some seconds.
+    """Compile the kernels, with one progress line; instant when they are cached, else some seconds.
 
     Args:
         gradients: compile the backward kernels too.
@@ -69,7 +69,7 @@ def warm_up(*, gradients: bool = False) -> None:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What the backward pass needs of a forward pass."""
+    """Intermediate results of a forward pass that the backward pass uses."""
 
     camera: Array
     flat: Array
@@ -108,7 +108,7 @@ def aligned_rows(count: int, width: int) -> Array:
 def depth_order(flat: Array, box: Array) -> tuple[Array, Array]:
     """Indices and tile ranges of the visible Gaussians, nearest first, ties in storage order.
 
-    A stable radix sort of the bits of the depths; the ranges move along, so that nobody has to look them up.
+    A stable radix sort of the bits of the depths; the ranges move along, so that they need no lookup.
     """
     order = np.flatnonzero(box >= 0).astype(np.int32)
     keys = flat[order, tiles.DEPTH].view(np.uint32)  # positive floats sort like their bits
@@ -137,8 +137,8 @@ def tile_lists(
         order: visible Gaussians, nearest first.
         boxes: their tile ranges.
         tiles: rows and columns of tiles.
-        slots_of: tile ranges of all Gaussians, to be told, too, where a Gaussian's entries are; else the last two
-            results are empty.
+        slots_of: tile ranges of all Gaussians, to get also the entries of each Gaussian; None leaves the last two
+            results empty.
 
     Returns:
         starts: ``[tiles + 1]`` where each tile's list begins.
@@ -169,7 +169,7 @@ def tile_lists(
 
 
 def _places(counts: Array) -> Array:
-    """Where each block ``[b k]`` begins to write each kind, if kinds are in order, and blocks within a kind."""
+    """Offset at which each block ``[b k]`` writes each kind: kinds in order, blocks in order within a kind."""
     ends = np.cumsum(counts.T).reshape(counts.T.shape).T
     return np.ascontiguousarray(ends - counts)
 

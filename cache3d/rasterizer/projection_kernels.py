@@ -1,11 +1,11 @@
-"""Numba kernels, one Gaussian at a time: projection to the image, depth order, tile lists, and the way back.
+"""Numba kernels, one Gaussian at a time: projection to the image, depth order, tile lists, and the backward pass.
 
 Everything a kernel calls is in this file: Numba does not notice a change in another one.
 
 Legend: `camera` is a float32 row of 16: rotation (9, camera from world), translation (3), fx, fy, cx, cy.
 A `box` is a range of tiles in one integer, see `_box`; -1 where a Gaussian shows nowhere.
 A `flat` row is mean x, y (pixels), conic a, b, c, opacity, half extent x, y (pixels), depth, values, and padding to
-whole cache lines: whoever wants one Gaussian of many waits for memory once.
+whole cache lines, so that fetching one Gaussian costs one cache miss.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def project(start, stop, means, quats, scales, opacities, values, camera, eps2d,
         x = r[0, 0] * a + r[0, 1] * b + r[0, 2] * c + camera[9]
         y = r[1, 0] * a + r[1, 1] * b + r[1, 2] * c + camera[10]
         mx, my = fx * x / z + cx, fy * y / z + cy
-        # A cheap bound first: most of a large world is out of view.
+        # A cheap bound first, because most of a large world is out of view.
         largest = max(scales[i, 0], scales[i, 1], scales[i, 2])
         reach = MAX_STD * (np.float32(2.0) * max(fx, fy) * largest / z * np.float32(1.5) + one)
         reach *= one + max((np.float32(width) + abs(cx)) / fx, (np.float32(height) + abs(cy)) / fy)
@@ -132,7 +132,7 @@ def count_digits(start, stop, keys, shift, counts):
 
 @compiled
 def move_by_digit(start, stop, keys, order, boxes, shift, places, next_keys, next_order, next_boxes):
-    """Put keys ``start:stop`` and what they belong to where their digit's block begins; advances ``places``."""
+    """Move keys ``start:stop`` with their order and boxes to the place of their digit; advances ``places``."""
     for k in range(start, stop):
         digit = (keys[k] >> shift) & DIGIT
         to = places[digit]
@@ -142,14 +142,14 @@ def move_by_digit(start, stop, keys, order, boxes, shift, places, next_keys, nex
 
 @compiled
 def count_tiles(start, stop, box, many):
-    """How many tiles each of the boxes ``start:stop`` holds."""
+    """Number of tiles in each of the boxes ``start:stop``."""
     for i in range(start, stop):
         many[i] = len(_rows(box[i])) * len(_columns(box[i])) if box[i] >= 0 else 0
 
 
 @compiled
 def touch(boxes, tiles_x, touched):
-    """Mark the tiles that the boxes hold."""
+    """Mark the tiles inside the boxes."""
     for k in range(len(boxes)):
         if boxes[k] >= 0:
             for ty in _rows(boxes[k]):
@@ -228,7 +228,7 @@ def project_backward(
         v_opacities[i] = total[5]
         for j in range(channels):
             v_values[i, j] = total[6 + j]
-        # Forward quantities again.
+        # Recompute the forward quantities.
         for j in range(3):
             p[j] = r[j, 0] * means[i, 0] + r[j, 1] * means[i, 1] + r[j, 2] * means[i, 2] + camera[9 + j]
         x, y, z = p[0], p[1], p[2]

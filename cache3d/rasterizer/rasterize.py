@@ -1,8 +1,8 @@
-"""One rasterizer contract, three backends, the same picture.
+"""One rasterizer contract, three backends, the same image.
 
-The semantics are those of gsplat's classic mode: footprints grow by `eps2d`, 0.3 px², alpha is capped at 0.999,
-contributions under 1/255 are dropped, a pixel is finished when less than 1e-4 would pass through it, equal depths keep
-storage order.
+The semantics are those of gsplat's classic mode: footprints grow by `eps2d` (0.3 px²), alpha is capped at 0.999,
+contributions below 1/255 are dropped, a pixel is finished when its transmittance would fall below 1e-4, equal depths
+keep storage order.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ def rasterize(splats: Splats, camera: Camera, backend: Backend = "auto", *, eps2
     """Composite Gaussians into the images of a batch of cameras.
 
     Gradients reach means, quats, scales, opacities, values and ``camera.world_from_camera``; not focal lengths,
-    principal points, or the decision which Gaussians a pixel sees. The reference also differentiates the intrinsics.
+    principal points, or the choice of the Gaussians that a pixel shows. The reference differentiates intrinsics too.
 
     Args:
         splats: the Gaussians; one with a non-finite mean, quaternion, scale or opacity shows nowhere.
         camera: a batch ``[t]``.
         backend: `auto` is gsplat where the Gaussians are on a CUDA device, the CPU kernels elsewhere; `reference` is
-            dense, slow and follows the dtype of its input.
-
-        eps2d: variance in px² added to every footprint, so that none falls between the pixels.
+            dense, slow and keeps the dtype of its input.
+        eps2d: variance in px² added to every footprint, so that none falls between pixels.
 
     Raises:
         ValueError: if the camera has no batch axis of one, or values are not finite.
@@ -37,7 +36,7 @@ def rasterize(splats: Splats, camera: Camera, backend: Backend = "auto", *, eps2
     """
     if len(camera.batch_shape) != 1:
         raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; index or stack it")
-    # A sum is not finite where a term is not, and needs no image of booleans.
+    # A sum is not finite if a term is not, and needs no temporary mask.
     if not torch.isfinite(splats.values.sum(dtype=torch.float64)):
         raise ValueError("values: want finite numbers, got NaN or infinity; drop those primitives first")
     if backend == "auto":

@@ -1,4 +1,4 @@
-"""The rasterizer that is meant to be read: dense, pure torch, any float dtype, differentiable by autograd."""
+"""The readable rasterizer: dense, pure torch, any float dtype, differentiable by autograd."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def rasterize_reference(splats: Splats, camera: Camera, eps2d: float = 0.3) -> R
 def project_reference(
     splats: Splats, camera: Camera, eps2d: float = 0.3
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2 2"], Float[Tensor, "n"], Bool[Tensor, "n"]]:
-    """Project Gaussians to one camera: image means (px), covariances (px²), depths, and which can show at all."""
+    """Project Gaussians to one camera: image means (px), covariances (px²), depths, and a mask of the visible ones."""
     rotation = camera.camera_from_world[:3, :3]
     x, y, z = to_camera(splats.means, camera).unbind(-1)
     given = (splats.means, splats.quats, splats.scales, splats.opacities[:, None])
     usable = torch.stack([torch.isfinite(part).all(dim=-1) for part in given]).all(dim=0)
     usable = usable & (z >= NEAR) & (z <= FAR) & (splats.opacities >= MIN_ALPHA)
-    z = torch.where(usable, z, torch.ones_like(z))  # keeps infinities out of the gradients
+    z = torch.where(usable, z, torch.ones_like(z))  # no infinities in the gradients
     height, width = camera.size
     (fx, fy), (cx, cy) = camera.focal_px.unbind(-1), camera.center_px.unbind(-1)
     means = torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1)
-    # The linearisation is clamped a little outside the image, as gsplat does: it explodes beyond.
+    # The linearization is clamped a little outside the image, as in gsplat, because it diverges farther out.
     u = torch.clamp(x / z, -cx / fx - 0.15 * width / fx, (width - cx) / fx + 0.15 * width / fx)
     v = torch.clamp(y / z, -cy / fy - 0.15 * height / fy, (height - cy) / fy + 0.15 * height / fy)
     zero = torch.zeros_like(z)

@@ -1,8 +1,8 @@
 """Eight float32 as one value inside a kernel.
 
-LLVM's vectoriser gives up silently (short loops, possible aliasing), and then a kernel is five times slower. With a
-vector type nothing is left to it: an operation on lanes is one instruction where the processor has eight lanes, and
-LLVM splits it where it has four. Works on every target.
+LLVM's auto-vectorizer gives up silently (short loops, possible aliasing), and then a kernel is five times slower. With
+a vector type an operation on lanes is one instruction where the processor has eight lanes, and LLVM splits it where it
+has four. Works on every target.
 
 Inside a kernel: ``x = load(plane, at)``; ``+ - *`` and comparisons between lanes and with float32; ``&`` of masks;
 `select`, `minimum`, `maximum`, `reduce_add`, `exp2`, `iota`; ``store(plane, at, x)``. Nothing checks bounds.
@@ -64,7 +64,7 @@ def _constant(value: float) -> ir.Constant:
 
 
 def _operator(function: Any, result: _Lanes, generate: Callable[[Any, Any, Any], Any]) -> None:
-    """Give a Python operator a meaning for lanes, and for lanes with a float32."""
+    """Define a Python operator for lanes, and for lanes with a float32."""
     scalar = types.float32
     pairs = [(mask, mask)] if function is operator.and_ else [(lanes, lanes), (lanes, scalar), (scalar, lanes)]
 
@@ -163,9 +163,9 @@ def reduce_add(typing_context: Any, value: Any) -> Any:  # noqa: ARG001
 def exp2(typing_context: Any, power: Any) -> Any:  # noqa: ARG001
     """2 ** power for powers up to 0 in float32, relative error 2e-7.
 
-    Clamped at 2^-32: what is smaller never shows, and would only produce slow denormals.
+    Clamped at 2^-32: smaller weights are invisible, and would only produce slow denormals.
     """
-    # Interpolates at the Chebyshev nodes of [-1/2, 1/2], highest power first.
+    # Interpolation at the Chebyshev nodes of [-1/2, 1/2], highest power first.
     degrees = (0.00133908634, 0.00967603192, 0.0555035711, 0.240221075, 0.693147188, 1.00000008)
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:  # noqa: ARG001

@@ -1,8 +1,8 @@
 """Numba kernels, one 16x16 tile at a time: compositing front to back, and its gradient back to front.
 
-The loop is over Gaussians, then over the rows that the Gaussian touches, eight pixels at a time (`cache3d.rasterizer.simd`):
-transmittance and sums of a tile stay in the first-level cache. A footprint up to eight pixels wide, as nearly all are,
-needs one group of lanes per row, wherever in the tile it lies.
+The loop is over Gaussians, then over the rows that the Gaussian touches, eight pixels at a time
+(`cache3d.rasterizer.simd`): transmittance and sums of a tile stay in the first-level cache. A footprint up to eight
+pixels wide, as nearly all are, needs one group of lanes per row, wherever in the tile it lies.
 
 Numba does not notice a change in another file: after one in `cache3d.rasterizer.simd`, change this file too.
 """
@@ -20,8 +20,8 @@ MIN_ALPHA = np.float32(_MIN_ALPHA)
 MAX_ALPHA = np.float32(0.999)
 STOP = np.float32(1e-4)
 AREA = TILE * TILE
-DEPTH = 8  # where a row holds the depth; the values follow
-BATCH = 32  # Gaussians fetched together, after a look whether the tile is opaque already
+DEPTH = 8  # index of the depth in a row; the values follow
+BATCH = 32  # Gaussians fetched together, after a check whether the tile is opaque already
 LOG2_E = np.float32(1.4426950408889634)
 
 _zero, _half, _one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
@@ -46,7 +46,7 @@ def _groups(left, right):
 
 @compiled
 def _fetch(ids, entry, step, count, lines, length, near):
-    """Copy the rows of ``count`` list entries, side by side; all at once, memory answers many questions together."""
+    """Copy the rows of ``count`` list entries side by side; fetched together, their cache misses overlap."""
     for j in range(count):
         row, to = ids[entry + j * step] * length, j * length
         for k in range(0, length, WIDTH):
@@ -62,7 +62,7 @@ def _falloff(near, n):
 
 @compiled
 def _any_open(passing):
-    """Whether any pixel of a tile is not finished: those hold what passes negated."""
+    """Whether any pixel of a tile is unfinished; finished ones hold their transmittance negated."""
     most = splat(_zero)
     for at in range(0, AREA, WIDTH):
         some = load(passing, at)

@@ -1,4 +1,4 @@
-"""What rasterizers take and give."""
+"""Input and output of the rasterizers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Backend = Literal["auto", "cpu", "gsplat", "reference"]
 
 @dataclass(frozen=True)
 class Splats:
-    """What a rasterizer needs of ``n`` Gaussians, in natural units.
+    """``n`` Gaussians as a rasterizer takes them, in natural units.
 
     Attributes:
         means: ``[n 3]``, world, scene units.
         quats: ``[n 4]``, wxyz, world from Gaussian, any length but zero.
         scales: ``[n 3]``, standard deviations, scene units.
         opacities: ``[n]``, 0..1.
-        values: ``[n c]``, whatever is to be composited: colors and other per-primitive numbers.
+        values: ``[n c]``, composited channels: colors and other numbers per primitive.
     """
 
     means: Float[Tensor, "n 3"]
@@ -45,7 +45,7 @@ class Raster:
     Attributes:
         values: sums of value · weight, *not* divided by alpha, ``[t c h w]``.
         depth: expected z, divided by alpha; 0 where nothing is hit, ``[t 1 h w]``.
-        alpha: what the Gaussians cover, 0..1, ``[t 1 h w]``.
+        alpha: 1 - transmittance, 0..1, ``[t 1 h w]``.
     """
 
     values: Float[Tensor, "t c h w"]

@@ -1,38 +1,33 @@
-"""A picture that follows what it shows: after a few Gaussians came or went, only the tiles they touch are drawn again.
+"""Incremental rasterization: after a few Gaussians changed, only the tiles that they touch are composited again.
 
-One chunk shows the cache to the same camera up to three times: as a guide, before a frame is integrated, and after what
-it retired. In between a few primitives of some hundred thousands change.
+During one chunk the cache is rendered from the same camera up to three times: for the guide, before a frame is
+integrated, and after its retirements. In between, a few of some hundred thousand primitives change.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cache3d.rasterizer import tile_kernels as tiles
 from cache3d.rasterizer.cpu import TILE_BLOCK, aligned_rows, depth_order, project, tile_lists
 from cache3d.rasterizer.projection_kernels import FLAT, touch
-from cache3d.rasterizer.types import Raster, camera_row
+from cache3d.rasterizer.types import Array, Raster, camera_row
 from cache3d.rendering.splat_attributes import to_splats
 from geometry.camera import Camera
 from geometry.jit import compiled, for_blocks
 from geometry.primitives import Gaussians
 
-Array = NDArray[Any]
-
 
 class IncrementalRaster:
-    """What Gaussians show to one camera, on a CPU; always the bits of a picture drawn anew.
+    """The raster of one camera, on the CPU; bit-identical to rasterizing all Gaussians again.
 
-    What has gone stays in the lists, with no opacity.
+    Removed Gaussians stay in the tile lists, with opacity 0.
 
     Args:
-        camera: whose confidence and footprints are shown (no batch axis).
+        camera: no batch axis.
         samples: per pixel and axis.
         eps2d: as in `rasterize`.
     """
@@ -42,78 +37,82 @@ class IncrementalRaster:
         fine = camera.resized((camera.size[0] * samples, camera.size[1] * samples))
         self._row, self._size = camera_row(fine.camera_from_world, fine.focal_px, fine.center_px), fine.size
         self._tiles = (-(-fine.size[0] // tiles.TILE), -(-fine.size[1] // tiles.TILE))
-        self._names: Array | None = None
+        self._ids: Array | None = None
 
-    def draw(self, part: Gaussians, names: Int[Tensor, "n"], chosen: Int[Tensor, "k"], recolored: Array) -> Raster:
-        """Show the chosen Gaussians.
+    def draw(
+        self, gaussians: Gaussians, ids: Int[Tensor, "n"], index: Int[Tensor, "k"], recolored_ids: Array
+    ) -> Raster:
+        """Rasterize Gaussians.
 
         Args:
-            part: Gaussians.
-            names: of each, ascending; what has a name keeps its place.
-            chosen: which to show, ascending.
-            recolored: names of those with other colors or confidences than when last drawn.
+            gaussians: all of them.
+            ids: of each, ascending; the geometry of an id never changes between calls.
+            index: which to rasterize, ascending.
+            recolored_ids: those whose colors or confidences may have changed since the last call.
         """
-        wanted = names[chosen].numpy()
-        if self._names is None:
-            touched = self._start(part, chosen, wanted)
+        shown_ids = ids[index].numpy()
+        if self._ids is None:
+            touched = self._start(gaussians, index, shown_ids)
         else:
-            touched = self._follow(part, chosen, wanted, recolored)
+            touched = self._follow(gaussians, index, shown_ids, recolored_ids)
         self._composite(np.flatnonzero(touched))
         sums, alpha = torch.from_numpy(self._sums)[None], torch.from_numpy(1.0 - self._transmittance)[None, None]
         return Raster(sums[:, :-1], sums[:, -1:] / alpha.clamp_min(1e-10), alpha)
 
-    def _start(self, part: Gaussians, chosen: Tensor, wanted: Array) -> Array:
-        """Lay out everything; which tiles to draw: all."""
-        self._names = wanted
-        self._flat, self._box, self._channels = self._projected(part, chosen)
-        self._starts, self._ids = self._lists(self._flat, self._box)
+    def _start(self, gaussians: Gaussians, index: Tensor, shown_ids: Array) -> Array:
+        """Project everything; returns the tiles to composite: all."""
+        self._ids = shown_ids
+        self._flat, self._box, self._channels = self._projected(gaussians, index)
+        self._starts, self._entries = self._lists(self._flat, self._box)
         self._sums = np.empty((self._channels + 1, *self._size), np.float32)
         self._transmittance = np.empty(self._size, np.float32)
         self._last = np.empty(self._size, np.int32)
         return np.full(self._tiles[0] * self._tiles[1], True)
 
-    def _follow(self, part: Gaussians, chosen: Tensor, wanted: Array, recolored: Array) -> Array:
-        """Take away and add what differs; which tiles to draw."""
-        assert self._names is not None
+    def _follow(self, gaussians: Gaussians, index: Tensor, shown_ids: Array, recolored_ids: Array) -> Array:
+        """Remove and add the Gaussians that differ; returns the tiles to composite."""
+        assert self._ids is not None
         touched = np.full(self._tiles[0] * self._tiles[1], False)
-        gone, added = np.full(len(self._names), False), np.full(len(wanted), False)
-        compare(self._names, wanted, gone, added)
-        changed = np.flatnonzero(np.isin(wanted, recolored) & ~added) if len(recolored) else np.zeros(0, np.int64)
+        gone, added = np.full(len(self._ids), False), np.full(len(shown_ids), False)
+        compare(self._ids, shown_ids, gone, added)
+        changed = (
+            np.flatnonzero(np.isin(shown_ids, recolored_ids) & ~added) if len(recolored_ids) else np.zeros(0, np.int64)
+        )
         if len(changed):
-            rows = np.searchsorted(self._names, wanted[changed])
-            values = to_splats(part, chosen[torch.from_numpy(changed)], self._camera).values.numpy()
+            rows = np.searchsorted(self._ids, shown_ids[changed])
+            values = to_splats(gaussians, index[torch.from_numpy(changed)], self._camera).values.numpy()
             self._flat[rows, FLAT : FLAT + self._channels] = values
             touch(self._box[rows], self._tiles[1], touched)
         lost = np.flatnonzero(gone)
         self._flat[lost, 5] = 0.0
         touch(self._box[lost], self._tiles[1], touched)
         if added.any():
-            self._append(part, chosen[torch.from_numpy(added)], wanted[added], touched)
+            self._append(gaussians, index[torch.from_numpy(added)], shown_ids[added], touched)
         return touched
 
-    def _append(self, part: Gaussians, chosen: Tensor, names: Array, touched: Array) -> None:
-        """Add Gaussians to the lists."""
-        assert self._names is not None
-        first = len(self._names)
-        flat, box, _ = self._projected(part, chosen)
-        starts, ids = self._lists(flat, box)
+    def _append(self, gaussians: Gaussians, index: Tensor, ids: Array, touched: Array) -> None:
+        """Add Gaussians to the tile lists, and mark the tiles that they touch."""
+        assert self._ids is not None
+        first = len(self._ids)
+        flat, box, _ = self._projected(gaussians, index)
+        starts, entries = self._lists(flat, box)
         touch(box, self._tiles[1], touched)
-        self._names = np.concatenate([self._names, names])
+        self._ids = np.concatenate([self._ids, ids])
         together = aligned_rows(first + len(flat), flat.shape[1])
         self._flat = np.concatenate([self._flat, flat], out=together)
         self._box = np.concatenate([self._box, box])
-        merged_starts, merged_ids = self._starts + starts, np.empty(len(self._ids) + len(ids), np.int32)
+        merged_starts, merged_entries = self._starts + starts, np.empty(len(self._entries) + len(entries), np.int32)
         for_blocks(
             len(touched),
             TILE_BLOCK,
             lambda i, j: merge_lists(
-                i, j, self._flat, self._starts, self._ids, starts, ids, first, merged_starts, merged_ids
+                i, j, self._flat, self._starts, self._entries, starts, entries, first, merged_starts, merged_entries
             ),
         )
-        self._starts, self._ids = merged_starts, merged_ids
+        self._starts, self._entries = merged_starts, merged_entries
 
-    def _projected(self, part: Gaussians, chosen: Tensor) -> tuple[Array, Array, int]:
-        parts = [t.numpy() for t in vars(to_splats(part, chosen, self._camera)).values()]
+    def _projected(self, gaussians: Gaussians, index: Tensor) -> tuple[Array, Array, int]:
+        parts = [t.numpy() for t in vars(to_splats(gaussians, index, self._camera)).values()]
         return *project(parts, self._row, self._size, self._eps2d), parts[-1].shape[1]
 
     def _lists(self, flat: Array, box: Array) -> tuple[Array, Array]:
@@ -125,7 +124,7 @@ class IncrementalRaster:
             len(which),
             TILE_BLOCK,
             lambda i, j: tiles.composite(
-                which[i:j], self._tiles[1], width, height, self._starts, self._ids, self._flat,
+                which[i:j], self._tiles[1], width, height, self._starts, self._entries, self._flat,
                 self._sums, self._transmittance, self._last,
             ),
         )  # fmt: skip
@@ -133,7 +132,7 @@ class IncrementalRaster:
 
 @compiled
 def compare(old, new, gone, added):
-    """Mark which of the ``old`` numbers are missing in ``new``, and which of ``new`` in ``old``; both ascend."""
+    """Mark the ``old`` ids that are missing in ``new``, and the ``new`` ones missing in ``old``; both ascend."""
     j = 0
     for i in range(len(old)):
         while j < len(new) and new[j] < old[i]:
@@ -148,7 +147,7 @@ def compare(old, new, gone, added):
 
 @compiled
 def merge_lists(start, stop, flat, starts, ids, more_starts, more_ids, first, out_starts, out_ids):
-    """Merge two lists of Gaussians for each of the tiles ``start:stop``, nearest first, at equal depth the first list.
+    """Merge two lists of Gaussians for each of the tiles ``start:stop``: nearest first, at equal depth the first list.
 
     Args:
         start, stop: tiles.

@@ -1,4 +1,4 @@
-"""Depth of surfaces that are drawn as many small planes."""
+"""Depth of surfaces that are rendered as many small planes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def inverse_depth_planes(
 ) -> Float[Tensor, "n 3"]:
     """Inverse depth of planes over the image of one camera: ``a x + b y + c`` with rays ``(x, y, 1)``.
 
-    It is linear in the image, so that the coefficients can be composited in place of it. The depth of the positions
-    alone would be that of a slope's nearer samples, for these are composited first: 1 or 2 % too near, in every chunk
-    anew. Planes are as steep as lifted surfaces at most.
+    Inverse depth is linear over the image of a plane, so that the coefficients can be composited instead of it. The
+    depth of the positions alone would be 1 or 2 % too small in every chunk, because the nearer samples of a slope are
+    composited first. Slopes are limited to `MAX_SLOPE`.
     """
     pose = camera.camera_from_world
     x, y, z = to_camera(positions, camera).unbind(-1)
@@ -31,7 +31,7 @@ def inverse_depth_planes(
 
 
 def plane_image(planes: Float[Tensor, "t 3 h w"], camera: Camera) -> Float[Tensor, "t 1 h w"]:
-    """The value at each pixel's center of the plane that it holds the coefficients of, for one camera."""
+    """Inverse depth at each pixel center from the coefficients in the pixel, for one camera."""
     x, y = pixel_rays(camera, planes)
     a, b, c = planes.split(1, dim=1)
     return a * x + b * y + c

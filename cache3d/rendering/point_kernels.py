@@ -1,4 +1,4 @@
-"""Numba kernels of the point cache: discs into a z-buffer."""
+"""Numba kernels of the point cache: rasterization of discs with a z-buffer."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import numpy as np
 
 from geometry.jit import compiled
 
-NEAR = 0.01
-LARGEST = 24  # pixels: half size of a footprint, however close
-ROUND = 0.05  # how much farther a disc's rim counts than its center, relative to depth
-SPARSE = 1.2  # pixels per sample from which on rims are needed everywhere
-CORE = 0.6  # of the squared radius: a center speaks for its pixel only if its disc covers the middle as well as this
-UNFIT = 0.03  # how much farther, relative to depth, a sample counts for each doubling between its size and a pixel's
+NEAR = 0.01  # scene units
+LARGEST = 24  # pixels: half of the largest footprint, however close
+ROUND = 0.05  # by how much a disc's rim counts as farther than its center, relative to the depth
+SPARSE = 1.2  # pixels per sample from which rims are needed everywhere
+CORE = 0.6  # largest squared distance from the disc's center, over its squared radius, at which it owns a pixel center
+UNFIT = 0.03  # by how much a sample counts as farther, relative to the depth, per doubling between its size and a pixel
 WORST = 3.0  # doublings, at most
 SLACK = 0.5  # doublings by which a disc must fit better to cover a sample of its surface that lies in the pixel itself
-SAME = 0.05  # relative depth within which two pixels show one surface
-BEHIND = 1e6  # factor on the depth of sky while it is drawn, so that it lies behind everything
+SAME = 0.05  # relative depth difference up to which two pixels show one surface
+BEHIND = 1e6  # factor on the depth of sky during rasterization, so that it lies behind everything
 
 
 @compiled
 def _foreshortened(i, z, x, y, nx, ny, nz, radii, focal):
-    """Pixels per sample: a disc as long as its pixel's footprint on the surface is that pixel again, seen aslant."""
+    """Pixels per sample, foreshortened: the disc is as long as its pixel's footprint on a slanted surface."""
     distance = np.sqrt(x * x + y * y + z * z)
     cosine = abs(nx * x + ny * y + nz * z) / distance
     if nx == 0 and ny == 0 and nz == 0:
@@ -32,9 +32,10 @@ def _foreshortened(i, z, x, y, nx, ny, nz, radii, focal):
 def _settle(height, width, nearest, owner, sparse, misfit, home_nearest, home_owner, home_misfit, center_nearest):
     """Choose between the disc that covers a pixel and the sample whose center lies in it, where they differ.
 
-    A sample's own pixel is its sharpest place, so the center wins: a rim would fatten the outline of what is in front.
-    But a rim in front is kept where samples are sparse, and inside a surface: where pixels on both sides, along a row,
-    a column or a diagonal, have their centers at the rim's depth. So is one on the same surface that fits much better.
+    The center wins: a sample is sharpest in its own pixel, and a rim would fatten the outline of the foreground. A rim
+    in front is kept where samples are sparse, and inside a surface: where the pixels on both sides, along a row, a
+    column or a diagonal, have their centers at the rim's depth. A rim of the same surface is kept if its disc fits the
+    pixel size much better.
     """
     for y in range(height):
         for x in range(width):
@@ -45,7 +46,7 @@ def _settle(height, width, nearest, owner, sparse, misfit, home_nearest, home_ow
                 inside = sparse[y, x]
                 for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
                     y0, x0, y1, x1 = y - dy, x - dx, y + dy, x + dx
-                    first, last = near, near  # beyond the border of the image lies the same surface
+                    first, last = near, near  # the surface continues beyond the image border
                     if 0 <= y0 < height and 0 <= x0 < width:
                         first = center_nearest[y0, x0]
                     if 0 <= y1 < height and 0 <= x1 < width:
@@ -61,9 +62,9 @@ def _settle(height, width, nearest, owner, sparse, misfit, home_nearest, home_ow
 
 @compiled
 def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, width, nearest, owner):
-    """Draw points as discs into z-buffers; the nearest wins, and of one surface the one with the nearest center.
+    """Rasterize points as discs; the nearest wins, and of one surface the disc with the nearest center.
 
-    Sky is drawn as if the camera stood at the origin, and behind everything.
+    Sky is rendered as if the camera were at the origin, and behind everything.
 
     Args:
         start, stop: cameras to draw.

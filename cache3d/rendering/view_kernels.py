@@ -1,6 +1,6 @@
-"""Numba kernels, one Gaussian at a time: what `cache3d.rendering.splat_attributes` and `cache3d.rendering.visibility` need of those in view.
+"""Numba kernels of `cache3d.rendering.splat_attributes` and `cache3d.rendering.visibility`, one Gaussian at a time.
 
-They do what chains of tensor operations over all Gaussians would do, in one pass and without their temporaries.
+They replace chains of tensor operations over all Gaussians by one pass without temporaries.
 
 Legend: `camera` is a float32 row of 16: rotation (9, camera from world), translation (3), fx, fy, cx, cy.
 """
@@ -17,7 +17,7 @@ _zero, _one = np.float32(0.0), np.float32(1.0)
 
 @compiled
 def mark_in_view(start, stop, means, sky, wanted, camera, width, height, margin, marked):
-    """Mark the Gaussians of the kind ``sky == wanted`` that lie before the camera and near the image."""
+    """Mark the Gaussians with ``sky == wanted`` in front of the camera and inside the image with a margin."""
     r = camera[:9].reshape(3, 3)
     fx, fy, cx, cy = camera[12], camera[13], camera[14], camera[15]
     left, right = -(cx + margin * width) / fx, (width * (_one + margin) - cx) / fx
@@ -37,7 +37,7 @@ def mark_in_view(start, stop, means, sky, wanted, camera, width, height, margin,
 
 @compiled
 def locate(start, stop, positions, candidates, camera, width, height, pixel, depth):
-    """The pixel ``[n]`` that each candidate's center falls on, row-major, -1 outside the image; and its depth."""
+    """Index ``[n]`` of the pixel that holds each candidate's center, row-major, -1 outside the image; and its depth."""
     r = camera[:9].reshape(3, 3)
     fx, fy, cx, cy = camera[12], camera[13], camera[14], camera[15]
     for i in range(start, stop):
@@ -57,7 +57,7 @@ def locate(start, stop, positions, candidates, camera, width, height, pixel, dep
 
 @compiled
 def _extent(x, y, inverse_z, camera, quats, scales, i, kernel):
-    """Larger extent in pixels of the surface that Gaussian ``i`` stands for, at a camera point."""
+    """Larger extent in pixels of the surface element of Gaussian ``i``, at a camera point."""
     w, a, b, c = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
     two = np.float32(2.0) / (w * w + a * a + b * b + c * c)
     first = _axis_px(
@@ -79,11 +79,11 @@ def _axis_px(x, y, inverse_z, camera, a, b, c):
 
 
 @compiled
-def extents(start, stop, chosen, means, quats, scales, camera, kernel, out):
-    """Larger extents in pixels ``[k]`` of the chosen Gaussians."""
+def extents(start, stop, index, means, quats, scales, camera, kernel, out):
+    """Larger extents in pixels ``[k]`` of the Gaussians ``index``."""
     r = camera[:9].reshape(3, 3)
     for k in range(start, stop):
-        i = chosen[k]
+        i = index[k]
         a, b, c = means[i, 0], means[i, 1], means[i, 2]
         x = r[0, 0] * a + r[0, 1] * b + r[0, 2] * c + camera[9]
         y = r[1, 0] * a + r[1, 1] * b + r[1, 2] * c + camera[10]
@@ -92,20 +92,25 @@ def extents(start, stop, chosen, means, quats, scales, camera, kernel, out):
 
 
 @compiled
-def see(
-    start, stop, chosen, means, quats, scales, opacities, colors, observed, confidence, sky, camera, rules,
+def gather_splats(
+    start, stop, index, means, quats, scales, opacities, colors, observed, confidence, sky, camera, numbers,
     out_means, out_quats, out_scales, out_opacities, values,
 ):  # fmt: skip
-    """Gather what a rasterizer needs of the chosen Gaussians; ``values [k 11]`` are those of `appearance.seen`.
+    """Gather the splats of the Gaussians ``index``; see `cache3d.rendering.splat_attributes.to_splats`.
 
-    ``rules``: kernel, the extents between which footprints grow, by how much, power of the density, full angle,
-    steepest slope.
+    Args:
+        start, stop: range of ``index``.
+        index: ``[k]`` rows of the next nine arrays, the fields of `Gaussians`.
+        camera: row of 16.
+        numbers: kernel, extents between which footprints grow, their growth, power of the density, full angle, largest
+            slope.
+        out_means, out_quats, out_scales, out_opacities, values: ``[k ...]`` get the splats, ``values [k 11]``.
     """
-    kernel, low, high, growth, power, full_angle, steepest = rules
+    kernel, low, high, growth, power, full_angle, max_slope = numbers
     r = camera[:9].reshape(3, 3)
     tiny, two = np.float32(1e-6), np.float32(2.0)
     for k in range(start, stop):
-        i = chosen[k]
+        i = index[k]
         a, b, c = means[i, 0], means[i, 1], means[i, 2]
         x = r[0, 0] * a + r[0, 1] * b + r[0, 2] * c + camera[9]
         y = r[1, 0] * a + r[1, 1] * b + r[1, 2] * c + camera[10]
@@ -119,20 +124,20 @@ def see(
         nx, ny = r[0, 0] * a + r[0, 1] * b + r[0, 2] * c, r[1, 0] * a + r[1, 1] * b + r[1, 2] * c
         nz = r[2, 0] * a + r[2, 1] * b + r[2, 2] * c
         cosine = -(nx * x + ny * y + nz * z) / max(np.sqrt(x * x + y * y + z * z), np.float32(1e-12))
-        belief, away = confidence[i], _zero
+        confidence_here, away = confidence[i], _zero
         if extent > _one:
-            belief *= extent**-power
+            confidence_here *= extent**-power
         if not sky[i]:
             first = min(scales[i, 0], scales[i, 1]) / max(scales[i, 0], scales[i, 1])
             step = min(max(cosine / max(first, np.float32(1e-3)) / full_angle, _zero), _one)
-            belief *= step * step * (np.float32(3.0) - two * step)
+            confidence_here *= step * step * (np.float32(3.0) - two * step)
             if cosine < _zero:
                 away = _one
         u, v = x * inverse_z, y * inverse_z
         tilt = nx * u + ny * v + nz
         tilt = min(tilt, -tiny) if tilt < _zero else max(tilt, tiny)
         slope_x, slope_y = nx * (_one / tilt), ny * (_one / tilt)
-        gentler = steepest / max(np.sqrt(slope_x * slope_x + slope_y * slope_y), steepest)
+        gentler = max_slope / max(np.sqrt(slope_x * slope_x + slope_y * slope_y), max_slope)
         slope_x, slope_y = slope_x * gentler, slope_y * gentler
         grown = _one + growth * min(max((extent - low) / (high - low), _zero), _one)
         for j in range(3):
@@ -140,7 +145,7 @@ def see(
         for j in range(4):
             out_quats[k, j] = quats[i, j]
         out_opacities[k] = opacities[i]
-        values[k, 3], values[k, 4], values[k, 5] = belief, np.float32(observed[i]), away
+        values[k, 3], values[k, 4], values[k, 5] = confidence_here, np.float32(observed[i]), away
         values[k, 6], values[k, 7] = inverse_z, inverse_z * inverse_z
         values[k, 8], values[k, 9] = slope_x * inverse_z, slope_y * inverse_z
         values[k, 10] = (_one - slope_x * u - slope_y * v) * inverse_z

@@ -1,4 +1,4 @@
-"""On which pixel of a camera each primitive falls, and which of them are the surface that a cache shows to it."""
+"""The pixel of each primitive in one camera, and which primitives are the rendered surface."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class VisibleSet:
     """Primitives inside the image of a camera, ``k`` of them, in storage order.
 
     Attributes:
-        index: which primitives.
-        pixel: the pixel each center falls on, row-major.
-        z: depth of each, scene units.
+        index: of each primitive in the rows given.
+        pixel: index of the pixel that holds its center, row-major.
+        z: depth of its center, scene units.
     """
 
     index: Int[Tensor, "k"]
     pixel: Int[Tensor, "k"]
     z: Float[Tensor, "k"]
 
-    def __getitem__(self, chosen: Bool[Tensor, "k"]) -> VisibleSet:
-        """Those that are chosen."""
-        return VisibleSet(self.index[chosen], self.pixel[chosen], self.z[chosen])
+    def __getitem__(self, mask: Bool[Tensor, "k"]) -> VisibleSet:
+        """The primitives of a mask."""
+        return VisibleSet(self.index[mask], self.pixel[mask], self.z[mask])
 
     def on(self, depth: Float[Tensor, "1 h w"], tolerance: float) -> Bool[Tensor, "k"]:
         """Which of them lie on the surface of a depth map, within a relative depth difference ``tolerance``."""
@@ -44,12 +44,12 @@ class VisibleSet:
 
 
 def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> VisibleSet:
-    """The candidates whose center lies inside the image, hidden ones as well.
+    """The candidates whose center lies inside the image, hidden ones included.
 
     Args:
         camera: one camera, no batch axis.
         positions: of all primitives, world.
-        candidates: which to look at; never sky.
+        candidates: primitives to consider; never sky.
     """
     if positions.is_cuda:
         return in_image_reference(camera, positions, candidates)
@@ -62,7 +62,7 @@ def in_image(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[T
 
 
 def in_image_reference(camera: Camera, positions: Float[Tensor, "n 3"], candidates: Bool[Tensor, "n"]) -> VisibleSet:
-    """As `in_image`, in tensor operations."""
+    """`in_image` in tensor operations."""
     height, width = camera.size
     focal, center = camera.focal_px, camera.center_px
     index = torch.nonzero(candidates)[:, 0]
@@ -80,6 +80,6 @@ def visible_from(
     rendered: RenderedView,
     tolerance: float,
 ) -> VisibleSet:
-    """The candidates inside the image that are the rendered surface, within a relative depth difference ``tolerance``."""
+    """The candidates inside the image that are the rendered surface, within a relative depth ``tolerance``."""
     inside = in_image(camera, positions, candidates)
     return inside[inside.on(rendered.depth, tolerance)]

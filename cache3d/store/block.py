@@ -1,4 +1,4 @@
-"""One block of primitives, and what happened to the blocks since somebody last asked."""
+"""One block of primitives, and the journal of changes since the last `BlockStore.take_change`."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from cache3d.store.block_files import Stored
 
 
 class Block:
-    """The rows of one cell: in memory (columns with room to spare, names first), on disk, or both."""
+    """The rows of one cell: in memory (columns with spare capacity, ids first), on disk, or both."""
 
     def __init__(self, empty: list[Tensor]) -> None:
-        self.room: list[Tensor] | None = empty
+        self.room: list[Tensor] | None = empty  # columns, spare capacity included; None: on disk alone
         self.count = 0
-        self.stored: Stored | None = None  # None: the disk does not have what memory has
-        self.coming: Future[list[Tensor]] | None = None
-        self.saving: Future[Stored] | None = None  # what memory has is on its way to the disk
+        self.stored: Stored | None = None  # None: the disk does not hold what memory holds
+        self.loading: Future[list[Tensor]] | None = None
+        self.saving: Future[Stored] | None = None
 
     @property
     def capacity(self) -> int:
-        """Rows that there is memory for."""
+        """Rows that memory is allocated for."""
         return 0 if self.room is None else len(self.room[0])
 
     @property
     def columns(self) -> list[Tensor]:
-        """What memory has."""
+        """The rows in memory."""
         assert self.room is not None
         return [column[: self.count] for column in self.room]
 
     def append(self, columns: list[Tensor]) -> None:
-        """Add rows; half as much again is reserved."""
+        """Add rows; capacity grows by half."""
         assert self.room is not None
         needed = self.count + len(columns[0])
         if needed > len(self.room[0]):
@@ -46,15 +46,15 @@ class Block:
             column[self.count : needed] = new
         self.count = needed
 
-    def keep(self, which: Tensor) -> None:
-        """Keep only some rows."""
-        self.room = [column[which] for column in self.columns]
+    def keep(self, mask: Tensor) -> None:
+        """Keep the rows of a mask."""
+        self.room = [column[mask] for column in self.columns]
         self.count = len(self.room[0])
 
 
 @dataclass
 class Journal:
-    """What happened to the rows named before ``since``, for `BlockStore.take_change`."""
+    """Ids of the rows below ``since`` that changed or were removed, for `BlockStore.take_change`."""
 
     since: int = 0
     changed: list[np.ndarray] = field(default_factory=list)

@@ -1,6 +1,6 @@
-"""Blocks of primitives as files: raw columns, one after the other, checked when they come back.
+"""Blocks of primitives as files: raw columns, one after the other, with a checksum that is verified on reading.
 
-The files are scratch: what they hold can be made again from the chunks of the world, and goes when the process goes.
+The files are scratch space: they can be made again from the chunks of the world, and are removed with the process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIX = "blocks-"
 
 
 class PagingError(ValueError):
-    """A block that cannot be put on disk or brought back; the message names its file."""
+    """A block that cannot be written or read; the message names its file."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Scratch:
         self._folder: Path | None = None  # made at the first write
 
     def move_to(self, parent: Path) -> None:
-        """Write below another folder from now on; what is on disk stays where it is."""
+        """Write below another folder from now on; files already written stay where they are."""
         self.parent, self._folder = parent, None
 
     def write(self, number: int, columns: list[Tensor]) -> Stored:
-        """Put a block on disk, replacing what is there of that number.
+        """Write a block, replacing the file of that number.
 
         Raises:
             PagingError: the disk is full or refuses.
@@ -84,11 +84,11 @@ class Scratch:
 
 
 def read_block(stored: Stored, like: list[Tensor]) -> list[Tensor]:
-    """Bring a block back, bit for bit, on the CPU; may run in any thread.
+    """Read a block, bit for bit, to the CPU; may run in any thread.
 
     Args:
         stored: what `Scratch.write` returned.
-        like: columns of the same types and widths, of any length.
+        like: columns of the same dtypes and widths, of any length.
 
     Raises:
         PagingError: missing, truncated or changed.
@@ -119,7 +119,7 @@ def row_bytes(column: Tensor) -> int:
 
 
 def _make_folder(parent: Path) -> Path:
-    """A fresh folder named after this process; those of processes that are gone are removed."""
+    """A new folder named after this process; folders of processes that no longer run are removed."""
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.glob(f"{PREFIX}*"):
         owner = old.name.removeprefix(PREFIX).partition("-")[0]

@@ -1,9 +1,9 @@
 """Primitives in spatial blocks, of which only those near a camera need to be in memory.
 
 A block is a cell of a grid. Grids come in octaves: a primitive lives in the one whose cells are 64 to 128 times as wide
-as its own footprint, so that a block holds some thousands of primitives whatever the scale of the world, and what is
-far away and coarse makes few blocks. Views are gathered in the order of arrival, whatever blocks they come from: no
-picture depends on the blocks, nor on which of them are on disk. Sky is one block that never leaves memory.
+as its own footprint, so that a block holds some thousands of primitives whatever the scale of the world, and coarse
+primitives far away make few blocks. Views are gathered in the order of arrival, whatever blocks they come from: no
+image depends on the blocks, nor on which of them are on disk. Sky is one block that never leaves memory.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from cache3d.store.block import Journal
-from cache3d.store.grid import PLANES, SKY, cell_keys, extents, frustum_planes, groups
+from cache3d.store.grid import PLANES, SKY, bounds_of, cell_keys, frustum_planes, groups
 from cache3d.store.pager import Pager
 from cache3d.store.view import P, View
 from geometry.camera import Camera
 from geometry.primitives import Change
 
-WRITTEN = ("colors", "confidence", "n_updates", "means", "scales")  # what changes after insertion; not all of points
+WRITTEN = ("colors", "confidence", "n_updates", "means", "scales")  # columns that change after insertion
 
 
 class BlockStore(Generic[P]):
@@ -31,9 +31,9 @@ class BlockStore(Generic[P]):
 
     Args:
         empty: no primitives, of the kind and on the device to store.
-        resident_mib: blocks beyond it go to disk, those longest out of view first; one view, of all cameras of a chunk,
-            may exceed it.
-        scratch: folder for them; the system's temporary folder when None.
+        resident_mib: bound on the memory of blocks, MiB; the least recently used go to disk. One view, of all cameras
+            of a chunk, may exceed it.
+        scratch: folder for blocks on disk; the system's temporary folder when None.
     """
 
     def __init__(self, empty: P, resident_mib: float | int, scratch: Path | None = None) -> None:
@@ -41,13 +41,13 @@ class BlockStore(Generic[P]):
             raise ValueError(f"resident_mib: want a positive number of MiB, got {resident_mib}; leave it out for 2048")
         self._kind = type(empty)
         self._device = empty.chunk.device
-        names = torch.zeros(0, dtype=torch.int64, device=self._device)
-        self._empty = [names, *(getattr(empty, f.name) for f in fields(empty))]
+        ids = torch.zeros(0, dtype=torch.int64, device=self._device)
+        self._empty = [ids, *(getattr(empty, f.name) for f in fields(empty))]
         self._resident_mib = resident_mib
         self._memory = Pager(self._empty, resident_mib * 2**20, scratch)
         self._number_of: dict[int, int] = {}
         self._bounds = np.zeros((2, 1, 3))  # low and high corner of each block, footprints included
-        self._home = np.zeros(0, np.int32)  # block of each name; -1 once removed
+        self._home = np.zeros(0, np.int32)  # block of each id; -1 once removed
         self._total = self._alive = 0
         self._view: tuple[tuple[int, ...], View[P]] | None = None
         self._journal = Journal()
@@ -57,7 +57,7 @@ class BlockStore(Generic[P]):
 
     @property
     def total(self) -> int:
-        """Names given so far."""
+        """Ids given so far."""
         return self._total
 
     @property
@@ -66,109 +66,109 @@ class BlockStore(Generic[P]):
         return self._memory.resident_bytes
 
     def page_to(self, folder: Path) -> None:
-        """Write blocks to ``folder`` from now on; the system's temporary folder before. It is made when needed."""
+        """Write blocks to ``folder``, made when needed, instead of the system's temporary folder."""
         self._memory.scratch.move_to(folder)
 
     def emptied(self) -> BlockStore[P]:
-        """A new store with nothing in it, and otherwise like this one."""
+        """A new store without rows, with the settings of this one."""
         empty = self._kind(*self._empty[1:])
         return BlockStore(empty, self._resident_mib, self._memory.scratch.parent)
 
     def near(self, *cameras: Camera) -> View[P]:
-        """The rows of all blocks that one of some cameras, each alone or a batch ``[t]``, may see.
+        """The rows of all blocks that any of the cameras, each alone or a batch ``[t]``, may see.
 
-        The last view is kept, and returned again where it has all that is wanted, and maybe more.
+        The last view is kept and returned again where it holds all these rows; it may hold more.
 
         Raises:
             PagingError: a block that is needed is missing or damaged on disk, or another cannot be put there.
         """
-        seen = (SKY, *sorted({number for camera in cameras for number in self._in_sight(camera)}))
-        if self._view is not None and set(seen) <= set(self._view[0]):
+        loaded = (SKY, *sorted({number for camera in cameras for number in self._numbers_in_view(camera)}))
+        if self._view is not None and set(loaded) <= set(self._view[0]):
             return self._view[1]
         self._view = None  # only one view is kept
-        parts = [self._memory.load(number).columns for number in seen]
-        columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+        blocks = [self._memory.load(number).columns for number in loaded]
+        columns = [torch.cat(column) for column in zip(*blocks, strict=True)]
         order = torch.argsort(columns[0])
-        names, *rows = (column.index_select(0, order) for column in columns)  # three times as fast as column[order]
-        self._memory.make_room(set(seen))
-        view = View(self._kind(*rows), names)
-        self._view = (seen, view)
+        ids, *rows = (column.index_select(0, order) for column in columns)  # three times as fast as column[order]
+        self._memory.make_room(set(loaded))
+        view = View(self._kind(*rows), ids)
+        self._view = (loaded, view)
         return view
 
     def prefetch(self, camera: Camera) -> None:
-        """Start to bring back, in the background, what cameras ``[t]`` will see; as much as memory may hold."""
-        self._memory.prefetch(self._in_sight(camera))
+        """Start to read, in the background, what cameras ``[t]`` will see, as much as memory may hold."""
+        self._memory.prefetch(self._numbers_in_view(camera))
 
-    def append(self, part: P) -> None:
-        """Add primitives; they are named in their order."""
-        names = torch.arange(self._total, self._total + len(part), device=self._device)
-        self._insert(names, part, self._total + len(part))
+    def append(self, rows: P) -> None:
+        """Add primitives; their ids follow their order."""
+        ids = torch.arange(self._total, self._total + len(rows), device=self._device)
+        self._insert(ids, rows, self._total + len(rows))
 
-    def put(self, view: View[P], which: Tensor) -> None:
-        """Store what was written to the columns `WRITTEN` of the rows ``which`` (indices) of a view."""
+    def put(self, view: View[P], index: Tensor) -> None:
+        """Store the columns `WRITTEN` of the rows ``index`` of a view, after they were written to."""
         if self._view is not None and self._view[1] is not view:
             self._view = None
-        names = view.names[which]
-        self._overwrite(names, view.rows[which], WRITTEN)
-        self._journal.changed.append(names.cpu().numpy())
+        ids = view.ids[index]
+        self._overwrite(ids, view.rows[index], WRITTEN)
+        self._journal.changed.append(ids.cpu().numpy())
 
-    def remove(self, view: View[P], which: Tensor) -> None:
-        """Take the rows ``which`` (indices) of a view away; their names are not used again."""
-        names = np.unique(view.names[which].cpu().numpy())
-        self._take_away(names)
-        self._journal.removed.append(names)
+    def remove(self, view: View[P], index: Tensor) -> None:
+        """Remove the rows ``index`` of a view; their ids are not used again."""
+        ids = np.unique(view.ids[index].cpu().numpy())
+        self._remove(ids)
+        self._journal.removed.append(ids)
 
     def take_change(self) -> Change:
-        """What happened since this was last called; applied to the state of then, it makes the state of now."""
+        """The change since the last call: applied to the state of then, it makes the present state."""
         since, journal = self._journal.since, self._journal
         none = np.zeros(0, np.int64)
         changed = np.zeros(self._total, np.bool_)
-        for part in journal.changed:
-            changed[part] = True
-        names = np.concatenate([np.flatnonzero(changed[:since]), np.arange(since, self._total)])
-        names = names[self._home[names] >= 0]
+        for changed_ids in journal.changed:
+            changed[changed_ids] = True
+        ids = np.concatenate([np.flatnonzero(changed[:since]), np.arange(since, self._total)])
+        ids = ids[self._home[ids] >= 0]
         removed = np.unique(np.concatenate([none, *journal.removed]))
         self._journal = Journal(self._total)
-        return Change(self._total, torch.from_numpy(names), self._gather(names), torch.from_numpy(removed))
+        return Change(self._total, torch.from_numpy(ids), self._gather(ids), torch.from_numpy(removed))
 
     def apply(self, change: Change) -> None:
-        """Do what a change says."""
+        """Apply a change."""
         columns = (getattr(change.rows, f.name).to(self._device) for f in fields(self._kind))
-        rows, names = self._kind(*columns), change.index.to(self._device)
-        new = names >= self._total
+        rows, ids = self._kind(*columns), change.index.to(self._device)
+        new = ids >= self._total
         self._view = None
         old = rows[~new]
-        self._overwrite(names[~new], old, tuple(f.name for f in fields(old)))
-        self._insert(names[new], rows[new], change.total)
+        self._overwrite(ids[~new], old, tuple(f.name for f in fields(old)))
+        self._insert(ids[new], rows[new], change.total)
         removed = change.removed.numpy()
-        self._take_away(removed[self._home[removed] >= 0])
+        self._remove(removed[self._home[removed] >= 0])
         self._journal = Journal(self._total)
 
-    def names(self) -> Tensor:
-        """Of all rows, ascending; ``[n]`` int64."""
+    def ids(self) -> Tensor:
+        """Ids of all rows, ascending, ``[n]`` int64."""
         return torch.from_numpy(np.flatnonzero(self._home[: self._total] >= 0))
 
     def copy(self, first: int) -> P:
-        """A copy of all rows named from ``first`` on, in order."""
+        """A copy of all rows whose ids are at least ``first``, in order."""
         return self._gather(first + np.flatnonzero(self._home[first : self._total] >= 0))
 
-    def _insert(self, names: Tensor, part: P, total: int) -> None:
+    def _insert(self, ids: Tensor, rows: P, total: int) -> None:
         if total > len(self._home):
             room = np.empty(max(total, 3 * self._total // 2), np.int32)
             room[: self._total] = self._home[: self._total]
             self._home = room
         self._home[self._total : total] = -1
-        self._total, self._alive = total, self._alive + len(part)
-        if len(part) == 0:
+        self._total, self._alive = total, self._alive + len(rows)
+        if len(rows) == 0:
             return
-        home = self._numbers(part)
-        self._home[names.cpu().numpy()] = home
-        columns = [names, *(getattr(part, f.name) for f in fields(part))]
+        home = self._numbers(rows)
+        self._home[ids.cpu().numpy()] = home
+        columns = [ids, *(getattr(rows, f.name) for f in fields(rows))]
         if self._view is not None:
-            seen, view = self._view
-            rendered = torch.from_numpy(np.flatnonzero(np.isin(home, seen))).to(self._device)
-            self._view = (seen, view.with_new(part[rendered], names[rendered]))
-        bounds = extents(part)
+            loaded, view = self._view
+            inside = torch.from_numpy(np.flatnonzero(np.isin(home, loaded))).to(self._device)
+            self._view = (loaded, view.with_new(rows[inside], ids[inside]))
+        bounds = bounds_of(rows)
         for number, where in groups(home):
             block, index = self._memory.load(number), torch.from_numpy(where).to(self._device)
             before = block.capacity
@@ -177,49 +177,49 @@ class BlockStore(Generic[P]):
             self._widen(number, bounds[:, where])
         self._memory.make_room(set(home.tolist()))
 
-    def _overwrite(self, names: Tensor, part: P, written: tuple[str, ...]) -> None:
-        """Put some columns of rows that are stored; they stay in their block, wherever they move."""
-        if len(names) == 0:
+    def _overwrite(self, ids: Tensor, rows: P, written: tuple[str, ...]) -> None:
+        """Overwrite some columns of stored rows; rows stay in their block, even if they moved out of its cell."""
+        if len(ids) == 0:
             return
-        home, bounds = self._home[names.cpu().numpy()], extents(part)
+        home, bounds = self._home[ids.cpu().numpy()], bounds_of(rows)
         for number, where in groups(home):
             block, index = self._memory.load(number), torch.from_numpy(where).to(self._device)
             assert block.room is not None
-            place = torch.searchsorted(block.room[0][: block.count], names[index])
+            place = torch.searchsorted(block.room[0][: block.count], ids[index])
             for column, f in zip(block.room[1:], fields(self._kind), strict=True):
                 if f.name in written:
-                    column[place] = getattr(part, f.name)[index]
+                    column[place] = getattr(rows, f.name)[index]
             self._memory.changed(number, block.capacity)
             self._widen(number, bounds[:, where])
         self._memory.make_room(set(home.tolist()))
 
-    def _take_away(self, names: np.ndarray) -> None:
-        if len(names) == 0:
+    def _remove(self, ids: np.ndarray) -> None:
+        if len(ids) == 0:
             return
         if self._view is not None:
-            self._view = (self._view[0], self._view[1].without(names))
-        for number, where in groups(self._home[names]):
+            self._view = (self._view[0], self._view[1].without(ids))
+        for number, where in groups(self._home[ids]):
             block = self._memory.load(number)
             before = block.capacity
-            block.keep(~torch.isin(block.columns[0], torch.from_numpy(names[where]).to(self._device)))
+            block.keep(~torch.isin(block.columns[0], torch.from_numpy(ids[where]).to(self._device)))
             self._memory.changed(number, before)
-        self._home[names] = -1
-        self._alive -= len(names)
+        self._home[ids] = -1
+        self._alive -= len(ids)
 
-    def _gather(self, names: np.ndarray) -> P:
-        out = [column.new_empty(len(names), *column.shape[1:]) for column in self._empty[1:]]
-        for number, where in groups(self._home[names]):
+    def _gather(self, ids: np.ndarray) -> P:
+        out = [column.new_empty(len(ids), *column.shape[1:]) for column in self._empty[1:]]
+        for number, where in groups(self._home[ids]):
             block, index = self._memory.load(number), torch.from_numpy(where).to(self._device)
             columns = block.columns
-            place = torch.searchsorted(columns[0], torch.from_numpy(names[where]).to(self._device))
+            place = torch.searchsorted(columns[0], torch.from_numpy(ids[where]).to(self._device))
             for column, target in zip(columns[1:], out, strict=True):
                 target[index] = column[place]
             self._memory.make_room({number})
         return self._kind(*out)
 
-    def _numbers(self, part: P) -> np.ndarray:
+    def _numbers(self, rows: P) -> np.ndarray:
         """The block of each row, made where there is none yet; ``[n]`` int32."""
-        keys, inverse = np.unique(cell_keys(part), return_inverse=True)
+        keys, inverse = np.unique(cell_keys(rows), return_inverse=True)
         numbers = np.empty(len(keys), np.int32)
         for i, key in enumerate(keys.tolist()):
             if key != SKY and key not in self._number_of:
@@ -232,7 +232,7 @@ class BlockStore(Generic[P]):
             self._bounds = room
         return numbers[inverse]
 
-    def _in_sight(self, camera: Camera) -> list[int]:
+    def _numbers_in_view(self, camera: Camera) -> list[int]:
         """Numbers of the blocks that meet the frustum of a camera of a batch, ascending, without sky."""
         count = len(self._memory.blocks)
         if count == 1:

@@ -1,4 +1,4 @@
-"""Which cell a primitive lives in, how far it reaches, and which cells a camera sees."""
+"""Grid cells of primitives, their bounds, and the frustum planes that select the cells that a camera sees."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from geometry.camera import Camera
 from geometry.primitives import Gaussians, Points
 
 CELL_BITS = 6  # a cell is between 2**6 and 2**7 footprints wide
-AXIS_BITS = 18  # of a cell's number along each axis; what lies further shares the outermost cell
-SKY = 0  # the cell, and the block, of the far layer
-MARGIN = 0.25  # of the image, around it; more than any drawing reaches beyond the extents
-REACH = 5.0  # standard deviations beyond which a Gaussian shows nothing, growth of footprints included
-PLANES = 5  # of a frustum: it has no far end
+AXIS_BITS = 18  # of a cell's number along each axis; primitives farther out share the outermost cell
+SKY = 0  # number of the cell and the block of the sky
+MARGIN = 0.25  # of the image size, around it; more than any rendering reaches beyond the bounds
+REACH = 5.0  # standard deviations beyond which a Gaussian shows nothing, magnification of footprints included
+PLANES = 5  # of a frustum without a far plane
 
 
 def frustum_planes(camera: Camera) -> np.ndarray:
@@ -35,33 +35,33 @@ def frustum_planes(camera: Camera) -> np.ndarray:
     return (local @ pose).reshape(-1, 4)
 
 
-def extents(part: Points | Gaussians) -> np.ndarray:
-    """Low and high corners of what each row can show, ``[2 n 3]`` float64, scene units."""
-    if isinstance(part, Gaussians):
-        centers, reach = part.means, REACH * part.scales.amax(-1)
+def bounds_of(rows: Points | Gaussians) -> np.ndarray:
+    """Low and high corners of the box that each row can cover, ``[2 n 3]`` float64, scene units."""
+    if isinstance(rows, Gaussians):
+        centers, reach = rows.means, REACH * rows.scales.amax(-1)
     else:
-        centers, reach = part.positions, 2.0 * part.radii
+        centers, reach = rows.positions, 2.0 * rows.radii
     centers, reach = centers.double().cpu().numpy(), reach.double().cpu().numpy()[:, None]
     return np.stack([centers - reach, centers + reach])
 
 
-def cell_keys(part: Points | Gaussians) -> np.ndarray:
+def cell_keys(rows: Points | Gaussians) -> np.ndarray:
     """The cell of each row as one number, ``[n]`` int64; `SKY` for sky."""
-    if isinstance(part, Gaussians):
-        centers, footprint = part.means, 2.0 * part.scales[:, :2].amin(-1)
+    if isinstance(rows, Gaussians):
+        centers, footprint = rows.means, 2.0 * rows.scales[:, :2].amin(-1)
     else:
-        centers, footprint = part.positions, 2.0 * part.radii
+        centers, footprint = rows.positions, 2.0 * rows.radii
     octave = torch.frexp(footprint).exponent.clamp(-100, 100)
     cells = torch.floor(torch.ldexp(centers, -(octave + CELL_BITS)[:, None]))
     half = 1 << (AXIS_BITS - 1)
     x, y, z = (cells.clamp(-half, half - 1).long() + half).unbind(-1)
     key = (((octave.long() + 128) << AXIS_BITS | x) << AXIS_BITS | y) << AXIS_BITS | z
-    return torch.where(part.sky, torch.full_like(key, SKY), key).cpu().numpy()
+    return torch.where(rows.sky, torch.full_like(key, SKY), key).cpu().numpy()
 
 
 def groups(numbers: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each number that occurs, ascending, with where it does, ascending."""
+    """Each number that occurs, ascending, with the indices where it occurs, ascending."""
     order = np.argsort(numbers, kind="stable")
     values, starts = np.unique(numbers[order], return_index=True)
-    parts = (order[i:j] for i, j in pairwise([*starts.tolist(), len(order)]))
-    return zip(values.tolist(), parts, strict=True)
+    indices = (order[i:j] for i, j in pairwise([*starts.tolist(), len(order)]))
+    return zip(values.tolist(), indices, strict=True)

@@ -1,4 +1,4 @@
-"""Which blocks are in memory, which on disk, and how they change places."""
+"""Moves blocks between memory and disk: least recently used first, with read-ahead and write-behind."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cache3d.store.grid import SKY
 
 
 class Pager:
-    """Numbered blocks and a bound on the bytes of those in memory; those longest out of view go to disk first.
+    """Numbered blocks and a bound on the bytes of those in memory; the least recently used go to disk first.
 
-    Sky, the first of them, never leaves memory.
+    Block 0, the sky, never leaves memory.
 
     Args:
-        empty: columns without rows, names first, on the device to store on.
-        limit_bytes: that bound.
-        scratch: folder for the rest; the system's temporary folder when None.
+        empty: columns without rows, ids first, on the device to store on.
+        limit_bytes: the bound.
+        scratch: folder for the other blocks; the system's temporary folder when None.
     """
 
     def __init__(self, empty: list[Tensor], limit_bytes: float | int, scratch: Path | None) -> None:
@@ -32,8 +32,8 @@ class Pager:
         self._empty = empty
         self._row_bytes = sum(row_bytes(column) for column in empty)
         self._reader = ThreadPoolExecutor(1, "blocks")  # starts its thread at the first use
-        self._recent: OrderedDict[int, None] = OrderedDict()  # blocks in memory or coming, longest unused first
-        self._resident = 0  # rows in memory or coming, room to spare included, without sky
+        self._recent: OrderedDict[int, None] = OrderedDict()  # blocks in memory or loading, least recently used first
+        self._resident = 0  # rows in memory or loading, spare capacity included, without sky
 
     @property
     def resident_bytes(self) -> int:
@@ -51,13 +51,13 @@ class Pager:
         """A block, in memory."""
         block = self.blocks[number]
         if block.room is None:
-            coming, block.coming = block.coming, None
-            if coming is None:
+            loading, block.loading = block.loading, None
+            if loading is None:
                 self._resident += block.count
             self._recent[number] = None
             assert block.stored is not None
             try:
-                columns = read_block(block.stored, self._empty) if coming is None else coming.result()
+                columns = read_block(block.stored, self._empty) if loading is None else loading.result()
             except PagingError:
                 self._drop(number)
                 raise
@@ -67,24 +67,24 @@ class Pager:
         return block
 
     def changed(self, number: int, rows_before: int) -> None:
-        """Take note that a block in memory is no longer what the disk has, nor as large as it was."""
+        """Record that a block in memory differs from its file and may have grown from ``rows_before`` rows."""
         block = self.blocks[number]
         if block.saving is not None:
-            wait([block.saving])  # or two would write one file
+            wait([block.saving])  # two threads must not write one file
         block.stored = block.saving = None
         if number != SKY:
             self._resident += block.capacity - rows_before
 
     def make_room(self, keep: set[int], rows: int = 0) -> None:
-        """Put blocks on disk until ``rows`` more fit, or only those to keep are left."""
+        """Write blocks to disk until ``rows`` more fit, or only those to keep are left."""
         if (self._resident + rows) * self._row_bytes <= self.limit_bytes:
             return
         for number in [n for n in self._recent if n not in keep]:
             block = self.blocks[number]
-            if block.coming is not None and not block.coming.done():
+            if block.loading is not None and not block.loading.done():
                 continue
             if block.saving is not None:
-                with suppress(PagingError):  # tried again at once, for all to see
+                with suppress(PagingError):  # written again below, where the error is raised
                     block.stored = block.saving.result()
                 block.saving = None
             if block.stored is None:
@@ -94,9 +94,10 @@ class Pager:
                 return
 
     def prefetch(self, wanted: list[int]) -> None:
-        """Start to bring back, in the background, some blocks, as many as memory may hold.
+        """Start to read some blocks in the background, as many as memory may hold.
 
-        What as many blocks once more will push out of memory is written meanwhile: they would have to wait for it.
+        Blocks that an equal number of further ones will push out of memory are written meanwhile, so that those need
+        not wait.
         """
         for number in wanted:
             if number in self._recent:
@@ -109,13 +110,13 @@ class Pager:
             if (self._resident + block.count) * self._row_bytes > self.limit_bytes:
                 return
             assert block.stored is not None
-            block.coming = self._reader.submit(read_block, block.stored, self._empty)
+            block.loading = self._reader.submit(read_block, block.stored, self._empty)
             self._recent[number] = None
             self._resident += block.count
         self._save_ahead(set(wanted))
 
     def _save_ahead(self, keep: set[int]) -> None:
-        """Write, in the background, what has to go when as many rows as those to keep hold come once more."""
+        """Write, in the background, the blocks that must leave when as many rows again as those to keep are loaded."""
         over = self._resident + sum(self.blocks[number].count for number in keep) - self.limit_bytes / self._row_bytes
         for number in self._recent:
             if over <= 0:
@@ -129,5 +130,5 @@ class Pager:
     def _drop(self, number: int) -> None:
         block = self.blocks[number]
         self._resident -= block.capacity if block.room is not None else block.count
-        block.room = block.coming = None
+        block.room = block.loading = None
         del self._recent[number]

@@ -1,4 +1,4 @@
-"""What a camera may see of the stored primitives, and how it follows what comes and goes."""
+"""The stored primitives that a camera may see, kept up to date while primitives come and go."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class View(Generic[P]):
 
     Attributes:
         rows: the primitives; write to them, then `BlockStore.put` what was written.
-        names: their names, ``[n]`` int64, ascending.
+        ids: of each, ``[n]`` int64, ascending.
     """
 
     rows: P
-    names: Int[Tensor, "n"]
+    ids: Int[Tensor, "n"]
 
-    def with_new(self, rows: P, names: Int[Tensor, "m"]) -> View[P]:
-        """With more rows, all of them named later."""
+    def with_new(self, rows: P, ids: Int[Tensor, "m"]) -> View[P]:
+        """With more rows, whose ids are all larger."""
         both = (torch.cat([getattr(self.rows, f.name), getattr(rows, f.name)]) for f in fields(rows))
-        return View(type(self.rows)(*both), torch.cat([self.names, names]))
+        return View(type(self.rows)(*both), torch.cat([self.ids, ids]))
 
-    def without(self, names: np.ndarray) -> View[P]:
-        """Without the rows of some names, of which it may have none."""
-        kept = np.isin(self.names.cpu().numpy(), names, assume_unique=True, invert=True)
-        index = torch.from_numpy(np.flatnonzero(kept)).to(self.names.device)
+    def without(self, ids: np.ndarray) -> View[P]:
+        """Without the rows of some ids; ids that it does not hold are ignored."""
+        kept = np.isin(self.ids.cpu().numpy(), ids, assume_unique=True, invert=True)
+        index = torch.from_numpy(np.flatnonzero(kept)).to(self.ids.device)
         rows = (getattr(self.rows, f.name).index_select(0, index) for f in fields(self.rows))  # faster than indexing
-        return View(type(self.rows)(*rows), self.names.index_select(0, index))
+        return View(type(self.rows)(*rows), self.ids.index_select(0, index))

@@ -147,7 +147,7 @@ def test_what_is_fetched_ahead_is_there(tmp_path: Path, monkeypatch: pytest.Monk
     expected = cache.render(corridor(0.0)).rgb
     cache.render(corridor(4.4))
     cache.prefetch(corridor(0.0))
-    coming = [block.coming for block in cache._store._memory.blocks if block.coming is not None]
+    coming = [block.loading for block in cache._store._memory.blocks if block.loading is not None]
     assert coming
     for future in coming:
         future.result()
@@ -175,8 +175,8 @@ def test_rows_can_be_taken_away(make: type[GaussianCache]) -> None:
         again.apply(made.change)
     store = cache._store
     view = store.near(corridor(2.0))
-    every_third = torch.arange(0, len(view.names), 3)
-    gone = view.names[every_third]
+    every_third = torch.arange(0, len(view.ids), 3)
+    gone = view.ids[every_third]
     names = torch.from_numpy(np.flatnonzero(store._home[: store.total] >= 0))  # integration has taken some away already
     before = cache.snapshot()
     store.remove(view, torch.cat([every_third, every_third[:5]]))
@@ -199,12 +199,12 @@ def test_rows_that_moved_are_found_where_they_are(tmp_path: Path) -> None:
         again.apply(made.change)
     view, far = cache._store.near(corridor(2.0)), corridor(60.0)
     which = torch.nonzero(~view.rows.sky)[:, 0]
-    names = view.names[which]
+    names = view.ids[which]
     view.rows.means[which] += torch.tensor([58.0, 0.0, 0.0])
     view.rows.scales[which] *= 1.1
     cache._store.put(view, which)
     seen = cache._store.near(far)
-    assert torch.isin(names, seen.names).all()
+    assert torch.isin(names, seen.ids).all()
     again.apply(cache._store.take_change())
     assert_same(cache.snapshot(), again.snapshot())
     assert_same(cache.render(far), again.render(far))
@@ -222,7 +222,7 @@ def paged_walk(folder: Path) -> PointCache:
 def test_a_damaged_block_is_named_and_the_rest_opens(damage: str, tmp_path: Path) -> None:
     cache = paged_walk(tmp_path)
     store = cache._store
-    number = next(n for n in store._in_sight(corridor(0.0)) if store._memory.blocks[n].room is None)
+    number = next(n for n in store._numbers_in_view(corridor(0.0)) if store._memory.blocks[n].room is None)
     stored = store._memory.blocks[number].stored
     assert stored is not None
     content = stored.path.read_bytes()
@@ -346,13 +346,13 @@ def test_no_visible_block_is_missed(
     pose[:3, 3] = torch.tensor(eye)
     camera = Camera.from_fov(70.0, SIZE, pose)
     view = store.near(camera)
-    assert torch.equal(view.rows.positions, positions[view.names])
-    assert (view.names.diff() > 0).all()
+    assert torch.equal(view.rows.positions, positions[view.ids])
+    assert (view.ids.diff() > 0).all()
     local = (positions - pose[:3, 3]) @ pose[:3, :3]
     pixel = local[:, :2] / local[:, 2:] * camera.focal_px + camera.center_px
     extent = torch.tensor([SIZE[1], SIZE[0]])
     visible = (local[:, 2] > 0.01) & ((pixel > 0) & (pixel < extent)).all(-1)
-    assert set(torch.nonzero(visible)[:, 0].tolist()) <= set(view.names.tolist())
+    assert set(torch.nonzero(visible)[:, 0].tolist()) <= set(view.ids.tolist())
 
 
 def points_at(positions: torch.Tensor, radii: torch.Tensor) -> Points:
@@ -385,5 +385,5 @@ def test_two_changes_in_one_do_the_same(make: type[GaussianCache]) -> None:
         assert not torch.isin(both.change.index, both.change.removed).any()
         told_at_once.apply(both.change)
     assert_same(told_at_once.snapshot(), cache.snapshot())
-    assert torch.equal(told_at_once.names(), cache.names())
+    assert torch.equal(told_at_once.ids(), cache.ids())
     assert_same(told.snapshot(), told_at_once.snapshot())

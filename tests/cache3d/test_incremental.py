@@ -195,7 +195,7 @@ def test_a_kept_view_has_what_a_new_one_has() -> None:
     store, camera = BlockStore(some(0), 64.0), camera_at()
     store.append(some(300))
     view = store.near(camera)
-    store.remove(view, torch.arange(0, len(view.names), 3))
+    store.remove(view, torch.arange(0, len(view.ids), 3))
     store.append(some(200, seed=1))
     view = store.near(camera)
     store.remove(view, torch.arange(0))
@@ -203,7 +203,7 @@ def test_a_kept_view_has_what_a_new_one_has() -> None:
     copy = BlockStore(some(0), 64.0)
     copy.apply(store.take_change())
     made = copy.near(camera)
-    assert torch.equal(kept.names, made.names)
+    assert torch.equal(kept.ids, made.ids)
     assert all(torch.equal(getattr(kept.rows, name), getattr(made.rows, name)) for name in vars(made.rows))
 
 
