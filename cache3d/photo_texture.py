@@ -47,28 +47,28 @@ class PhotoTexture:
     levels: tuple[Tensor, ...]
 
     @staticmethod
-    def of(photo: Frame, finest: Float[Tensor, "3 h w"]) -> PhotoTexture:
-        """A texture from the photo ``[1]`` at frame size; ``finest`` is the same image at full resolution."""
+    def of(photo: Frame, full_res: Float[Tensor, "3 h w"]) -> PhotoTexture:
+        """A texture from the photo ``[1]`` at frame size; ``full_res`` is the same image at full resolution."""
         height, width = photo.camera.size
-        dilate, scale = finest.shape[-2] / height, 1.0
-        while scale * 2.0 <= dilate:
+        max_scale, scale = full_res.shape[-2] / height, 1.0
+        while scale * 2.0 <= max_scale:
             scale *= 2.0
-        scales = [dilate] if dilate > scale else []
+        scales = [max_scale] if max_scale > scale else []
         while scale >= COARSEST:
             scales.append(scale)
             scale *= 0.5
         sizes = [(round(height * scale), round(width * scale)) for scale in scales]
-        known = {tuple(rgb.shape[-2:]): rgb for rgb in (finest, photo.rgb[0])}
-        levels = [known[size] if size in known else _resized(finest, size) for size in sizes]
+        known = {tuple(rgb.shape[-2:]): rgb for rgb in (full_res, photo.rgb[0])}
+        levels = [known[size] if size in known else _resized(full_res, size) for size in sizes]
         return PhotoTexture(photo, tuple(scales), tuple(levels))
 
     @property
-    def finest(self) -> Float[Tensor, "3 h w"]:
+    def full_res(self) -> Float[Tensor, "3 h w"]:
         """The photo at full resolution."""
         return self.levels[0]
 
     @torch.no_grad()
-    def onto(self, guide: Guide) -> Guide:
+    def apply(self, guide: Guide) -> Guide:
         """The guide with the photo's colors, at confidence 1, where it shows the photo's surface. No gradients."""
         depth = torch.where(guide.coverage > 0.0, guide.depth, torch.ones_like(guide.depth))
         points = unproject(depth, guide.camera).flatten(2).transpose(1, 2)

@@ -24,7 +24,7 @@ class WorldView:
 
     def render(self, cameras: Camera) -> Guide:
         """Render the world for cameras ``[t]``."""
-        return self.texture.onto(self.cache.render(cameras))
+        return self.texture.apply(self.cache.render(cameras))
 
     def prefetch(self, cameras: Camera | None) -> None:
         """Start to load the blocks that cameras ``[t]`` will see; nothing when None."""

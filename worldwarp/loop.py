@@ -1,4 +1,5 @@
-"""The loop: render the world, fill what is unknown, integrate the result. Viewers and storage only receive its steps."""
+"""The loop: render the world, fill what is unknown, integrate the result. Viewers and storage only receive its
+steps."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def introduce(recorder: Recorder, session: Session, plan: Plan | None = None) ->
     recorder.begin(
         StartEvent(
             photo=session.photo,
-            picture=session.state.view.texture.finest,
+            picture=session.state.view.texture.full_res,
             added=cache.snapshot(),
             names=cache.ids(),
             planned=session.cameras,

@@ -151,7 +151,7 @@ class Session:
         self.world = World.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
         self.state.view.cache.page_to(folder)
         change = Change.from_nothing(self.state.view.cache.snapshot())
-        self._store(photo_chunk(self.photo), change, {}, self.state.view.texture.finest)
+        self._store(photo_chunk(self.photo), change, {}, self.state.view.texture.full_res)
 
     def plan(self) -> Plan:
         """Look ahead along the path and time the parts; the walk is left as it was."""

@@ -1,12 +1,13 @@
-"""Depth with an estimator's errors instead of ground truth: `python -m benchmarks.cache.depth_drift [--quick] [--cache ...]`.
+"""Depth with an estimator's errors instead of ground truth: `python -m benchmarks.cache.depth_drift [--quick] [--cache
+...]`.
 
-The figure-eight walks of `benchmarks.cache.held_out_views`, but every chunk after the first brings the depth of a simulated
-estimator: its scale drifts by 10 % over the walk, scale and shift of inverse depth jump from chunk to chunk, the map is
-blurred, and 2 % of its pixels are wrong by up to a factor of two. It enters the cache as it is, or aligned to what the
-cache shows (`geometry.depth.align_depth`), as in the loop. Told are the scale error of the depth that enters (median of
-its ratio to the truth, per chunk) and PSNR of held-out views. No scale or shift can undo blur and outliers, so
-`undrifted`, the same depth without drift and jumps, is what alignment can reach: `recovered` is its share of the way
-there from `estimated`. The baseline is `exact`.
+The figure-eight walks of `benchmarks.cache.held_out_views`, but every chunk after the first brings the depth of a
+simulated estimator: its scale drifts by 10 % over the walk, scale and shift of inverse depth jump from chunk to chunk,
+the map is blurred, and 2 % of its pixels are wrong by up to a factor of two. It enters the cache as it is, or aligned
+to what the cache shows (`geometry.depth.align_depth`), as in the loop. Told are the scale error of the depth that
+enters (median of its ratio to the truth, per chunk) and PSNR of held-out views. No scale or shift can undo blur and
+outliers, so `undrifted`, the same depth without drift and jumps, is what alignment can reach: `recovered` is its share
+of the way there from `estimated`. The baseline is `exact`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The world cache against ground truth: `python -m benchmarks.cache.held_out_views [--quick] [--worlds room,street] [--caches ...]`.
+"""The world cache against ground truth: `python -m benchmarks.cache.held_out_views [--quick] [--worlds room,street]
+[--caches ...]`.
 
 Exact RGB-D frames of walks through three textured worlds go into the cache, four at a time, together with the first
 frame and those that ended the last chunks, to keep to, as in the loop. After 50, 200 and 400 frames it is asked for

@@ -1,14 +1,14 @@
 """A judge who does not see the truth: which of two fills of a clip's wide holes looks more like something real?
 
-The judge is Fisher's linear discriminant between features (`benchmarks.data.patch_features`) of the true patches in wide
-holes and of the patches that *all* methods made there, Telea's fog as well as copies and what the generator made, taken
-from all **other scenes**: of the clip that is judged it has seen neither the truth nor any fill. Patches are 32 px wide
-and nothing but wide hole, so that what surrounds them tells nothing. A clip goes to the method whose patches have the
-higher mean score.
+The judge is Fisher's linear discriminant between features (`benchmarks.data.patch_features`) of the true patches in
+wide holes and of the patches that *all* methods made there, Telea's fog as well as copies and what the generator made,
+taken from all **other scenes**: of the clip that is judged it has seen neither the truth nor any fill. Patches are 32
+px wide and nothing but wide hole, so that what surrounds them tells nothing. A clip goes to the method whose patches
+have the higher mean score.
 
 That it can judge at all is measured by letting it choose between the truth and the prior, and between fog and the prior
-(`benchmarks.quality.generator_quality` prints all of them). Distances to real patches of other scenes, to the nearest or to
-the set, cannot: they prefer the prior to the truth, because smoother patches lie nearer to everything.
+(`benchmarks.quality.generator_quality` prints all of them). Distances to real patches of other scenes, to the nearest
+or to the set, cannot: they prefer the prior to the truth, because smoother patches lie nearer to everything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Does regional noise earn its place where the guide is wrong? `python -m benchmarks.quality.degraded_guides DATA [clips]`.
+"""Does regional noise earn its place where the guide is wrong? `python -m benchmarks.quality.degraded_guides DATA
+[clips]`.
 
 One chunk of four later views of held-out clips, seen through a Gaussian cache of the first frame; the guide is spoiled
 on purpose and every shape of the noise starts from it, with three seeds. What is spoiled:
@@ -100,7 +101,7 @@ def fillings(clip: Frame, how: str, seed: int, generators: dict[str, RetouchGene
     photo = spoiled_photo(clean, how)
     cache.integrate(Chunk(photo, 0, observed=True, confidence=one))
     spoiled = spoiled_guide(cache.render(truth.camera), how, np.random.default_rng(seed))
-    guide = PhotoTexture.of(replace(clean, depth=photo.depth), clean.rgb[0]).onto(spoiled)
+    guide = PhotoTexture.of(replace(clean, depth=photo.depth), clean.rgb[0]).apply(spoiled)
     prior = inpaint_prior(guide, photo, torch.Generator().manual_seed(seed))
     condition = Condition(guide, prior)
     left = Generated(torch.where(spoiled.coverage > 0.5, spoiled.rgb, prior.rgb), prior.depth, guide.sky > 0.5)

@@ -1,4 +1,5 @@
-"""What the embedded depth makes of photographs: `python -m benchmarks.quality.depth_sheet OUT PHOTO... [--other WEIGHTS]`.
+"""What the embedded depth makes of photographs: `python -m benchmarks.quality.depth_sheet OUT PHOTO... [--other
+WEIGHTS]`.
 
 One row per photograph: it, what other weights make of it when some are given, and what the package's make of it. Red is
 near and blue is far, evenly in log depth between the first and the last hundredth of the ground; the sky is white.

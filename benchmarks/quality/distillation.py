@@ -7,11 +7,10 @@ frames are made from what the cache and the copying prior show there, the same f
   chunks of two frames, 4 steps each, from full noise, each remembering the ones before; * `package`: the weights of the
   package in the same chunks, at the levels and steps the program uses; * `prior`: no network.
 
-Figures of the holes as in `benchmarks.data.hole_figures`, means over seeds (of copying and of sampling); `apart` is how far
-the kernel distances of the seeds lie apart; `to_teacher` is the kernel distance to what the teacher makes
-in 50 steps instead of to the truth. Times are the networks' alone, on one thread, over a walk of 24 frames (the eight,
-three times): processor seconds until the first frames are finished, and frames per processor second; medians of three
-clips.
+Figures of the holes as in `benchmarks.data.hole_figures`, means over seeds (of copying and of sampling); `apart` is how
+far the kernel distances of the seeds lie apart; `to_teacher` is the kernel distance to what the teacher makes in 50
+steps instead of to the truth. Times are the networks' alone, on one thread, over a walk of 24 frames (the eight, three
+times): processor seconds until the first frames are finished, and frames per processor second; medians of three clips.
 """
 
 from __future__ import annotations

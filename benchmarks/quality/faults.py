@@ -1,4 +1,5 @@
-"""The faults of a plain warp-and-inpaint walk, and the same walks by this program: `python -m benchmarks.quality.faults OUT`.
+"""The faults of a plain warp-and-inpaint walk, and the same walks by this program: `python -m benchmarks.quality.faults
+OUT`.
 
 The bundled photograph, three paths, frames 0, 12, 24 and 36. Upper row of each path: points at depths whose edges are
 as soft as a network draws them, warped to the end of each chunk, holes closed by Telea inpainting of color and depth

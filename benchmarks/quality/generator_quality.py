@@ -7,14 +7,15 @@ cache is rendered for four later frames, and every method fills the same holes o
 * `prior`: the copying prior alone; * `generator`: the packaged generator on that prior, as the program runs it;
 * `classical`: whichever of the first three is best at a figure, row by row.
 
-Figures as `benchmarks.data.hole_figures` defines them, of all clips together, mean over seeds (a seed is that of copying and
-of sampling; the first two methods have none), and these two of EfficientNet-Lite0 features of patches in wide holes:
+Figures as `benchmarks.data.hole_figures` defines them, of all clips together, mean over seeds (a seed is that of
+copying and of sampling; the first two methods have none), and these two of EfficientNet-Lite0 features of patches in
+wide holes:
 
 * Kernel distance to the true patches there (0 = same distribution). Below the table stands that of the untouched first
   frame, looked at in the same places: what no copy of it can be expected to undercut by better texture alone.
 * Blind choice: the share of clips (with patches) on which a judge who has seen other scenes only prefers the
-  method to the prior (`benchmarks.quality.blind_choice`). The truth's share is printed below the table and says how much the
-  judge sees: the nearer to 1, the more its choice is worth.
+  method to the prior (`benchmarks.quality.blind_choice`). The truth's share is printed below the table and says how
+  much the judge sees: the nearer to 1, the more its choice is worth.
 
 ± is 1.96 standard errors by a bootstrap over clips: all figures are taken on the same draws of clips with replacement,
 the seeds of a clip together; the range of the generator's seeds is in the last line. `met` is of the means.

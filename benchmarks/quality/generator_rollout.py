@@ -1,4 +1,5 @@
-"""Does a walk hold together? `python -m benchmarks.quality.generator_rollout DATA [clips] [--weights FILE] [--chunks 40]`.
+"""Does a walk hold together? `python -m benchmarks.quality.generator_rollout DATA [clips] [--weights FILE] [--chunks
+40]`.
 
 Long held-out clips (41 frames): the loop walks them in chunks of four frames from the first frame, whose true depth is
 given, with the packaged generator and with the prior alone; after chunk 10 back again, and so on to and fro. Per chunk:

@@ -1,4 +1,5 @@
-"""What more frames would give: `python -m benchmarks.quality.learning_curve LOG... [--frames-per-step N] [--picture FILE]`.
+"""What more frames would give: `python -m benchmarks.quality.learning_curve LOG... [--frames-per-step N] [--picture
+FILE]`.
 
 Each log is the ``log.jsonl`` of a leg of one training; a leg begins where the one before ended. Validation errors in
 holes (`made_depth`, `made_color`, against those of the prior) are fitted over the frames of target seen with

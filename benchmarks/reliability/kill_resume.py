@@ -1,4 +1,5 @@
-"""Killed again and again, and still the same world: `python -m benchmarks.reliability.kill_resume [--kills N] [--chunks N]`.
+"""Killed again and again, and still the same world: `python -m benchmarks.reliability.kill_resume [--kills N] [--chunks
+N]`.
 
 A walk runs in a process of its own, which is killed (SIGKILL) after a random time and resumed, over and over, so that a
 walk survives several kills; walks are started anew until the kills are used up. Every finished world is compared,

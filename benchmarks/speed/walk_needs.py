@@ -1,4 +1,5 @@
-"""What a walk takes against what was foretold: `python -m benchmarks.speed.walk_needs [HxW ...] [--frames N] [key=value]`.
+"""What a walk takes against what was foretold: `python -m benchmarks.speed.walk_needs [HxW ...] [--frames N]
+[key=value]`.
 
 Each size is walked on the bundled photo in a process of its own, stored and recorded; tells peak memory and the size of
 the folder beside the estimates of `worldwarp.needs`. JSON line last.

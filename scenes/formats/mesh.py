@@ -1,7 +1,7 @@
 """A textured triangle mesh of a world: the photo as a relief, and from later frames what the photo did not see.
 
-Each picture gives triangles through its own pixels (``scenes.formats.relief``), so the texture is as sharp as the picture is.
-The photo comes first; a later frame adds only what it shows and no earlier picture does.
+Each picture gives triangles through its own pixels (``scenes.formats.relief``), so the texture is as sharp as the
+picture is. The photo comes first; a later frame adds only what it shows and no earlier picture does.
 """
 
 from __future__ import annotations

@@ -164,11 +164,11 @@ def _cut(inverse: NDArray, kind: NDArray) -> NDArray:
     step = np.abs(np.diff(inverse, axis=1))
     padded = np.pad(np.where(ground, step, np.inf), ((0, 0), (BESIDE_PX, BESIDE_PX)), constant_values=np.inf)
     width = step.shape[1]
-    erode = [
+    lowest = [
         np.min([padded[:, BESIDE_PX + by : BESIDE_PX + by + width] for by in side], axis=0)
         for side in (range(-BESIDE_PX, 0), range(1, BESIDE_PX + 1))
     ]
-    beside = 0.5 * sum(np.where(np.isfinite(low), low, step) for low in erode)
+    beside = 0.5 * sum(np.where(np.isfinite(low), low, step) for low in lowest)
     ratio = np.maximum(inverse[:, :-1], inverse[:, 1:]) / np.minimum(inverse[:, :-1], inverse[:, 1:])
     return other | (ground & (ratio > EDGE_RATIO) & ((step > STEEPER * beside) | (ratio > STEEPEST)))
 

@@ -9,8 +9,8 @@
 | ``cache/0000_1.safetensors`` | those that were forgotten after it |
 | ``photo.png`` | with chunk 0: the photo finer than its frame, 8 bits |
 
-The ``.safetensors`` files are compressed without loss (``scenes.store.packed_tensors``). What the generator remembers is not
-stored: it is larger than all the rest and made again from the chunks.
+The ``.safetensors`` files are compressed without loss (``scenes.store.packed_tensors``). What the generator remembers
+is not stored: it is larger than all the rest and made again from the chunks.
 """
 
 from __future__ import annotations

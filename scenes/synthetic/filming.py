@@ -133,8 +133,8 @@ def _inside(stage: Stage, views: list[View]) -> bool:
     if stage.low is not None and stage.high is not None:
         return bool((positions > stage.low).all() and (positions < stage.high).all())
     down = np.array([[0.0, 1.0, 0.0]])
-    erode = 0.5 if stage.standpoint is None else 0.2
-    return all(erode < float(stage.renderer.ray_depths(p, down)[0]) < 40.0 for p in positions)
+    lowest = 0.5 if stage.standpoint is None else 0.2
+    return all(lowest < float(stage.renderer.ray_depths(p, down)[0]) < 40.0 for p in positions)
 
 
 def _weather(rng: np.random.Generator) -> Lighting:

@@ -83,7 +83,8 @@ def film_panorama(
         size: ``(H, W)``.
 
     Returns:
-        The arrays of a clip file (see `scenes.dataset.clips`); inverse depth is ``UNKNOWN`` where a frame shows nothing.
+        The arrays of a clip file (see `scenes.dataset.clips`); inverse depth is ``UNKNOWN`` where a frame shows
+        nothing.
     """
     rng = np.random.default_rng(seed)
     focal = 0.5 * size[1] / math.tan(0.5 * math.radians(rng.uniform(70.0, 95.0)))

@@ -76,14 +76,14 @@ def sharp() -> Tensor:
 
 
 def test_at_its_own_place_it_is_the_photograph(photo: Frame) -> None:
-    rendered = PhotoTexture.of(photo, photo.rgb[0]).onto(guide_of(photo.camera, photo.depth))
+    rendered = PhotoTexture.of(photo, photo.rgb[0]).apply(guide_of(photo.camera, photo.depth))
     torch.testing.assert_close(rendered.rgb[INNER], photo.rgb[INNER], atol=1e-4, rtol=0.0)
     assert (rendered.confidence[INNER] == 1.0).all()
     assert torch.equal(rendered.depth, photo.depth)
 
 
 def test_a_finer_photograph_shows_the_same_at_home(photo: Frame, sharp: Tensor) -> None:
-    rendered = PhotoTexture.of(photo, sharp).onto(guide_of(photo.camera, photo.depth))
+    rendered = PhotoTexture.of(photo, sharp).apply(guide_of(photo.camera, photo.depth))
     assert (rendered.rgb - photo.rgb)[INNER].abs().mean() < 0.01
 
 
@@ -92,7 +92,7 @@ def test_closer_it_shows_what_no_frame_held(photo: Frame, sharp: Tensor) -> None
     truth, depth = picture(near)
     errors = []
     for finest in (photo.rgb[0], sharp):
-        rendered = PhotoTexture.of(photo, finest).onto(guide_of(near, depth))
+        rendered = PhotoTexture.of(photo, finest).apply(guide_of(near, depth))
         known = rendered.confidence == 1.0
         assert known.float().mean() > 0.8
         errors.append(float((rendered.rgb - truth).square().mean(1, keepdim=True)[known].mean().sqrt()))
@@ -103,7 +103,7 @@ def test_closer_it_shows_what_no_frame_held(photo: Frame, sharp: Tensor) -> None
 def test_farther_it_does_not_sparkle(photo: Frame, sharp: Tensor) -> None:
     far = camera_at(y=-0.5, z=-2.0)
     truth, depth = picture(far, 8)
-    rendered = PhotoTexture.of(photo, sharp).onto(guide_of(far, depth))
+    rendered = PhotoTexture.of(photo, sharp).apply(guide_of(far, depth))
     known = (rendered.confidence == 1.0).expand_as(truth)
     assert known.float().mean() > 0.2
     assert (rendered.rgb - truth)[known].square().mean().sqrt() < 0.05
@@ -114,7 +114,7 @@ def test_farther_it_does_not_sparkle(photo: Frame, sharp: Tensor) -> None:
 def test_another_surface_keeps_the_cache_s_colors(photo: Frame, factor: float) -> None:
     # Seen from the photo's own place all surfaces of a pixel fall on the same pixel of the photo.
     guide = guide_of(photo.camera, factor * photo.depth)
-    rendered = PhotoTexture.of(photo, photo.rgb[0]).onto(guide)
+    rendered = PhotoTexture.of(photo, photo.rgb[0]).apply(guide)
     assert torch.equal(rendered.rgb, guide.rgb)
     assert torch.equal(rendered.confidence, guide.confidence)
 
@@ -128,13 +128,13 @@ def test_outlines_holes_and_what_lies_outside_keep_the_cache_s_picture(photo: Fr
     hole = torch.zeros_like(depth)
     hole[..., 10:14, :] = 1.0
     guide = replace(guide, coverage=1.0 - hole, depth=guide.depth * (1.0 - hole))
-    changed = (texture.onto(guide).confidence != guide.confidence)[0, 0]
+    changed = (texture.apply(guide).confidence != guide.confidence)[0, 0]
     assert not changed[:, 40 - OUTLINE_PX : 40 + OUTLINE_PX].any()
     assert not changed[10:14].any()
     assert changed[15:-3, 3 : 39 - OUTLINE_PX].all()
     behind = Camera.from_fov(60.0, SIZE, pose() @ torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0])))
     turned = guide_of(behind, photo.depth)
-    assert torch.equal(texture.onto(turned).rgb, turned.rgb)
+    assert torch.equal(texture.apply(turned).rgb, turned.rgb)
 
 
 def test_what_the_photograph_does_not_know_spoils_nothing(photo: Frame) -> None:
@@ -142,7 +142,7 @@ def test_what_the_photograph_does_not_know_spoils_nothing(photo: Frame) -> None:
     unknown[..., 20:30, 20:30] = True
     holed = replace(photo, valid=~unknown, depth=torch.where(unknown, 0.0, photo.depth))
     guide = guide_of(photo.camera, photo.depth)
-    rendered = PhotoTexture.of(holed, photo.rgb[0]).onto(guide)
+    rendered = PhotoTexture.of(holed, photo.rgb[0]).apply(guide)
     assert rendered.rgb.isfinite().all()
     assert torch.equal(rendered.rgb[..., 20:30, 20:30], guide.rgb[..., 20:30, 20:30])
     assert (rendered.confidence[..., 32:-3, 3:-3] == 1.0).all()
@@ -154,17 +154,17 @@ def test_sky_is_shown_where_both_see_sky(photo: Frame) -> None:
     depth = torch.where(sky, 1000.0, photo.depth)
     under = replace(photo, sky=sky, depth=depth)
     guide = replace(guide_of(photo.camera, depth), sky=sky.float())
-    rendered = PhotoTexture.of(under, photo.rgb[0]).onto(guide)
+    rendered = PhotoTexture.of(under, photo.rgb[0]).apply(guide)
     torch.testing.assert_close(rendered.rgb[..., 2:18, 3:-3], photo.rgb[..., 2:18, 3:-3], atol=1e-4, rtol=0.0)
     ground = replace(guide, sky=torch.zeros_like(guide.sky))
-    kept = PhotoTexture.of(under, photo.rgb[0]).onto(ground)
+    kept = PhotoTexture.of(under, photo.rgb[0]).apply(ground)
     assert torch.equal(kept.rgb[..., :18, :], guide.rgb[..., :18, :])
 
 
 def test_wrong_colors_of_the_cache_do_not_matter(photo: Frame, sharp: Tensor) -> None:
     texture, aside = PhotoTexture.of(photo, sharp), camera_at(x=0.2)
     depth = floor_depth(aside)
-    dark, bright = (texture.onto(guide_of(aside, depth, gray)) for gray in (0.1, 0.9))
+    dark, bright = (texture.apply(guide_of(aside, depth, gray)) for gray in (0.1, 0.9))
     same = (dark.confidence == 1.0).expand_as(dark.rgb)
     assert same.float().mean() > 0.8
     torch.testing.assert_close(dark.rgb[same], bright.rgb[same])
@@ -178,7 +178,7 @@ def test_the_pyramid_halves_down_to_the_coarsest(photo: Frame) -> None:
         (round(SIZE[0] * scale), round(SIZE[1] * scale)) for scale in texture.scales
     ]
     assert torch.equal(texture.levels[2], photo.rgb[0])
-    assert torch.equal(texture.finest, finest)
+    assert torch.equal(texture.full_res, finest)
 
 
 def test_samples_are_those_of_torch() -> None:
@@ -202,7 +202,7 @@ def test_what_an_outline_may_be_mixed_into_is_left_to_the_cache() -> None:
     depth = torch.ones(1, 1, 96, 160)
     depth[..., 80:] = 4.0
     photo = Frame(torch.full((1, 3, 96, 160), 0.2), depth, depth > 0.0, depth < 0.0, camera)
-    rendered = PhotoTexture.of(photo, photo.rgb[0]).onto(guide_of(camera, depth, gray=0.8))
+    rendered = PhotoTexture.of(photo, photo.rgb[0]).apply(guide_of(camera, depth, gray=0.8))
     near, beside, far = (rendered.rgb[..., 10:-10, part] for part in (slice(40, 76), slice(80, 81), slice(90, 120)))
     assert near.max() < 0.21
     assert beside.min() > 0.79
