@@ -5,11 +5,11 @@ WALK ?= out_and_back
 OUT ?= worlds/pagoda
 DATA ?= runs/data
 CLIPS ?= 3000
-RUN := .venv/bin
+RUN := $(if $(filter Windows_NT,$(OS)),.venv/Scripts,.venv/bin)
 export OMP_WAIT_POLICY ?= passive
 export PYTHONWARNINGS ?= ignore::SyntaxWarning
 
-.PHONY: explore test lint bench data clean
+.PHONY: explore test lint docs bench data clean
 
 explore: .venv/ready
 	@if [ -f $(OUT)/world.json ]; then $(RUN)/worldwarp explore $(OUT); \
@@ -24,6 +24,9 @@ lint: .venv/ready
 	$(RUN)/ruff check .
 	$(RUN)/lint-imports
 	$(RUN)/pyright
+
+docs: .venv-docs/ready
+	.venv-docs/$(notdir $(RUN))/zensical build --strict
 
 bench: .venv/ready $(if $(wildcard $(DATA)/manifest.json),.venv/train-data)
 	$(RUN)/python -m benchmarks.speed.rasterizer
@@ -52,9 +55,14 @@ data: .venv/train-data
 	$(RUN)/python -m pip install --quiet --editable ".[dev]"
 	touch .venv/ready
 
+.venv-docs/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/$(notdir $(RUN))/python -m pip install --quiet "zensical>=0.0.70" "mkdocstrings-python>=2.0"
+	touch $@
+
 .venv/train-data: .venv/ready
 	$(RUN)/python -m pip install --quiet --editable ".[train-data]"
 	touch $@
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv .venv-docs build dist .cache

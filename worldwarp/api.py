@@ -345,8 +345,10 @@ class World:
             ValueError: an unknown format, or a world with nothing in it.
 
         Example:
-            >>> [report.path.name for report in world.export(["gaussians_ply", "mp4"])]
-            ['gaussians.ply', 'video.mp4']
+            >>> for report in world.export(["gaussians_ply", "mp4"]):
+            ...     print(report.path.name)
+            gaussians.ply
+            video.mp4
         """
         return export(self.record, list(FORMATS) if formats is None else formats, out)
 

@@ -14,7 +14,7 @@ _DIVISORS = ("max_reach_px", "thickness", "decay_updates", "max_growth", "half_s
 class IntegrationPolicy:
     """Thresholds and rates of the integration rules; ``cache.policy.<name>=<value>`` on the command line.
 
-    "Log" is `docs/log.md`, by the heading of the entry; `docs/cache.md` lists every rule with its figures. Defaults
+    "Log" is `docs/log/`, by the heading of the entry; `docs/cache.md` lists every rule with its figures. Defaults
     without a figure were set by hand.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Every tuned number of the inpainting prior, with unit, default and the measurement that chose it.
 
-Figures are from ``docs/log.md``, which gives command and clips: PSNR in dB, delta1 (share of hole pixels whose depth is
+Figures are from ``docs/log/``, which gives command and clips: PSNR in dB, delta1 (share of hole pixels whose depth is
 within a factor of 1.25) and kernel distance (lower is better) of held-out or training clips, prior alone unless said
 otherwise. *By eye* means that walks through photographs were compared and no figure was taken; *not measured* means
 that no comparison is recorded.
