@@ -1,9 +1,9 @@
 """Does a change keep every bit of a world? `python -m benchmarks.same_worlds record FILE`, later `... compare FILE`.
 
 Makes five short worlds as a user does, with the command, from two photos: Gaussians; points; driven by keys; continued
-along another path; undone and made again. Of each it takes SHA-256 digests of frames, depth, masks, confidence, cameras,
-primitives, the state of the random generator, and of the exported files. ``record`` writes them to FILE as JSON;
-``compare`` makes the worlds again and names what differs. A refactor must differ in nothing.
+along another path; undone and made again. Of each it takes SHA-256 digests of frames, depth, masks, confidence,
+cameras, primitives, the state of the random generator, and of the exported files. ``record`` writes them to FILE as
+JSON; ``compare`` makes the worlds again and names what differs. A refactor must differ in nothing.
 """
 
 from __future__ import annotations
