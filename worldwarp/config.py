@@ -27,6 +27,7 @@ from worldwarp.arguments import (
     ConfigError,
     check_image,
     frame_size,
+    items,
     nearest,
 )
 from worldwarp.pages import conf_text, group_options
@@ -93,11 +94,12 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if key.partition(".")[0] in foreign:
             OmegaConf.update(config, key, _value(key, value, None), force_add=True)
             continue
-        if key in _target_fields(config, key.rpartition(".")[0]):
+        if key not in known or key in groups:
+            fields_here = _target_fields(config, key.rpartition(".")[0])
+            if key not in fields_here:
+                raise ConfigError(f"there is no setting '{key}'; {_what_was_meant(key, [*known, *fields_here])}")
             OmegaConf.update(config, key, _value(key, value, None), force_add=True)
             continue
-        if key not in known or key in groups:
-            raise ConfigError(f"there is no setting '{key}'; {_what_was_meant(key, known)}")
         OmegaConf.update(config, key, _value(key, value, OmegaConf.select(config, key, throw_on_missing=False)))
     return config
 
@@ -237,14 +239,24 @@ def _value(key: str, text: str, default: object) -> object:
         return list(size) if isinstance(size, tuple) else size
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
+    if isinstance(default, ListConfig):
+        return [_number(part) for part in items(text)]
+    number = _number(text)
+    if is_number and isinstance(number, str):
+        raise ConfigError(f"{key}: want a number, got '{text}'")
+    if not isinstance(number, str):
+        return number
+    return escaped(text)
+
+
+def _number(text: str) -> int | float | str:
+    """A text as a number, where it is one."""
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
-    if is_number:
-        raise ConfigError(f"{key}: want a number, got '{text}'")
-    return escaped(text)
+    return text
 
 
 def escaped(text: str) -> str:

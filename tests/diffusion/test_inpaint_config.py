@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import pytest
-from hydra.utils import instantiate
 
 from diffusion.inpainting.config import InpaintConfig
 from diffusion.sampler import SamplerConfig
-from worldwarp.config import ConfigError, compose_config
+from worldwarp.config import ConfigError, build, compose_config
 
 
 def _values(config: InpaintConfig) -> dict[str, object]:
@@ -20,17 +19,17 @@ def _values(config: InpaintConfig) -> dict[str, object]:
 
 def test_the_yaml_defaults_are_those_of_the_code() -> None:
     composed = compose_config("explore", ["image=a.jpg"])
-    assert _values(instantiate(composed.prior, _convert_="all")) == _values(InpaintConfig())
-    assert instantiate(composed.sampler) == SamplerConfig()
+    assert _values(build(composed, "prior")) == _values(InpaintConfig())
+    assert build(composed, "sampler") == SamplerConfig()
 
 
 def test_every_number_can_be_set() -> None:
     words = ["prior.exemplar.costs.veto=20.0", "prior.exemplar.passes=[2,1]", "prior.look_ahead.chunks=1", "steps=4"]
     composed = compose_config("explore", ["image=a.jpg", *words, "sampler.lag=1.0"])
-    prior = instantiate(composed.prior, _convert_="all")
+    prior = build(composed, "prior")
     assert prior.exemplar.costs.veto == 20.0
     assert tuple(prior.exemplar.passes) == (2, 1)
     assert prior.look_ahead.chunks == 1
-    assert instantiate(composed.sampler) == SamplerConfig(steps=4, lag=1.0)
+    assert build(composed, "sampler") == SamplerConfig(steps=4, lag=1.0)
     with pytest.raises(ConfigError, match=r"prior\.thin_px"):
         compose_config("explore", ["image=a.jpg", "prior.thinpx=4"])

@@ -289,7 +289,7 @@ def test_a_part_tells_what_it_misses_in_its_own_words(place: Path) -> None:
     config = compose_config("explore", words)
     check_explore(config)
     with pytest.raises(ValueError, match=r"^depth.path: .* is empty"):
-        build(config.depth)
+        build(config, "depth")
 
 
 def test_synonyms_point_to_settings_and_commands_that_exist() -> None:

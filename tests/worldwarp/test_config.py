@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
 
 from cache3d.integration.policy import IntegrationPolicy
-from worldwarp.config import ConfigError, compose_config, explore_settings, group_options
+from worldwarp.config import ConfigError, build, compose_config, explore_settings, group_options
 
 FRAMED = ["image=a.jpg", "size=[96,160]", "fov_deg=60"]
 
@@ -57,7 +56,7 @@ def test_a_wrong_setting_is_refused(words: list[str], message: str) -> None:
 @pytest.mark.parametrize("cache", ["gaussians", "points"])
 def test_policy_fields_reach_the_cache(cache: str) -> None:
     config = compose_config("explore", ["image=a.jpg", f"cache={cache}", "cache.policy.superseded_px=2.5"])
-    assert instantiate(config.cache)._policy == IntegrationPolicy(superseded_px=2.5)
+    assert build(config, "cache")._policy == IntegrationPolicy(superseded_px=2.5)
 
 
 def test_a_callers_own_hydra_is_left_alone() -> None:
