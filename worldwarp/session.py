@@ -27,7 +27,7 @@ from geometry.primitives import Change
 from geometry.trajectory.path_text import begins_with_preset
 from scenes.io.video import write_video
 from scenes.photos.framing import natural_size, photo_fov_deg, sized
-from scenes.photos.photo import Photo, photo_outline, read_photo
+from scenes.photos.photo import Photo, decode_photo, photo_outline
 from scenes.store.world_store import World
 from worldwarp.arguments import LIVE, user_path
 from worldwarp.config import (
@@ -258,8 +258,8 @@ def prepare(
     for line in _needs(config, settings, len(cameras), scale).lines(out):
         tell(line)
     straighten = None if lens is None else lens.straightened
-    picture = read_photo(settings.image, settings.size, settings.detail, straighten)
-    sharp = read_photo(settings.image, settings.size, FINEST, straighten).rgb
+    decoded = decode_photo(settings.image, straighten)
+    picture, full_res = decoded.at(settings.size, settings.detail), decoded.at(settings.size, FINEST).rgb
     camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
     detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
     estimator = _part(config, "depth", given)
@@ -269,7 +269,7 @@ def prepare(
     photo = _at_frame_size(detail, camera)
     components = _build_components(config, given)
     rng = torch.Generator().manual_seed(settings.seed)
-    lifted = LiftedPhoto(photo, clear_far(detail), sharp)
+    lifted = LiftedPhoto(photo, clear_far(detail), full_res)
     state = start(lifted, _part(config, "cache", given), components, rng)
     factor = _path_scale(planned, settings, photo)
     notes = _notes(planned, factor)

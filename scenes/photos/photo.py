@@ -63,44 +63,70 @@ class Photo:
     remarks: tuple[str, ...] = ()
 
 
-def read_photo(
-    path: str | Path,
-    size: tuple[int, int],
-    max_scale: float = 1.0,
-    straighten: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h2 w2 3"]] | None = None,
-) -> Photo:
-    """Read a photo of any common kind: rotated by EXIF, with a color profile, alpha, a palette, 16 bits or gray, HEIC.
+@dataclass(frozen=True)
+class DecodedPhoto:
+    """A photo, decoded once: upright and in sRGB, at full resolution.
 
-    It is turned upright, brought to sRGB, laid on white where transparent, cropped about the center to the aspect of
-    ``size`` and resampled with antialiasing. What the file is, its contents say, not its name.
+    Attributes:
+        image: 8-bit RGB.
+        turned: whether the file holds it on its side, by its EXIF orientation.
+        remarks: what the user should know: guessed colors, further frames that are not shown.
+    """
+
+    image: Image.Image
+    turned: bool
+    remarks: tuple[str, ...]
+
+    def at(self, size: tuple[int, int], max_scale: float = 1.0) -> Photo:
+        """Crop about the center to the aspect of ``size`` and resample with antialiasing.
+
+        Args:
+            size: frame size ``(H, W)``.
+            max_scale: the result may be up to this many times the frame size, where the photo is that sharp; 1 or more.
+
+        Returns:
+            The photo at ``k`` times ``size``, with ``1 <= k <= max_scale`` and whole pixels on both sides; smaller
+            photos are enlarged to ``size``, and ``enlarged`` says by how much.
+        """
+        if max_scale < 1.0:
+            raise ValueError(f"max_scale: want 1 or more, got {max_scale}")
+        box = _center_box((self.image.height, self.image.width), size)
+        kept_height = box[3] - box[1]
+        steps = math.gcd(*size)  # k moves in steps that keep both sides whole
+        k = max(steps, math.floor(min(max_scale, kept_height / size[0]) * steps)) / steps
+        height, width = round(size[0] * k), round(size[1] * k)
+        resized = self.image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+        rgb = from_bytes(torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous())
+        original_size = (self.image.height, self.image.width)
+        return Photo(rgb, box, original_size, max(1.0, height / kept_height), self.turned, self.remarks)
+
+
+def decode_photo(
+    path: str | Path,
+    straighten: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h2 w2 3"]] | None = None,
+) -> DecodedPhoto:
+    """Decode a photo of any common kind: EXIF rotation, color profile, alpha, palette, 16 bits or gray, HEIC.
+
+    It is turned upright, brought to sRGB and laid on white where transparent. The kind of file is told by its contents,
+    not by its name.
 
     Args:
         path: the image file.
-        size: frame size ``(H, W)``.
-        max_scale: the result may be up to this many times the frame size, where the photo is that sharp; 1 or more.
-        straighten: undoes the lens's distortion on the whole upright photo, before it is cropped.
-
-    Returns:
-        The photo at ``k`` times ``size``, with ``1 <= k <= max_scale`` and whole pixels on both sides; smaller photos
-        are enlarged to ``size``, and ``enlarged`` says by how much.
+        straighten: undoes the lens's distortion on the whole upright photo.
 
     Raises:
         ValueError: a file that is missing, unreadable, not an image, truncated, too small, too large or a strip; one
             sentence.
     """
-    if max_scale < 1.0:
-        raise ValueError(f"max_scale: want 1 or more, got {max_scale}")
     image, turned, remarks = _upright_rgb(path)
     if straighten is not None:
         image = Image.fromarray(straighten(np.array(image)))
-    box = _center_box((image.height, image.width), size)
-    kept_height = box[3] - box[1]
-    steps = math.gcd(*size)  # k moves in steps that keep both sides whole
-    k = max(steps, math.floor(min(max_scale, kept_height / size[0]) * steps)) / steps
-    height, width = round(size[0] * k), round(size[1] * k)
-    resized = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
-    rgb = from_bytes(torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous())
-    return Photo(rgb, box, (image.height, image.width), max(1.0, height / kept_height), turned, remarks)
+    return DecodedPhoto(image, turned, remarks)
+
+
+def read_photo(path: str | Path, size: tuple[int, int], max_scale: float = 1.0) -> Photo:
+    """Decode a photo and resample it, see `decode_photo` and `DecodedPhoto.at`."""
+    return decode_photo(path).at(size, max_scale)
 
 
 def photo_outline(path: str | Path) -> tuple[tuple[int, int], float | None]:

@@ -15,7 +15,7 @@ from PIL import Image
 from geometry.camera import Camera
 from geometry.camera_io.read_write import open_camera_path, read_cameras, write_cameras
 from geometry.lens_distortion import DistortedLens
-from scenes.photos.photo import read_photo
+from scenes.photos.photo import decode_photo, read_photo
 from worldwarp.config import compose_config
 from worldwarp.session import prepare
 
@@ -175,7 +175,7 @@ def test_a_straightened_photo_shows_each_ray_where_the_pinhole_sees_it(tmp_path:
     columns, rows = np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5)
     ramps = np.stack([columns / WIDTH, rows / HEIGHT, np.zeros_like(rows)], -1)
     Image.fromarray((ramps * 255.0).round().astype(np.uint8)).save(tmp_path / "p.png")
-    photo = read_photo(tmp_path / "p.png", (HEIGHT, WIDTH), straighten=lens.straightened).rgb.numpy()
+    photo = decode_photo(tmp_path / "p.png", lens.straightened).at((HEIGHT, WIDTH)).rgb.numpy()
     checked = 0
     for u, v in [(20, 20), (460, 300), (100, 250), (240, 160), (400, 30), (30, 290)]:
         ray = [*((np.array([u + 0.5, v + 0.5]) - camera.center_px.numpy()) / camera.focal_px.numpy()), 1.0]
@@ -228,7 +228,7 @@ def test_a_walk_straightens_its_photo_and_says_so(tmp_path: Path) -> None:
     walk = prepare(compose_config("explore", small))
     lens = open_camera_path(path, size=(64, 96), fov_deg=None).lens
     assert lens is not None
-    expected = read_photo(photo, (64, 96), straighten=lens.straightened).rgb
+    expected = decode_photo(photo, lens.straightened).at((64, 96)).rgb
     assert torch.equal(walk.photo.rgb[0], expected)
     assert (expected - read_photo(photo, (64, 96)).rgb).abs().max() > 0.05
     assert any("OPENCV distortion; it is straightened" in line for line in walk.plan().lines())
