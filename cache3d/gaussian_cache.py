@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from cache3d.cache import Integration, check_chunk
@@ -16,32 +15,19 @@ from cache3d.integration.optimization import TargetView, blend_generated, optimi
 from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from cache3d.integration.retirement import contradicted, superseded
 from cache3d.integration.rules import new_pixels, uncovered
-from cache3d.rasterizer.rasterize import rasterize
-from cache3d.rasterizer.types import Backend, Raster
-from cache3d.rendering.confidence import depth_agreement
-from cache3d.rendering.footprint import FOOTPRINT_FLOOR, SAMPLES, footprint_px
-from cache3d.rendering.incremental import IncrementalRaster
-from cache3d.rendering.rendered_view import RenderedView
-from cache3d.rendering.splat_attributes import (
-    CHANNELS,
-    GAPLESS,
-    in_view,
-    sharpen_sky_alpha,
-    supersampled,
-    to_pixels,
-    to_splats,
-)
+from cache3d.rasterizer.types import Backend
+from cache3d.rendering.footprint import footprint_px
+from cache3d.rendering.gaussian_renderer import GaussianRenderer
+from cache3d.rendering.rendered_view import RenderedView, to_guide
 from cache3d.rendering.visibility import in_image, visible_from
 from cache3d.store.block_store import BlockStore
-from cache3d.store.view import View
 from geometry.camera import Camera
 from geometry.depth import clear_far, mixed
-from geometry.frame import SKY, Chunk, Frame, Guide, Observation
+from geometry.frame import Chunk, Frame, Guide, Observation
 from geometry.primitives import Change, Gaussians, Points
 
-FAINTEST = 1.0 / 255.0  # alpha below which a pixel shows nothing
+MAX_CAMERAS_AT_ONCE = 16  # of more cameras the store gathers a view each, so that not all of it need be in memory
 REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered frames, evenly spread
-KEPT_RASTERS = 16  # rasters of a guide kept for the integration of its frames; two per frame, one of them of the sky
 
 
 class GaussianCache:
@@ -77,10 +63,8 @@ class GaussianCache:
         self._refine_steps = refine_steps
         self._policy = policy
         self._rasterizer: Backend = rasterizer
+        self._renderer = GaussianRenderer(rasterizer)
         self._store = BlockStore(_empty(self._device), resident_mib)
-        # Rasters of the last guide, and ids of the Gaussians whose values changed since.
-        self._rasters: dict[bytes, IncrementalRaster] = {}
-        self._recolored_ids = np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._store)
@@ -103,21 +87,23 @@ class GaussianCache:
             observation = chunk.observation(k).to(self._device)
             frame = observation.frame
             self._remove_contradicted(observation)
-            rendered = self._render_view(frame.camera)
             view = self._store.near(frame.camera)
+            rendered = self._renderer.render(view, frame.camera)
             blended = blend_generated(view.rows, view.rows.means, rendered, observation, self._policy)
             self._store.put(view, blended)
-            self._recolored_ids = np.concatenate([self._recolored_ids, view.ids[blended].cpu().numpy()])
+            self._renderer.recolored(view.ids[blended])
             refined += len(blended)
             new = new_pixels(rendered, observation, self._policy)
+            # What replaces coarser primitives must leave no gap: render again, and fill what lost its surface.
             if self._retire_superseded(rendered, observation):
-                new |= uncovered(rendered, self._render_view(frame.camera), frame, self._policy)
+                after = self._renderer.render(self._store.near(frame.camera), frame.camera)
+                new |= uncovered(rendered, after, frame, self._policy)
             if not chunk.observed:
                 # Mixed pixels along outlines would stay behind as a ghost of the foreground.
                 cleared = clear_far(chunk.frames[k : k + 1].to("cpu"), new[None].cpu())[0]
                 observation = replace(observation, frame=cleared.to(self._device))
             self._store.append(lift_gaussians(observation, new, chunk.index, self._policy))
-        self._drop_rasters()
+        self._renderer.forget()
         self._optimize(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
@@ -126,14 +112,11 @@ class GaussianCache:
         """Render the cache from a batch ``[t]`` of cameras of any image size; the guide is on the cameras' device."""
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
-        self._drop_rasters()
-        if len(camera) <= KEPT_RASTERS:
+        self._renderer.forget()
+        if len(camera) <= MAX_CAMERAS_AT_ONCE:
             self._store.near(camera)  # one view of the store for all of them
-        rendered = [self._render_view(camera[k].to(self._device)) for k in range(len(camera))]
-        maps = (
-            torch.stack([getattr(s, m) for s in rendered]) for m in ("rgb", "depth", "coverage", "confidence", "sky")
-        )
-        return Guide(*(m.to(camera.world_from_camera.device) for m in maps), camera=camera)
+        cameras = [camera[k].to(self._device) for k in range(len(camera))]
+        return to_guide([self._renderer.render(self._store.near(one), one) for one in cameras], camera)
 
     def prefetch(self, camera: Camera) -> None:
         """Start to read from disk, in the background, what a batch ``[t]`` of cameras will see."""
@@ -151,7 +134,7 @@ class GaussianCache:
             ValueError: for primitives of another kind.
         """
         _check_kind(change.rows)
-        self._drop_rasters()
+        self._renderer.forget()
         self._store.apply(change)
 
     def snapshot(self, first: int = 0) -> Gaussians:
@@ -165,7 +148,7 @@ class GaussianCache:
     def load(self, primitives: Points | Gaussians) -> None:
         """Replace the content by a snapshot; renders bit-identically afterwards."""
         _check_kind(primitives)
-        self._drop_rasters()
+        self._renderer.forget()
         self._store = self._store.emptied()
         self._store.apply(Change.from_nothing(primitives))
 
@@ -211,80 +194,6 @@ class GaussianCache:
             policy=self._policy,
         )
         self._store.put(view, torch.nonzero(changed)[:, 0])
-
-    def _render_view(self, camera: Camera) -> RenderedView:
-        """Render the surfaces, then the sky behind them, for one camera (no batch axis)."""
-        view = self._store.near(camera)
-        sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
-        near, far = self._draw(view, camera, sky=False), self._draw(view, sky_camera, sky=True)
-        near = to_pixels(near, camera, sharpen_sky_alpha(near.alpha, far.alpha))
-        far = to_pixels(far, sky_camera, torch.ones_like(far.alpha))
-        passed = 1.0 - near.alpha
-        alpha = near.alpha + passed * far.alpha
-        hit = alpha >= FAINTEST
-        share = torch.where(hit, 1.0 / alpha.clamp_min(FAINTEST), torch.zeros_like(alpha))
-        rgb, confidence, observed, away = (
-            ((near.values[:, channels] + passed * far.values[:, channels]) * share)[0]
-            for channels in (slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6))
-        )
-        sky = (passed * far.alpha * share).clamp(0.0, 1.0)
-        spread = _spread(near.values[:, 6:7], near.values[:, 7:8], near.alpha)
-        agreement = depth_agreement(spread, sky)
-        # The mean of the inverse depth: the little background that shows between samples hardly changes it.
-        near_depth = torch.where(near.alpha >= FAINTEST, near.alpha / near.values[:, 8:9].clamp_min(1e-10), 0.0)
-        # No surface lies at the mean depth of surface and sky: the pixel takes the depth of its larger part.
-        depth = torch.where(sky > SKY, far.depth, near_depth) * hit
-        coverage = (alpha / GAPLESS).clamp(max=1.0) * hit
-        confidence = (coverage * confidence * agreement).clamp(0.0, 1.0)
-        return RenderedView(
-            rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away
-        )
-
-    def _draw(self, view: View[Gaussians], camera: Camera, *, sky: bool) -> Raster:
-        """Rasterize rgb, confidence, observed, away, 1/z, 1/z², and planes of 1/z for one camera, in 2x2 samples.
-
-        Gaussians are composited nearest first, so that a few of those that share a sample hide the rest. Four samples,
-        with a footprint floor near a sample's own size, keep the hidden part small: 32 dB instead of 26 at the photo's
-        camera.
-        """
-        gaussians, index = view.rows, in_view(view.rows, camera, sky=sky)
-        fine = supersampled(camera)
-        if len(index) == 0:
-            self._rasters.pop(_key(camera, sky=sky), None)
-            zero = gaussians.means.new_zeros(1, 1, 1, 1)
-            return Raster(*(zero.expand(1, count, *fine.size) for count in (CHANNELS, 1, 1)))
-        if self._rasterizer in ("auto", "cpu") and not gaussians.means.is_cuda:
-            return self._raster_of(camera, sky=sky).draw(gaussians, view.ids, index, self._recolored_ids)
-        return rasterize(to_splats(gaussians, index, camera), fine[None], self._rasterizer, eps2d=FOOTPRINT_FLOOR)
-
-    def _raster_of(self, camera: Camera, *, sky: bool) -> IncrementalRaster:
-        """The raster of one camera, or a new one, which is kept while there are few."""
-        key = _key(camera, sky=sky)
-        raster = self._rasters.get(key) or IncrementalRaster(camera, SAMPLES, FOOTPRINT_FLOOR)
-        if len(self._rasters) < KEPT_RASTERS:
-            self._rasters[key] = raster
-        return raster
-
-    def _drop_rasters(self) -> None:
-        self._rasters, self._recolored_ids = {}, np.zeros(0, np.int64)
-
-
-def _key(camera: Camera, *, sky: bool) -> bytes:
-    parts = (camera.world_from_camera, camera.focal_px, camera.center_px)
-    return b"".join(part.contiguous().cpu().numpy().tobytes() for part in parts) + str((camera.size, sky)).encode()
-
-
-def _spread(mean: Tensor, square: Tensor, alpha: Tensor) -> Tensor:
-    """Relative standard deviation from alpha-weighted sums of a quantity and of its square."""
-    scale = 1.0 / alpha.clamp_min(FAINTEST)
-    mean, square = mean * scale, square * scale
-    return torch.sqrt((square - mean**2).clamp_min(0.0)) / mean.clamp_min(1e-10)
-
-
-def _at_origin(world_from_camera: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
-    rotation_only = world_from_camera.clone()
-    rotation_only[:3, 3] = 0.0
-    return rotation_only
 
 
 def _check_kind(primitives: Points | Gaussians) -> None:

@@ -85,7 +85,7 @@ class PhotoTexture:
         """Weight, 0..1, of the photo in each pixel: 1 where the pixel lies on the photo's surface.
 
         Args:
-            guide: rendered.
+            guide: of the world cache.
             pixels: position of each pixel in the photo, pixels.
             z: depth of each pixel in the photo's camera.
         """

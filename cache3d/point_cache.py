@@ -18,7 +18,7 @@ from cache3d.integration.surfels import lift_surfels
 from cache3d.rendering.confidence import facing, neighbors_agreement, sampling_density, viewing_angle
 from cache3d.rendering.footprint import MAX_SLOPE
 from cache3d.rendering.point_kernels import splat_discs
-from cache3d.rendering.rendered_view import RenderedView
+from cache3d.rendering.rendered_view import RenderedView, to_guide
 from cache3d.rendering.visibility import in_image
 from cache3d.store.block_store import BlockStore
 from geometry.camera import Camera
@@ -84,9 +84,7 @@ class PointCache:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         points = self._store.near(camera).rows
         owner, nearest = _draw(points, camera)
-        rendered = [_rendered(points, camera[k], owner[k], nearest[k]) for k in range(len(camera))]
-        maps = ("rgb", "depth", "coverage", "confidence", "sky")
-        return Guide(*(torch.stack([getattr(view, name) for view in rendered]) for name in maps), camera=camera)
+        return to_guide([_rendered(points, camera[k], owner[k], nearest[k]) for k in range(len(camera))], camera)
 
     def prefetch(self, camera: Camera) -> None:
         """Start to read from disk, in the background, what a batch ``[t]`` of cameras will see."""

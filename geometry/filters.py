@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d, pad, unfold
 
 
 def dilate(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:
-    """The largest value within ``reach_px`` rows and columns of each pixel."""
+    """Maximum over the ``reach_px`` rows and columns around each pixel."""
     size = 2 * reach_px + 1
     if _plain(values):
         kernel = np.ones((size, size), np.uint8)
@@ -26,12 +26,12 @@ def dilate(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b 
 
 
 def erode(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:
-    """The smallest value within ``reach_px`` rows and columns of each pixel."""
+    """Minimum over the ``reach_px`` rows and columns around each pixel."""
     return -dilate(-values, reach_px)
 
 
 def mean(values: Float[Tensor, "*b h w"], reach_px: int) -> Float[Tensor, "*b h w"]:
-    """The mean over ``reach_px`` rows and columns around each pixel, inside the image."""
+    """Mean over the ``reach_px`` rows and columns around each pixel, inside the image."""
     size = 2 * reach_px + 1
     if not _plain(values):
         rows = avg_pool2d(_images(values), (1, size), 1, (0, reach_px), count_include_pad=False)

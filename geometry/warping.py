@@ -30,8 +30,8 @@ def forward_warp(
         Values and depth in the target, both 0 where no pixel was warped to, and a mask of the others.
     """
     arrays = _warp_arguments(source, camera, values)
-    carried, depth, hit = _splat(*arrays)
-    return torch.from_numpy(carried), torch.from_numpy(depth)[:, None], torch.from_numpy(hit)[:, None]
+    warped, depth, hit = _splat(*arrays)
+    return torch.from_numpy(warped), torch.from_numpy(depth)[:, None], torch.from_numpy(hit)[:, None]
 
 
 MAX_FOOTPRINT = 4.0  # pixels; larger ones are gaps of the sampling

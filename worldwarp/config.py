@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -95,11 +95,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
             OmegaConf.update(config, key, _value(key, value, None), force_add=True)
             continue
         if key not in known or key in groups:
-            fields_here = _target_fields(config, key.rpartition(".")[0])
-            if key not in fields_here:
-                raise ConfigError(f"there is no setting '{key}'; {_what_was_meant(key, [*known, *fields_here])}")
-            OmegaConf.update(config, key, _value(key, value, None), force_add=True)
-            continue
+            raise ConfigError(f"there is no setting '{key}'; {_what_was_meant(key, known)}")
         OmegaConf.update(config, key, _value(key, value, OmegaConf.select(config, key, throw_on_missing=False)))
     return config
 
@@ -287,14 +283,6 @@ def _check_whole(config: DictConfig, key: str, low: int, high: int, optional: bo
         return
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise ConfigError(f"{key}: want a whole number from {low} to {high}, got {value!r}")
-
-
-def _target_fields(config: DictConfig, node: str) -> list[str]:
-    """Keys of the dataclass that a node instantiates; the YAML leaves them at their defaults."""
-    values = OmegaConf.select(config, node) if "." in node else None  # a group's own settings are all in its YAML
-    target = values.get("_target_") if isinstance(values, DictConfig) else None
-    kind = get_object(target) if target else None
-    return [f"{node}.{f.name}" for f in fields(kind)] if is_dataclass(kind) else []
 
 
 def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:

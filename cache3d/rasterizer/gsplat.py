@@ -26,10 +26,10 @@ def rasterize_gsplat(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Rast
     if len(splats) == 0:
         empty = torch.zeros(len(camera), 1, height, width, device=device)
         return Raster(empty.expand(-1, splats.values.shape[1], -1, -1), empty, empty)
-    # A non-finite Gaussian shows nowhere; gsplat does not check.
+    # gsplat does not drop non-finite Gaussians.
     given = (splats.means, splats.quats, splats.scales, splats.opacities[:, None])
     usable = torch.stack([torch.isfinite(part).all(dim=-1) for part in given]).all(dim=0)
-    rendered, alpha, _ = rasterization(
+    composited, alpha, _ = rasterization(
         means=splats.means[usable],
         quats=splats.quats[usable],
         scales=splats.scales[usable],
@@ -46,5 +46,5 @@ def rasterize_gsplat(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Rast
         render_mode="RGB+ED",
         packed=False,
     )
-    images = rendered.permute(0, 3, 1, 2)
+    images = composited.permute(0, 3, 1, 2)
     return Raster(images[:, :-1], images[:, -1:], alpha.permute(0, 3, 1, 2))

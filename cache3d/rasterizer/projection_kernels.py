@@ -68,9 +68,16 @@ def _rows(box):
 
 @compiled
 def project(start, stop, means, quats, scales, opacities, values, camera, eps2d, width, height, flat, box):
-    """Project Gaussians ``start:stop``; ``box`` gets the tile range, empty (-1) where a Gaussian shows nowhere.
+    """Project Gaussians; one with a non-finite parameter shows nowhere.
 
-    A Gaussian with a non-finite parameter shows nowhere.
+    Args:
+        start, stop: range of Gaussians.
+        means, quats, scales, opacities, values: ``[n 3]``, ``[n 4]``, ``[n 3]``, ``[n]``, ``[n c]``, as in `Splats`.
+        camera: row of 16.
+        eps2d: variance added to every footprint, px².
+        width, height: image size.
+        flat: ``[n k]`` gets the projected rows.
+        box: ``[n]`` int64 gets the tile ranges, -1 where a Gaussian shows nowhere.
     """
     r = camera[:9].reshape(3, 3)
     fx, fy, cx, cy = camera[12], camera[13], camera[14], camera[15]
@@ -125,14 +132,22 @@ def project(start, stop, means, quats, scales, opacities, values, camera, eps2d,
 
 @compiled
 def count_digits(start, stop, keys, shift, counts):
-    """Count the 11-bit digits of keys ``start:stop``."""
+    """Count the 11-bit digits of keys ``start:stop`` at bit ``shift`` into ``counts [2048]``."""
     for k in range(start, stop):
         counts[(keys[k] >> shift) & DIGIT] += 1
 
 
 @compiled
 def move_by_digit(start, stop, keys, order, boxes, shift, places, next_keys, next_order, next_boxes):
-    """Move keys ``start:stop`` with their order and boxes to the place of their digit; advances ``places``."""
+    """Move keys ``start:stop`` with their order and boxes to the places of their digits: one pass of a radix sort.
+
+    Args:
+        start, stop: range of keys.
+        keys, order, boxes: ``[n]``, sorted by the lower digits.
+        shift: bit of the digit.
+        places: ``[2048]`` where this block writes each digit; advanced.
+        next_keys, next_order, next_boxes: ``[n]`` get the result.
+    """
     for k in range(start, stop):
         digit = (keys[k] >> shift) & DIGIT
         to = places[digit]
@@ -142,14 +157,14 @@ def move_by_digit(start, stop, keys, order, boxes, shift, places, next_keys, nex
 
 @compiled
 def count_tiles(start, stop, box, many):
-    """Number of tiles in each of the boxes ``start:stop``."""
+    """Number of tiles in each of the boxes ``start:stop``, into ``many [n]``."""
     for i in range(start, stop):
         many[i] = len(_rows(box[i])) * len(_columns(box[i])) if box[i] >= 0 else 0
 
 
 @compiled
 def touch(boxes, tiles_x, touched):
-    """Mark the tiles inside the boxes."""
+    """Mark the tiles inside the boxes in ``touched [tiles]``, row-major with ``tiles_x`` tiles in a row."""
     for k in range(len(boxes)):
         if boxes[k] >= 0:
             for ty in _rows(boxes[k]):
@@ -159,7 +174,7 @@ def touch(boxes, tiles_x, touched):
 
 @compiled
 def count_entries(start, stop, boxes, tiles_x, counts):
-    """Count ``boxes[start:stop]`` in each tile."""
+    """Count ``boxes[start:stop]`` in each tile, into ``counts [tiles]``."""
     for k in range(start, stop):
         for ty in _rows(boxes[k]):
             for tx in _columns(boxes[k]):
@@ -193,7 +208,14 @@ def fill_lists(start, stop, order, boxes, tiles_x, places, ids, firsts, slots):
 
 @compiled
 def gather(start, stop, firsts, slots, per_entry, out):
-    """Sum the entries ``[k c]`` of Gaussians ``start:stop`` over their tiles, in order."""
+    """Sum the gradients of Gaussians over their tiles, in order.
+
+    Args:
+        start, stop: range of Gaussians.
+        firsts, slots: where the entries of each Gaussian are, from `fill_lists`.
+        per_entry: ``[k c]`` gradients per list entry.
+        out: ``[n c]`` gets the sums.
+    """
     for i in range(start, stop):
         out[i] = np.float32(0.0)
         for entry in range(firsts[i], firsts[i + 1]):
@@ -206,9 +228,16 @@ def project_backward(
     start, stop, firsts, slots, per_entry, flat, means, quats, scales, camera, width, height,
     v_means, v_quats, v_scales, v_opacities, v_values, v_camera,
 ):  # fmt: skip
-    """Gather the gradients of Gaussians ``start:stop`` from the tiles and pull them back through the projection.
+    """Sum the gradients of Gaussians over their tiles and propagate them back through the projection.
 
-    ``v_camera [12]`` gets this block's share for rotation and translation.
+    Args:
+        start, stop: range of Gaussians.
+        firsts, slots: where the entries of each Gaussian are, from `fill_lists`.
+        per_entry: ``[k 7+c]`` gradients per list entry, from `composite_backward`.
+        flat: ``[n k]`` projected rows, from `project`.
+        means, quats, scales, camera, width, height: as `project` had them.
+        v_means, v_quats, v_scales, v_opacities, v_values: get the gradients; unchanged for Gaussians without entries.
+        v_camera: ``[12]`` float64, this block's share of the gradient of rotation and translation is added.
     """
     r = camera[:9].reshape(3, 3)
     fx, fy, cx, cy = camera[12], camera[13], camera[14], camera[15]

@@ -106,7 +106,7 @@ def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittan
             index = splat(np.float32(entry - begin))
             for first in _groups(left, right):
                 dx = (mx - np.float32(x0 + first) - _half) - column
-                across, slope, rendered = a * dx * dx, b * dx, splat(_zero)
+                across, slope, total = a * dx * dx, b * dx, splat(_zero)
                 for row in range(row0, row1):
                     at = row * TILE + first
                     dy = my - np.float32(y0 + row) - _half
@@ -115,14 +115,14 @@ def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittan
                     before = load(passing, at)
                     weight = alpha * before
                     after = before - weight
-                    seen = (power <= _zero) & (alpha >= MIN_ALPHA) & (before > _zero)
-                    hit = seen & (after > STOP)
+                    reaches = (power <= _zero) & (alpha >= MIN_ALPHA) & (before > _zero)
+                    hit = reaches & (after > STOP)
                     weight = select(hit, weight, splat(_zero))
-                    rendered = rendered + weight
+                    total = total + weight
                     store(weights, at, weight)
-                    store(passing, at, select(hit, after, select(seen, _zero - before, before)))
+                    store(passing, at, select(hit, after, select(reaches, _zero - before, before)))
                     store(reached, at, select(hit, index, load(reached, at)))
-                if reduce_add(rendered) <= _zero:  # hidden
+                if reduce_add(total) <= _zero:  # hidden
                     continue
                 for row in range(row0, row1):
                     at = row * TILE + first
@@ -240,9 +240,14 @@ def composite_backward(
 
 @compiled
 def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, per_entry):
-    """Gradients of `composite` for the values alone, tiles ``start:stop``, one row ``[c]`` per list entry.
+    """Gradients of `composite` for the values alone, front to back like the forward pass.
 
-    Front to back as the picture was made; see `composite_backward` for the arguments.
+    Args:
+        start, stop: tiles, row-major.
+        tiles_x, width, height, starts, ids, flat: as `composite` had them.
+        last: as `composite` made it.
+        v_out: ``[c+1 h w]`` gradient of the sums.
+        per_entry: ``[k c]`` gets the gradients per list entry.
     """
     channels, length, lines = per_entry.shape[1], flat.shape[1], flat.reshape(-1)
     near = np.empty(BATCH * length, np.float32)
@@ -273,7 +278,7 @@ def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, 
             index = np.float32(entry - begin)
             for first in _groups(left, right):
                 dx = (mx - np.float32(x0 + first) - _half) - column
-                across, slope, rendered = a * dx * dx, b * dx, nothing
+                across, slope, total = a * dx * dx, b * dx, nothing
                 for row in range(row0, row1):
                     at = row * TILE + first
                     dy = my - np.float32(y0 + row) - _half
@@ -282,10 +287,10 @@ def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, 
                     before = load(passing, at)
                     hit = (power <= _zero) & (alpha >= MIN_ALPHA) & (load(reached, at) >= index)
                     weight = select(hit, alpha * before, nothing)
-                    rendered = rendered + weight
+                    total = total + weight
                     store(weights, at, weight)
                     store(passing, at, before - weight)
-                if reduce_add(rendered) <= _zero:  # hidden
+                if reduce_add(total) <= _zero:  # hidden
                     continue
                 for channel in range(channels):
                     found = nothing

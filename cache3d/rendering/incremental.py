@@ -54,7 +54,7 @@ class IncrementalRaster:
         if self._ids is None:
             touched = self._start(gaussians, index, shown_ids)
         else:
-            touched = self._follow(gaussians, index, shown_ids, recolored_ids)
+            touched = self._update(gaussians, index, shown_ids, recolored_ids)
         self._composite(np.flatnonzero(touched))
         sums, alpha = torch.from_numpy(self._sums)[None], torch.from_numpy(1.0 - self._transmittance)[None, None]
         return Raster(sums[:, :-1], sums[:, -1:] / alpha.clamp_min(1e-10), alpha)
@@ -69,7 +69,7 @@ class IncrementalRaster:
         self._last = np.empty(self._size, np.int32)
         return np.full(self._tiles[0] * self._tiles[1], True)
 
-    def _follow(self, gaussians: Gaussians, index: Tensor, shown_ids: Array, recolored_ids: Array) -> Array:
+    def _update(self, gaussians: Gaussians, index: Tensor, shown_ids: Array, recolored_ids: Array) -> Array:
         """Remove and add the Gaussians that differ; returns the tiles to composite."""
         assert self._ids is not None
         touched = np.full(self._tiles[0] * self._tiles[1], False)
@@ -132,7 +132,13 @@ class IncrementalRaster:
 
 @compiled
 def compare(old, new, gone, added):
-    """Mark the ``old`` ids that are missing in ``new``, and the ``new`` ones missing in ``old``; both ascend."""
+    """Compare two ascending lists of ids.
+
+    Args:
+        old, new: ``[n]`` and ``[m]`` ids.
+        gone: ``[n]`` bool, False; gets True for ids missing in ``new``.
+        added: ``[m]`` bool, False; gets True for ids missing in ``old``.
+    """
     j = 0
     for i in range(len(old)):
         while j < len(new) and new[j] < old[i]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geometry.frame import COVERED, SKY
+from geometry.camera import Camera
+from geometry.frame import COVERED, SKY, Guide
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,10 @@ class RenderedView:
     def generated(self) -> Bool[Tensor, "1 h w"]:
         """Pixels most of whose covered part was generated; only these give way to a generated frame."""
         return self.observed < 0.5
+
+
+def to_guide(views: list[RenderedView], camera: Camera) -> Guide:
+    """Stack rendered views to the guide of their cameras ``[t]``, on the cameras' device."""
+    names = ("rgb", "depth", "coverage", "confidence", "sky")
+    maps = (torch.stack([getattr(view, name) for view in views]) for name in names)
+    return Guide(*(values.to(camera.world_from_camera.device) for values in maps), camera=camera)

@@ -17,7 +17,17 @@ _zero, _one = np.float32(0.0), np.float32(1.0)
 
 @compiled
 def mark_in_view(start, stop, means, sky, wanted, camera, width, height, margin, marked):
-    """Mark the Gaussians with ``sky == wanted`` in front of the camera and inside the image with a margin."""
+    """Mark the Gaussians with ``sky == wanted`` in front of the camera and inside the image with a margin.
+
+    Args:
+        start, stop: range of Gaussians.
+        means, sky: ``[n 3]`` and ``[n]`` bool, of all.
+        wanted: which kind.
+        camera: row of 16.
+        width, height: image size.
+        margin: share of the image size around it.
+        marked: ``[n]`` bool gets the marks.
+    """
     r = camera[:9].reshape(3, 3)
     fx, fy, cx, cy = camera[12], camera[13], camera[14], camera[15]
     left, right = -(cx + margin * width) / fx, (width * (_one + margin) - cx) / fx
@@ -37,7 +47,16 @@ def mark_in_view(start, stop, means, sky, wanted, camera, width, height, margin,
 
 @compiled
 def locate(start, stop, positions, candidates, camera, width, height, pixel, depth):
-    """Index ``[n]`` of the pixel that holds each candidate's center, row-major, -1 outside the image; and its depth."""
+    """Find the pixel of each candidate's center.
+
+    Args:
+        start, stop: range of primitives.
+        positions, candidates: ``[n 3]`` and ``[n]`` bool, of all.
+        camera: row of 16.
+        width, height: image size.
+        pixel: ``[n]`` int64 gets the index of the pixel, row-major; -1 outside the image.
+        depth: ``[n]`` gets the depth where ``pixel`` is not -1.
+    """
     r = camera[:9].reshape(3, 3)
     fx, fy, cx, cy = camera[12], camera[13], camera[14], camera[15]
     for i in range(start, stop):
@@ -80,7 +99,15 @@ def _axis_px(x, y, inverse_z, camera, a, b, c):
 
 @compiled
 def extents(start, stop, index, means, quats, scales, camera, kernel, out):
-    """Larger extents in pixels ``[k]`` of the Gaussians ``index``."""
+    """Measure the larger extents of Gaussians.
+
+    Args:
+        start, stop: range of ``index``.
+        index: ``[k]`` rows of ``means [n 3]``, ``quats [n 4]`` and ``scales [n 3]``.
+        camera: row of 16.
+        kernel: standard deviation of a footprint, pixels of its own frame.
+        out: ``[k]`` gets the extents, pixels.
+    """
     r = camera[:9].reshape(3, 3)
     for k in range(start, stop):
         i = index[k]
@@ -153,7 +180,14 @@ def gather_splats(
 
 @compiled
 def pool(start, stop, images, weights, samples, out):
-    """Means over ``samples`` x ``samples`` pixels of weighted images ``[c h w]``, rows ``start:stop`` of ``out``."""
+    """Average weighted images over squares of pixels.
+
+    Args:
+        start, stop: rows of ``out``.
+        images, weights: ``[c h w]`` and ``[h w]``.
+        samples: side of the squares, pixels.
+        out: ``[c h/samples w/samples]`` gets the means.
+    """
     share = _one / np.float32(samples * samples)
     for channel in range(images.shape[0]):
         for row in range(start, stop):

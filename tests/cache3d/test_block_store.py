@@ -38,7 +38,7 @@ def corridor(position: float, count: int = 2) -> Camera:
     return Camera.from_fov(60.0, SIZE, poses)
 
 
-def visible_from(camera: Camera, index: int, *, observed: bool = False) -> Chunk:
+def chunk_at(camera: Camera, index: int, *, observed: bool = False) -> Chunk:
     """A wavy wall with a strip of sky above it; colors follow the place."""
     rows, columns = torch.meshgrid(torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5, indexing="ij")
     place = camera.position[:, 0, None, None] + (columns - SIZE[1] / 2) / camera.focal_px[0, 0]
@@ -48,8 +48,8 @@ def visible_from(camera: Camera, index: int, *, observed: bool = False) -> Chunk
     depth = torch.where(sky, torch.full_like(depth[:, None], 1000.0), depth[:, None])
     wave = torch.stack([torch.sin(k * place + 0.1 * rows) for k in (2, 5, 9)], dim=1)
     frame = Frame(0.5 + 0.4 * wave, depth, torch.ones_like(sky), sky, camera)
-    believed = torch.full_like(depth, 1.0 if observed else 0.5 + 0.02 * index)
-    return Chunk(frame, index, observed, believed)
+    confidence = torch.full_like(depth, 1.0 if observed else 0.5 + 0.02 * index)
+    return Chunk(frame, index, observed, confidence)
 
 
 def walk(cache: WorldCache, steps: int = STEPS) -> list[Integration]:
@@ -57,7 +57,7 @@ def walk(cache: WorldCache, steps: int = STEPS) -> list[Integration]:
     places = [0.8 * min(k, steps - k) for k in range(steps)]
     made = []
     for k, place in enumerate(places):
-        made.append(cache.integrate(visible_from(corridor(place), k, observed=k == 0)))
+        made.append(cache.integrate(chunk_at(corridor(place), k, observed=k == 0)))
         if k + 1 < steps:
             cache.prefetch(corridor(places[k + 1]))
     return made
@@ -74,7 +74,7 @@ def block_files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_no_bit_depends_on_what_is_on_disk(make: type[GaussianCache], tmp_path: Path) -> None:
+def test_paging_changes_no_bit(make: type[GaussianCache], tmp_path: Path) -> None:
     whole, paged = make(), make(resident_mib=TINY)
     paged.page_to(tmp_path)
     for a, b in zip(walk(whole), walk(paged), strict=True):
@@ -89,7 +89,7 @@ def test_no_bit_depends_on_what_is_on_disk(make: type[GaussianCache], tmp_path: 
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_no_bit_depends_on_how_the_world_is_cut(make: type[GaussianCache], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cell_size_changes_no_bit(make: type[GaussianCache], monkeypatch: pytest.MonkeyPatch) -> None:
     fine, coarse = make(), make()
     walk(fine)
     monkeypatch.setattr(cells, "CELL_BITS", 40)  # all in one cell
@@ -100,32 +100,32 @@ def test_no_bit_depends_on_how_the_world_is_cut(make: type[GaussianCache], monke
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_changes_make_the_same_cache(make: type[GaussianCache], tmp_path: Path) -> None:
+def test_applied_changes_render_the_same_bits(make: type[GaussianCache], tmp_path: Path) -> None:
     cache, again = make(), make(resident_mib=TINY)
     again.page_to(tmp_path)
     for made in walk(cache):
         again.apply(made.change)
     assert len(cache) == len(again)
     assert_same(cache.snapshot(), again.snapshot())
-    later = visible_from(corridor(5.2), STEPS)
+    later = chunk_at(corridor(5.2), STEPS)
     assert cache.integrate(later) == again.integrate(later)
     assert_same(cache.render(corridor(5.0)), again.render(corridor(5.0)))
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_a_change_says_what_a_chunk_did(make: type[GaussianCache]) -> None:
+def test_a_change_lists_added_changed_and_removed_ids(make: type[GaussianCache]) -> None:
     cache = make()
-    first, second = cache.integrate(visible_from(corridor(0.0), 0)), cache.integrate(visible_from(corridor(0.4), 1))
+    first, second = cache.integrate(chunk_at(corridor(0.0), 0)), cache.integrate(chunk_at(corridor(0.4), 1))
     assert first.change.total == first.added == len(first.change.index)
     old = second.change.index < second.first
     assert second.refined > 0
     assert 0 < int(old.sum()) <= second.refined
     assert int((~old).sum()) == second.added
-    assert len(cache.integrate(visible_from(corridor(0.0), 2, observed=False)).change.removed) == 0
+    assert len(cache.integrate(chunk_at(corridor(0.0), 2, observed=False)).change.removed) == 0
     assert len(second.change.index) < second.total
 
 
-def test_a_chunk_touches_only_blocks_near_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_integration_loads_only_nearby_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = PointCache()
     walk(cache, 40)
     store, seen = cache._store, set()
@@ -136,11 +136,11 @@ def test_a_chunk_touches_only_blocks_near_it(monkeypatch: pytest.MonkeyPatch) ->
         return load(number)
 
     monkeypatch.setattr(store._memory, "load", watched)
-    cache.integrate(visible_from(corridor(8.0), 40))
+    cache.integrate(chunk_at(corridor(8.0), 40))
     assert 0 < len(seen) < len(store._memory.blocks) / 3
 
 
-def test_what_is_fetched_ahead_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefetched_blocks_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = PointCache(resident_mib=TINY)
     cache.page_to(tmp_path)
     walk(cache)
@@ -159,7 +159,7 @@ def test_what_is_fetched_ahead_is_there(tmp_path: Path, monkeypatch: pytest.Monk
     assert torch.equal(cache.render(corridor(0.0)).rgb, expected)
 
 
-def test_fetching_ahead_stays_within_memory(tmp_path: Path) -> None:
+def test_prefetch_respects_the_memory_bound(tmp_path: Path) -> None:
     cache = PointCache(resident_mib=TINY)
     cache.page_to(tmp_path)
     walk(cache, 40)
@@ -169,7 +169,7 @@ def test_fetching_ahead_stays_within_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_rows_can_be_taken_away(make: type[GaussianCache]) -> None:
+def test_removed_rows_are_gone_and_others_stay(make: type[GaussianCache]) -> None:
     cache, again = make(), make(resident_mib=TINY)
     for made in walk(cache):
         again.apply(made.change)
@@ -187,11 +187,11 @@ def test_rows_can_be_taken_away(make: type[GaussianCache]) -> None:
     again.apply(change)
     assert_same(cache.snapshot(), again.snapshot())
     assert_same(cache.render(corridor(2.0)), again.render(corridor(2.0)))
-    later = visible_from(corridor(2.0), STEPS)
+    later = chunk_at(corridor(2.0), STEPS)
     assert cache.integrate(later) == again.integrate(later)
 
 
-def test_rows_that_moved_are_found_where_they_are(tmp_path: Path) -> None:
+def test_moved_rows_are_found_at_their_new_place(tmp_path: Path) -> None:
     """Geometry may change a little; whatever it does, what a camera sees is never left out."""
     cache, again = GaussianCache(), GaussianCache(resident_mib=TINY)
     again.page_to(tmp_path)
@@ -219,7 +219,7 @@ def paged_walk(folder: Path) -> PointCache:
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "changed"])
-def test_a_damaged_block_is_named_and_the_rest_opens(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_block_is_named_in_the_error(damage: str, tmp_path: Path) -> None:
     cache = paged_walk(tmp_path)
     store = cache._store
     number = next(n for n in store._numbers_in_view(corridor(0.0)) if store._memory.blocks[n].room is None)
@@ -248,7 +248,7 @@ def test_a_block_without_rows_is_read_back(tmp_path: Path) -> None:
     assert [(column.shape, column.dtype) for column in read] == [(column.shape, column.dtype) for column in columns]
 
 
-def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_raises_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = PointCache(resident_mib=TINY)
     cache.page_to(tmp_path)
     real = Path.open
@@ -266,7 +266,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
     assert cache.render(corridor(0.0)).coverage.mean() > 0.9
 
 
-def test_what_must_go_next_is_written_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_to_evict_next_are_written_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = PointCache()
     cache.page_to(tmp_path)
     walk(cache, 40)
@@ -292,11 +292,11 @@ def test_what_must_go_next_is_written_in_the_background(tmp_path: Path, monkeypa
     # What is written while it changes is written again.
     cache.prefetch(corridor(14.0))
     for made in (cache, whole):
-        made.integrate(visible_from(corridor(0.0), 40, observed=True))
+        made.integrate(chunk_at(corridor(0.0), 40, observed=True))
     assert_same(cache.snapshot(), whole.snapshot())
 
 
-def test_scratch_goes_with_the_process_that_made_it(tmp_path: Path) -> None:
+def test_scratch_folders_of_ended_processes_are_removed(tmp_path: Path) -> None:
     (tmp_path / "blocks-999999999-x").mkdir(parents=True)
     (tmp_path / "blocks-999999999-x" / "000001.block").write_bytes(b"left by a killed process")
     (tmp_path / f"blocks-{os.getppid()}-y").mkdir()
@@ -309,14 +309,14 @@ def test_scratch_goes_with_the_process_that_made_it(tmp_path: Path) -> None:
     assert names == {f"blocks-{os.getppid()}", "blocks"}
 
 
-def test_a_camera_inside_a_surface_shows_what_it_can() -> None:
+def test_a_camera_inside_a_surface_renders() -> None:
     for cache in (GaussianCache(), PointCache()):
         walk(cache)
         inside = corridor(1.0)
         inside.world_from_camera[:, 2, 3] = 1.2 + 0.3 * torch.sin(3.0 * inside.position[:, 0])
         guide = cache.render(inside)
         assert all(torch.isfinite(t).all() for t in (guide.rgb, guide.depth, guide.confidence))
-        cache.integrate(visible_from(inside, STEPS))
+        cache.integrate(chunk_at(inside, STEPS))
 
 
 @pytest.mark.parametrize("make", CACHES)
@@ -371,7 +371,7 @@ def test_an_empty_change_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_two_changes_in_one_do_the_same(make: type[GaussianCache]) -> None:
+def test_combined_changes_equal_two_changes(make: type[GaussianCache]) -> None:
     cache, told, told_at_once = make(), make(), make()
     made = walk(cache)
     assert any(len(step.change.removed) for step in made)

@@ -71,7 +71,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("make", "least_db"), [(GaussianCache, 30.0), (PointCache, 24.0)])
-def test_a_photo_is_seen_again_from_its_camera(make: type[GaussianCache], least_db: float) -> None:
+def test_the_photo_is_rendered_back_from_its_camera(make: type[GaussianCache], least_db: float) -> None:
     cache = make()
     fine = cameras(move(), size=(96, 128))
     photo = wall(fine)
@@ -84,7 +84,7 @@ def test_a_photo_is_seen_again_from_its_camera(make: type[GaussianCache], least_
     torch.testing.assert_close(guide.depth, avg_pool2d(photo.depth, 2), rtol=5e-3, atol=0)
 
 
-def test_a_seed_at_frame_size_is_sharp_too() -> None:
+def test_a_photo_at_frame_size_is_sharp() -> None:
     cache = GaussianCache()
     photo = wall(cameras(move()))
     cache.integrate(chunk_of(photo))
@@ -92,7 +92,7 @@ def test_a_seed_at_frame_size_is_sharp_too() -> None:
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_another_view_shows_the_same_world(make: type[GaussianCache]) -> None:
+def test_another_view_agrees_with_the_scene(make: type[GaussianCache]) -> None:
     cache = make()
     cache.integrate(chunk_of(wall(cameras(move(), size=(96, 128)))))
     target = cameras(move(x=0.3), move(z=-0.4), move(z=0.6), move(yaw_deg=10))
@@ -104,7 +104,7 @@ def test_another_view_shows_the_same_world(make: type[GaussianCache]) -> None:
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_there_are_no_specks_inside_a_surface(make: type[GaussianCache]) -> None:
+def test_surfaces_have_no_specks(make: type[GaussianCache]) -> None:
     cache = make()
     cache.integrate(chunk_of(wall(cameras(move(), size=(96, 128)))))
     for pose in (move(z=1.2), move(x=0.2, z=0.5), move(x=-0.8, z=0.4, yaw_deg=25)):
@@ -116,7 +116,7 @@ def test_there_are_no_specks_inside_a_surface(make: type[GaussianCache]) -> None
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_the_world_grows_only_where_there_is_something_new(make: type[GaussianCache]) -> None:
+def test_only_new_surfaces_add_primitives(make: type[GaussianCache]) -> None:
     cache = make()
     out = cameras(*(move(x=0.15 * k) for k in range(6)))
     added = [cache.integrate(chunk_of(wall(out[k : k + 1]), k)).added for k in range(6)]
@@ -128,7 +128,7 @@ def test_the_world_grows_only_where_there_is_something_new(make: type[GaussianCa
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_the_frames_of_a_chunk_are_taken_in_order(make: type[GaussianCache]) -> None:
+def test_frames_of_a_chunk_are_integrated_in_order(make: type[GaussianCache]) -> None:
     plain = partial(GaussianCache, refine_steps=0) if make is GaussianCache else make
     together, apart = plain(), plain()
     frames = wall(cameras(move(), move(x=0.4), move(x=0.8)))
@@ -140,7 +140,7 @@ def test_the_frames_of_a_chunk_are_taken_in_order(make: type[GaussianCache]) -> 
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_a_surface_seen_from_behind_is_not_believed_and_is_replaced(make: type[GaussianCache]) -> None:
+def test_back_sides_have_no_confidence_and_are_replaced(make: type[GaussianCache]) -> None:
     cache = make()
     cache.integrate(chunk_of(wall(cameras(move()))))
     turned = cameras(move(z=4.0, yaw_deg=180.0))
@@ -156,7 +156,7 @@ def test_a_surface_seen_from_behind_is_not_believed_and_is_replaced(make: type[G
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_what_was_observed_is_never_covered_by_a_guess(make: type[GaussianCache]) -> None:
+def test_generated_frames_never_cover_observed_surfaces(make: type[GaussianCache]) -> None:
     cache = make()
     photo = wall(cameras(move()))
     cache.integrate(chunk_of(photo))
@@ -169,7 +169,7 @@ def test_what_was_observed_is_never_covered_by_a_guess(make: type[GaussianCache]
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_a_guess_gives_way_to_what_lies_in_front(make: type[GaussianCache]) -> None:
+def test_a_surface_in_front_of_a_generated_one_is_added(make: type[GaussianCache]) -> None:
     cache = make()
     guess = wall(cameras(move()))
     cache.integrate(chunk_of(guess, observed=False, confidence=0.5))
@@ -182,7 +182,7 @@ def test_a_guess_gives_way_to_what_lies_in_front(make: type[GaussianCache]) -> N
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_a_better_look_refines_a_guess_and_moves_nothing(make: type[GaussianCache]) -> None:
+def test_a_more_confident_frame_blends_generated_colors_only(make: type[GaussianCache]) -> None:
     cache = make()
     frame = wall(cameras(move()))
     gray = replace(frame, rgb=torch.full_like(frame.rgb, 0.5))
@@ -202,7 +202,7 @@ def test_a_better_look_refines_a_guess_and_moves_nothing(make: type[GaussianCach
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_the_sky_never_parallaxes_and_lies_behind_everything(make: type[GaussianCache]) -> None:
+def test_sky_never_parallaxes_and_is_behind_everything(make: type[GaussianCache]) -> None:
     cache = make()
     camera = cameras(move())
     cache.integrate(chunk_of(with_sky(wall(camera), 20)))
@@ -256,7 +256,7 @@ def test_confidence_falls_smoothly_with_zoom_and_angle(make: type[GaussianCache]
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_provenance_lowers_confidence(make: type[GaussianCache]) -> None:
+def test_confidence_follows_provenance(make: type[GaussianCache]) -> None:
     cache = make()
     frame = wall(cameras(move()))
     cache.integrate(chunk_of(frame, 3, observed=False, confidence=0.5))
@@ -266,7 +266,7 @@ def test_provenance_lowers_confidence(make: type[GaussianCache]) -> None:
     assert not stored.observed.any()
 
 
-def test_gaussians_do_not_believe_a_mixture_of_depths() -> None:
+def test_mixtures_of_depths_have_low_confidence() -> None:
     cache = GaussianCache()
     camera = cameras(move())
     frame = wall(camera)
@@ -279,7 +279,7 @@ def test_gaussians_do_not_believe_a_mixture_of_depths() -> None:
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_a_snapshot_brings_back_the_same_bits(make: type[GaussianCache]) -> None:
+def test_a_loaded_snapshot_renders_the_same_bits(make: type[GaussianCache]) -> None:
     cache, again = make(), make()
     cache.integrate(chunk_of(with_sky(wall(cameras(move(), move(x=0.4))), 10)))
     cache.integrate(chunk_of(wall(cameras(move(x=0.9))), 1, observed=False, confidence=0.6))
@@ -306,7 +306,7 @@ def test_a_snapshot_is_a_copy_and_can_start_anywhere(make: type[GaussianCache]) 
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_an_empty_cache_shows_nothing(make: type[GaussianCache]) -> None:
+def test_an_empty_cache_renders_no_coverage(make: type[GaussianCache]) -> None:
     guide = make().render(cameras(move(), move(x=1)))
     for image in (guide.rgb, guide.depth, guide.coverage, guide.confidence, guide.sky):
         assert image.shape[0] == 2
@@ -339,7 +339,7 @@ def test_invalid_pixels_are_left_out(make: type[GaussianCache]) -> None:
 
 
 @pytest.mark.parametrize("make", CACHES)
-def test_chunks_that_would_spoil_the_world_are_refused(make: type[GaussianCache]) -> None:
+def test_invalid_chunks_are_refused(make: type[GaussianCache]) -> None:
     cache, frame = make(), wall(cameras(move()))
     good = chunk_of(frame)
     misfit = copy(frame)  # past the dataclass, whose own shape checks run in tests only
@@ -364,7 +364,7 @@ def test_chunks_that_would_spoil_the_world_are_refused(make: type[GaussianCache]
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(-1.2, 1.2), st.floats(-1.2, 1.2), st.floats(-3, 3))
-def test_a_disc_looks_like_its_pixel_from_its_camera(slope_x: float, slope_y: float, roll: float) -> None:
+def test_a_surfel_projects_to_a_circle_of_one_pixel(slope_x: float, slope_y: float, roll: float) -> None:
     """Whatever the slope, the ellipse on the surface projects to a circle of one pixel radius."""
     pose = move(x=0.3, yaw_deg=math.degrees(roll))
     camera = Camera.from_fov(50.0, (9, 9), pose[None])
@@ -396,7 +396,7 @@ def test_quaternions_and_rotations_agree(parts: list[float]) -> None:
     assert abs(float((again * quat).sum())) > 1 - 1e-5
 
 
-def test_loaded_gaussians_of_any_orientation_can_be_drawn() -> None:
+def test_loaded_gaussians_of_any_orientation_render() -> None:
     cache = GaussianCache()
     cache.integrate(chunk_of(wall(cameras(move(), size=(6, 8)))))
     some = cache.snapshot()
@@ -414,7 +414,7 @@ def assert_same(a: object, b: object) -> None:
         assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
 
 
-def test_ground_seen_aslant_has_no_gaps_from_closer() -> None:
+def test_slanted_ground_has_no_gaps_from_closer() -> None:
     size = (192, 64)
     camera = cameras(move(), size=size)
     below = (torch.arange(192.0) + 0.5 - 96.0)[:, None].expand(*size)[None, None]

@@ -53,7 +53,7 @@ def at(x: float, z: float, yaw_deg: float) -> Camera:
 
 
 @pytest.mark.parametrize("make", [GaussianCache, PointCache])
-def test_more_confidence_means_more_right_pixels(make: type[GaussianCache]) -> None:
+def test_accuracy_rises_with_confidence(make: type[GaussianCache]) -> None:
     cache = make()
     seen = look(at(0.0, 0.0, 0.0))
     cache.integrate(Chunk(seen, 0, observed=True, confidence=torch.ones_like(seen.depth)))
@@ -77,12 +77,12 @@ def test_more_confidence_means_more_right_pixels(make: type[GaussianCache]) -> N
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.01, 50.0), st.floats(0.01, 50.0))
-def test_closer_is_never_more_certain(a: float, b: float) -> None:
+def test_sampling_density_falls_with_the_extent(a: float, b: float) -> None:
     closer, farther = trust.sampling_density(torch.tensor([max(a, b), min(a, b)]))
     assert closer <= farther <= 1.0
 
 
-def test_factors_are_one_where_nothing_is_in_doubt_and_zero_from_behind() -> None:
+def test_factors_are_one_without_doubt_and_zero_from_behind() -> None:
     cosine = torch.tensor([1.0, 0.3, 0.0, -0.5])
     assert trust.viewing_angle(cosine, torch.full_like(cosine, 0.3)).tolist() == [1.0, 1.0, 0.0, 0.0]
     none = torch.zeros(1, 1)

@@ -37,7 +37,7 @@ def draw(splats: Splats, camera: Camera, device: str) -> tuple[list[torch.Tensor
     return [i.detach().cpu() for i in images], [leaf.grad.cpu() for leaf in leaves if leaf.grad is not None]
 
 
-def test_gsplat_draws_what_the_cpu_kernels_draw() -> None:
+def test_gsplat_agrees_with_the_cpu_kernels() -> None:
     splats, camera = make_scene(1500)
     cpu, cpu_grads = draw(splats, camera, "cpu")
     gpu, gpu_grads = draw(splats, camera, "cuda")

@@ -31,7 +31,7 @@ def make_splats(count: int, seed: int) -> tuple[Splats, Camera]:
 
 
 @pytest.mark.parametrize("eps2d", [0.3, 0.1])
-def test_the_same_picture(eps2d: float) -> None:
+def test_images_agree(eps2d: float) -> None:
     splats, camera = make_splats(1500, seed=2)
     theirs = GsplatHost(splats, camera[0], eps2d=eps2d).draw()
     ours = rasterize(splats, camera, "cpu", eps2d=eps2d)
@@ -40,7 +40,7 @@ def test_the_same_picture(eps2d: float) -> None:
     assert np.abs(theirs.alpha - ours.alpha[0, 0].numpy()).max() < 1e-5
 
 
-def test_the_same_gradients() -> None:
+def test_gradients_agree() -> None:
     splats, camera = make_splats(800, seed=4)
     leaves = Splats(*(getattr(splats, f.name).requires_grad_() for f in fields(Splats)))
     posed = replace(camera, world_from_camera=camera.world_from_camera.clone().requires_grad_())
@@ -63,7 +63,7 @@ def test_the_same_gradients() -> None:
         assert error < 5e-5, f"{name}: {error:.1e}"
 
 
-def test_a_real_size_by_statistics() -> None:
+def test_a_large_scene_agrees_statistically() -> None:
     splats, camera = make_scene((256, 448))
     theirs = GsplatHost(splats, camera[0]).draw()
     ours = rasterize(splats, camera, "cpu").values[0].permute(1, 2, 0).numpy()
@@ -72,7 +72,7 @@ def test_a_real_size_by_statistics() -> None:
     assert np.quantile(difference, 0.999) < 5e-5
 
 
-def test_the_same_gaussians_in_the_same_tiles_in_the_same_order() -> None:
+def test_tile_lists_agree() -> None:
     """gsplat rounds extents up to whole pixels; we list only tiles with a pixel center inside the extent.
 
     What only gsplat lists can therefore draw nothing; the rest has to be the same, in the same order.

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from cache3d.gaussian_cache import GaussianCache
+from cache3d.rasterizer import tile_kernels
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Raster, Splats
-from cache3d.rendering import incremental as raster
 from cache3d.rendering import splat_attributes as appearance
 from cache3d.rendering.footprint import extent_reference, footprint_px
 from cache3d.rendering.incremental import IncrementalRaster
@@ -63,7 +63,7 @@ def camera_at(seed: int = 0) -> Camera:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_kernels_see_what_tensor_operations_see(seed: int) -> None:
+def test_view_kernels_agree_with_tensor_operations(seed: int) -> None:
     part, camera = some(seed=seed), camera_at(seed)
     for sky in (False, True):
         chosen = in_view(part, camera, sky=sky)
@@ -91,7 +91,7 @@ def test_pooling_is_a_mean() -> None:
     torch.testing.assert_close(pooled(images, weights, 2), avg_pool2d(images * weights, 2))
 
 
-def test_before_the_sky_a_sample_is_inside_or_outside_and_elsewhere_as_it_is() -> None:
+def test_alpha_is_stretched_before_the_sky_alone() -> None:
     alpha = torch.tensor([0.0, 0.5, OUTSIDE, 0.75, GAPLESS, 1.0]).reshape(1, 1, 1, 6)
     drawn = alpha * sharpen_sky_alpha(alpha, torch.ones_like(alpha))
     torch.testing.assert_close(drawn, torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0]).reshape(1, 1, 1, 6))
@@ -112,15 +112,15 @@ def test_colors_alone_get_the_same_gradient() -> None:
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-5)
 
 
-def fresh(part: Gaussians, names: Tensor, camera: Camera) -> Raster:
-    return IncrementalRaster(camera, 2, 0.1).draw(part, names, in_view(part, camera, sky=False), np.zeros(0, np.int64))
+def fresh(part: Gaussians, ids: Tensor, camera: Camera) -> Raster:
+    return IncrementalRaster(camera, 2, 0.1).draw(part, ids, in_view(part, camera, sky=False), np.zeros(0, np.int64))
 
 
 def same_bits(a: Raster, b: Raster) -> bool:
     return all(torch.equal(x, y) for x, y in ((a.values, b.values), (a.depth, b.depth), (a.alpha, b.alpha)))
 
 
-def test_a_canvas_shows_what_the_rasterizer_shows() -> None:
+def test_incremental_raster_agrees_with_the_rasterizer() -> None:
     part, camera = some(), camera_at()
     splats = to_splats(part, in_view(part, camera, sky=False), camera)
     fine = camera.resized((2 * SIZE[0], 2 * SIZE[1]))
@@ -129,41 +129,41 @@ def test_a_canvas_shows_what_the_rasterizer_shows() -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 1000), st.integers(0, 60), st.integers(0, 60), st.integers(0, 20))
-def test_a_followed_picture_has_the_bits_of_a_new_one(seed: int, gone: int, added: int, recolored: int) -> None:
+def test_an_updated_raster_has_the_bits_of_a_new_one(seed: int, gone: int, added: int, recolored: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     everything, camera = some(560, seed), camera_at(seed)
     everything.means[440:470] = everything.means[:30]  # ties in depth
-    alive, picture, changed = (
+    alive, incremental, changed = (
         torch.ones(560, dtype=torch.bool),
         IncrementalRaster(camera, 2, 0.1),
         torch.zeros(0, dtype=torch.int64),
     )
     for count in (440, 440 + added // 2, 440 + added):
         index = torch.nonzero(alive[:count])[:, 0]
-        part, names = everything[index], 3 * index  # names need not be dense
-        rendered = picture.draw(part, names, in_view(part, camera, sky=False), 3 * changed.numpy())
-        assert same_bits(rendered, fresh(part, names, camera))
+        part, ids = everything[index], 3 * index  # ids need not be dense
+        rendered = incremental.draw(part, ids, in_view(part, camera, sky=False), 3 * changed.numpy())
+        assert same_bits(rendered, fresh(part, ids, camera))
         alive[torch.randperm(count, generator=rng)[:gone]] = False
         changed = torch.randperm(count, generator=rng)[:recolored]
         everything.colors[changed], everything.confidence[changed] = 0.25, 0.75
 
 
-def test_only_touched_tiles_are_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    part, camera, names = some(), camera_at(), torch.arange(400)
-    picture, drawn = IncrementalRaster(camera, 2, 0.1), []
-    composite = raster.tiles.composite
-    monkeypatch.setattr(raster.tiles, "composite", lambda which, *rest: (drawn.extend(which), composite(which, *rest)))
+def test_only_touched_tiles_are_composited(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, camera, ids = some(), camera_at(), torch.arange(400)
+    incremental, drawn = IncrementalRaster(camera, 2, 0.1), []
+    composite = tile_kernels.composite
+    monkeypatch.setattr(tile_kernels, "composite", lambda which, *rest: (drawn.extend(which), composite(which, *rest)))
     chosen, none = in_view(part, camera, sky=False), np.zeros(0, np.int64)
-    picture.draw(part, names, chosen, none)
+    incremental.draw(part, ids, chosen, none)
     everything = len(drawn)
     drawn.clear()
-    picture.draw(part, names, chosen, none)
+    incremental.draw(part, ids, chosen, none)
     assert not drawn
     small = replace(part, scales=part.scales * 0.01)
-    picture = IncrementalRaster(camera, 2, 0.1)
-    picture.draw(small, names, chosen, none)
+    incremental = IncrementalRaster(camera, 2, 0.1)
+    incremental.draw(small, ids, chosen, none)
     drawn.clear()
-    picture.draw(small, names, chosen[1:], none)
+    incremental.draw(small, ids, chosen[1:], none)
     assert 0 <= len(drawn) <= 4 < everything
 
 
@@ -178,7 +178,7 @@ def chunk_at(x: float, index: int, *, observed: bool) -> Chunk:
     return Chunk(frame, index, observed, torch.full_like(depth, 0.5 + 0.1 * index))
 
 
-def test_no_bit_depends_on_what_was_looked_at_before() -> None:
+def test_no_bit_depends_on_earlier_renders() -> None:
     caches = [GaussianCache() for _ in range(2)]
     for k in range(4):
         chunk = chunk_at(0.2 * k, k, observed=k in (0, 2))
@@ -191,7 +191,7 @@ def test_no_bit_depends_on_what_was_looked_at_before() -> None:
     assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in vars(a))
 
 
-def test_a_kept_view_has_what_a_new_one_has() -> None:
+def test_a_kept_store_view_equals_a_new_one() -> None:
     store, camera = BlockStore(some(0), 64.0), camera_at()
     store.append(some(300))
     view = store.near(camera)
@@ -207,7 +207,7 @@ def test_a_kept_view_has_what_a_new_one_has() -> None:
     assert all(torch.equal(getattr(kept.rows, name), getattr(made.rows, name)) for name in vars(made.rows))
 
 
-def test_the_kernels_take_no_gaussians_at_all() -> None:
+def test_kernels_accept_no_gaussians() -> None:
     nothing, camera = some(0), camera_at()
     chosen = in_view(nothing, camera, sky=False)
     assert len(chosen) == len(footprint_px(nothing, chosen, camera)) == len(to_splats(nothing, chosen, camera)) == 0

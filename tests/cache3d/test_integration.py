@@ -55,7 +55,7 @@ def rendered(cache: GaussianCache) -> Gaussians:
     return stored[stored.opacities > 0]
 
 
-def test_a_closer_look_replaces_what_it_outdoes() -> None:
+def test_a_closer_frame_supersedes_coarser_primitives() -> None:
     cache, near = GaussianCache(refine_steps=0), wall(camera_at((0, 0, 1.2)), grain=40.0)
     cache.integrate(chunk_of(wall(camera_at((0, 0, 0)), grain=40.0)))
     before = cache.render(near.camera)
@@ -70,7 +70,7 @@ def test_a_closer_look_replaces_what_it_outdoes() -> None:
     assert cache.render(camera_at((0, 0, 0), (0.2, 0, 0.6))).coverage[..., 8:-8, 16:-16].min() > 0.95
 
 
-def test_a_farther_look_never_coarsens() -> None:
+def test_a_farther_frame_never_coarsens() -> None:
     cache, near = GaussianCache(refine_steps=0), wall(camera_at((0, 0, 1.2)))
     cache.integrate(chunk_of(near))
     before = cache.snapshot()
@@ -82,7 +82,7 @@ def test_a_farther_look_never_coarsens() -> None:
     assert len(after) - len(before) < 0.9 * PIXELS
 
 
-def test_walking_up_to_a_wall_does_not_pile_up() -> None:
+def test_approaching_a_wall_does_not_pile_up_primitives() -> None:
     cache = GaussianCache(refine_steps=0)
     places = [(0.0, 0.0, 0.15 * k) for k in range(10)]
     result = cache.integrate(chunk_of(wall(camera_at(places[0]))))
@@ -103,7 +103,7 @@ def before_a_dark_wall() -> GaussianCache:
     return cache
 
 
-def test_closer_looks_leave_no_gaps_through_which_what_lies_behind_shows() -> None:
+def test_superseding_leaves_no_gaps_in_the_foreground() -> None:
     cache, home = before_a_dark_wall(), camera_at((0, 0, 0))
     for k, z in enumerate((0.3, 0.6, 0.75, 0.9)):
         cache.integrate(chunk_of(wall(camera_at((0.02 * k, 0.01 * k, z))), 2 + k))
@@ -113,7 +113,7 @@ def test_closer_looks_leave_no_gaps_through_which_what_lies_behind_shows() -> No
     assert psnr(guide.rgb[inside], wall(home).rgb[inside]) > 30.0
 
 
-def test_another_look_heals_a_surface_with_gaps() -> None:
+def test_gaps_are_filled_by_a_later_frame() -> None:
     cache, home = before_a_dark_wall(), camera_at((0, 0, 0))
     whole = cache.snapshot()
     lost = (whole.chunk == 1) & (torch.arange(len(whole.means)) % 3 == 0)
@@ -124,7 +124,7 @@ def test_another_look_heals_a_surface_with_gaps() -> None:
     assert (cache.render(home).depth[inside] / 2.0 - 1.0).abs().max() < 0.1
 
 
-def test_what_was_retired_stays_retired_after_loading() -> None:
+def test_retired_primitives_stay_retired_after_loading() -> None:
     cache, again = GaussianCache(), GaussianCache()
     for index in range(5):
         cache.integrate(chunk_of(wall(camera_at((0, 0, 0.3 * index))), index))
@@ -136,7 +136,7 @@ def test_what_was_retired_stays_retired_after_loading() -> None:
         assert torch.equal(a, b)
 
 
-def test_a_generated_closer_look_leaves_what_was_observed() -> None:
+def test_a_closer_generated_frame_supersedes_nothing_observed() -> None:
     cache = GaussianCache()
     cache.integrate(chunk_of(wall(camera_at((0, 0, 0)))))
     before = cache.snapshot()
@@ -149,7 +149,7 @@ def test_a_generated_closer_look_leaves_what_was_observed() -> None:
 @pytest.mark.parametrize(
     ("observed", "confidence", "gives_way"), [(True, 1.0, True), (False, 0.9, True), (False, 0.5, False)]
 )
-def test_a_guess_that_is_looked_through_goes(observed: bool, confidence: float, gives_way: bool) -> None:
+def test_a_contradicted_generated_surface_is_removed(observed: bool, confidence: float, gives_way: bool) -> None:
     cache, camera = GaussianCache(refine_steps=0), camera_at((0, 0, 0))
     cache.integrate(chunk_of(wall(camera, 1.0), observed=False, confidence=0.4))
     result = cache.integrate(chunk_of(wall(camera), 1, observed=observed, confidence=confidence))
@@ -159,7 +159,7 @@ def test_a_guess_that_is_looked_through_goes(observed: bool, confidence: float, 
 
 
 @pytest.mark.parametrize("far", [20.0, 5.0])
-def test_what_is_made_up_behind_an_outline_holds_nothing_of_it(far: float) -> None:
+def test_generated_background_holds_no_foreground_color(far: float) -> None:
     camera = camera_at((0.0, 0.0, 0.0))
     _, _, height, width = wall(camera).rgb.shape
     behind = torch.zeros(1, 1, height, width, dtype=torch.bool)
@@ -175,13 +175,13 @@ def test_what_is_made_up_behind_an_outline_holds_nothing_of_it(far: float) -> No
     assert rows.colors[rows.means[:, 2] < 1.5].max() < 0.2
 
 
-def test_what_was_observed_is_not_looked_through() -> None:
+def test_generated_frames_contradict_nothing_observed() -> None:
     cache, camera = GaussianCache(), camera_at((0, 0, 0))
     cache.integrate(chunk_of(wall(camera, 1.0)))
     assert cache.integrate(chunk_of(wall(camera), 1)).added == 0
 
 
-def test_something_new_in_front_of_what_was_observed_is_added_if_a_camera_saw_it() -> None:
+def test_only_observed_frames_add_in_front_of_observed_surfaces() -> None:
     camera = camera_at((0, 0, 0))
     for observed, added in ((True, PIXELS), (False, 0)):
         cache = GaussianCache()
@@ -189,7 +189,7 @@ def test_something_new_in_front_of_what_was_observed_is_added_if_a_camera_saw_it
         assert cache.integrate(chunk_of(wall(camera, 1.5), 1, observed=observed)).added == added
 
 
-def test_a_surer_guess_needs_a_larger_residual() -> None:
+def test_a_more_confident_stored_surface_needs_a_larger_residual() -> None:
     camera = camera_at((0, 0, 0))
     for confidence, added in ((0.8, PIXELS), (0.2, 0)):
         cache = GaussianCache()
@@ -200,13 +200,13 @@ def test_a_surer_guess_needs_a_larger_residual() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.01, 1.0), st.floats(0.01, 1.0))
-def test_the_needed_residual_grows_with_what_is_stored(stored: float, new: float) -> None:
+def test_needed_residual_grows_with_stored_confidence(stored: float, new: float) -> None:
     residual = float(needed_residual(torch.tensor(stored), torch.tensor(new)))
     assert DEPTH_TOLERANCE - 1e-6 <= residual <= 5 * DEPTH_TOLERANCE + 1e-6
     assert residual >= float(needed_residual(torch.tensor(stored), torch.tensor(1.0))) - 1e-6
 
 
-def test_nothing_is_steady_beside_an_edge_or_the_border() -> None:
+def test_far_from_edges_excludes_edges_and_the_border() -> None:
     depth = torch.ones(1, 9, 12)
     depth[..., 6:] = 2.0
     steady = far_from_edges(depth, torch.ones_like(depth, dtype=torch.bool), 2)[0]
@@ -228,7 +228,7 @@ def ground(camera: Camera, below: float = 0.1) -> Frame:
     return Frame(rgb, depth, on, torch.zeros_like(on), camera)
 
 
-def test_a_closer_look_at_the_ground_replaces_what_was_seen_aslant() -> None:
+def test_closer_frames_supersede_slanted_ground() -> None:
     cache, near = GaussianCache(refine_steps=0), ground(camera_at((0, 0, 1.2)))
     cache.integrate(chunk_of(ground(camera_at((0, 0, 0)))))
     inner = (slice(None), slice(None), slice(SIZE[0] // 2 + 3, -6), slice(6, -6))
@@ -239,7 +239,7 @@ def test_a_closer_look_at_the_ground_replaces_what_was_seen_aslant() -> None:
     assert after > before + 10.0
 
 
-def test_points_of_ground_seen_aslant_do_not_smear_over_their_neighbors() -> None:
+def test_points_of_slanted_ground_do_not_cover_their_neighbors() -> None:
     """Discs are round: one as long as its pixel on the ground is would be as wide."""
     cache, first = PointCache(), ground(camera_at((0, 0, 0)), below=0.3)
     cache.integrate(chunk_of(first))

@@ -27,7 +27,7 @@ def _grainy(seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("steps", [0, 6])
-def test_what_is_drawn_is_nearer_to_the_frame(steps: int) -> None:
+def test_sharpening_brings_the_rendering_nearer_to_the_frame(steps: int) -> None:
     frame = _frame(_grainy(), torch.full((1, 1, *SIZE), 2.0))
     errors = []
     for amount in (0.0, DEFAULT_POLICY.sharpening):
@@ -39,7 +39,7 @@ def test_what_is_drawn_is_nearer_to_the_frame(steps: int) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.floats(1.2, 5.0))
-def test_no_color_crosses_an_outline(seed: int, ratio: float) -> None:
+def test_sharpening_does_not_cross_outlines(seed: int, ratio: float) -> None:
     depth = torch.full((1, 1, *SIZE), 2.0)
     depth[..., 20:] *= ratio
     frame, other = _frame(_grainy(seed), depth), _frame(_grainy(seed), depth)
@@ -48,7 +48,7 @@ def test_no_color_crosses_an_outline(seed: int, ratio: float) -> None:
     assert torch.equal(sharpened(frame[0], new)[..., :20], sharpened(other[0], new)[..., :20])
 
 
-def test_a_single_new_pixel_keeps_its_color_and_an_even_surface_too() -> None:
+def test_sharpening_keeps_single_pixels_and_even_surfaces() -> None:
     frame = _frame(_grainy(), torch.full((1, 1, *SIZE), 2.0))
     alone = torch.zeros(1, *SIZE, dtype=torch.bool)
     alone[0, 10, 10] = True

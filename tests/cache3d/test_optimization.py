@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from cache3d.gaussian_cache import GaussianCache
-from cache3d.integration import optimization as optimization
 from cache3d.integration.lifting import lift_gaussians
 from cache3d.integration.optimization import (
     PHOTO,
@@ -75,7 +74,7 @@ def worlds(chunk: Chunk) -> tuple[GaussianCache, GaussianCache]:
     return plain, refined
 
 
-def test_frames_are_seen_again_better_from_elsewhere_too() -> None:
+def test_optimization_improves_held_out_views_too() -> None:
     frames = wall(cameras((0, 0, 0), (0.06, 0.02, 0), (0.12, 0, 0.1), (0.18, 0.03, 0.05)))
     plain, refined = worlds(chunk_of(frames))
     between = wall(cameras((0.03, 0.01, 0.02), (0.15, 0.01, 0.07)))
@@ -85,7 +84,7 @@ def test_frames_are_seen_again_better_from_elsewhere_too() -> None:
         assert after > before + least
 
 
-def test_a_farther_look_hardly_changes_what_a_closer_one_has_drawn() -> None:
+def test_far_frames_hardly_change_fine_colors() -> None:
     near = cameras((0, 0, 1.5))  # half a unit from the wall; the far one is four times as far away
     world = GaussianCache()
     world.integrate(chunk_of(wall(near)))
@@ -103,7 +102,7 @@ def disagreeing(truth: Frame, seed: int) -> Frame:
     return replace(truth, rgb=(truth.rgb + 0.1 * noise).clamp(0.0, 1.0))
 
 
-def test_what_lies_behind_an_outline_takes_on_no_color_that_is_not_there() -> None:
+def test_colors_behind_outlines_stay_among_the_frames_colors() -> None:
     camera = cameras((0, 0, 0))
     near = torch.rand(1, 1, *SIZE, generator=torch.Generator().manual_seed(1)) < 0.3
     near[..., SIZE[1] // 2 :] = False
@@ -119,7 +118,7 @@ def test_what_lies_behind_an_outline_takes_on_no_color_that_is_not_there() -> No
     assert not torch.equal(before.colors, after.colors)
 
 
-def test_looks_that_disagree_average_out() -> None:
+def test_disagreeing_frames_average_out() -> None:
     truth = wall(cameras((0, 0, 0), size=(24, 32)), grain=9.0)
     cache, found = GaussianCache(), []
     for index in range(12):
@@ -129,7 +128,7 @@ def test_looks_that_disagree_average_out() -> None:
     assert found[-1] > psnr(disagreeing(truth, 99).rgb, truth.rgb) + 3.0  # nearer to the truth than any of them
 
 
-def test_the_photo_keeps_its_hold_on_a_long_walk() -> None:
+def test_the_photo_is_kept_over_many_chunks() -> None:
     size = (24, 32)
     photo, kept = disagreeing(wall(cameras((0, 0, 0), size=size), grain=9.0), 99), []
     for remembered in (None, photo):
@@ -142,7 +141,7 @@ def test_the_photo_keeps_its_hold_on_a_long_walk() -> None:
     assert kept[1] > kept[0] + 2.0
 
 
-def test_only_looks_at_other_frames_tire_and_far_ones_little() -> None:
+def test_steps_decay_with_updates_except_for_the_photo() -> None:
     extent_px, n_updates = torch.tensor([0.5, 1.0, 3.0]), torch.tensor([0.0, 12.0, 12.0])
     share, after = gain(extent_px, n_updates, is_photo=False)
     assert share.tolist() == [0.25, 0.5, 0.5]
@@ -152,7 +151,7 @@ def test_only_looks_at_other_frames_tire_and_far_ones_little() -> None:
     assert torch.equal(after, n_updates)
 
 
-def test_what_the_photo_made_stays_where_it_is() -> None:
+def test_geometry_of_the_photo_stays_without_its_agreement() -> None:
     plain, refined = worlds(chunk_of(wall(cameras((0, 0, 0), (0.1, 0, 0.1)))))
     for name in GEOMETRY:
         assert torch.equal(getattr(plain.snapshot(), name), getattr(refined.snapshot(), name))
@@ -163,13 +162,13 @@ def test_what_the_photo_made_stays_where_it_is() -> None:
 
 def wrong_wall(places: list[tuple[float, float, float]], seed: int) -> Frame:
     """A wall whose depth is off by half a percent from pixel to pixel."""
-    to_splats = wall(cameras(*places))
-    noise = torch.randn(to_splats.depth.shape, generator=torch.Generator().manual_seed(seed))
-    return replace(to_splats, depth=to_splats.depth * (1.0 + 0.005 * noise))
+    given = wall(cameras(*places))
+    noise = torch.randn(given.depth.shape, generator=torch.Generator().manual_seed(seed))
+    return replace(given, depth=given.depth * (1.0 + 0.005 * noise))
 
 
-def test_geometry_gives_way_to_what_frames_agree_about() -> None:
-    """Beside the path, against the same looks at colors alone."""
+def test_geometry_follows_where_frames_agree() -> None:
+    """Beside the path, against the same targets at colors alone."""
     beside, found = wall(cameras((0.2, -0.15, 0.1), (-0.1, 0.1, 0.2))), []
     for settled in (0.0, DEFAULT_POLICY.settled_updates):
         cache = GaussianCache(refine_steps=12, policy=IntegrationPolicy(settled_updates=settled))
@@ -183,30 +182,30 @@ def test_geometry_gives_way_to_what_frames_agree_about() -> None:
     assert (found[1].coverage - found[0].coverage).min() > -0.1
 
 
-def test_nothing_moves_against_the_photo_and_what_it_made_only_with_it() -> None:
-    photo, to_splats = wall(cameras((0, 0, 0))), wrong_wall([(0.02, 0, 0), (0.04, 0, 0), (0.06, 0, 0)], 1)
-    trusted = torch.ones_like(to_splats.depth[0])
-    others = [TargetView(to_splats[k], trusted, is_photo=False) for k in range(3)]
+def test_the_photo_has_a_veto_on_geometry() -> None:
+    photo, given = wall(cameras((0, 0, 0))), wrong_wall([(0.02, 0, 0), (0.04, 0, 0), (0.06, 0, 0)], 1)
+    certain = torch.ones_like(given.depth[0])
+    others = [TargetView(given[k], certain, is_photo=False) for k in range(3)]
 
-    def moved(looks: list[TargetView], index: int) -> Tensor:
-        rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], index)
+    def moved(targets: list[TargetView], index: int) -> Tensor:
+        rows = lift_gaussians(chunk_of(given).observation(0), given.valid[0], index)
         means = rows.means.clone()
-        optimize(rows, looks, observed=True, steps=len(looks), backend="cpu")
+        optimize(rows, targets, observed=True, steps=len(targets), backend="cpu")
         return (rows.means != means).any(-1)
 
-    alone, judged = moved(others, 1), moved([*others, TargetView(photo[0], trusted, is_photo=True)], 1)
+    alone, judged = moved(others, 1), moved([*others, TargetView(photo[0], certain, is_photo=True)], 1)
     assert 0.2 * alone.sum() < judged.sum() < 0.9 * alone.sum()
     assert not (judged & ~alone).any()
     assert not moved(others, PHOTO).any()
-    assert torch.equal(moved([*others, TargetView(photo[0], trusted, is_photo=True)], PHOTO), judged)
+    assert torch.equal(moved([*others, TargetView(photo[0], certain, is_photo=True)], PHOTO), judged)
 
 
-def test_geometry_moves_within_its_bounds_and_then_rests() -> None:
-    to_splats = wrong_wall([(0.03 * k, 0, 0) for k in range(4)], 1)
-    rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], 1)
+def test_geometry_stays_within_bounds_and_then_rests() -> None:
+    given = wrong_wall([(0.03 * k, 0, 0) for k in range(4)], 1)
+    rows = lift_gaussians(chunk_of(given).observation(0), given.valid[0], 1)
     start = Gaussians(*(column.clone() for column in vars(rows).values()))
-    looks = [TargetView(to_splats[k], torch.ones_like(to_splats.depth[k]), is_photo=False) for k in (1, 2, 3)] * 20
-    optimize(rows, looks, observed=True, steps=len(looks), backend="cpu")
+    targets = [TargetView(given[k], torch.ones_like(given.depth[k]), is_photo=False) for k in (1, 2, 3)] * 20
+    optimize(rows, targets, observed=True, steps=len(targets), backend="cpu")
     shift = (rows.means - start.means).norm(dim=-1) / (start.scales[:, :2].amin(-1) / KERNEL)
     assert 0.1 < float(shift.max()) < DEFAULT_POLICY.max_total_shift
     growth = (rows.scales / start.scales).log().abs().max()
@@ -216,40 +215,40 @@ def test_geometry_moves_within_its_bounds_and_then_rests() -> None:
     settled = rows.n_updates >= DEFAULT_POLICY.settled_updates
     assert settled.float().mean() > 0.5
     before = rows.means.clone()
-    optimize(rows, looks[:6], observed=True, steps=6, backend="cpu")
+    optimize(rows, targets[:6], observed=True, steps=6, backend="cpu")
     assert torch.equal(rows.means[settled], before[settled])
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(0.1, 3.0), min_size=1, max_size=60))
-def test_no_looks_move_it_further_than_stated(extents_px: list[float]) -> None:
-    """Whatever the sizes, if each look asks for the longest step the same way."""
-    looks, shift, log_size = torch.zeros(1), 0.0, 0.0
+def test_total_shift_and_growth_are_bounded(extents_px: list[float]) -> None:
+    """Whatever the footprints, if each update asks for the longest step in one direction."""
+    n_updates, shift, log_size = torch.zeros(1), 0.0, 0.0
     for extent_px in extents_px:
-        share, after = gain(torch.tensor([extent_px]), looks, is_photo=False)
-        if float(looks) < DEFAULT_POLICY.settled_updates:
+        share, after = gain(torch.tensor([extent_px]), n_updates, is_photo=False)
+        if float(n_updates) < DEFAULT_POLICY.settled_updates:
             shift += DEFAULT_POLICY.max_shift * float(share) * math.exp(log_size)
             log_size += DEFAULT_POLICY.max_growth * float(share)
-        looks = after
+        n_updates = after
     assert shift < DEFAULT_POLICY.max_total_shift
     assert log_size < math.log(DEFAULT_POLICY.max_total_growth)
 
 
-def test_one_frame_alone_moves_nothing() -> None:
-    to_splats = wrong_wall([(0, 0, 0), (0.05, 0, 0)], 1)
-    rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], 1)
+def test_one_frame_alone_moves_no_geometry() -> None:
+    given = wrong_wall([(0, 0, 0), (0.05, 0, 0)], 1)
+    rows = lift_gaussians(chunk_of(given).observation(0), given.valid[0], 1)
     means, colors = rows.means.clone(), rows.colors.clone()
-    alone = [TargetView(to_splats[1], torch.ones_like(to_splats.depth[1]), is_photo=False)]
+    alone = [TargetView(given[1], torch.ones_like(given.depth[1]), is_photo=False)]
     optimize(rows, alone, observed=True, steps=4, backend="cpu")
     assert torch.equal(rows.means, means)
     assert not torch.equal(rows.colors, colors)
 
 
-def test_what_a_look_asks_of_geometry_lowers_its_error() -> None:
+def test_asked_geometry_steps_lower_the_error() -> None:
     """The gradient of the squared error of what is shown, which is divided by alpha, by finite differences."""
-    to_splats = wrong_wall([(0, 0, 0), (0.05, 0.02, 0)], 1)
-    rows = lift_gaussians(chunk_of(to_splats).observation(0), to_splats.valid[0], 1)
-    look = TargetView(to_splats[1], torch.ones_like(to_splats.depth[1]), is_photo=False)
+    given = wrong_wall([(0, 0, 0), (0.05, 0.02, 0)], 1)
+    rows = lift_gaussians(chunk_of(given).observation(0), given.valid[0], 1)
+    target = TargetView(given[1], torch.ones_like(given.depth[1]), is_photo=False)
     normals = matrix_from_quat(rows.quats)[:, :, 2]
     width = rows.scales[:, :2].amin(-1) / KERNEL
 
@@ -258,34 +257,34 @@ def test_what_a_look_asks_of_geometry_lowers_its_error() -> None:
         return Splats(means, rows.quats, rows.scales * torch.exp(log_size)[:, None], rows.opacities, rows.colors)
 
     def error(splats: Splats) -> float:
-        fine = look.frame.camera.resized((96, 128))[None]
+        fine = target.frame.camera.resized((96, 128))[None]
         raster = rasterize(splats, fine, "cpu", eps2d=FOOTPRINT_FLOOR)
         rgb = avg_pool2d(raster.values, 2) / avg_pool2d(raster.alpha, 2).clamp_min(1e-3)
         inside = avg_pool2d(raster.alpha, 2)[0] > DEFAULT_POLICY.solid_alpha
-        return 0.5 * float(((rgb[0] - look.frame.rgb).square() * inside).double().sum())
+        return 0.5 * float(((rgb[0] - target.frame.rgb).square() * inside).double().sum())
 
     zero = torch.zeros(len(rows))
-    made = correction(drawn(zero, zero), look, "cpu")
-    ways = torch.sign(made.geometry) * 1e-3
-    for way in ((ways[:, 0], zero), (zero, ways[:, 1])):
-        assert error(drawn(*way)) < error(drawn(zero, zero)) < error(drawn(-way[0], -way[1]))
+    made = correction(drawn(zero, zero), target, "cpu")
+    steps = torch.sign(made.geometry) * 1e-3
+    for step in ((steps[:, 0], zero), (zero, steps[:, 1])):
+        assert error(drawn(*step)) < error(drawn(zero, zero)) < error(drawn(-step[0], -step[1]))
 
 
-def test_what_a_camera_observed_is_fixed_against_guesses() -> None:
-    cache, to_splats = GaussianCache(), wall(cameras((0, 0, 0)))
+def test_generated_frames_change_nothing_observed() -> None:
+    cache, given = GaussianCache(), wall(cameras((0, 0, 0)))
     cache.integrate(chunk_of(wall(cameras((9, 0, 0)))))
-    cache.integrate(chunk_of(to_splats, 1))
+    cache.integrate(chunk_of(given, 1))
     before = cache.snapshot()
     beside = wall(cameras((0.5, 0, 0)))
     generated = chunk_of(replace(beside, rgb=1.0 - beside.rgb), 2, observed=False, confidence=0.9)
-    cache.integrate(generated, to_splats)
+    cache.integrate(generated, given)
     after = cache.snapshot()
     assert len(after) > len(before)
     for name in ("colors", "confidence", *GEOMETRY):
         assert torch.equal(getattr(after, name)[: len(before)], getattr(before, name))
 
 
-def test_remembered_frames_hold_guesses() -> None:
+def test_remembered_frames_are_fitted() -> None:
     """A chunk of other colors pulls less at what remembered frames show too."""
     first = wall(cameras((0, 0, 0)))
     other = chunk_of(replace(first, rgb=(first.rgb + 0.2).clamp(0, 1)), 1, observed=False, confidence=0.6)
@@ -298,7 +297,7 @@ def test_remembered_frames_hold_guesses() -> None:
     assert agreement[1] > agreement[0] + 2.0
 
 
-def test_the_photo_does_not_stain_what_was_made_up_behind_its_outlines() -> None:
+def test_the_photo_does_not_stain_generated_background() -> None:
     camera = cameras((0, 0, 0))
     column = torch.arange(SIZE[1]).expand(1, 1, *SIZE)
     depth = torch.where(column < 32, 1.0, 5.0)
@@ -313,7 +312,7 @@ def test_the_photo_does_not_stain_what_was_made_up_behind_its_outlines() -> None
     assert rows.colors[rows.means[:, 2] > 3.0].min() > 0.8
 
 
-def test_what_a_frame_does_not_trust_changes_little() -> None:
+def test_pixels_of_low_confidence_change_little() -> None:
     first = wall(cameras((0, 0, 0)))
     moved = []
     for confidence in (0.8, 0.1):
@@ -327,15 +326,15 @@ def test_what_a_frame_does_not_trust_changes_little() -> None:
 
 
 @pytest.mark.parametrize("refine_steps", [0, 12])
-def test_zooming_neither_cracks_nor_sparkles(refine_steps: int) -> None:
+def test_zooming_shows_no_cracks_and_no_aliasing(refine_steps: int) -> None:
     size = (96, 128)
     cache = GaussianCache(refine_steps=refine_steps)
-    to_splats = wall(cameras((0, 0, 0), (0.05, 0, 0), size=size), grain=9.0)
-    cache.integrate(chunk_of(to_splats))
+    given = wall(cameras((0, 0, 0), (0.05, 0, 0), size=size), grain=9.0)
+    cache.integrate(chunk_of(given))
     closer = wall(cameras((0, 0, 1), size=size), grain=9.0)  # twice as large
     guide = cache.render(closer.camera)
     assert guide.coverage.min() > 0.98
-    enlarged = interpolate(to_splats.rgb[:1, :, 24:-24, 32:-32], scale_factor=2.0, mode="bilinear")
+    enlarged = interpolate(given.rgb[:1, :, 24:-24, 32:-32], scale_factor=2.0, mode="bilinear")
     # Surfaces in storage order hide a part of each other: the plain enlargement of the frame is a little better.
     assert psnr(guide.rgb, closer.rgb) > psnr(enlarged, closer.rgb) - (3.0 if refine_steps else 5.0)
     # A half and a quarter as large: the wall fills the middle of the image. Four and 16 primitives share a pixel, and
@@ -387,7 +386,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     assert torch.equal(*results)
 
 
-def test_steps_are_bounded_and_spread() -> None:
+def test_schedule_is_bounded_and_evenly_spread() -> None:
     assert schedule(12, 12) == list(range(12))
     assert schedule(12, 4) == [2, 5, 8, 11]  # the last is the photo
     assert schedule(8, 6) == [0, 1, 3, 4, 5, 7]
@@ -398,7 +397,7 @@ def test_steps_are_bounded_and_spread() -> None:
         GaussianCache(refine_steps=-1)
 
 
-def test_points_take_remembered_frames_and_keep_still() -> None:
+def test_points_ignore_remembered_frames() -> None:
     frame, (plain, handed) = wall(cameras((0, 0, 0))), (PointCache(), PointCache())
     plain.integrate(chunk_of(frame))
     handed.integrate(chunk_of(frame), frame)
@@ -407,7 +406,7 @@ def test_points_take_remembered_frames_and_keep_still() -> None:
 
 
 @pytest.mark.parametrize("kind", [GaussianCache, PointCache])
-def test_a_look_that_finds_nothing_wrong_makes_no_guess_softer(kind: type[GaussianCache] | type[PointCache]) -> None:
+def test_blending_an_identical_frame_softens_nothing(kind: type[GaussianCache] | type[PointCache]) -> None:
     cache = kind(refine_steps=0) if kind is GaussianCache else kind()
     first = wall(cameras((0.0, 0.0, 0.0)))
     cache.integrate(Chunk(first, 1, observed=False, confidence=torch.full_like(first.depth, 0.3)))

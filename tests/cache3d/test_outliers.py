@@ -77,7 +77,7 @@ def test_outliers_do_not_pile_up_and_alignment_does_not_run_away(make: type[Poin
 
 
 @CACHES
-def test_what_two_looks_agree_to_look_through_goes(make: type[PointCache]) -> None:
+def test_two_frames_contradict_a_surface(make: type[PointCache]) -> None:
     frame = look(0.0)
     spot = frame.depth.clone()
     spot[..., 10:14, 28:32] *= 0.6
@@ -92,7 +92,7 @@ def test_what_two_looks_agree_to_look_through_goes(make: type[PointCache]) -> No
 
 
 @CACHES
-def test_a_coarse_look_misses_and_refutes_nothing(make: type[PointCache]) -> None:
+def test_a_coarse_frame_contradicts_nothing(make: type[PointCache]) -> None:
     frame, cache = look(0.0), make()
     near = frame.depth.clone()
     near[..., 10:14, 28:32] *= 0.6
@@ -105,7 +105,7 @@ def test_a_coarse_look_misses_and_refutes_nothing(make: type[PointCache]) -> Non
 
 
 @CACHES
-def test_a_spot_does_not_enter_in_front_and_a_line_does(make: type[PointCache]) -> None:
+def test_isolated_pixels_do_not_enter_in_front_but_lines_do(make: type[PointCache]) -> None:
     frame = look(0.0)
     spot, line = frame.depth.clone(), frame.depth.clone()
     spot[..., 8, 20] *= 0.6
@@ -116,7 +116,7 @@ def test_a_spot_does_not_enter_in_front_and_a_line_does(make: type[PointCache]) 
     assert cache.integrate(chunk_of(replace(frame, depth=line), 2)).added >= 28
 
 
-def test_the_depth_of_a_slope_is_not_that_of_its_nearer_samples() -> None:
+def test_the_depth_of_a_slope_is_unbiased() -> None:
     frame, cache = look(0.0), GaussianCache(refine_steps=0)
     cache.integrate(chunk_of(frame, 0))
     floor = (slice(None), slice(None), slice(28, 34), slice(10, 50))

@@ -75,19 +75,19 @@ def sharp() -> Tensor:
     return picture(camera_at().resized((4 * SIZE[0], 4 * SIZE[1])), 2)[0][0]
 
 
-def test_at_its_own_place_it_is_the_photograph(photo: Frame) -> None:
+def test_the_photos_camera_shows_the_photo(photo: Frame) -> None:
     rendered = PhotoTexture.of(photo, photo.rgb[0]).apply(guide_of(photo.camera, photo.depth))
     torch.testing.assert_close(rendered.rgb[INNER], photo.rgb[INNER], atol=1e-4, rtol=0.0)
     assert (rendered.confidence[INNER] == 1.0).all()
     assert torch.equal(rendered.depth, photo.depth)
 
 
-def test_a_finer_photograph_shows_the_same_at_home(photo: Frame, sharp: Tensor) -> None:
+def test_a_finer_photo_shows_the_same_at_frame_size(photo: Frame, sharp: Tensor) -> None:
     rendered = PhotoTexture.of(photo, sharp).apply(guide_of(photo.camera, photo.depth))
     assert (rendered.rgb - photo.rgb)[INNER].abs().mean() < 0.01
 
 
-def test_closer_it_shows_what_no_frame_held(photo: Frame, sharp: Tensor) -> None:
+def test_closer_views_show_detail_of_the_full_photo(photo: Frame, sharp: Tensor) -> None:
     near = camera_at(y=0.4, z=1.5)
     truth, depth = picture(near)
     errors = []
@@ -100,7 +100,7 @@ def test_closer_it_shows_what_no_frame_held(photo: Frame, sharp: Tensor) -> None
     assert errors[1] < 0.04
 
 
-def test_farther_it_does_not_sparkle(photo: Frame, sharp: Tensor) -> None:
+def test_farther_views_do_not_alias(photo: Frame, sharp: Tensor) -> None:
     far = camera_at(y=-0.5, z=-2.0)
     truth, depth = picture(far, 8)
     rendered = PhotoTexture.of(photo, sharp).apply(guide_of(far, depth))
@@ -111,7 +111,7 @@ def test_farther_it_does_not_sparkle(photo: Frame, sharp: Tensor) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(0.5, 2.0).filter(lambda factor: abs(factor - 1.0) > 1.2 * SAME_DEPTH))
-def test_another_surface_keeps_the_cache_s_colors(photo: Frame, factor: float) -> None:
+def test_other_surfaces_keep_the_rendered_colors(photo: Frame, factor: float) -> None:
     # Seen from the photo's own place all surfaces of a pixel fall on the same pixel of the photo.
     guide = guide_of(photo.camera, factor * photo.depth)
     rendered = PhotoTexture.of(photo, photo.rgb[0]).apply(guide)
@@ -119,7 +119,7 @@ def test_another_surface_keeps_the_cache_s_colors(photo: Frame, factor: float) -
     assert torch.equal(rendered.confidence, guide.confidence)
 
 
-def test_outlines_holes_and_what_lies_outside_keep_the_cache_s_picture(photo: Frame) -> None:
+def test_outlines_holes_and_the_outside_keep_the_rendered_colors(photo: Frame) -> None:
     depth = photo.depth.clone()
     depth[..., 40:] = 0.5 * depth[..., 40:]
     stepped = replace(photo, depth=depth)
@@ -137,7 +137,7 @@ def test_outlines_holes_and_what_lies_outside_keep_the_cache_s_picture(photo: Fr
     assert torch.equal(texture.apply(turned).rgb, turned.rgb)
 
 
-def test_what_the_photograph_does_not_know_spoils_nothing(photo: Frame) -> None:
+def test_invalid_pixels_of_the_photo_are_not_used(photo: Frame) -> None:
     unknown = torch.zeros_like(photo.valid)
     unknown[..., 20:30, 20:30] = True
     holed = replace(photo, valid=~unknown, depth=torch.where(unknown, 0.0, photo.depth))
@@ -148,7 +148,7 @@ def test_what_the_photograph_does_not_know_spoils_nothing(photo: Frame) -> None:
     assert (rendered.confidence[..., 32:-3, 3:-3] == 1.0).all()
 
 
-def test_sky_is_shown_where_both_see_sky(photo: Frame) -> None:
+def test_sky_is_textured_where_both_show_sky(photo: Frame) -> None:
     sky = torch.zeros_like(photo.sky)
     sky[..., :20, :] = True
     depth = torch.where(sky, 1000.0, photo.depth)
@@ -161,7 +161,7 @@ def test_sky_is_shown_where_both_see_sky(photo: Frame) -> None:
     assert torch.equal(kept.rgb[..., :18, :], guide.rgb[..., :18, :])
 
 
-def test_wrong_colors_of_the_cache_do_not_matter(photo: Frame, sharp: Tensor) -> None:
+def test_wrong_rendered_colors_are_replaced(photo: Frame, sharp: Tensor) -> None:
     texture, aside = PhotoTexture.of(photo, sharp), camera_at(x=0.2)
     depth = floor_depth(aside)
     dark, bright = (texture.apply(guide_of(aside, depth, gray)) for gray in (0.1, 0.9))
@@ -181,7 +181,7 @@ def test_the_pyramid_halves_down_to_the_coarsest(photo: Frame) -> None:
     assert torch.equal(texture.full_res, finest)
 
 
-def test_samples_are_those_of_torch() -> None:
+def test_sampling_agrees_with_torch() -> None:
     rng = torch.Generator().manual_seed(0)
     image = torch.rand(3, 20, 30, generator=rng)
     places = torch.rand(40, 50, 2, generator=rng) * torch.tensor([29.0, 19.0])
@@ -197,7 +197,7 @@ def test_samples_are_those_of_torch() -> None:
     torch.testing.assert_close(fast, slow, atol=1e-4, rtol=0.0)
 
 
-def test_what_an_outline_may_be_mixed_into_is_left_to_the_cache() -> None:
+def test_mixed_pixels_of_outlines_are_not_used() -> None:
     camera = camera_at(size=(96, 160))
     depth = torch.ones(1, 1, 96, 160)
     depth[..., 80:] = 4.0

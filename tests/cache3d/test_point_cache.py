@@ -56,7 +56,7 @@ def shows_pillar(guide: Guide) -> Tensor:
     return (guide.depth[0, 0] < 0.8 * WALL) & (guide.sky[0, 0] < 0.5)
 
 
-def test_a_photo_comes_back_pixel_by_pixel() -> None:
+def test_points_render_the_photo_pixel_by_pixel() -> None:
     frame, _ = look(camera_at())
     guide = seen_from(camera_at()).render(camera_at())
     assert torch.equal(guide.rgb, frame.rgb)
@@ -65,7 +65,7 @@ def test_a_photo_comes_back_pixel_by_pixel() -> None:
     assert guide.confidence.min() > 0.99
 
 
-def test_outlines_are_believed_less_where_points_fall_anew() -> None:
+def test_confidence_falls_at_outlines_off_the_pixel_centers() -> None:
     guide = seen_from(camera_at()).render(camera_at(x=0.03))
     near = shows_pillar(guide).float()[None, None]
     near = torch.nn.functional.max_pool2d(near, 3, 1, 1) + torch.nn.functional.max_pool2d(1.0 - near, 3, 1, 1)
@@ -76,7 +76,7 @@ def test_outlines_are_believed_less_where_points_fall_anew() -> None:
     assert confidence[ground & outline].median() < 0.85
 
 
-def test_what_is_in_front_does_not_grow_over_what_is_behind() -> None:
+def test_foreground_does_not_grow_over_background() -> None:
     cache = seen_from(camera_at(), camera_at(0.4), camera_at(-0.4))
     for x in (-0.25, -0.1, 0.15, 0.3):
         _, pillar = look(camera_at(x))
@@ -85,7 +85,7 @@ def test_what_is_in_front_does_not_grow_over_what_is_behind() -> None:
         assert widths.float().mean().abs() < 0.5
 
 
-def test_nothing_behind_shines_through_a_surface() -> None:
+def test_background_does_not_show_through_a_surface() -> None:
     cache = seen_from(camera_at(), camera_at(0.6), camera_at(-0.6))
     for x, z, yaw_deg in ((0.13, 0.21, 3.0), (-0.2, 0.4, -5.0), (0.07, 0.1, 2.0), (0.0, 0.6, 0.0)):
         camera = camera_at(x, z, yaw_deg)
@@ -95,7 +95,7 @@ def test_nothing_behind_shines_through_a_surface() -> None:
         assert shows_pillar(cache.render(camera))[inner].float().mean() > 0.98
 
 
-def test_what_no_one_saw_stays_open() -> None:
+def test_unobserved_regions_stay_uncovered() -> None:
     guide = seen_from(camera_at()).render(camera_at(0.5))
     open_share = (guide.coverage == 0).float().mean()
     assert 0.05 < open_share < 0.5
@@ -103,7 +103,7 @@ def test_what_no_one_saw_stays_open() -> None:
     assert (guide.rgb[(guide.coverage == 0).expand_as(guide.rgb)] == 0).all()
 
 
-def test_a_closer_look_adds_what_a_farther_one_does_not_show() -> None:
+def test_a_closer_frame_adds_finer_points() -> None:
     far, near = camera_at(), camera_at(z=0.8)
     cache, beside = seen_from(far, near), camera_at(x=0.013, z=0.8)
     frame, _ = look(beside)
@@ -120,7 +120,7 @@ def test_a_closer_look_adds_what_a_farther_one_does_not_show() -> None:
     assert len(cache) < 1.01 * before
 
 
-def test_a_guess_adds_nothing_to_what_was_observed() -> None:
+def test_generated_frames_add_no_points_to_observed_surfaces() -> None:
     cache = seen_from(camera_at())
     before = len(cache)
     frame, _ = look(camera_at(z=0.3))

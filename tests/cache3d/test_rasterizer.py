@@ -51,7 +51,7 @@ def gradients(splats: Splats, camera: Camera, backend: str, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize(("count", "eps2d"), [(300, 0.3), (100, 0.1)])
-def test_the_cpu_kernels_draw_what_the_reference_draws(count: int, eps2d: float) -> None:
+def test_cpu_kernels_agree_with_the_reference(count: int, eps2d: float) -> None:
     splats, camera = make_splats(count), make_camera()
     double = Splats(*(getattr(splats, f.name).double() for f in fields(Splats)))
     fast = rasterize(splats, camera, "cpu", eps2d=eps2d)
@@ -73,7 +73,7 @@ def test_gradients_agree_with_autograd_through_the_reference() -> None:
         assert error < 5e-5, f"{name}: {error:.1e}"  # measured: 1e-6 to 1e-5
 
 
-def test_the_same_bits_in_every_run_and_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bits_do_not_depend_on_runs_or_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     # Small blocks, so that the toy scene is split over threads at all.
     monkeypatch.setattr(rasterizer_cpu, "PROJECT_BLOCK", 64)
     monkeypatch.setattr(rasterizer_cpu, "TILE_BLOCK", 1)
@@ -107,7 +107,7 @@ def test_equal_depths_are_composited_in_storage_order() -> None:
 
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_nothing_to_draw_is_an_empty_image(backend: str) -> None:
+def test_no_visible_gaussians_give_an_empty_image(backend: str) -> None:
     camera = make_camera((5, 7))
     behind = replace(make_splats(4), means=make_splats(4).means * torch.tensor([1.0, 1, -1]))
     for splats in (make_splats(0), behind):
@@ -154,7 +154,7 @@ def test_needles_and_giants_stay_finite() -> None:
     assert torch.isfinite(grads["means"]).all()
 
 
-def test_what_cannot_be_drawn_is_refused() -> None:
+def test_invalid_input_is_refused() -> None:
     splats = make_splats(3)
     with pytest.raises(ValueError, match=r"camera: want a batch \[t\]"):
         rasterize(splats, make_camera()[0])
@@ -173,7 +173,7 @@ def test_warming_up_compiles_once() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_can_draw() -> None:
+def test_a_forked_child_can_rasterize() -> None:
     code = (
         "import os, torch\nfrom cache3d.rasterizer import cpu\nfrom cache3d.rasterizer.cpu import warm_up\n"
         "cpu.TILE_BLOCK = 1\ntorch.set_num_threads(2)\nwarm_up()\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
@@ -55,8 +57,15 @@ def test_a_wrong_setting_is_refused(words: list[str], message: str) -> None:
 
 @pytest.mark.parametrize("cache", ["gaussians", "points"])
 def test_policy_fields_reach_the_cache(cache: str) -> None:
-    config = compose_config("explore", ["image=a.jpg", f"cache={cache}", "cache.policy.superseded_px=2.5"])
-    assert build(config, "cache")._policy == IntegrationPolicy(superseded_px=2.5)
+    words = ["image=a.jpg", f"cache={cache}"]
+    assert build(compose_config("explore", words), "cache")._policy == IntegrationPolicy()
+    changed = compose_config("explore", [*words, "cache.policy.superseded_px=2.5"])
+    assert build(changed, "cache")._policy == IntegrationPolicy(superseded_px=2.5)
+
+
+def test_the_policy_file_lists_every_field() -> None:
+    listed = compose_config("explore", ["image=a.jpg"]).cache.policy
+    assert {key: listed[key] for key in listed if key != "_target_"} == asdict(IntegrationPolicy())
 
 
 def test_a_callers_own_hydra_is_left_alone() -> None:
