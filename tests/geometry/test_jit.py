@@ -18,6 +18,7 @@ PACKAGES = ("worldwarp", "geometry", "diffusion", "cache3d", "scenes", "viz")
 # Runs in the read-only copy: prints one line per kernel module, then draws one Gaussian.
 CODE = """
 import importlib, sys
+import worldwarp.api
 import cache3d.rasterizer.cpu as cpu
 for name in sys.argv[1:]:
     kernels = [v for v in vars(importlib.import_module(name)).values() if hasattr(v, "py_func")]
