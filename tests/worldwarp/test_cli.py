@@ -34,7 +34,7 @@ from worldwarp.config import ConfigError, build, check_explore, compose_config
 from worldwarp.console import open_console
 from worldwarp.pages import PAGES
 
-HOME = Path(__file__).parent.parent
+HOME = Path(__file__).parents[2]
 CONSOLES = {
     "a pipe": {},
     "LC_ALL=C": {"LC_ALL": "C"},

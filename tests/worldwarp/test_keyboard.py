@@ -222,7 +222,7 @@ class Terminal:
         self._ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, (40, 200))
         environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-        environment |= {"PYTHONPATH": str(Path(__file__).parents[1]), "CI": "1"}
+        environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "CI": "1"}
         self.program = subprocess.Popen(
             [sys.executable, "-m", "worldwarp.cli", *words],
             stdin=theirs,
