@@ -21,7 +21,7 @@ def started(folder: Path, name: str, *arguments: str) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(480)
 def test_examples(tmp_path: Path) -> None:
     def run(name: str, *arguments: str) -> str:
         done = started(tmp_path, name, *arguments)
