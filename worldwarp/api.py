@@ -162,7 +162,7 @@ class World:
         >>> guide = world.render(Camera.from_fov(60.0, (192, 320)))
     """
 
-    def __init__(self, record: stored.World) -> None:
+    def __init__(self, record: stored.WorldStore) -> None:
         self.record = record
         self._cache: WorldCache | None = None
 
@@ -198,7 +198,7 @@ class World:
         Raises:
             ValueError: not a world, of a later version, or damaged; the message names the file.
         """
-        return World(stored.World.load(folder, chunks))
+        return World(stored.WorldStore.load(folder, chunks))
 
     @property
     def folder(self) -> Path:
@@ -312,7 +312,7 @@ class World:
         try:
             yield from steps
         finally:
-            self.record, self._cache = stored.World.load(self.folder), None
+            self.record, self._cache = stored.WorldStore.load(self.folder), None
 
     def view(self, mode: Literal["native", "web"] | None = None) -> str:
         """Open the walk in Rerun; a recording is made of what is stored if there is none.

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from scenes.io.atomic_files import replacing
-from scenes.store.world_store import MANIFEST, World
+from scenes.store.world_store import MANIFEST, WorldStore
 from viz.recorder import ChunkEvent, NullRecorder, Recorder, StartEvent, UndoEvent
 from viz.rerun_recorder import new_recording_path
 from viz.training import TrainingRecorder
@@ -121,10 +121,10 @@ def open_world(
 
 def _rebuild_if_missing(folder: Path) -> None:
     if (folder / MANIFEST).exists() and not any(folder.glob(RECORDINGS)):
-        rebuild_recording(World.load(folder))
+        rebuild_recording(WorldStore.load(folder))
 
 
-def rebuild_recording(world: World) -> Path:
+def rebuild_recording(world: WorldStore) -> Path:
     """Record a stored world: frames, depth, cameras, figures, and of the primitives those that are there now.
 
     What the cache showed and where noise was put while the frames were made is not stored, and so not shown.

@@ -28,7 +28,7 @@ from geometry.trajectory.path_text import begins_with_preset
 from scenes.io.video import write_video
 from scenes.photos.framing import natural_size, photo_fov_deg, sized
 from scenes.photos.photo import Photo, decode_photo, photo_outline
-from scenes.store.world_store import World
+from scenes.store.world_store import WorldStore
 from worldwarp.arguments import LIVE, user_path
 from worldwarp.config import (
     AUTO,
@@ -88,7 +88,7 @@ class Session:
     photo: Frame
     cameras: Camera
     state: ExploreState
-    world: World | None = None
+    world: WorldStore | None = None
     picture: Photo | None = None
     from_file: bool = False
     path_scale: float = 1.0
@@ -148,7 +148,7 @@ class Session:
         folder = user_path("out", folder)
         config: Any = OmegaConf.to_container(self.config)  # `device` stays open: it may differ on resume
         metric, seed = self.photo.metric, self.settings.seed
-        self.world = World.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
+        self.world = WorldStore.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
         self.state.view.cache.page_to(folder)
         change = Change.from_nothing(self.state.view.cache.snapshot())
         self._store(photo_chunk(self.photo), change, {}, self.state.view.texture.full_res)
@@ -212,7 +212,7 @@ class Session:
         )
 
 
-def write_world_video(world: World) -> Path:
+def write_world_video(world: WorldStore) -> Path:
     """Write ``video.mp4`` of all finished frames into the world's folder, replacing what was there."""
     path = world.folder / VIDEO
     write_video(path, (rgb for chunk in range(len(world.chunks)) for rgb in world.chunk(chunk).frames.rgb), world.fps)
@@ -339,7 +339,7 @@ def resume(
         ConfigError: a path that cannot be walked, or too little memory or disk.
     """
     folder = user_path("resume", folder)
-    world = World.load(folder)
+    world = WorldStore.load(folder)
     if not world.chunks:
         raise ConfigError(
             f"resume: {folder} was stopped before its first chunk was stored; start again with another out="
@@ -386,7 +386,7 @@ def resume(
     return Session(settings, config, components, photo, world.path, state, world, None, from_file, factor, notes)
 
 
-def _remembered(world: World, generator: Generator) -> KVMemory:
+def _remembered(world: WorldStore, generator: Generator) -> KVMemory:
     """What the generator remembered after the last chunk, made again: a pass per chunk, and larger than all else."""
     memory = generator.start(world.chunk(0))
     for index in range(1, len(world.chunks)):

@@ -33,7 +33,7 @@ from cache3d.gaussian_cache import GaussianCache
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change, Gaussians
-from scenes.store.world_store import World
+from scenes.store.world_store import WorldStore
 
 SIZE = (192, 320)
 FRAMES, STEP = 8, 0.2  # cameras per chunk, scene units from one to the next
@@ -193,7 +193,7 @@ def flat_walk(folder: Path, chunks: int) -> dict[str, float]:
     """Render, integrate and store a long walk; chunk 100 against chunk 10, in processor time (the disk has moods)."""
     cache, step = GaussianCache(resident_mib=4), 0.06
     path = cameras(0.0, 1 + chunks * FRAMES, step, WALK_SIZE)
-    world = World.create(folder / "walk", path=path, seed=0)
+    world = WorldStore.create(folder / "walk", path=path, seed=0)
     cache.page_to(folder)
     seconds: dict[str, list[float]] = {"cache": [], "store": []}
     for k in tqdm(range(chunks), desc="a long walk", leave=False):

@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from scenes.io.atomic_files import WorldError
-from scenes.store.world_store import World
+from scenes.store.world_store import WorldStore
 
 SETTINGS = [
     "path=pan:angle_deg=170", "size=[48,80]", "chunk=1", "depth=plane", "generator=passthrough", "viewer=none",
@@ -86,7 +86,7 @@ class Nursery:
 
 def bits(folder: Path) -> list[torch.Tensor]:
     """Everything that a world holds."""
-    world = World.load(folder)
+    world = WorldStore.load(folder)
     frames, primitives = world.frames(), world.primitives
     columns = [getattr(primitives, name) for name in primitives.__dataclass_fields__]
     return [frames.rgb, frames.depth, frames.valid, world.rng_state, *columns]
@@ -95,7 +95,7 @@ def bits(folder: Path) -> list[torch.Tensor]:
 def chunks_of(folder: Path) -> int:
     """How many chunks are finished; 0 where there is no world yet."""
     try:
-        return len(World.load(folder).chunks)
+        return len(WorldStore.load(folder).chunks)
     except WorldError:
         if (folder / "world.json").exists():
             raise

@@ -35,7 +35,7 @@ from scenes.formats.tracks import MAX_TRACK, tracks_of
 from scenes.io.atomic_files import disk_errors, write_bytes
 from scenes.io.video import write_video
 from scenes.store.chunk_files import depth_name, frame_name
-from scenes.store.world_store import World
+from scenes.store.world_store import WorldStore
 
 README = "README.txt"
 HOME_CAMERAS = "cameras.json"
@@ -60,7 +60,7 @@ class ExportReport:
     note: str
 
 
-def export(world: World, formats: Sequence[str], out: str | Path | None = None) -> list[ExportReport]:
+def export(world: WorldStore, formats: Sequence[str], out: str | Path | None = None) -> list[ExportReport]:
     """Write a world in formats that other programs read.
 
     Args:
@@ -98,7 +98,7 @@ def export(world: World, formats: Sequence[str], out: str | Path | None = None) 
     return reports
 
 
-def _export_gaussians(world: World, folder: Path) -> tuple[Path, str]:
+def _export_gaussians(world: WorldStore, folder: Path) -> tuple[Path, str]:
     primitives = sky_on_sphere(world.primitives)
     gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
     write_gaussians_ply(folder / "gaussians.ply", gaussians)
@@ -114,7 +114,7 @@ def _export_gaussians(world: World, folder: Path) -> tuple[Path, str]:
     return folder / "gaussians.ply", note
 
 
-def _export_spz(world: World, folder: Path) -> tuple[Path, str]:
+def _export_spz(world: WorldStore, folder: Path) -> tuple[Path, str]:
     primitives = sky_on_sphere(world.primitives)
     write_spz(folder / "world.spz", primitives if isinstance(primitives, Gaussians) else discs(primitives))
     note = (
@@ -123,14 +123,14 @@ def _export_spz(world: World, folder: Path) -> tuple[Path, str]:
     return folder / "world.spz", f"{note}, looking along -z; limits as of gaussians.ply"
 
 
-def _export_points(world: World, folder: Path) -> tuple[Path, str]:
+def _export_points(world: WorldStore, folder: Path) -> tuple[Path, str]:
     points = as_points(sky_on_sphere(world.primitives))
     write_points_ply(folder / "points.ply", points)
     note = "points with normals and 8-bit colors, world axes x right, y down, z forward; "
     return folder / "points.ply", f"{note}{SKY_NOTE}; the photo was taken at the origin, looking along z"
 
 
-def _export_glb(world: World, folder: Path) -> tuple[Path, str]:
+def _export_glb(world: WorldStore, folder: Path) -> tuple[Path, str]:
     mesh = mesh_of(world)
     write_glb(folder / "mesh.glb", mesh)
     height, width = mesh.texture.shape[:2]
@@ -143,7 +143,7 @@ def _export_glb(world: World, folder: Path) -> tuple[Path, str]:
     return folder / "mesh.glb", note + f"{FARTHEST_MEDIANS:g} times the photo's median depth all is drawn at that depth"
 
 
-def _export_colmap(world: World, folder: Path) -> tuple[Path, str]:
+def _export_colmap(world: WorldStore, folder: Path) -> tuple[Path, str]:
     target, model = _fresh(folder / "colmap"), folder / "colmap" / "sparse" / "0"
     (target / "images").mkdir()
     model.mkdir(parents=True)
@@ -161,7 +161,7 @@ def _export_colmap(world: World, folder: Path) -> tuple[Path, str]:
     return target, note
 
 
-def _export_nerfstudio(world: World, folder: Path) -> tuple[Path, str]:
+def _export_nerfstudio(world: WorldStore, folder: Path) -> tuple[Path, str]:
     target = _fresh(folder / "nerfstudio")
     for part, name_of in (("frames", frame_name), ("depth", depth_name)):
         (target / part).mkdir()
@@ -172,13 +172,13 @@ def _export_nerfstudio(world: World, folder: Path) -> tuple[Path, str]:
     return target, note + "0 where unknown, sky or beyond 65.5 units"
 
 
-def _export_mp4(world: World, folder: Path) -> tuple[Path, str]:
+def _export_mp4(world: WorldStore, folder: Path) -> tuple[Path, str]:
     frames = (rgb for chunk in _Chunks(world) for rgb in chunk.rgb)
     write_video(folder / "video.mp4", frames, world.fps)
     return folder / "video.mp4", f"H.264, {world.fps:g} frames per second, the photo first"
 
 
-FORMATS: dict[str, Callable[[World, Path], tuple[Path, str]]] = {
+FORMATS: dict[str, Callable[[WorldStore, Path], tuple[Path, str]]] = {
     "gaussians_ply": _export_gaussians,
     "points_ply": _export_points,
     "spz": _export_spz,
@@ -222,7 +222,7 @@ def as_points(primitives: Points | Gaussians) -> Points:
     return Points(g.means, g.colors, normals, g.scales.amax(1), g.chunk, g.observed, g.confidence, g.sky)
 
 
-def _home_cameras(world: World) -> list[dict[str, Any]]:
+def _home_cameras(world: WorldStore) -> list[dict[str, Any]]:
     """The cameras of all frames, in the layout of ``cameras.json`` of 3D Gaussian Splatting (Kerbl et al. 2023)."""
     height, width = world.cameras.size
     poses, focals = world.cameras.world_from_camera.tolist(), world.cameras.focal_px.tolist()
@@ -244,7 +244,7 @@ def _home_cameras(world: World) -> list[dict[str, Any]]:
 class _Chunks:
     """A world's frames, chunk by chunk, as often as wanted, without holding them all."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: WorldStore) -> None:
         self._world = world
 
     def __iter__(self) -> Iterator[Frame]:

@@ -23,7 +23,7 @@ from scenes.formats.ply import BEHIND_ALL
 from scenes.formats.relief import GROUND, SKY, Picture, Relief, only, settled, triangulate
 from scenes.io.open3d_library import load_open3d
 from scenes.io.png import to_bytes
-from scenes.store.world_store import World
+from scenes.store.world_store import WorldStore
 
 FARTHEST_MEDIANS = 16.0  # of the photo's depth; what lies farther is drawn there, where little tells it from farther
 LOOKED_AT = 48  # later frames, evenly spread; neighbors show nearly the same
@@ -67,7 +67,7 @@ class Mesh:
     pictures: int
 
 
-def mesh_of(world: World) -> Mesh:
+def mesh_of(world: WorldStore) -> Mesh:
     """The mesh of a world with at least the photo.
 
     Raises:
@@ -157,7 +157,7 @@ class _Shown:
         return scene.cast_rays(self._open3d.core.Tensor(rays))["t_hit"].numpy()
 
 
-def _frames(world: World) -> Iterator[tuple[int, Frame]]:
+def _frames(world: WorldStore) -> Iterator[tuple[int, Frame]]:
     for record in world.chunks:
         frames = world.chunk(record.index).frames
         yield from ((record.first_frame + i, frames[i]) for i in range(len(frames)))

@@ -12,7 +12,7 @@ from geometry.frame import Frame
 from geometry.primitives import Points
 from geometry.project import project
 from scenes.io.png import to_bytes
-from scenes.store.world_store import World
+from scenes.store.world_store import WorldStore
 
 MAX_POINTS = 100_000  # more only slows the programs that read them
 MAX_TRACK = 8  # observations of a point, spread over the frames that see it
@@ -20,7 +20,7 @@ SAME_DEPTH = 0.03  # relative; a frame sees a point where its own depth says so
 STEP_PX = 0.01  # keypoints are written on this grid
 
 
-def tracks_of(world: World, points: Points) -> Tracks:
+def tracks_of(world: WorldStore, points: Points) -> Tracks:
     """Points with the frames that see them, those that at least two do (one, in a world of one frame).
 
     Keypoints are the projections of the points, so the errors are those of rounding alone.

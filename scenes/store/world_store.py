@@ -36,14 +36,16 @@ MANIFEST = "world.json"
 CAMERAS = "cameras.json"
 PATH = "path"  # and a fingerprint: a new path is a new file, so that the manifest alone says which one holds
 
-AnyWorld = TypeVar("AnyWorld", bound="World")  # not typing.Self, which run-time type checking of methods cannot read
+AnyStore = TypeVar(
+    "AnyStore", bound="WorldStore"
+)  # not typing.Self, which run-time type checking of methods cannot read
 
 
-class World:
+class WorldStore:
     """A walk's whole record in one folder; make one with ``create``, open one with ``load``.
 
     Example:
-        >>> world = World.load("worlds/pagoda")
+        >>> world = WorldStore.load("worlds/pagoda")
         >>> world.frames(0, 8).rgb.shape
         torch.Size([8, 3, 192, 320])
     """
@@ -59,14 +61,14 @@ class World:
 
     @classmethod
     def create(
-        cls: type[AnyWorld],
+        cls: type[AnyStore],
         folder: str | Path,
         *,
         path: Camera,
         seed: int,
         config: Mapping[str, Any] | None = None,
         metric: bool = False,
-    ) -> AnyWorld:
+    ) -> AnyStore:
         """Start an empty world.
 
         Args:
@@ -100,7 +102,7 @@ class World:
         return world
 
     @classmethod
-    def load(cls: type[AnyWorld], folder: str | Path, chunks: int | None = None) -> AnyWorld:
+    def load(cls: type[AnyStore], folder: str | Path, chunks: int | None = None) -> AnyStore:
         """Open a world and check every file of it; writes nothing.
 
         Args:
@@ -281,7 +283,7 @@ class World:
             self._clean = False
             self._remove_leftovers()
 
-    def branch(self: AnyWorld, folder: str | Path, chunk: int) -> AnyWorld:
+    def branch(self: AnyStore, folder: str | Path, chunk: int) -> AnyStore:
         """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.
 
         Files are linked where the disk can, else copied.
@@ -430,7 +432,7 @@ def _write_path(folder: Path, path: Camera) -> str:
 
 
 def _is_vacant(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a process that died in ``World.create`` leaves."""
+    """Whether a folder holds nothing but what a process that died in ``WorldStore.create`` leaves."""
     return all(
         path.name.startswith(PATH)
         or path.suffix == PARTIAL

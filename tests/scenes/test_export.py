@@ -42,8 +42,8 @@ from scenes.formats.tracks import tracks_of
 from scenes.io.atomic_files import WorldError
 from scenes.io.open3d_library import load_open3d
 from scenes.io.video import read_video, write_video
-from scenes.store.world_store import World
-from worldwarp.api import World as Opened
+from scenes.store.world_store import WorldStore
+from worldwarp.api import World
 from worldwarp.export import export_world, reexport_agreement_db
 
 SIZE = (48, 80)
@@ -83,7 +83,7 @@ def points_of(chunk: Chunk) -> Points:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("worlds") / "w"
     path = Camera.from_fov(70.0, SIZE, torch.eye(4).repeat(13, 1, 1))
-    world = World.create(folder, path=path, seed=0)
+    world = WorldStore.create(folder, path=path, seed=0)
     first, points = 0, points_of(make_chunk(0, 0, 1))
     for index, frames in enumerate((1, 6, 6)):
         chunk = make_chunk(index, first, frames)
@@ -93,8 +93,8 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(saved: Path, tmp_path: Path) -> World:
-    return World.load(shutil.copytree(saved, tmp_path / "w"))
+def world(saved: Path, tmp_path: Path) -> WorldStore:
+    return WorldStore.load(shutil.copytree(saved, tmp_path / "w"))
 
 
 def make_gaussians(count: int = 50) -> Gaussians:
@@ -164,7 +164,7 @@ def test_spz_is_upright_and_comes_back(tmp_path: Path) -> None:
     assert torch.allclose(read_spz(tmp_path / "far.spz").means, far.means, atol=2e-3)
 
 
-def test_spz_without_its_package_is_refused_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spz_without_its_package_is_refused_first(world: WorldStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gsply", None)
     with pytest.raises(ImportError, match=r"pip install 'worldwarp\[spz\]'"):
         export(world, ["mp4", "spz"])
@@ -201,7 +201,7 @@ def test_ply_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_gaussians_ply(path)
 
 
-def test_the_sky_goes_to_the_smallest_sphere_behind_all_and_looks_the_same(world: World) -> None:
+def test_the_sky_goes_to_the_smallest_sphere_behind_all_and_looks_the_same(world: WorldStore) -> None:
     points = world.primitives
     assert isinstance(points, Points)
     moved = sky_on_sphere(points)
@@ -222,7 +222,7 @@ def test_the_sky_goes_to_the_smallest_sphere_behind_all_and_looks_the_same(world
     assert torch.allclose(alone.positions.norm(dim=1), sky.positions.norm(dim=1).max(), rtol=1e-5)
 
 
-def test_the_home_camera_travels_with_the_splats(world: World) -> None:
+def test_the_home_camera_travels_with_the_splats(world: WorldStore) -> None:
     path = export(world, ["gaussians_ply"])[0].path
     cameras = json.loads((path.parent / "cameras.json").read_text())
     assert [camera["id"] for camera in cameras] == list(range(13))
@@ -248,7 +248,7 @@ def test_the_home_camera_travels_with_the_splats(world: World) -> None:
     assert np.allclose(0.5 + SH_CONSTANT * dc, frame.rgb[:, int(y), int(x)], atol=1e-5)
 
 
-def test_exports_do_not_go_into_the_world_itself(world: World) -> None:
+def test_exports_do_not_go_into_the_world_itself(world: WorldStore) -> None:
     before = (world.folder / "cameras.json").read_bytes()
     with pytest.raises(ValueError, match=r"out: .* is the world itself"):
         export(world, ["gaussians_ply"], world.folder / "exports" / "..")
@@ -286,7 +286,7 @@ def test_points_and_gaussians_stand_in_for_each_other() -> None:
     assert torch.allclose(unknown.quats.norm(dim=1), torch.ones(500))
 
 
-def test_splats_and_points_of_a_world(world: World) -> None:
+def test_splats_and_points_of_a_world(world: WorldStore) -> None:
     reports = export(world, ["gaussians_ply", "points_ply"])
     assert [r.format for r in reports] == ["gaussians_ply", "points_ply"]
     assert all(r.bytes == r.path.stat().st_size and "y down" in r.note for r in reports)
@@ -337,7 +337,7 @@ def rays_of(camera: Camera) -> np.ndarray:
     return rays.permute(1, 2, 0).numpy()
 
 
-def test_mesh_lies_where_the_photo_saw_it_and_wears_its_colors(world: World) -> None:
+def test_mesh_lies_where_the_photo_saw_it_and_wears_its_colors(world: WorldStore) -> None:
     report = export(world, ["glb"])[0]
     parts = parts_of(report.path)
     ground, sky = parts["world"], parts["sky"]
@@ -372,7 +372,7 @@ def far_from_color_edges(frame: Frame) -> np.ndarray:
     return (np.ptp(np.stack(around), 0) == 0).all(-1)
 
 
-def test_mesh_takes_from_later_frames_what_the_photo_does_not_show(world: World) -> None:
+def test_mesh_takes_from_later_frames_what_the_photo_does_not_show(world: WorldStore) -> None:
     ground = parts_of(export(world, ["glb"])[0].path)["world"]
     frame = world.frames(12, 13)[0]  # 0.6 units to the right of the photo
     reach, colors = looked_at(ground, rays_of(frame.camera), (0.6, 0.0, 0.0))
@@ -385,7 +385,7 @@ def test_mesh_takes_from_later_frames_what_the_photo_does_not_show(world: World)
     assert edge == pytest.approx(float(right), abs=0.1)
 
 
-def test_glb_is_as_the_format_asks(world: World) -> None:
+def test_glb_is_as_the_format_asks(world: WorldStore) -> None:
     report = export(world, ["glb"])[0]
     tree, body = read_glb(report.path)
     assert report.bytes == struct.unpack_from("<I", report.path.read_bytes(), 8)[0]
@@ -465,7 +465,7 @@ def test_a_surface_in_the_air_where_the_photo_looked_through_is_left_out(tmp_pat
     depth[:, :, 18:26, 30:50] = 1.0  # and one before the wall
     board = Frame(chunk.frames.rgb, depth, chunk.frames.valid, sky, chunk.frames.camera)
     path = Camera.from_fov(70.0, SIZE, torch.eye(4).repeat(7, 1, 1))
-    world = World.create(tmp_path / "w", path=path, seed=0)
+    world = WorldStore.create(tmp_path / "w", path=path, seed=0)
     change = Change.from_nothing(points_of(make_chunk(0, 0, 1)))
     state = torch.Generator().get_state()
     world.append(make_chunk(0, 0, 1), change=change, rng_state=state)
@@ -479,7 +479,7 @@ def test_a_photo_alone_without_sky_is_a_mesh_and_a_model(tmp_path: Path) -> None
     chunk = make_chunk(0, 0, 1)
     wall = replace(chunk.frames, depth=torch.full_like(chunk.frames.depth, 2.0), sky=torch.zeros_like(chunk.frames.sky))
     chunk = replace(chunk, frames=wall)
-    world = World.create(tmp_path / "w", path=wall.camera, seed=0)
+    world = WorldStore.create(tmp_path / "w", path=wall.camera, seed=0)
     change = Change.from_nothing(points_of(chunk))
     world.append(chunk, change=change, rng_state=torch.Generator().get_state())
     mesh, colmap = export(world, ["glb", "colmap"])
@@ -495,14 +495,14 @@ def test_a_photo_alone_without_sky_is_a_mesh_and_a_model(tmp_path: Path) -> None
 def test_nothing_to_mesh_is_said(tmp_path: Path) -> None:
     chunk = make_chunk(0, 0, 1)
     frames = replace(chunk.frames, sky=torch.ones_like(chunk.frames.sky))
-    world = World.create(tmp_path / "w", path=chunk.frames.camera, seed=0)
+    world = WorldStore.create(tmp_path / "w", path=chunk.frames.camera, seed=0)
     change = Change.from_nothing(points_of(chunk))
     world.append(replace(chunk, frames=frames), change=change, rng_state=torch.Generator().get_state())
     with pytest.raises(ValueError, match="nothing to mesh"):
         export(world, ["glb"])
 
 
-def test_colmap_model(world: World) -> None:
+def test_colmap_model(world: WorldStore) -> None:
     report = export(world, ["colmap"])[0]
     model = pycolmap.Reconstruction(str(report.path / "sparse" / "0"))
     assert model.num_images() == len(world) == 13
@@ -519,7 +519,7 @@ def test_colmap_model(world: World) -> None:
         assert picture.getpixel((int(pixel[0]), int(pixel[1]))) == tuple(point.color)
 
 
-def test_colmap_points_have_tracks(world: World) -> None:
+def test_colmap_points_have_tracks(world: WorldStore) -> None:
     model = pycolmap.Reconstruction(str(export(world, ["colmap"])[0].path / "sparse" / "0"))
     assert 0.9 < model.num_points3D() / int((~world.primitives.sky).sum()) <= 1.0
     assert 5.0 < model.compute_mean_track_length() <= 8.0  # of 13 frames; no track is longer than 8
@@ -541,7 +541,7 @@ def test_colmap_points_have_tracks(world: World) -> None:
     assert 0.0 < measured.max() < 0.01
 
 
-def test_a_hidden_point_is_seen_by_no_frame(world: World) -> None:
+def test_a_hidden_point_is_seen_by_no_frame(world: WorldStore) -> None:
     points = world.primitives
     assert isinstance(points, Points)
     behind = replace(points[:1], positions=torch.tensor([[0.0, 0.0, 6.0]]), sky=torch.tensor([False]))
@@ -553,7 +553,7 @@ def test_a_hidden_point_is_seen_by_no_frame(world: World) -> None:
     assert tracks.pixels[-1] == pytest.approx([40.0 - 0.6 * focal / 4.0, 24.0], abs=0.006)
 
 
-def test_nerfstudio_dataset(world: World) -> None:
+def test_nerfstudio_dataset(world: WorldStore) -> None:
     report = export(world, ["nerfstudio"])[0]
     content = json.loads((report.path / "transforms.json").read_text())
     assert len(content["frames"]) == 13
@@ -571,7 +571,7 @@ def test_nerfstudio_dataset(world: World) -> None:
     assert point[1] == pytest.approx(1.0, abs=2e-3)  # the floor; world axes stay OpenCV's
 
 
-def test_video_of_a_world(world: World) -> None:
+def test_video_of_a_world(world: WorldStore) -> None:
     report = export(world, ["mp4"])[0]
     with av.open(str(report.path)) as container:
         stream = container.streams.video[0]
@@ -605,7 +605,7 @@ def test_video_refuses(tmp_path: Path) -> None:
         write_video(tmp_path / "none" / "a.mp4", [torch.zeros(3, 16, 16)])
 
 
-def test_formats_are_checked_before_anything_is_written(world: World) -> None:
+def test_formats_are_checked_before_anything_is_written(world: WorldStore) -> None:
     with pytest.raises(ValueError, match=r"there is no 'gaussian_ply'; did you mean gaussians_ply\?"):
         export(world, ["mp4", "gaussian_ply"])
     with pytest.raises(ValueError, match="want some of gaussians_ply, points_ply, spz, glb, colmap, nerfstudio, mp4"):
@@ -615,36 +615,36 @@ def test_formats_are_checked_before_anything_is_written(world: World) -> None:
     assert not (world.folder / "exports").exists()
 
 
-def test_everything_can_go_elsewhere_and_be_done_again(world: World, tmp_path: Path) -> None:
+def test_everything_can_go_elsewhere_and_be_done_again(world: WorldStore, tmp_path: Path) -> None:
     for _ in range(2):
         reports = export(world, list(FORMATS), tmp_path / "elsewhere" / "out")
         assert len(reports) == len(FORMATS)
         assert all(r.path.is_relative_to(tmp_path / "elsewhere") and r.bytes > 0 for r in reports)
     assert not (world.folder / "exports").exists()
-    World.load(world.folder)  # exporting changes nothing in a world
+    WorldStore.load(world.folder)  # exporting changes nothing in a world
 
 
 def test_export_says_name_path_size_and_agreement_on_a_line(tmp_path: Path) -> None:
     chunk = make_chunk(0, 0, 1)
     config = {"cache": {"_target_": "cache3d.point_cache.PointCache"}}
-    world = World.create(tmp_path / "w", path=chunk.frames.camera, seed=0, config=config)
+    world = WorldStore.create(tmp_path / "w", path=chunk.frames.camera, seed=0, config=config)
     world.append(chunk, change=Change.from_nothing(points_of(chunk)), rng_state=torch.Generator().get_state())
     points, mesh, read = export_world(world.folder, ["points_ply", "glb"])
     folder = world.folder / "exports"
     found = re.fullmatch(r"points_ply    (\S+)  0\.\d MiB  (\d+\.\d) dB against the live cache", points)
     assert found is not None
     assert found[1] == str(folder / "points.ply")
-    agreement = reexport_agreement_db(Opened.load(world.folder), "points_ply", folder / "points.ply")
+    agreement = reexport_agreement_db(World.load(world.folder), "points_ply", folder / "points.ply")
     assert float(found[2]) == pytest.approx(agreement, abs=0.051)
     assert re.fullmatch(rf"glb           {folder / 'mesh.glb'}  0\.\d MiB", mesh)
     assert read == f"read          {folder / 'README.txt'}: axes, units and limits of each"
     assert "16 times the photo's median depth" in (folder / "README.txt").read_text()
 
 
-def test_unwritable_output_and_empty_world(world: World, tmp_path: Path) -> None:
+def test_unwritable_output_and_empty_world(world: WorldStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(WorldError, match="cannot write"):
         export(world, ["mp4"], tmp_path / "file")
-    empty = World.create(tmp_path / "e", path=world.path, seed=0)
+    empty = WorldStore.create(tmp_path / "e", path=world.path, seed=0)
     with pytest.raises(ValueError, match="no chunk is finished yet"):
         export(empty, ["mp4"])

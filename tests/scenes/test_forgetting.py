@@ -13,7 +13,7 @@ from PIL import Image
 from cache3d.store.block_files import Scratch
 from geometry.primitives import Gaussians
 from scenes.io.atomic_files import WorldError
-from scenes.store.world_store import World as StoredWorld
+from scenes.store.world_store import WorldStore
 from worldwarp import Camera, World
 from worldwarp.cli import main
 from worldwarp.config import compose_config
@@ -50,7 +50,7 @@ def start(photo: Path, out: Path, *more: str, chunks: int = 99) -> None:
 
 
 def copy_of(walked: Path, folder: Path) -> World:
-    record = StoredWorld.load(walked)
+    record = WorldStore.load(walked)
     record.branch(folder, len(record.chunks) - 1)
     return World.load(folder)
 
@@ -122,7 +122,7 @@ def test_undone_and_walked_again_gives_the_same_bits(walked: Path, tmp_path: Pat
     list(resume(world.folder).steps())
     assert same(bits(world), before)
     cameras_text = (tmp_path / "w" / "cameras.json").read_text()
-    assert cameras_text == StoredWorld.load(world.folder).cameras_text()
+    assert cameras_text == WorldStore.load(world.folder).cameras_text()
 
 
 def test_a_walk_goes_on_after_forgetting(walked: Path, tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_a_disk_that_fills_while_paging_keeps_what_is_finished(
     error = capsys.readouterr().err
     assert "No space left on device" in error
     assert "every finished chunk is kept" in error
-    assert 2 <= len(StoredWorld.load(out).chunks) < 5
+    assert 2 <= len(WorldStore.load(out).chunks) < 5
     assert main(["explore", f"resume={out}", "viewer=none"]) == 0
     start(photo, tmp_path / "whole", LOOK_AROUND[0])
     assert same(bits(World.load(out)), bits(World.load(tmp_path / "whole")))

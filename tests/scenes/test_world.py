@@ -24,7 +24,7 @@ from scenes.io.atomic_files import WorldError, fingerprint
 from scenes.store import delta_log as primitive_log
 from scenes.store.manifest import manifest_text, read_manifest
 from scenes.store.packed_tensors import open_tensors
-from scenes.store.world_store import World
+from scenes.store.world_store import WorldStore
 
 SIZE = (16, 32)
 
@@ -55,9 +55,9 @@ def make_gaussians(count: int, seed: int = 0) -> Gaussians:
     return Gaussians(p.positions, quats, p.normals + 0.1, *rest)
 
 
-def make_world(folder: Path) -> World:
+def make_world(folder: Path) -> WorldStore:
     path = Camera.from_fov(60.0, SIZE, torch.eye(4).repeat(9, 1, 1))
-    return World.create(folder, path=path, seed=7, config={"path": "orbit", "size": [16, 32]})
+    return WorldStore.create(folder, path=path, seed=7, config={"path": "orbit", "size": [16, 32]})
 
 
 def added(primitives: Points | Gaussians, first: int) -> Change:
@@ -66,7 +66,7 @@ def added(primitives: Points | Gaussians, first: int) -> Change:
     return Change(len(primitives), torch.arange(first, len(primitives)), primitives[first:], none)
 
 
-def add(world: World, index: int, primitives: Points | Gaussians | None = None, fov_deg: float = 60.0) -> None:
+def add(world: WorldStore, index: int, primitives: Points | Gaussians | None = None, fov_deg: float = 60.0) -> None:
     rng = torch.Generator().manual_seed(index)
     if primitives is None:
         change = added(make_points(10 + 5 * index), world.chunks[-1].primitives if world.chunks else 0)
@@ -93,7 +93,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def check_state(world: World, chunks: int) -> None:
+def check_state(world: WorldStore, chunks: int) -> None:
     """A loaded world holds exactly its first ``chunks`` chunks."""
     assert len(world.chunks) == chunks
     for index in range(chunks):
@@ -105,10 +105,10 @@ def check_state(world: World, chunks: int) -> None:
 
 def test_everything_comes_back_to_the_bit(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w")
-    check_state(World.load(tmp_path / "w"), 0)
+    check_state(WorldStore.load(tmp_path / "w"), 0)
     for index in range(3):
         add(world, index)
-    loaded = World.load(tmp_path / "w")
+    loaded = WorldStore.load(tmp_path / "w")
     check_state(loaded, 3)
     assert len(loaded) == len(world) == 7
     assert same(loaded.path, world.path)
@@ -139,7 +139,7 @@ def test_a_resumed_world_has_the_files_of_an_uninterrupted_one(tmp_path: Path) -
     for index in range(4):
         add(whole, index)
         add(parts, index)
-        parts = World.load(tmp_path / "parts")
+        parts = WorldStore.load(tmp_path / "parts")
     assert contents(tmp_path / "whole") == contents(tmp_path / "parts")
 
 
@@ -162,7 +162,7 @@ def test_cameras_file_is_a_nerfstudio_dataset(tmp_path: Path) -> None:
 
 
 def test_cameras_file_follows_lenses_that_change_and_change_back(tmp_path: Path) -> None:
-    def check(world: World) -> None:
+    def check(world: WorldStore) -> None:
         content = json.loads((tmp_path / "w" / "cameras.json").read_text())
         names = [f"frames/{i:05d}.png" for i in range(len(world))]
         expected = transforms_content(world.cameras, names)
@@ -171,7 +171,7 @@ def test_cameras_file_follows_lenses_that_change_and_change_back(tmp_path: Path)
         ours = content.pop("worldwarp")
         assert content == expected
         assert torch.equal(torch.tensor(ours["world_from_camera"]), world.cameras.world_from_camera)
-        World.load(tmp_path / "w")
+        WorldStore.load(tmp_path / "w")
 
     world = make_world(tmp_path / "w")
     for index, fov_deg in enumerate((60.0, 60.0, 50.0)):
@@ -255,14 +255,14 @@ def as_version_2(folder: Path) -> None:
 def test_worlds_of_version_2_open_branch_and_go_on(tmp_path: Path) -> None:
     folder = finished(tmp_path / "w")
     as_version_2(folder)
-    world = World.load(folder)
+    world = WorldStore.load(folder)
     check_state(world, 2)
     branch = world.branch(tmp_path / "b", 1)
-    check_state(World.load(branch.folder), 2)
+    check_state(WorldStore.load(branch.folder), 2)
     assert not (branch.folder / "memory").exists()
     for older in (branch, world):
         add(older, 2)
-        check_state(World.load(older.folder), 3)
+        check_state(WorldStore.load(older.folder), 3)
     add(world, 3)
     assert not list((folder / "memory").iterdir())  # no longer of use
 
@@ -306,13 +306,13 @@ def test_killed_at_any_step_of_a_chunk(tmp_path: Path, target: str) -> None:
     while True:
         call += 1
         folder = shutil.copytree(two_chunks, tmp_path / f"{target}{call}")
-        world = World.load(folder)
+        world = WorldStore.load(folder)
         with pytest.MonkeyPatch.context() as patch:
             keep_partial_files(patch)
             count = die_at(patch, target, call)
             with contextlib.suppress(Killed):
                 add(world, 2)
-        resumed = World.load(folder)
+        resumed = WorldStore.load(folder)
         check_state(resumed, len(resumed.chunks))
         seen.add(len(resumed.chunks))
         if len(resumed.chunks) == 2:
@@ -331,12 +331,12 @@ def test_killed_while_the_folder_is_made(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(Killed):
             make_world(tmp_path / "w")
     with pytest.raises(WorldError, match=r"world\.json: missing"):
-        World.load(tmp_path / "w")
+        WorldStore.load(tmp_path / "w")
     make_world(tmp_path / "w")  # may simply be tried again
-    check_state(World.load(tmp_path / "w"), 0)
+    check_state(WorldStore.load(tmp_path / "w"), 0)
 
 
-def onward(world: World) -> Camera:
+def onward(world: WorldStore) -> Camera:
     turned = torch.eye(4).repeat(3, 1, 1)
     turned[:, 2, 3] = torch.tensor([1.0, 2.0, 3.0])
     return Camera.concatenate([world.cameras, Camera.from_fov(60.0, SIZE, turned)])
@@ -347,14 +347,14 @@ def test_killed_while_it_takes_another_path(tmp_path: Path, target: str) -> None
     before, call, seen = finished(tmp_path / "world"), 0, set()
     while True:
         call += 1
-        world = World.load(shutil.copytree(before, tmp_path / f"{target}{call}"))
+        world = WorldStore.load(shutil.copytree(before, tmp_path / f"{target}{call}"))
         old, new = world.path, onward(world)
         with pytest.MonkeyPatch.context() as patch:
             keep_partial_files(patch)
             count = die_at(patch, target, call)
             with contextlib.suppress(Killed):
                 world.redirect(new, {"path": "back"})
-        resumed = World.load(world.folder)
+        resumed = WorldStore.load(world.folder)
         turned = resumed.config["path"] == "back"
         assert same(resumed.path, new if turned else old)
         seen.add(turned)
@@ -366,7 +366,7 @@ def test_killed_while_it_takes_another_path(tmp_path: Path, target: str) -> None
 
 
 def test_a_path_that_forgets_what_is_finished_is_refused(tmp_path: Path) -> None:
-    world = World.load(finished(tmp_path / "w"))
+    world = WorldStore.load(finished(tmp_path / "w"))
     with pytest.raises(ValueError, match="begins with the 4 finished cameras"):
         world.redirect(onward(world)[1:], {})
     with pytest.raises(ValueError, match="begins with"):
@@ -384,10 +384,10 @@ def test_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.Mo
         patch.setattr(os, "fsync", full)
         with pytest.raises(WorldError, match=r"cannot store chunk 1 .* the disk is full.*every earlier chunk is kept"):
             add(world, 1)
-    check_state(World.load(tmp_path / "w"), 1)
+    check_state(WorldStore.load(tmp_path / "w"), 1)
     assert not list((tmp_path / "w").rglob("*.partial"))
     add(world, 1)  # after the user has made room
-    check_state(World.load(tmp_path / "w"), 2)
+    check_state(WorldStore.load(tmp_path / "w"), 2)
 
 
 def test_create_refuses_what_exists(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_config_must_be_plain(tmp_path: Path) -> None:
     path = Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
     for value in (float("nan"), object()):
         with pytest.raises(WorldError, match="plain JSON"):
-            World.create(tmp_path / "w", path=path, seed=0, config={"a": value})
+            WorldStore.create(tmp_path / "w", path=path, seed=0, config={"a": value})
     assert not (tmp_path / "w").exists()
 
 
@@ -425,14 +425,14 @@ def test_the_photo_is_kept_as_fine_as_it_was_given(tmp_path: Path) -> None:
     rest = {"change": added(make_points(15), 0), "rng_state": torch.Generator().get_state()}
     world.append(make_chunk(0, 1), photo=fine, **rest)
     add(world, 1)
-    assert torch.equal(World.load(tmp_path / "w").photo, fine)
+    assert torch.equal(WorldStore.load(tmp_path / "w").photo, fine)
     assert torch.equal(world.branch(tmp_path / "b", 0).photo, fine)
     world.undo()
-    assert torch.equal(World.load(tmp_path / "w").photo, fine)
+    assert torch.equal(WorldStore.load(tmp_path / "w").photo, fine)
     (tmp_path / "w" / "photo.png").unlink()
     with pytest.raises(WorldError, match=r"photo.png: missing"):
-        World.load(tmp_path / "w")
-    assert World.load(tmp_path / "b").photo.shape == (3, 40, 80)
+        WorldStore.load(tmp_path / "w")
+    assert WorldStore.load(tmp_path / "b").photo.shape == (3, 40, 80)
 
 
 def test_a_world_without_a_finer_photo_has_that_of_its_first_frame(tmp_path: Path) -> None:
@@ -458,24 +458,24 @@ def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
     loose = Frame(f.rgb * 0.999, f.depth, f.valid, f.sky, f.camera)
     with pytest.raises(ValueError, match="8-bit grid"):
         world.append(Chunk(loose, 1, False, chunk.confidence), **rest)
-    check_state(World.load(tmp_path / "w"), 1)
+    check_state(WorldStore.load(tmp_path / "w"), 1)
 
 
 def test_a_gauge_that_is_not_finite_stops_nothing(tmp_path: Path) -> None:
     world, state = make_world(tmp_path / "w"), torch.Generator().get_state()
     gauges = {"psnr": float("inf"), "residual": float("nan"), "hole_ratio": 0.5}
     world.append(make_chunk(0), change=added(make_points(3), 0), rng_state=state, gauges=gauges)
-    assert World.load(tmp_path / "w").chunks[0].gauges == {"psnr": None, "residual": None, "hole_ratio": 0.5}
+    assert WorldStore.load(tmp_path / "w").chunks[0].gauges == {"psnr": None, "residual": None, "hole_ratio": 0.5}
 
 
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w")
     add(world, 0)
-    other = World.load(tmp_path / "w")
+    other = WorldStore.load(tmp_path / "w")
     add(other, 1)
     with pytest.raises(WorldError, match="another program has written"):
         add(world, 1)
-    check_state(World.load(tmp_path / "w"), 2)
+    check_state(WorldStore.load(tmp_path / "w"), 2)
 
 
 def finished(folder: Path) -> Path:
@@ -491,17 +491,17 @@ def test_every_truncated_or_changed_file_is_named(tmp_path: Path) -> None:
         path = folder / name
         path.write_bytes(content[:-3])
         with pytest.raises(WorldError, match=name.replace(".", r"\.")):
-            World.load(folder)
+            WorldStore.load(folder)
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
         with pytest.raises(WorldError, match=name.replace(".", r"\.")):
-            World.load(folder)
+            WorldStore.load(folder)
         if name != "cameras.json":
             path.unlink()
             with pytest.raises(WorldError, match=name.replace(".", r"\.") + ": missing"):
-                World.load(folder)
+                WorldStore.load(folder)
         path.write_bytes(content)
-    check_state(World.load(folder), 2)
+    check_state(WorldStore.load(folder), 2)
 
 
 def test_a_changed_manifest_is_refused(tmp_path: Path) -> None:
@@ -509,10 +509,10 @@ def test_a_changed_manifest_is_refused(tmp_path: Path) -> None:
     text = (folder / "world.json").read_text()
     (folder / "world.json").write_text(text.replace('"seed":7', '"seed":8'))
     with pytest.raises(WorldError, match="changed after it was written"):
-        World.load(folder)
+        WorldStore.load(folder)
     (folder / "world.json").write_text("[]")
     with pytest.raises(WorldError, match="not the folder of a world"):
-        World.load(folder)
+        WorldStore.load(folder)
     (folder / "world.json").write_text(text)
     assert manifest_text(read_manifest(folder / "world.json")) == text
 
@@ -522,7 +522,7 @@ def test_a_manifest_without_a_path_is_refused(tmp_path: Path) -> None:
     manifest = replace(read_manifest(folder / "world.json"), files={})
     (folder / "world.json").write_text(manifest_text(manifest))
     with pytest.raises(WorldError, match="want one planned path, got none"):
-        World.load(folder)
+        WorldStore.load(folder)
 
 
 def test_a_manifest_may_not_point_outside(tmp_path: Path) -> None:
@@ -531,7 +531,7 @@ def test_a_manifest_may_not_point_outside(tmp_path: Path) -> None:
     manifest.files["../../secret"] = {"bytes": 1, "sha256": ""}
     (folder / "world.json").write_text(manifest_text(manifest))
     with pytest.raises(WorldError, match="outside the folder"):
-        World.load(folder)
+        WorldStore.load(folder)
 
 
 def test_a_later_version_is_refused(tmp_path: Path) -> None:
@@ -542,14 +542,14 @@ def test_a_later_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         WorldError, match=r"of version 4 \(made by worldwarp 4.1.0\), but this program reads versions 1 to 3"
     ):
-        World.load(folder)
+        WorldStore.load(folder)
 
 
 def test_a_folder_that_is_no_world(tmp_path: Path) -> None:
     with pytest.raises(WorldError, match="no such folder"):
-        World.load(tmp_path / "none")
+        WorldStore.load(tmp_path / "none")
     with pytest.raises(WorldError, match=r"world.json: missing"):
-        World.load(tmp_path)
+        WorldStore.load(tmp_path)
 
 
 def test_nothing_to_show_before_the_photo(tmp_path: Path) -> None:
@@ -561,14 +561,14 @@ def test_nothing_to_show_before_the_photo(tmp_path: Path) -> None:
 
 def test_branches_share_the_past_and_go_their_own_way(tmp_path: Path) -> None:
     folder = finished(tmp_path / "w")
-    world = World.load(folder)
+    world = WorldStore.load(folder)
     add(world, 2)
     before = contents(folder)
     branch = world.branch(tmp_path / "b", chunk=1)
-    assert len(branch) == len(World.load(tmp_path / "b")) == 4
+    assert len(branch) == len(WorldStore.load(tmp_path / "b")) == 4
     assert same(branch.primitives, make_points(15))
     add(branch, 2, make_points(40, seed=9))
-    assert same(World.load(tmp_path / "b").primitives, make_points(40, seed=9))
+    assert same(WorldStore.load(tmp_path / "b").primitives, make_points(40, seed=9))
     assert contents(folder) == before
     last = world.branch(tmp_path / "c", chunk=2)
     assert contents(tmp_path / "c") == before

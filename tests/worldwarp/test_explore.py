@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scenes.store.world_store import World as StoredWorld
+from scenes.store.world_store import WorldStore
 from worldwarp import Camera, World, explore
 from worldwarp.cli import main
 from worldwarp.config import compose_config
@@ -38,7 +38,7 @@ def words(photo: Path, out: Path, *more: str) -> list[str]:
 
 
 def bits(folder: Path) -> list[torch.Tensor]:
-    world = StoredWorld.load(folder)
+    world = WorldStore.load(folder)
     frames = world.frames()
     primitives = world.primitives
     return [frames.rgb, frames.depth, *(getattr(primitives, name) for name in primitives.__dataclass_fields__)]
@@ -128,7 +128,7 @@ def test_who_leaves_what_is_known_is_given_a_wider_world_once_and_for_all(
     assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # what no one had seen until then counts as new
     pairs = zip(bits(tmp_path / "whole"), bits(tmp_path / "parts"), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
-    rows = StoredWorld.load(tmp_path / "whole").primitives
+    rows = WorldStore.load(tmp_path / "whole").primitives
     assert set(rows.chunk.tolist()) <= set(range(len(steps) + 1))
     pixels = sum(step.chunk.frames.depth[0].numel() for step in wide)
     assert int(torch.isin(rows.chunk, torch.tensor([s.chunk.index for s in wide])).sum()) > 0.2 * pixels

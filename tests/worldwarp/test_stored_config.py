@@ -42,7 +42,7 @@ def test_targets_are_replaced_at_any_depth_and_nothing_else() -> None:
 def test_a_world_stored_under_old_names_opens(tmp_path: Path) -> None:
     config = {"cache": {"_target_": "cache3d.gaussians.GaussianCache", "device": "${device}", "refine_steps": 6}}
     camera = Camera.from_fov(60.0, (32, 48), torch.eye(4)[None])
-    world_store.World.create(tmp_path / "w", path=camera, seed=0, config=config, metric=False)
+    world_store.WorldStore.create(tmp_path / "w", path=camera, seed=0, config=config, metric=False)
     assert isinstance(World.load(tmp_path / "w").cache, GaussianCache)
 
 

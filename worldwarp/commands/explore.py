@@ -108,7 +108,7 @@ def _stop_after_chunk() -> Iterator[Callable[[], bool]]:
 
 
 def _check_free(folder: Path) -> None:
-    """Refuse an output that holds something before any work is done (`World.create` checks again)."""
+    """Refuse an output that holds something before any work is done (`WorldStore.create` checks again)."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         there = (folder / MANIFEST).is_file()
         others = f", or go on with `worldwarp {pasted('explore', folder)}`" if there else ""
