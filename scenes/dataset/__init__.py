@@ -1,1 +1,1 @@
-"""Training clips: which are rendered, how they are stored and packed."""
+"""Training clips: planning, rendering, storage and packing."""

@@ -1,9 +1,8 @@
 """Training clips as files: one safetensors file each, and a manifest that lists them.
 
-Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/meter, 0 = sky,
-negative = nothing is known there),
-``world_from_camera`` float32 [T 4 4] relative to the first frame, ``focal_px`` and ``center_px`` float32 [T 2], and
-text fields: what was planned, license, unit.
+Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/meter, 0 = sky, negative =
+unknown), ``world_from_camera`` float32 [T 4 4] relative to the first frame, ``focal_px`` and ``center_px`` float32
+[T 2], and text fields: the fields of ``ClipPlan``, license, unit.
 """
 
 from __future__ import annotations
@@ -22,22 +21,21 @@ from safetensors.torch import load_file
 from geometry.camera import Camera
 from geometry.frame import Frame
 
-MANIFEST = "manifest.json"
-SKY_MEDIANS = 100.0
+SKY_MEDIANS = 100.0  # depth given to the sky and to invalid pixels, in medians of the clip's depth
 KEYS = {"rgb", "inverse_depth", "world_from_camera", "focal_px", "center_px"}
 
 MANIFEST = "manifest.json"
 
 
 def write_clip(path: Path, arrays: dict[str, np.ndarray], fields: Mapping[str, object]) -> None:
-    """Write one clip, all of it or nothing."""
+    """Write one clip atomically."""
     partial = path.with_suffix(f".{os.getpid()}.partial")
     save_file(arrays, partial, metadata={key: str(value) for key, value in fields.items()})
     partial.replace(path)
 
 
 def write_manifest(out: Path) -> Path:
-    """List every clip of the folder in ``manifest.json`` (replaced in one step) and return its path."""
+    """List every clip of the folder in ``manifest.json`` (replaced atomically) and return its path."""
     path = out / MANIFEST
     partial = out / f"manifest.{os.getpid()}.partial"
     partial.write_text(json.dumps({"version": 1, "unit": "meter", "clips": list(_clip_fields(out))}, indent=1))
@@ -54,10 +52,10 @@ def _clip_fields(out: Path) -> Iterator[dict[str, str | int]]:
 
 
 def list_clips(data: Path, split: str) -> list[Path]:
-    """Clips of ``split`` (train, heldout or estimated) that are there, in the manifest's order.
+    """Existing clips of ``split`` (train, heldout or estimated), in the manifest's order.
 
     Raises:
-        ValueError: no manifest in ``data``.
+        ValueError: ``data`` holds no manifest.
     """
     try:
         manifest = json.loads((data / MANIFEST).read_text())
@@ -70,10 +68,10 @@ def list_clips(data: Path, split: str) -> list[Path]:
 
 
 def read_clip(path: Path) -> Frame:
-    """Frames ``[T]`` of a clip; the sky is flagged and lies 100 medians away, and so does what is not valid.
+    """Read the frames ``[T]`` of a clip; sky and invalid pixels get a depth of ``SKY_MEDIANS`` medians.
 
     Raises:
-        ValueError: a file that is damaged or no clip.
+        ValueError: the file is damaged or not a clip.
     """
     try:
         tensors = load_file(path)

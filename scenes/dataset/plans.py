@@ -1,4 +1,4 @@
-"""Which clips a data set holds: scene, split, move and seed of each."""
+"""Plans of data sets: scene, split, camera move and seed of each clip."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from scenes.synthetic.still_lifes import factory as still_lifes
 from scenes.synthetic.towns import factory as towns
 
 CLIP_FRAMES, LONG_CLIP_FRAMES, LONG_CLIPS = 12, 41, 12
-
-
-CLIPS_PER_SCENE_VISIT = 4
-
-
-_VISITS_PER_CYCLE = 10
-
-
-_ROOM_VISITS = 4
-
-
+CLIPS_PER_SCENE_VISIT = 4  # consecutive clips of one scene, so that a scene is loaded once for several clips
+_VISITS_PER_CYCLE = 10  # visits per shuffled cycle, of which one is held out
+_ROOM_VISITS = 4  # of a cycle; the others, but for the held-out one, are tracks
+# First clip index of each plan, far apart, so that clips of all plans fit into one folder.
 _FIRST_TOWN_CLIP, _FIRST_PANORAMA_CLIP, _FIRST_STILL_LIFE_CLIP = 50_000, 70_000, 80_000
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What one clip will show; the picture follows from it alone."""
+    """Plan of one clip; it determines the frames completely.
+
+    Attributes:
+        index: number of the clip in its folder.
+        source: source of the scene, e.g. ``torcs.SOURCE``.
+        scene: name of the scene within its source.
+        split: ``train``, ``heldout`` or ``estimated``.
+        move: name of the camera move.
+        frames: number of frames.
+        seed: seed of the camera path and of all random choices.
+    """
 
     index: int
     source: str
@@ -48,10 +51,10 @@ class ClipPlan:
 
 
 def plan_clips(clips: int, seed: int) -> list[ClipPlan]:
-    """The first ``clips`` clips of a seed; any prefix is a fair sample of sources, scenes, moves and splits.
+    """The first ``clips`` clips of a seed; any prefix has balanced sources, scenes, moves and splits.
 
-    Scenes are visited for four clips at a time. Even and odd visits use different tracks, so that two processes need
-    not load the same ones.
+    Each visit of a scene gives four clips. Even and odd visits use different tracks, so that two processes do not load
+    the same ones.
     """
     plans: list[ClipPlan] = []
     visits, lane_visits, held_out_visits, room_visits, long_clips = 0, [0, 0], 0, 0, 0
@@ -88,7 +91,7 @@ def plan_clips(clips: int, seed: int) -> list[ClipPlan]:
 
 
 def plan_town_clips(clips: int, seed: int) -> list[ClipPlan]:
-    """The first ``clips`` clips of towns, numbered apart from those of ``plan_clips``; one visit in ten is held out."""
+    """The first ``clips`` clips of towns, with indices apart from ``plan_clips``; one visit in ten is held out."""
     plans: list[ClipPlan] = []
     for visit in range(math.ceil(clips / CLIPS_PER_SCENE_VISIT)):
         cycle, within = divmod(visit, _VISITS_PER_CYCLE)
@@ -104,7 +107,7 @@ def plan_town_clips(clips: int, seed: int) -> list[ClipPlan]:
 
 
 def plan_panorama_clips(clips: int, seed: int) -> list[ClipPlan]:
-    """The first ``clips`` clips of panoramas, every second of which turns."""
+    """The first ``clips`` clips of panoramas; every second clip is a pan."""
     plans: list[ClipPlan] = []
     for number in range(clips):
         index = _FIRST_PANORAMA_CLIP + number
@@ -116,7 +119,7 @@ def plan_panorama_clips(clips: int, seed: int) -> list[ClipPlan]:
 
 
 def plan_still_life_clips(clips: int, seed: int) -> list[ClipPlan]:
-    """The first ``clips`` clips of still lifes, none held out: what they are for shows on photographs."""
+    """The first ``clips`` clips of still lifes; none are held out, as their benefit is evaluated on photographs."""
     plans: list[ClipPlan] = []
     for number in range(clips):
         index = _FIRST_STILL_LIFE_CLIP + number
@@ -135,6 +138,7 @@ PLANS: dict[str, Callable[[int, int], list[ClipPlan]]] = {
 
 
 def _shuffled_tracks(seed: int, lane: int) -> list[str]:
+    """Training tracks of even (``lane`` 0) or odd (``lane`` 1) visits, in random order."""
     names = [t for t in torcs.TRACKS if t not in torcs.HELD_OUT_TRACKS]
     order = np.random.default_rng([seed, 4]).permutation(len(names))
     return [names[i] for i in order][lane::2]

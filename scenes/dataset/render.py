@@ -1,7 +1,7 @@
-"""Training clips from freely licensed textured worlds: color, exact depth and poses (`scenes/dataset/clips.py`).
+"""Render training clips from freely licensed textured scenes: color, exact depth and poses (`scenes/dataset/clips.py`).
 
-Train and held-out clips never share a scene. Clips of panoramas have a split of their own, ``estimated``: their depth
-is, and not all of their frames are whole, so that they serve by guides recorded from them and in no other way.
+Train and held-out clips never share a scene. Clips of panoramas are in a third split, ``estimated``: their depth is
+estimated and some of their frames have invalid pixels, so they are used only through guides recorded from them.
 """
 
 from __future__ import annotations
@@ -40,25 +40,22 @@ _CACHED_WORLDS = 14
 log = logging.getLogger(__name__)
 
 
-"""What can be rendered; the clips of all plans fit into one folder."""
-
-
 @runtime_checkable
 class Place(Protocol):
-    """Where a clip is filmed."""
+    """A scene from which clips are rendered."""
 
     @property
     def license(self) -> str:
-        """What its pictures may be used for."""
+        """License of the rendered frames."""
         ...
 
     def film(self, *, move: str, frames: int, seed: int, size: tuple[int, int]) -> dict[str, np.ndarray] | None:
-        """The arrays of a clip, or None when no free path turns up; the seed decides everything."""
+        """Render the arrays of a clip; None if no collision-free path is found. ``seed`` decides all random choices."""
         ...
 
 
 class AssetStages:
-    """Loads scenes from an asset folder (see ``scenes.synthetic.assets``) and keeps the latest ones."""
+    """Loads scenes from an asset folder (see ``scenes.synthetic.assets``) and caches the latest ones."""
 
     def __init__(self, assets: Path) -> None:
         self._tracks, self._panoramas = assets / TRACKS_FOLDER, assets / PANORAMAS_FOLDER
@@ -72,7 +69,7 @@ class AssetStages:
         """The stage of a scene.
 
         Raises:
-            ValueError: when the asset folder does not hold it.
+            ValueError: the asset folder does not hold the scene.
         """
         if scene not in self._kept:
             self._kept[scene] = self._load(source, scene)
@@ -110,17 +107,17 @@ def render_data(
     stages: Callable[[str, str], Place] | None = None,
     plan: str = "tracks-and-rooms",
 ) -> Path:
-    """Render the planned clips that ``out`` does not hold yet and return the manifest's path.
+    """Render the planned clips that ``out`` does not hold yet; returns the path of the manifest.
 
     Args:
         out: folder of the clips and ``manifest.json``; created when missing.
         clips: number of clips of the whole plan.
-        seed: of the plan; the same seed gives the same clips.
+        seed: seed of the plan; the same seed gives the same clips.
         assets: folder filled by ``scenes.synthetic.assets.fetch_assets``.
         size: ``(H, W)`` of the frames.
-        worker: which share to render, 0 to ``workers - 1``.
+        worker: index of the share to render, 0 to ``workers - 1``.
         workers: number of processes that fill the same folder.
-        stages: gives the stage of a source and scene, instead of ``assets``.
+        stages: function that returns the stage of a source and scene, instead of ``assets``.
         plan: a key of ``PLANS``.
 
     Raises:

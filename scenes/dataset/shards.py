@@ -1,8 +1,8 @@
-"""Clips on their way to another machine: compressed, many to a shard.
+"""Compression of clips for transfer: many clips in one shard.
 
-Colors are WebP pictures, depth is a 16-bit PNG of the logarithm of its inverse in steps of a relative ``STEP`` (0 =
-sky), poses and intrinsics stay as they are. A frame of 144x240 takes 20 kB instead of 173. What arrives are ordinary
-clips, so whatever reads those needs to know nothing of shards.
+Colors are WebP images, depth is a 16-bit PNG of the logarithm of inverse depth in steps of a relative ``STEP`` (0 =
+sky); poses and intrinsics are unchanged. A frame of 144x240 takes 20 kB instead of 173 kB. Unpacking restores ordinary
+clip files.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from scenes.dataset.clips import write_clip, write_manifest
 
 SHARD_MB = 48
 WEBP_QUALITY = 90
-STEP, SMALLEST = 0.0005, 1e-7  # of inverse depth: relative step of the code, and what its first step stands for
-UNKNOWN = 65535
+STEP, SMALLEST = 0.0005, 1e-7  # of inverse depth, 1/meter: relative step of the code, and value of code 1
+UNKNOWN = 65535  # code of unknown depth
 PNG_LEVEL = 5
-HEADER_BYTES = 128  # at most, of one array
+HEADER_BYTES = 128  # upper bound of the header entry of one array
 PICTURES = ("rgb", "inverse_depth")
 
 
@@ -35,13 +35,13 @@ def pack(data: Path, out: Path, shard_mb: float | int = SHARD_MB) -> list[Path]:
     Args:
         data: folder of clips.
         out: folder of the shards, made when missing; shards in it are replaced.
-        shard_mb: none becomes larger, but for one that holds a single clip.
+        shard_mb: largest size of a shard, MB; only a shard of a single clip may exceed it.
 
     Returns:
-        The shards, ``shard_000.safetensors`` and on.
+        Paths of the shards, ``shard_000.safetensors`` onward.
 
     Raises:
-        ValueError: no clips in ``data``.
+        ValueError: ``data`` holds no clips.
     """
     clips = sorted(data.glob("clip_*.safetensors"))
     if not clips:
@@ -77,10 +77,10 @@ def pack(data: Path, out: Path, shard_mb: float | int = SHARD_MB) -> list[Path]:
 
 
 def unpack(shards: Path, out: Path) -> Path:
-    """Make clips of the shards of a folder again, those that ``out`` does not hold yet, and return their manifest.
+    """Unpack the clips that ``out`` does not hold yet; returns the path of the manifest.
 
     Raises:
-        ValueError: no shards in ``shards``, or a damaged one; what came before it is kept.
+        ValueError: ``shards`` holds no shard, or a damaged one; clips unpacked before it are kept.
     """
     paths = sorted(shards.glob("shard_*.safetensors"))
     if not paths:
@@ -97,7 +97,7 @@ def unpack(shards: Path, out: Path) -> Path:
 
 
 def encode_depth(inverse: Float16[np.ndarray, "h w"]) -> UInt16[np.ndarray, "h w"]:
-    """Code of inverse depth, 0 for the sky, ``UNKNOWN`` for what is negative."""
+    """Code of inverse depth: 0 for the sky, ``UNKNOWN`` for negative values."""
     known = inverse > 0.0
     steps = np.log(np.where(known, inverse, 1.0).astype(np.float64) / SMALLEST) / STEP
     code = np.where(known, 1.0 + steps.round().clip(0.0, UNKNOWN - 2.0), 0.0)
@@ -105,13 +105,13 @@ def encode_depth(inverse: Float16[np.ndarray, "h w"]) -> UInt16[np.ndarray, "h w
 
 
 def decode_depth(code: UInt16[np.ndarray, "h w"]) -> Float16[np.ndarray, "h w"]:
-    """The inverse of `encode_depth`, to half a step."""
+    """The inverse of `encode_depth`, accurate to half a step."""
     inverse = SMALLEST * np.exp(STEP * (code.astype(np.float64) - 1.0))
     return np.where(code == UNKNOWN, -1.0, np.where(code > 0, inverse, 0.0)).astype(np.float16)
 
 
 def _packed(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """A clip with its pictures as bytes, ``rgb/000`` and on, and its text fields."""
+    """Arrays of a clip with its images encoded as bytes, ``rgb/000`` onward, and its text fields."""
     with safe_open(path, framework="np") as clip:
         arrays, fields = {name: clip.get_tensor(name) for name in clip.keys()}, dict(clip.metadata())  # noqa: SIM118
     packed = {name: array for name, array in arrays.items() if name not in PICTURES}
@@ -132,7 +132,7 @@ def _bytes(kind: str, picture: np.ndarray, options: list[int]) -> UInt8[np.ndarr
 
 
 def _clips(path: Path) -> Iterator[tuple[str, Callable[[], dict[str, np.ndarray]], dict[str, str]]]:
-    """Name, what gives the arrays, and text fields of each clip of a shard; one clip at a time is in memory."""
+    """Name, function that decodes the arrays, and text fields of each clip of a shard, one clip at a time."""
     with safe_open(path, framework="np") as shard:
         names = list(shard.keys())
         for stem, text in sorted(shard.metadata().items()):

@@ -1,1 +1,1 @@
-"""A world in the file formats of other programs."""
+"""Export of a world to the file formats of other programs."""

@@ -1,10 +1,10 @@
-"""A world for other programs.
+"""Export a world for other programs.
 
 | format | file in ``exports/`` | for | axes |
 |---|---|---|---|
 | ``gaussians_ply`` | ``gaussians.ply``, ``cameras.json`` | gsplat, SuperSplat, Blender | world as stored: y down |
 | ``points_ply`` | ``points.ply`` | MeshLab, CloudCompare, Open3D | world as stored: y down |
-| ``spz`` | ``world.spz`` | telephones, Spark, Niantic's tools | OpenGL: y up, z backward |
+| ``spz`` | ``world.spz`` | phones, Spark, Niantic's tools | OpenGL: y up, z backward |
 | ``glb`` | ``mesh.glb`` | Blender, game engines, browsers | glTF: y up, z backward |
 | ``colmap`` | ``colmap/`` | 3DGS and NeRF training | world-to-camera, OpenCV camera axes |
 | ``nerfstudio`` | ``nerfstudio/`` | nerfstudio | camera-to-world, OpenGL camera axes |
@@ -48,10 +48,10 @@ class ExportReport:
     """One finished export.
 
     Attributes:
-        format: its name.
-        path: the file or folder.
-        bytes: size, all files together.
-        note: its conventions and what was left out, in a sentence.
+        format: a key of ``FORMATS``.
+        path: the file or folder written.
+        bytes: total size of its files.
+        note: one sentence on conventions and on content that was left out.
     """
 
     format: str
@@ -66,13 +66,13 @@ def export(world: WorldStore, formats: Sequence[str], out: str | Path | None = N
     Args:
         world: a world with at least the photo.
         formats: names from ``FORMATS``.
-        out: where to write; the world's ``exports`` folder when not given. Earlier exports of the same format are
+        out: folder to write to; the world's ``exports`` folder when None. Earlier exports of the same format are
             replaced.
 
     Raises:
-        ValueError: an unknown format, or none, or the world's own folder, before anything is written; or a world with
-            nothing to export.
-        ImportError: a mesh without Open3D, or SPZ without gsply.
+        ValueError: no format, an unknown one, or the world's own folder as ``out``, before anything is written; or a
+            world without a finished chunk.
+        ImportError: Open3D (for ``glb``) or gsply (for ``spz``) is missing.
     """
     if not formats:
         raise ValueError(f"formats: want some of {', '.join(FORMATS)}, got none")
@@ -82,7 +82,7 @@ def export(world: WorldStore, formats: Sequence[str], out: str | Path | None = N
             hint = f"did you mean {close[0]}?" if close else f"want some of {', '.join(FORMATS)}"
             raise ValueError(f"formats: there is no {name!r}; {hint}")
     if "spz" in formats:
-        load_gsply()  # says at once if it is missing
+        load_gsply()  # raises before anything is written if it is missing
     if not world.chunks:
         raise ValueError(f"{world.folder}: no chunk is finished yet; there is nothing to export")
     folder = world.folder / "exports" if out is None else Path(out)
@@ -190,9 +190,9 @@ FORMATS: dict[str, Callable[[WorldStore, Path], tuple[Path, str]]] = {
 
 
 def discs(points: Points) -> Gaussians:
-    """Points as flat, opaque Gaussians that face along their normals (any way where the normal is unknown)."""
+    """Convert points to flat, opaque Gaussians normal to the points' normals (isotropic if the normal is unknown)."""
     z = torch.nn.functional.normalize(points.normals, dim=1)
-    # The shortest turn that brings (0, 0, 1) onto the normal; a disc may face either way, so keep z >= 0.
+    # The shortest rotation from (0, 0, 1) to the normal; a disc has no front, so the sign is chosen with z >= 0.
     z = torch.where(z[:, 2:] < 0.0, -z, z)
     quats = torch.stack([1.0 + z[:, 2], -z[:, 1], z[:, 0], torch.zeros_like(z[:, 0])], 1)
     flat = points.radii[:, None] * points.radii.new_tensor([1.0, 1.0, DISC_THICKNESS])
@@ -213,7 +213,7 @@ def discs(points: Points) -> Gaussians:
 
 
 def as_points(primitives: Points | Gaussians) -> Points:
-    """Primitives as points; of a Gaussian, the center, the thinnest axis as the normal and the largest scale."""
+    """Convert primitives to points; a Gaussian gives its center, its shortest axis as normal and its largest scale."""
     if isinstance(primitives, Points):
         return primitives
     g = primitives
@@ -242,7 +242,7 @@ def _home_cameras(world: WorldStore) -> list[dict[str, Any]]:
 
 
 class _Chunks:
-    """A world's frames, chunk by chunk, as often as wanted, without holding them all."""
+    """Iterates over the frames of a world, chunk by chunk, with one chunk in memory."""
 
     def __init__(self, world: WorldStore) -> None:
         self._world = world
@@ -253,6 +253,7 @@ class _Chunks:
 
 
 def _fresh(folder: Path) -> Path:
+    """Make an empty folder; an existing one is deleted."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -265,7 +266,7 @@ def _bytes(path: Path) -> int:
 
 
 def _note(folder: Path, path: Path, note: str) -> None:
-    """Keep one line for each export in ``README.txt``."""
+    """Write the note of an export to ``README.txt``, one line per export."""
     readme = folder / README
     lines = readme.read_text("utf-8").splitlines() if readme.is_file() else []
     kept = [line for line in lines if line and not line.startswith(f"{path.name}: ")]

@@ -15,9 +15,9 @@ from PIL import Image
 from scenes.formats.mesh import Mesh, Surface
 from scenes.io.atomic_files import write_bytes
 
-GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])  # glTF: x right, y up, z towards the viewer
+GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])  # glTF: x right, y up, z backward
 UNLIT = "KHR_materials_unlit"
-VERTICES, INDICES = 34962, 34963  # what a buffer view is for: ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER
+VERTICES, INDICES = 34962, 34963  # targets of buffer views: ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER
 FLOAT, UINT = 5126, 5125
 LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP = 9729, 9987, 33071
 JPEG_QUALITY = 95

@@ -1,7 +1,7 @@
-"""A textured triangle mesh of a world: the photo as a relief, and from later frames what the photo did not see.
+"""A textured triangle mesh of a world: the photo as a relief, extended by surfaces that only later frames show.
 
-Each picture gives triangles through its own pixels (``scenes.formats.relief``), so the texture is as sharp as the
-picture is. The photo comes first; a later frame adds only what it shows and no earlier picture does.
+Each image is triangulated in its own pixel grid (``scenes.formats.relief``), so the texture keeps the resolution of the
+image. The photo comes first; a later frame adds only surfaces that no earlier image shows.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from scenes.io.open3d_library import load_open3d
 from scenes.io.png import to_bytes
 from scenes.store.world_store import WorldStore
 
-FARTHEST_MEDIANS = 16.0  # of the photo's depth; what lies farther is drawn there, where little tells it from farther
-LOOKED_AT = 48  # later frames, evenly spread; neighbors show nearly the same
-SAME_DEPTH = 0.1  # relative; nearer together two pictures show one surface
-SMALLEST_PART = 0.002  # share of a frame that it must add
-PADDING_PX = 4  # around each picture in the texture, so that coarser levels of it do not mix them
-LONGEST_PHOTO_PX, LONGEST_TEXTURE_PX = 4096, 8192  # what graphics cards of small devices hold, and large ones
+# Medians of the photo's depth; farther surfaces are moved to this depth, beyond which parallax is negligible.
+FARTHEST_MEDIANS = 16.0
+LOOKED_AT = 48  # number of later frames to consider, evenly spaced, as neighboring frames show nearly the same
+SAME_DEPTH = 0.1  # relative difference in depth below which two images show the same surface
+SMALLEST_PART = 0.002  # smallest share of a frame's pixels worth adding to the mesh
+PADDING_PX = 4  # around each image in the texture, so that mip levels do not mix images
+LONGEST_PHOTO_PX, LONGEST_TEXTURE_PX = 4096, 8192  # texture size limits of mobile and of desktop GPUs
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Surface:
 
     Attributes:
         positions: ``[v 3]``, world (OpenCV axes), scene units.
-        places: ``[v 2]``, ``(u, v)`` in the texture, 0..1 from its top left corner.
+        places: ``[v 2]``, texture coordinates ``(u, v)``, 0..1 from the top left corner.
         triangles: ``[f 3]``, counter-clockwise seen from outside.
     """
 
@@ -53,11 +54,11 @@ class Mesh:
     """A textured mesh.
 
     Attributes:
-        ground: everything that is not sky.
-        sky: part of a sphere about the photo's camera, behind everything else; may have no triangles.
-        texture: the pictures of both, ``[H W 3]``, sRGB.
-        camera: the photo's.
-        pictures: how many pictures it is made from, the photo included.
+        ground: all surfaces except the sky.
+        sky: part of a sphere about the photo's camera, behind all other surfaces; may have no triangles.
+        texture: texture atlas of both, ``[H W 3]``, sRGB.
+        camera: camera of the photo.
+        pictures: number of images in the atlas, the photo included.
     """
 
     ground: Surface
@@ -68,10 +69,10 @@ class Mesh:
 
 
 def mesh_of(world: WorldStore) -> Mesh:
-    """The mesh of a world with at least the photo.
+    """Make the mesh of a world that holds at least the photo.
 
     Raises:
-        ValueError: the photo shows nothing but sky.
+        ValueError: the photo shows only sky.
         ImportError: Open3D cannot be loaded.
     """
     photo = world.chunk(0).frames[0]
@@ -84,7 +85,7 @@ def mesh_of(world: WorldStore) -> Mesh:
     shown = _Shown(photo.camera, seen, layers[0][0])
     step = max(1, -(-(len(world) - 1) // LOOKED_AT))
     adds = {i: shown.missing(frame, farthest)[1].mean() for i, frame in _frames(world) if i and i % step == 0}
-    # The frame that adds most comes first: many thin strips, one from each frame, would be the same surface in shreds.
+    # Frames that add most come first: in temporal order each frame would add one thin strip of the same surface.
     for index in sorted((i for i, share in adds.items() if share >= SMALLEST_PART), key=lambda i: -adds[i]):
         frame = world.frames(index, index + 1)[0]
         picture, wanted = shown.missing(frame, farthest)
@@ -98,7 +99,7 @@ def mesh_of(world: WorldStore) -> Mesh:
 
 
 class _Shown:
-    """What the pictures so far show, as rays find it."""
+    """The surfaces that the images so far show, queried by ray casting."""
 
     def __init__(self, camera: Camera, photo: Picture, relief: Relief) -> None:
         self._camera, self._photo = camera, photo
@@ -111,9 +112,9 @@ class _Shown:
         self._ground, self._sky = (self._scene(sky) for sky in (False, True))
 
     def missing(self, frame: Frame, farthest: float) -> tuple[Picture, Bool[np.ndarray, "h w"]]:
-        """The picture of one frame, and the pixels of it that no picture so far shows.
+        """The picture of one frame, and the mask of its pixels that no image so far shows.
 
-        Ground where the photo looked through, or nearer than what it saw, cannot be: such pixels are left out.
+        Pixels that contradict the photo (ground in front of a surface or of the sky that the photo saw) are left out.
         """
         picture = settled(frame, farthest)
         camera = frame.camera
@@ -152,7 +153,7 @@ class _Shown:
         return scene
 
     def _cast(self, scene: Any, origin: NDArray, directions: NDArray) -> NDArray:
-        """How many times its direction each ray goes before it hits; infinite where it does not."""
+        """Distance to the first hit of each ray, in lengths of its direction; infinite without a hit."""
         rays = np.concatenate([np.broadcast_to(origin, directions.shape), directions], -1).astype(np.float32)
         return scene.cast_rays(self._open3d.core.Tensor(rays))["t_hit"].numpy()
 
@@ -164,7 +165,7 @@ def _frames(world: WorldStore) -> Iterator[tuple[int, Frame]]:
 
 
 def _joined(layers: list[tuple[Relief, UInt8[torch.Tensor, "3 h w"]]], camera: Camera) -> Mesh:
-    """One mesh and one texture of reliefs, each with its picture."""
+    """Join reliefs and their images into one mesh with one texture atlas."""
     boxes, tiles = [], []
     for relief, picture in layers:
         scale = picture.shape[-1] / camera.size[1]
@@ -196,7 +197,7 @@ def _surface(reliefs: list[Relief], places: list[NDArray], sky: bool) -> Surface
 
 
 def _atlas(tiles: list[NDArray]) -> tuple[NDArray, list[NDArray]]:
-    """One picture of several, on shelves as wide as the widest, and the corner ``(x, y)`` of each."""
+    """Pack images on shelves as wide as the widest image; returns the atlas and the corner ``(x, y)`` of each."""
     width = max(tile.shape[1] for tile in tiles)
     corners, x, y, shelf = {}, 0, 0, 0
     for index in sorted(range(len(tiles)), key=lambda i: -tiles[i].shape[0]):
@@ -221,7 +222,7 @@ def _shrunk(texture: NDArray) -> NDArray:
 
 
 def _resized(picture: UInt8[torch.Tensor, "3 h w"], longest: int) -> UInt8[torch.Tensor, "3 h w"]:
-    """A picture whose longer side is no longer than that."""
+    """Downsample an image so that its longer side is at most ``longest`` pixels."""
     scale = longest / max(picture.shape[1:])
     if scale >= 1.0:
         return picture

@@ -21,7 +21,7 @@ from scenes.io.png import from_bytes, to_bytes
 
 SH_CONSTANT = 0.28209479177387814  # of the spherical harmonic Y_00
 OPACITY_MARGIN = 1e-6  # keeps the logit finite
-BEHIND_ALL = 1.05  # radius of the sky, over the distance of what is farthest
+BEHIND_ALL = 1.05  # radius of the sky sphere over the distance of the farthest primitive
 LOOK = "start at the origin, looking along +z with -y up: the photo was taken there"
 
 GAUSSIAN_FIELDS = (
@@ -36,7 +36,7 @@ TYPES |= {"uint32": "<u4", "float32": "<f4", "float64": "<f8"}
 
 
 def write_gaussians_ply(path: str | Path, gaussians: Gaussians) -> None:
-    """Write Gaussians in the standard 3DGS layout; provenance and the sky flag have no place in it."""
+    """Write Gaussians in the standard 3DGS layout, which cannot hold provenance and the sky flag."""
     opacities = gaussians.opacities.clamp(OPACITY_MARGIN, 1.0 - OPACITY_MARGIN)
     columns = [
         gaussians.means,
@@ -52,10 +52,10 @@ def write_gaussians_ply(path: str | Path, gaussians: Gaussians) -> None:
 
 
 def read_gaussians_ply(path: str | Path) -> Gaussians:
-    """Read a 3DGS PLY; what the layout does not hold is filled in: chunk 0, observed, confidence 1, no sky, no updates.
+    """Read a 3DGS PLY; fields that it lacks get defaults: chunk 0, observed, confidence 1, no sky, no updates.
 
     Raises:
-        ValueError: not such a file, or a truncated one; the message names it.
+        ValueError: not a 3DGS PLY, or a truncated one; the message names the file.
     """
     rows = _read(Path(path))
     table = _columns(rows, GAUSSIAN_FIELDS, path)
@@ -69,7 +69,7 @@ def from_columns(
     logits: Float[Tensor, "n"],
     sh0: Float[Tensor, "n 3"],
 ) -> Gaussians:
-    """Gaussians from the numbers that 3DGS files hold; what they do not hold is filled in.
+    """Gaussians from the columns of 3DGS files; fields that they lack get the defaults of `read_gaussians_ply`.
 
     Args:
         means: world, scene units.
@@ -107,10 +107,10 @@ def write_points_ply(path: str | Path, points: Points) -> None:
 
 
 def read_points_ply(path: str | Path) -> Points:
-    """Read a colored point PLY; what it does not hold is filled in: radius 0, chunk 0, observed, confidence 1, no sky.
+    """Read a colored point PLY; fields that it lacks get defaults: radius 0, chunk 0, observed, confidence 1, no sky.
 
     Raises:
-        ValueError: not such a file, or a truncated one; the message names it.
+        ValueError: not a PLY of colored points, or a truncated one; the message names the file.
     """
     rows = _read(Path(path))
     geometry = _columns(rows, POINT_FIELDS, path)
@@ -129,10 +129,10 @@ def read_points_ply(path: str | Path) -> Points:
 
 
 def sky_on_sphere(primitives: Points | Gaussians) -> Points | Gaussians:
-    """Put the sky on the smallest sphere about the photo's camera that is behind everything; it looks the same there.
+    """Project the sky onto the smallest sphere about the photo's camera that encloses all other primitives.
 
-    The cache keeps the sky relative to whoever looks, but other programs know no sky. At one distance behind all else
-    it can hide nothing, and each primitive keeps the angle that it covers.
+    The cache renders the sky relative to the camera, but other formats have no sky. On the sphere it occludes nothing,
+    and seen from the photo's camera each primitive keeps its direction and angular size.
     """
     sky = primitives.sky
     if not bool(sky.any()):
@@ -159,7 +159,7 @@ def _write(path: Path, rows: np.ndarray, comment: str) -> None:
 
 
 def _read(path: Path) -> np.ndarray:
-    """The vertices of a binary little-endian PLY."""
+    """Read the vertices of a binary little-endian PLY."""
     content = path.read_bytes()
     header, end, body = content.partition(b"end_header\n")
     lines = [line.split() for line in header.decode("ascii", "replace").splitlines()]

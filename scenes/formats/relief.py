@@ -1,9 +1,9 @@
-"""One picture with its depth as triangles: cut along depth edges, few where the surface is plain.
+"""Triangulate one RGB-D image: cut along depth edges, with few triangles on smooth surfaces.
 
-Where all is one surface the triangles are those of a right-triangulated irregular network (Evans, Kirkpatrick and
+Inside a surface the triangles are those of a right-triangulated irregular network (Evans, Kirkpatrick and
 Townsend 2001, *Right-triangulated irregular networks*): a grid of ``2^k`` cells whose triangles are halved until the
-surface, and a texture laid over it, lie where they should. Along a depth edge each cell is cut between its pixels, and
-the cut is smoothed in the image, for both surfaces alike; so from the picture's camera no gap shows.
+error of surface and texture is below a tolerance. Along a depth edge each cell is cut between its pixels, and the cut
+is smoothed in the image in the same way for both surfaces, so the image's own camera sees no gap.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from scipy.sparse.csgraph import connected_components
 from geometry.frame import Frame
 
 NOTHING, GROUND, SKY = 0, 1, 2
-EDGE_RATIO = 1.08  # depths of neighbors that differ by more lie on two surfaces, unless the surface slopes so
-STEEPER = 2.5  # times the steps beside it, from which on a step is no slope
-BESIDE_PX = 4  # so far a step is compared with others; edges of an estimate are softer than a pixel
-STEEPEST = 1.5  # ratio of depths of neighbors from which on it is never a slope; ground does so in its last two rows
-SMALLEST = 0.0008  # share of the picture below which a piece of surface is noise of the depth
-TOLERANCE_PX = 0.25  # by which the triangles may miss the surface or its texture, in pixels of the picture
-SIDEWAYS = 0.25  # share of an error along the ray that shows from 15 degrees aside
+EDGE_RATIO = 1.08  # ratio of neighboring depths above which they are on two surfaces, unless the surface slopes
+STEEPER = 2.5  # ratio of a depth step to the steps beside it above which it is an edge and not a slope
+BESIDE_PX = 4  # distance to the steps compared; estimated depth edges are blurred over several pixels
+STEEPEST = 1.5  # ratio of neighboring depths above which it is never a slope; ground reaches it only at the horizon
+SMALLEST = 0.0008  # share of the image below which a piece of surface is treated as depth noise
+TOLERANCE_PX = 0.25  # largest error of the triangles in surface or texture, pixels of the image
+SIDEWAYS = 0.25  # share of an error along the ray that is visible from 15 degrees aside
 SMOOTHINGS = 8
-FARTHEST_SHIFT_PX = 0.45  # that smoothing moves a cut, between the two pixels that it parts
+FARTHEST_SHIFT_PX = 0.45  # largest shift of a cut by smoothing; it must stay between its two pixels
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Inverse depth and what is seen, per pixel.
+    """Inverse depth and kind of surface per pixel.
 
     Attributes:
-        inverse: ``[h w]``, 1 / scene unit; of no meaning in the sky.
+        inverse: ``[h w]``, 1 / scene unit; undefined in the sky.
         kind: ``[h w]``, ``NOTHING``, ``GROUND`` or ``SKY``.
     """
 
@@ -45,12 +45,12 @@ class Picture:
     kind: Int[np.ndarray, "h w"]
 
     def cuts(self) -> tuple[Bool[np.ndarray, "h _"], Bool[np.ndarray, "_ w"]]:
-        """Whether each pixel and its right neighbor, and each and the one below, lie on two surfaces."""
+        """Masks of depth edges: between each pixel and its right neighbor, and between each pixel and the one below."""
         right = _cut(self.inverse, self.kind)
         return right, _cut(self.inverse.T, self.kind.T).T
 
     def pieces(self) -> Int[np.ndarray, "h w"]:
-        """A number for each piece of surface that no cut divides."""
+        """Labels of the connected pieces of surface between the cuts."""
         right, down = self.cuts()
         index = np.arange(self.kind.size).reshape(self.kind.shape)
         first = np.concatenate([index[:, :-1][~right], index[:-1][~down]])
@@ -65,9 +65,9 @@ class Relief:
 
     Attributes:
         positions: ``[v 3]``, world (OpenCV axes), scene units; of the sky, directions of length 1 from the origin.
-        pixels: ``[v 2]``, the place ``(x, y)`` of each vertex in the picture.
+        pixels: ``[v 2]``, position ``(x, y)`` of each vertex in the image.
         triangles: ``[f 3]``, counter-clockwise seen from the camera.
-        sky: ``[f]``, which are sky.
+        sky: ``[f]``, whether a triangle is sky.
     """
 
     positions: Float[np.ndarray, "v 3"]
@@ -77,14 +77,13 @@ class Relief:
 
 
 def settled(frame: Frame, farthest: float) -> Picture:
-    """A picture of one frame without specks: what belongs to no sizeable surface joins the nearest that is one.
+    """The picture of one frame without specks: pieces below ``SMALLEST`` join the nearest larger surface.
 
-    Estimates put single pixels and thin slices of sky and ground between the surfaces; as triangles they would hang
-    in the air.
+    Depth estimates leave single pixels and thin slices between surfaces; as triangles they would be floaters.
 
     Args:
         frame: one frame, no batch.
-        farthest: depth at which farther surfaces are drawn, scene units.
+        farthest: upper limit of the depth, scene units; farther surfaces are moved there.
     """
     depth, valid, sky = (part[0].numpy(force=True) for part in (frame.depth, frame.valid, frame.sky))
     kind = np.where(valid, np.where(sky, SKY, GROUND), NOTHING)
@@ -98,7 +97,7 @@ def settled(frame: Frame, farthest: float) -> Picture:
 
 
 def only(picture: Picture, wanted: Bool[np.ndarray, "h w"]) -> Picture:
-    """What is wanted of a picture, and one pixel around it on the same surfaces, in pieces that are not too small."""
+    """Restrict a picture to a mask, dilated by one pixel on the same surface, without pieces below ``SMALLEST``."""
     around = wanted.copy()
     right, down = picture.cuts()
     around[:, 1:] |= wanted[:, :-1] & ~right
@@ -112,12 +111,12 @@ def only(picture: Picture, wanted: Bool[np.ndarray, "h w"]) -> Picture:
 
 
 def triangulate(picture: Picture, frame: Frame) -> Relief:
-    """Triangles of a picture, seen through the camera of its frame (no batch)."""
+    """Triangulate a picture in the camera of its frame (no batch)."""
     camera = frame.camera
     focal, center = (part.double().numpy(force=True) for part in (camera.focal_px, camera.center_px))
     world_from_camera = camera.world_from_camera.double().numpy(force=True)
     height, width = picture.kind.shape
-    # The outermost vertices stand on the picture's border, not half a pixel inside.
+    # The outermost vertices are on the image border, not half a pixel inside.
     rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
     rows[[0, -1]], columns[[0, -1]] = (0.0, height), (0.0, width)
     pixels = np.stack(np.meshgrid(columns, rows), -1)
@@ -149,7 +148,7 @@ def triangulate(picture: Picture, frame: Frame) -> Relief:
 
 
 def _to_border(inverse: NDArray, right: NDArray, down: NDArray) -> NDArray:
-    """Inverse depth whose outermost pixels stand for the picture's border, half a pixel farther out: planes go on."""
+    """Extrapolate inverse depth linearly by half a pixel, so that the outermost values are at the image border."""
     out = inverse.copy()
     for values, cut in ((out, down), (out[::-1], down[::-1]), (out.T, right.T), (out.T[::-1], right.T[::-1])):
         ahead = np.where(cut[0], 0.0, 0.5 * (values[0] - values[1]))
@@ -158,7 +157,7 @@ def _to_border(inverse: NDArray, right: NDArray, down: NDArray) -> NDArray:
 
 
 def _cut(inverse: NDArray, kind: NDArray) -> NDArray:
-    """Whether each pixel and its right neighbor lie on two surfaces."""
+    """Mask of depth edges between each pixel and its right neighbor."""
     other = kind[:, :-1] != kind[:, 1:]
     ground = (kind[:, :-1] == GROUND) & (kind[:, 1:] == GROUND)
     step = np.abs(np.diff(inverse, axis=1))
@@ -174,9 +173,9 @@ def _cut(inverse: NDArray, kind: NDArray) -> NDArray:
 
 
 def _errors(points: NDArray, is_cut: NDArray, focal_px: float) -> NDArray:
-    """How far off the surface would be, in pixels, without each vertex; infinite where it must stay, ``[2^k+1 2^k+1]``.
+    """Error of the surface in pixels if a vertex is omitted; infinite where it must stay, ``[2^k+1 2^k+1]``.
 
-    An error is never less than those of the vertices that hang on this one, so that no gap opens between triangles.
+    An error is never less than those of the vertices that depend on this one, so that no gap opens between triangles.
     """
     height, width = points.shape[:2]
     side = 1 << int(np.ceil(np.log2(max(height, width, 2) - 1)))
@@ -243,9 +242,9 @@ def _whole_triangles(errors: NDArray, is_cut: NDArray) -> NDArray:
 
 
 class _CutCells:
-    """Cells that depth edges cross, each surface in them as a fan about the point where the cuts meet.
+    """Cells that depth edges cross; each surface in a cell is a triangle fan about the point where the cuts meet.
 
-    Vertices have names: pixels first; then the middle of each edge, twice, once for the surface on either side; then
+    Vertices are numbered: first pixels; then the middle of each edge, twice, once for the surface on either side; then
     the center of each cell, once for each surface that starts at one of its corners.
     """
 
@@ -264,7 +263,7 @@ class _CutCells:
                     self._add(rows, columns, pattern, start)
 
     def vertices(self, names: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-        """Place ``[n 2]`` in the picture, inverse depth and kind ``[n]`` of vertices, by name."""
+        """Position ``[n 2]`` in the image, inverse depth and kind ``[n]`` of vertices, by number."""
         width = self._picture.kind.shape[1]
         which = np.searchsorted(self._first, names, side="right") - 1
         rest = names - self._first[which]
@@ -287,7 +286,7 @@ class _CutCells:
         return place, inverse, self._picture.kind.reshape(-1)[pixel]
 
     def _add(self, rows: NDArray, columns: NDArray, pattern: int, start: int) -> None:
-        """Of all cells with one pattern of cuts, the surface whose first corner, clockwise, is ``start``."""
+        """Add, for all cells with one pattern of cuts, the surface whose first corner, clockwise, is ``start``."""
         group = [start]
         while not pattern >> group[-1] & 1:
             group.append((group[-1] + 1) % 4)
@@ -304,7 +303,7 @@ class _CutCells:
         self.triangles += [np.stack([center, after, before], 1) for before, after in pairwise(ring)]
 
     def _edge(self, rows: NDArray, columns: NDArray, edge: int, corner: int) -> NDArray:
-        """Names of the middles of an edge of some cells, on the side of one of its corners."""
+        """Vertex numbers of the middles of an edge of some cells, on the side of one of its corners."""
         width = self._picture.kind.shape[1]
         if edge in (0, 2):
             index = (rows + (edge == 2)) * (width - 1) + columns
@@ -315,11 +314,11 @@ class _CutCells:
 def _smooth_cuts(pixels: NDArray, right: NDArray, down: NDArray, code: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """Where cuts cross the edges between pixels, along rows and along columns, and where they meet in each cell.
 
-    They start half-way and are drawn towards their neighbors along the cut, which takes the steps out of an outline.
+    Cuts start at the midpoint and are smoothed along the cut, which removes the staircase of an outline.
     """
     start = (0.5 * (pixels[:, 1:] + pixels[:, :-1]), 0.5 * (pixels[1:] + pixels[:-1]))
     is_cell = code > 0
-    moves = right.copy(), down.copy()  # cuts that go on into a cell on either side
+    moves = right.copy(), down.copy()  # cuts that continue into a cell on either side; only these are smoothed
     moves[0][[0, -1]] = False
     moves[0][1:-1] &= is_cell[:-1] & is_cell[1:]
     moves[1][:, [0, -1]] = False
@@ -334,7 +333,7 @@ def _smooth_cuts(pixels: NDArray, right: NDArray, down: NDArray, code: NDArray) 
     across, along = (middle.copy() for middle in start)
     for _ in range(SMOOTHINGS):
         middle = centers(across, along)
-        # A cut stays on the line between the two pixels that it parts: so no triangle can fold.
+        # A cut stays on the line between its two pixels, so that no triangle can fold.
         for values, axis, towards in (
             (across[1:-1], 0, 0.5 * (middle[:-1] + middle[1:])),
             (along[:, 1:-1], 1, 0.5 * (middle[:, :-1] + middle[:, 1:])),

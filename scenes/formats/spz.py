@@ -1,7 +1,7 @@
-"""SPZ files: Gaussians in a sixth of the bytes of a PLY, for telephones, Spark and Niantic's tools.
+"""SPZ files: Gaussians in a sixth of the size of a PLY, for phones, Spark and Niantic's tools.
 
 The layout is version 3 of https://github.com/nianticlabs/spz: gzip, 24-bit fixed-point centers, quaternions as their
-smallest three components, the rest in bytes. Its axes are those of OpenGL, so that viewers show the world upright.
+smallest three components, the other fields in bytes. Axes are OpenGL's, so that viewers show the world upright.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from scenes.formats.ply import OPACITY_MARGIN, SH_CONSTANT, from_columns
 from scenes.io.atomic_files import replacing
 
 VERSION = 3
-MOST_FRACTIONAL_BITS = 12  # of a center's coordinate: to a quarter of a thousandth of a unit
-INTEGER_BITS = 23  # of 24, one is the sign
+MOST_FRACTIONAL_BITS = 12  # of a center's coordinate: resolution 1/4096 unit
+INTEGER_BITS = 23  # 24 bits less the sign
 
 
 def write_spz(path: str | Path, gaussians: Gaussians) -> None:
-    """Write Gaussians as SPZ, y up; provenance and the sky flag have no place in it.
+    """Write Gaussians as SPZ, y up; the format cannot hold provenance and the sky flag.
 
     Raises:
         ImportError: gsply, which writes it, is not installed.
@@ -47,7 +47,7 @@ def write_spz(path: str | Path, gaussians: Gaussians) -> None:
 
 
 def read_spz(path: str | Path) -> Gaussians:
-    """Read an SPZ file in the world's axes; what it does not hold is filled in as by `read_gaussians_ply`.
+    """Read an SPZ file in world axes; fields that it lacks get the defaults of `read_gaussians_ply`.
 
     Raises:
         ImportError: gsply is not installed.
@@ -60,7 +60,7 @@ def read_spz(path: str | Path) -> Gaussians:
 
 
 def load_gsply() -> Any:
-    """The package that reads and writes SPZ."""
+    """Import gsply, which reads and writes SPZ."""
     try:
         return importlib.import_module("gsply")
     except ImportError:
@@ -68,7 +68,7 @@ def load_gsply() -> Any:
 
 
 def _turned(means: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
-    """Turned by 180 degrees about x: from OpenCV's axes to OpenGL's, and back."""
+    """Rotate by 180 degrees about x: from OpenCV's axes to OpenGL's, and back."""
     return means * means.new_tensor([1.0, -1.0, -1.0])
 
 

@@ -1,4 +1,4 @@
-"""Which frames of a world see which points: tracks, as structure from motion would have found them."""
+"""Tracks of points: which frames of a world observe which points, in the form of structure from motion."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from geometry.project import project
 from scenes.io.png import to_bytes
 from scenes.store.world_store import WorldStore
 
-MAX_POINTS = 100_000  # more only slows the programs that read them
-MAX_TRACK = 8  # observations of a point, spread over the frames that see it
-SAME_DEPTH = 0.03  # relative; a frame sees a point where its own depth says so
-STEP_PX = 0.01  # keypoints are written on this grid
+MAX_POINTS = 100_000  # more points slow the reading programs without a benefit to training
+MAX_TRACK = 8  # observations per point, spread over the frames that observe it
+SAME_DEPTH = 0.03  # relative difference between a point's depth and the frame's depth below which it is observed
+STEP_PX = 0.01  # keypoints are rounded to this grid
 
 
 def tracks_of(world: WorldStore, points: Points) -> Tracks:
-    """Points with the frames that see them, those that at least two do (one, in a world of one frame).
+    """Tracks of the points that at least two frames observe (one frame, in a world of one frame).
 
-    Keypoints are the projections of the points, so the errors are those of rounding alone.
+    Keypoints are the projections of the points, so the errors are only those of rounding.
 
     Args:
-        world: its frames tell by their depth what each of them sees.
-        points: of the world; sky is left out.
+        world: world whose frames' depth decides which points each frame observes.
+        points: points of the world; sky points are left out.
     """
     points = points[~points.sky]
     points = points[:: max(1, -(-len(points) // MAX_POINTS))]
@@ -42,7 +42,7 @@ def tracks_of(world: WorldStore, points: Points) -> Tracks:
     seen, counts = seen[:, kept], counts[kept]
     rank = seen.cumsum(0, dtype=np.int32) - 1
     few, first = np.minimum(counts, MAX_TRACK), np.arange(len(kept)) % counts
-    # Spread evenly, and not in the same frames for all points.
+    # Select MAX_TRACK observations, evenly spaced; the offset differs between points, so that all frames are used.
     seen &= (rank * few + first) // counts != ((rank - 1) * few + first) // counts
     image, point = np.nonzero(seen)
     positions = positions[torch.from_numpy(kept)]
@@ -56,7 +56,7 @@ def tracks_of(world: WorldStore, points: Points) -> Tracks:
 
 
 def _seen(frame: Frame, positions: Float[Tensor, "n 3"]) -> Bool[np.ndarray, "n"]:
-    """Which points one frame sees: inside the image, and at the depth that it has there."""
+    """Mask of the points that one frame observes: inside the image, and at the depth of the frame there."""
     height, width = frame.camera.size
     pixels, z = project(positions, frame.camera.to(torch.float64))
     x, y = pixels.unbind(-1)

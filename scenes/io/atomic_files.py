@@ -1,4 +1,4 @@
-"""Files that are either all there or not there at all."""
+"""Atomic writes: a file is either complete or absent. Fingerprints and clear disk errors."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class WorldError(ValueError):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; on success its bytes reach the disk and it takes the name.
+    """Yield a temporary path to write to; on success it is synced to disk and renamed to ``path``.
 
-    Leaves ``path`` as it was when the body raises or the process dies.
+    ``path`` is unchanged when the body raises or the process dies.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
@@ -51,7 +51,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def fingerprint(path: Path) -> dict[str, int | str]:
-    """Length and SHA-256 of a file, as a manifest keeps them."""
+    """Length in bytes and SHA-256 of a file, in the form that a manifest stores."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": path.stat().st_size, "sha256": digest}
@@ -59,7 +59,7 @@ def fingerprint(path: Path) -> dict[str, int | str]:
 
 @contextmanager
 def disk_errors(action: str, advice: str = "") -> Iterator[None]:
-    """Turn an ``OSError`` of the body into one clear ``WorldError`` that says what was being done."""
+    """Turn an ``OSError`` of the body into a ``WorldError`` that names the failed action and the remedy."""
     try:
         yield
     except OSError as error:

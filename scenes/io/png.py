@@ -21,7 +21,7 @@ def to_bytes(rgb: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b 3 h w"]:
 
 
 def from_bytes(pixels: UInt8[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """Colors 0..255 as 0..1; the inverse of ``to_bytes``, to the bit."""
+    """Colors 0..255 as 0..1; the exact inverse of ``to_bytes``."""
     return pixels.to(torch.float32) / 255.0
 
 

@@ -1,4 +1,4 @@
-"""MP4 video that browsers and phones play."""
+"""MP4 video (H.264) for browsers and phones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from scenes.io.atomic_files import disk_errors, replacing
 from scenes.io.png import from_bytes, to_bytes
 
-FPS = 16.0  # of a walk: the usual rate of video diffusers; the default walk of 49 frames takes three seconds
-BT709 = 1  # the number that H.264 gives to this matrix, transfer and primaries
+FPS = 16.0  # default frame rate, usual for video diffusion models; the default path of 49 frames lasts 3 s
+BT709 = 1  # code of this matrix, transfer function and primaries in H.264
 
 
 def write_video(path: str | Path, frames: Iterable[Tensor] | Float[Tensor, "t 3 h w"], fps: float = FPS) -> None:
@@ -25,7 +25,7 @@ def write_video(path: str | Path, frames: Iterable[Tensor] | Float[Tensor, "t 3 
 
     Args:
         path: the ``.mp4`` file; replaced if it exists.
-        frames: colors in 0..1, ``[3 h w]`` each, all of one size; an odd last row or column is doubled.
+        frames: colors in 0..1, ``[3 h w]`` each, all of one size; odd sides are padded by repeating the border.
         fps: frames per second.
 
     Raises:
@@ -52,7 +52,7 @@ def write_video(path: str | Path, frames: Iterable[Tensor] | Float[Tensor, "t 3 
 
 
 def read_video(path: str | Path) -> tuple[Float[Tensor, "t 3 h w"], float]:
-    """Read a whole video: frames in 0..1, and frames per second."""
+    """Read a whole video: colors in 0..1, and frames per second."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         pixels = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]

@@ -1,1 +1,1 @@
-"""Photographs as users have them: any common file, upright, in sRGB, at the sizes a session needs."""
+"""Photo input: any common file format, decoded upright in sRGB, cropped and resampled to the frame size."""

@@ -1,4 +1,4 @@
-"""Colors as a photo's ICC profile means them, brought to sRGB."""
+"""Conversion of a photo from its ICC color profile to sRGB."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ BARE_CMYK = "it has CMYK colors without a profile: colors are approximate (save 
 
 
 def as_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
-    """An image of any mode in sRGB, on white where it is transparent.
+    """Convert an image of any mode to sRGB; transparent parts are composited on white.
 
     Args:
         image: loaded, with its profile (if any) in ``info``.
 
     Returns:
-        The image in mode RGB, and a remark where its colors had to be guessed.
+        The image in mode RGB, and a remark for the user if its colors had to be guessed.
 
     Raises:
-        ValueError: pixels whose white is unknown (floats, 32-bit counts); a phrase that begins with "its".
+        ValueError: the white level of the pixels is unknown (floats, 32-bit counts); the message begins with "its".
     """
     profile = image.info.get("icc_profile")
     with_alpha = image.has_transparency_data and image.mode not in SIXTEEN_BIT_MODES  # those Pillow cannot convert
@@ -41,7 +41,7 @@ def as_srgb(image: Image.Image) -> tuple[Image.Image, str | None]:
 
 
 def _plain_colors(image: Image.Image) -> Image.Image:
-    """Without alpha, palette and 16 bits: in one of the modes of ``MODES_OF_SPACE``."""
+    """Remove alpha and palette and reduce 16 bits to 8; the result has one of the modes of ``MODES_OF_SPACE``."""
     if image.mode == "F":
         raise ValueError("its pixels are floats whose white is unknown; tone-map it and save it as 8 or 16 bits")
     if image.mode in SIXTEEN_BIT_MODES:
@@ -58,6 +58,7 @@ def _plain_colors(image: Image.Image) -> Image.Image:
 
 
 def _through_profile(colors: Image.Image, profile: bytes | None) -> tuple[Image.Image, str | None]:
+    """Apply an ICC profile (None: CIELAB); a profile that cannot be applied is left out, and the remark says so."""
     try:
         source: Any = ImageCms.ImageCmsProfile(
             ImageCms.createProfile("LAB") if profile is None else io.BytesIO(profile)

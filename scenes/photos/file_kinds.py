@@ -1,4 +1,4 @@
-"""What kind of file a photo really is, from its first bytes; its name may say anything."""
+"""Recognize the kind of a photo file by its first bytes; file names are not reliable."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STARTS = (
     (b"\x00\x00\x00\x0cJXL ", JPEG_XL),
     (b"version https://git-lfs", "a Git LFS pointer and not the photo itself; fetch it with `git lfs pull`"),
 )
-# Raw files that look like TIFF; Pillow would read the thumbnail in them.
+# Raw files in TIFF containers: Pillow would decode only their thumbnail.
 RAW_SUFFIXES = (
     *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef"),
     *(".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"),
@@ -45,14 +45,14 @@ TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
 def prepare_for(path: Path, head: bytes) -> None:
-    """Teach Pillow what a file of this kind needs, or say what the file is where nothing can read it.
+    """Register the Pillow plugin that a file needs, or raise an error that names a kind that cannot be read.
 
     Args:
-        path: the file; only its suffix is used, and only where contents do not tell raw files from TIFF.
+        path: the file; only its suffix is used, to distinguish raw files from TIFF where the contents do not.
         head: its first bytes.
 
     Raises:
-        ValueError: a kind of file that is no photo or cannot be read, by name and with what to do; one sentence.
+        ValueError: the file is not a photo or cannot be read; one sentence that names its kind and the remedy.
     """
     kind = _unreadable_kind(path, head)
     if kind is not None:
@@ -60,6 +60,7 @@ def prepare_for(path: Path, head: bytes) -> None:
 
 
 def _unreadable_kind(path: Path, head: bytes) -> str | None:
+    """Name and remedy of a kind that cannot be read; None for files that Pillow may open."""
     for start, kind in STARTS:
         if head.startswith(start):
             return kind
@@ -78,7 +79,7 @@ def _unreadable_kind(path: Path, head: bytes) -> str | None:
 
 
 def _unreadable_container(head: bytes) -> str | None:
-    """Of a file in boxes (MPEG-4): HEIC, AVIF, raw and video differ by their brands."""
+    """As ``_unreadable_kind``, for ISO base media files: HEIC, AVIF, raw and video differ by their brands."""
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = {head[8:12], *(head[i : i + 4] for i in range(16, end, 4))}
     if brands & AVIF_BRANDS:

@@ -1,18 +1,18 @@
-"""The frames that a photo asks for: of its own shape, through the lens that took it."""
+"""Frame size and field of view that follow from a photo: its aspect ratio and its focal length."""
 
 from __future__ import annotations
 
 import math
 
-PIXELS = 192 * 320  # about so many a frame has, when nothing else is asked for
-STEP = 16  # sides are multiples of it
-CROP_WORTH = 5.0  # cutting off 1 % of the photo is as bad as being 5 % off the number of pixels
-ASSUMED_FOV_DEG = 60.0  # across the photo's longer side, when the photo does not say
-FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)  # of the film that equivalent focal lengths refer to
+PIXELS = 192 * 320  # target number of pixels of a frame when no size is given
+STEP = 16  # pixels; both sides of a frame are multiples of it
+CROP_WORTH = 5.0  # cropping 1 % of the photo costs as much as a deviation of 5 % from PIXELS
+ASSUMED_FOV_DEG = 60.0  # along the photo's longer side, when its EXIF has no focal length
+FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)  # of 35 mm film, to which equivalent focal lengths refer
 
 
 def natural_size(photo: tuple[int, int]) -> tuple[int, int]:
-    """The frame size ``(H, W)`` that shows nearly all of a photo of size ``(H, W)``."""
+    """Frame size ``(H, W)`` near ``PIXELS`` pixels whose aspect is close to that of a photo of size ``(H, W)``."""
     aspect = photo[1] / photo[0]
 
     def cost(size: tuple[int, int]) -> float:
@@ -24,19 +24,19 @@ def natural_size(photo: tuple[int, int]) -> tuple[int, int]:
 
 
 def sized(photo: tuple[int, int], longer_side: int) -> tuple[int, int]:
-    """The frame size ``(H, W)`` of a photo's shape whose longer side is about so many pixels."""
+    """Frame size ``(H, W)`` with a photo's aspect and a longer side of about ``longer_side`` pixels."""
     scale = longer_side / max(photo)
     height, width = (max(2 * STEP, STEP * round(side * scale / STEP)) for side in photo)
     return height, width
 
 
 def photo_fov_deg(photo: tuple[int, int], size: tuple[int, int], film_mm: float | None) -> float:
-    """Horizontal field of view of frames of ``size`` cut from the middle of a photo.
+    """Horizontal field of view, in degrees, of frames of ``size`` cropped about the center of a photo.
 
     Args:
-        photo: its size ``(H, W)``.
-        size: of the frames, ``(H, W)``.
-        film_mm: focal length that would show as much on 35 mm film, over the diagonal; None where nobody knows.
+        photo: size of the photo ``(H, W)``.
+        size: size of the frames ``(H, W)``.
+        film_mm: equivalent focal length on 35 mm film (equal diagonal field of view), mm; None if unknown.
     """
     if film_mm is None:
         focal_px = 0.5 * max(photo) / math.tan(math.radians(ASSUMED_FOV_DEG / 2.0))

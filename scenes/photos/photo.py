@@ -1,4 +1,4 @@
-"""Photographs as users have them, made into what a world starts from."""
+"""Read a photo file: checks, decoding, EXIF orientation, cropping and resampling."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from scenes.photos.file_kinds import RAW, TIFF_STARTS, prepare_for
 MIN_SIDE_PX = 16
 MAX_SIDE_PX = 16384
 MAX_PIXELS = 100_000_000
-MAX_ASPECT = 8.0  # longer than stitched panoramas are; frames of a thinner strip would be too few pixels across
-FILM_MM = (8.0, 1200.0)  # equivalent focal lengths that a lens may have; others are slips
-UPRIGHT = {  # what turns a picture of each EXIF orientation upright
+MAX_ASPECT = 8.0  # above that of stitched panoramas; frames of a thinner strip would have too few pixels on one side
+FILM_MM = (8.0, 1200.0)  # plausible equivalent focal lengths; others are ignored as errors in the EXIF data
+UPRIGHT = {  # transposition that turns an image of each EXIF orientation upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -38,8 +38,8 @@ UPRIGHT = {  # what turns a picture of each EXIF orientation upright
 }
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 SUBFILE_TYPE, SUB_IFDS, DNG_VERSION = 254, 330, 50706  # tags of TIFF
-SEVERAL = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # formats of which only the first frame or page is shown
-BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)  # what Pillow raises for damaged files
+SEVERAL = ("GIF", "WEBP", "PNG", "TIFF", "AVIF")  # formats with several frames or pages; only the first is used
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error)  # raised by Pillow for damaged files
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Photo:
 
     Attributes:
         rgb: colors in 0..1 on the 8-bit grid, ``[3 h w]``.
-        crop_box: left, top, right, bottom of what was kept, in pixels of the upright original (fractions included).
+        crop_box: left, top, right, bottom of the crop, in (fractional) pixels of the upright original.
         original_size: ``(H, W)`` of the upright original.
-        enlarged: how many times larger a pixel grid ``rgb`` has than what was kept; 1 when nothing was upsampled.
-        turned: whether the file holds it on its side, and EXIF tells so.
+        enlarged: upsampling factor from the crop to ``rgb``; 1 when nothing was upsampled.
+        turned: whether the EXIF orientation rotates the stored image by 90 degrees.
         remarks: what the user should know: guessed colors, further frames that are not shown.
     """
 
@@ -69,7 +69,7 @@ class DecodedPhoto:
 
     Attributes:
         image: 8-bit RGB.
-        turned: whether the file holds it on its side, by its EXIF orientation.
+        turned: whether the EXIF orientation rotates the stored image by 90 degrees.
         remarks: what the user should know: guessed colors, further frames that are not shown.
     """
 
@@ -82,17 +82,17 @@ class DecodedPhoto:
 
         Args:
             size: frame size ``(H, W)``.
-            max_scale: the result may be up to this many times the frame size, where the photo is that sharp; 1 or more.
+            max_scale: limit of the result's size over the frame size, reached if the photo is as large; 1 or more.
 
         Returns:
             The photo at ``k`` times ``size``, with ``1 <= k <= max_scale`` and whole pixels on both sides; smaller
-            photos are enlarged to ``size``, and ``enlarged`` says by how much.
+            photos are upsampled to ``size`` by the factor ``enlarged``.
         """
         if max_scale < 1.0:
             raise ValueError(f"max_scale: want 1 or more, got {max_scale}")
         box = _center_box((self.image.height, self.image.width), size)
         kept_height = box[3] - box[1]
-        steps = math.gcd(*size)  # k moves in steps that keep both sides whole
+        steps = math.gcd(*size)  # multiples of 1 / steps keep both sides whole
         k = max(steps, math.floor(min(max_scale, kept_height / size[0]) * steps)) / steps
         height, width = round(size[0] * k), round(size[1] * k)
         resized = self.image.resize((width, height), Image.Resampling.LANCZOS, box=box)
@@ -107,12 +107,12 @@ def decode_photo(
 ) -> DecodedPhoto:
     """Decode a photo of any common kind: EXIF rotation, color profile, alpha, palette, 16 bits or gray, HEIC.
 
-    It is turned upright, brought to sRGB and laid on white where transparent. The kind of file is told by its contents,
-    not by its name.
+    The photo is turned upright, converted to sRGB and composited on white. The kind of file is recognized by its
+    contents, not by its name.
 
     Args:
         path: the image file.
-        straighten: undoes the lens's distortion on the whole upright photo.
+        straighten: removes the lens distortion of the whole upright photo.
 
     Raises:
         ValueError: a file that is missing, unreadable, not an image, truncated, too small, too large or a strip; one
@@ -130,7 +130,7 @@ def read_photo(path: str | Path, size: tuple[int, int], max_scale: float = 1.0) 
 
 
 def photo_outline(path: str | Path) -> tuple[tuple[int, int], float | None]:
-    """Size ``(H, W)`` of a photo once upright, and its focal length on 35 mm film if the camera wrote it (EXIF).
+    """Upright size ``(H, W)`` of a photo, and its equivalent focal length on 35 mm film from EXIF, mm, or None.
 
     Raises:
         ValueError: a file that is missing, unreadable, not an image, too small, too large or a strip; one sentence.
@@ -146,7 +146,7 @@ def photo_outline(path: str | Path) -> tuple[tuple[int, int], float | None]:
 
 
 def _upright_rgb(path: str | Path) -> tuple[Image.Image, bool, tuple[str, ...]]:
-    """The photo in sRGB, whether it had to be turned by 90 degrees, and remarks on it."""
+    """The upright photo in sRGB, whether it was rotated by 90 degrees, and remarks for the user."""
     with _opened(path) as image:
         turned = _orientation(image) in TURNED
         try:
@@ -158,14 +158,14 @@ def _upright_rgb(path: str | Path) -> tuple[Image.Image, bool, tuple[str, ...]]:
             rgb, remark = as_srgb(image)
         except ValueError as error:
             raise ValueError(f"image: {str(path)!r} cannot be shown: {error}") from None
-        to_do = UPRIGHT.get(_orientation(image))  # asked again: Pillow turns TIFF, and pillow_heif HEIC, while loading
+        to_do = UPRIGHT.get(_orientation(image))  # read again: Pillow rotates TIFF, and pillow_heif HEIC, while loading
     more = f"it holds {frames} frames or pages: the first is used" if frames > 1 else None
     remarks = tuple(text for text in (remark, more) if text is not None)
     return rgb if to_do is None else rgb.transpose(to_do), turned, remarks
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation of the pixels as they are now; 1 (upright) where it is not said."""
+    """EXIF orientation of the pixels in memory; 1 (upright) when the tag is missing or broken."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except BROKEN:
@@ -173,24 +173,25 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height before EXIF orientation; of a TIFF, Pillow may give them turned already."""
+    """Width and height before EXIF orientation; Pillow's ``size`` of a TIFF may be rotated already."""
     if isinstance(image, TiffImageFile):
         return image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
     return image.size
 
 
 def _is_raw(image: TiffImageFile) -> bool:
-    """Whether what Pillow opened is the thumbnail of a camera's raw file: DNG, or a reduced picture before others."""
+    """Whether Pillow opened the thumbnail of a raw file: a DNG, or a reduced image followed by sub-images."""
     tags = image.tag_v2
     return DNG_VERSION in tags or bool(tags.get(SUBFILE_TYPE, 0) & 1 and SUB_IFDS in tags)
 
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Open an image file and check its kind, size and aspect; pixels are not decoded yet."""
     head = read_head(path, "image")
     prepare_for(Path(path), head)
     with warnings.catch_warnings():
-        # Our own limit of size follows, and odd metadata say nothing about the pixels.
+        # ``_check_shape`` limits the size; warnings about metadata do not concern the pixels.
         warnings.simplefilter("ignore")
         try:
             opened = Image.open(path)

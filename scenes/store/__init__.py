@@ -1,1 +1,1 @@
-"""A world on disk."""
+"""The files of a world: manifest, chunks, log of cache changes, cameras."""

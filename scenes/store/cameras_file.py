@@ -1,4 +1,4 @@
-"""``cameras.json``: the finished cameras as nerfstudio's ``transforms.json``, and our own ``worldwarp`` part."""
+"""``cameras.json``: the finished cameras as nerfstudio's ``transforms.json``, with an extra key ``worldwarp``."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from scenes.store.manifest import ChunkRecord
 
 
 class CamerasText:
-    """The text of one world's file; the part of each chunk is made once, for every chunk writes all of them again."""
+    """Makes the text of ``cameras.json``; the rows of each chunk are cached, as every new chunk rewrites the file."""
 
     def __init__(self) -> None:
-        """Start without a chunk."""
+        """Start with an empty cache of rows."""
         self._rows: dict[tuple[int, bool], tuple[str, str]] = {}
 
     def forget(self) -> None:
-        """Chunks may have been taken back, and others may come in their place."""
+        """Clear the cached rows; required after chunks were undone, because their indices are used again."""
         self._rows.clear()
 
     def after(self, records: Sequence[ChunkRecord], camera: Camera, *, metric: bool) -> str:
-        """The whole file.
+        """The text of the whole file.
 
         Args:
-            records: the chunks so far.
+            records: the committed chunks, in order.
             camera: cameras ``[n]``, at least those of the chunks.
             metric: whether a scene unit is a meter.
         """
@@ -48,14 +48,14 @@ class CamerasText:
         return text
 
     def check(self, path: Path, records: Sequence[ChunkRecord], camera: Camera, *, metric: bool) -> None:
-        """Compare a file with what it should hold; a missing one is no error.
+        """Compare a file with its expected text; a missing file is accepted.
 
         Raises:
             WorldError: truncated or changed.
         """
         if not path.is_file() or not records:
             return
-        # A process that died right after a commit leaves the file one chunk behind.
+        # A process that dies between the commit and this file leaves the file one chunk behind.
         steps = (0, 1) if len(records) > 1 else (0,)
         wanted = [self.after(records[: len(records) - back], camera, metric=metric) for back in steps]
         with contextlib.suppress(UnicodeDecodeError):
@@ -64,7 +64,7 @@ class CamerasText:
         raise WorldError(f"{path}: truncated or changed; delete it (it is written again with the next chunk)")
 
     def _rows_of(self, record: ChunkRecord, camera: Camera, *, with_lens: bool) -> tuple[str, str]:
-        """The frames of a chunk in nerfstudio's form and their poses in ours, as the insides of two JSON lists."""
+        """Entries of a chunk for ``frames`` and ``world_from_camera``, as JSON text without the list brackets."""
         key = (record.index, with_lens)
         if key not in self._rows:
             frames = range(record.first_frame, record.first_frame + record.frames)

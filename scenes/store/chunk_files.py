@@ -3,14 +3,14 @@
 | file | holds |
 |---|---|
 | ``frames/00000.png`` | colors, 8 bits: lossless, as frames are rounded to 8 bits before anything uses them |
-| ``depth/00000.png`` | depth for other programs: 16 bits, thousandths of a unit, 0 = unknown, sky or beyond 65.5 |
-| ``chunks/0000.safetensors`` | for resuming to the bit: float32 depth, masks, confidence, cameras, random state |
+| ``depth/00000.png`` | depth for other programs: 16 bits, 0.001 units a count, 0 = unknown, sky or beyond 65.5 |
+| ``chunks/0000.safetensors`` | for exact resuming: float32 depth, masks, confidence, cameras, random state |
 | ``cache/0000.safetensors`` | the primitives that this chunk added or changed (``scenes.store.delta_log``) |
-| ``cache/0000_1.safetensors`` | those that were forgotten after it |
-| ``photo.png`` | with chunk 0: the photo finer than its frame, 8 bits |
+| ``cache/0000_1.safetensors`` | the primitives that the first ``forget`` after this chunk removed |
+| ``photo.png`` | with chunk 0, optional: the photo at a higher resolution than its frame, 8 bits |
 
-The ``.safetensors`` files are compressed without loss (``scenes.store.packed_tensors``). What the generator remembers
-is not stored: it is larger than all the rest and made again from the chunks.
+The ``.safetensors`` files are compressed without loss (``scenes.store.packed_tensors``). The KV memory
+of the generator is not stored: it is larger than all other files and is recomputed from the chunks.
 """
 
 from __future__ import annotations
@@ -29,45 +29,45 @@ from scenes.store.manifest import ChunkRecord
 from scenes.store.packed_tensors import open_tensors, packed
 
 FOLDERS = ("frames", "depth", "chunks", "cache")
-OLDER = "memory"  # a folder that worlds of versions 1 and 2 have besides
+OLDER = "memory"  # an extra folder in worlds of versions 1 and 2
 PHOTO = "photo.png"
 
 
 def frame_name(index: int) -> str:
-    """The image of a frame, relative to the world's folder."""
+    """Path of a frame's colors, relative to the world's folder."""
     return f"frames/{index:05d}.png"
 
 
 def depth_name(index: int) -> str:
-    """The depth image of a frame, relative to the world's folder."""
+    """Path of a frame's depth image, relative to the world's folder."""
     return f"depth/{index:05d}.png"
 
 
 def chunk_name(index: int) -> str:
-    """The exact numbers of a chunk, relative to the world's folder."""
+    """Path of a chunk's exact tensors, relative to the world's folder."""
     return f"chunks/{index:04d}.safetensors"
 
 
 def cache_name(index: int) -> str:
-    """The primitives of a chunk, relative to the world's folder."""
+    """Path of a chunk's change to the cache, relative to the world's folder."""
     return f"cache/{index:04d}.safetensors"
 
 
 def edit_name(index: int, edit: int) -> str:
-    """What was forgotten after a chunk, the ``edit``-th time, relative to the world's folder."""
+    """Path of the ``edit``-th change by ``forget`` after a chunk, relative to the world's folder."""
     return f"cache/{index:04d}_{edit}.safetensors"
 
 
 def cache_names(record: ChunkRecord) -> list[str]:
-    """The changes to the cache that belong to a chunk, in order: its own, then what was forgotten after it."""
+    """Paths of the cache changes of a chunk, in order: its own, then those of ``forget`` after it."""
     return [name for name in record.files if name.startswith("cache/")]
 
 
 def write_chunk(folder: Path, chunk: Chunk, first_frame: int, rng_state: UInt8[Tensor, "s"]) -> list[str]:
-    """Write everything of a chunk but its primitives; returns the names of the files.
+    """Write the files of a chunk except its cache change; returns their relative paths.
 
     Raises:
-        ValueError: colors that 8 bits do not hold exactly.
+        ValueError: colors that are not exact multiples of 1/255.
     """
     frames = chunk.frames
     if not torch.equal(from_bytes(to_bytes(frames.rgb)), frames.rgb.float()):
@@ -97,19 +97,19 @@ def write_chunk(folder: Path, chunk: Chunk, first_frame: int, rng_state: UInt8[T
 
 
 def write_photo(folder: Path, rgb: Float[Tensor, "3 h w"]) -> str:
-    """Write the photo that a world began with; returns the name of the file."""
+    """Write the photo of a world; returns the relative path."""
     with replacing(folder / PHOTO) as path:
         write_rgb_png(path, rgb)
     return PHOTO
 
 
 def read_photo(folder: Path) -> Float[Tensor, "3 h w"]:
-    """Read back what `write_photo` wrote, to the bit."""
+    """Read the photo that `write_photo` wrote, exactly."""
     return read_rgb_png(folder / PHOTO)
 
 
 def read_chunk(folder: Path, record: ChunkRecord, size: tuple[int, int], metric: bool) -> Chunk:
-    """Read a chunk back to the bit."""
+    """Read a chunk exactly as it was written."""
     rgb = torch.stack([read_rgb_png(folder / frame_name(record.first_frame + i)) for i in range(record.frames)])
     with open_tensors(folder / chunk_name(record.index)) as file:
         depth, valid, sky, confidence = (file.get(name) for name in ("depth", "valid", "sky", "confidence"))
@@ -118,13 +118,13 @@ def read_chunk(folder: Path, record: ChunkRecord, size: tuple[int, int], metric:
 
 
 def read_cameras_of(folder: Path, record: ChunkRecord, size: tuple[int, int]) -> Camera:
-    """Only the cameras of a chunk."""
+    """Read only the cameras of a chunk."""
     with open_tensors(folder / chunk_name(record.index)) as file:
         pose, focal_px, center_px = (file.get(name) for name in ("world_from_camera", "focal_px", "center_px"))
         return Camera(pose, focal_px, center_px, size)
 
 
 def read_rng_state(folder: Path, record: ChunkRecord) -> UInt8[Tensor, "s"]:
-    """The state of the random generator after a chunk."""
+    """Read the state of the random generator after a chunk."""
     with open_tensors(folder / chunk_name(record.index)) as file:
         return file.get("rng_state")

@@ -1,7 +1,7 @@
-"""Primitives on disk as a log of changes: each chunk stores only the rows that it added, changed or took away.
+"""Primitives on disk as a log of changes: each chunk stores only the rows that it added, changed or removed.
 
-Replaying the log in order gives the primitives back to the bit; the cost of a chunk follows what changed, not what
-there is.
+Replaying the log in order restores the primitives exactly. The cost of storing a chunk depends on the number of changed
+rows, not on the size of the cache. A primitive's id is its place in the order of arrival.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from scenes.store.packed_tensors import open_tensors, packed
 
 KINDS: dict[str, type[Points] | type[Gaussians]] = {"Points": Points, "Gaussians": Gaussians}
 STORED_NAME = {"n_updates": "looks"}  # fields whose column on disk keeps the name of format 1
-LATER = {"looks"}  # columns of Gaussians that older worlds do not have; zeros stand for them
+LATER = {"looks"}  # columns of Gaussians that older worlds lack; read as zeros
 
 
 def replay(changes: Iterable[Change], total: int) -> Points | Gaussians:
-    """What a log leaves, in the order of arrival.
+    """The primitives after all changes of a log, ordered by id.
 
     Args:
         changes: the log, at least one change.
-        total: names given in all of it.
+        total: number of ids assigned in the whole log.
 
     Raises:
-        WorldError: a change that does not fit on what comes before it.
+        WorldError: a change that is inconsistent with the changes before it.
     """
     state: Points | Gaussians | None = None
     alive, known = torch.zeros(total, dtype=torch.bool), 0
@@ -56,13 +56,15 @@ def replay(changes: Iterable[Change], total: int) -> Points | Gaussians:
 def names_where(
     changes: Iterable[Change], total: int, chunks: Int[Tensor, "c"], region: Float[Tensor, "2 3"] | None
 ) -> Int[Tensor, "n"]:
-    """Names of the primitives that some chunks added or that lie in a box, ascending; one change is read at a time.
+    """Ascending ids of the living primitives that some chunks added or whose center is in a box.
+
+    Changes are read one at a time, so that memory holds only one.
 
     Args:
         changes: the log.
-        total: names given in all of it.
+        total: number of ids assigned in the whole log.
         chunks: indices of chunks.
-        region: low and high corner, world, scene units; None is nowhere. Sky lies in no region.
+        region: low and high corner, world, scene units; None selects nothing. Sky primitives are in no region.
     """
     named = torch.zeros(total, dtype=torch.bool)
     for change in changes:
@@ -77,7 +79,7 @@ def names_where(
 
 
 def _fits(change: Change, known: int) -> bool:
-    """Whether names are ascending and below the total, and every new one is either put or taken away again."""
+    """Whether ids are ascending and below the total, and every new id is either added or removed again."""
     for names in (change.index, change.removed):
         if len(names) and not (int(names[0]) >= 0 and int(names[-1]) < change.total and (names.diff() > 0).all()):
             return False
@@ -96,7 +98,7 @@ def read_change(path: Path) -> Change:
     """Read a change.
 
     Raises:
-        WorldError: a file of another kind.
+        WorldError: a file that holds no change of Points or Gaussians.
     """
     with open_tensors(path) as file:
         names, kind = file.names, KINDS.get(file.kind or "")
@@ -107,17 +109,17 @@ def read_change(path: Path) -> Change:
         rows = kind(
             **{field: file.get(name) if name in names else torch.zeros(len(index)) for field, name in stored.items()}
         )
-        # Worlds of version 1 never took anything away.
+        # Worlds of version 1 have no removals.
         removed = file.get("removed") if "removed" in names else torch.zeros(0, dtype=torch.int64)
         return Change(int(file.get("total")), index, rows, removed)
 
 
 def _stored(field: str) -> str:
-    """The column on disk of a field."""
+    """Name on disk of the column of a field."""
     return STORED_NAME.get(field, field)
 
 
 def read_total(path: Path) -> int:
-    """Only the names given so far after a change."""
+    """Read only the number of ids assigned up to and including a change."""
     with open_tensors(path) as file:
         return int(file.get("total"))

@@ -1,4 +1,4 @@
-"""``world.json``: what a world folder holds, which files belong to it, and whether they are whole."""
+"""``world.json``: settings of a world, its chunks, and length and checksum of every file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scenes.io.atomic_files import WorldError, fingerprint
 
 FORMAT = "worldwarp-world"
 VERSION = 3
-READABLE = (1, 2, 3)  # version 1 had no removals, versions 1 and 2 no compression and a file of the generator's memory
+READABLE = (1, 2, 3)  # 1: no removals; 1 and 2: no compression, and a file of the generator's KV memory
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class ChunkRecord:
         index: position in the world's history; 0 is the photo.
         first_frame: index of its first frame in the world.
         frames: number of frames.
-        observed: whether a camera saw it.
+        observed: whether a camera recorded it; else a generator made it.
         primitives: number of primitives in the cache after it.
-        gauges: what was measured while it was made; None where that was not a finite number.
+        gauges: metrics of the chunk; None where the value was not finite.
         files: length and SHA-256 of each of its files, by path relative to the world's folder.
     """
 
@@ -40,7 +40,7 @@ class ChunkRecord:
 
     @cached_property
     def text(self) -> str:
-        """The record as canonical JSON; made once, for every chunk writes all of them again."""
+        """The record as canonical JSON; cached, as every new chunk rewrites the manifest."""
         return _canonical({f.name: getattr(self, f.name) for f in fields(self)})
 
 
@@ -50,11 +50,11 @@ class Manifest:
 
     Attributes:
         created_by: version of the program that made the world.
-        seed: the walk's random seed.
+        seed: random seed of the session.
         size: frame size ``(H, W)``.
         metric: whether a scene unit is a meter.
-        config: the configuration of the walk, as plain JSON.
-        files: fingerprints of what does not belong to one chunk: the planned path.
+        config: configuration of the session, as plain JSON.
+        files: fingerprints of the files that belong to no chunk: the planned path.
         chunks: committed chunks, in order.
     """
 
@@ -67,12 +67,12 @@ class Manifest:
     chunks: tuple[ChunkRecord, ...] = ()
 
     def all_files(self) -> dict[str, dict[str, int | str]]:
-        """Fingerprints of every file of the world, by relative path."""
+        """Fingerprints of all files of the world, by relative path."""
         return self.files | {name: mark for chunk in self.chunks for name, mark in chunk.files.items()}
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """A manifest as the text of ``world.json``.
+    """The text of ``world.json``, with a checksum of itself.
 
     Raises:
         WorldError: a configuration that JSON cannot hold.
@@ -82,7 +82,7 @@ def manifest_text(manifest: Manifest) -> str:
         rest = _canonical(content)
     except (TypeError, ValueError) as error:
         raise WorldError(f"config: want plain JSON values (no NaN, no objects): {error}") from error
-    # Of all keys "chunks" sorts first.
+    # "chunks" is the first key in sorted order, so the cached texts of the records can be joined.
     text = f'{{"chunks":[{",".join(record.text for record in manifest.chunks)}],{rest[1:]}'
     return f'{text[:-1]},"checksum":"{hashlib.sha256(text.encode()).hexdigest()}"}}\n'
 
@@ -91,7 +91,7 @@ def read_manifest(path: Path) -> Manifest:
     """Read and check ``world.json``.
 
     Raises:
-        WorldError: missing, cut off, changed, of another format or of a later version; the message names the file.
+        WorldError: missing, truncated, changed, of another format or of a later version; the message names the file.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -124,7 +124,7 @@ def check_files(folder: Path, files: dict[str, dict[str, int | str]]) -> None:
     """Compare files with their fingerprints.
 
     Raises:
-        WorldError: naming the first file that is missing, truncated or changed.
+        WorldError: a file is missing, truncated or changed; the message names the first one.
     """
     for name, wanted in files.items():
         path = folder / name

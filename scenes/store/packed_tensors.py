@@ -1,9 +1,9 @@
-"""Tensors in a file, compressed without loss.
+"""Lossless compression of tensors in a file.
 
-A safetensors file whose tensors are bytes: of each tensor all first bytes of its numbers, then all second ones, and so
-on, deflated. Signs and exponents of neighbors are alike, so that a world takes a third of its plain size. Level 1 of
-zlib comes within 4 % of what Zstandard, bit shuffling and pcodec reach on worlds (docs/results.md) and needs no further
-package. One tensor can be read without the others.
+The file is a safetensors file of byte tensors. The bytes of each tensor are shuffled (all first bytes of its numbers,
+then all second bytes, and so on) and deflated. Signs and exponents of neighbors are similar, so a world takes a third
+of its plain size. Level 1 of zlib is within 4 % of Zstandard, bit shuffling and pcodec on worlds (docs/results.md) and
+needs no further package. Each tensor can be read alone.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from torch import Tensor
 from scenes.io.atomic_files import WorldError
 
 LEVEL = 1
-LAYOUT = "packed"  # the only metadata entry: safetensors writes several in random order, and equal worlds are equal
+# The only metadata entry: safetensors writes several in random order, but equal worlds must give equal bytes.
+LAYOUT = "packed"
 
 
 class TensorFile:
-    """An open file of tensors, packed, or plain as older worlds have them."""
+    """An open file of tensors: packed, or plain safetensors as in older worlds."""
 
     def __init__(self, path: Path, file: safe_open) -> None:
-        """Read the head."""
+        """Read the metadata of an open safetensors file."""
         metadata = file.metadata() or {}
         layout = json.loads(metadata[LAYOUT]) if LAYOUT in metadata else None
         self.kind: str | None = metadata.get("kind") if layout is None else layout["kind"]
@@ -40,14 +41,14 @@ class TensorFile:
 
     @property
     def names(self) -> set[str]:
-        """Of the tensors."""
+        """Names of the tensors."""
         return set(self._file.keys())
 
     def get(self, name: str) -> Tensor:
-        """One tensor, to the bit.
+        """Read one tensor exactly.
 
         Raises:
-            WorldError: no such tensor, or bytes that are not its own.
+            WorldError: no such tensor, or damaged bytes.
         """
         try:
             stored = self._file.get_tensor(name)
@@ -58,7 +59,7 @@ class TensorFile:
 
 @contextmanager
 def open_tensors(path: Path) -> Iterator[TensorFile]:
-    """Open what `packed` made, or a plain safetensors file.
+    """Open a file that `packed` made, or a plain safetensors file.
 
     Raises:
         WorldError: a file that is neither.
@@ -72,11 +73,11 @@ def open_tensors(path: Path) -> Iterator[TensorFile]:
 
 
 def packed(tensors: Mapping[str, Tensor], kind: str | None = None) -> bytes:
-    """The content of a file; equal tensors give equal bytes.
+    """The bytes of a file; equal tensors give equal bytes.
 
     Args:
-        tensors: by name; whatever their device, layout or sharing.
-        kind: what they are, for whoever reads them.
+        tensors: tensors by name, of any device, memory layout and sharing.
+        kind: name of the kind of content, given to readers as ``TensorFile.kind``.
     """
     layout = {name: [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)] for name, tensor in tensors.items()}
     head = json.dumps({"kind": kind, "tensors": layout}, sort_keys=True)

@@ -1,8 +1,8 @@
-"""A world on disk: one folder, written chunk by chunk.
+"""A world on disk: a folder that is written chunk by chunk and survives crashes.
 
 A chunk's files are written first, each under a temporary name, synced and renamed; then ``world.json``, which names
-them with their checksums, is replaced in one step. Only that step commits: a process that dies at any moment leaves
-the last committed chunk, and files that no manifest names are removed before the next chunk is written.
+them with their checksums, is replaced atomically. Only that replacement commits: a process that dies at any moment
+leaves the last committed chunk, and files that the manifest does not name are removed before the next chunk is written.
 """
 
 from __future__ import annotations
@@ -26,15 +26,14 @@ from geometry.frame import Chunk, Frame
 from geometry.primitives import Change, Gaussians, Points
 from scenes.io.atomic_files import PARTIAL, WorldError, disk_errors, fingerprint, sync_folder, write_bytes
 from scenes.io.video import FPS
-from scenes.store import chunk_files
-from scenes.store import delta_log as primitive_log
+from scenes.store import chunk_files, delta_log
 from scenes.store.cameras_file import CamerasText
 from scenes.store.manifest import ChunkRecord, Manifest, check_files, manifest_text, read_manifest
 from scenes.store.packed_tensors import open_tensors, packed
 
 MANIFEST = "world.json"
 CAMERAS = "cameras.json"
-PATH = "path"  # and a fingerprint: a new path is a new file, so that the manifest alone says which one holds
+PATH = "path"  # prefix before a hash: a new path is a new file, so that the manifest switches paths atomically
 
 AnyStore = TypeVar(
     "AnyStore", bound="WorldStore"
@@ -42,7 +41,7 @@ AnyStore = TypeVar(
 
 
 class WorldStore:
-    """A walk's whole record in one folder; make one with ``create``, open one with ``load``.
+    """The files of one world; made by ``create``, opened by ``load``.
 
     Example:
         >>> world = WorldStore.load("worlds/pagoda")
@@ -53,10 +52,10 @@ class WorldStore:
     def __init__(self, folder: Path, manifest: Manifest, path: Camera) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.path = path  # the planned walk, photo included
+        self.path = path  # the planned cameras, that of the photo included
         self.cameras = path[:0]  # of the finished frames
-        self._text = b""  # of the manifest on disk, as this object knows it
-        self._clean = False  # whether nothing lies around that the manifest does not name
+        self._text = b""  # manifest on disk when this object read or wrote it; detects other writers
+        self._clean = False  # whether the folder holds no files that the manifest does not name
         self._cameras_text = CamerasText()
 
     @classmethod
@@ -72,15 +71,15 @@ class WorldStore:
         """Start an empty world.
 
         Args:
-            folder: where; made with its parents, or an existing empty folder.
-            path: the planned walk ``[n]``, photo included; kept, so that a resumed walk does not depend on the file
-                that it came from.
-            seed: the walk's random seed.
-            config: the configuration as plain JSON values.
+            folder: an empty folder, or one that does not exist and is made with its parents.
+            path: the planned cameras ``[n]``, that of the photo included; stored, so that resuming does not need the
+                camera file.
+            seed: random seed of the session.
+            config: configuration of the session, as plain JSON values.
             metric: whether a scene unit is a meter.
 
         Raises:
-            WorldError: a folder with something in it, or one that cannot be written.
+            WorldError: the folder is not empty or cannot be written.
         """
         folder = Path(folder).expanduser()
         manifest = Manifest(_own_version(), seed, path.size, metric, dict(config or {}))
@@ -106,11 +105,12 @@ class WorldStore:
         """Open a world and check every file of it; writes nothing.
 
         Args:
-            folder: where it lies.
-            chunks: open only the first so many chunks, to look at them or to branch, whatever happened to the others.
+            folder: the folder of the world.
+            chunks: number of leading chunks to open, read-only, to inspect or branch a world whose later chunks are
+                damaged; all when None.
 
         Raises:
-            WorldError: not a world, of a later version, or with a file missing, truncated or changed, which it names.
+            WorldError: not a world, of a later version, or a file is missing, truncated or changed; it is named.
         """
         folder = Path(folder).expanduser()
         if not folder.is_dir():
@@ -144,18 +144,18 @@ class WorldStore:
         gauges: Mapping[str, float] | None = None,
         photo: Float[Tensor, "3 h w"] | None = None,
     ) -> None:
-        """Store a finished chunk; when this returns, it survives anything.
+        """Store a finished chunk; when this returns, it is committed and survives a crash or power failure.
 
         Args:
             chunk: the next chunk; its colors are on the 8-bit grid.
-            change: what it did to the cache, as the cache says.
-            rng_state: ``torch.Generator.get_state()`` after it.
-            gauges: numbers measured while it was made; one that is not finite is kept as None.
-            photo: with chunk 0, the photo finer than its frame; on the 8-bit grid.
+            change: the change that the cache made when it integrated the chunk.
+            rng_state: ``torch.Generator.get_state()`` after the chunk.
+            gauges: metrics of the chunk; values that are not finite are stored as None.
+            photo: with chunk 0, the photo at a higher resolution than its frame; on the 8-bit grid.
 
         Raises:
-            ValueError: a chunk that does not follow the last one, or of another size.
-            WorldError: the disk is full or refuses; every earlier chunk is kept.
+            ValueError: the chunk does not follow the last one, or has another frame size or unit.
+            WorldError: the disk is full or cannot be written; every earlier chunk is kept.
         """
         self._check_next(chunk)
         primitives = self.chunks[-1].primitives if self.chunks else 0
@@ -168,7 +168,7 @@ class WorldStore:
             names = chunk_files.write_chunk(self.folder, chunk, len(self.cameras), rng_state)
             names += [] if photo is None else [chunk_files.write_photo(self.folder, photo)]
             cache_name = chunk_files.cache_name(chunk.index)
-            primitive_log.write_change(self.folder / cache_name, change)
+            delta_log.write_change(self.folder / cache_name, change)
             for name in chunk_files.FOLDERS:
                 sync_folder(self.folder / name)
             marks = {name: fingerprint(self.folder / name) for name in (*names, cache_name)}
@@ -181,11 +181,11 @@ class WorldStore:
                 {name: float(value) if math.isfinite(value) else None for name, value in (gauges or {}).items()},
                 marks,
             )
-            # The generator's memory, which older worlds hold, does not know the new chunk and goes.
+            # The file of the KV memory in worlds of versions 1 and 2 lacks the new chunk: it leaves the manifest.
             files, before = _path_file(self.manifest), self.manifest.files
             self._commit(replace(self.manifest, files=files, chunks=(*self.chunks, record)))
             self.cameras = Camera.concatenate([self.cameras, chunk.frames.camera.to("cpu")])
-            # What follows can be lost without harm.
+            # The chunk is committed; the rest is redone when the world is written again.
             sync_folder(self.folder)
             self._clean = files == before
             write_bytes(self.folder / CAMERAS, self.cameras_text().encode())
@@ -197,53 +197,53 @@ class WorldStore:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configuration of the walk, as plain JSON values."""
+        """The configuration of the session, as plain JSON values."""
         return self.manifest.config
 
     @property
     def fps(self) -> float:
-        """Frames per second of its videos."""
+        """Frames per second of videos of the world."""
         return float(self.config.get("fps", FPS))
 
     def changes(self) -> Iterator[Change]:
-        """What each chunk did to the cache, in order; applied to an empty cache they make it as it was, to the bit."""
+        """Yield the changes of the cache in order; applied to an empty cache they restore it exactly."""
         for record in self.chunks:
             for name in chunk_files.cache_names(record):
-                yield primitive_log.read_change(self.folder / name)
+                yield delta_log.read_change(self.folder / name)
 
     @property
     def primitives(self) -> Points | Gaussians:
-        """The cache after the last chunk, to the bit, all in memory."""
+        """The primitives of the cache after the last chunk, exact, all in memory."""
         if not self.chunks:
             raise WorldError(f"{self.folder}: no chunk is finished yet; there is nothing to show")
-        return primitive_log.replay(self.changes(), self._total)
+        return delta_log.replay(self.changes(), self._total)
 
     @property
     def rng_state(self) -> UInt8[Tensor, "s"]:
-        """The state of the walk's random generator after the last chunk."""
+        """The state of the session's random generator after the last chunk."""
         if not self.chunks:
             raise WorldError(f"{self.folder}: no chunk is finished yet; start it again with another out=")
         return chunk_files.read_rng_state(self.folder, self.chunks[-1])
 
     @property
     def photo(self) -> Float[Tensor, "3 h w"]:
-        """The photo as fine as it was stored."""
-        finer = chunk_files.PHOTO in self.chunks[0].files
-        return chunk_files.read_photo(self.folder) if finer else self.chunk(0).frames.rgb[0]
+        """The photo at the resolution at which it was stored."""
+        has_photo = chunk_files.PHOTO in self.chunks[0].files
+        return chunk_files.read_photo(self.folder) if has_photo else self.chunk(0).frames.rgb[0]
 
     def __len__(self) -> int:
-        """Number of finished frames, photo included."""
+        """Number of finished frames, the photo included."""
         return len(self.cameras)
 
     def chunk(self, index: int) -> Chunk:
-        """One finished chunk, to the bit."""
+        """Read one finished chunk exactly."""
         return chunk_files.read_chunk(self.folder, self.chunks[index], self.manifest.size, self.manifest.metric)
 
     def frames(self, first: int = 0, last: int | None = None) -> Frame:
-        """Finished frames ``[last - first]``, to the bit; all of them when nothing is said.
+        """Read finished frames ``[last - first]`` exactly; all of them by default.
 
         Raises:
-            ValueError: a range that is empty or not finished.
+            ValueError: an empty range, or one beyond the finished frames.
         """
         last = len(self) if last is None else last
         if not 0 <= first < last <= len(self):
@@ -256,15 +256,15 @@ class WorldStore:
         return Frame.concatenate(parts)
 
     def redirect(self, path: Camera, config: Mapping[str, Any]) -> None:
-        """Go on along another path; what is finished stays.
+        """Replace the planned path and the configuration; finished chunks stay.
 
         Args:
-            path: the planned walk ``[n]``; its first cameras are those of the finished frames.
-            config: the configuration from now on, as plain JSON values.
+            path: the planned cameras ``[n]``; the first ones are those of the finished frames.
+            config: the new configuration, as plain JSON values.
 
         Raises:
-            ValueError: a path that does not begin with the finished frames.
-            WorldError: the disk is full or refuses; the world is as it was.
+            ValueError: the path does not begin with the cameras of the finished frames.
+            WorldError: the disk is full or cannot be written; the world is unchanged.
         """
         done = self.cameras.world_from_camera
         if (
@@ -284,12 +284,12 @@ class WorldStore:
             self._remove_leftovers()
 
     def branch(self: AnyStore, folder: str | Path, chunk: int) -> AnyStore:
-        """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.
+        """Make a new world with the chunks of this one up to and including ``chunk``; later changes affect only one.
 
-        Files are linked where the disk can, else copied.
+        Files are hard-linked if the file system supports it, else copied.
 
         Raises:
-            ValueError: a chunk that does not exist.
+            ValueError: the chunk does not exist.
             WorldError: as ``create``.
         """
         if not 0 <= chunk < len(self.chunks):
@@ -308,19 +308,19 @@ class WorldStore:
         return branch
 
     def forget(self, *, chunks: Sequence[int] = (), region: Float[Tensor, "2 3"] | None = None) -> int:
-        """Take primitives out of the cache for good: all that these chunks added, and all inside a region.
+        """Remove primitives from the cache: all that the given chunks added, and all inside a region.
 
-        Frames stay. What was forgotten is a change of its own after the last chunk, so that `undo` brings it back.
+        Frames stay. The removal is stored as a separate change after the last chunk, so that `undo` can revert it.
 
         Args:
             chunks: indices of chunks.
-            region: low and high corner of a box, world, scene units; sky lies in no region.
+            region: low and high corner of a box, world, scene units; sky primitives are in no region.
 
         Returns:
-            How many were forgotten.
+            Number of removed primitives.
 
         Raises:
-            ValueError: nothing to forget is named, or a chunk that does not exist.
+            ValueError: neither chunks nor a region are given, or a chunk does not exist.
             WorldError: as ``append``.
         """
         if (not chunks and region is None) or not all(0 <= index < len(self.chunks) for index in chunks):
@@ -329,9 +329,7 @@ class WorldStore:
             )
         if region is not None and not (region[0] < region[1]).all():
             raise ValueError(f"region: want a low corner below the high one, got {region.tolist()}; swap them")
-        gone = primitive_log.names_where(
-            self.changes(), self._total, torch.tensor([*chunks], dtype=torch.int64), region
-        )
+        gone = delta_log.names_where(self.changes(), self._total, torch.tensor([*chunks], dtype=torch.int64), region)
         if len(gone):
             record = self.chunks[-1]
             none = next(self.changes()).rows[:0]
@@ -340,7 +338,7 @@ class WorldStore:
                 self._check_unchanged()
                 self._clean = False
                 change = Change(self._total, torch.zeros(0, dtype=torch.int64), none, gone)
-                primitive_log.write_change(self.folder / name, change)
+                delta_log.write_change(self.folder / name, change)
                 sync_folder(self.folder / "cache")
                 files = record.files | {name: fingerprint(self.folder / name)}
                 record = replace(record, files=files, primitives=record.primitives - len(gone))
@@ -348,10 +346,10 @@ class WorldStore:
         return len(gone)
 
     def undo(self) -> None:
-        """Take back the last `forget`, or if none followed it, the last chunk; walking on makes the same bits again.
+        """Revert the last `forget`, or if none follows the last chunk, that chunk; exploring again makes the same bits.
 
         Raises:
-            ValueError: there is only the photo.
+            ValueError: the world holds only the photo.
             WorldError: as ``append``.
         """
         record, files = self.chunks[-1] if self.chunks else None, self.manifest.files
@@ -359,7 +357,7 @@ class WorldStore:
             raise ValueError(f"undo: {self.folder} holds nothing but its photo; there is nothing to take back")
         names = chunk_files.cache_names(record)
         if len(names) > 1:
-            back = len(primitive_log.read_change(self.folder / names[-1]).removed)
+            back = len(delta_log.read_change(self.folder / names[-1]).removed)
             marks = {name: mark for name, mark in record.files.items() if name != names[-1]}
             chunks = (*self.chunks[:-1], replace(record, files=marks, primitives=record.primitives + back))
         else:
@@ -367,7 +365,7 @@ class WorldStore:
         with disk_errors(f"cannot change {self.folder}", "; it is as it was"):
             self._check_unchanged()
             self._clean = False
-            (self.folder / CAMERAS).unlink(missing_ok=True)  # written again below; it must never be ahead
+            (self.folder / CAMERAS).unlink(missing_ok=True)  # rewritten below; it must never list uncommitted cameras
             self._commit(replace(self.manifest, files=files, chunks=chunks))
             self.cameras = self.cameras[: sum(record.frames for record in chunks)]
             self._cameras_text.forget()
@@ -375,9 +373,9 @@ class WorldStore:
 
     @property
     def _total(self) -> int:
-        """Names given to primitives so far."""
+        """Number of ids assigned to primitives so far."""
         last = chunk_files.cache_names(self.chunks[-1])[-1] if self.chunks else None
-        return primitive_log.read_total(self.folder / last) if last else 0
+        return delta_log.read_total(self.folder / last) if last else 0
 
     def _commit(self, manifest: Manifest) -> None:
         self._text = manifest_text(manifest).encode()
@@ -393,7 +391,7 @@ class WorldStore:
             raise ValueError(f"chunk: want metric={self.manifest.metric}, got {chunk.frames.metric}")
 
     def _check_unchanged(self) -> None:
-        """Two programs that write one world would mix their chunks: the second one notices."""
+        """Raise if another program wrote to this world: chunks of two writers must not mix."""
         if (self.folder / MANIFEST).read_bytes() != self._text:
             raise WorldError(
                 f"{self.folder}: was opened in part, or another program has written to this world meanwhile; "
@@ -401,7 +399,7 @@ class WorldStore:
             )
 
     def _remove_leftovers(self) -> None:
-        """Remove what a killed process left and what a newer chunk has replaced."""
+        """Remove files that the manifest does not name: partial files of a killed process, and replaced ones."""
         if self._clean:
             return
         known = self.manifest.all_files()
@@ -414,16 +412,17 @@ class WorldStore:
         self._clean = True
 
     def cameras_text(self) -> str:
-        """``cameras.json``: nerfstudio's ``transforms.json`` and our own ``worldwarp`` part."""
+        """The text of ``cameras.json``: nerfstudio's ``transforms.json`` with an extra key ``worldwarp``."""
         return self._cameras_text.after(self.chunks, self.cameras, metric=self.manifest.metric)
 
 
 def _path_file(manifest: Manifest) -> dict[str, dict[str, int | str]]:
+    """Name and fingerprint of the file of the planned path, as a dict of one entry."""
     return {name: mark for name, mark in manifest.files.items() if name.startswith(PATH)}
 
 
 def _write_path(folder: Path, path: Camera) -> str:
-    """Write a planned walk under a name that its content decides; returns the name."""
+    """Write the planned path to a file whose name contains a hash of its content; returns the name."""
     tensors = {"world_from_camera": path.world_from_camera, "focal_px": path.focal_px, "center_px": path.center_px}
     content = packed(tensors)
     name = f"{PATH}-{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
@@ -432,7 +431,7 @@ def _write_path(folder: Path, path: Camera) -> str:
 
 
 def _is_vacant(folder: Path) -> bool:
-    """Whether a folder holds nothing but what a process that died in ``WorldStore.create`` leaves."""
+    """Whether a folder is empty or holds only files of a process that died in ``WorldStore.create``."""
     return all(
         path.name.startswith(PATH)
         or path.suffix == PARTIAL

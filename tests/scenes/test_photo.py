@@ -172,6 +172,7 @@ def test_tiny_and_huge_photos_are_refused(tmp_path: Path) -> None:
 
 
 def test_shrinking_scale_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="max_scale"):
         read_photo(tmp_path / "a.png", SIZE, max_scale=0.5)
 

@@ -21,7 +21,7 @@ from geometry.camera_io.nerfstudio import transforms_content
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change, Gaussians, Points
 from scenes.io.atomic_files import WorldError, fingerprint
-from scenes.store import delta_log as primitive_log
+from scenes.store import delta_log
 from scenes.store.manifest import manifest_text, read_manifest
 from scenes.store.packed_tensors import open_tensors
 from scenes.store.world_store import WorldStore
@@ -194,7 +194,7 @@ def test_changes_replay_to_the_bit(before: int, more: int, changed: set[int], re
     put = [i for i in range(total) if (i in changed or i >= before) and i not in gone]
     index = torch.tensor(put, dtype=torch.int64)
     change = Change(total, index, new[index], torch.tensor(gone, dtype=torch.int64))
-    replayed = primitive_log.replay([Change.from_nothing(old), change], total)
+    replayed = delta_log.replay([Change.from_nothing(old), change], total)
     left = [i for i in range(total) if i not in gone]
     for f in fields(Points):
         assert getattr(replayed, f.name).numpy().tobytes() == getattr(new, f.name)[left].numpy().tobytes()
@@ -207,22 +207,22 @@ def test_changes_that_do_not_fit_are_refused() -> None:
         rows = points[: len(index)]
         change = Change(total, torch.tensor(index, dtype=torch.int64), rows, torch.tensor(removed, dtype=torch.int64))
         with pytest.raises(WorldError, match="does not fit"):
-            primitive_log.replay([first, change], max(total, 4))
+            delta_log.replay([first, change], max(total, 4))
     without = Change(4, none, points[:0], torch.tensor([2]))
     again = Change(4, torch.tensor([2]), points[2:3], none)
     with pytest.raises(WorldError, match="does not fit"):
-        primitive_log.replay([first, without, again], 4)
+        delta_log.replay([first, without, again], 4)
     with pytest.raises(WorldError, match="Points follows Gaussians"):
-        primitive_log.replay([Change.from_nothing(make_gaussians(4)), Change(4, none, points[:0], none)], 4)
+        delta_log.replay([Change.from_nothing(make_gaussians(4)), Change(4, none, points[:0], none)], 4)
 
 
 def test_gaussians_of_older_worlds_were_never_looked_at(tmp_path: Path) -> None:
     new, old = tmp_path / "new", tmp_path / "old"
-    primitive_log.write_change(new, Change.from_nothing(make_gaussians(5)[torch.arange(5)]))
+    delta_log.write_change(new, Change.from_nothing(make_gaussians(5)[torch.arange(5)]))
     with open_tensors(new) as file:
         tensors = {name: file.get(name) for name in file.names - {"looks"}}
     save_file(tensors, old, {"kind": "Gaussians"})
-    rows, known = primitive_log.read_change(old).rows, primitive_log.read_change(new).rows
+    rows, known = delta_log.read_change(old).rows, delta_log.read_change(new).rows
     assert isinstance(rows, Gaussians)
     assert isinstance(known, Gaussians)
     assert (rows.n_updates == 0).all()
@@ -231,7 +231,7 @@ def test_gaussians_of_older_worlds_were_never_looked_at(tmp_path: Path) -> None:
     assert (known.n_updates > 0).all()
     save_file({name: column for name, column in tensors.items() if name != "quats"}, old, {"kind": "Gaussians"})
     with pytest.raises(WorldError, match="want Points or Gaussians"):
-        primitive_log.read_change(old)
+        delta_log.read_change(old)
 
 
 def as_version_2(folder: Path) -> None:
