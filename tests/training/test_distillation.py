@@ -41,7 +41,7 @@ from worldwarp.training.flow_matching import (
     with_truth,
 )
 from worldwarp.training.generator_loss import generator_loss
-from worldwarp.training.rollout import Walk, roll_out
+from worldwarp.training.rollout import RolloutConfig, roll_out
 from worldwarp.training.samples import Sample, SampleConfig
 from worldwarp.training.train_student import ONLINE_UPDATES, MatchingTask, Pair, TrajectoryTask
 from worldwarp.training.train_teacher import TeacherTask, frame_levels
@@ -50,8 +50,8 @@ from worldwarp.training.trajectories import Trajectories, follow, list_shards
 
 TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
 SIZE = (16, 16)
-WALK = Walk(context=1, chunk=2, steps=4)
-WHOLE = Walk(context=1, chunk=4, steps=20)
+CHUNKED = RolloutConfig(context=1, chunk=2, steps=4)
+WHOLE = RolloutConfig(context=1, chunk=4, steps=20)
 
 
 def network(seed: int = 0) -> DenoiserNetwork:
@@ -144,7 +144,7 @@ def teacher() -> DenoiserNetwork:
 def test_many_steps_of_the_teacher_give_the_data(teacher: DenoiserNetwork) -> None:
     rng = torch.Generator().manual_seed(3)
     batch = gaussian_pixels(0.5, 0.3, rng, batch=8)
-    made = roll_out(teacher, batch, torch.randn(batch.truth.shape, generator=rng), Walk(1, 2, 30)).made
+    made = roll_out(teacher, batch, torch.randn(batch.truth.shape, generator=rng), RolloutConfig(1, 2, 30)).made
     assert made.mean().item() == pytest.approx(0.5, abs=0.05)
     assert made.std().item() == pytest.approx(0.3, abs=0.06)
 
@@ -205,19 +205,19 @@ def test_the_student_is_moved_onto_the_teacher(teacher: DenoiserNetwork, tmp_pat
             return {}
 
     student = PixelNetwork(1)
-    walk = Walk(1, 1, 2)
+    rollout = RolloutConfig(1, 1, 2)
     rng = torch.Generator().manual_seed(5)
     batch = gaussian_pixels(0.5, 0.3, rng, batch=8)
     noise = torch.randn(batch.truth.shape, generator=rng)
-    before = roll_out(student, batch, noise, walk).made
+    before = roll_out(student, batch, noise, rollout).made
     assert abs(before.mean().item() - 0.5) > 0.2
     online = PixelNetwork()
     online.load_state_dict(teacher.state_dict())
     pair = Pair(student, online)
-    task = Pixels(tmp_path, None, teacher, walk)
+    task = Pixels(tmp_path, None, teacher, rollout)
     config = TrainConfig(steps=360, learning_rate=4e-3, warmup=10, ema=0.9)
     Trainer(pair, task, config, tmp_path / "run").run()
-    after = roll_out(student.eval(), batch, noise, walk).made
+    after = roll_out(student.eval(), batch, noise, rollout).made
     assert after.mean().item() == pytest.approx(0.5, abs=0.1)
     assert int(pair.turn) == 360
 
@@ -256,21 +256,22 @@ def test_memory_is_the_block_causal_mask() -> None:
     rng = torch.Generator().manual_seed(0)
     batch = gaussian_pixels(0.2, 0.4, rng, batch=2, frames=5)
     noise = torch.randn(batch.truth.shape, generator=rng)
-    first = roll_out(net, batch, noise, Walk(1, 2, 1)).made
+    first = roll_out(net, batch, noise, RolloutConfig(1, 2, 1)).made
     other = Sample(**{**vars(batch), "truth": with_truth(batch, torch.randn(2, 4, 4, *SIZE, generator=rng), 1)})
-    assert torch.equal(roll_out(net, other, noise, Walk(1, 2, 1)).made, first)  # the truth is not looked at
+    assert torch.equal(roll_out(net, other, noise, RolloutConfig(1, 2, 1)).made, first)  # the truth is not looked at
     changed = noise.clone()
     changed[:, 3:] += 1.0
-    later = roll_out(net, batch, changed, Walk(1, 2, 1)).made
+    later = roll_out(net, batch, changed, RolloutConfig(1, 2, 1)).made
     assert torch.equal(later[:, :2], first[:, :2])  # the past does not see the future
     assert not torch.equal(later[:, 2:], first[:, 2:])
     changed = noise.clone()
     changed[:, 1] += 1.0
-    earlier = roll_out(net, batch, changed, Walk(1, 2, 1)).made
+    earlier = roll_out(net, batch, changed, RolloutConfig(1, 2, 1)).made
     assert not torch.equal(earlier[:, 2:], first[:, 2:])  # chunk 2 remembers chunk 1
-    whole = roll_out(net, batch, changed, Walk(1, 4, 1)).made
+    whole = roll_out(net, batch, changed, RolloutConfig(1, 4, 1)).made
     changed[:, 4] += 1.0
-    assert not torch.equal(roll_out(net, batch, changed, Walk(1, 4, 1)).made[:, 0], whole[:, 0])  # bidirectional
+    first_frame = roll_out(net, batch, changed, RolloutConfig(1, 4, 1)).made[:, 0]
+    assert not torch.equal(first_frame, whole[:, 0])  # one chunk of all frames is bidirectional
     assert chunk_indices(5, 1, 2).tolist() == [0, 1, 1, 2, 2]
 
 
@@ -292,7 +293,7 @@ def test_a_rollout_is_what_the_sampler_makes() -> None:
     batch = unseen(1, frames, truth)
     noise = torch.zeros(1, frames, 4, *SIZE)
     noise[0, 1:] = torch.randn(2, 4, *SIZE, generator=torch.Generator().manual_seed(7))
-    made = roll_out(net, batch, noise, Walk(1, 2, 4)).made[0]
+    made = roll_out(net, batch, noise, RolloutConfig(1, 2, 4)).made[0]
     torch.testing.assert_close(2.0 * out.rgb - 1.0, made[:, :3].clamp(-1.0, 1.0), atol=0.05, rtol=0.0)
 
 
@@ -306,8 +307,8 @@ def test_only_the_step_it_stops_at_has_a_gradient() -> None:
     rng = torch.Generator().manual_seed(0)
     batch = gaussian_pixels(0.2, 0.4, rng, batch=1)
     noise = torch.randn(batch.truth.shape, generator=rng)
-    assert not roll_out(net, batch, noise, WALK).made.requires_grad
-    made = roll_out(net, batch, noise, WALK, stop=2).made
+    assert not roll_out(net, batch, noise, CHUNKED).made.requires_grad
+    made = roll_out(net, batch, noise, CHUNKED, stop=2).made
     made.square().mean().backward()
     assert net.head.weight.grad is not None
     assert net.head.weight.grad.abs().sum() > 0.0
@@ -338,8 +339,8 @@ def test_a_student_learns_the_trajectories(teacher: DenoiserNetwork, tmp_path: P
     for index in range(4):
         batch = gaussian_pixels(0.5, 0.3, rng, batch=4, frames=3)
         noise = torch.randn(batch.truth.shape, generator=rng)
-        follow(teacher, batch, noise, Walk(1, 2, 12), 4).save(tmp_path / f"trajectories_{index}.safetensors")
-    task = TrajectoryTask(tmp_path, list_shards(tmp_path), Walk(1, 1, 4))
+        follow(teacher, batch, noise, RolloutConfig(1, 2, 12), 4).save(tmp_path / f"trajectories_{index}.safetensors")
+    task = TrajectoryTask(tmp_path, list_shards(tmp_path), RolloutConfig(1, 1, 4))
     net, numbers = network(2), np.random.default_rng(0)
     optimizer = torch.optim.Adam(net.parameters(), lr=4e-3)
     losses = []
@@ -363,9 +364,9 @@ def pair() -> Pair:
 def test_the_road_runs_on_clips_and_resumes_to_the_bit(tmp_path: Path) -> None:
     write_clip(tmp_path)
     shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
-    walk = Walk(context=1, chunk=1, steps=2)
+    rollout = RolloutConfig(context=1, chunk=1, steps=2)
     config = TrainConfig(steps=8, learning_rate=1e-3, warmup=2, ema=0.9)
-    task = MatchingTask(tmp_path, None, network(0), walk, shape, batch=1)
+    task = MatchingTask(tmp_path, None, network(0), rollout, shape, batch=1)
     whole = pair()
     figures = Trainer(whole, task, config, tmp_path / "whole").run()
     assert set(figures) == {"made_color", "made_depth", "prior_color", "prior_depth"}
@@ -386,7 +387,7 @@ def test_two_time_scales(tmp_path: Path) -> None:
     """The online score moves in its turns, the student in its own, and neither drifts in the other's."""
     write_clip(tmp_path)
     task = MatchingTask(
-        tmp_path, None, network(0), Walk(1, 1, 2), SampleConfig((16, 32), False, context=1, targets=2), batch=1
+        tmp_path, None, network(0), RolloutConfig(1, 1, 2), SampleConfig((16, 32), False, context=1, targets=2), batch=1
     )
     both = pair()
     trainer = Trainer(both, task, TrainConfig(steps=40, learning_rate=1e-2, warmup=1), tmp_path / "run")
@@ -402,7 +403,7 @@ def test_two_time_scales(tmp_path: Path) -> None:
 def test_a_teacher_trains_on_clips(tmp_path: Path) -> None:
     write_clip(tmp_path)
     shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
-    task = TeacherTask(tmp_path, None, Walk(1, 2, 3), shape, batch=1)
+    task = TeacherTask(tmp_path, None, RolloutConfig(1, 2, 3), shape, batch=1)
     Trainer(network(), task, TrainConfig(steps=2, learning_rate=1e-3), tmp_path / "run").run()
     with safe_open(tmp_path / "run" / "ema.safetensors", "pt") as file:
         assert file.metadata()["role"] == "teacher"
@@ -429,7 +430,7 @@ def test_stages_say_what_they_lack(tmp_path: Path) -> None:
 def test_a_watched_training_is_recorded_in_its_folder(tmp_path: Path) -> None:
     write_clip(tmp_path)
     shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
-    task = TeacherTask(tmp_path, None, Walk(1, 2, 3), shape, batch=1)
+    task = TeacherTask(tmp_path, None, RolloutConfig(1, 2, 3), shape, batch=1)
     for name, steps in (("training.rrd", 1), ("training-2.rrd", 2)):
         watch = pickle.loads(pickle.dumps(TrainingWatch(tmp_path / "run")))  # as it travels to another process
         Trainer(network(), task, TrainConfig(steps=steps, learning_rate=1e-3, watch=watch), tmp_path / "run").run()
@@ -444,7 +445,7 @@ def test_losses_stay_where_their_batch_is(monkeypatch: pytest.MonkeyPatch) -> No
     sample = unseen(2, 3, torch.rand(2, 3, 4, *SIZE))
     ends = sample.truth[:, 1:]
     shard = Trajectories(sample, torch.tensor([1.0, 0.5]), torch.stack([ends, ends], dim=1), ends)
-    teacher, student = TeacherTask(Path(), None, WALK), TrajectoryTask(Path(), [], WALK)
+    teacher, student = TeacherTask(Path(), None, CHUNKED), TrajectoryTask(Path(), [], CHUNKED)
     losses: dict[str, Callable[[torch.Generator], Tensor]] = {
         "generator": lambda rng: generator_loss(net, moved(sample, elsewhere), 1, rng)[0],
         "teacher": lambda rng: teacher.loss(net, moved(sample, elsewhere), rng)[0],

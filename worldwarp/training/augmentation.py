@@ -1,10 +1,10 @@
-"""Priors made wrong on purpose, the way copying makes them wrong.
+"""Augmentation of training priors with the typical errors of exemplar-based inpainting.
 
-Copying real texture into a hole leaves seams between patches, patches that are shifted, mirrored, too bright or too
-soft, and hairlines along the border of the hole. Here the truth (or what is seen of it) is spoiled in those ways, so
-that a network can learn to keep the texture and to heal the rest.
+Copying texture into a hole leaves seams between patches, patches that are shifted, mirrored, too bright or blurred, and
+hairlines along the border of the hole. The truth (or its visible part) is corrupted in these ways, so that a network
+learns to keep the texture and to remove the errors.
 
-All images are ``[t c h w]`` in the code of `diffusion.rgbd_state`; randomness comes from a numpy generator.
+All images are ``[t c h w]`` in the code of `diffusion.rgbd_state`; randomness comes from a NumPy generator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn.functional import avg_pool2d, interpolate, max_pool2d
 
 
 def smooth_noise(shape: tuple[int, int, int, int], cells: int, rng: np.random.Generator) -> Float[Tensor, "t c h w"]:
-    """Smooth random maps in about -1..1 with ``cells`` cells across."""
+    """Smooth random maps in -1..1, bicubic over a grid of ``cells`` x ``cells + 2`` random values."""
     coarse = torch.from_numpy(rng.uniform(-1.0, 1.0, (*shape[:2], cells, cells + 2)).astype(np.float32))
     return interpolate(coarse, size=shape[2:], mode="bicubic", align_corners=True).clamp(-1.0, 1.0)
 
@@ -38,7 +38,7 @@ def patch_map(size: tuple[int, int], patches: int, rng: np.random.Generator) -> 
 
 
 def copy_near(truth: Float[Tensor, "t c h w"], rng: np.random.Generator) -> Float[Tensor, "t c h w"]:
-    """The truth in patches that are slightly displaced, tinted, blurred or doubled: what should be there is known."""
+    """Copy the truth in patches that are slightly displaced, tinted, blurred or doubled; the target is known."""
     size = (truth.shape[2], truth.shape[3])
     patches = int(rng.integers(3, 14))
     layout = _Layout.draw(size, patches, rng)
@@ -48,7 +48,7 @@ def copy_near(truth: Float[Tensor, "t c h w"], rng: np.random.Generator) -> Floa
         if rng.random() < 0.5:
             layout = _Layout.draw(size, patches, rng)
     out = torch.stack(frames)
-    if rng.random() < 0.3:  # ghosts
+    if rng.random() < 0.3:  # ghosting
         out[:, :3] = torch.lerp(
             out[:, :3], torch.roll(out[:, :3], tuple(rng.integers(-6, 7, 2).tolist()), (2, 3)), 0.35
         )
@@ -60,7 +60,7 @@ def copy_near(truth: Float[Tensor, "t c h w"], rng: np.random.Generator) -> Floa
 
 @dataclass(frozen=True)
 class _Layout:
-    """Patches with a displacement, a tint and a contrast each."""
+    """Patches with a displacement in pixels, a tint and a contrast factor each."""
 
     label: np.ndarray
     shift: np.ndarray
@@ -83,15 +83,15 @@ class _Layout:
 def copy_far(
     seen: Float[Tensor, "t c h w"], known: Bool[Tensor, "t 1 h w"], rng: np.random.Generator
 ) -> tuple[Float[Tensor, "t c h w"], Bool[Tensor, "t 1 h w"]]:
-    """Fill holes with patches of what is seen elsewhere in the frame, badly but with real texture.
+    """Fill holes with random patches from visible parts of the frame: implausible content with real texture.
 
     Args:
-        seen: images that mean something only where ``known``.
-        known: what is seen.
-        rng: randomness.
+        seen: images, undefined outside ``known``.
+        known: mask of visible pixels.
+        rng: random generator.
 
     Returns:
-        The filled images, and where something was copied (a copy can land on another hole: nothing is copied there).
+        The filled images, and the mask of copied pixels (a pixel whose source is a hole stays empty).
     """
     height, width = seen.shape[2:]
     out, copied = seen.clone(), torch.zeros_like(known)
@@ -119,7 +119,7 @@ def copy_far(
 def hairlines(
     rgb: Float[Tensor, "t 3 h w"], hole: Bool[Tensor, "t 1 h w"], rng: np.random.Generator
 ) -> Float[Tensor, "t 3 h w"]:
-    """Dark or pale lines a pixel wide just inside the border of the holes, in places."""
+    """Add dark or bright lines of one pixel just inside the borders of holes, on random parts of the borders."""
     border = hole & (max_pool2d((~hole).float(), 3, stride=1, padding=1) > 0.5)
     where = border & (smooth_noise((len(rgb), 1, rgb.shape[2], rgb.shape[3]), 6, rng) > 0.0)
     amount = 0.3 * rng.normal(-0.5, 0.6)
@@ -129,7 +129,7 @@ def hairlines(
 def doubtful(
     rgb: Float[Tensor, "t 3 h w"], confidence: Float[Tensor, "t 1 h w"], rng: np.random.Generator
 ) -> Float[Tensor, "t 3 h w"]:
-    """Colors that get worse as confidence falls: softer, tinted, grainy."""
+    """Degrade colors as confidence falls: blur, tint and grain."""
     soft = avg_pool2d(rgb, 3, stride=1, padding=1, count_include_pad=False)
     worse = soft + torch.from_numpy(rng.normal(0.0, 0.1, (1, 3, 1, 1)).astype(np.float32))
     worse = worse + torch.from_numpy(rng.normal(0.0, 0.05, tuple(rgb.shape)).astype(np.float32))
@@ -139,10 +139,10 @@ def doubtful(
 def spoil_seen(
     rgb: Float[Tensor, "t 3 h w"], rng: np.random.Generator
 ) -> tuple[Float[Tensor, "t 3 h w"], Float[Tensor, "t 1 h w"]]:
-    """What a cache can show wrongly: doubtful colors, the blocks of a zoom, another exposure.
+    """Apply one typical error of a cache: uncertain colors, blocks of a magnified view, or another exposure.
 
     Returns:
-        The spoiled images, and the share of its confidence that each pixel keeps.
+        The corrupted images, and the factor on the confidence of each pixel.
     """
     height, width = rgb.shape[2:]
     trust = torch.full((len(rgb), 1, height, width), float(rng.uniform(0.3, 0.7)))
@@ -158,7 +158,7 @@ def spoil_seen(
 
 
 def _fetch(image: Tensor, label: np.ndarray, shift: np.ndarray) -> Tensor:
-    """Each pixel from where its patch's shift ``(dy, dx)`` points to; reflected at the image border."""
+    """Sample each pixel at the shift ``(dy, dx)`` of its patch; reflected at the image border."""
     height, width = label.shape
     row, column = np.mgrid[0:height, 0:width].astype(np.float32)
     moved = shift[label].astype(np.float32)

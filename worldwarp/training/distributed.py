@@ -1,7 +1,7 @@
-"""Where a training runs: in single-threaded processes on a CPU, or in one process per GPU.
+"""Processes of a training: single-threaded ones on a CPU, or one per GPU.
 
-A rank is told its device here and hands it to the `Trainer`, which moves the network and every batch there. All else
-follows the tensors it is given.
+Each rank gets its device here and passes it to the `Trainer`, which moves the network and every batch there. All other
+code uses the device of its input tensors.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ CPU = torch.device("cpu")
 
 
 def check_machine(device: str, ranks: int) -> None:
-    """Refuse what this machine does not have.
+    """Check that this machine has the device and enough GPUs.
 
     Args:
         device: ``cpu`` or ``cuda``.
-        ranks: processes; on ``cuda`` as many GPUs are needed.
+        ranks: number of processes; ``cuda`` needs one GPU for each.
 
     Raises:
-        ValueError: another device, no rank, no CUDA, or fewer GPUs than ranks.
+        ValueError: an unknown device, fewer than one rank, no CUDA, or fewer GPUs than ranks.
     """
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device: want cpu or cuda, got '{device}'; do say which GPUs with CUDA_VISIBLE_DEVICES")
@@ -43,11 +43,11 @@ def check_machine(device: str, ranks: int) -> None:
 
 
 def run_ranks(train: Callable[[torch.device], None], ranks: int, device: str = "cpu") -> None:
-    """Run ``train`` in ``ranks`` processes that share gradients (or here, when ``ranks`` is 1).
+    """Run ``train`` in ``ranks`` processes that average gradients; in this process if ``ranks`` is 1.
 
     Args:
-        train: is given the device of its rank: the CPU, or a GPU of its own.
-        ranks: processes, each with one CPU thread.
+        train: called with the device of its rank: the CPU, or one GPU per rank.
+        ranks: number of processes, each with one CPU thread.
         device: ``cpu`` or ``cuda``.
 
     Raises:
@@ -73,7 +73,7 @@ def run_ranks(train: Callable[[torch.device], None], ranks: int, device: str = "
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """``batch`` with its tensors on ``device``: a tensor, or tuples and dataclasses that hold some."""
+    """Move the tensors of ``batch`` to ``device``; it is a tensor, or nested tuples and dataclasses of tensors."""
     if isinstance(batch, Tensor):
         return batch.to(device)
     if isinstance(batch, tuple):
@@ -84,7 +84,7 @@ def moved(batch: Any, device: torch.device) -> Any:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network is."""
+    """Device of a network's parameters."""
     return next(network.parameters()).device
 
 

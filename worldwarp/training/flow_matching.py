@@ -1,8 +1,8 @@
-"""Flow matching with a level per frame: what teacher, student and online score are shown, and what they are asked.
+"""Flow matching with one noise level per frame: inputs and loss of teacher, student and online score.
 
-A pixel's noise level follows the level of its frame, but never exceeds the level at which the sampler would let it
-enter: full noise where nothing was seen, little where the cache vouches for it. Above that level a pixel waits, as it
-does in `diffusion.sampler`: its state there is the noised prior.
+A pixel's noise level is the level of its frame, limited to the level at which the sampler lets the pixel enter: full
+noise in holes, little noise where the confidence of the cache is high. Above its entry level the state of a pixel is
+the noised prior, as in `diffusion.sampler`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from diffusion.noise_map import NoiseConfig
 from diffusion.retouch.network import DenoiserNetwork, Inputs
 from worldwarp.training.samples import Sample
 
-# Texture that was copied is a hint and no start: holes come out of pure noise.
+# Holes start from pure noise; the copied texture is only a conditioning input.
 FULL_NOISE = NoiseConfig(copied=1.0, unknown=1.0)
-_LEAST_SIGMA = 0.1  # levels below it count as it in the weight of an error, which would grow without bound
+_LEAST_SIGMA = 0.1  # lower bound of the level in the weight of an error, which would grow without bound
 
 
 def entry_level(sample: Sample, context: int) -> Float[Tensor, "b t 1 h w"]:
-    """The level at which each pixel enters the sampler, as `diffusion.noise_map.noise_map` with `FULL_NOISE` gives it.
+    """Noise level at which each pixel enters the sampler: `diffusion.noise_map.noise_map` with `FULL_NOISE`.
 
     Args:
         sample: a batch ``[b]``.
-        context: leading frames, which are clean.
+        context: number of leading frames, which are clean.
     """
     copied = sample.copied.clamp(0.0, 1.0)
     seen = torch.minimum(sample.coverage, 1.0 - copied)
@@ -44,14 +44,14 @@ def noised(
     noise: Float[Tensor, "b t 4 h w"],
     context: int,
 ) -> Inputs:
-    """What the network sees when frame ``t`` of ``clean`` stands at ``level``: the forward process, per region.
+    """Network inputs when frame ``t`` of ``clean`` is noised to ``level``: the forward process, per region.
 
     Args:
         sample: guide, prior and cameras.
-        clean: the frames at the clean end of the flow; context frames first.
-        level: level of each frame, 0..1; ignored for context frames.
-        noise: standard normal.
-        context: leading frames, which stay clean.
+        clean: frames at the clean end of the flow; context frames first.
+        level: noise level of each frame, 0..1; ignored for context frames.
+        noise: standard normal noise.
+        context: number of leading frames, which stay clean.
     """
     entry = entry_level(sample, context)
     level = level[:, :, None, None, None]
@@ -60,7 +60,7 @@ def noised(
 
 
 def inputs_at(sample: Sample, state: Float[Tensor, "b t 4 h w"], sigma: Float[Tensor, "b t 1 h w"]) -> Inputs:
-    """Network inputs of a batch with this state at these levels."""
+    """Network inputs of a batch with state ``state`` at noise levels ``sigma``."""
     return Inputs(
         state=state,
         prior=sample.prior,
@@ -76,15 +76,15 @@ def inputs_at(sample: Sample, state: Float[Tensor, "b t 4 h w"], sigma: Float[Te
 
 
 def chunk_indices(frames: int, context: int, chunk: int, device: torch.device | None = None) -> Tensor:
-    """Chunk of each frame: context is chunk 0, then ``chunk`` frames each; as long as the clip, all are one chunk."""
+    """Chunk index of each frame: 0 for the context, then one index per ``chunk`` frames."""
     index = torch.arange(frames, device=device)
     return torch.where(index < context, torch.zeros_like(index), (index - context) // chunk + 1)
 
 
 def predict(network: DenoiserNetwork, inputs: Inputs, context: int, chunk: int) -> Float[Tensor, "b t 4 h w"]:
-    """Clean end of all frames but the context, float32, under the block-causal mask of chunks of ``chunk`` frames.
+    """Predict clean frames after the context, float32, under the block-causal mask of chunks of ``chunk`` frames.
 
-    A bidirectional network is one whose chunk holds all frames.
+    A chunk of all frames makes the network bidirectional.
     """
     state = inputs.state
     with torch.autocast(state.device.type, torch.bfloat16):
@@ -100,7 +100,7 @@ def velocity_loss(
     sigma: Float[Tensor, "*b 1 h w"],
     weight: Float[Tensor, "*b 1 h w"],
 ) -> Float[Tensor, ""]:
-    """Squared error of the velocity, weighted mean.
+    """Weighted mean of the squared velocity error.
 
     With ``x`` the noisy state, ``(x - predicted) / sigma`` against ``(x - clean) / sigma`` is the error of the clean
     end over ``sigma`` (Lipman et al., "Flow Matching for Generative Modeling", equation 9, in the signs of
@@ -119,15 +119,15 @@ def flow_matching_loss(
     context: int,
     chunk: int,
 ) -> Float[Tensor, ""]:
-    """How badly the network finds ``clean`` again; differentiable in the network.
+    """Flow-matching loss of the network on ``clean``; differentiable in the network.
 
     Args:
-        network: predicts clean ends.
+        network: predicts clean frames.
         sample: guide, prior and cameras.
-        clean: what flows end in: the truth for a teacher, a student's frames for its online score.
-        level: level of each frame.
-        noise: standard normal.
-        context: leading frames, which stay clean.
+        clean: clean end of the flow: the truth for a teacher, the student's frames for its online score.
+        level: noise level of each frame, 0..1.
+        noise: standard normal noise.
+        context: number of leading frames, which stay clean.
         chunk: frames per chunk.
     """
     inputs = noised(sample, clean, level, noise, context)
@@ -136,5 +136,5 @@ def flow_matching_loss(
 
 
 def with_truth(sample: Sample, made: Float[Tensor, "b t 4 h w"], context: int) -> Float[Tensor, "b s 4 h w"]:
-    """Context frames of the sample followed by ``made``."""
+    """Concatenate the context frames of the sample and ``made``."""
     return torch.cat([sample.truth[:, :context], made], dim=1)

@@ -1,11 +1,11 @@
-"""What the generator is trained on: noisy inputs made from samples, and a loss that keeps texture.
+"""Inputs and loss of the generator's training: noisy inputs made from samples, and a loss that preserves texture.
 
-Regression turns what cannot be known into fog. So colors are compared with the truth only where it is determined by
-what is shown (seen but doubtful pixels, thin holes, borders, copies that were spoiled on purpose). Inside wide holes
-the texture that was copied is to be kept but for its strength, which is to be the truth's, as are the steps at their
-borders. Depth is compared everywhere.
+Regression to an unpredictable target gives a blurred mean. So colors are compared with the truth only where the inputs
+determine it (uncertain covered pixels, thin holes, borders, copies corrupted by augmentation). Inside wide holes the
+copied texture is kept, and only its power and the color steps at the borders are fitted to the truth. Depth is compared
+everywhere.
 
-Some samples are told nothing of coverage but by the noise level, so that the level means something by itself.
+In some samples coverage is hidden and only the noise level tells it, so that the network learns to use the level.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from worldwarp.training.samples import Sample
 
 _COARSE_PX = 8
 _BAND_PX = 3
-_LEAST_POWER = 0.2  # of some hundred pixels of faint texture, below which ratios say nothing
-_SEEN_SIGMA, _COPIED_SIGMA = NoiseConfig.seen, NoiseConfig.copied  # where the sampler starts
-AT_START = 0.75  # share of samples that stand there
-BLIND, BLIND_EVEN = 0.15, 0.25  # share of samples told only the noise level; of those, with one level everywhere
+_LEAST_POWER = 0.2  # power of some hundred pixels of faint texture; keeps the ratio of smaller powers near 1
+_SEEN_SIGMA, _COPIED_SIGMA = NoiseConfig.seen, NoiseConfig.copied  # levels at which the sampler starts
+AT_START = 0.75  # share of samples at these levels
+BLIND, BLIND_EVEN = 0.15, 0.25  # share of samples with hidden coverage; of these, with one level everywhere
 _WRONG = 0.22  # error of log depth that counts half: a quarter too far or too near
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms of `generator_loss`."""
+    """Weights of the terms of `loss_terms`, by name."""
 
     pixel: float = 1.0
     thin: float = 3.0
@@ -51,17 +51,17 @@ class LossWeights:
 def noisy_inputs(
     sample: Sample, context: int, rng: torch.Generator, at_start: float = AT_START, blind: float = 0.0
 ) -> Inputs:
-    """Draw noise levels and noise as the sampler would meet them.
+    """Draw noise levels and noise with the distribution of the sampler.
 
-    Most samples stand at the start of the sampler's schedule, where the noisy state is made from the prior; the others
-    stand at any level, where it is made from something between the prior and the truth.
+    Most samples are at the start of the sampler's schedule, where the noisy state is made from the prior; the others
+    are at a random level, where it is made from a random blend of prior and truth.
 
     Args:
         sample: a batch ``[b]``.
-        context: leading frames that stay clean.
-        rng: the only randomness; on the CPU, so that every device draws the same.
-        at_start: share of samples that stand at the start, 0..1.
-        blind: share of samples that are told nothing of what is covered, 0..1; some of them have one level everywhere.
+        context: number of leading frames that stay clean.
+        rng: the only source of randomness; on the CPU, so that all devices draw the same numbers.
+        at_start: share of samples at the start of the schedule, 0..1.
+        blind: share of samples with hidden coverage, 0..1; `BLIND_EVEN` of them have one level everywhere.
     """
     batch = len(sample.truth)
 
@@ -104,7 +104,7 @@ def generator_loss(
     """Loss of one batch; differentiable in the network.
 
     Returns:
-        The weighted sum, and its unweighted terms for the log (detached).
+        The weighted sum of the terms, and the unweighted terms for the log (detached).
     """
     inputs = noisy_inputs(sample, context, rng, blind=BLIND)
     frames = sample.truth.shape[1]
@@ -116,7 +116,7 @@ def generator_loss(
 
 
 def loss_terms(clean: Float[Tensor, "b t 4 h w"], sample: Sample, context: int) -> dict[str, Float[Tensor, ""]]:
-    """The terms by name; each is a mean over the pixels it speaks of."""
+    """The terms by name; each is a mean over the pixels that it applies to."""
     made = clean.flatten(0, 1)
     truth, prior = (t[:, context:].flatten(0, 1) for t in (sample.truth, sample.prior))
     hole, determined, seen = (
@@ -125,7 +125,7 @@ def loss_terms(clean: Float[Tensor, "b t 4 h w"], sample: Sample, context: int) 
     doubt = (1.0 - (1.0 - hole) * seen).clamp(0.0, 1.0)
     color, true_color = made[:, :3], truth[:, :3]
     narrow, open_ = thin(hole > 0.5).to(hole), hole * (1.0 - determined)
-    # Along its border a wide hole is determined after all, as far as there must be no seam.
+    # Along its border a wide hole is determined in part: there must be no seam.
     band = open_ * max_pool2d(1.0 - hole, 2 * _BAND_PX + 1, stride=1, padding=_BAND_PX)
     trusted = doubt * (determined * (1.0 - narrow) + 0.5 * band).clamp(max=1.0)
     kept = open_ * (1.0 - band)
@@ -133,7 +133,7 @@ def loss_terms(clean: Float[Tensor, "b t 4 h w"], sample: Sample, context: int) 
     spoiled = hole * determined * (1.0 - narrow)
     return {
         "pixel": ((color - true_color).abs() * trusted).sum() / (3.0 * doubt.sum().clamp_min(1.0)),
-        # What is nearly determined has a mean worth regressing to.
+        # Thin holes are nearly determined, so their mean is a useful regression target.
         "thin": _mean((color - true_color).square(), narrow),
         "keep": _mean((color - prior[:, :3]).abs(), kept),
         "contrast": _mean((contrasts[0] - contrasts[1]).abs(), avg_pool2d(spoiled, _COARSE_PX)),
@@ -144,10 +144,10 @@ def loss_terms(clean: Float[Tensor, "b t 4 h w"], sample: Sample, context: int) 
 
 
 def _depth_terms(code: Tensor, true_code: Tensor, hole: Tensor) -> dict[str, Tensor]:
-    """Of the depth code in holes: share of the pixels that are wrong, error of the code, error of slopes."""
+    """Depth terms in holes: soft share of wrong pixels, error of the depth code, error of its slopes."""
     sky = true_code < SKY_BELOW
     apart = (_log_depth(code) - _log_depth(true_code)).square()
-    # Weighted so that an error counts by its share of the depth, up to a limit; the sky has none.
+    # The weight makes the error relative to the depth, up to a limit; the sky has weight 1.
     relative = torch.where(sky, 1.0, 1.0 / (1.0 - true_code.square()).clamp_min(0.25))
     slopes = [_mean((code.diff(dim=axis) - true_code.diff(dim=axis)).abs(), _both(hole, axis)) for axis in (-1, -2)]
     return {
@@ -158,12 +158,12 @@ def _depth_terms(code: Tensor, true_code: Tensor, hole: Tensor) -> dict[str, Ten
 
 
 def _log_depth(code: Tensor) -> Tensor:
-    """Logarithm of the unit over depth; bounded where the code ends."""
+    """Logarithm of unit over depth; the code is clamped to keep it finite."""
     return 2.0 * torch.atanh(code.clamp(SKY_BELOW, -SKY_BELOW))
 
 
 def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
-    """How far the color step across the borders of wide holes is from the truth's: logarithm of the sums' ratio."""
+    """Absolute log ratio of the color steps across the borders of wide holes, generated over true."""
     totals = []
     for image in (made, truth):
         total = image.new_ones(())
@@ -177,7 +177,7 @@ def _seam(made: Tensor, truth: Tensor, hole: Tensor, wide: Tensor) -> Tensor:
 
 
 def _strength(made: Tensor, truth: Tensor, area: Tensor) -> Tensor:
-    """How far the power of each band of detail in an area is from the truth's: logarithm of the sums' ratio."""
+    """Mean over frequency bands of the absolute log ratio of power in an area, generated over true."""
     apart = [
         ((_power(a, area) + _LEAST_POWER) / (_power(b, area) + _LEAST_POWER)).log().abs()
         for a, b in zip(detail(made), detail(truth), strict=True)
@@ -190,7 +190,7 @@ def _power(band: Tensor, area: Tensor) -> Tensor:
 
 
 def _contrast(bands: Tensor) -> Tensor:
-    """Local root mean square of each band over coarse cells."""
+    """Root mean square of each band over cells of `_COARSE_PX` pixels."""
     return (avg_pool2d(bands.square(), _COARSE_PX) + 1e-4).sqrt()
 
 
@@ -199,6 +199,6 @@ def _mean(error: Tensor, weight: Tensor) -> Tensor:
 
 
 def _both(hole: Tensor, axis: int) -> Tensor:
-    """Where either of two neighbors along an axis lies in a hole."""
+    """Mask of neighbor pairs along an axis of which either is in a hole."""
     size = hole.shape[axis] - 1
     return torch.maximum(hole.narrow(axis, 0, size), hole.narrow(axis, 1, size))

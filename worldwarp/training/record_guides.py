@@ -1,7 +1,7 @@
-"""Guides and priors for training, recorded from a real cache and real copying.
+"""Record guides and priors for training from the actual cache and the actual inpainting.
 
-The generator should learn on what it will be shown: the holes, soft edges and confidences of the world cache and the
-seams of the exemplar prior. Both are too slow to make in a training step, so they are recorded once per clip.
+The generator is trained on the inputs that it gets in use: holes, soft edges and confidences of the cache, and seams of
+the exemplar-based prior. Both are too slow for a training step, so they are recorded once per clip.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from worldwarp.training.augmentation import smooth_noise
 
 
 def record_guides(clips: Iterable[Path], out: Path, takes: int = 2, seed: int = 0) -> None:
-    """Record guides of clips, one file of the clip's name each; finished ones are skipped.
+    """Record guides of clips, in one file per clip with the clip's name; existing files are skipped.
 
     Args:
         clips: clip files.
         out: folder, made when missing; training looks in ``guides`` inside the clips' folder.
-        takes: source frames per clip; each is seen from four other moments.
-        seed: seeds depth errors and copying, together with the clip's name.
+        takes: source frames per clip; each is rendered to four other frames.
+        seed: seed of depth errors and inpainting, combined with the clip's name.
     """
     out.mkdir(parents=True, exist_ok=True)
     for path in tqdm(list(clips), desc="guides", unit="clip"):
@@ -48,9 +48,9 @@ def record_guides(clips: Iterable[Path], out: Path, takes: int = 2, seed: int = 
 
 
 def _take(clip: Frame, take: int, rng: np.random.Generator) -> dict[str, Tensor]:
-    """See one source frame from four other moments: first forwards in time, then backwards.
+    """Render one source frame to four other frames: even takes forward in time, odd takes backward.
 
-    Only frames that are whole are to be made; where just the first is, others look back at it.
+    Targets must be valid everywhere; if they are not, the first frame is the only target and a later frame the source.
     """
     last = min(len(clip), 12) - 1
     source, targets = (0, [2, 5, 8, 11]) if take % 2 == 0 else (last, [9, 6, 3, 0])

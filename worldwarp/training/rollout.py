@@ -1,4 +1,4 @@
-"""Sampling inside training: chunk after chunk, each going on from what was made before, as the sampler will."""
+"""Sampling inside training: chunk by chunk, each conditioned on the generated chunks before it, as in inference."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from worldwarp.training.samples import Sample
 
 
 @dataclass(frozen=True)
-class Walk:
+class RolloutConfig:
     """How a sequence is sampled.
 
     Attributes:
-        context: leading frames, which are given.
-        chunk: frames made together; as many as there are to make for a bidirectional network.
-        steps: steps from full noise to the end.
+        context: number of leading frames, which are given.
+        chunk: number of frames sampled together; all target frames for a bidirectional network.
+        steps: number of denoising steps from full noise to clean frames.
     """
 
     context: int
@@ -31,17 +31,17 @@ class Walk:
 
     @property
     def levels(self) -> list[float]:
-        """Levels from 1 to 0, as the sampler walks down them."""
+        """Noise levels from 1 to 0 in the order of the sampler, ``steps + 1`` values."""
         return schedule_matrix(self.steps, 1)[:, 0].tolist()
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What was made.
+    """Result of sampling.
 
     Attributes:
-        made: clean frames ``[b s 4 h w]`` after the context.
-        states: noisy states ``[b k s 4 h w]`` before the watched steps.
+        made: clean frames after the context ``[b s 4 h w]``.
+        states: noisy states before the watched steps ``[b k s 4 h w]``.
     """
 
     made: Float[Tensor, "b s 4 h w"]
@@ -52,30 +52,30 @@ def roll_out(
     network: DenoiserNetwork,
     sample: Sample,
     noise: Float[Tensor, "b t 4 h w"],
-    walk: Walk,
+    config: RolloutConfig,
     *,
     stop: int | None = None,
     watch: tuple[int, ...] = (),
 ) -> Rollout:
-    """Sample the frames after the context; each chunk remembers the finished ones before it.
+    """Sample the frames after the context; each chunk attends to the finished chunks before it.
 
     Args:
-        network: predicts clean ends.
-        sample: a batch ``[b]``; nothing of its truth but the context is looked at.
-        noise: standard normal.
-        walk: chunks and steps.
-        stop: the step whose clean end is taken as finished, the only one with a gradient (Huang et al., "Self Forcing",
-            section 3.2); None walks to the end without any gradient.
-        watch: steps whose states are wanted.
+        network: predicts clean frames.
+        sample: a batch ``[b]``; of its truth only the context frames are used.
+        noise: standard normal noise.
+        config: context, chunk size and number of steps.
+        stop: index of the step whose prediction is taken as the finished frame, the only step with a gradient (Huang et
+            al., "Self Forcing", section 3.2); None runs all steps without gradients.
+        watch: indices of the steps whose input states are returned.
     """
-    entry = entry_level(sample, walk.context)
-    given = sample.truth[:, : walk.context]
-    past = _remember(network, given, _cut(sample, slice(0, walk.context)), None)
+    entry = entry_level(sample, config.context)
+    given = sample.truth[:, : config.context]
+    past = _remember(network, given, _cut(sample, slice(0, config.context)), None)
     frames = sample.truth.shape[1]
     made, states = [], []
-    for start in range(walk.context, frames, walk.chunk):
-        part = slice(start, min(start + walk.chunk, frames))
-        clean, seen = _make(network, _cut(sample, part), entry[:, part], noise[:, part], past, walk, stop, watch)
+    for start in range(config.context, frames, config.chunk):
+        part = slice(start, min(start + config.chunk, frames))
+        clean, seen = _make(network, _cut(sample, part), entry[:, part], noise[:, part], past, config, stop, watch)
         made.append(clean)
         states.append(seen)
         if part.stop < frames:
@@ -89,14 +89,14 @@ def _make(
     entry: Tensor,
     noise: Tensor,
     past: Past,
-    walk: Walk,
+    config: RolloutConfig,
     stop: int | None,
     watch: tuple[int, ...],
 ) -> tuple[Tensor, Tensor]:
-    """One chunk: its clean frames, and its states before the watched steps ``[b k s 4 h w]``."""
+    """Sample one chunk: its clean frames, and its states before the watched steps ``[b k s 4 h w]``."""
     state, now = add_noise(sample.prior, noise, entry), entry
     states = [state.new_zeros(len(state), 0, *state.shape[1:])]
-    for index, level in enumerate(walk.levels[1:]):
+    for index, level in enumerate(config.levels[1:]):
         if index in watch:
             states.append(state[:, None])
         with torch.set_grad_enabled(index == stop), torch.autocast(state.device.type, torch.bfloat16):
@@ -110,7 +110,7 @@ def _make(
 
 @torch.no_grad()
 def _remember(network: DenoiserNetwork, frames: Tensor, sample: Sample, past: Past | None) -> Past:
-    """Keys and values of finished frames after those of the past; the frames count as seen."""
+    """Append keys and values of finished frames to those of the past; the frames have coverage and confidence 1."""
     one, none = torch.ones_like(sample.copied), torch.zeros_like(sample.copied)
     maps = (one, one, none, none)
     inputs = Inputs(frames, frames, frames, *maps, sample.world_from_camera, sample.intrinsics, sample.unit)
@@ -123,6 +123,6 @@ def _remember(network: DenoiserNetwork, frames: Tensor, sample: Sample, past: Pa
 
 
 def _cut(sample: Sample, frames: slice) -> Sample:
-    """Some frames of a batch."""
+    """Select frames of a batch."""
     parts = {f.name: getattr(sample, f.name) for f in fields(Sample)}
     return Sample(**{name: value if name == "unit" else value[:, frames] for name, value in parts.items()})

@@ -1,4 +1,4 @@
-"""What every training is told, and how it starts."""
+"""Settings that all trainings share, and their start in one or more processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from worldwarp.training.trainer import Task, TrainConfig, Trainer, Validation
 
 @dataclass(frozen=True)
 class Learner:
-    """A network, freshly made, and what it learns.
+    """A new network and its task.
 
     Attributes:
-        network: the network.
-        task: what it learns.
-        rate_share: share of the learning rate by parameter name; 0 freezes.
+        network: network to train.
+        task: data, loss and validation.
+        rate_share: factor on the learning rate by parameter name; 0 freezes the parameter.
     """
 
     network: nn.Module
@@ -32,17 +32,17 @@ class Learner:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """Where a training reads and writes, how long it lasts, and on what; the same again goes on where it stopped.
+    """Folders, length and devices of a training; running it again with the same settings resumes it.
 
     Attributes:
-        data: rendered clips.
-        out: checkpoints, log, contact sheet, and ``ema.safetensors`` to use.
-        steps: length of the whole training.
-        minutes: stop after this long.
-        ranks: processes: one CPU thread each, or one GPU each.
-        seed: decides everything random.
+        data: folder of rendered clips.
+        out: folder of checkpoints, log, contact sheet, and the averaged weights ``ema.safetensors``.
+        steps: total number of optimizer steps.
+        minutes: time limit of one run, minutes.
+        ranks: number of processes, each with one CPU thread or one GPU.
+        seed: seed of all random choices.
         device: ``cpu`` or ``cuda``.
-        watch: told of every validation.
+        watch: called with every validation.
     """
 
     data: Path
@@ -55,15 +55,15 @@ class TrainingRun:
     watch: Callable[[Validation], None] | None = None
 
     def train(self, make: Callable[[torch.device], Learner], learning_rate: float, **config: Any) -> None:
-        """Train what ``make`` makes on the device of each rank; it travels to their processes.
+        """Train the learner that ``make`` returns for the device of each rank.
 
         Args:
-            make: the learner; its random weights follow from the seed.
-            learning_rate: at its height.
-            **config: what else `TrainConfig` is to be.
+            make: makes the learner; pickled and sent to the processes. Random weights follow from the seed.
+            learning_rate: peak of the schedule.
+            **config: other fields of `TrainConfig`.
 
         Raises:
-            ValueError: a device or a number of ranks that this machine does not have.
+            ValueError: the machine lacks the device or enough GPUs for the ranks.
             RuntimeError: a rank failed.
         """
         pace = TrainConfig(self.steps, learning_rate, minutes=self.minutes, watch=self.watch, **config)

@@ -1,4 +1,4 @@
-"""Training samples: what the generator would be shown of a clip, and what it should make of it."""
+"""Training samples: inputs of the generator made from clips, and the true frames."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from geometry.frame import Frame
 from geometry.warping import forward_warp
 from worldwarp.training.augmentation import copy_far, copy_near, doubtful, hairlines, smooth_noise, spoil_seen
 
-SPOILED_SHARE = 0.3  # of the recorded guides, which are seldom wrong by themselves
+SPOILED_SHARE = 0.3  # share of recorded guides that are corrupted, as they contain few errors by themselves
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sequence: context frames first, then the frames to make. States are in the code of `diffusion.rgbd_state`.
+    """One sequence: context frames, then target frames. States are in the code of `diffusion.rgbd_state`.
 
     Attributes:
         truth: clean states ``[t 4 h w]``.
         prior, smooth: complete states ``[t 4 h w]``; the truth in context frames.
         coverage, confidence, copied: maps ``[t 1 h w]``.
-        determined: 1 where the truth can be known from what is shown, 0 where it must be invented, ``[t 1 h w]``.
+        determined: 1 where the inputs determine the truth, 0 where it must be invented, ``[t 1 h w]``.
         world_from_camera: ``[t 4 4]``.
         intrinsics: ``[t 3 3]``, pixels.
-        unit: scene units per length unit, ``[]``.
+        unit: scene units per length unit of the depth code, ``[]``.
     """
 
     truth: Float[Tensor, "*b t 4 h w"]
@@ -50,7 +50,7 @@ class Sample:
 
     @staticmethod
     def stack(samples: list[Sample]) -> Sample:
-        """Join samples of one shape into a batch."""
+        """Stack samples of one shape into a batch ``[b]``."""
         return Sample(*(torch.stack([getattr(s, f.name) for s in samples]) for f in fields(Sample)))
 
 
@@ -60,9 +60,9 @@ class SampleConfig:
 
     Attributes:
         size: crop ``(H, W)`` in pixels.
-        halved: whether the clip is taken at half its resolution.
-        context: frames that are only attended to.
-        targets: frames to make.
+        halved: whether the clip is downsampled by 2 first.
+        context: number of given frames.
+        targets: number of frames to generate.
     """
 
     size: tuple[int, int]
@@ -72,12 +72,12 @@ class SampleConfig:
 
 
 def warped_sample(clip: Frame, config: SampleConfig, rng: np.random.Generator) -> Sample:
-    """A sample whose guide is a warp of earlier frames and whose holes are filled by a spoiled copy.
+    """A sample whose guide is a warp of the context frames and whose holes are filled by corrupted copies.
 
     Args:
         clip: at least ``context + targets`` frames.
         config: shape of the sample.
-        rng: the only randomness.
+        rng: the only source of randomness.
     """
     window = _Window.draw(clip.camera.size, config, rng)
     frames = window.frames(clip[_choose(len(clip), config, rng)])
@@ -100,7 +100,7 @@ def warped_sample(clip: Frame, config: SampleConfig, rng: np.random.Generator) -
 
 
 def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.random.Generator) -> Sample:
-    """A sample whose guide and prior come from a real cache and real copying (see `worldwarp.training.record_guides`).
+    """A sample with guide and prior recorded from the cache and the inpainting (`worldwarp.training.record_guides`).
 
     Args:
         clip: the clip that the guides were recorded from.
@@ -108,7 +108,7 @@ def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.r
             (uint8), ``prior_depth``, ``smooth_depth`` (float16, depth code) and ``coverage``, ``confidence``,
             ``copied`` (uint8), one row per guide; rows of one source follow each other.
         config: shape of the sample; of its context only one frame, the guide's source, is used and repeated.
-        rng: the only randomness.
+        rng: the only source of randomness.
     """
     rows = load_file(recorded)
     count = len(rows["target"])
@@ -121,7 +121,7 @@ def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.r
     whole = clip[source]
     usable = whole.valid & ~whole.sky
     unit = whole.depth[usable].median().item() if usable.any() else 1.0
-    frames = replace(frames, depth=torch.where(frames.valid, frames.depth, unit))  # as a memory has it
+    frames = replace(frames, depth=torch.where(frames.valid, frames.depth, unit))  # as for frames in the KV memory
 
     def maps(name: str) -> Tensor:
         return window.shares(rows[name][chosen].float() / 255.0)
@@ -144,7 +144,7 @@ def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.r
 
 
 def _choose(count: int, config: SampleConfig, rng: np.random.Generator) -> list[int]:
-    """Context frames around a moment, then targets that run away from it: close ones for thin strips, far for wide."""
+    """Indices of context and target frames at a random stride (small strides give thin holes) and direction."""
     total = config.context + config.targets
     if count < total:
         raise ValueError(f"clip: want at least {total} frames, got {count}")
@@ -157,7 +157,7 @@ def _choose(count: int, config: SampleConfig, rng: np.random.Generator) -> list[
 
 @dataclass(frozen=True)
 class _Window:
-    """Which part of a clip a sample shows, and how: halved or not, mirrored or not, recolored."""
+    """Crop of a clip for a sample, with halving, mirroring and color changes."""
 
     config: SampleConfig
     top: int
@@ -184,20 +184,20 @@ class _Window:
         )
 
     def colors(self, rgb: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 h2 w2"]:
-        """Averaged when halved, and recolored."""
+        """Crop colors: halved by averaging, then recolored."""
         rgb = self._part(avg_pool2d(rgb, 2) if self.config.halved else rgb)[:, list(self.channels)]
         return (rgb.clamp_min(1e-3) ** self.gamma * self.gain).clamp(0.0, 1.0)
 
     def shares(self, values: Float[Tensor, "t c h w"]) -> Float[Tensor, "t c h2 w2"]:
-        """Averaged when halved."""
+        """Crop maps in 0..1: halved by averaging."""
         return self._part(avg_pool2d(values, 2) if self.config.halved else values)
 
     def surfaces(self, values: Tensor) -> Tensor:
-        """Never mixed across edges: depth, masks."""
+        """Crop depth or masks: halved by subsampling, which does not mix values across edges."""
         return self._part(values[..., ::2, ::2] if self.config.halved else values)
 
     def camera(self, camera: Camera) -> Camera:
-        """The camera that sees the window."""
+        """The camera of the crop."""
         if self.config.halved:
             camera = camera.resized((camera.size[0] // 2, camera.size[1] // 2))
         center = camera.center_px - torch.tensor([float(self.left), float(self.top)])
@@ -209,7 +209,7 @@ class _Window:
         return Camera(pose, camera.focal_px, center, self.config.size)
 
     def frames(self, clip: Frame) -> Frame:
-        """The window of a clip."""
+        """Crop the frames of a clip."""
         return Frame(
             self.colors(clip.rgb),
             self.surfaces(clip.depth),
@@ -228,7 +228,7 @@ class _Window:
 def _warp(
     context: Frame, camera: Camera, unit: float, rng: np.random.Generator
 ) -> tuple[Float[Tensor, "t 4 h w"], Bool[Tensor, "t 1 h w"], Float[Tensor, "t 1 h w"]]:
-    """What the targets see of the context, its depth slightly wrong: states, where known, and confidence."""
+    """Warp the context, with errors added to its depth, to the targets: states, mask of known pixels, confidence."""
     source = context[:1] if rng.random() < 0.6 else context
     shape = (len(source), 1, *camera.size)
     wrong = torch.exp(float(rng.uniform(0.0, 0.06)) * smooth_noise(shape, 4, rng))
@@ -238,7 +238,7 @@ def _warp(
     source = replace(source, depth=torch.where(source.sky, source.depth, depth))
     values, depth, hit = forward_warp(source, camera, source.rgb)
     state = encode(values, torch.where(hit, depth, unit), unit)
-    # A pixel wide cracks are no disocclusions: a cache has none.
+    # Cracks of one pixel are artifacts of warping that a cache does not have; they are filled.
     near = conv2d(hit.float(), torch.ones(1, 1, 3, 3), padding=1)
     crack = ~hit & (near >= 5.0)
     state = torch.where(crack, smooth_fill(state, hit), state)
@@ -249,7 +249,7 @@ def _warp(
 
 
 def _extra_holes(known: Bool[Tensor, "t 1 h w"], rng: np.random.Generator) -> Bool[Tensor, "t 1 h w"]:
-    """Holes that no warp makes: a side of the image, or blobs."""
+    """Random extra holes: one side of the image, or blobs."""
     hole = torch.zeros_like(known)
     height, width = known.shape[2:]
     if rng.random() < 0.5:
@@ -271,7 +271,7 @@ def _fill(
     smooth: Float[Tensor, "t 4 h w"],
     rng: np.random.Generator,
 ) -> tuple[Float[Tensor, "t 4 h w"], Float[Tensor, "t 1 h w"]]:
-    """A spoiled prior, and where the truth is determined."""
+    """Fill holes with corrupted copies: the prior, and the mask of pixels whose truth is determined."""
     hole = ~known
     narrow = thin(hole)
     kind = rng.choice(["near", "far", "smooth"], p=[0.45, 0.45, 0.1])
@@ -302,7 +302,7 @@ def _joined(
     camera: Camera,
     unit: float,
 ) -> Sample:
-    """Put the clean context frames before the targets."""
+    """Make a sample: prepend the clean context frames to the targets."""
     clean, one = truth[:context], torch.ones_like(truth[:context, :1])
     return Sample(
         truth=truth,

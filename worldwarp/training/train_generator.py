@@ -1,4 +1,4 @@
-"""Training the packaged generator."""
+"""Training of the packaged generator."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from worldwarp.training.run import Learner, TrainingRun
 from worldwarp.training.samples import Sample, SampleConfig, recorded_sample, warped_sample
 from worldwarp.training.trainer import SHEET
 
-RELIST_S = 60.0  # clips may still be arriving
+RELIST_S = 60.0  # seconds between listings of the clips, which may still be rendered during training
 RECORDED_SHARE = 0.85
 VALIDATION_CLIPS = 6
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training at one resolution.
+    """A stage of the training at one resolution.
 
     Attributes:
-        until: share of the training time at which it ends, 0..1.
+        until: share of the training at which the stage ends, 0..1.
         config: shape of the samples.
-        batch: sequences per rank and step.
+        batch: number of sequences per rank and step.
     """
 
     until: float
@@ -47,23 +47,23 @@ STAGES = (
     Stage(0.6, SampleConfig((64, 112), halved=True), batch=5),
     Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),
 )
-# Weights that know their task go on at full resolution, and slower where they understand than where they draw.
-GOING_ON = (Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),)
-DRAWING, UNDERSTANDING = ("grow.2.", "up.2.", "head."), 0.6
+# Fine-tuning of given weights uses full resolution, and a lower learning rate before the last decoder layers.
+FINE_TUNING = (Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),)
+LAST_LAYERS, RATE_BEFORE = ("grow.2.", "up.2.", "head."), 0.6
 
 
 class GeneratorTask:
-    """Sequences with holes, the generator's loss, and a contact sheet of held-out clips."""
+    """Task of the generator: sequences with holes, its loss, and a contact sheet of held-out clips."""
 
     def __init__(self, data: Path, guides: Path | None = None, stages: tuple[Stage, ...] = STAGES) -> None:
-        """Train on the clips in ``data`` and on guides recorded from them, in ``guides`` or ``data/guides``."""
+        """Train on the clips in ``data`` and on their recorded guides in ``guides`` (None: ``data/guides``)."""
         self.data, self.guides, self.stages = data, guides, stages
         self._listed_s = -RELIST_S
         self._paths: list[Path] = []
         self._recorded: list[Path] = []
 
     def batch(self, progress: float, rng: np.random.Generator) -> tuple[Sample, int]:
-        """A batch and its number of context frames."""
+        """Draw a batch; returns it with its number of context frames."""
         if time.monotonic() - self._listed_s > RELIST_S:
             self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
             listed = self._paths + list_clips(self.data, "estimated")
@@ -73,19 +73,19 @@ class GeneratorTask:
         return Sample.stack(samples), stage.config.context
 
     def frames(self, batch: tuple[Sample, int]) -> int:
-        """Those after the context."""
+        """Number of frames after the context."""
         sample, context = batch
         return target_frames(sample, context)
 
     def loss(
         self, network: DenoiserNetwork, batch: tuple[Sample, int], rng: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Loss and its terms; bfloat16 inside."""
+        """Loss and its terms, computed in bfloat16."""
         with torch.autocast(batch[0].truth.device.type, torch.bfloat16):
             return generator_loss(network, *batch, rng)
 
     def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
-        """The sampler on held-out clips; see `show_held_out`."""
+        """Run the sampler on held-out clips; see `show_held_out`."""
         config = self.stages[-1].config
 
         def make(sample: Sample, rng: torch.Generator) -> Tensor:
@@ -94,7 +94,7 @@ class GeneratorTask:
         return show_held_out(self.data, config, make, folder)
 
     def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
-        """Write the weights as the package holds them."""
+        """Write the weights in the format of the package."""
         save_network(network, path, notes)
 
     def _draw(self, config: SampleConfig, rng: np.random.Generator) -> Sample:
@@ -112,9 +112,9 @@ def train_generator(run: TrainingRun, *, guides: Path | None = None, start: Path
 
     Args:
         run: see `TrainingRun`.
-        guides: guides recorded from the clips (see `worldwarp.training.record_guides`); ``data/guides`` when not given.
-            Clips without one are trained on warps.
-        start: weights to go on from; random ones when not given.
+        guides: folder of guides recorded from the clips (`worldwarp.training.record_guides`); ``data/guides`` when
+            None. Clips without guides are used with warped guides.
+        start: initial weights, which are fine-tuned; random ones when None.
     """
     list_clips(run.data, "train")
     rate, decay = (7e-4, 0.99) if start is None else (4e-4, 0.995)
@@ -124,10 +124,10 @@ def train_generator(run: TrainingRun, *, guides: Path | None = None, start: Path
 def show_held_out(
     data: Path, config: SampleConfig, make: Callable[[Sample, torch.Generator], Tensor], folder: Path
 ) -> dict[str, float]:
-    """Depth and color in the holes of held-out clips, for the prior and what ``make`` makes; a contact sheet.
+    """Mean errors of depth and color in the holes of held-out clips, for the prior and the output of ``make``.
 
-    The sheet shows, from left to right: what is seen, the prior, what was made, the truth; then the depth of the
-    prior, of what was made, and of the truth.
+    Also writes a contact sheet; its columns are the covered pixels, the prior, the output, the truth, then the depth of
+    prior, output and truth.
     """
     rows, figures = [], []
     for index, path in enumerate(list_clips(data, "heldout")[::7][:VALIDATION_CLIPS]):
@@ -148,14 +148,14 @@ def show_held_out(
 
 
 def target_frames(sample: Sample, context: int) -> int:
-    """Frames after the context, of all sequences of a batch."""
+    """Number of frames after the context, over all sequences of a batch."""
     batch, frames = sample.truth.shape[:2]
     return batch * (frames - context)
 
 
 @torch.no_grad()
 def sampled(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.Generator) -> Tensor:
-    """What the sampler makes of a batch, ``[b t-context 4 h w]``: one step, as they enter below its second."""
+    """Output of the sampler, ``[b t-context 4 h w]``: one step, as all pixels enter below its second level."""
     chunks = (torch.arange(sample.truth.shape[1], device=sample.truth.device) >= context).long()
     inputs = noisy_inputs(sample, context, rng, at_start=1.0)
     made, _, _ = network(inputs, chunk_of_frame=chunks, first=context)
@@ -164,11 +164,11 @@ def sampled(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.G
 
 def _learner(data: Path, guides: Path | None, start: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
     network = DenoiserNetwork(NetworkConfig(draws=False)) if start is None else load_network(start).train()
-    # Convolutions are faster on it; torch's types leave out this form of `to`.
+    # Convolutions are faster in this layout; torch's type stubs lack this form of `to`.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    stages, fast = (STAGES, ("",)) if start is None else (GOING_ON, DRAWING)  # every name starts with ""
+    stages, fast = (STAGES, ("",)) if start is None else (FINE_TUNING, LAST_LAYERS)  # every name starts with ""
     task = GeneratorTask(data, guides, stages)
-    return Learner(network, task, lambda name: 1.0 if name.startswith(fast) else UNDERSTANDING)
+    return Learner(network, task, lambda name: 1.0 if name.startswith(fast) else RATE_BEFORE)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _last(sample: Sample) -> _Shown:
 
 
 def _figures(made: Tensor, shown: _Shown, hole: Tensor) -> dict[str, float]:
-    """Mean error of depth code and color in the hole, of what was made and of the prior."""
+    """Mean absolute error of depth code and color in the hole, for the output and the prior."""
     area = hole.sum().clamp_min(1)
     return {
         f"{name}_{what}": ((state[part] - shown.truth[part]).abs().mean(0) * hole[0]).sum().item() / area.item()

@@ -1,8 +1,8 @@
-"""The causal few-step student: first along the teacher's trajectories, then by asymmetric distribution matching.
+"""Training of the causal few-step student: first on the teacher's trajectories, then by distribution matching.
 
 After Yin et al., "From Slow Bidirectional to Fast Autoregressive Video Diffusion Models" (CausVid), section 4: the
-student sees earlier chunks only, teacher and online score see all frames. The student goes on from its own chunks
-(Huang et al., "Self Forcing").
+student attends to earlier chunks only, teacher and online score attend to all frames. The student is conditioned on
+its own earlier chunks (Huang et al., "Self Forcing").
 """
 
 from __future__ import annotations
@@ -20,37 +20,37 @@ from diffusion.retouch.network import DenoiserNetwork
 from scenes.dataset.clips import list_clips
 from worldwarp.training.distribution_matching import matching_gradient, matching_loss
 from worldwarp.training.flow_matching import entry_level, flow_matching_loss, inputs_at, noised, predict, with_truth
-from worldwarp.training.rollout import Walk, roll_out
+from worldwarp.training.rollout import RolloutConfig, roll_out
 from worldwarp.training.run import Learner, TrainingRun
 from worldwarp.training.samples import Sample, SampleConfig
 from worldwarp.training.train_teacher import PACE, SHAPE, ClipTask, SampledTask, begin
 from worldwarp.training.trajectories import Trajectories, list_shards
 
-STUDENT = Walk(context=SHAPE.context, chunk=2, steps=4)
-ONLINE_UPDATES = 5  # of the online score for each of the student (DMD2, section 4.2)
+STUDENT = RolloutConfig(context=SHAPE.context, chunk=2, steps=4)
+ONLINE_UPDATES = 5  # updates of the online score per update of the student (DMD2, section 4.2)
 
 
 class TrajectoryTask(SampledTask):
-    """From any state on the teacher's trajectory to its end, causally."""
+    """Causal regression from a state on the teacher's trajectory to its clean end."""
 
-    def __init__(self, data: Path, shards: list[Path], walk: Walk, shape: SampleConfig = SHAPE) -> None:
-        """Learn from ``shards``; clips of ``data`` are only validated on."""
-        super().__init__(data, walk, shape)
+    def __init__(self, data: Path, shards: list[Path], rollout: RolloutConfig, shape: SampleConfig = SHAPE) -> None:
+        """Train on ``shards``; clips of ``data`` are used only for validation."""
+        super().__init__(data, rollout, shape)
         self.shards = shards
 
     def batch(self, progress: float, rng: np.random.Generator) -> Trajectories:  # noqa: ARG002
-        """A shard."""
+        """Load a random shard."""
         return Trajectories.load(self.shards[int(rng.integers(len(self.shards)))])
 
     def frames(self, batch: Trajectories) -> int:
-        """Those that the teacher made."""
+        """Number of frames that the teacher sampled."""
         return batch.clean.shape[0] * batch.clean.shape[1]
 
     def loss(
         self, network: DenoiserNetwork, batch: Trajectories, rng: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Squared error of the clean end, every chunk standing at a level of its own."""
-        sample, context, chunk = batch.sample, self.walk.context, self.walk.chunk
+        """Squared error of the clean end; every chunk has its own random level."""
+        sample, context, chunk = batch.sample, self.rollout.context, self.rollout.chunk
         entry = entry_level(sample, context)
         many, frames = batch.clean.shape[:2]
         drawn = torch.randint(len(batch.levels), (many, -(-frames // chunk)), generator=rng)
@@ -66,50 +66,50 @@ class TrajectoryTask(SampledTask):
         return loss, {"square": loss.detach()}
 
     def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
-        """Write the weights as the package holds them."""
+        """Write the weights in the format of the package."""
         save_network(network, path, {**notes, "role": "student, from trajectories"})
 
 
 class Pair(nn.Module):
-    """Student and online score, trained together; ``turn`` counts updates and says whose turn it is."""
+    """Student and online score, trained alternately; ``turn`` counts updates and decides which one is next."""
 
     def __init__(self, student: DenoiserNetwork, online: DenoiserNetwork) -> None:
-        """The online score starts as a copy of the teacher."""
+        """Pair a student with an online score, initially a copy of the teacher."""
         super().__init__()
         self.student, self.online = student, online
         self.register_buffer("turn", torch.zeros((), dtype=torch.int64))
 
     def next_is_student(self) -> bool:
-        """Take a turn: the student's after every `ONLINE_UPDATES` of the online score."""
+        """Count an update; whether it is the student's, which follows `ONLINE_UPDATES` of the online score."""
         self.turn += 1
         return int(self.turn) % (ONLINE_UPDATES + 1) == 0
 
 
 class MatchingTask(ClipTask):
-    """Asymmetric distribution matching with self-rollout."""
+    """Asymmetric distribution matching on the student's own rollouts."""
 
     def __init__(
         self,
         data: Path,
         guides: Path | None,
         teacher: DenoiserNetwork,
-        walk: Walk,
+        rollout: RolloutConfig,
         shape: SampleConfig = SHAPE,
         batch: int = 2,
     ) -> None:
-        """Match the frozen ``teacher``, which sees all frames of a sample at once and is where the training is."""
-        super().__init__(data, guides, walk, shape, batch)
+        """Match the frozen ``teacher``, which attends to all frames of a sample and is on the training device."""
+        super().__init__(data, guides, rollout, shape, batch)
         self.teacher = teacher.eval().requires_grad_(False)
 
     def loss(self, network: Pair, batch: Sample, rng: torch.Generator) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """The student's matching loss in its turn, the online score's flow matching on the student's frames else."""
+        """Matching loss in updates of the student; else flow matching of the online score on the student's frames."""
         is_student = network.next_is_student()
-        context, every = self.walk.context, batch.truth.shape[1]
-        stop = int(torch.randint(self.walk.steps, (), generator=rng))
+        context, every = self.rollout.context, batch.truth.shape[1]
+        stop = int(torch.randint(self.rollout.steps, (), generator=rng))
         start, noise = (torch.randn(batch.truth.shape, generator=rng).to(batch.truth) for _ in range(2))
         level = (0.02 + 0.96 * torch.rand(len(batch.truth), 1, generator=rng)).expand(-1, every).to(batch.truth)
         with torch.set_grad_enabled(is_student):
-            made = roll_out(network.student, batch, start, self.walk, stop=stop).made
+            made = roll_out(network.student, batch, start, self.rollout, stop=stop).made
         if not is_student:
             clean = with_truth(batch, made.detach(), context)
             loss = flow_matching_loss(network.online, batch, clean, level, noise, context, every)
@@ -123,33 +123,33 @@ class MatchingTask(ClipTask):
         return loss, {"student": loss.detach(), "apart": gradient.square().mean().sqrt()}
 
     def validate(self, network: Pair, folder: Path) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Of the student."""
+        """Validate the student."""
         return super().validate(network.student, folder)
 
     def save(self, network: Pair, path: Path, notes: dict[str, str]) -> None:
-        """Write the student's weights as the package holds them."""
+        """Write the student's weights in the format of the package."""
         save_network(network.student, path, {**notes, "role": "student"})
 
 
 def train_initial_student(run: TrainingRun, *, teacher: Path, trajectories: Path) -> None:
-    """Initialise the student, a copy of the teacher made causal, on trajectories; clips are to validate on.
+    """Initialize the student, a causal copy of the teacher, on trajectories; clips are used for validation.
 
     Args:
         run: see `TrainingRun`.
-        teacher: its weights.
-        trajectories: shards that `record_trajectories` wrote.
+        teacher: weights of the teacher.
+        trajectories: folder of the shards that `record_trajectories` wrote.
     """
     run.train(partial(_initial_learner, run.data, teacher, list_shards(trajectories)), 3e-4, **PACE)
 
 
 def train_student(run: TrainingRun, *, teacher: Path, start: Path, guides: Path | None = None) -> None:
-    """Train the student by distribution matching; the steps are those of the online score too.
+    """Train the student by distribution matching; steps count updates of both student and online score.
 
     Args:
         run: see `TrainingRun`.
-        teacher: its weights.
-        start: the student's first weights: initialized on trajectories, or the teacher's to leave that out.
-        guides: guides recorded from the clips; ``data/guides`` when not given.
+        teacher: weights of the teacher.
+        start: initial weights of the student: from `train_initial_student`, or the teacher's to skip that stage.
+        guides: folder of the guides recorded from the clips; ``data/guides`` when None.
     """
     list_clips(run.data, "train")
     run.train(partial(_matching_learner, run.data, teacher, start, guides), 2e-4, **PACE)
@@ -161,6 +161,6 @@ def _initial_learner(data: Path, teacher: Path, shards: list[Path], device: torc
 
 def _matching_learner(data: Path, teacher: Path, start: Path, guides: Path | None, device: torch.device) -> Learner:
     task = MatchingTask(data, guides, load_network(teacher).to(device), STUDENT)
-    # The student moves more slowly than the score that follows it.
+    # The student learns more slowly than the online score, which has to track it.
     shares = {"student": 0.5, "online": 1.0}
     return Learner(Pair(begin(start), begin(teacher)), task, lambda name: shares[name.partition(".")[0]])

@@ -1,4 +1,4 @@
-"""The bidirectional teacher: all frames of a clip at once, in many steps, from full noise."""
+"""Training of the bidirectional teacher: it denoises all frames of a clip together, in many steps, from full noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffusion.retouch.network import DenoiserNetwork
 from scenes.dataset.clips import list_clips
 from worldwarp.training.distributed import device_of, moved
 from worldwarp.training.flow_matching import flow_matching_loss
-from worldwarp.training.rollout import Walk, roll_out
+from worldwarp.training.rollout import RolloutConfig, roll_out
 from worldwarp.training.run import Learner, TrainingRun
 from worldwarp.training.samples import Sample, SampleConfig
 from worldwarp.training.train_generator import GeneratorTask, Stage, show_held_out, target_frames
@@ -24,16 +24,16 @@ from worldwarp.training.train_generator import GeneratorTask, Stage, show_held_o
 SHAPE = SampleConfig((64, 112), halved=True, context=1, targets=4)
 STEPS = 50
 BATCH = 4
-PACE = {"warmup": 30, "ema": 0.99, "checkpoint_s": 240.0}  # of all stages from many steps to few
+PACE = {"warmup": 30, "ema": 0.99, "checkpoint_s": 240.0}  # shared by all stages of the distillation
 _SHEET_STEPS = 10
 
 
 class SampledTask:
-    """A task judged by sampling held-out clips as ``walk`` says."""
+    """A task that is validated by sampling held-out clips with the configuration ``rollout``."""
 
-    def __init__(self, data: Path, walk: Walk, shape: SampleConfig = SHAPE) -> None:
-        """Held-out clips come from ``data``."""
-        self.data, self.walk, self.shape = data, walk, shape
+    def __init__(self, data: Path, rollout: RolloutConfig, shape: SampleConfig = SHAPE) -> None:
+        """Take held-out clips from the folder ``data``."""
+        self.data, self.rollout, self.shape = data, rollout, shape
 
     def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
         """Sample held-out clips; see `show_held_out`."""
@@ -41,49 +41,49 @@ class SampledTask:
         def make(sample: Sample, rng: torch.Generator) -> Tensor:
             noise = torch.randn(sample.truth.shape, generator=rng)
             sample, noise = moved((sample, noise), device_of(network))
-            return roll_out(network, sample, noise, self.walk).made
+            return roll_out(network, sample, noise, self.rollout).made
 
         return show_held_out(self.data, self.shape, make, folder)
 
 
 class ClipTask(SampledTask):
-    """Also draws batches from clips and the guides recorded from them."""
+    """A sampled task whose batches are drawn from clips and from guides recorded from them."""
 
     def __init__(
-        self, data: Path, guides: Path | None, walk: Walk, shape: SampleConfig = SHAPE, batch: int = BATCH
+        self, data: Path, guides: Path | None, rollout: RolloutConfig, shape: SampleConfig = SHAPE, batch: int = BATCH
     ) -> None:
-        """Guides are in ``guides``, or ``data/guides`` when not given."""
-        super().__init__(data, walk, shape)
+        """Take guides from the folder ``guides``, or ``data/guides`` when None."""
+        super().__init__(data, rollout, shape)
         self.samples = GeneratorTask(data, guides, (Stage(1.0, shape, batch),))
 
     def batch(self, progress: float, rng: np.random.Generator) -> Sample:
-        """A batch."""
+        """Draw a batch of samples."""
         return self.samples.batch(progress, rng)[0]
 
     def frames(self, batch: Sample) -> int:
-        """Those after the context."""
-        return target_frames(batch, self.walk.context)
+        """Number of frames after the context."""
+        return target_frames(batch, self.rollout.context)
 
 
 class TeacherTask(ClipTask):
-    """Flow matching on all frames at once."""
+    """Flow matching on all frames together."""
 
     def loss(
         self, network: DenoiserNetwork, batch: Sample, rng: torch.Generator
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Velocity error; half of the samples at one level, half with a level per frame."""
+        """Velocity error; half of the samples have one noise level, the others one per frame."""
         level = frame_levels(batch, rng)
         noise = torch.randn(batch.truth.shape, generator=rng).to(batch.truth)
-        loss = flow_matching_loss(network, batch, batch.truth, level, noise, self.walk.context, self.walk.chunk)
+        loss = flow_matching_loss(network, batch, batch.truth, level, noise, self.rollout.context, self.rollout.chunk)
         return loss, {"velocity": loss.detach()}
 
     def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
-        """Write the weights as the package holds them."""
+        """Write the weights in the format of the package."""
         save_network(network, path, {**notes, "role": "teacher"})
 
 
 def frame_levels(sample: Sample, rng: torch.Generator) -> Float[Tensor, "b t"]:
-    """Levels in 0.02..1 of every frame: one for the whole sample in half of the samples, independent in the others."""
+    """Random noise levels per frame, 0.02..1: equal for all frames in half of the samples, independent in others."""
     batch, frames = sample.truth.shape[:2]
     each, one = torch.rand(batch, frames, generator=rng), torch.rand(batch, 1, generator=rng)
     alone = torch.rand(batch, 1, generator=rng) < 0.5
@@ -95,19 +95,20 @@ def train_teacher(run: TrainingRun, *, start: Path | None = None, guides: Path |
 
     Args:
         run: see `TrainingRun`.
-        start: weights to begin with; those of the package when not given.
-        guides: guides recorded from the clips; ``data/guides`` when not given.
+        start: initial weights; those of the package when None.
+        guides: folder of the guides recorded from the clips; ``data/guides`` when None.
     """
     list_clips(run.data, "train")
     run.train(partial(_learner, run.data, start, guides), 5e-4, **PACE)
 
 
 def _learner(data: Path, start: Path | None, guides: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
-    return Learner(begin(start), TeacherTask(data, guides, Walk(SHAPE.context, SHAPE.targets, _SHEET_STEPS)))
+    return Learner(begin(start), TeacherTask(data, guides, RolloutConfig(SHAPE.context, SHAPE.targets, _SHEET_STEPS)))
 
 
 def begin(start: Path | None) -> DenoiserNetwork:
-    """A network to go on training from weights, those of the package when not given."""
+    """Load a network for training; ``start`` None takes the weights of the package."""
     network = load_network(package_weights() if start is None else start).train()
-    network.config = replace(network.config, draws=True)  # from full noise there is nothing else to go by
+    # From full noise the network must synthesize and not only correct the prior.
+    network.config = replace(network.config, draws=True)
     return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -1,8 +1,8 @@
-"""The training loop that every embedded network shares.
+"""The training loop that all networks of the package share.
 
-AdamW on a warm-up and cosine schedule, an exponential moving average, gradient clipping, a time budget, checkpoints
-that resume exactly, and a log. Several single-threaded processes that average their gradients are much faster on a
-shared CPU than one process with several threads, so a training has ranks (see `worldwarp.training.distributed`).
+AdamW with a warm-up and cosine schedule, an exponential moving average of the weights, gradient clipping, a time limit,
+exactly resumable checkpoints, and a log. Several single-threaded processes that average their gradients are much faster
+on a shared CPU than one process with several threads, so a training has ranks (`worldwarp.training.distributed`).
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ LOG_EVERY = 20
 
 @runtime_checkable
 class Task(Protocol):
-    """What is trained, and on what."""
+    """Data, loss, validation and storage of one kind of training."""
 
     def batch(self, progress: float, rng: np.random.Generator) -> Any:
-        """A batch, on the CPU; ``progress`` is the share of the training time that is over."""
+        """Draw a batch, on the CPU; ``progress`` is the finished share of the training, 0..1."""
         ...
 
     def frames(self, batch: Any) -> int:
-        """How many frames of a batch the loss looks at; the same on every rank."""
+        """Number of frames of a batch in the loss; equal on all ranks."""
         ...
 
     def loss(self, network: Any, batch: Any, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its terms; network and batch are on one device, ``rng`` is on the CPU."""
+        """Loss and its terms for the log; network and batch are on one device, ``rng`` is on the CPU."""
         ...
 
     def validate(self, network: Any, folder: Path) -> dict[str, float]:
-        """Figures on held-out data; may leave pictures in ``folder``."""
+        """Metrics on held-out data; may write images to ``folder``."""
         ...
 
     def save(self, network: Any, path: Path, notes: dict[str, str]) -> None:
-        """Write the averaged network as the program will load it."""
+        """Write the averaged network in the format that the package loads."""
         ...
 
 
 class Validation(NamedTuple):
-    """What a validation found.
+    """Result of a validation.
 
     Attributes:
-        step: optimizer steps so far.
-        frames: frames that the loss saw so far, on all ranks.
-        figures: what `Task.validate` found.
-        folder: where its pictures are.
+        step: number of optimizer steps so far.
+        frames: number of training frames so far, on all ranks.
+        figures: metrics of `Task.validate`.
+        folder: folder of its images.
     """
 
     step: int
@@ -73,18 +73,18 @@ class Validation(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how fast, and who looks on.
+    """Length, optimizer settings and observer of a training.
 
     Attributes:
-        steps: optimizer steps, all ranks together counting once.
-        learning_rate: of the first parameter group at its height; other groups keep their own share of it.
-        warmup: steps of linear rise.
+        steps: number of optimizer steps; a step of all ranks counts once.
+        learning_rate: peak of the schedule; parameters have a factor on it (`Trainer`).
+        warmup: number of steps of the linear warm-up.
         ema: decay of the moving average.
         clip: largest norm of the gradient.
-        weight_decay: of matrices.
+        weight_decay: weight decay of parameters with two or more dimensions.
         checkpoint_s: seconds between checkpoints and validations.
-        minutes: stop after this long, whatever the step; what was done is saved and resumes.
-        watch: told of every validation, by the first rank; travels to its process.
+        minutes: time limit of one run; a checkpoint is saved and the training can be resumed.
+        watch: called with every validation in the process of the first rank; must be picklable.
     """
 
     steps: int
@@ -99,16 +99,16 @@ class TrainConfig:
 
 
 class Trainer:
-    """Trains one network; make it with the same arguments again to resume from ``folder``.
+    """Trains one network; a trainer with the same arguments resumes from ``folder``.
 
     Args:
-        network: the network, freshly made.
-        task: what it learns.
-        config: how long and how fast.
-        folder: where checkpoints, the log and pictures go.
-        seed: decides every batch and every draw.
-        learning_rate_of: share of the learning rate by parameter name; 0 freezes.
-        device: where to train; the network is moved there. A checkpoint resumes on any device.
+        network: the new network.
+        task: data, loss and validation.
+        config: length and optimizer settings.
+        folder: folder of checkpoints, log and images.
+        seed: seed of all batches and random draws.
+        learning_rate_of: factor on the learning rate by parameter name; 0 freezes the parameter.
+        device: device of the training; the network is moved there. A checkpoint resumes on any device.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Trainer:
             self._resume()
 
     def run(self) -> dict[str, float]:
-        """Train until the steps or the minutes are over; returns the last validation's figures."""
+        """Train until the limit of steps or minutes; returns the metrics of the last validation."""
         started = saved = time.monotonic()
         figures: dict[str, float] = {}
         bar = tqdm(total=self.config.steps, initial=self.step, unit="step", disable=self._rank > 0)
@@ -160,7 +160,7 @@ class Trainer:
         return self._save_and_validate() or figures
 
     def averaged(self) -> nn.Module:
-        """The network with its averaged weights, in evaluation mode; call `restore` to go on training."""
+        """Load the averaged weights into the network, in evaluation mode; call `restore` before training on."""
         self._kept = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
         return self.network.eval()
@@ -191,7 +191,7 @@ class Trainer:
         self.step += 1
         self.frames += frames
         found = {"loss": loss.item(), **{name: float(value) for name, value in terms.items()}, "gradient": norm}
-        self._pace.add(frames, loaded - started, time.monotonic() - loaded)  # `item` has waited for a GPU
+        self._pace.add(frames, loaded - started, time.monotonic() - loaded)  # `item` above synchronizes with a GPU
         return found
 
     def _schedule(self, progress: float) -> float:
@@ -199,7 +199,7 @@ class Trainer:
         return rise * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
     def _share_gradients(self) -> float:
-        """Average over ranks and clip; returns the norm before clipping. What the loss did not reach stays as it is."""
+        """Average gradients over ranks and clip them; returns the norm before clipping. Missing ones are skipped."""
         reached = [p for p in self._parameters if p.grad is not None]
         grads = [p.grad for p in reached if p.grad is not None]
         flat = torch.cat([g.reshape(-1) for g in grads])
@@ -222,7 +222,7 @@ class Trainer:
                 self.average[name].copy_(value)
 
     def _all_agree(self, wish: bool) -> bool:
-        """Rank 0 decides for all, since clocks differ."""
+        """The wish of rank 0 on all ranks, since their clocks differ."""
         if self._world == 1:
             return wish
         flag = torch.tensor(float(wish), device=self._device)
@@ -274,7 +274,7 @@ class Trainer:
 
 @dataclass
 class _Pace:
-    """Frames and seconds since it was last read: what getting batches took, and what the rest of a step took."""
+    """Frames, and seconds of loading batches and of the rest of the steps, since the last `read`."""
 
     frames: int = 0
     loading_s: float = 0.0
@@ -286,7 +286,7 @@ class _Pace:
         self.computing_s += computing_s
 
     def read(self) -> dict[str, float | str]:
-        """Frames per second, the share of the time that waited for data, and which of the two is the bound."""
+        """Frames per second, the share of time spent loading, and which part is the bottleneck; resets the counts."""
         seconds = self.loading_s + self.computing_s
         share = self.loading_s / seconds
         found = {"frames_per_s": round(self.frames / seconds, 2), "loading": round(share, 3)}

@@ -1,4 +1,4 @@
-"""Trajectories of the teacher: where its sampler stood at the student's levels, and where it ended."""
+"""Trajectories of the teacher's sampler: its states at the student's noise levels, and its clean results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from diffusion.retouch.generator import load_network
 from diffusion.retouch.network import DenoiserNetwork
 from worldwarp.training.distributed import check_machine, device_of, moved
-from worldwarp.training.rollout import Walk, roll_out
+from worldwarp.training.rollout import RolloutConfig, roll_out
 from worldwarp.training.run import TrainingRun
 from worldwarp.training.samples import Sample
 from worldwarp.training.train_teacher import SHAPE, STEPS, ClipTask
@@ -25,13 +25,13 @@ from worldwarp.training.train_teacher import SHAPE, STEPS, ClipTask
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Samples, and what the teacher made of them.
+    """Samples with the teacher's states and results.
 
     Attributes:
         sample: a batch ``[b]``.
-        levels: levels at which the states stand, falling, ``[k]``.
+        levels: noise levels of the states, descending, ``[k]``.
         states: noisy states of the frames after the context, ``[b k s 4 h w]``.
-        clean: where they end, ``[b s 4 h w]``.
+        clean: clean results of the teacher, ``[b s 4 h w]``.
     """
 
     sample: Sample
@@ -40,7 +40,7 @@ class Trajectories:
     clean: Float[Tensor, "b s 4 h w"]
 
     def save(self, path: Path) -> None:
-        """Write as float16 (cameras and unit as they are); a file appears only when it is complete."""
+        """Write as float16 (cameras and unit in float32), atomically."""
         tensors = {f"sample.{f.name}": getattr(self.sample, f.name) for f in fields(Sample)}
         exact = {"sample.world_from_camera", "sample.intrinsics", "sample.unit"}
         tensors = {k: v if k in exact else v.half() for k, v in tensors.items()}
@@ -51,10 +51,10 @@ class Trajectories:
 
     @staticmethod
     def load(path: Path) -> Trajectories:
-        """Read a shard, as float32.
+        """Read a shard as float32.
 
         Raises:
-            ValueError: a file that is damaged or holds something else.
+            ValueError: the file is damaged or is not a shard of trajectories.
         """
         try:
             tensors = {k: v.float() for k, v in load_file(path).items()}
@@ -68,15 +68,15 @@ def record_trajectories(run: TrainingRun, *, teacher: Path, student_steps: int =
     """Sample training clips with the teacher, in one process.
 
     Args:
-        run: see `TrainingRun`; a step is a shard of trajectories.
-        teacher: its weights.
-        student_steps: steps of the student, whose levels are recorded.
-        guides: guides recorded from the clips; ``data/guides`` when not given.
+        run: see `TrainingRun`; each step records one shard.
+        teacher: weights of the teacher.
+        student_steps: number of steps of the student, at whose noise levels states are recorded.
+        guides: folder of the guides recorded from the clips; ``data/guides`` when None.
     """
     check_machine(run.device, 1)
     network = load_network(teacher).to(run.device)
-    walk = Walk(SHAPE.context, SHAPE.targets, STEPS)
-    task = ClipTask(run.data, guides, walk)
+    config = RolloutConfig(SHAPE.context, SHAPE.targets, STEPS)
+    task = ClipTask(run.data, guides, config)
     run.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     for index in tqdm(range(run.steps), desc="trajectories", unit="shard"):
@@ -87,23 +87,27 @@ def record_trajectories(run: TrainingRun, *, teacher: Path, student_steps: int =
             rng = np.random.default_rng([run.seed, index])
             sample = moved(task.batch(0.0, rng), device_of(network))
             draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            follow(network, sample, torch.randn(sample.truth.shape, generator=draws), walk, student_steps).save(path)
+            follow(network, sample, torch.randn(sample.truth.shape, generator=draws), config, student_steps).save(path)
 
 
 def follow(
-    teacher: DenoiserNetwork, sample: Sample, noise: Float[Tensor, "b t 4 h w"], walk: Walk, student_steps: int
+    teacher: DenoiserNetwork,
+    sample: Sample,
+    noise: Float[Tensor, "b t 4 h w"],
+    config: RolloutConfig,
+    student_steps: int,
 ) -> Trajectories:
-    """The teacher's flow from noise to its end, watched at the levels nearest to those of a student."""
-    watch = tuple(round(index * walk.steps / student_steps) for index in range(student_steps))
-    rolled = roll_out(teacher, sample, noise.to(sample.truth), walk, watch=watch)
-    return Trajectories(sample, torch.tensor([walk.levels[index] for index in watch]), rolled.states, rolled.made)
+    """Sample with the teacher and record its states at the steps nearest to the student's noise levels."""
+    watch = tuple(round(index * config.steps / student_steps) for index in range(student_steps))
+    rolled = roll_out(teacher, sample, noise.to(sample.truth), config, watch=watch)
+    return Trajectories(sample, torch.tensor([config.levels[index] for index in watch]), rolled.states, rolled.made)
 
 
 def list_shards(folder: Path) -> list[Path]:
-    """Shards in order.
+    """Paths of the shards in a folder, sorted.
 
     Raises:
-        ValueError: none there.
+        ValueError: the folder holds no shard.
     """
     shards = sorted(folder.glob("trajectories_*.safetensors"))
     if not shards:
