@@ -1,1 +1,1 @@
-"""Camera paths from files and to files."""
+"""Reading and writing of camera paths in common file formats."""

@@ -1,7 +1,7 @@
 """COLMAP models, text and binary: world-to-camera poses in OpenCV axes, pixel centers at +0.5 as ours.
 
-The layout is COLMAP's documented one (https://colmap.github.io/format.html). Points are written where they are given,
-and not read; without any, an empty points file goes with each model because readers expect one.
+The layout is documented at https://colmap.github.io/format.html. Points are written if given, and never read; without
+points an empty points file is written, because readers expect one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from geometry.camera_io.record import CameraRecord, Lenses, order_by_name, requi
 from geometry.lens_distortion import DistortedLens
 from geometry.se3 import checked_rigid, inverse, matrix_from_quat, quat_from_matrix, rigid
 
-# COLMAP's models by number, with their PARAMS.
+# COLMAP's camera models in the order of their numbers, with their PARAMS.
 MODELS = {
     "SIMPLE_PINHOLE": "f cx cy",
     "PINHOLE": "fx fy cx cy",
@@ -65,14 +65,14 @@ class _Image:
 
 @dataclass(frozen=True)
 class Tracks:
-    """Points and where images see them.
+    """Points and their observations in images.
 
     Attributes:
         positions: ``[p 3]``, world, scene units.
         colors: ``[p 3]``, 0..255.
-        image: ``[o]``, of each observation the index of its image.
-        point: ``[o]``, and of its point; each point once in an image.
-        pixels: ``[o 2]``, ``(x, y)``, pixel centers at +0.5.
+        image: ``[o]``, index of the image of each observation.
+        point: ``[o]``, index of the point of each observation; a point occurs at most once in an image.
+        pixels: ``[o 2]``, ``(x, y)`` of each observation, pixel centers at +0.5.
         errors_px: ``[p]``, mean distance of a point's observations from its projections.
     """
 
@@ -84,12 +84,12 @@ class Tracks:
     errors_px: Float[np.ndarray, "p"]
 
     def by_image(self, count: int) -> list[NDArray[np.int64]]:
-        """The observations of each image, in their order there."""
+        """Indices of the observations of each of ``count`` images."""
         order = np.argsort(self.image, kind="stable")
         return np.split(order, np.searchsorted(self.image[order], np.arange(1, count)))
 
     def by_point(self, count: int) -> list[NDArray[np.int64]]:
-        """Rows ``(image id, place in the image)`` for each point."""
+        """Rows ``(image id, index of the observation in the image)`` for each point; ``count`` images."""
         rows = np.empty((len(self.image), 2), np.int64)
         for index, observations in enumerate(self.by_image(count), 1):
             rows[observations, 0] = index
@@ -104,11 +104,11 @@ NO_TRACKS = Tracks(
 
 
 def read_colmap(folder: Path) -> CameraRecord:
-    """Read the cameras and images of a COLMAP model, in the order of the images' names; binary if both kinds are there.
+    """Read the cameras and images of a COLMAP model, ordered by image name; binary files take precedence over text.
 
     Raises:
-        ValueError: a camera model with a distortion that is none of OpenCV's, a truncated file, or a wrong field; the
-            message names it.
+        ValueError: a camera model with a distortion that OpenCV lacks, a truncated file, or a wrong field; the message
+            names it.
     """
     if (folder / "cameras.bin").is_file():
         lenses = _read_cameras_binary(_Bytes(folder / "cameras.bin"))
@@ -141,14 +141,14 @@ def read_colmap(folder: Path) -> CameraRecord:
 def write_colmap(
     folder: Path, camera: Camera, names: Sequence[str] | None = None, *, binary: bool, tracks: Tracks = NO_TRACKS
 ) -> None:
-    """Write a batch ``[n]`` as a COLMAP model; cameras of one lens share one PINHOLE camera.
+    """Write a batch ``[n]`` as a COLMAP model; cameras of equal intrinsics share one PINHOLE camera.
 
     Args:
-        folder: where to write; made if missing.
-        camera: the cameras.
-        names: the image of each; ``00000.png`` and so on when not given.
-        binary: ``.bin`` instead of ``.txt``.
-        tracks: the points, and where the images see them.
+        folder: output folder; made if missing.
+        camera: cameras ``[n]``.
+        names: image name of each camera; ``00000.png`` and so on when None.
+        binary: write ``.bin`` files instead of ``.txt``.
+        tracks: points and their observations.
     """
     names = [f"{i:05d}.png" for i in range(len(camera))] if names is None else names
     if len(names) != len(camera):
@@ -215,7 +215,7 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _lens(model: str, width: float, height: float, params: Sequence[float], where: str) -> _Lens:
-    """One camera, its distortion as one of OpenCV's models."""
+    """One camera, with its distortion as one of OpenCV's models."""
     names = MODELS[_known(model, where)].split()
     if len(params) != len(names):
         raise ValueError(f"{where}: want {len(names)} PARAMS for {model} ({' '.join(names)}), got {len(params)}")
@@ -268,7 +268,7 @@ def _read_cameras_text(text: str) -> dict[int, _Lens]:
 
 
 def _read_images_text(text: str) -> list[_Image]:
-    """Two lines an image: its pose, then its points, which may be an empty line."""
+    """Parse two lines per image: its pose, then its points, which may be an empty line."""
     images = []
     lines = iter(line for line in text.splitlines() if not line.startswith("#"))
     for line in lines:
@@ -299,7 +299,7 @@ def _integer(token: str, where: str) -> int:
 
 
 class _Bytes:
-    """A binary file read from front to back; running out of it is a ValueError."""
+    """Sequential reader of a binary file; reading past the end raises a ValueError."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():

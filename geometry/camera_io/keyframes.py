@@ -1,4 +1,4 @@
-"""Our own camera file: a handful of keyframes in JSON, OpenCV axes, sampled through a spline."""
+"""WorldWarp's own camera file: keyframes in JSON, OpenCV axes, interpolated by a spline."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def read_keyframes(
 ) -> Camera:
     """Cameras ``[frames]`` in float64 through the keyframes of a parsed file, for images of ``size``.
 
-    Lenses belong to images of the file's ``size``, which are cropped about their middle; to the frames themselves
-    where the file has none.
+    Intrinsics refer to images of the file's ``size``, which are cropped about their center; without a ``size`` they
+    refer to the frames.
 
     Args:
         content: the parsed file.
         size: image size ``(H, W)`` of the frames to make.
-        fov_deg: horizontal field of view in degrees of keyframes without a lens.
-        frames: how many; the file's own number when not given.
+        fov_deg: horizontal field of view, degrees, of keyframes without intrinsics.
+        frames: number of cameras; the number in the file when None.
         photo_size: as in ``CameraRecord.camera``.
 
     Raises:
-        ValueError: a version, axes, field or lens that cannot be honoured; the message names the field.
+        ValueError: an unsupported version, axes, field or lens; the message names the field.
     """
     version = lookup(content, "version", "")
     if version != VERSION:
@@ -57,7 +57,7 @@ def read_keyframes(
 
 
 def keyframes_content(camera: Camera, fps: float) -> dict:
-    """Every camera of a batch ``[n]`` as a keyframe, as the JSON object to write."""
+    """The JSON object of a file with every camera of a batch ``[n]`` as a keyframe."""
     quats = quat_from_matrix(camera.world_from_camera[:, :3, :3].double())
     keyframes = [
         {

@@ -1,8 +1,7 @@
-"""nerfstudio's camera files: ``transforms.json``, ``camera_path.json`` (a path drawn in its viewer), exported cameras.
+"""nerfstudio's camera files: ``transforms.json``, ``camera_path.json`` (a path from its viewer), exported cameras.
 
 All hold camera-to-world matrices in OpenGL axes. The field of view of a camera path is vertical, in degrees.
-``applied_transform`` and ``applied_scale`` say how the poses came about; they are in the matrices already, and what a
-path is relative to its first camera does not depend on the former.
+``applied_transform`` and ``applied_scale`` are already included in the matrices and are ignored.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ FISHEYE = ("k1", "k2", "k3", "k4")
 DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 LENS = (*FOCAL, "cx", "cy", "w", "h", *DISTORTION, "camera_model", "is_fisheye")
 PERSPECTIVE_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
-OTHER_LENSES = ("ftheta_p0", "latlong", "equirectangular")  # of instant-ngp
-ANGLES_AGREE = 0.02  # relative difference of focal lengths said twice; more is a contradiction
+OTHER_LENSES = ("ftheta_p0", "latlong", "equirectangular")  # camera models of instant-ngp
+ANGLES_AGREE = 0.02  # largest relative difference between a focal length in pixels and one from an angle
 
 
 def read_transforms(content: dict, image_size: tuple[int, int]) -> CameraRecord:
-    """Read a parsed ``transforms.json``; frames come in the order of their file names, as nerfstudio takes them.
+    """Read a parsed ``transforms.json``; frames are ordered by file name, as in nerfstudio.
 
     Args:
         content: the parsed file.
-        image_size: ``(H, W)`` of the photo, to which angles refer where the file has no ``w`` and ``h``.
+        image_size: ``(H, W)`` of the photo, to which angles refer if the file has no ``w`` and ``h``.
 
     Raises:
-        ValueError: a lens that is none of OpenCV's models, or a field that is missing or wrong; the message names it.
+        ValueError: a lens model that OpenCV lacks, or a field that is missing or wrong; the message names it.
     """
     frames = items(content["frames"], "frames")
     matrices = [
@@ -71,10 +70,10 @@ def read_transforms(content: dict, image_size: tuple[int, int]) -> CameraRecord:
 
 
 def read_exported(content: list, image_size: tuple[int, int]) -> CameraRecord:
-    """Read what ``ns-export cameras`` writes: a list of ``file_path`` and ``transform`` (3x4), without a lens.
+    """Read the file of ``ns-export cameras``: a list of ``file_path`` and ``transform`` (3x4), without intrinsics.
 
     Raises:
-        ValueError: a list of something else; the message says what.
+        ValueError: a list of other entries; the message names the expected ones.
     """
     if not all(isinstance(entry, dict) and "transform" in entry for entry in content):
         raise ValueError(
@@ -86,12 +85,12 @@ def read_exported(content: list, image_size: tuple[int, int]) -> CameraRecord:
 
 
 class _Fields:
-    """What a file says of one frame's lens: the frame's own fields override the file's."""
+    """The lens fields of one frame: the frame's own fields override those of the file."""
 
     def __init__(self, content: dict, frame: dict, where: str) -> None:
         own = {name: frame[name] for name in LENS if name in frame}
         shared = {name: content[name] for name in LENS if name in content}
-        if any(name in own for name in FOCAL):  # one that is said in another way is overridden too
+        if any(name in own for name in FOCAL):  # a focal length in another form (pixels or angle) is overridden too
             shared = {name: value for name, value in shared.items() if name not in FOCAL}
         self._values, self._own, self._where = shared | own, own, where
         for name in OTHER_LENSES:
@@ -99,14 +98,14 @@ class _Fields:
                 raise ValueError(f"{name}: want a perspective or fisheye lens; undistort the photo and its cameras")
 
     def _name(self, name: str) -> str:
-        """The field in messages: the frame's, where it is the frame's or would have to be."""
+        """Name of a field in messages, with the frame's prefix if the frame has the field or should have it."""
         return self._where + name if name in self._own or (self._own and name not in self._values) else name
 
     def _number(self, name: str, default: float = 0.0, *, positive: bool = False) -> float:
         return number(self._values.get(name, default), self._name(name), positive=positive)
 
     def lens(self, image_size: tuple[int, int]) -> tuple[list[float], DistortedLens | None] | None:
-        """``fx fy cx cy h w`` and the distortion if there is one; None where the file says nothing."""
+        """``fx fy cx cy h w``, and the distortion or None; None without any lens field."""
         model, fisheye, coefficients = self._distortion()
         bent = fisheye or any(coefficients)
         if not any(name in self._values for name in FOCAL):
@@ -132,7 +131,7 @@ class _Fields:
         ) if bent else None
 
     def _focal(self, axis: str, side_px: float) -> float | None:
-        """Focal length in pixels along one axis, from pixels or from an angle; None where neither is there."""
+        """Focal length in pixels along one axis, from pixels or from an angle; None if both are missing."""
         pixels_name, angle_name = f"fl_{axis}", f"camera_angle_{axis}"
         pixels = self._number(pixels_name, positive=True) if pixels_name in self._values else None
         if angle_name not in self._values:
@@ -171,8 +170,8 @@ class _Fields:
 def read_camera_path(content: dict, image_size: tuple[int, int]) -> CameraRecord:
     """Read a parsed ``camera_path.json``.
 
-    Its lens is an angle, not a number of pixels, so it serves a photo of any size: the vertical field of view is kept,
-    as nerfstudio itself does when another ``render_width`` is asked for.
+    Its lens is an angle and not a number of pixels, so it applies to a photo of any size: the vertical field of view is
+    kept, as in nerfstudio for another ``render_width``.
 
     Args:
         content: the parsed file.
@@ -200,11 +199,11 @@ def read_camera_path(content: dict, image_size: tuple[int, int]) -> CameraRecord
 
 
 def transforms_content(camera: Camera, file_paths: Sequence[str] | None = None) -> dict:
-    """A batch ``[n]`` as the JSON object of a ``transforms.json``.
+    """The JSON object of a ``transforms.json`` for a batch ``[n]``.
 
     Args:
-        camera: the cameras to write.
-        file_paths: the image of each; ``frames/00000.png`` and so on when not given.
+        camera: cameras ``[n]``.
+        file_paths: image path of each camera; ``frames/00000.png`` and so on when None.
     """
     shared = share_a_lens(camera)
     return transforms_head(camera, with_lens=shared) | {
@@ -213,13 +212,13 @@ def transforms_content(camera: Camera, file_paths: Sequence[str] | None = None) 
 
 
 def transforms_head(camera: Camera, *, with_lens: bool) -> dict:
-    """What a ``transforms.json`` says of all its frames; their common lens too, if they have one."""
+    """Fields of a ``transforms.json`` common to all frames, with the intrinsics of the first camera if asked."""
     top = _lenses(camera[:1])[0] if with_lens else {}
     return {"camera_model": "OPENCV", "w": camera.size[1], "h": camera.size[0], **top}
 
 
 def transforms_frames(camera: Camera, file_paths: Sequence[str] | None = None, *, with_lens: bool) -> list[dict]:
-    """The frames of a ``transforms.json``, each with its own lens or without one."""
+    """The entries of ``frames`` in a ``transforms.json``, with or without intrinsics in each."""
     paths = [f"frames/{i:05d}.png" for i in range(len(camera))] if file_paths is None else file_paths
     if len(paths) != len(camera):
         raise ValueError(f"file_paths: want one for each of {len(camera)} cameras, got {len(paths)}")
@@ -230,7 +229,7 @@ def transforms_frames(camera: Camera, file_paths: Sequence[str] | None = None, *
 
 
 def share_a_lens(camera: Camera) -> bool:
-    """Whether all of a batch ``[n]`` have the same intrinsics."""
+    """Whether all cameras of a batch ``[n]`` have the same intrinsics."""
     lenses = torch.cat([camera.focal_px, camera.center_px], -1)
     return bool((lenses == lenses[0]).all())
 
@@ -241,10 +240,10 @@ def _lenses(camera: Camera) -> list[dict[str, float]]:
 
 
 def camera_path_content(camera: Camera, fps: float) -> dict:
-    """A batch ``[n]`` as the JSON object of a ``camera_path.json``.
+    """The JSON object of a ``camera_path.json`` for a batch ``[n]``.
 
     Raises:
-        ValueError: pixels that are not square or a principal point off the middle, which the format cannot hold.
+        ValueError: pixels that are not square, or a principal point off the center: the format cannot hold them.
     """
     require_square_pixels(camera, "a nerfstudio camera path")
     height, width = camera.size

@@ -1,4 +1,4 @@
-"""Camera paths from files and to files, whatever the format; and from whatever a user types.
+"""Read and write camera paths in all formats, and parse the ``path`` setting of users.
 
 | format | recognized by | poses | lens |
 |---|---|---|---|
@@ -7,12 +7,12 @@
 | (read only) | JSON list with ``transform`` (`ns-export cameras`) | OpenGL, camera-to-world | no |
 | ``camera_path`` | JSON with ``camera_path`` | OpenGL, camera-to-world | vertical angle |
 | ``colmap_text``, ``colmap_binary`` | folder with ``cameras`` and ``images`` | OpenCV, world-to-camera | yes |
-| ``tum`` | text, 8 columns | OpenCV, camera-to-world, quaternion xyzw or as ``convention`` says | no |
+| ``tum`` | text, 8 columns | OpenCV, camera-to-world, quaternion xyzw or by ``convention`` | no |
 | ``realestate10k`` | text, 19 columns | OpenCV, world-to-camera | yes |
-| ``npy`` | NumPy's signature, also of a ``.npz`` | as ``convention`` says | no |
+| ``npy`` | NumPy's signature, also in a ``.npz`` | by ``convention`` | no |
 
 Poses stay in float64 until they are relative to the first camera: in float32, coordinates of millions (geo-referenced
-models) would lose steps of less than half a unit.
+models) would round off steps of less than half a unit.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ FORMATS = ("keyframes", "nerfstudio", "camera_path", "colmap_text", "colmap_bina
 
 @dataclass(frozen=True)
 class CameraPath:
-    """What a user gave as a path.
+    """A parsed ``path`` setting.
 
     Attributes:
-        cameras: the path ``[n]`` in float32, its first camera the identity.
-        from_file: whether it comes from a file, whose unit of length is unknown, and not from presets.
-        lens: of the photo, where it has distortion; the cameras are pinholes, and the photo has to be straightened.
+        cameras: the path ``[n]`` in float32; the first camera is the identity.
+        from_file: whether the path is from a file, whose unit of length is unknown, and not from presets.
+        lens: distorted lens of the photo, or None; the cameras are pinholes, so the photo has to be undistorted.
     """
 
     cameras: Camera
@@ -79,16 +79,16 @@ def open_camera_path(
     convention: str | None = None,
     photo_size: tuple[int, int] | None = None,
 ) -> CameraPath:
-    """Cameras ``[frames]`` from what a user gives as a path: a file or folder, or a preset expression.
+    """Cameras ``[frames]`` from a ``path`` setting: a file, a folder, or a preset expression.
 
-    The first camera is the identity: the photo's. A file's poses are taken relative to its first one.
+    The first camera is that of the photo, with the identity pose; poses of a file are taken relative to its first one.
 
     Args:
-        text_or_file: an expression as ``presets.parse_path_expression`` takes it, or a file or folder. A preset's name
-            wins over a file of that name; write ``./orbit`` for the file.
+        text_or_file: an expression for ``parse_path_expression``, or a file or folder. The name of a preset takes
+            precedence over a file of that name; ``./orbit`` means the file.
         size: image size ``(H, W)`` of the frames to make.
         fov_deg: horizontal field of view in degrees, for presets and for files without intrinsics.
-        frames: number of cameras; the file's or the presets' own when not given.
+        frames: number of cameras; that of the file or the presets when None.
         convention: as in ``read_cameras``.
         photo_size: as in ``read_cameras``.
 
@@ -113,22 +113,22 @@ def read_cameras(
     frames: int | None = None,
     photo_size: tuple[int, int] | None = None,
 ) -> Camera:
-    """Cameras in float64 from a file or folder of any format in this module's table, recognized by its content.
+    """Read cameras in float64 from a file or folder of any format in the table above, recognized by its content.
 
-    Poses are exactly the file's, however far from its origin; ``rebased`` makes of them a path in float32 that starts
-    at the photo. Intrinsics follow the images, which are cropped about their middle to the aspect of ``size`` and
-    resampled. A lens with distortion becomes the pinhole of the same focal length (``open_camera_path`` gives the
-    lens too, by which a photo is straightened).
+    Poses are exactly those of the file; ``rebased`` turns them into a float32 path that starts at the photo. Intrinsics
+    are adapted to images that are cropped about their center to the aspect of ``size`` and resampled. A lens with
+    distortion becomes the pinhole of the same focal length (``open_camera_path`` also returns the lens, to undistort
+    the photo).
 
     Args:
         path: file or folder.
         size: image size ``(H, W)`` of the frames to make.
         convention: for ``.npy`` and ``.npz`` ``c2w_opencv``, ``c2w_opengl``, ``w2c_opencv`` or ``w2c_opengl``; for text
-            of 8 columns that does not tell, ``tum_xyzw`` or ``tum_wxyz``.
-        fov_deg: horizontal field of view in degrees, used where the file holds no intrinsics.
-        frames: number of cameras to resample the path to, smoothly; as many as the file has when not given.
-        photo_size: size ``(H, W)`` of the photo that the first camera took, from which frames of any aspect are cut;
-            where it is not given, the file's images must have the frames' aspect.
+            of 8 columns with an ambiguous quaternion order, ``tum_xyzw`` or ``tum_wxyz``.
+        fov_deg: horizontal field of view, degrees, used if the file holds no intrinsics.
+        frames: number of cameras, to which the path is resampled by a spline; that of the file when None.
+        photo_size: size ``(H, W)`` of the photo taken by the first camera, from which frames of any aspect are cropped;
+            when None, the file's images must have the frames' aspect.
 
     Raises:
         ValueError: a file that is missing, of no known format, truncated, of fewer than two poses, with a pose that is
@@ -162,7 +162,7 @@ def _read_path(
 
 
 def _read(path: Path, image_size: tuple[int, int], convention: str | None) -> CameraRecord | dict:
-    """The poses of a file or folder; of our own keyframes the parsed JSON."""
+    """Read the poses of a file or folder; for a keyframes file, its parsed JSON."""
     if path.is_dir():
         path = _in_folder(path)
     if path.is_dir():
@@ -199,7 +199,7 @@ def _read(path: Path, image_size: tuple[int, int], convention: str | None) -> Ca
 
 
 def _parsed(text: str) -> dict | list:
-    """JSON, in which whole lines may be ``//`` comments."""
+    """Parse JSON in which whole lines may be ``//`` comments."""
     lines = ["" if line.lstrip().startswith("//") else line for line in text.splitlines()]
     try:
         return json.loads("\n".join(lines))
@@ -213,7 +213,7 @@ def _parsed(text: str) -> dict | list:
 
 
 def _in_folder(path: Path) -> Path:
-    """The folder of a COLMAP model, or nerfstudio's file, that a folder holds."""
+    """Find the folder of a COLMAP model, or nerfstudio's ``transforms.json``, in a folder."""
     for folder in (path, path / "sparse" / "0", path / "sparse"):
         for suffix in (".bin", ".txt"):
             if (folder / f"cameras{suffix}").is_file() and (folder / f"images{suffix}").is_file():
@@ -231,22 +231,22 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def rebased(camera: Camera) -> Camera:
-    """The same path ``[n]`` seen from its first camera, which becomes the identity; in float32."""
+    """The path ``[n]`` relative to its first camera, which becomes the identity; in float32."""
     pose = camera.world_from_camera.double()
     relative = (inverse(pose[0]) @ pose).float()
-    relative[0] = torch.eye(4)  # exactly, not to rounding
+    relative[0] = torch.eye(4)  # exactly, without rounding errors
     return Camera(relative, camera.focal_px.float(), camera.center_px.float(), camera.size)
 
 
 def scaled(camera: Camera, factor: float) -> Camera:
-    """The same path ``[n]`` with its positions times ``factor``, about the origin of its world."""
+    """The path ``[n]`` with its positions multiplied by ``factor``."""
     pose = camera.world_from_camera.clone()
     pose[..., :3, 3] *= factor
     return replace(camera, world_from_camera=pose)
 
 
 def continued(done: Camera, camera: Camera) -> Camera:
-    """Finished cameras ``[n]``, then a path ``[m]`` that starts where they end: ``[n + m - 1]``."""
+    """Append a path ``[m]``, relative to its first camera, to finished cameras ``[n]``: ``[n + m - 1]``."""
     relative = rebased(camera)
     pose = done.world_from_camera[-1].double() @ relative.world_from_camera.double()
     onward = replace(relative, world_from_camera=pose.to(done.world_from_camera.dtype))
@@ -266,7 +266,7 @@ def write_cameras(
 
     Args:
         path: file, or folder for COLMAP; parents must exist.
-        camera: the cameras.
+        camera: cameras ``[n]``.
         format: one of ``FORMATS``.
         fps: frames per second, for formats with times.
         convention: required for ``npy``, as in ``read_cameras``.

@@ -1,4 +1,4 @@
-"""What a camera file says, before it is fitted to the frames that are to be made; and small readers of its fields."""
+"""Content of a camera file before it is fitted to the frame size, and parsers of its fields."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from torch import Tensor
 from geometry.camera import Camera
 from geometry.lens_distortion import DistortedLens
 
-ASPECT_TOLERANCE = 0.03  # what rounding an image's size to whole pixels or multiples of 8 can do
-SIDE_STEP = 16  # sides of frames are multiples of it
+ASPECT_TOLERANCE = 0.03  # of the log aspect: the effect of rounding an image's size to multiples of 8
+SIDE_STEP = 16  # pixels; sides of frames are multiples of it
 
-# Right-multiplied onto a pose, it renames camera axes between OpenGL (y up, z backward) and OpenCV (y down, z forward).
+# Right-multiplied to a pose, converts camera axes between OpenGL (y up, z backward) and OpenCV (y down, z forward).
 OPENGL_AXES = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
 
 @dataclass(frozen=True)
 class Lenses:
-    """Pinhole intrinsics, in pixels of the images they belong to.
+    """Pinhole intrinsics, in pixels of the file's images.
 
     Attributes:
-        focal_px: ``[n 2]``.
-        center_px: ``[n 2]``.
+        focal_px: ``(fx, fy)``, ``[n 2]``.
+        center_px: ``(cx, cy)``, ``[n 2]``.
         image_size: ``(H, W)`` of each image, ``[n 2]``.
-        size_fields: which fields of the file say so; for messages.
-        distorted: the lens of the first camera where it has distortion; the photo is straightened by it.
+        size_fields: names of the fields of the file that hold the size, for messages.
+        distorted: lens of the first camera if it has distortion, by which the photo is undistorted; else None.
     """
 
     focal_px: Float[Tensor, "n 2"]
@@ -45,7 +45,7 @@ class Lenses:
 
 @dataclass(frozen=True)
 class CameraRecord:
-    """A camera file, read: OpenCV camera-to-world poses, and lenses and times where the file has them.
+    """Content of a camera file: OpenCV camera-to-world poses, and intrinsics and times if the file has them.
 
     Attributes:
         world_from_camera: ``[n 4 4]`` float64, rigid.
@@ -58,13 +58,13 @@ class CameraRecord:
     time_s: list[float] | None = None
 
     def camera(self, size: tuple[int, int], fov_deg: float | None, photo_size: tuple[int, int] | None = None) -> Camera:
-        """The cameras in float64 for images of ``size = (H, W)``: the file's images, cropped about their middle.
+        """Cameras in float64 for images of ``size = (H, W)``: the file's images, cropped about their center.
 
         Args:
             size: image size ``(H, W)`` of the frames to make.
             fov_deg: horizontal field of view of the frames, degrees, for files without intrinsics.
-            photo_size: size ``(H, W)`` of the photo that the first camera took; where it is not given, the file's
-                images must have the frames' aspect.
+            photo_size: size ``(H, W)`` of the photo taken by the first camera; when None, the file's images must have
+                the frames' aspect.
 
         Raises:
             ValueError: intrinsics that are not positive or of an image of another shape, or no intrinsics at all.
@@ -88,9 +88,9 @@ def cropped(
     image_size: Float[Tensor, "n 2"],
     size: tuple[int, int],
 ) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2"]]:
-    """Intrinsics of images that are cropped about their middle to the aspect of ``size`` and resampled to it.
+    """Intrinsics of images that are cropped about their center to the aspect of ``size`` and resampled to it.
 
-    Both axes have one factor, as the photo has: pixels that are square stay square.
+    Both axes are scaled by one factor, so square pixels stay square.
 
     Args:
         focal_px: ``(fx, fy)``, pixels of the whole image.
@@ -130,7 +130,7 @@ def check_aspect(
     field: str,
     what: str,
 ) -> None:
-    """Refuse images ``(H, W)`` of another aspect than the photo's, or where it is not known, than the frames'."""
+    """Raise if the aspect of images ``(H, W)`` differs from the photo's, or from the frames' if that is unknown."""
     (height, width), (shown_height, shown_width) = image_size, photo_size or size
     if abs(math.log(width / height * shown_height / shown_width)) <= ASPECT_TOLERANCE:
         return
@@ -149,7 +149,7 @@ def check_aspect(
 
 
 def _fitting_size(aspect: float, size: tuple[int, int]) -> tuple[int, int] | None:
-    """The size ``(H, W)`` of an aspect (width over height) and sides of whole steps with about as many pixels."""
+    """Size ``(H, W)`` of an aspect (width over height), in multiples of ``SIDE_STEP``, with about as many pixels."""
     pixels = size[0] * size[1]
     heights = range(2 * SIDE_STEP, 4 * max(size), SIDE_STEP)
     sizes = [(height, SIDE_STEP * round(height * aspect / SIDE_STEP)) for height in heights]
@@ -165,7 +165,7 @@ def text_of(path: Path) -> str:
     """
     content = path.read_bytes()
     try:
-        text = content.decode(json.detect_encoding(content))  # from its mark, or from where the zero bytes lie
+        text = content.decode(json.detect_encoding(content))  # from the byte order mark, or the positions of zero bytes
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
@@ -236,7 +236,7 @@ def items(value: object, field: str) -> list:
 
 
 def require_path(count: int, field: str) -> None:
-    """Refuse nothing and one pose: a path has two or more."""
+    """Raise if there are fewer than two poses."""
     if count < 2:
         raise ValueError(f"{field}: want 2 or more poses, got {count}; one pose is not a path")
 
@@ -250,7 +250,7 @@ def unit_quat(quat: np.ndarray, field: str) -> Tensor:
 
 
 def order_by_name(names: Sequence[str]) -> list[int]:
-    """The order of file names in which numbers compare as numbers: ``frame_2`` before ``frame_10``."""
+    """Natural sort order of file names: ``frame_2`` before ``frame_10``."""
     keys = [
         [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]+)", name))]  # odd parts are the digits
         for name in names
@@ -264,7 +264,7 @@ def dotted(where: str, key: str) -> str:
 
 
 def require_square_pixels(camera: Camera, format_name: str) -> None:
-    """Refuse to write a lens that a format of one angle per camera cannot say."""
+    """Raise if intrinsics do not fit a format with one angle per camera."""
     middle = camera.center_px.new_tensor([camera.size[1] / 2.0, camera.size[0] / 2.0])
     uneven = (camera.focal_px[:, 0] / camera.focal_px[:, 1] - 1.0).abs().max().item()
     off = (camera.center_px - middle).abs().max().item()

@@ -1,4 +1,4 @@
-"""Plain trajectories: TUM and RealEstate10K text, and NumPy stacks of poses."""
+"""Trajectory files: TUM and RealEstate10K text, and NumPy stacks of poses."""
 
 from __future__ import annotations
 
@@ -29,25 +29,24 @@ REALESTATE_COLUMNS = (
 
 
 MOST_SECONDS = 1e14  # larger timestamps are nanoseconds or microseconds, which TUM files do not have
-FEWEST_ROUNDINGS = 10.0  # steps of a path in units of what its numbers' type can tell apart
+FEWEST_ROUNDINGS = 10.0  # smallest mean step of a path, in units of the rounding step of its coordinates
 
 
 def read_text(text: str, image_size: tuple[int, int], convention: str | None = None) -> CameraRecord:
-    """Read TUM (8 columns) or RealEstate10K (19 columns, a link before them) text, told apart by their columns.
+    """Read TUM (8 columns) or RealEstate10K text (a link, then 19 columns); the number of columns decides.
 
     Args:
         text: the file's content.
         image_size: ``(H, W)`` of the photo; normalized intrinsics refer to its height.
-        convention: for 8 columns, ``tum_xyzw`` or ``tum_wxyz``: the order of the quaternion; needed where the file
-            does not tell, for other programs write the other order under the same name.
+        convention: for 8 columns, ``tum_xyzw`` or ``tum_wxyz``: order of the quaternion; required if the file is
+            ambiguous, because some programs write wxyz in files named TUM.
 
     Raises:
-        ValueError: neither of the two, a wrong entry, or a quaternion of unknown order; the message names the line and
-            column.
+        ValueError: another format, a wrong entry, or an ambiguous quaternion order; the message names line and column.
     """
     lines = [(i, line.replace(",", " ").replace(";", " ").split()) for i, line in enumerate(text.splitlines(), 1)]
     rows = [(i, tokens) for i, tokens in lines if tokens and not tokens[0].startswith("#")]
-    if rows and len(rows[0][1]) == 1:  # RealEstate10K begins with the link of its video
+    if rows and len(rows[0][1]) == 1:  # RealEstate10K begins with the link to its video
         del rows[0]
     if len(rows) > 1 and not any(map(_is_number, rows[0][1])):
         del rows[0]  # names of the columns
@@ -75,7 +74,7 @@ def read_text(text: str, image_size: tuple[int, int], convention: str | None = N
 
 
 def refuse_convention(convention: str | None) -> None:
-    """Refuse ``convention`` for a file that needs none."""
+    """Raise if ``convention`` is given for a file that does not need it."""
     if convention is not None:
         raise ValueError(f"convention: this file says itself what its poses mean; got {convention!r}, remove it")
 
@@ -89,7 +88,7 @@ def _is_number(token: str) -> bool:
 
 
 def _quaternion_order(head: Sequence[str], table: torch.Tensor, spaced: bool, convention: str | None) -> str:
-    """``xyzw`` or ``wxyz``: as the names of the columns say, as the user says, or as the numbers prove."""
+    """``xyzw`` or ``wxyz``, from the names of the columns, the user's convention, or the numbers."""
     if convention is not None and convention not in TUM_CONVENTIONS:
         raise ValueError(f"convention: want {' or '.join(TUM_CONVENTIONS)} for 8 columns, got {convention!r}")
     said = None if convention is None else convention.removeprefix("tum_")
@@ -98,8 +97,8 @@ def _quaternion_order(head: Sequence[str], table: torch.Tensor, spaced: bool, co
         raise ValueError(f"convention: the names of the columns say {named}, got {convention!r}; remove one of the two")
     if named or said:
         return named or said or ""
-    # Programs that write TUM begin at the identity or have times of a clock; those that write the quaternion's w first
-    # (MonST3R, CUT3R) count frames. A path that begins with 1 0 0 0 may be either.
+    # Programs that write xyzw start at the identity or have clock times; those that write wxyz (MonST3R, CUT3R)
+    # have frame numbers as times. A path that starts with 1 0 0 0 is ambiguous.
     start, times = table[0, 4:].tolist(), table[:, 0]
     seconds = spaced and bool((times.abs() < MOST_SECONDS).all())
     of_a_clock = bool((times != times.round()).any()) and start != [1.0, 0.0, 0.0, 0.0]
@@ -112,7 +111,7 @@ def _quaternion_order(head: Sequence[str], table: torch.Tensor, spaced: bool, co
 
 
 def _named_order(line: str) -> str | None:
-    """The order of the quaternion in a line that names 8 columns; None where it does not."""
+    """Order of the quaternion in a line that names 8 columns; None for other lines."""
     names = re.sub(r"\[[^]]*\]|\([^)]*\)", " ", line.lstrip("#% ").lower()).replace(",", " ").replace(";", " ").split()
     quaternion = [name[-1] for name in names[4:8] if re.fullmatch(r"(q|quat|rot|ori)[\w.]*?[xyzw]", name)]
     order = "".join(quaternion)
@@ -162,7 +161,7 @@ def _realestate(table: torch.Tensor, names: list[str], image_size: tuple[int, in
             raise ValueError(f"{name}: want k1 and k2 of 0, got {row[5:7].tolist()}; undistort the camera")
     camera_from_world = torch.eye(4, dtype=torch.float64).repeat(len(table), 1, 1)
     camera_from_world[:, :3] = table[:, 7:].unflatten(-1, (3, 4))
-    # Pixels are square, so the two normalized focal lengths say what shape the image has.
+    # Pixels are square, so the ratio of the two normalized focal lengths is the aspect of the image.
     height = torch.full((len(table),), float(image_size[0]), dtype=torch.float64)
     width = height * table[:, 2] / table[:, 1]
     extent = torch.stack([width, height], -1)
@@ -171,9 +170,9 @@ def _realestate(table: torch.Tensor, names: list[str], image_size: tuple[int, in
 
 
 def read_npy(path: Path, convention: str | None) -> CameraRecord:
-    """Read a stack of poses ``[n 4 4]`` or ``[n 3 4]``, the only array of a ``.npz`` if it is in one.
+    """Read a stack of poses ``[n 4 4]`` or ``[n 3 4]`` from a ``.npy``, or from a ``.npz`` of one array.
 
-    Its convention has to be said, for the numbers do not tell.
+    ``convention`` is required, because the numbers do not determine it.
 
     Raises:
         ValueError: no or an unknown convention, another shape or type, a pose that is not rigid, or numbers too coarse
@@ -205,7 +204,7 @@ def _loaded(path: Path) -> object:
         with path.open("rb") as file:
             found = np.load(file, allow_pickle=False)
             arrays = {name: found[name] for name in found.files} if isinstance(found, np.lib.npyio.NpzFile) else None
-    except Exception as error:  # NumPy's header parser raises what Python's tokenizer and parser do
+    except Exception as error:  # NumPy's header parser raises exceptions of Python's tokenizer and parser
         raise ValueError(f"{path.name}: want a NumPy array of numbers, got a file that does not load") from error
     if arrays is None:
         return found
@@ -218,7 +217,7 @@ def _loaded(path: Path) -> object:
 
 
 def _check_rounding(positions: torch.Tensor, stack: np.ndarray, name: str) -> None:
-    """Refuse a path whose steps are lost in the rounding of its numbers: far worlds in float32 or float16."""
+    """Raise if steps are lost in rounding: coordinates far from the origin in float32 or float16."""
     farthest = np.abs(stack[:, :3, 3]).max()
     rounding, step = float(np.spacing(farthest)), float(positions.diff(dim=0).norm(dim=-1).mean())
     if 0.0 < step < FEWEST_ROUNDINGS * rounding:
@@ -229,7 +228,7 @@ def _check_rounding(positions: torch.Tensor, stack: np.ndarray, name: str) -> No
 
 
 def npy_stack(camera: Camera, convention: str | None) -> np.ndarray:
-    """A batch ``[n]`` as float64 poses ``[n 4 4]`` in the convention; the lens is not in it."""
+    """Float64 poses ``[n 4 4]`` of a batch ``[n]`` in the convention, without intrinsics."""
     if convention not in CONVENTIONS:
         raise ValueError(f"convention: want one of {', '.join(CONVENTIONS)}, got {convention!r}")
     poses = camera.world_from_camera.double()
@@ -238,7 +237,7 @@ def npy_stack(camera: Camera, convention: str | None) -> np.ndarray:
 
 
 def tum_text(camera: Camera, fps: float) -> str:
-    """A batch ``[n]`` as TUM lines; the lens is not in them."""
+    """TUM lines of a batch ``[n]``, without intrinsics."""
     pose = camera.world_from_camera.double()
     quats = quat_from_matrix(pose[:, :3, :3]).roll(-1, -1)  # xyzw
     rows = torch.cat([pose[:, :3, 3], quats], -1).tolist()
@@ -247,7 +246,7 @@ def tum_text(camera: Camera, fps: float) -> str:
 
 
 def realestate_text(camera: Camera, fps: float) -> str:
-    """A batch ``[n]`` as RealEstate10K lines: timestamps in microseconds, intrinsics in shares of width and height."""
+    """RealEstate10K lines of a batch ``[n]``: timestamps in microseconds, intrinsics over width and height."""
     extent = torch.tensor([camera.size[1], camera.size[0]], dtype=torch.float64)
     lens = torch.cat([camera.focal_px / extent, camera.center_px / extent, torch.zeros(len(camera), 2)], -1)
     pose = inverse(camera.world_from_camera.double())[:, :3].flatten(1)

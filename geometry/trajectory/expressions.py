@@ -1,6 +1,6 @@
-"""Camera paths from the names of moves and from expressions that put moves together.
+"""Camera paths from named moves and from expressions that combine moves.
 
-A path always begins at the photo's camera and starts and stops at rest.
+A path starts at the photo's camera; its speed is zero at both ends.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def preset(
         size: image size ``(H, W)``.
         fov_deg: horizontal field of view of the first camera, degrees; not needed with ``start``.
         frames: number of cameras, the first included; the preset's own when not given.
-        distance: median depths of the photo, as the preset describes it.
-        angle_deg: degrees, as the preset describes it.
-        start: the unbatched camera to begin with (resampled to ``size``); the identity pose when not given.
+        distance: distance in median depths of the photo; its meaning is in the preset's description.
+        angle_deg: angle in degrees; its meaning is in the preset's description.
+        start: the unbatched first camera (resampled to ``size``); the identity pose when None.
 
     Raises:
         ValueError: an unknown name (the message gives the nearest ones), a parameter that the preset does not have or
@@ -54,16 +54,17 @@ def parse_path_expression(
 ) -> Camera:
     """Cameras of an expression such as ``forward``, ``orbit:angle_deg=40:distance=1`` or ``forward+pan,out_and_back``.
 
-    ``,`` puts legs one after the other, each starting and stopping at rest and relative to where the last one ended.
-    ``+`` makes moves at the same time, each in the camera frame that those before it give: ``forward+pan`` goes
-    straight and looks away, ``orbit+forward`` spirals in. ``:name=value`` sets ``distance``, ``angle_deg``, ``frames``.
+    ``,`` concatenates legs; each starts and ends with zero speed and is relative to the last pose of the leg before it.
+    ``+`` combines simultaneous moves, each in the camera frame that results from those before it: ``forward+pan``
+    translates straight while turning, ``orbit+forward`` spirals inward. ``:name=value`` sets ``distance``,
+    ``angle_deg`` and ``frames``.
 
     Args:
         text: the expression.
         size: image size ``(H, W)``.
         fov_deg: horizontal field of view of the first camera, degrees; not needed with ``start``.
         frames: total number of cameras, shared between the legs in proportion to their own; their sum when not given.
-        start: the unbatched camera to begin with; the identity pose when not given.
+        start: the unbatched first camera; the identity pose when None.
 
     Raises:
         ValueError: as ``preset``, or text that is not such an expression.
@@ -74,7 +75,7 @@ def parse_path_expression(
 def _compose(
     legs: list[list[Term]], size: tuple[int, int], fov_deg: float | None, frames: int | None, start: Camera | None
 ) -> Camera:
-    """Walk the legs one after the other; within a leg multiply the motions of its terms."""
+    """Concatenate the legs; within a leg the motions of its terms are multiplied."""
     if start is None:
         if fov_deg is None:
             raise ValueError("fov_deg: want the horizontal field of view in degrees, or a start camera; got neither")
@@ -119,7 +120,7 @@ def _leg_frames(leg: list[Term]) -> int:
 
 
 def _steps(leg_frames: list[int], frames: int | None) -> list[int]:
-    """Steps of each leg; a path of n frames has n - 1 steps, for legs share the frames in which they meet."""
+    """Steps of each leg; a path of n frames has n - 1 steps, as adjacent legs share a frame."""
     total = sum(count - 1 for count in leg_frames) if frames is None else frames - 1
     if total < len(leg_frames):
         raise ValueError(f"frames: want {len(leg_frames) + 1} or more for this path, got {total + 1}")
@@ -130,10 +131,13 @@ def _steps(leg_frames: list[int], frames: int | None) -> list[int]:
 
 
 def _eased(progress: Tensor) -> Tensor:
-    """Even speed, but from rest over the first quarter and to rest over the last, with no jump of acceleration."""
+    """Ease progress: speed rises from 0 over the first quarter, is constant, and falls to 0 over the last quarter.
+
+    Acceleration is continuous.
+    """
     ramp = 0.25
     x = torch.minimum(progress, 1.0 - progress).clamp(max=ramp) / ramp
-    ramped = ramp * (x**3 - x**4 / 2.0)  # way gone while the speed follows smoothstep
+    ramped = ramp * (x**3 - x**4 / 2.0)  # distance covered while the speed follows smoothstep
     cruised = (torch.minimum(progress, 1.0 - progress) - ramp).clamp(min=0.0)
     half = (ramped + cruised) / (1.0 - ramp)
     return torch.where(progress < 0.5, half, 1.0 - half)

@@ -1,8 +1,7 @@
 """Camera moves by name.
 
-They speak as their viewer sees it: ``left`` moves the camera to its own left (things in the picture go right), ``pan``
-by a positive angle looks to the right, ``tilt`` looks up, ``roll`` turns the camera clockwise. Distances are in
-units of the photo's median depth.
+Directions are those of the camera: ``left`` translates it to its own left (image content moves right), ``pan`` by a
+positive angle turns it to the right, ``tilt`` up, ``roll`` clockwise. Distances are in median depths of the photo.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from geometry.se3 import rigid
 
 @dataclass(frozen=True)
 class Motion:
-    """Poses relative to where a move starts, ``[n 4 4]``, and the factor on the focal length, ``[n]``."""
+    """Poses relative to the start of a move, ``[n 4 4]``, and factors on the focal length, ``[n]``."""
 
     start_from_camera: Float[Tensor, "n 4 4"]
     focal_scale: Float[Tensor, "n"]
@@ -37,7 +36,7 @@ def _motion(
     roll: Tensor | float = 0.0,
     focal_scale: Tensor | float = 1.0,
 ) -> Motion:
-    """A motion from offsets along the start's axes and angles in radians, turned in the order pan, tilt, roll."""
+    """A motion from offsets along the start's axes and angles in radians, applied in the order pan, tilt, roll."""
 
     def column(value: Tensor | float) -> Tensor:
         return torch.as_tensor(value, dtype=progress.dtype).expand(progress.shape)
@@ -63,7 +62,7 @@ def _turn(axis: str) -> Callable[[Tensor, float, float, float], Motion]:
 
 
 def _circle(u: Tensor, distance: float, around: Tensor) -> Motion:
-    """On the horizontal circle around the point at ``distance``; a positive angle goes to the camera's right."""
+    """Move on the horizontal circle around the point at ``distance``, facing it; a positive angle moves right."""
     _require_depth(distance)
     return _motion(u, right=distance * torch.sin(around), forward=distance * (1.0 - torch.cos(around)), pan=-around)
 
@@ -74,14 +73,14 @@ def _require_depth(distance: float) -> None:
 
 
 def _spiral(u: Tensor, distance: float, angle: float, _fov: float) -> Motion:
-    """A circle in the picture plane that widens to ``distance`` and narrows back, facing the point at depth 1."""
+    """Circle in the image plane whose radius grows to ``distance`` and shrinks back, facing the point at depth 1."""
     radius = distance * torch.sin(math.pi * u)
     right, down = radius * torch.cos(angle * u), radius * torch.sin(angle * u)
     return _motion(u, right=right, down=down, pan=-torch.atan(right), tilt=torch.atan2(down, torch.sqrt(1 + right**2)))
 
 
 def _dolly_zoom(u: Tensor, distance: float, angle: float, fov: float) -> Motion:
-    """Move until the wider lens shows the subject at its old size; the focal length follows the distance left."""
+    """Move so that the widening lens shows the subject at constant size; focal length scales with its distance."""
     _require_depth(distance)
     end_fov = fov + angle
     if not math.radians(2.0) <= end_fov <= math.radians(170.0):
@@ -98,7 +97,7 @@ def _look_around(u: Tensor, _distance: float, angle: float, _fov: float) -> Moti
 
 
 def _fly_through(u: Tensor, distance: float, angle: float, _fov: float) -> Motion:
-    """A bend to the right and back that looks where it goes; ``angle`` is the largest heading."""
+    """Bend to the right and back, facing the direction of motion; ``angle`` is the largest heading, radians."""
     if abs(angle) > math.radians(80.0):
         raise ValueError(f"angle_deg: want a heading within 80 degrees, got {math.degrees(angle):g}")
     bend = math.tan(angle)

@@ -1,4 +1,4 @@
-"""What people write for a camera path, read without torch: names of moves, their defaults, and expressions of them."""
+"""Parser of path expressions, without torch: names of moves, their defaults, and their combinations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PARAMETERS = ("distance", "angle_deg", "frames")
 
 @dataclass(frozen=True)
 class Preset:
-    """A named move and its defaults; a default of None says that the move has no such parameter.
+    """A named move and its defaults; a default of None means that the move lacks the parameter.
 
     Attributes:
-        description: one line for people.
-        distance: median depths of the photo.
-        angle_deg: degrees.
-        frames: number of cameras, the first one included.
+        description: one line for the help text.
+        distance: default distance in median depths of the photo.
+        angle_deg: default angle in degrees.
+        frames: default number of cameras, the first one included.
     """
 
     description: str
@@ -72,7 +72,7 @@ PRESETS: dict[str, Preset] = {
 
 @dataclass(frozen=True)
 class Term:
-    """One preset of an expression with the parameters that were written; None takes the default."""
+    """One preset of an expression with its given parameters; None takes the default."""
 
     name: str
     distance: float | None = None
@@ -81,7 +81,7 @@ class Term:
 
 
 def parse_legs(text: str) -> list[list[Term]]:
-    """The legs of a path expression, each a list of moves at the same time.
+    """The legs of a path expression, each a list of simultaneous moves.
 
     Raises:
         ValueError: an unknown move, a parameter that it does not have, or a value that is no number.
@@ -90,15 +90,15 @@ def parse_legs(text: str) -> list[list[Term]]:
 
 
 def begins_with_preset(text: str) -> bool:
-    """Whether what a user gives as a path is an expression of presets, and not a file."""
+    """Whether a ``path`` setting starts with the name of a preset and so is an expression, not a file."""
     return re.split("[,+:]", text)[0].strip() in PRESETS
 
 
 def names_a_file(text: str) -> bool:
-    """Whether ``path=text`` means a file or folder instead of an expression; a move's name wins over a file's.
+    """Whether ``path=text`` means a file or folder; the name of a move takes precedence over that of a file.
 
     Raises:
-        ValueError: it is neither, in one sentence.
+        ValueError: the text is neither an existing file nor an expression; one sentence.
     """
     if begins_with_preset(text):
         return False
@@ -133,7 +133,7 @@ def find_preset(name: str) -> Preset:
     """A preset by name.
 
     Raises:
-        ValueError: there is none; the message gives the nearest names.
+        ValueError: no preset has the name; the message gives the nearest names.
     """
     if name in PRESETS:
         return PRESETS[name]

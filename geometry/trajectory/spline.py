@@ -16,19 +16,19 @@ from torch import Tensor
 from geometry.camera import Camera
 from geometry.se3 import checked_rigid, quat_from_matrix
 
-SHORTEST_STEP_S = 1e-9  # less is the same time: velocities would overflow
+SHORTEST_STEP_S = 1e-9  # shorter steps count as equal times: velocities would overflow
 
 
 @dataclass(frozen=True)
 class Keyframe:
-    """One pose that a path goes through. The lens is ``fov_deg`` or ``focal_px``, exactly one of them.
+    """One pose of a path. Exactly one of ``fov_deg`` and ``focal_px`` gives the lens.
 
     Attributes:
-        time_s: when, in seconds.
+        time_s: time in seconds.
         world_from_camera: ``[4 4]``, rigid.
         fov_deg: horizontal field of view of square pixels, degrees.
         focal_px: ``(fx, fy)`` in pixels of the spline's image size.
-        center_px: ``(cx, cy)`` in pixels; the middle of the image when not given.
+        center_px: ``(cx, cy)`` in pixels; the center of the image when None.
     """
 
     time_s: float
@@ -39,7 +39,7 @@ class Keyframe:
 
 
 def keyframes_of(camera: Camera, time_s: Sequence[float] | None = None) -> list[Keyframe]:
-    """Every camera of a batch ``[n]`` as a keyframe, one second apart when ``time_s`` is not given."""
+    """Keyframes of all cameras of a batch ``[n]``, one second apart when ``time_s`` is None."""
     times = range(len(camera)) if time_s is None else time_s
     lenses = zip(camera.focal_px.tolist(), camera.center_px.tolist(), strict=True)
     return [
@@ -53,14 +53,13 @@ class CameraSpline:
 
     Positions, focal lengths (in their logarithm, so that they stay positive) and principal points are natural cubic
     splines, twice continuously differentiable; rotations are scipy's ``RotationSpline``, whose angular velocity and
-    acceleration are continuous. Computed in float64, handed out in the precision of the keyframes' poses, without
-    gradients.
+    acceleration are continuous. Computed in float64, returned in the dtype of the keyframes' poses, without gradients.
 
     Args:
         keyframes: two or more, in strictly increasing time.
         size: image size ``(H, W)`` of the cameras to make.
-        constant_speed: ignore the times between the ends and go at one speed, where turning by a radian counts as one
-            scene unit of way (it moves the picture about as much, for things at depth 1).
+        constant_speed: ignore the times of inner keyframes and use constant speed, where a rotation by one radian
+            counts as a translation by one scene unit (both move image points at depth 1 about as far).
 
     Raises:
         ValueError: fewer than two keyframes, times not finite or not increasing, a pose that is not rigid, a lens that
@@ -101,7 +100,7 @@ class CameraSpline:
         return self.at(np.interp(np.linspace(0.0, way[-1], frames), way, times))
 
     def _even_times(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
-        """Way gone so far at fine, even times: what constant speed inverts."""
+        """Arc length at fine, even times, which constant speed inverts."""
         times = np.linspace(self._start_s, self._end_s, max(steps, 2048))
         rotation = self._rotation(times)
         turned = (rotation[:-1].inv() * rotation[1:]).magnitude()
