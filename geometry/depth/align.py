@@ -1,4 +1,4 @@
-"""Bring a new depth map to the scale of what the world already shows."""
+"""Align the scale of a new depth map with the depth that the cache renders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SCALE_RANGE = (0.2, 5.0)
 
 @dataclass(frozen=True)
 class DepthAlignment:
-    """An aligned depth map and how it came about.
+    """An aligned depth map and the parameters of the alignment.
 
     Attributes:
         depth: aligned, positive, ``[t 1 h w]``.
         scale: factor on inverse depth.
         shift: added to inverse depth after the factor.
-        residual: median relative difference of inverse depths that is left on the reference's pixels.
-        count: pixels that took part; 0 means nothing was aligned (scale 1, shift 0).
+        residual: median relative difference of inverse depths on the shared pixels after alignment.
+        count: number of shared pixels; 0 means that nothing was aligned (scale 1, shift 0).
     """
 
     depth: Float[Tensor, "t 1 h w"]
@@ -42,19 +42,20 @@ def align_depth(
 
     Args:
         depth: new depth, positive where ``valid``.
-        valid: where it can be used.
-        reference_depth: what is already known.
-        reference_weight: how far that can be believed, 0..1; 0 excludes the pixel.
+        valid: mask of usable new depth.
+        reference_depth: known depth.
+        reference_weight: confidence of the known depth, 0..1; 0 excludes the pixel.
 
     Returns:
-        The aligned depth; unchanged, with ``count`` 0, when fewer than 64 pixels are shared or the fit is degenerate.
+        The aligned depth; unchanged, with ``count`` 0, when fewer than ``MIN_PIXELS`` are shared. A scale out of
+        ``SCALE_RANGE`` or a negative depth falls back to the clamped ratio of medians without a shift.
     """
     shared = valid & (reference_weight > 0.0) & (reference_depth > 0.0)
     count = int(shared.sum())
     if count < MIN_PIXELS:
         return DepthAlignment(depth, 1.0, 0.0, 0.0, 0)
     x, y = 1.0 / depth[shared].double(), 1.0 / reference_depth[shared].double()
-    trust = reference_weight[shared].double() / y.square()  # relative, not absolute, errors count
+    trust = reference_weight[shared].double() / y.square()  # the fit minimizes relative errors
     scale, shift = (y.median() / x.median()).item(), 0.0
     for _ in range(ROUNDS):
         error = ((scale * x + shift - y) / y).abs()
@@ -74,7 +75,7 @@ def align_depth(
 
 
 def _weighted_line(x: Tensor, y: Tensor, weight: Tensor) -> tuple[float, float] | None:
-    """Least-squares line; None when x does not vary enough to tell scale from shift."""
+    """Weighted least-squares line, slope and intercept; None if x varies too little to separate them."""
     total = weight.sum()
     mean_x, mean_y = (weight * x).sum() / total, (weight * y).sum() / total
     variance = (weight * (x - mean_x).square()).sum() / total

@@ -1,4 +1,4 @@
-"""Sharp depth edges and no flying pixels."""
+"""Sharpening of depth edges, and removal of flying pixels."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch.nn.functional import pad, unfold
 from geometry.filters import dilate, erode, mean
 
 EDGE_RATIO = 1.08  # depths of neighbors further apart than this lie on two surfaces
-# Reach in px, ratio of depths within it from which on an edge is snapped, and share of what is in reach that must lie
-# on one of its two surfaces. An estimate is softer around tall steps: what the first reach leaves between two surfaces
-# would hang in the air as specks; ground that rises to its horizon is no step.
+# Radius in px, ratio of depths within it above which an edge is snapped, and share of the window that must be on one of
+# its two surfaces. Estimates are softer at large steps, so a second, larger radius snaps pixels that the first leaves
+# between two surfaces (floaters in 3D); its share excludes ground that rises to the horizon.
 SNAP = ((4, 1.15, 0.0), (7, 1.8, 0.65))
-VOTE_PX = 1  # more rounds off what edges there are (2: edges off by 2.8 px and not 2.0)
+VOTE_PX = 1  # a larger radius rounds edges off (2: edges off by 2.8 px instead of 2.0)
 
 
 def clean_discontinuities(
     depth: Float[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"], ratio: float = EDGE_RATIO
 ) -> Bool[Tensor, "b 1 h w"]:
-    """Where depth can be lifted into 3D without flying pixels.
+    """Mask of pixels that can be lifted to 3D without flying pixels.
 
-    A mixed pixel lies *between* two surfaces: one neighbor is clearly nearer and the opposite one clearly farther. It
-    is dropped; the pixels of the two surfaces themselves stay, so that thin structures survive.
+    A mixed pixel has a depth *between* two surfaces: one neighbor is clearly nearer and the opposite one clearly
+    farther. It is dropped; pixels of the two surfaces stay, so that thin structures are preserved.
 
     Args:
         depth: positive z.
-        valid: where it is known.
-        ratio: how far apart in depth, as a factor, two surfaces are.
+        valid: mask of known depth.
+        ratio: ratio of depths above which two pixels are on different surfaces.
     """
     log_depth = depth.clamp_min(1e-8).log()
     step = torch.log(depth.new_tensor(ratio))
@@ -50,9 +50,8 @@ def snap_depth_edges(
 ) -> Float[Tensor, "b 1 h w"]:
     """Turn soft depth edges into steps that lie on color edges.
 
-    Near a soft edge each pixel takes the depth of whichever side it looks like: the near or the far extreme of its
-    neighborhood, by the colors of the pixels that have those depths. Elsewhere, and in the sky, nothing changes, and
-    nothing on the ground takes the depth of the sky.
+    Near a soft edge each pixel takes the near or the far extreme of the depth in its neighborhood, whichever belongs to
+    pixels of more similar color. Other pixels and the sky do not change, and no pixel takes the depth of the sky.
     """
     for radius_px, ratio, stepped in SNAP:
         depth = _snap(depth, rgb, sky, radius_px, ratio, stepped)
@@ -95,20 +94,20 @@ def _snap(
         step = (on_near | on_far).sum(1) >= stepped * torch.isfinite(share).sum(1)
         chosen = torch.where(choose_near, inverse_near, inverse_far)
         out[index].view(-1)[where] = 1.0 / torch.where(step, chosen, present)
-    # A step changes only where the two extremes are two surfaces, not one that slopes.
+    # Only edges between two surfaces are snapped, not slopes.
     sharp = _curvature(inverse, radius_px)
     return torch.where(soft & sharp, out, depth)
 
 
 def _vote(choice: Float[Tensor, "n"], where: Bool[Tensor, "1 h w"]) -> Float[Tensor, "n"]:
-    """Mean choice among the pixels ``where`` around each: leaves and the gaps between them are one surface."""
+    """Mean choice among the pixels ``where`` around each pixel: joins leaves and the gaps between them."""
     chosen = torch.zeros_like(where, dtype=choice.dtype).masked_scatter(where, choice)
     chosen, share = mean(torch.stack([chosen, where.to(choice)]), VOTE_PX)
     return (chosen / share)[where]
 
 
 def _curvature(inverse: Tensor, radius_px: int) -> Tensor:
-    """Where inverse depth bends: a sloping plane is linear in it, and has no edge to snap."""
+    """Mask of curved inverse depth; a sloping plane is linear in inverse depth and has no edge to snap."""
     bends = torch.zeros_like(inverse, dtype=torch.bool)
     for axis, inner in ((-1, (radius_px, radius_px)), (-2, (0, 0, radius_px, radius_px))):
         length = inverse.shape[axis] - 2 * radius_px
@@ -119,7 +118,7 @@ def _curvature(inverse: Tensor, radius_px: int) -> Tensor:
 
 
 def _shifted(values: Tensor, by: int, axis: int) -> Tensor:
-    """Values moved along an axis, the border repeated."""
+    """Shift values along an axis, repeating the border."""
     amount = abs(by)
     widths = (amount, amount, 0, 0) if axis == -1 else (0, 0, amount, amount)
     padded = pad(values, widths, mode="replicate")
@@ -127,7 +126,7 @@ def _shifted(values: Tensor, by: int, axis: int) -> Tensor:
 
 
 def _windows(values: Float[Tensor, "c h w"], size: int, where: Tensor) -> Float[Tensor, "n c k"]:
-    """The ``size x size`` neighborhood of some pixels, borders repeated."""
+    """The ``size x size`` neighborhoods of the pixels ``where`` (flat indices), repeating the border."""
     half = size // 2
     padded = pad(values[None], (half, half, half, half), mode="replicate")
     columns = unfold(padded, size)[0].reshape(values.shape[0], size * size, -1)

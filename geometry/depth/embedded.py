@@ -1,4 +1,4 @@
-"""Depth from the network whose weights come with the package."""
+"""Depth from the network whose weights are in the package."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from geometry.depth.estimator import DepthMap, far_sky
 from geometry.depth.network import STRIDE, DepthNetwork
 
 FORMAT = "worldwarp-depth-1"
-SHORT_SIDE_PX = 192  # what the network was trained around; at 256 it took mountains and bright air for each other
-DETAIL_SIDE_PX = 384  # thin trunks, cables and outlines show only here
-DETAIL = 0.1  # of the short side: what is finer than this is detail
+SHORT_SIDE_PX = 192  # near the sizes of training; at 256 the network confused mountains with haze
+DETAIL_SIDE_PX = 384  # thin trunks, cables and outlines need this resolution
+DETAIL = 0.1  # of the short side: standard deviation of the filter that separates detail
 
 
 def package_weights() -> Path:
-    """Where the package keeps the depth weights."""
+    """Path of the depth weights in the package."""
     return Path(str(resources.files("geometry"))) / "weights" / "depth.safetensors"
 
 
 def save_depth_network(network: DepthNetwork, path: Path, notes: dict[str, str]) -> None:
-    """Write weights as float16 with their architecture; ``notes`` say how they came about."""
+    """Write weights as float16 with their architecture and ``notes`` on their training."""
     tensors = {
         name: (t.half() if t.is_floating_point() else t).contiguous() for name, t in network.state_dict().items()
     }
@@ -40,7 +40,7 @@ def load_depth_network(path: Path) -> DepthNetwork:
     """Read weights.
 
     Raises:
-        ValueError: a file that is missing, damaged, or holds another architecture.
+        ValueError: the file is missing, damaged, or holds another architecture.
     """
     if not path.is_file():
         raise ValueError(f"depth weights: no file {path}; reinstall worldwarp, or give depth.weights=FILE")
@@ -62,8 +62,8 @@ class EmbeddedDepth:
     """Relative depth, median 1, with a sky mask.
 
     Args:
-        weights: a file that `worldwarp train depth` wrote; None takes the one in the package.
-        device: where to run.
+        weights: a file from `worldwarp train depth`; None takes the one in the package.
+        device: device of the network.
     """
 
     def __init__(self, weights: str | Path | None = None, device: str = "cpu") -> None:
@@ -72,7 +72,7 @@ class EmbeddedDepth:
 
     @torch.no_grad()
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
-        """Depth of colors in 0..1: layout from a small picture, detail from a large one, edges fitted to its own."""
+        """Depth of colors in 0..1: layout from a small image, detail from a large one, edges aligned to the image."""
         log_depth, sky_logit = self._seen_at(SHORT_SIDE_PX, rgb)
         sharper, _ = self._seen_at(DETAIL_SIDE_PX, rgb)
         detail = (sharper - log_depth).cpu()
@@ -89,7 +89,7 @@ class EmbeddedDepth:
         return DepthMap(far_sky(depth, sky, valid), valid, sky, metric=False)
 
     def _seen_at(self, short_side_px: int, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
-        """Log depth and sky logit of a picture shown in another size: means over it and its mirror image."""
+        """Log depth and sky logit of an image resized to ``short_side_px``: means over it and its mirror image."""
         scale = short_side_px / min(rgb.shape[-2:])
         size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in rgb.shape[-2:]]
         shown = interpolate(rgb.to(self.device), size, mode="bilinear", antialias=True)

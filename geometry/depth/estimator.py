@@ -1,4 +1,4 @@
-"""What a depth estimator is and gives."""
+"""The protocol of depth estimators, and their result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class DepthMap:
     Attributes:
         depth: z along the optical axis, positive where ``valid``; meters when ``metric``, else up to scale.
         valid: where depth is known, sky included.
-        sky: where the surface is so far that it never parallaxes; ``depth`` is far there.
+        sky: mask of the sky, which has no parallax; ``depth`` is large there.
         metric: whether the unit is a meter.
     """
 
@@ -32,15 +32,15 @@ class DepthMap:
 
 @runtime_checkable
 class DepthEstimator(Protocol):
-    """Anything that gives images a depth."""
+    """Estimates the depth of images."""
 
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None) -> DepthMap:
-        """Depth of colors in 0..1; ``focal_px`` for estimators that can use it."""
+        """Depth of colors in 0..1; ``focal_px`` is used by some estimators."""
         ...
 
 
 def far_sky(depth: Float[Tensor, "b 1 h w"], sky: Bool[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"]) -> Tensor:
-    """Depth with the sky pushed to ``SKY_MEDIANS`` times the median of the rest, image by image."""
+    """Depth whose sky is set to ``SKY_MEDIANS`` times the median of the rest, per image."""
     far = depth.clone()
     for index in range(len(depth)):
         ground = valid[index] & ~sky[index]
@@ -52,10 +52,10 @@ def far_sky(depth: Float[Tensor, "b 1 h w"], sky: Bool[Tensor, "b 1 h w"], valid
 def depth_of_disparity(
     disparity: Float[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"]
 ) -> tuple[Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]:
-    """Depth from inverse depth, and where it is sky: at zero, below, and under ``SKY_BELOW`` of the image's median.
+    """Depth from inverse depth, and the mask of the sky: at most ``SKY_BELOW`` times the image's median.
 
     Returns:
-        ``1 / disparity``, pushed far where it is sky, in units of one over the disparity's; and the sky.
+        ``1 / disparity``, set to a large depth in the sky, in the inverse unit of ``disparity``; and the sky mask.
     """
     known = torch.where(valid & (disparity > 0.0), disparity, torch.nan)
     median = known.flatten(1).nanmedian(1).values.nan_to_num(1.0)[:, None, None, None]

@@ -1,4 +1,4 @@
-"""From a photo to a frame with geometry."""
+"""Lift a photo to an RGB-D frame."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from geometry.frame import Frame
 
 
 def lift_photo(rgb: Float[Tensor, "1 3 h w"], estimator: DepthEstimator, camera: Camera) -> Frame:
-    """Estimate, check, sharpen and clean the depth of a photo.
+    """Estimate the depth of a photo, check it, sharpen its edges and remove flying pixels.
 
     Args:
         rgb: colors in 0..1.
-        estimator: gives the depth.
+        estimator: estimates the depth.
         camera: the photo's camera, batch ``[1]``, of the photo's size.
 
     Returns:
-        The frame; unless the depth is metric, its median depth (sky left out) is 1.
+        The frame; unless the depth is metric, its median depth without the sky is 1.
 
     Raises:
         ValueError: depth of another size, not finite, not positive, or nowhere valid.

@@ -1,4 +1,4 @@
-"""Along outlines a pixel's color is a mixture of what is in front and what is behind: finding and unmixing it."""
+"""Mixed pixels at outlines, whose color blends foreground and background: detection and unmixing."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch import Tensor
 from geometry.filters import dilate
 from geometry.frame import Frame
 
-MIXED_REACH = 0.015  # of the short side: so far into what is behind reach the colors of what is in front
-MIXED_RATIO = 1.3  # of two depths, from which on one is in front of the other
-MIXED_LOOK = 3  # how many times as far one looks for what the colors are unmixed
-GAP_BEFORE = 0.5  # share of its surroundings that stands before a gap
-MIXED_NOISE = 0.03  # surfaces whose colors differ less are not told apart
+MIXED_REACH = 0.015  # of the short side: reach of foreground colors into the background
+MIXED_RATIO = 1.3  # ratio of two depths above which one is in front of the other
+MIXED_LOOK = 3  # radius of the search for pure colors, over that reach
+GAP_BEFORE = 0.5  # share of the surroundings that must be in front of a gap
+MIXED_NOISE = 0.03  # surfaces whose colors differ less cannot be unmixed
 
 
 def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Frame:
-    """A frame ``[1]`` whose far surfaces hold nothing of what stands before them.
+    """Remove foreground colors from mixed background pixels of a frame ``[1]``.
 
-    Pixels beside something nearer are mixed with its colors. They would stay behind as its ghost when the camera
-    moves; so what they have of the colors in front, on the line from those of their own surface, is taken out.
+    Background pixels beside a foreground surface are blended with its color and would show as a ghost of it when the
+    camera moves. Their component along the line from background color to foreground color is removed.
 
     Args:
-        frame: with depth.
-        where: the pixels that matter; all when not given.
+        frame: frame with depth.
+        where: mask of the pixels to change; all when None.
     """
     window = 2 * MIXED_LOOK * _mixed_reach(frame) + 1
     inverse, beside = _inverse(frame), mixed(frame)[0, 0].numpy()
@@ -59,11 +59,11 @@ def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Fra
 
 
 def without_gaps(frame: Frame) -> Frame:
-    """A frame ``[1]`` where what shows through the gaps of something nearer belongs to that.
+    """Close small gaps in foreground surfaces of a frame ``[1]``: they get the depth of the foreground.
 
-    Between leaves all is mixed with their colors. Where no clear pixel of what lies behind is near, nothing tells what
-    it would look like, and it would hang in the air as specks when the camera moves. A fence has more gap than wire,
-    and stays one.
+    Between leaves every pixel is mixed with their colors. Without a pure background pixel nearby the background color
+    is unknown, and the gap would become floating specks when the camera moves. Gaps that cover more area than the
+    foreground, as in a fence, stay open.
     """
     inverse, beside = _inverse(frame), mixed(frame)[0, 0].numpy()
     layer = _layers(inverse)
@@ -80,18 +80,18 @@ def without_gaps(frame: Frame) -> Frame:
 
 
 def mixed(frame: Frame) -> Bool[Tensor, "b 1 h w"]:
-    """Pixels so near to something clearly nearer that they may be mixed with its colors."""
+    """Mask of pixels close to a clearly nearer surface, which may be mixed with its colors."""
     inverse = _inverse(frame)
     return dilate(inverse, _mixed_reach(frame)) > MIXED_RATIO * inverse
 
 
 def _inverse(frame: Frame) -> Float[Tensor, "b 1 h w"]:
-    """0 where there is nothing near: in the sky, and where nothing is known."""
+    """Inverse depth; 0 in the sky and at invalid pixels."""
     return torch.where(frame.sky | ~frame.valid, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
 
 
 def _layers(inverse: Float[Tensor, "1 1 h w"]) -> Int[np.ndarray, "h w"]:
-    """Numbers of depths: surfaces more than one apart are two."""
+    """Index of the depth layer per pixel, in factors of ``MIXED_RATIO``; indices more than 1 apart are two surfaces."""
     return np.round(np.log(inverse[0, 0].numpy().clip(1e-6)) / np.log(MIXED_RATIO)).astype(np.int64)
 
 
@@ -100,7 +100,7 @@ def _mixed_reach(frame: Frame) -> int:
 
 
 def _around(where: Bool[np.ndarray, "h w"], reach_px: int) -> tuple[slice, slice]:
-    """The rectangle that reaches so far around the chosen pixels, of which there are some."""
+    """Bounding box of a nonempty mask, enlarged by ``reach_px``."""
     rows, columns = (np.flatnonzero(where.any(axis)) for axis in (1, 0))
     return slice(max(0, rows[0] - reach_px), rows[-1] + reach_px + 1), slice(
         max(0, columns[0] - reach_px), columns[-1] + reach_px + 1
@@ -110,7 +110,7 @@ def _around(where: Bool[np.ndarray, "h w"], reach_px: int) -> tuple[slice, slice
 def _local_mean(
     rgb: Float[np.ndarray, "h w 3"], weight: Float[np.ndarray, "h w"], window_px: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean color around each pixel, and the share of the window that it is from."""
+    """Weighted mean color around each pixel, and the mean weight in the window."""
     window = (window_px, window_px)
     share = cv2.blur(weight, window)
     mean = cv2.blur(rgb * weight[..., None], window) / np.maximum(share, 1e-6)[..., None]

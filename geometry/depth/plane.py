@@ -1,4 +1,4 @@
-"""A deliberate fallback: the world as one plane that faces the camera."""
+"""Fallback without a network: constant depth, a plane that faces the camera."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from geometry.depth.estimator import DepthMap
 
 
 class PlaneDepth:
-    """Every pixel at one depth.
+    """Estimates one depth for every pixel.
 
     Args:
-        depth: in scene units.
+        depth: depth in scene units.
     """
 
     def __init__(self, depth: float = 1.0) -> None:

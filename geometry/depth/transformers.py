@@ -12,7 +12,7 @@ from torch import Tensor
 
 from geometry.depth.estimator import DepthMap, depth_of_disparity
 
-INVERSE = ("dpt", "depth_anything", "prompt_depth_anything")  # kinds of model that give inverse depth, up to scale
+INVERSE = ("dpt", "depth_anything", "prompt_depth_anything")  # model types that predict inverse depth up to scale
 
 
 class TransformersDepth:
@@ -20,12 +20,12 @@ class TransformersDepth:
 
     Args:
         checkpoint: model id or folder.
-        metric: whether it gives meters; None asks the model's configuration (relative ones give inverse depth).
-        device: where to run.
+        metric: whether the model predicts meters; None reads its configuration (relative models predict inverse depth).
+        device: device of the model.
 
     Raises:
-        ImportError: without the packages for it.
-        ValueError: a checkpoint that is not there, cannot be reached or is no depth model; one sentence.
+        ImportError: the packages of the extra are missing.
+        ValueError: the checkpoint is missing, unreachable or not a depth model; one sentence.
     """
 
     def __init__(self, checkpoint: str, metric: bool | None = None, device: str = "cpu") -> None:
@@ -51,7 +51,7 @@ class TransformersDepth:
         images = [(image.permute(1, 2, 0) * 255.0).round().byte().cpu().numpy() for image in rgb]
         inputs = self.processor(images=images, return_tensors="pt").to(self.device)
         outputs, sizes = self.model(**inputs), [tuple(rgb.shape[-2:])] * len(rgb)
-        # The processor knows what its model needs: cut off its padding, scale by the lens it saw, invert, resample.
+        # The processor of the model crops padding, applies the focal length, inverts and resamples as the model needs.
         finish = self.processor.post_process_depth_estimation
         sources: dict[str, Any] = {}
         if "source_sizes" in inspect.signature(finish).parameters:
@@ -69,7 +69,7 @@ class TransformersDepth:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong with a checkpoint, in words that say what to do."""
+    """Reason why a checkpoint cannot be loaded, with the remedy."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     if "connect" in text.lower():
         return "is no local folder, and huggingface.co cannot be reached; check the name, or download it first"
