@@ -1,4 +1,4 @@
-"""A thread between the walk and a viewer, so that no viewer can ever hold the walk up."""
+"""Sends log entries to a viewer from a thread, so that a slow or frozen viewer never blocks the session."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from viz.log_entries import LogEntry
 
 log = logging.getLogger(__name__)
 
-_CAPACITY = 16  # a few hundred MB at most, and enough for the seconds that a window takes to open
+_CAPACITY = 16  # updates; a few hundred MB at most, enough for the seconds that a window takes to open
 _FLUSH_S = 4.0
 
 
 def within(timeout_s: float, call: Callable[[], None]) -> None:
-    """Call what may never return; gives up on it after a while.
+    """Run ``call`` in a thread and wait for it for at most ``timeout_s`` seconds.
 
     Raises:
-        TimeoutError: it did not return in time.
-        Exception: what it raised.
+        TimeoutError: ``call`` did not return in time.
+        Exception: what ``call`` raised.
     """
     raised: list[Exception] = []
 
@@ -36,7 +36,7 @@ def within(timeout_s: float, call: Callable[[], None]) -> None:
     thread.start()
     thread.join(timeout_s)
     if thread.is_alive():
-        # Rerun's own hook at exit would wait for the same thing.
+        # Rerun's own exit hook would block on the same call.
         rr.unregister_shutdown()
         raise TimeoutError(f"no answer within {timeout_s:g} s")
     if raised:
@@ -44,18 +44,18 @@ def within(timeout_s: float, call: Callable[[], None]) -> None:
 
 
 class LiveStream:
-    """Writes rows to a stream from its own thread; drops what does not fit a small queue.
+    """Writes entries to a stream from its own thread; drops updates that do not fit into a small queue.
 
-    Writing to a Rerun stream blocks when its viewer is frozen (for 20 s and more), and a write that has begun cannot
-    be taken back. So the thread is a daemon, and closing gives up on it after a while.
+    Writing to a Rerun stream blocks while its viewer is frozen (20 s and more) and cannot be canceled. So the thread is
+    a daemon, and `close` waits for it only for a limited time.
     """
 
     def __init__(self, connect: Callable[[], rr.RecordingStream], capacity: int = _CAPACITY) -> None:
         """Start the thread.
 
         Args:
-            connect: makes the stream that rows go to; called in the thread, for it may block as well.
-            capacity: updates that may wait; beyond that they are dropped.
+            connect: opens the stream; called in the thread, since it may block as well.
+            capacity: length of the queue, updates; further ones are dropped.
         """
         self.dropped = 0
         self._connect = connect
@@ -65,12 +65,12 @@ class LiveStream:
         self._thread = threading.Thread(target=self._run, name="live-viewer", daemon=True)
         self._thread.start()
 
-    def offer(self, rows: Sequence[LogEntry]) -> bool:
-        """Hand over an update; returns at once, False when it was dropped."""
+    def offer(self, entries: Sequence[LogEntry]) -> bool:
+        """Queue an update without blocking; False when it was dropped."""
         if self._failed or self._closing.is_set():
             return False
         try:
-            self._queue.put_nowait(rows)
+            self._queue.put_nowait(entries)
         except queue.Full:
             if self.dropped == 0:
                 log.warning("viewer: too slow for the walk; it skips updates, the recording keeps them all")
@@ -79,7 +79,7 @@ class LiveStream:
         return True
 
     def close(self, timeout_s: float = 5.0) -> bool:
-        """Write what waits, then disconnect; returns False when the viewer did not take it in time."""
+        """Write the queued entries, then disconnect; False when this took longer than ``timeout_s``."""
         self._closing.set()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -89,13 +89,13 @@ class LiveStream:
             stream = self._connect()
             while not (self._closing.is_set() and self._queue.empty()):
                 try:
-                    rows = self._queue.get(timeout=0.05)
+                    entries = self._queue.get(timeout=0.05)
                 except queue.Empty:
                     continue
-                for row in rows:
-                    row.log_to(stream)
+                for entry in entries:
+                    entry.log_to(stream)
             stream.flush(timeout_sec=_FLUSH_S)
             stream.disconnect()
-        except Exception as error:  # whatever a viewer does, the walk goes on
+        except Exception as error:  # a failing viewer must not end the session
             self._failed = True
             log.warning("viewer: the live view stopped (%s); the walk goes on", error)

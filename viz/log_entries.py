@@ -1,4 +1,4 @@
-"""Events of a walk as rows of a Rerun recording: pure, and the same for the file and for a viewer."""
+"""Converts the events of a run to entries of a Rerun recording; file and viewer get the same entries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JPEG_QUALITY = 90
 
 @dataclass(frozen=True)
 class TimePoint:
-    """Where a row stands on the two timelines."""
+    """Position of an entry on the two timelines."""
 
     frame: int
     chunk: int
@@ -32,14 +32,14 @@ class TimePoint:
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One entity at one moment; ``when`` None means for all time."""
+    """Archetypes of one entity at one time; ``when`` None makes the entry static."""
 
     entity: str
     archetypes: tuple[rr.AsComponents, ...]
     when: TimePoint | None
 
     def log_to(self, stream: rr.RecordingStream) -> None:
-        """Log it. The timeline position of a stream belongs to the calling thread."""
+        """Log the entry. The timeline position of a stream is per thread."""
         if self.when is not None:
             stream.set_time(entities.FRAME_TIMELINE, sequence=self.when.frame)
             stream.set_time(entities.CHUNK_TIMELINE, sequence=self.when.chunk)
@@ -48,11 +48,11 @@ class LogEntry:
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes that only the photo knows.
+    """Depth statistics of the photo, for sizes and color ranges in the viewer.
 
     Attributes:
         median_depth: of the photo without sky, scene units.
-        depth_range: what the depth colors span, scene units.
+        depth_range: range of the depth colors, scene units.
     """
 
     median_depth: float
@@ -60,7 +60,7 @@ class Scale:
 
     @staticmethod
     def of(photo: Frame) -> Scale:
-        """Measure a photo, batch ``[1]``; a photo without any near surface counts as one unit deep."""
+        """Measure a photo, batch ``[1]``; a photo that is all sky gets a median depth of 1."""
         near = photo.depth[photo.valid & ~photo.sky].flatten()
         near = near[torch.isfinite(near) & (near > 0)]
         if near.numel() == 0:
@@ -69,8 +69,8 @@ class Scale:
         return Scale(median, (0.8 * low, max(1.2 * high, 1.01 * low)))
 
 
-def opening_rows(event: StartEvent, scale: Scale, how_to_read: str) -> Iterator[LogEntry]:
-    """What holds for the whole recording."""
+def opening_entries(event: StartEvent, scale: Scale, how_to_read: str) -> Iterator[LogEntry]:
+    """The static entries: photo, its camera, planned path, plot styles, texts."""
     yield LogEntry(entities.WORLD, (rr.ViewCoordinates.RDF,), None)
     picture = to_uint8(event.picture[None])[0]
     yield LogEntry(entities.PHOTO, (rr.Image(picture).compress(jpeg_quality=JPEG_QUALITY),), None)
@@ -86,20 +86,20 @@ def opening_rows(event: StartEvent, scale: Scale, how_to_read: str) -> Iterator[
         yield LogEntry(entity, (rr.TextDocument(text, media_type=rr.MediaType.MARKDOWN),), None)
 
 
-def photo_rows(photo: Frame, scale: Scale) -> Iterator[LogEntry]:
-    """The photo as frame 0: nothing was asked of the generator yet, so there is no guide."""
-    yield from _frame_rows(photo, 0, 0, scale)
+def photo_entries(photo: Frame, scale: Scale) -> Iterator[LogEntry]:
+    """The photo as frame 0; it has no guide, since it is not generated."""
+    yield from _frame_entries(photo, 0, 0, scale)
 
 
-def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> Iterator[LogEntry]:
-    """Everything of a chunk but its primitives.
+def chunk_entries(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> Iterator[LogEntry]:
+    """All entries of a chunk except its primitives.
 
     Args:
         event: the chunk.
         scale: of the photo.
-        start: where the camera stood before the chunk, world.
+        start: camera position before the chunk, world.
     """
-    yield from _frame_rows(event.frames, event.first_frame, event.index, scale)
+    yield from _frame_entries(event.frames, event.first_frame, event.index, scale)
     panels = []
     if event.guide is not None and event.prior_rgb is not None and event.sigma is not None:
         panels = [
@@ -112,22 +112,22 @@ def chunk_rows(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) -> It
         when = TimePoint(event.first_frame + t, event.index)
         for entity, pictures in panels:
             yield LogEntry(entity, (rr.Image(pictures[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
-    walked = torch.cat([start[None], event.frames.camera.position.cpu()]).numpy()
-    strip = rr.LineStrips3D([walked], colors=(251, 146, 60), radii=rr.Radius.ui_points(1.5))
+    positions = torch.cat([start[None], event.frames.camera.position.cpu()]).numpy()
+    strip = rr.LineStrips3D([positions], colors=(251, 146, 60), radii=rr.Radius.ui_points(1.5))
     end = TimePoint(event.first_frame + len(event.frames) - 1, event.index)
     yield LogEntry(entities.path_done(event.index), (strip,), end)
-    yield from _figure_rows(event, end)
+    yield from _metric_entries(event, end)
 
 
-def undo_rows(event: UndoEvent, scale: Scale, take: int) -> Iterator[LogEntry]:
-    """What hides a chunk that was taken back, and the world as it was with it.
+def undo_entries(event: UndoEvent, scale: Scale, take: int) -> Iterator[LogEntry]:
+    """Entries that clear an undone chunk and all primitives logged so far.
 
-    A recording cannot forget, but of two rows at one moment the later one holds.
+    Entries cannot be deleted, but of two entries at one time the later one is shown.
 
     Args:
-        event: the chunk.
+        event: the undone chunk.
         scale: of the photo.
-        take: how often something was undone before.
+        take: number of earlier undos.
     """
     end = TimePoint(event.first_frame + event.frames - 1, event.index)
     for t in range(event.frames):
@@ -145,14 +145,14 @@ def undo_rows(event: UndoEvent, scale: Scale, take: int) -> Iterator[LogEntry]:
         yield LogEntry(entity, (rr.Clear(recursive=True),), TimePoint(event.first_frame - 1, event.index - 1))
 
 
-def primitive_row(entity: str, part: Points | Gaussians, when: TimePoint, grow: float) -> tuple[LogEntry, np.ndarray]:
-    """Primitives of one entity, and the column by which some of them can be `hidden` later.
+def primitive_entry(entity: str, part: Points | Gaussians, when: TimePoint, grow: float) -> tuple[LogEntry, np.ndarray]:
+    """The entry that adds primitives, and the column that `hidden` changes to hide some of them.
 
     Args:
-        entity: where.
-        part: what.
-        when: the moment from which it is there.
-        grow: by how much each is drawn larger than it is.
+        entity: entity path.
+        part: the primitives.
+        when: time from which they are shown.
+        grow: factor on the drawn extent of each.
     """
     colors = _bytes(part.colors)
     if isinstance(part, Points):
@@ -170,7 +170,7 @@ def primitive_row(entity: str, part: Points | Gaussians, when: TimePoint, grow: 
 
 
 def hidden(column: np.ndarray, gone: np.ndarray) -> rr.AsComponents:
-    """What hides the primitives ``gone`` (a mask) of an entity: their colors ``[n 4]``, or radii ``[n]``, anew."""
+    """Update that hides the primitives ``gone`` (mask ``[n]``): colors ``[n 4]`` with alpha 0, or radii 0 ``[n]``."""
     column = column.copy()
     if column.ndim == 1:
         column[gone] = 0.0
@@ -179,12 +179,12 @@ def hidden(column: np.ndarray, gone: np.ndarray) -> rr.AsComponents:
     return rr.GaussianSplats3D.from_fields(colors=column)
 
 
-def text_row(message: str, level: Level, when: TimePoint) -> LogEntry:
+def text_entry(message: str, level: Level, when: TimePoint) -> LogEntry:
     """A line of the log."""
     return LogEntry(entities.LOG, (rr.TextLog(message, level=level),), when)
 
 
-def _frame_rows(frames: Frame, first_frame: int, chunk: int, scale: Scale) -> Iterator[LogEntry]:
+def _frame_entries(frames: Frame, first_frame: int, chunk: int, scale: Scale) -> Iterator[LogEntry]:
     images = to_uint8(frames.rgb)
     depths = half_depth(frames.depth, frames.valid)
     for t in range(len(frames)):
@@ -195,7 +195,7 @@ def _frame_rows(frames: Frame, first_frame: int, chunk: int, scale: Scale) -> It
         yield LogEntry(entities.DEPTH, (depth,), when)
 
 
-def _figure_rows(event: ChunkEvent, when: TimePoint) -> Iterator[LogEntry]:
+def _metric_entries(event: ChunkEvent, when: TimePoint) -> Iterator[LogEntry]:
     figures = {entities.gauge(name): value for name, value in event.gauges.items()}
     figures |= {entities.timing(stage): seconds for stage, seconds in event.timings_s.items()}
     for entity, value in figures.items():

@@ -1,4 +1,4 @@
-"""What a stream shows of the world, so that what the cache retires can be made to disappear."""
+"""Tracks the primitives that were logged to a stream, so that retired ones can be hidden."""
 
 from __future__ import annotations
 
@@ -13,74 +13,76 @@ from torch import Tensor
 
 from geometry.primitives import Gaussians, Points
 from viz import entities
-from viz.log_entries import LogEntry, TimePoint, hidden, primitive_row
+from viz.log_entries import LogEntry, TimePoint, hidden, primitive_entry
 
-UNTOLD = 0.01  # of what an entity holds: so much may stay for a while, or a few that go would cost a column each time
+UPDATE_SHARE = (
+    0.01  # share of an entity that must be newly hidden before its column (4 bytes per primitive) is logged again
+)
 
 
 @dataclass
 class _Part:
-    """One entity: names of its primitives, ascending, and the column that hides those that are gone."""
+    """One entity: ids of its primitives, ascending; its column for `hidden`; mask of the retired ones."""
 
-    names: np.ndarray
+    ids: np.ndarray
     values: np.ndarray
     gone: np.ndarray
-    told: int = 0  # how many are hidden
+    n_hidden: int = 0  # retired primitives that the stream already hides
 
 
 class LoggedPrimitives:
-    """The primitives that one stream shows, by the entity that holds them.
+    """The primitives that one stream shows, by entity.
 
-    An entity cannot lose a part of what it holds, and logging it again would cost all of it. But a single column can be
-    logged again: the opacity of what is gone becomes 0 (of points, the radius). That is 4 bytes for each primitive of
-    an entity, from then on: going back in time brings them back. It is told when more than `UNTOLD` of an entity went.
+    Rerun cannot remove a part of an entity, and logging the rest again would cost all of its columns. But one column
+    can be logged again: opacities of retired Gaussians (radii of points) become 0, 4 bytes per primitive of the entity;
+    earlier times still show them. This is done when more than `UPDATE_SHARE` of an entity was retired.
 
     Args:
-        limit: show at most this many of those that come at once; the rest is left out at random and those shown grow to
-            cover for it. None for no limit.
-        take: how often something was undone; its entities are others than those before.
+        limit: most primitives per update; a larger update is subsampled at random and the rest drawn larger to
+            compensate. None for no limit.
+        take: number of undos so far; each take has its own entities.
     """
 
     def __init__(self, limit: int | None, take: int = 0) -> None:
         self._limit, self._take = limit, take
-        self._rng = np.random.default_rng(0)  # draws which primitives a viewer does without; nothing of the world
+        self._rng = np.random.default_rng(0)  # subsampling for the viewer only; the world does not depend on it
         self._parts: dict[str, _Part] = {}
 
-    def put(self, added: Points | Gaussians, names: Int[Tensor, "n"], when: TimePoint) -> list[LogEntry]:
-        """Show new primitives, near ones and sky apart so that the sky can be hidden and does not blow up the view."""
+    def put(self, added: Points | Gaussians, ids: Int[Tensor, "n"], when: TimePoint) -> list[LogEntry]:
+        """Log new primitives; sky is a separate entity, so that it can be hidden and does not enlarge the view."""
         grow = 1.0
         if self._limit is not None and len(added) > self._limit:
             kept = torch.from_numpy(np.sort(self._rng.choice(len(added), self._limit, replace=False)))
             grow = math.sqrt(len(added) / self._limit)
-            added, names = added[kept.to(added.sky.device)], names[kept]
-        rows, sky = [], added.sky.cpu()
+            added, ids = added[kept.to(added.sky.device)], ids[kept]
+        entries, sky = [], added.sky.cpu()
         for entity, which in (
             (entities.cache(when.chunk, self._take), ~sky),
             (entities.sky(when.chunk, self._take), sky),
         ):
             if which.any():
-                row, values = primitive_row(entity, added[which.to(added.sky.device)], when, grow)
-                rows.append(row)
-                self._parts[entity] = _Part(names[which].numpy(), values, np.zeros(len(values), np.bool_))
-        return rows
+                entry, values = primitive_entry(entity, added[which.to(added.sky.device)], when, grow)
+                entries.append(entry)
+                self._parts[entity] = _Part(ids[which].numpy(), values, np.zeros(len(values), np.bool_))
+        return entries
 
-    def retire(self, names: Int[Tensor, "r"], when: TimePoint) -> list[LogEntry]:
-        """Hide primitives of some names, ascending, of which it may show none."""
-        rows, retired = [], names.numpy()
+    def retire(self, ids: Int[Tensor, "r"], when: TimePoint) -> list[LogEntry]:
+        """Hide the primitives with these ids, ascending; ids that are not shown are ignored."""
+        entries, retired = [], ids.numpy()
         for entity, part in list(self._parts.items()):
-            near = retired[np.searchsorted(retired, part.names[0]) : np.searchsorted(retired, part.names[-1], "right")]
-            gone = np.isin(part.names, near, assume_unique=True)
+            near = retired[np.searchsorted(retired, part.ids[0]) : np.searchsorted(retired, part.ids[-1], "right")]
+            gone = np.isin(part.ids, near, assume_unique=True)
             if (part.gone | gone).all():
-                rows += self.clear(entity, when)
+                entries += self.clear(entity, when)
                 continue
             part.gone |= gone
             count = int(part.gone.sum())
-            if count - part.told > UNTOLD * len(part.names):
-                part.told = count
-                rows.append(LogEntry(entity, (hidden(part.values, part.gone),), when))
-        return rows
+            if count - part.n_hidden > UPDATE_SHARE * len(part.ids):
+                part.n_hidden = count
+                entries.append(LogEntry(entity, (hidden(part.values, part.gone),), when))
+        return entries
 
     def clear(self, entity: str, when: TimePoint) -> list[LogEntry]:
-        """Take a whole entity away, shown or not."""
+        """Clear a whole entity, shown or not."""
         self._parts.pop(entity, None)
         return [LogEntry(entity, (rr.Clear(recursive=False),), when)]

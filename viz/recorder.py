@@ -1,4 +1,4 @@
-"""What a recorder is told. The loop's side of every viewer, file and gauge."""
+"""Events of a run, and the `Recorder` protocol that receives them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Level = Literal["INFO", "WARN", "ERROR"]
 
 @dataclass(frozen=True)
 class ChunkEvent:
-    """Everything one chunk produced, as far as somebody who looks on is concerned.
+    """What one chunk produced, for recorders.
 
     Attributes:
-        index: the chunk's position in the world's history; the photo is 0, so the first generated chunk is 1.
+        index: index of the chunk in the world; the photo is 0, the first generated chunk 1.
         first_frame: global number of the chunk's first frame; the photo is frame 0.
         frames: the generated frames, batch ``[t]``.
-        guide: what the cache showed to their cameras before they were made, batch ``[t]``; None, like ``prior_rgb``
-            and ``sigma``, for a chunk that is read from a stored world, which does not keep them.
-        prior_rgb: the guide with its holes filled by copied texture, 0..1, ``[t 3 h w]``.
-        sigma: noise level the sampler started from, 0 = kept, 1 = unknown, ``[t 1 h w]``.
-        added: the primitives that this chunk put into the cache (only what is new).
-        names: their names, ascending.
-        removed: names of those that it took away, ascending.
+        guide: rendered view of the cache at their cameras before the chunk, batch ``[t]``; None, like ``prior_rgb`` and
+            ``sigma``, for a chunk of a stored world, which does not store them.
+        prior_rgb: the guide with its holes inpainted, 0..1, ``[t 3 h w]``.
+        sigma: noise level that the sampler started from, 0 = kept, 1 = unknown, ``[t 1 h w]``.
+        added: the primitives that this chunk added to the cache.
+        ids: their ids, ascending.
+        removed: ids of the primitives that it retired, ascending.
         timings_s: seconds per stage, by stage name.
-        gauges: figures of this chunk by name; ``viz.entities.GAUGES`` lists those that have a plot of their own.
+        gauges: metrics of this chunk by name; ``viz.entities.GAUGES`` lists those with a plot.
     """
 
     index: int
@@ -41,7 +41,7 @@ class ChunkEvent:
     prior_rgb: Float[Tensor, "t 3 h w"] | None
     sigma: Float[Tensor, "t 1 h w"] | None
     added: Points | Gaussians
-    names: Int[Tensor, "n"]
+    ids: Int[Tensor, "n"]
     removed: Int[Tensor, "r"]
     timings_s: dict[str, float] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
@@ -49,36 +49,36 @@ class ChunkEvent:
 
 @dataclass(frozen=True)
 class StartEvent:
-    """What there is before the first chunk.
+    """The world before the first chunk.
 
     Attributes:
         photo: the photo as a frame, batch ``[1]``.
-        picture: the photo's colors as fine as they are kept, 0..1, ``[3 h w]``.
-        added: the primitives that the photo put into the cache (on resume: all that the cache holds).
-        names: their names, ascending.
-        planned: the cameras of the whole walk, batch ``[n]``.
-        settings_markdown: what the run was asked to do, for a human.
+        picture: the photo's colors at the stored resolution, 0..1, ``[3 h w]``.
+        added: the primitives of the photo (on resume: all of the cache).
+        ids: their ids, ascending.
+        planned: the cameras of the whole path, batch ``[n]``.
+        settings_markdown: settings of the run, Markdown.
     """
 
     photo: Frame
     picture: Float[Tensor, "3 h w"]
     added: Points | Gaussians
-    names: Int[Tensor, "n"]
+    ids: Int[Tensor, "n"]
     planned: Camera
     settings_markdown: str
 
 
 @dataclass(frozen=True)
 class UndoEvent:
-    """The last chunk was taken back.
+    """The last chunk was undone.
 
     Attributes:
-        index: of the chunk that is gone.
+        index: of the undone chunk.
         first_frame: global number of its first frame.
         frames: how many frames it had.
-        camera: where the walk stands now, no batch axis.
-        left: the primitives that the cache holds now.
-        names: their names, ascending.
+        camera: last camera that is left, no batch axis.
+        left: the primitives of the cache after the undo.
+        ids: their ids, ascending.
     """
 
     index: int
@@ -86,7 +86,7 @@ class UndoEvent:
     frames: int
     camera: Camera
     left: Points | Gaussians
-    names: Int[Tensor, "n"]
+    ids: Int[Tensor, "n"]
 
 
 @runtime_checkable
@@ -94,34 +94,34 @@ class Recorder(Protocol):
     """Receives the events of a run. No method raises or waits for a viewer once the recorder exists.
 
     Attributes:
-        how_to_look: tells the user where the run is shown or recorded; an address has a line of its own.
+        how_to_look: text for the user: where the run is shown or recorded; an address is on its own line.
     """
 
     how_to_look: str
 
     def begin(self, event: StartEvent) -> None:
-        """Tell what there is before the first chunk."""
+        """Receive the world before the first chunk."""
         ...
 
     def chunk(self, event: ChunkEvent) -> None:
-        """Tell what a chunk produced."""
+        """Receive a finished chunk."""
         ...
 
     def undo(self, event: UndoEvent) -> None:
-        """Tell that the last chunk was taken back."""
+        """Receive that the last chunk was undone."""
         ...
 
     def text(self, message: str, level: Level = "INFO") -> None:
-        """Tell a line for the log."""
+        """Receive a line for the log."""
         ...
 
     def close(self) -> None:
-        """Write out what is pending, within seconds. May be called twice."""
+        """Write what is pending, within seconds. May be called twice."""
         ...
 
 
 class NullRecorder:
-    """Looks away: ``viewer=none``."""
+    """Ignores all events: ``viewer=none``."""
 
     how_to_look = "nothing is shown or recorded"
 

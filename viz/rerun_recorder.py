@@ -21,7 +21,16 @@ from viz import entities
 from viz import viewer_process as viewer
 from viz.blueprint import HOW_TO_READ, make_blueprint
 from viz.live_stream import LiveStream, within
-from viz.log_entries import LogEntry, Scale, TimePoint, chunk_rows, opening_rows, photo_rows, text_row, undo_rows
+from viz.log_entries import (
+    LogEntry,
+    Scale,
+    TimePoint,
+    chunk_entries,
+    opening_entries,
+    photo_entries,
+    text_entry,
+    undo_entries,
+)
 from viz.logged_primitives import LoggedPrimitives
 from viz.recorder import ChunkEvent, Level, NullRecorder, Recorder, StartEvent, UndoEvent
 from viz.viewer_targets import LiveTarget, native_target, remote_target, web_target
@@ -102,10 +111,10 @@ def identity_of(folder: Path, fresh: str) -> str:
 
 @dataclass(frozen=True)
 class _Added:
-    """Primitives that the cache added, and their names."""
+    """Primitives that the cache added, and their ids."""
 
     added: Points | Gaussians
-    names: Int[Tensor, "n"]
+    ids: Int[Tensor, "n"]
 
 
 def _where_recorded(recording: Path | None) -> str:
@@ -173,7 +182,7 @@ class RerunRecorder:
 
     def text(self, message: str, level: Level = "INFO") -> None:
         """Record a line of the log (see ``Recorder``)."""
-        self._guarded(lambda: self._write([text_row(message, level, self._now)]))
+        self._guarded(lambda: self._write([text_entry(message, level, self._now)]))
 
     def close(self) -> None:
         """Finish the file and hand the viewer what waits; takes seconds at most and never raises."""
@@ -215,18 +224,18 @@ class RerunRecorder:
         self._live = LiveStream(connect)
 
     def _begin(self, event: StartEvent) -> None:
-        self._write(list(opening_rows(event, self._scale, HOW_TO_READ)), _Added(event.added, event.names))
-        self._write(list(photo_rows(event.photo, self._scale)))
+        self._write(list(opening_entries(event, self._scale, HOW_TO_READ)), _Added(event.added, event.ids))
+        self._write(list(photo_entries(event.photo, self._scale)))
 
     def _chunk(self, event: ChunkEvent) -> None:
         self._now = TimePoint(event.first_frame + len(event.frames) - 1, event.index)
         self._write(
-            list(chunk_rows(event, self._scale, self._position)), _Added(event.added, event.names), event.removed
+            list(chunk_entries(event, self._scale, self._position)), _Added(event.added, event.ids), event.removed
         )
         self._position = event.frames.camera.position[-1].cpu()
 
     def _undo(self, event: UndoEvent) -> None:
-        self._write(list(undo_rows(event, self._scale, self._take)))
+        self._write(list(undo_entries(event, self._scale, self._take)))
         self._take += 1
         self._in_file, self._in_viewer = (
             LoggedPrimitives(None, self._take),
@@ -235,33 +244,35 @@ class RerunRecorder:
         self._shown.clear()
         self._now = TimePoint(event.first_frame - 1, event.index - 1)
         self._position = event.camera.position.cpu()
-        self._write([], _Added(event.left, event.names))
+        self._write([], _Added(event.left, event.ids))
 
-    def _write(self, rows: list[LogEntry], came: _Added | None = None, removed: Int[Tensor, "r"] | None = None) -> None:
+    def _write(
+        self, entries: list[LogEntry], new: _Added | None = None, removed: Int[Tensor, "r"] | None = None
+    ) -> None:
         gone = torch.zeros(0, dtype=torch.int64) if removed is None else removed.cpu()
         if self._file is not None:
             everything = self._in_file.retire(gone, self._now)
-            if came is not None:
-                everything += self._in_file.put(came.added, came.names.cpu(), self._now)
-            for row in (*rows, *everything):
-                row.log_to(self._file)
+            if new is not None:
+                everything += self._in_file.put(new.added, new.ids.cpu(), self._now)
+            for entry in (*entries, *everything):
+                entry.log_to(self._file)
         if self._live is not None:
-            if came is not None:
-                self._live.offer(self._live_rows(came, gone))
-            self._live.offer(rows)
+            if new is not None:
+                self._live.offer(self._live_entries(new, gone))
+            self._live.offer(entries)
 
-    def _live_rows(self, came: _Added, gone: Int[Tensor, "r"]) -> list[LogEntry]:
+    def _live_entries(self, new: _Added, gone: Int[Tensor, "r"]) -> list[LogEntry]:
         """What comes, thinned, and the clearing of old ones: the viewer's memory is bounded by what is shown."""
-        rows = self._in_viewer.retire(gone, self._now)
-        rows += self._in_viewer.put(came.added, came.names.cpu(), self._now)
-        self._shown.append((self._now.chunk, min(len(came.added), self._live_update_limit)))
+        entries = self._in_viewer.retire(gone, self._now)
+        entries += self._in_viewer.put(new.added, new.ids.cpu(), self._now)
+        self._shown.append((self._now.chunk, min(len(new.added), self._live_update_limit)))
         while sum(count for _, count in self._shown) > self._live_limit and len(self._shown) > 2:
             # The photo, first in line, stays: it is what the world hangs on.
             chunk = self._shown[1][0]
             del self._shown[1]
             for path in (entities.cache(chunk, self._take), entities.sky(chunk, self._take)):
-                rows += self._in_viewer.clear(path, self._now)
-        return rows
+                entries += self._in_viewer.clear(path, self._now)
+        return entries
 
     def _close_file(self) -> None:
         if self._file is not None:

@@ -57,7 +57,7 @@ def introduce(recorder: Recorder, session: Session, plan: Plan | None = None) ->
             photo=session.photo,
             picture=session.state.view.texture.full_res,
             added=cache.snapshot(),
-            names=cache.ids(),
+            ids=cache.ids(),
             planned=session.cameras,
             settings_markdown=markdown,
         )
@@ -76,7 +76,7 @@ def show(recorder: Recorder, step: Step) -> None:
             prior_rgb=step.prior.rgb,
             sigma=step.sigma,
             added=step.added,
-            names=change.index[change.index >= step.integration.first],
+            ids=change.index[change.index >= step.integration.first],
             removed=change.removed,
             timings_s=step.timings_s,
             gauges=step.gauges,
@@ -132,13 +132,13 @@ def rebuild_recording(world: WorldStore) -> Path:
     from viz.rerun_recorder import RerunRecorder, new_recording_path
 
     path, primitives = new_recording_path(world.folder), world.primitives
-    names, none = torch.arange(len(primitives)), torch.zeros(0, dtype=torch.int64)
+    ids, none = torch.arange(len(primitives)), torch.zeros(0, dtype=torch.int64)
     with replacing(path) as partial:
         recorder = RerunRecorder(partial)
         of_photo = primitives.chunk == 0
         settings = f"- seed {world.manifest.seed}\n- made of the stored world"
         photo = world.chunk(0).frames
-        recorder.begin(StartEvent(photo, world.photo, primitives[of_photo], names[of_photo], world.path, settings))
+        recorder.begin(StartEvent(photo, world.photo, primitives[of_photo], ids[of_photo], world.path, settings))
         for record in world.chunks[1:]:
             mine = primitives.chunk == record.index
             gauges = {name: value for name, value in record.gauges.items() if value is not None}
@@ -151,7 +151,7 @@ def rebuild_recording(world: WorldStore) -> Path:
                     prior_rgb=None,
                     sigma=None,
                     added=primitives[mine],
-                    names=names[mine],
+                    ids=ids[mine],
                     removed=none,
                     gauges=gauges,
                 )

@@ -31,7 +31,7 @@ from viz import entities
 from viz import viewer_process as viewer
 from viz.colormaps import guide_picture, half_depth, noise_picture
 from viz.live_stream import LiveStream
-from viz.log_entries import LogEntry, Scale, TimePoint, text_row
+from viz.log_entries import LogEntry, Scale, TimePoint, text_entry
 from viz.logged_primitives import LoggedPrimitives
 from viz.open_recording import OLDEST, open_recording
 from viz.recorder import ChunkEvent, NullRecorder, StartEvent, UndoEvent
@@ -74,7 +74,7 @@ def toy_gaussians(count: int, chunk: int, sky: int = 0) -> Gaussians:
     )
 
 
-def toy_names(count: int, chunk: int) -> Tensor:
+def toy_ids(count: int, chunk: int) -> Tensor:
     """A hundred for each chunk."""
     return 100 * chunk + torch.arange(count)
 
@@ -94,7 +94,7 @@ def toy_event(index: int, added: Gaussians | Points, removed: tuple[int, ...] = 
         frames.rgb,
         1.0 - coverage,
         added,
-        toy_names(len(added), index),
+        toy_ids(len(added), index),
         torch.tensor(removed, dtype=torch.int64),
         {"denoise": 0.5, "render": 0.1},
         gauges,
@@ -104,8 +104,8 @@ def toy_event(index: int, added: Gaussians | Points, removed: tuple[int, ...] = 
 def toy_start(world: Gaussians | Points) -> StartEvent:
     """The photo, twice as fine as its frame, and the world that it makes."""
     picture = torch.rand(3, 2 * HEIGHT, 2 * WIDTH, generator=torch.Generator().manual_seed(0))
-    names, planned = torch.arange(len(world)), toy_frames(1, CHUNKS * FRAMES).camera
-    return StartEvent(toy_frames(0, 1), picture, world, names, planned, "# Settings")
+    ids, planned = torch.arange(len(world)), toy_frames(1, CHUNKS * FRAMES).camera
+    return StartEvent(toy_frames(0, 1), picture, world, ids, planned, "# Settings")
 
 
 def walk(recorder: RerunRecorder, chunks: int = CHUNKS) -> None:
@@ -205,14 +205,14 @@ def toy_points(count: int, chunk: int) -> Points:
 
 
 def test_points_are_drawn_as_points() -> None:
-    (row,) = LoggedPrimitives(None).put(toy_points(6, 1), toy_names(6, 1), TimePoint(4, 1))
-    assert isinstance(row.archetypes[0], rr.Points3D)
-    assert row.entity == entities.cache(1)
+    (entry,) = LoggedPrimitives(None).put(toy_points(6, 1), toy_ids(6, 1), TimePoint(4, 1))
+    assert isinstance(entry.archetypes[0], rr.Points3D)
+    assert entry.entity == entities.cache(1)
 
 
 def test_live_update_is_thinned_and_grows_to_cover() -> None:
-    (row,) = LoggedPrimitives(100).put(toy_gaussians(400, 1), toy_names(400, 1), TimePoint(4, 1))
-    splats = row.archetypes[0]
+    (entry,) = LoggedPrimitives(100).put(toy_gaussians(400, 1), toy_ids(400, 1), TimePoint(4, 1))
+    splats = entry.archetypes[0]
     assert isinstance(splats, rr.GaussianSplats3D)
     assert splats.centers is not None
     assert splats.scales is not None
@@ -225,8 +225,8 @@ def test_what_is_retired_disappears_from_then_on(toy: Callable[[int, int], Gauss
     recorder = RerunRecorder(tmp_path / "recording.rrd")
     recorder.begin(toy_start(toy(30, 0)))
     retired = {1: (3, 4), 2: (5, 100), 3: tuple(range(100, 110))}
-    for index, names in retired.items():
-        recorder.chunk(toy_event(index, toy(10, index), names))
+    for index, ids in retired.items():
+        recorder.chunk(toy_event(index, toy(10, index), ids))
     recorder.close()
     recorded = Recorded.read(tmp_path / "recording.rrd")
     shape, column = ("Points3D", "radii") if toy is toy_points else ("GaussianSplats3D", "colors")
@@ -249,16 +249,16 @@ def test_what_is_retired_disappears_from_then_on(toy: Callable[[int, int], Gauss
 
 
 def test_what_a_thinned_stream_never_showed_costs_nothing() -> None:
-    standing = LoggedPrimitives(100)
-    standing.put(toy_gaussians(400, 1), toy_names(400, 1), TimePoint(4, 1))
-    (part,) = standing._parts.values()
-    left_out = np.setdiff1d(toy_names(400, 1).numpy(), part.names)
-    assert standing.retire(torch.from_numpy(left_out), TimePoint(8, 2)) == []
-    assert standing.retire(torch.from_numpy(part.names[:1].copy()), TimePoint(12, 3)) == []  # one in a hundred may wait
-    (row,) = standing.retire(torch.from_numpy(part.names[1:7].copy()), TimePoint(12, 3))
+    logged = LoggedPrimitives(100)
+    logged.put(toy_gaussians(400, 1), toy_ids(400, 1), TimePoint(4, 1))
+    (part,) = logged._parts.values()
+    left_out = np.setdiff1d(toy_ids(400, 1).numpy(), part.ids)
+    assert logged.retire(torch.from_numpy(left_out), TimePoint(8, 2)) == []
+    assert logged.retire(torch.from_numpy(part.ids[:1].copy()), TimePoint(12, 3)) == []  # one in a hundred may wait
+    (entry,) = logged.retire(torch.from_numpy(part.ids[1:7].copy()), TimePoint(12, 3))
     assert int(part.gone.sum()) == 7
-    assert isinstance(row.archetypes[0], rr.GaussianSplats3D)
-    assert standing.retire(torch.arange(0), TimePoint(16, 4)) == []
+    assert isinstance(entry.archetypes[0], rr.GaussianSplats3D)
+    assert logged.retire(torch.arange(0), TimePoint(16, 4)) == []
 
 
 def test_pictures_are_readable() -> None:
@@ -301,7 +301,7 @@ def test_live_queue_drops_instead_of_waiting(caplog: pytest.LogCaptureFixture) -
     frozen = FrozenViewer()
     live = LiveStream(frozen, capacity=2)
     started = time.monotonic()
-    taken = [live.offer([text_row("x", "INFO", TimePoint(i, 0))]) for i in range(50)]
+    taken = [live.offer([text_entry("x", "INFO", TimePoint(i, 0))]) for i in range(50)]
     assert time.monotonic() - started < 0.5
     assert taken.count(True) == 2
     assert live.dropped == 48
@@ -345,8 +345,8 @@ def test_live_world_is_bounded_and_keeps_the_photo() -> None:
     cleared = []
     for index in range(6):
         recorder._now = TimePoint(index, index)
-        rows = recorder._live_rows(_Added(toy_gaussians(40, index), toy_names(40, index)), torch.arange(0))
-        cleared += [row.entity for row in rows if isinstance(row.archetypes[0], rr.Clear)]
+        entries = recorder._live_entries(_Added(toy_gaussians(40, index), toy_ids(40, index)), torch.arange(0))
+        cleared += [entry.entity for entry in entries if isinstance(entry.archetypes[0], rr.Clear)]
         assert sum(count for _, count in recorder._shown) <= 100
     assert cleared == [path for c in (1, 2, 3, 4) for path in (entities.cache(c), entities.sky(c))]
     assert recorder._shown[0] == (0, 40)
@@ -552,9 +552,9 @@ def test_a_chunk_that_was_undone_is_hidden_and_the_world_shown_as_before(tmp_pat
     recorder.begin(toy_start(toy_gaussians(30, 0)))
     recorder.chunk(toy_event(1, toy_gaussians(10, 1)))
     recorder.chunk(toy_event(2, toy_gaussians(20, 2), removed=(3, 4, 5)))
-    left, names = toy_gaussians(40, 1, sky=4), torch.arange(40)
+    left, ids = toy_gaussians(40, 1, sky=4), torch.arange(40)
     here = toy_frames(FRAMES, 1).camera[0]
-    recorder.undo(UndoEvent(2, 1 + FRAMES, FRAMES, here, left, names))
+    recorder.undo(UndoEvent(2, 1 + FRAMES, FRAMES, here, left, ids))
     recorder.chunk(toy_event(2, toy_gaussians(10, 2)))
     recorder.close()
     recorded = Recorded.read(tmp_path / "recording.rrd")

@@ -80,7 +80,7 @@ def chunk(recorder: RerunRecorder, index: int) -> None:
     guide = Guide(frames.rgb, frames.depth, one, one, 0.0 * one, frames.camera)
     first = 1 + (index - 1) * FRAMES
     gauges = {"hole_ratio": 0.1 * index}
-    names = 400 * index + torch.arange(400)
+    ids = 400 * index + torch.arange(400)
     recorder.chunk(
         ChunkEvent(
             index,
@@ -90,7 +90,7 @@ def chunk(recorder: RerunRecorder, index: int) -> None:
             frames.rgb,
             0.3 * one,
             splats(index),
-            names,
+            ids,
             torch.arange(0),
             {"all": 1.0},
             gauges,
@@ -202,8 +202,8 @@ def test_the_world_is_first_seen_as_the_photo_shows_it_and_without_what_was_undo
     # of the chunks lie beside it, each half a unit further right.
     eventually(lambda: (green(middle) > 0.25 and green(right) > 0.3) or None)
     frames, here = wall(1 + FRAMES, FRAMES), wall(FRAMES, 1).camera[0]
-    names = torch.arange(400)
-    recorder.undo(UndoEvent(2, 1 + FRAMES, len(frames), here, splats(0), names))
+    ids = torch.arange(400)
+    recorder.undo(UndoEvent(2, 1 + FRAMES, len(frames), here, splats(0), ids))
     eventually(lambda: (green(middle) > 0.25 and green(right) < 0.02) or None)
     recorder.close()
 
