@@ -1,1 +1,1 @@
-"""Viz: everything the explorer does, live in Rerun."""
+"""Viz: records sessions and trainings with Rerun, live or to a file."""

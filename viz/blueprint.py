@@ -1,4 +1,4 @@
-"""What a person sees first: the world on the left, how a frame is made on the right, figures below."""
+"""Default layout of the viewer: world on the left, how a frame is made on the right, plots of the metrics below."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from viz.log_entries import Scale
 
 HOW_TO_READ = """\
 **Left: the world**, as far as it is known, first from where the photo was taken. The orange pyramid is the camera \
-now, the gray one took the photo; gray line = path ahead, orange = walked. *Drag* to turn, *scroll* to zoom.
+now, the gray one took the photo; gray line = planned path, orange = path so far. *Drag* to turn, *scroll* to zoom.
 
 **Above: how a frame is made**
 
@@ -26,12 +26,12 @@ now, the gray one took the photo; gray line = path ahead, orange = walked. *Drag
 
 
 def make_blueprint(photo: Frame, scale: Scale, *, following: bool) -> rrb.Blueprint:
-    """Lay the window out.
+    """The layout of the viewer.
 
     Args:
-        photo: the photo, batch ``[1]``; its camera decides where the first eye is.
+        photo: the photo, batch ``[1]``; the 3D view starts at its camera.
         scale: of the photo.
-        following: True follows what comes in (live); False plays the recording in a loop (file).
+        following: True follows new data (live); False plays the recording in a loop (file).
     """
     how = rrb.Horizontal(
         rrb.Spatial2DView(origin=entities.GUIDE, name="1  Guide: what the world shows"),
@@ -60,7 +60,7 @@ def make_blueprint(photo: Frame, scale: Scale, *, following: bool) -> rrb.Bluepr
         )
     )
     return rrb.Blueprint(
-        rrb.Vertical(top, _gauges_row(), row_shares=[2, 1]),
+        rrb.Vertical(top, _metrics_row(), row_shares=[2, 1]),
         rrb.BlueprintPanel(state="collapsed"),
         rrb.SelectionPanel(state="collapsed"),
         time,
@@ -69,14 +69,14 @@ def make_blueprint(photo: Frame, scale: Scale, *, following: bool) -> rrb.Bluepr
 
 
 def _world_view(photo: Frame, scale: Scale) -> rrb.Spatial3DView:
-    """The world from where the photo was taken: from there it looks right, and from aside its gaps show."""
+    """The 3D view, started at the photo's camera: seen from the side, the world has gaps."""
     world_from_camera = photo.camera.world_from_camera[0].cpu().numpy()
     rotation, center = world_from_camera[:3, :3], world_from_camera[:3, 3]
     forward = scale.median_depth * rotation[:, 2]
     return rrb.Spatial3DView(
         origin=entities.WORLD,
         name="The world so far",
-        # Without the frame in the camera's pyramid, which would stand before the world.
+        # Without the image in the camera frustum, which would hide the world.
         contents=["$origin/**", f"- /{entities.IMAGE}"],
         background=[13, 17, 23],
         line_grid=False,
@@ -87,14 +87,14 @@ def _world_view(photo: Frame, scale: Scale) -> rrb.Spatial3DView:
             eye_up=-rotation[:, 1],
         ),
         overrides={
-            # Naming the one visualizer keeps the axes arrows away.
+            # An explicit visualizer disables the axis arrows.
             entities.CAMERA: rr.Pinhole.from_fields().visualizer(),
             entities.PHOTO_CAMERA: rr.Pinhole.from_fields().visualizer(),
         },
     )
 
 
-def _gauges_row() -> rrb.Horizontal:
+def _metrics_row() -> rrb.Horizontal:
     def plot(panel: entities.Panel, name: str, *, legend: bool) -> rrb.TimeSeriesView:
         return rrb.TimeSeriesView(
             origin=f"{entities.GAUGES_ROOT}/{panel}", name=name, plot_legend=rrb.PlotLegend("LeftTop", visible=legend)

@@ -1,4 +1,4 @@
-"""The entity tree, planned once.
+"""Entity paths of a recording.
 
 ::
 
@@ -7,7 +7,7 @@
       camera                 the camera of the current frame
         image                the generated frame
       path/planned           static
-      path/done/00003        what chunk 3 walked
+      path/done/00003        camera path of chunk 3
       cache/00003            near primitives that chunk 3 added
       sky/00003              far primitives that chunk 3 added
     input/photo              static
@@ -49,7 +49,7 @@ Panel = Literal["quality", "agreement", "size", "memory", "other"]
 
 
 class Gauge(NamedTuple):
-    """How a figure is plotted."""
+    """How a metric is plotted."""
 
     panel: Panel
     label: str
@@ -67,28 +67,28 @@ GAUGES: dict[str, Gauge] = {
 
 
 def gauge(name: str) -> str:
-    """Where the figure ``name`` is logged; names that ``GAUGES`` does not know go to the panel ``other``."""
+    """Entity of the metric ``name``; metrics that are not in ``GAUGES`` go to the panel ``other``."""
     panel = GAUGES[name].panel if name in GAUGES else "other"
     return f"{GAUGES_ROOT}/{panel}/{name}"
 
 
 def timing(stage: str) -> str:
-    """Where the seconds of a stage are logged."""
+    """Entity of the seconds of a stage."""
     return f"{TIMINGS}/{stage}"
 
 
 def path_done(chunk: int) -> str:
-    """Where the path that ``chunk`` walked is logged."""
+    """Entity of the camera path of ``chunk``."""
     return f"world/path/done/{chunk:05d}"
 
 
 def cache(chunk: int, take: int = 0) -> str:
-    """Where the near primitives that ``chunk`` added are logged; ``take`` counts how often something was undone."""
+    """Entity of the near primitives that ``chunk`` added; ``take`` is the number of undos before."""
     return f"{CACHE}/{_part(chunk, take)}"
 
 
 def sky(chunk: int, take: int = 0) -> str:
-    """Where the far primitives that ``chunk`` added are logged; ``take`` as for ``cache``."""
+    """Entity of the far primitives that ``chunk`` added; ``take`` as for ``cache``."""
     return f"{SKY}/{_part(chunk, take)}"
 
 

@@ -15,9 +15,8 @@ from geometry.primitives import Gaussians, Points
 from viz import entities
 from viz.log_entries import LogEntry, TimePoint, hidden, primitive_entry
 
-UPDATE_SHARE = (
-    0.01  # share of an entity that must be newly hidden before its column (4 bytes per primitive) is logged again
-)
+# Share of an entity that must be newly retired before its column (4 bytes per primitive) is logged again.
+UPDATE_SHARE = 0.01
 
 
 @dataclass

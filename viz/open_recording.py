@@ -1,4 +1,4 @@
-"""Look at the recording of a finished, or still running, walk."""
+"""Opens the recording of a finished or running session in a viewer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import rerun as rr
 from viz import viewer_process as viewer
 from viz.viewer_targets import how_to_look_at_page
 
-_MAGIC = b"RRF2"  # then the version that wrote it, a byte for each part
+_MAGIC = b"RRF2"  # followed by the Rerun version that wrote the file, one byte per part
 OLDEST = (0, 23)  # https://rerun.io/docs/howto/logging-and-ingestion/manipulate-rrd-files; tried with 0.41
 
 
@@ -27,10 +27,10 @@ def open_recording(
             ``port + 1``).
 
     Returns:
-        The program that shows it, and where to look, with the address on a line of its own.
+        The viewer process, and a text for the user with the address on its own line.
 
     Raises:
-        ValueError: no recording there, one that this Rerun does not read, a port in use, or no display for a window.
+        ValueError: no recording in ``path``, an unsupported Rerun version, a port in use, or no display for a window.
     """
     files = [str(file) for file in _recordings(path)]
     if mode == "native" and not viewer.has_display():

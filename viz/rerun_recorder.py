@@ -1,4 +1,4 @@
-"""Records a walk with Rerun: to a file, to a viewer, or to both at once."""
+"""Records a session with Rerun: to a file, to a viewer, or to both."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from viz.viewer_targets import LiveTarget, native_target, remote_target, web_tar
 log = logging.getLogger(__name__)
 
 APPLICATION = "worldwarp"
-IDENTITY = "recording.id"  # beside the recordings
+IDENTITY = "recording.id"  # file next to the recordings that stores their recording id
 ViewerMode = Literal["auto", "native", "web", "remote", "file", "none"]
 
 _FLUSH_S = 10.0
@@ -52,15 +52,15 @@ def open_recorder(
     url: str | None = None,
     browser: bool | None = False,
 ) -> Recorder:
-    """Make the recorder for ``viewer=mode``; everything that can be wrong is refused here, before any work.
+    """Make the recorder for ``viewer=mode``; invalid settings are refused here, before any work.
 
     Args:
         mode: ``native`` opens a window, ``web`` serves a page, ``remote`` sends to the viewer at ``url``, ``file``
-            only writes, ``none`` looks away; ``auto`` is ``native`` where there is a display, else ``file``.
+            only writes, ``none`` records nothing; ``auto`` is ``native`` where there is a display, else ``file``.
         recording: the ``.rrd`` file to write, which must not exist; None for no file.
         port: of the window or of the web page, whose data comes from the next one; None for the default or a free one.
         url: ``rerun+http://HOST:PORT/proxy``, for ``remote``.
-        browser: whether ``web`` opens a browser; None where somebody at this machine is likely to want it.
+        browser: whether ``web`` opens a browser; None to open one if `is_interactive`.
 
     Raises:
         ValueError: port in use, viewer of another version, malformed address, or the recording exists.
@@ -87,7 +87,7 @@ def open_recorder(
 
 
 def new_recording_path(folder: Path, stem: str = "recording") -> Path:
-    """The file for the next run of a world: ``recording.rrd``, and ``recording-2.rrd`` on the first resume."""
+    """File of the next recording of a world: ``recording.rrd``, and ``recording-2.rrd`` on the first resume."""
     path, count = folder / f"{stem}.rrd", 1
     while path.exists():
         count += 1
@@ -96,9 +96,9 @@ def new_recording_path(folder: Path, stem: str = "recording") -> Path:
 
 
 def identity_of(folder: Path, fresh: str) -> str:
-    """The id that the recordings in a world's folder share, wherever it lies: what is kept there, else now ``fresh``.
+    """The recording id that all recordings of a world's folder share: the stored one, else ``fresh``, which is stored.
 
-    Recordings that share an id appear as one in Rerun. A branch of a world has none yet, so it gets one of its own.
+    Rerun shows recordings with one id as one. The id is not copied to a branch of a world, so a branch gets a new one.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -124,9 +124,9 @@ def _where_recorded(recording: Path | None) -> str:
 
 
 class RerunRecorder:
-    """Two streams of one recording: the file gets everything, the viewer what it can take.
+    """Two streams of one recording: the file gets all primitives, the viewer a bounded number.
 
-    They are apart because a stream that both share stops for the file too when its viewer stalls.
+    They are separate, since a stalled viewer on a shared stream would also stop the file.
     """
 
     def __init__(
@@ -137,13 +137,13 @@ class RerunRecorder:
         live_update_limit: int = 200_000,
         live_limit: int = 2_000_000,
     ) -> None:
-        """Open nothing yet; ``begin`` does.
+        """Store the settings; ``begin`` opens file and viewer.
 
         Args:
-            recording: the file to write, None for none.
-            target: where to show it live, None for nowhere.
-            live_update_limit: primitives that one update may bring to the viewer.
-            live_limit: primitives that the viewer holds; beyond that the oldest generated ones are cleared.
+            recording: file to write, None for none.
+            target: live viewer, None for none.
+            live_update_limit: most primitives in one update of the viewer.
+            live_limit: most primitives in the viewer; beyond that the oldest generated chunks are cleared.
         """
         self.recording = recording
         self.how_to_look = target.how_to_look if target else _where_recorded(recording)
@@ -154,7 +154,7 @@ class RerunRecorder:
         self._live: LiveStream | None = None
         self._program: subprocess.Popen[bytes] | None = None
         self._shown: deque[tuple[int, int]] = deque()  # (chunk, primitives) that the viewer holds
-        self._take = 0  # how often something was undone
+        self._take = 0  # number of undos
         self._in_file, self._in_viewer = LoggedPrimitives(None), LoggedPrimitives(live_update_limit)
         self._scale = Scale(1.0, (0.0, 2.0))
         self._now = TimePoint(0, 0)
@@ -162,7 +162,7 @@ class RerunRecorder:
         self._warned: set[str] = set()
 
     def begin(self, event: StartEvent) -> None:
-        """Open file and live view; tell what there is before the first chunk (see ``Recorder``)."""
+        """Open file and live view; record the world before the first chunk (see ``Recorder``)."""
         self._guarded(self._identify)
         self._scale = Scale.of(event.photo)
         self._position = event.photo.camera.position[0].cpu()
@@ -177,7 +177,7 @@ class RerunRecorder:
             self._warn("viewer", f"it is gone (exit code {self._program.returncode}); the walk goes on without it")
 
     def undo(self, event: UndoEvent) -> None:
-        """Record that the last chunk was taken back (see ``Recorder``)."""
+        """Record that the last chunk was undone (see ``Recorder``)."""
         self._guarded(lambda: self._undo(event))
 
     def text(self, message: str, level: Level = "INFO") -> None:
@@ -185,11 +185,11 @@ class RerunRecorder:
         self._guarded(lambda: self._write([text_entry(message, level, self._now)]))
 
     def close(self) -> None:
-        """Finish the file and hand the viewer what waits; takes seconds at most and never raises."""
+        """Finish the file and send what is queued to the viewer; takes seconds at most and never raises."""
         self._guarded(self._close_file)
         if self._live is not None and not self._live.close():
-            self._warn("viewer", "it did not take the end of the walk in time; the recording has it")
-            # Rerun's own hook at exit would wait for that viewer, for ever if it is frozen.
+            self._warn("viewer", "it did not receive the last updates in time; the recording has them")
+            # Rerun's own exit hook would wait for that viewer, for ever if it is frozen.
             rr.unregister_shutdown()
         self._live = None
         if self._program is not None and self._target is not None and self._target.ends_with_run:
@@ -205,7 +205,7 @@ class RerunRecorder:
         if self.recording is not None:
             file = rr.RecordingStream(APPLICATION, recording_id=self._recording_id)
             recording, layout = self.recording, make_blueprint(event.photo, self._scale, following=False)
-            # On a disk that is full from the start, Rerun may wait for ever for the layout to be written.
+            # On a full disk, Rerun may block for ever while it writes the layout.
             within(_FLUSH_S, lambda: file.save(recording, layout))
             self._file = file
 
@@ -251,10 +251,10 @@ class RerunRecorder:
     ) -> None:
         gone = torch.zeros(0, dtype=torch.int64) if removed is None else removed.cpu()
         if self._file is not None:
-            everything = self._in_file.retire(gone, self._now)
+            primitives = self._in_file.retire(gone, self._now)
             if new is not None:
-                everything += self._in_file.put(new.added, new.ids.cpu(), self._now)
-            for entry in (*entries, *everything):
+                primitives += self._in_file.put(new.added, new.ids.cpu(), self._now)
+            for entry in (*entries, *primitives):
                 entry.log_to(self._file)
         if self._live is not None:
             if new is not None:
@@ -262,12 +262,12 @@ class RerunRecorder:
             self._live.offer(entries)
 
     def _live_entries(self, new: _Added, gone: Int[Tensor, "r"]) -> list[LogEntry]:
-        """What comes, thinned, and the clearing of old ones: the viewer's memory is bounded by what is shown."""
+        """Entries for the viewer: new primitives, subsampled, and clears of old chunks, which bound its memory."""
         entries = self._in_viewer.retire(gone, self._now)
         entries += self._in_viewer.put(new.added, new.ids.cpu(), self._now)
         self._shown.append((self._now.chunk, min(len(new.added), self._live_update_limit)))
         while sum(count for _, count in self._shown) > self._live_limit and len(self._shown) > 2:
-            # The photo, first in line, stays: it is what the world hangs on.
+            # The first one, the photo's, is never cleared.
             chunk = self._shown[1][0]
             del self._shown[1]
             for path in (entities.cache(chunk, self._take), entities.sky(chunk, self._take)):
@@ -287,10 +287,10 @@ class RerunRecorder:
     def _guarded(self, record: Callable[[], None]) -> None:
         try:
             record()
-        except Exception as error:  # looking on must never end a walk
+        except Exception as error:  # an error of the recorder must not end the session
             self._warn("recorder", f"{type(error).__name__}: {error}; the walk goes on, its recording has a gap")
 
-    def _warn(self, who: str, what: str) -> None:
-        if who not in self._warned:
-            self._warned.add(who)
-            log.warning("%s: %s", who, what)
+    def _warn(self, source: str, message: str) -> None:
+        if source not in self._warned:
+            self._warned.add(source)
+            log.warning("%s: %s", source, message)

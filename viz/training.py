@@ -1,4 +1,4 @@
-"""Records a training with Rerun: the figures and contact sheets of its validations, by step and by frames seen."""
+"""Records a training with Rerun: metrics and contact sheets of its validations, over steps and over frames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrainingRecorder:
 
     Args:
         recording: the ``.rrd`` file to write, made at the first validation.
-        recording_id: names the training; recordings that share it appear as one.
+        recording_id: id of the training; Rerun shows recordings with one id as one.
     """
 
     def __init__(self, recording: Path, recording_id: str) -> None:
@@ -32,12 +32,12 @@ class TrainingRecorder:
         self._file: rr.RecordingStream | None = None
 
     def validation(self, step: int, frames: int, figures: dict[str, float], sheet: Path) -> None:
-        """Record the figures of one validation, and its contact sheet where there is one. Never raises.
+        """Record the metrics of one validation, and its contact sheet if it exists. Never raises.
 
         Args:
             step: optimizer steps so far.
-            frames: frames that the loss saw so far.
-            figures: by name.
+            frames: training frames so far.
+            figures: metrics by name.
             sheet: an image file; may be missing.
         """
         try:
@@ -50,7 +50,7 @@ class TrainingRecorder:
                 with Image.open(sheet) as picture:
                     file.log(SHEET, rr.Image(np.asarray(picture)).compress(jpeg_quality=90))
             file.flush(timeout_sec=_FLUSH_S)
-        except Exception as error:  # looking on must never end a training
+        except Exception as error:  # an error of the recorder must not end the training
             log.warning("recorder: %s: %s; the training goes on", type(error).__name__, error)
 
     def _open(self) -> rr.RecordingStream:

@@ -1,4 +1,4 @@
-"""Rerun viewer programs: finding, starting and questioning them. Everything binds to this machine only."""
+"""Finds, starts and queries Rerun viewer programs. All servers bind to the loopback interface only."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ NATIVE_PORT = 9876
 WEB_PORT = 9090
 MEMORY_LIMIT = "2GB"
 
-# Becomes the program named by its arguments, which Linux then ends with the thread that started it, whatever ends
-# that: SIGKILL leaves no time for a handler. (Popen's preexec_fn could do the same, but may deadlock among threads.)
+# Executes the program in its arguments; Linux ends that program when the thread that started it ends, even by SIGKILL,
+# which no handler can catch. (Popen's preexec_fn could do the same, but may deadlock among threads.)
 _DIES_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 if os.getppid() != int(sys.argv[1]):
-    sys.exit("the program that wanted this one is gone")
+    sys.exit("the parent process has ended")
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
@@ -40,19 +40,19 @@ def has_display() -> bool:
 
 
 def stream_url(port: int, host: str = LOOPBACK) -> str:
-    """The address of a Rerun data stream."""
+    """The URL of a Rerun data stream."""
     return f"rerun+http://{host}:{port}/proxy"
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on right now."""
+    """A port of this machine that is free now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return probe.getsockname()[1]
 
 
 def is_listening(host: str, port: int, timeout_s: float = 1.0) -> bool:
-    """Whether somebody accepts connections there."""
+    """Whether a server accepts connections at this address."""
     try:
         socket.create_connection((host, port), timeout=timeout_s).close()
     except OSError:
@@ -61,22 +61,22 @@ def is_listening(host: str, port: int, timeout_s: float = 1.0) -> bool:
 
 
 def is_port_free(port: int) -> bool:
-    """Whether a server could bind to a port of this machine right now."""
-    return _why_taken(port) is None
+    """Whether a server can bind to this port now."""
+    return _bind_error(port) is None
 
 
 def check_port_free(port: int, what: str, option: str) -> None:
     """Refuse a port that is taken.
 
     Args:
-        port: that was asked for.
-        what: it is for.
-        option: by which another one can be asked for.
+        port: requested port.
+        what: its purpose, for the message.
+        option: setting that changes the port, for the message.
 
     Raises:
-        ValueError: the port is in use or may not be used.
+        ValueError: the port is in use or not permitted.
     """
-    why = _why_taken(port)
+    why = _bind_error(port)
     if why is not None:
         raise ValueError(
             f"{option}: want {port} on {LOOPBACK} for {what}, got {why}; "
@@ -85,7 +85,7 @@ def check_port_free(port: int, what: str, option: str) -> None:
 
 
 def page_ports(port: int | None, option: str) -> tuple[int, int]:
-    """The ports of a web page and of its data: ``port`` and the next, or, for None, the default ones or free ones.
+    """Ports of a web page and of its data: ``port`` and the next one; None: the default ones if free, else free ones.
 
     Raises:
         ValueError: ``port`` or the next one is in use.
@@ -99,9 +99,9 @@ def page_ports(port: int | None, option: str) -> tuple[int, int]:
     return free_port(), free_port()
 
 
-def _why_taken(port: int) -> str | None:
+def _bind_error(port: int) -> str | None:
     with socket.socket() as probe:
-        if sys.platform != "win32":  # there the option would allow to share a port that is in use
+        if sys.platform != "win32":  # on Windows the option would allow to share a port that is in use
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -111,12 +111,12 @@ def _why_taken(port: int) -> str | None:
 
 
 def viewer_executable() -> Path:
-    """The viewer program that came with the Rerun library, checked to be of its version.
+    """The viewer program of the Rerun package, checked to have its version.
 
     The ``rerun`` on the PATH may be a wrapper (killing it leaves the viewer running) or another version.
 
     Raises:
-        ValueError: it is missing or of another version.
+        ValueError: the program is missing or of another version.
     """
     package = importlib.util.find_spec("rerun_cli")
     folder = Path(package.origin).parent if package and package.origin else Path("rerun_cli")
@@ -129,10 +129,10 @@ def viewer_executable() -> Path:
 
 
 def check_version(version: str | None, whose: str) -> None:
-    """Refuse a viewer whose version is known not to be the library's (patch releases may differ).
+    """Refuse a viewer of another version than the library (patch releases may differ); None passes.
 
     Raises:
-        ValueError: it is another one. Rerun drops what it does not know without a word, splats among it.
+        ValueError: another version, which would silently drop unknown archetypes, for example splats.
     """
     if version is not None and not is_our_version(version):
         raise ValueError(
@@ -147,7 +147,7 @@ def is_our_version(version: str) -> bool:
 
 
 def version_of_viewer(url: str, timeout_s: float = 3.0) -> str | None:
-    """Ask the viewer at ``url`` for its version; None when nobody or no viewer answers."""
+    """Ask the viewer at ``url`` for its version; None when no viewer answers within ``timeout_s``."""
     answers: list[str] = []
 
     def ask() -> None:
@@ -156,7 +156,7 @@ def version_of_viewer(url: str, timeout_s: float = 3.0) -> str | None:
         except (ConnectionError, AttributeError, ValueError):
             return
 
-    # The call has no timeout of its own and never returns when the other side is silent.
+    # The call has no timeout and never returns when the server does not answer.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(timeout_s)
@@ -164,40 +164,40 @@ def version_of_viewer(url: str, timeout_s: float = 3.0) -> str | None:
 
 
 def show_in_viewer(viewer_url: str, stream: str) -> None:
-    """Make a running viewer look at a data stream too."""
+    """Make a running viewer open a data stream."""
     ViewerClient.connect(viewer_url).open(stream)
 
 
 def start_native(program: Path, port: int, sources: list[str]) -> subprocess.Popen[bytes]:
-    """Open a window that shows ``sources`` (one stream address, or files) and outlives this program."""
+    """Open a window that shows ``sources`` (one stream URL, or files) and stays open after this program ends."""
     shown = ["--connect", *sources] if sources[0].startswith("rerun") and "://" in sources[0] else sources
     options = ["--port", str(port), "--memory-limit", MEMORY_LIMIT, "--hide-welcome-screen"]
     return _start([str(program), *_LOOPBACK_ONLY, *options, *shown], own_session=True)
 
 
 def start_web_page(program: Path, port: int, source_url: str) -> subprocess.Popen[bytes]:
-    """Serve the web viewer; ``web_address`` points it at a data stream. On Linux it ends with the calling thread."""
-    return _start(_ending_with_us([program, *_LOOPBACK_ONLY, "--serve-web", "--web-viewer-port", port, source_url]))
+    """Serve the web viewer of a data stream, see `web_address`. On Linux it ends with the calling thread."""
+    return _start(_ends_with_parent([program, *_LOOPBACK_ONLY, "--serve-web", "--web-viewer-port", port, source_url]))
 
 
 def serve_files(program: Path, port: int, data_port: int, files: list[str]) -> subprocess.Popen[bytes]:
     """Serve the web viewer and the data of ``files``. On Linux it ends with the calling thread."""
     ports = ["--web-viewer-port", port, "--port", data_port]
-    return _start(_ending_with_us([program, *_LOOPBACK_ONLY, "--serve-web", *ports, *files]))
+    return _start(_ends_with_parent([program, *_LOOPBACK_ONLY, "--serve-web", *ports, *files]))
 
 
 def web_address(port: int, source_url: str) -> str:
-    """What to type into a browser."""
+    """The URL of the web viewer, for a browser."""
     return f"http://{LOOPBACK}:{port}/?url={quote(source_url, safe='')}&hide_welcome_screen=1"
 
 
 def is_interactive() -> bool:
-    """Whether somebody is likely to want a browser opened: a person at a terminal of a machine with a display."""
+    """Whether to open a browser by default: a terminal on a machine with a display, and not in CI."""
     return has_display() and sys.stdin.isatty() and sys.stdout.isatty() and "CI" not in os.environ
 
 
 def open_browser(address: str, port: int, timeout_s: float = 10.0) -> None:
-    """Show a page in the user's browser as soon as its ``port`` answers."""
+    """Open a page in the user's browser as soon as its ``port`` answers."""
     until = time.monotonic() + timeout_s
     while not is_listening(LOOPBACK, port) and time.monotonic() < until:
         time.sleep(0.05)
@@ -205,10 +205,10 @@ def open_browser(address: str, port: int, timeout_s: float = 10.0) -> None:
 
 
 def host_and_port(url: str) -> tuple[str, int]:
-    """Take the address of a remote viewer apart.
+    """Split the URL of a remote viewer into host and port.
 
     Raises:
-        ValueError: it is not a Rerun stream address.
+        ValueError: not the URL of a Rerun stream.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("rerun", "rerun+http", "rerun+https") or not parts.hostname or parts.path != "/proxy":
@@ -219,7 +219,7 @@ def host_and_port(url: str) -> tuple[str, int]:
 _LOOPBACK_ONLY = ("--bind", LOOPBACK)
 
 
-def _ending_with_us(command: Sequence[object]) -> list[str]:
+def _ends_with_parent(command: Sequence[object]) -> list[str]:
     words = [str(word) for word in command]
     if not sys.platform.startswith("linux"):
         return words
@@ -227,7 +227,7 @@ def _ending_with_us(command: Sequence[object]) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    return os.environ | {"CI": "1"}  # by which Rerun takes no usage statistics; it has no other setting for one run
+    return os.environ | {"CI": "1"}  # disables usage statistics of Rerun, which has no other setting for a single run
 
 
 def _start(command: list[str], own_session: bool = False) -> subprocess.Popen[bytes]:

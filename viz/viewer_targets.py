@@ -1,4 +1,4 @@
-"""Where a live view goes: a window, a page, or a viewer elsewhere. Ports and versions are checked here, up front."""
+"""Targets of a live view: a window, a web page, or a remote viewer. Ports and versions are checked here."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from viz.viewer_process import LOOPBACK
 
 log = logging.getLogger(__name__)
 
-# The server keeps this much for viewers that come late; beyond it the oldest images go, static data stays.
+# Buffer of the server for viewers that connect late; beyond it the oldest data are dropped, static data are kept.
 _SERVER_MEMORY = "512MB"
 OPTION = "viewer.port"
 
 
 @dataclass(frozen=True)
 class LiveTarget:
-    """A live view that is ready to be opened.
+    """A checked live view that can be opened.
 
     Attributes:
-        make_sink: makes the Rerun sink that the walk streams to.
-        show: opens what looks at it, once the sink is there; returns the program if it started one.
-        how_to_look: tells the user; an address has a line of its own.
-        ends_with_run: whether that program is of no use after the run.
+        make_sink: makes the Rerun sink that the session streams to.
+        show: opens the viewer after the sink exists; returns its process if it started one.
+        how_to_look: text for the user; an address is on its own line.
+        ends_with_run: whether the process is to be ended after the run.
     """
 
     make_sink: Callable[[], rr.GrpcServerSink | rr.GrpcSink]
@@ -37,31 +37,31 @@ class LiveTarget:
 
 
 def native_target(port: int | None) -> LiveTarget | None:
-    """A window on this machine; None, after a warning, when there is no display to open one on.
+    """A window on this machine; None, after a warning, without a display.
 
-    The walk serves and the window is its client: a window may close, freeze or come back without the walk noticing.
+    The session is the server and the window its client: a window that closes or freezes does not affect the session.
 
     Args:
-        port: of the window; the viewer that already holds it is used. None for the default one, or if something else
-            holds that, a free one.
+        port: of the window; a viewer that already listens on it is used. None for the default port, or a free one if
+            another program uses that.
 
     Raises:
-        ValueError: something else holds ``port``, or a viewer of another version.
+        ValueError: another program, or a viewer of another version, uses ``port``.
     """
     wanted = viewer.NATIVE_PORT if port is None else port
     version = viewer.version_of_viewer(viewer.stream_url(wanted)) if viewer.is_listening(LOOPBACK, wanted) else None
     if port is not None:
         viewer.check_version(version, f"the viewer on port {port}")
     if version is not None and viewer.is_our_version(version):
-        return _window_that_is_open(wanted)
+        return _open_window_target(wanted)
     if port is not None:
         viewer.check_port_free(port, "the viewer's window", OPTION)
     elif not viewer.is_port_free(wanted):
         wanted = viewer.free_port()
     if not viewer.has_display():
         log.warning(
-            "viewer: no display for a window here (neither DISPLAY nor WAYLAND_DISPLAY is set); the walk is recorded, "
-            "and viewer=web would show it in a browser"
+            "viewer: no display for a window here (neither DISPLAY nor WAYLAND_DISPLAY is set); the session is "
+            "recorded, and viewer=web would show it in a browser"
         )
         return None
     program, data_port = viewer.viewer_executable(), viewer.free_port()
@@ -72,7 +72,7 @@ def native_target(port: int | None) -> LiveTarget | None:
     )
 
 
-def _window_that_is_open(port: int) -> LiveTarget:
+def _open_window_target(port: int) -> LiveTarget:
     data_port = viewer.free_port()
 
     def show() -> None:
@@ -82,11 +82,11 @@ def _window_that_is_open(port: int) -> LiveTarget:
 
 
 def web_target(port: int | None, browser: bool | None = False) -> LiveTarget:
-    """A page on this machine.
+    """A web page on this machine.
 
     Args:
         port: of the page; its data comes from ``port + 1``. None for the default ones, or free ones if they are in use.
-        browser: whether to open the user's browser; None where somebody at this machine is likely to want it.
+        browser: whether to open the user's browser; None to open it if `is_interactive`.
 
     Raises:
         ValueError: one of the ports is in use, or the viewer program is of another version.
@@ -109,15 +109,15 @@ def web_target(port: int | None, browser: bool | None = False) -> LiveTarget:
 
 
 def how_to_look_at_page(address: str, *, opened: bool) -> str:
-    """Where a page is, with the address on a line of its own, so that it can be copied."""
+    """Text for the user with the address of a page on its own line, so that it can be copied."""
     return f"a page on this machine, {'opened in your browser' if opened else 'for a browser'}:\n{address}"
 
 
 def remote_target(url: str | None) -> LiveTarget | None:
-    """The viewer that listens at ``url``; None, after a warning, when nobody does.
+    """The viewer at ``url``; None, after a warning, when it does not answer.
 
     Raises:
-        ValueError: no or a malformed address, or a viewer of another version.
+        ValueError: no or a malformed URL, or a viewer of another version.
     """
     if url is None:
         raise ValueError(f"viewer url: want rerun+http://HOST:{viewer.NATIVE_PORT}/proxy for viewer=remote, got none")

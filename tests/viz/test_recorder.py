@@ -1,4 +1,4 @@
-"""What a recorder writes, and that nothing about a viewer can hold a walk up."""
+"""Recorders: what is written, and that a failing viewer never blocks a session."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ HEIGHT, WIDTH, FRAMES, CHUNKS = 24, 40, 4, 3
 
 
 def toy_frames(first: int, count: int) -> Frame:
-    """A textured wall two units away, seen while stepping right; the top rows are sky."""
+    """Frames of a textured wall at depth 2, camera moving right; the top rows are sky."""
     poses = torch.eye(4).repeat(count, 1, 1)
     poses[:, 0, 3] = 0.1 * torch.arange(first, first + count)
     row, column = torch.meshgrid(torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH), indexing="ij")
@@ -58,7 +58,7 @@ def toy_frames(first: int, count: int) -> Frame:
 
 
 def toy_gaussians(count: int, chunk: int, sky: int = 0) -> Gaussians:
-    """Gaussians on a line at the wall; the last ``sky`` of them are far."""
+    """Gaussians on a line at depth 2; the last ``sky`` of them are sky."""
     means = torch.stack([torch.linspace(-1, 1, count), torch.zeros(count), torch.full((count,), 2.0)], 1)
     return Gaussians(
         means + chunk,
@@ -75,12 +75,12 @@ def toy_gaussians(count: int, chunk: int, sky: int = 0) -> Gaussians:
 
 
 def toy_ids(count: int, chunk: int) -> Tensor:
-    """A hundred for each chunk."""
+    """Ids: 100 per chunk."""
     return 100 * chunk + torch.arange(count)
 
 
 def toy_event(index: int, added: Gaussians | Points, removed: tuple[int, ...] = ()) -> ChunkEvent:
-    """The ``index``-th chunk of the walk; the left third is unknown."""
+    """Chunk ``index`` of the session; the left third is a hole."""
     frames = toy_frames(1 + (index - 1) * FRAMES, FRAMES)
     coverage = torch.ones(FRAMES, 1, HEIGHT, WIDTH)
     coverage[..., : WIDTH // 3] = 0.0
@@ -102,14 +102,14 @@ def toy_event(index: int, added: Gaussians | Points, removed: tuple[int, ...] = 
 
 
 def toy_start(world: Gaussians | Points) -> StartEvent:
-    """The photo, twice as fine as its frame, and the world that it makes."""
+    """The photo, at twice the frame size, with its primitives."""
     picture = torch.rand(3, 2 * HEIGHT, 2 * WIDTH, generator=torch.Generator().manual_seed(0))
     ids, planned = torch.arange(len(world)), toy_frames(1, CHUNKS * FRAMES).camera
     return StartEvent(toy_frames(0, 1), picture, world, ids, planned, "# Settings")
 
 
-def walk(recorder: RerunRecorder, chunks: int = CHUNKS) -> None:
-    """Record the toy walk: 30 primitives from the photo, 10 x index new ones (2 of them sky) per chunk."""
+def record_session(recorder: RerunRecorder, chunks: int = CHUNKS) -> None:
+    """Record a session: 30 primitives from the photo, 10 x index new ones (2 of them sky) per chunk."""
     recorder.begin(toy_start(toy_gaussians(30, 0, sky=5)))
     for index in range(1, chunks + 1):
         recorder.chunk(toy_event(index, toy_gaussians(10 * index, index, sky=2)))
@@ -138,7 +138,7 @@ class Recorded:
         return Recorded(rows, chunks, reader.recordings()[0].application_id, len(reader.blueprints()))
 
     def column(self, entity: str, name: str) -> list:
-        """All values that an entity has under a column name."""
+        """All values of a column of an entity."""
         found = []
         for chunk in self.chunks[entity]:
             batch = chunk.to_record_batch()
@@ -147,8 +147,8 @@ class Recorded:
         return found
 
 
-def test_file_holds_everything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"))
+def test_a_recording_has_every_entity(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record_session(RerunRecorder(tmp_path / "recording.rrd"))
     recorded = Recorded.read(tmp_path / "recording.rrd")
     assert not caplog.messages
     assert recorded.application == "worldwarp"
@@ -177,8 +177,8 @@ def test_file_holds_everything(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert set(recorded.column(entities.IMAGE, "chunk")) == {0, 1, 2, 3}
 
 
-def test_only_new_primitives_are_sent_and_sky_stands_apart(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"))
+def test_a_chunk_logs_only_its_new_primitives_and_sky_as_its_own_entity(tmp_path: Path) -> None:
+    record_session(RerunRecorder(tmp_path / "recording.rrd"))
     recorded = Recorded.read(tmp_path / "recording.rrd")
     near = {c: recorded.column(entities.cache(c), "GaussianSplats3D:centers") for c in range(4)}
     far = {c: recorded.column(entities.sky(c), "GaussianSplats3D:centers") for c in range(4)}
@@ -190,8 +190,8 @@ def test_only_new_primitives_are_sent_and_sky_stands_apart(tmp_path: Path) -> No
     assert set(recorded.column(entities.cache(2), "frame")) == {2 * FRAMES}
 
 
-def test_path_done_is_segments_that_join(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"))
+def test_path_segments_of_chunks_join(tmp_path: Path) -> None:
+    record_session(RerunRecorder(tmp_path / "recording.rrd"))
     recorded = Recorded.read(tmp_path / "recording.rrd")
     strips = [np.array(recorded.column(entities.path_done(c), "LineStrips3D:strips")[0][0]) for c in (1, 2, 3)]
     assert [len(s) for s in strips] == [FRAMES + 1] * 3
@@ -204,13 +204,13 @@ def toy_points(count: int, chunk: int) -> Points:
     return Points(g.means, g.colors, torch.zeros(count, 3), torch.ones(count), g.chunk, g.observed, g.confidence, g.sky)
 
 
-def test_points_are_drawn_as_points() -> None:
+def test_points_are_logged_as_points3d() -> None:
     (entry,) = LoggedPrimitives(None).put(toy_points(6, 1), toy_ids(6, 1), TimePoint(4, 1))
     assert isinstance(entry.archetypes[0], rr.Points3D)
     assert entry.entity == entities.cache(1)
 
 
-def test_live_update_is_thinned_and_grows_to_cover() -> None:
+def test_a_live_update_is_subsampled_and_scales_grow() -> None:
     (entry,) = LoggedPrimitives(100).put(toy_gaussians(400, 1), toy_ids(400, 1), TimePoint(4, 1))
     splats = entry.archetypes[0]
     assert isinstance(splats, rr.GaussianSplats3D)
@@ -221,7 +221,9 @@ def test_live_update_is_thinned_and_grows_to_cover() -> None:
 
 
 @pytest.mark.parametrize("toy", [toy_gaussians, toy_points])
-def test_what_is_retired_disappears_from_then_on(toy: Callable[[int, int], Gaussians | Points], tmp_path: Path) -> None:
+def test_retired_primitives_are_hidden_from_then_on(
+    toy: Callable[[int, int], Gaussians | Points], tmp_path: Path
+) -> None:
     recorder = RerunRecorder(tmp_path / "recording.rrd")
     recorder.begin(toy_start(toy(30, 0)))
     retired = {1: (3, 4), 2: (5, 100), 3: tuple(range(100, 110))}
@@ -231,37 +233,39 @@ def test_what_is_retired_disappears_from_then_on(toy: Callable[[int, int], Gauss
     recorded = Recorded.read(tmp_path / "recording.rrd")
     shape, column = ("Points3D", "radii") if toy is toy_points else ("GaussianSplats3D", "colors")
 
-    def gone(chunk: int) -> list[list[int]]:
-        """Which are hidden, each time that this is told."""
-        told = [row for row in recorded.column(entities.cache(chunk), f"{shape}:{column}") if row]
-        hidden = [[i for i, v in enumerate(row) if (v == 0.0 if toy is toy_points else v & 255 == 0)] for row in told]
-        return sorted(hidden, key=len)
+    def hidden_by_update(chunk: int) -> list[list[int]]:
+        """Indices of the hidden primitives after each update."""
+        updates = [row for row in recorded.column(entities.cache(chunk), f"{shape}:{column}") if row]
+        indices = [
+            [i for i, v in enumerate(row) if (v == 0.0 if toy is toy_points else v & 255 == 0)] for row in updates
+        ]
+        return sorted(indices, key=len)
 
-    assert gone(0) == [[], [3, 4], [3, 4, 5]]
-    assert gone(1) == [[], [0]]
-    assert recorded.column(entities.cache(1), "Clear:is_recursive").count([False]) == 1  # then the rest of it went
-    assert gone(2) == [[]]
+    assert hidden_by_update(0) == [[], [3, 4], [3, 4, 5]]
+    assert hidden_by_update(1) == [[], [0]]
+    assert recorded.column(entities.cache(1), "Clear:is_recursive").count([False]) == 1  # then the rest was retired
+    assert hidden_by_update(2) == [[]]
     places = "positions" if toy is toy_points else "centers"
     assert (
         len([row for row in recorded.column(entities.cache(0), f"{shape}:{places}") if row]) == 1
-    )  # nothing but that one column is told again
+    )  # no other column is logged again
     assert sorted(recorded.column(entities.cache(0), "frame")) == [0, FRAMES, 2 * FRAMES]
 
 
-def test_what_a_thinned_stream_never_showed_costs_nothing() -> None:
+def test_retiring_primitives_that_a_subsampled_stream_lacks_logs_nothing() -> None:
     logged = LoggedPrimitives(100)
     logged.put(toy_gaussians(400, 1), toy_ids(400, 1), TimePoint(4, 1))
     (part,) = logged._parts.values()
     left_out = np.setdiff1d(toy_ids(400, 1).numpy(), part.ids)
     assert logged.retire(torch.from_numpy(left_out), TimePoint(8, 2)) == []
-    assert logged.retire(torch.from_numpy(part.ids[:1].copy()), TimePoint(12, 3)) == []  # one in a hundred may wait
+    assert logged.retire(torch.from_numpy(part.ids[:1].copy()), TimePoint(12, 3)) == []  # below UPDATE_SHARE
     (entry,) = logged.retire(torch.from_numpy(part.ids[1:7].copy()), TimePoint(12, 3))
     assert int(part.gone.sum()) == 7
     assert isinstance(entry.archetypes[0], rr.GaussianSplats3D)
     assert logged.retire(torch.arange(0), TimePoint(16, 4)) == []
 
 
-def test_pictures_are_readable() -> None:
+def test_colormaps() -> None:
     event = toy_event(1, toy_gaussians(1, 1))
     assert event.guide is not None
     assert event.prior_rgb is not None
@@ -270,7 +274,7 @@ def test_pictures_are_readable() -> None:
     assert len(np.unique(guide[0, :, :10].reshape(-1, 3), axis=0)) == 2  # a checkerboard of two grays
     np.testing.assert_allclose(guide[0, 10, 30] / 255, event.frames.rgb[0, :, 10, 30], atol=0.01)
     noise = noise_picture(event.sigma, torch.ones_like(event.prior_rgb))
-    assert noise[0, 0, 0, 0] > 200 > 60 > noise[0, 0, -1, 0]  # unknown is hot, kept is cold
+    assert noise[0, 0, 0, 0] > 200 > 60 > noise[0, 0, -1, 0]  # hole: pink, kept: blue
     valid = event.frames.valid.clone()
     valid[..., 0] = False
     depth = half_depth(torch.full_like(event.frames.depth, torch.nan).where(~valid, event.frames.depth), valid)
@@ -278,7 +282,7 @@ def test_pictures_are_readable() -> None:
     assert (depth[:, 4:, 1:] == 2.0).all()
 
 
-def test_scale_ignores_sky_and_survives_a_photo_of_nothing_else() -> None:
+def test_scale_ignores_sky_and_is_1_for_a_photo_of_sky() -> None:
     photo = toy_frames(0, 1)
     assert Scale.of(photo).median_depth == 2.0
     assert Scale.of(photo).depth_range[1] < 10.0
@@ -287,7 +291,7 @@ def test_scale_ignores_sky_and_survives_a_photo_of_nothing_else() -> None:
 
 
 class FrozenViewer:
-    """Accepts a connection only when it is allowed to."""
+    """A viewer that accepts a connection only after ``gate`` is set."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -297,7 +301,7 @@ class FrozenViewer:
         return rr.RecordingStream("worldwarp", recording_id="toy")
 
 
-def test_live_queue_drops_instead_of_waiting(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_live_queue_drops_updates_without_blocking(caplog: pytest.LogCaptureFixture) -> None:
     frozen = FrozenViewer()
     live = LiveStream(frozen, capacity=2)
     started = time.monotonic()
@@ -311,17 +315,21 @@ def test_live_queue_drops_instead_of_waiting(caplog: pytest.LogCaptureFixture) -
     assert live.close(timeout_s=5.0)
 
 
-def test_a_live_view_that_fails_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_live_view_logs_one_warning_and_the_file_is_complete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     def no_window() -> subprocess.Popen[bytes]:
         raise OSError("no such program")
 
     target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=viewer.free_port()), no_window, "")
-    walk(RerunRecorder(tmp_path / "recording.rrd", target))
+    record_session(RerunRecorder(tmp_path / "recording.rrd", target))
     assert caplog.messages == ["viewer: the live view stopped (no such program); the walk goes on"]
     assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
 
 
-def test_viewer_killed_midway_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_killed_viewer_logs_one_warning_and_the_file_is_complete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     port = viewer.free_port()
     program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=port), lambda: program, "")
@@ -340,7 +348,7 @@ def test_viewer_killed_midway_changes_nothing(tmp_path: Path, caplog: pytest.Log
     assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
 
 
-def test_live_world_is_bounded_and_keeps_the_photo() -> None:
+def test_the_live_view_is_bounded_and_keeps_the_photo() -> None:
     recorder = RerunRecorder(None, live_update_limit=50, live_limit=100)
     cleared = []
     for index in range(6):
@@ -354,14 +362,14 @@ def test_live_world_is_bounded_and_keeps_the_photo() -> None:
 
 def test_recorder_never_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     recorder = RerunRecorder(tmp_path / "not there" / "recording.rrd")
-    walk(recorder)
+    record_session(recorder)
     recorder.close()
     (warning,) = caplog.messages
     assert "the walk goes on, its recording has a gap" in warning
 
 
-def test_frozen_remote_viewer_holds_nothing_up(tmp_path: Path) -> None:
-    """A listener that never answers: the walk, the file and the end of the program do not wait for it."""
+def test_a_frozen_remote_viewer_does_not_block(tmp_path: Path) -> None:
+    """A server that never answers blocks neither the session, nor the file, nor the exit of the program."""
     program = f"""
         import importlib.util, time
         spec = importlib.util.spec_from_file_location("toy", {str(Path(__file__))!r})
@@ -373,8 +381,8 @@ def test_frozen_remote_viewer_holds_nothing_up(tmp_path: Path) -> None:
         url = f"rerun+http://127.0.0.1:{{silent.getsockname()[1]}}/proxy"
         recorder = toy.open_recorder("remote", Path({str(tmp_path / "recording.rrd")!r}), url=url)
         start = time.monotonic()
-        toy.walk(recorder)
-        print("walked", time.monotonic() - start)
+        toy.record_session(recorder)
+        print("seconds", time.monotonic() - start)
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(entities.__file__).parents[1])}
     started = time.monotonic()
@@ -434,12 +442,12 @@ def test_viewer_program_of_another_version_is_refused(monkeypatch: pytest.Monkey
         viewer.viewer_executable()
 
 
-def test_absent_remote_viewer_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_absent_remote_viewer_logs_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     url = viewer.stream_url(viewer.free_port())
     started = time.monotonic()
     recorder = open_recorder("remote", tmp_path / "recording.rrd", url=url)
     assert isinstance(recorder, RerunRecorder)
-    walk(recorder)
+    record_session(recorder)
     assert time.monotonic() - started < 4.0
     assert caplog.messages == [f"viewer: nobody listens at {url}; the walk goes on without a live view"]
 
@@ -457,7 +465,7 @@ def test_auto_without_a_display_records(tmp_path: Path, monkeypatch: pytest.Monk
     assert recorder.how_to_look.endswith(f"look at it with `worldwarp view {tmp_path}`")
 
 
-def test_none_looks_away_and_existing_recordings_stay(tmp_path: Path) -> None:
+def test_none_records_nothing_and_existing_recordings_are_kept(tmp_path: Path) -> None:
     first = new_recording_path(tmp_path)
     assert first.name == "recording.rrd"
     first.write_bytes(b"precious")
@@ -468,14 +476,14 @@ def test_none_looks_away_and_existing_recordings_stay(tmp_path: Path) -> None:
     assert new_recording_path(tmp_path).name == "recording-2.rrd"
 
 
-def test_closing_twice_and_without_a_beginning(tmp_path: Path) -> None:
+def test_close_without_begin_and_twice(tmp_path: Path) -> None:
     recorder = RerunRecorder(tmp_path / "recording.rrd")
     recorder.close()
     recorder.close()
     assert not (tmp_path / "recording.rrd").exists()
 
 
-def test_view_refuses_what_is_no_recording(tmp_path: Path) -> None:
+def test_view_refuses_a_file_that_is_no_recording(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds none"):
         open_recording(tmp_path)
     (tmp_path / "recording.rrd").write_bytes(b"hello, world")
@@ -484,7 +492,7 @@ def test_view_refuses_what_is_no_recording(tmp_path: Path) -> None:
 
 
 def test_view_refuses_a_recording_of_a_newer_rerun(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+    record_session(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
     written = bytearray((tmp_path / "recording.rrd").read_bytes())
     written[5] += 1
     (tmp_path / "recording.rrd").write_bytes(written)
@@ -493,7 +501,7 @@ def test_view_refuses_a_recording_of_a_newer_rerun(tmp_path: Path) -> None:
 
 
 def test_view_serves_a_page_on_loopback_only(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+    record_session(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
     port = viewer.free_port()
     program, address = open_recording(tmp_path, "web", port)
     try:
@@ -510,7 +518,7 @@ def test_view_serves_a_page_on_loopback_only(tmp_path: Path) -> None:
         program.wait()
 
 
-def test_row_without_a_moment_is_static(tmp_path: Path) -> None:
+def test_an_entry_without_time_is_static(tmp_path: Path) -> None:
     stream = rr.RecordingStream("worldwarp", recording_id="toy")
     stream.save(tmp_path / "one.rrd")
     LogEntry("a", (rr.TextDocument("x"),), None).log_to(stream)
@@ -520,7 +528,7 @@ def test_row_without_a_moment_is_static(tmp_path: Path) -> None:
 
 
 def _listening_addresses(ports: set[int]) -> set[str]:
-    """Addresses that anybody on this machine listens on for these ports (Linux; empty elsewhere)."""
+    """Addresses with a listening socket on these ports (Linux; empty elsewhere)."""
     table = Path("/proc/net/tcp")
     if not table.exists():
         return set()
@@ -529,7 +537,7 @@ def _listening_addresses(ports: set[int]) -> set[str]:
     return {socket.inet_ntoa(bytes.fromhex(host)[::-1]) for host, port in local if int(port, 16) in ports}
 
 
-@pytest.mark.filterwarnings("ignore:RRD file has no footer")  # read as a killed training leaves it
+@pytest.mark.filterwarnings("ignore:RRD file has no footer")  # the file of a killed training has none
 def test_a_training_is_recorded_after_every_validation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sheet = tmp_path / "sheet.png"
     recorder = TrainingRecorder(tmp_path / "training.rrd", "an id")
@@ -547,7 +555,7 @@ def test_a_training_is_recorded_after_every_validation(tmp_path: Path, caplog: p
     assert "the training goes on" in caplog.text
 
 
-def test_a_chunk_that_was_undone_is_hidden_and_the_world_shown_as_before(tmp_path: Path) -> None:
+def test_an_undone_chunk_is_cleared_and_the_earlier_world_logged_again(tmp_path: Path) -> None:
     recorder = RerunRecorder(tmp_path / "recording.rrd")
     recorder.begin(toy_start(toy_gaussians(30, 0)))
     recorder.chunk(toy_event(1, toy_gaussians(10, 1)))
@@ -561,7 +569,7 @@ def test_a_chunk_that_was_undone_is_hidden_and_the_world_shown_as_before(tmp_pat
     assert recorded.column(entities.IMAGE, "Clear:is_recursive").count([False]) == FRAMES
     places = recorded.column(entities.CAMERA, "Transform3D:translation")
     here_again = [place for place in places if place and np.allclose(place[0], here.position.numpy(), atol=1e-6)]
-    assert len(here_again) == 1 + FRAMES  # when it was walked to, and for what was undone
+    assert len(here_again) == 1 + FRAMES  # its own frame, and the undone frames
     for entity in (entities.CACHE, entities.SKY):
         assert recorded.column(entity, "Clear:is_recursive") == [[True]]
         assert recorded.column(entity, "frame") == [FRAMES]
@@ -571,19 +579,19 @@ def test_a_chunk_that_was_undone_is_hidden_and_the_world_shown_as_before(tmp_pat
     assert recorded.column(entities.cache(1, take=1), "frame") == [FRAMES]
     assert len(recorded.column(entities.sky(1, take=1), "GaussianSplats3D:centers")[0]) == 4
     assert recorded.column(entities.cache(2, take=1), "frame") == [2 * FRAMES]
-    walked = recorded.column(entities.path_done(2), "LineStrips3D:strips")[-1][0]
-    np.testing.assert_allclose(walked[0], here.position.numpy(), atol=1e-6)  # from where the walk stood again
+    path = recorded.column(entities.path_done(2), "LineStrips3D:strips")[-1][0]
+    np.testing.assert_allclose(path[0], here.position.numpy(), atol=1e-6)  # starts at the last camera that is left
 
 
-def test_the_photo_is_recorded_as_fine_as_it_is_kept(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=0)
+def test_the_photo_is_recorded_at_full_resolution(tmp_path: Path) -> None:
+    record_session(RerunRecorder(tmp_path / "recording.rrd"), chunks=0)
     (blob,) = Recorded.read(tmp_path / "recording.rrd").column(entities.PHOTO, "EncodedImage:blob")
     picture = Image.open(io.BytesIO(bytes(blob[0])))
     assert picture.size == (2 * WIDTH, 2 * HEIGHT)
 
 
-def test_a_disk_that_gets_full_ends_the_recording_and_not_the_walk(tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the disk's: every write beyond it fails."""
+def test_a_full_disk_ends_the_recording_and_not_the_session(tmp_path: Path) -> None:
+    """The full disk is simulated by a limit on file size, beyond which every write fails."""
     program = f"""
         import importlib.util, resource, time
         spec = importlib.util.spec_from_file_location("toy", {str(Path(__file__))!r})
@@ -592,8 +600,8 @@ def test_a_disk_that_gets_full_ends_the_recording_and_not_the_walk(tmp_path: Pat
         from pathlib import Path
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         start = time.monotonic()
-        toy.walk(toy.RerunRecorder(Path({str(tmp_path / "recording.rrd")!r})))
-        print("walked", time.monotonic() - start)
+        toy.record_session(toy.RerunRecorder(Path({str(tmp_path / "recording.rrd")!r})))
+        print("seconds", time.monotonic() - start)
     """
     environment = {**os.environ, "PYTHONPATH": str(Path(entities.__file__).parents[1])}
     done = subprocess.run(
@@ -620,7 +628,7 @@ def test_default_ports_that_are_taken_are_replaced_by_free_ones(
     assert str(taken_port) not in window.how_to_look
 
 
-def test_native_without_a_display_says_so_and_records(
+def test_native_without_a_display_warns_and_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(viewer, "has_display", lambda: False)
@@ -630,22 +638,22 @@ def test_native_without_a_display_says_so_and_records(
     assert recorder.how_to_look == f"recording only; look at it with `worldwarp view {tmp_path}`"
 
 
-def test_auto_tells_what_it_chose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_reports_its_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(viewer, "NATIVE_PORT", viewer.free_port())
-    for display, told in (
+    for display, text in (
         (False, "auto, no display: recording only"),
         (True, "auto, there is a display: the Rerun wi"),
     ):
         monkeypatch.setattr(viewer, "has_display", lambda display=display: display)
-        assert open_recorder("auto", tmp_path / "recording.rrd").how_to_look.startswith(told)
+        assert open_recorder("auto", tmp_path / "recording.rrd").how_to_look.startswith(text)
     assert open_recorder("none", None).how_to_look == "nothing is shown or recorded"
 
 
 @pytest.mark.parametrize("browser", [True, False, None])
-def test_a_browser_is_opened_on_a_page_that_answers(browser: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_browser_is_opened_after_the_page_answers(browser: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[str, bool]] = []
     monkeypatch.setattr(viewer, "has_display", lambda: True)
-    monkeypatch.setenv("CI", "1")  # None asks whether somebody sits there
+    monkeypatch.setenv("CI", "1")  # so that None opens no browser
     target = web_target(None, browser)
     address = target.how_to_look.splitlines()[1]
     port = int(address.split(":")[2].split("/")[0])
@@ -660,7 +668,7 @@ def test_a_browser_is_opened_on_a_page_that_answers(browser: bool | None, monkey
     assert ("opened in your browser" in target.how_to_look) == bool(browser)
 
 
-def test_a_display_and_a_terminal_make_a_browser_welcome(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_is_interactive_needs_a_display_and_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -682,7 +690,7 @@ def test_a_display_and_a_terminal_make_a_browser_welcome(monkeypatch: pytest.Mon
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends a program with its parent")
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_page_is_left_behind_when_view_is_ended(how: signal.Signals, tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+    record_session(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
     port = viewer.free_port()
     environment = {**os.environ, "PYTHONPATH": str(Path(entities.__file__).parents[1]), "CI": "1"}
     words = ["view", str(tmp_path), "mode=web", f"port={port}"]
@@ -702,8 +710,8 @@ def test_no_page_is_left_behind_when_view_is_ended(how: signal.Signals, tmp_path
         program.communicate()
 
 
-def test_programs_that_are_started_take_no_usage_statistics(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+def test_started_viewers_collect_no_usage_statistics(tmp_path: Path) -> None:
+    record_session(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
     environment = viewer._environment()
     environment["RUST_LOG"] = "re_analytics=debug"
     ports = ["--web-viewer-port", str(viewer.free_port()), "--port", str(viewer.free_port())]
@@ -712,10 +720,10 @@ def test_programs_that_are_started_take_no_usage_statistics(tmp_path: Path) -> N
         [*command, str(tmp_path / "recording.rrd")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment
     )
     assert program.stdout is not None
-    told = iter(program.stdout.readline, b"")
+    output = iter(program.stdout.readline, b"")
     timer = threading.Timer(20.0, program.kill)
     timer.start()
-    assert any(b"Analytics disabled" in line for line in told)
+    assert any(b"Analytics disabled" in line for line in output)
     timer.cancel()
     program.kill()
     program.wait()
@@ -731,7 +739,7 @@ def _wait_until(done: Callable[[], bool], timeout_s: float = 20.0) -> None:
 
 @pytest.mark.parametrize("head", [b"RRF2\x00\x16\x00\x00", b"RRF0\x00\x0a\x00\x00"])
 def test_view_refuses_a_recording_that_is_too_old(head: bytes, tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+    record_session(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
     whole = (tmp_path / "recording.rrd").read_bytes()
     (tmp_path / "recording.rrd").write_bytes(head + whole[8:])
     with pytest.raises(
@@ -740,8 +748,8 @@ def test_view_refuses_a_recording_that_is_too_old(head: bytes, tmp_path: Path) -
         open_recording(tmp_path, "web")
 
 
-def test_the_oldest_version_that_view_takes_is_the_oldest_that_rerun_reads(tmp_path: Path) -> None:
-    walk(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
+def test_oldest_is_the_oldest_version_that_rerun_reads(tmp_path: Path) -> None:
+    record_session(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
     whole = (tmp_path / "recording.rrd").read_bytes()
     readable = {}
     for minor in (OLDEST[1] - 1, OLDEST[1]):
@@ -752,11 +760,11 @@ def test_the_oldest_version_that_view_takes_is_the_oldest_that_rerun_reads(tmp_p
 
 
 def recording_ids(folder: Path) -> list[str]:
-    """Of every recording in a folder."""
+    """Ids of all recordings in a folder."""
     return [rerun_chunk.RrdReader(file).recordings()[0].recording_id for file in sorted(folder.glob("*.rrd"))]
 
 
-def test_the_recordings_of_a_world_share_an_id_wherever_it_lies_and_other_worlds_have_another(
+def test_recordings_of_a_moved_world_share_an_id_and_other_worlds_have_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     colors = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
@@ -779,7 +787,7 @@ def test_the_recordings_of_a_world_share_an_id_wherever_it_lies_and_other_worlds
     assert ours[0] == ours[1]
 
 
-def test_a_folder_that_cannot_keep_an_id_is_recorded_all_the_same(tmp_path: Path) -> None:
+def test_a_folder_where_no_id_can_be_stored_is_recorded(tmp_path: Path) -> None:
     (tmp_path / IDENTITY).mkdir()
-    walk(RerunRecorder(tmp_path / "recording.rrd"))
+    record_session(RerunRecorder(tmp_path / "recording.rrd"))
     assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1

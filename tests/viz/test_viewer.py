@@ -1,4 +1,4 @@
-"""A walk in the real Rerun viewer, headless: what arrives on the screen is what was logged."""
+"""A session in the real Rerun viewer, headless: the screen shows what was logged."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ pytestmark = [
 
 
 def wall(first: int, count: int) -> Frame:
-    """Frames in front of a wall; every one has colors of its own."""
+    """Frames of a wall at depth 2; each frame has another red level."""
     poses = torch.eye(4).repeat(count, 1, 1)
     poses[:, 0, 3] = 0.05 * torch.arange(first, first + count)
     number = torch.arange(first, first + count)[:, None, None].expand(count, HEIGHT, WIDTH) / (CHUNKS * FRAMES)
@@ -50,7 +50,7 @@ def wall(first: int, count: int) -> Frame:
 
 
 def splats(chunk: int) -> Gaussians:
-    """A patch of the wall, a green one per chunk."""
+    """A green patch of the wall, shifted by half a unit per chunk."""
     row, column = torch.meshgrid(torch.linspace(-0.6, 0.6, 20), torch.linspace(-0.5, 0.5, 20), indexing="ij")
     means = torch.stack([column.flatten() + 0.5 * chunk, row.flatten(), torch.full((400,), 2.0)], 1)
     return Gaussians(
@@ -68,13 +68,13 @@ def splats(chunk: int) -> Gaussians:
 
 
 def begin(recorder: RerunRecorder) -> None:
-    """Tell the photo."""
+    """Record the photo."""
     photo, planned = wall(0, 1), wall(1, CHUNKS * FRAMES).camera
     recorder.begin(StartEvent(photo, photo.rgb[0], splats(0), torch.arange(400), planned, "# Settings"))
 
 
 def chunk(recorder: RerunRecorder, index: int) -> None:
-    """Tell one chunk."""
+    """Record chunk ``index``."""
     frames = wall(1 + (index - 1) * FRAMES, FRAMES)
     one = torch.ones_like(frames.depth)
     guide = Guide(frames.rgb, frames.depth, one, one, 0.0 * one, frames.camera)
@@ -99,7 +99,7 @@ def chunk(recorder: RerunRecorder, index: int) -> None:
 
 
 def eventually(found: Callable[[], T | None], state: Callable[[], object] = str, timeout_s: float = 30.0) -> T:
-    """Poll until there is something; the viewer answers ``NotFound`` for a view that it has not drawn yet."""
+    """Poll until ``found`` returns a value; the viewer raises ``NotFound`` for a view that it has not drawn yet."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         try:
@@ -114,7 +114,7 @@ def eventually(found: Callable[[], T | None], state: Callable[[], object] = str,
 
 @pytest.fixture
 def window() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A headless viewer that listens on loopback, as a user's own window would."""
+    """A headless viewer that listens on loopback, like a user's own window."""
     port = viewer.free_port()
     program = subprocess.Popen(
         [viewer.viewer_executable(), "--headless", "--bind", "127.0.0.1", "--port", str(port), "--memory-limit", "1GB"],
@@ -130,7 +130,7 @@ def window() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 
 def screenshot(client: ViewerClient, name: str) -> np.ndarray | None:
-    """What a view shows, ``[h w 3]`` bytes; None while it is blank."""
+    """Screenshot of a view, ``[h w 3]`` bytes; None while it is blank."""
     (view,) = [v for v in client.get_state().views if v.name == name]
     assert not view.reports
     pixels = np.asarray(Image.open(io.BytesIO(client.take_screenshot(view.view_id))).convert("RGB"))
@@ -146,7 +146,7 @@ def difference(shown: np.ndarray, frame: Frame) -> float:
     return float(np.abs(fitted / 255.0 - frame.rgb[0].permute(1, 2, 0).numpy()).mean())
 
 
-def test_walk_in_the_real_viewer(
+def test_a_session_in_the_real_viewer(
     window: tuple[subprocess.Popen[bytes], int], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, port = window
@@ -166,20 +166,20 @@ def test_walk_in_the_real_viewer(
     for number in (CHUNKS * FRAMES, 3):
 
         def shows_it(number: int = number) -> np.ndarray | None:
-            # Said at every try: a blueprint that arrives late sets the cursor back to following.
+            # Repeated at every try, since a blueprint that arrives late sets the cursor back to following.
             client.set_time("frame", sequence=number, play_state="paused")
             shown = screenshot(client, "3  Result")
             return shown if shown is not None and difference(shown, wall(number, 1)) < 0.02 else None
 
         shown = eventually(shows_it, client.get_state)
-        assert difference(shown, wall(number - 3, 1)) > 0.05  # another frame is told apart
+        assert difference(shown, wall(number - 3, 1)) > 0.05  # and differs from another frame
     world = eventually(lambda: screenshot(client, "The world so far")).astype(int)
     assert ((world[..., 1] > 150) & (world[..., 0] < 130)).mean() > 0.01  # the green splats are there
     assert not [entry for entry in client.get_logs() if entry.level == "ERROR"]
     assert not caplog.messages
 
 
-def test_the_world_is_first_seen_as_the_photo_shows_it_and_without_what_was_undone(
+def test_the_3d_view_starts_at_the_photo_and_hides_an_undone_chunk(
     window: tuple[subprocess.Popen[bytes], int], tmp_path: Path
 ) -> None:
     _, port = window
@@ -198,8 +198,8 @@ def test_the_world_is_first_seen_as_the_photo_shows_it_and_without_what_was_undo
         return float(((part[..., 1] > 150) & (part[..., 0] < 130)).mean())
 
     middle, right = slice(3, 7), slice(8, 10)
-    # The patch of the photo is 1 wide, 2 away, and the eye stands behind the photo's camera: it is in the middle. Those
-    # of the chunks lie beside it, each half a unit further right.
+    # The patch of the photo is 1 wide at depth 2 and in the middle; those of the chunks are each half a unit further
+    # right.
     eventually(lambda: (green(middle) > 0.25 and green(right) > 0.3) or None)
     frames, here = wall(1 + FRAMES, FRAMES), wall(FRAMES, 1).camera[0]
     ids = torch.arange(400)
@@ -228,4 +228,4 @@ def test_real_viewer_killed_midway(
         chunk(recorder, index)
     recorder.close()
     assert time.monotonic() - started < 6.0
-    assert not caplog.messages  # the walk serves and the window was a client: nothing to complain about
+    assert not caplog.messages  # the session is the server, so a killed client is no error
