@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from worldwarp.siblings import check_siblings
 
 check_siblings()
-# Threads that spin while they wait take the processor from each other; this counts only before torch is imported.
+# Idle OpenMP threads that spin would compete with working ones; read by the runtime when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from worldwarp.api import World, explore
     from worldwarp.loop import Step
 
-# Where each name lives: it is imported when it is asked for, so that `worldwarp --help` does not wait for torch.
-_HOMES = {
+# Module of each public name; imported on first access, so that `worldwarp --help` does not load torch.
+_MODULES = {
     "Camera": "geometry.camera",
     "CameraSpline": "geometry.trajectory.spline",
     "Chunk": "geometry.frame",
@@ -54,9 +54,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'worldwarp' has no attribute '{name}'")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
     return value
 
 

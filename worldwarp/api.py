@@ -1,4 +1,4 @@
-"""The Python face of WorldWarp: `explore` and `World`."""
+"""The Python interface of WorldWarp: `explore` and `World`."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from viz.recorder import Recorder
 from worldwarp.arguments import user_path
 from worldwarp.config import compose_config, onward
 from worldwarp.loop import Step
-from worldwarp.recording import RECORDINGS, introduce, open_viewer, open_world, show
+from worldwarp.recording import RECORDINGS, open_viewer, open_world, record_start, record_step
 from worldwarp.session import VIDEO, Session, build_cache, prepare, write_world_video
-from worldwarp.session import resume as go_on
+from worldwarp.session import resume as resume_session
 from worldwarp.stored_config import current_targets
 
-PROTOCOLS = {"depth": DepthEstimator, "cache": WorldCache, "generator": Generator}  # what may be given as an object
-SHOWN_BYTES = 16 * 2**20  # a larger video is not put into a notebook
+# Groups that accept an object, with its protocol.
+PROTOCOLS = {"depth": DepthEstimator, "cache": WorldCache, "generator": Generator}
+SHOWN_BYTES = 16 * 2**20  # largest video that is embedded in a notebook
 
 
 def explore(
@@ -49,27 +50,27 @@ def explore(
     overrides: Sequence[str] = (),
     **settings: Any,
 ) -> Iterator[Step]:
-    """Walk through a photo, or go on in a stored world; yields one `Step` per chunk as it is finished.
+    """Explore a photo, or continue a stored world; yields one `Step` per finished chunk.
 
-    Every yielded chunk is stored already. Whoever stops early, by ``break`` or by closing the iterator, has a world
-    that ``explore(resume=...)`` finishes to the same bits, and the video of what there is.
+    Every yielded chunk is stored already. After an early stop, by ``break`` or by closing the iterator, the video of
+    the finished frames is written, and ``explore(resume=...)`` finishes the world to the same bits.
 
     Args:
         image: the photo.
         path: preset expression, camera file, or cameras ``[n]`` of frame size: the first is the photo's, or on resume
-            the last finished one. None is ``out_and_back``, or on resume what was planned.
-        out: folder to store the world in, with its video and its recording; nothing is stored when not given.
-        resume: folder of a world to go on in, instead of ``image`` and ``out``; of the settings it takes ``frames``
-            and ``convention`` of a new path, ``device`` and ``viewer``.
-        progress: whether to show a bar, in a terminal or a notebook.
-        recorder: receives the events of the run, instead of the one that ``viewer`` names.
+            the last finished one. None is ``out_and_back``, or on resume the stored path.
+        out: folder of the world, its video and its recording; None stores nothing.
+        resume: folder of a world to continue, instead of ``image`` and ``out``; accepts the settings ``frames`` and
+            ``convention`` of a new path, ``device`` and ``viewer``.
+        progress: whether to show a progress bar, in a terminal or a notebook.
+        recorder: receives the events of the run, instead of the recorder of ``viewer``.
         overrides: further settings as on the command line, for example ``["depth=file", "depth.path=d.npy"]``.
         **settings: plain settings and group options, for example ``frames=33, size=(192, 320), cache="points"``;
-            ``viewer`` is ``file`` where something is stored, else ``none``. ``depth``, ``cache`` and ``generator`` may
-            also be objects of one's own, see `worldwarp.plugins`.
+            ``viewer`` is ``file`` for a stored world, else ``none``. ``depth``, ``cache`` and ``generator`` may also be
+            objects, see `worldwarp.plugins`.
 
     Raises:
-        ValueError: bad input, in one sentence, before anything is written.
+        ValueError: invalid input, before anything is written.
 
     Example:
         >>> for step in explore(image="photo.jpg", path="orbit", frames=17, size=(192, 320), out="worlds/mine"):
@@ -94,21 +95,21 @@ def explore(
     tell = tqdm.write if progress else _silent
     if resume is None:
         config = compose_config("explore", words)
-        for group, part in objects.items():  # a stored world names the class
+        for group, part in objects.items():  # a stored world stores the class of an object
             config[group] = {"_target_": f"{type(part).__module__}.{type(part).__qualname__}"}
         session = prepare(config, cameras, out=None if out is None else Path(out), tell=tell, given=objects)
     else:
         if image is not None or out is not None:
             named = "image" if out is None else "out"
             raise ValueError(
-                f"resume: the world in {resume} goes on with its own photo and folder; leave out {named}=, "
+                f"resume: the world in {resume} has its own photo and folder; leave out {named}=, "
                 "or leave out resume= to start anew"
             )
         config = compose_config("explore", words)
-        session = go_on(Path(resume), config.device, onward(words, config), cameras, tell, objects)
+        session = resume_session(Path(resume), config.device, onward(words, config), cameras, tell, objects)
     if recorder is None:
         recorder = open_viewer(config.viewer, None if folder is None else Path(folder))
-    if config.viewer.mode not in ("none", "file"):  # somebody wants to look: tell where
+    if config.viewer.mode not in ("none", "file"):  # a live view: print its address
         tqdm.write(f"viewer   {recorder.how_to_look}")
     if out is not None:
         session.store_in(Path(out))
@@ -116,13 +117,13 @@ def explore(
 
 
 def _steps(session: Session, recorder: Recorder, progress: bool) -> Iterator[Step]:
-    """Walk, with somebody who looks on; the video is written however the walk ends, but for an error."""
+    """Explore and record; the video is written unless an error ends the session."""
     total = len(session.cameras) - session.state.frames
     try:
-        introduce(recorder, session)
+        record_start(recorder, session)
         with tqdm(total=total, unit="frame", smoothing=0.2, disable=not progress) as bar:
             for step in session.steps():
-                show(recorder, step)
+                record_step(recorder, step)
                 bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
                 bar.update(len(step.chunk.frames))
                 yield step
@@ -167,7 +168,7 @@ class World:
         self._cache: WorldCache | None = None
 
     def __repr__(self) -> str:
-        """What it is in a line."""
+        """Folder, frames, size, chunks and primitives in one line."""
         chunks, (height, width) = self.record.chunks, self.record.manifest.size
         primitives = chunks[-1].primitives if chunks else 0
         return (
@@ -176,7 +177,7 @@ class World:
         )
 
     def _repr_html_(self) -> str:
-        """Its video, and what it is, for notebooks."""
+        """The video and the `repr` as HTML, for notebooks."""
         text = f"<code>{html.escape(repr(self))}</code>"
         if not self.record.chunks:
             return text
@@ -192,8 +193,8 @@ class World:
         """Open a world.
 
         Args:
-            folder: where it lies.
-            chunks: open only the first so many chunks, whatever happened to the files of the others.
+            folder: of the world.
+            chunks: number of chunks to open, from the first; files of later ones may be damaged. None for all.
 
         Raises:
             ValueError: not a world, of a later version, or damaged; the message names the file.
@@ -202,17 +203,17 @@ class World:
 
     @property
     def folder(self) -> Path:
-        """Where it lies."""
+        """Folder of the world."""
         return self.record.folder
 
     @property
     def cameras(self) -> Camera:
-        """Cameras of the finished frames, ``[n]``; the photo's is the first."""
+        """Cameras of the finished frames, ``[n]``; camera 0 is the photo's."""
         return self.record.cameras
 
     @property
     def video(self) -> Path:
-        """An MP4 of the finished frames; written again if the world is newer.
+        """MP4 of the finished frames; rewritten if the world is newer.
 
         Raises:
             ValueError: the file cannot be written, or there is no frame yet.
@@ -222,19 +223,20 @@ class World:
         return film if fresh else write_world_video(self.record)
 
     def frames(self, first: int = 0, last: int | None = None) -> Frame:
-        """Finished frames, to the bit."""
+        """Finished frames ``[n]``, lossless."""
         return self.record.frames(first, last)
 
     @property
     def primitives(self) -> Points | Gaussians:
-        """Everything the cache holds."""
+        """All primitives of the cache."""
         return self.record.primitives
 
     @property
     def cache(self) -> WorldCache:
         """The cache after the last chunk."""
         if self._cache is None:
-            config = OmegaConf.create({**current_targets(self.record.config), "device": "cpu"})  # any machine opens it
+            # On the CPU, so that a world made on a GPU opens on any machine.
+            config = OmegaConf.create({**current_targets(self.record.config), "device": "cpu"})
             self._cache = cache = build_cache(config)
             for change in self.record.changes():
                 cache.apply(change)
@@ -251,19 +253,19 @@ class World:
         chunks: Sequence[int] = (),
         region: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None,
     ) -> int:
-        """Take out of the world what some chunks added, or what lies in a box; its frames stay.
+        """Remove primitives from the world: those that chunks added, or those in a box; frames are kept.
 
-        Recordings, which show what is gone, are removed; `view` makes a new one.
+        Recordings, which show the removed primitives, are deleted; `view` makes a new one.
 
         Args:
             chunks: indices of chunks.
-            region: low and high corner, world, scene units; sky lies in no region.
+            region: low and high corner of a box, world, scene units; sky is in no region.
 
         Returns:
-            How many primitives were forgotten; `undo` brings them back.
+            Number of removed primitives; `undo` restores them.
 
         Raises:
-            ValueError: nothing is named, or a chunk that does not exist.
+            ValueError: neither chunks nor region, or a chunk that does not exist.
 
         Example:
             >>> world.forget(region=((-1.0, -1.0, 0.5), (1.0, 1.0, 2.0)))
@@ -275,12 +277,12 @@ class World:
         return count
 
     def undo(self) -> None:
-        """Take back the last `forget`, or if none followed it, the last chunk; walking on makes the same bits again.
+        """Undo the last `forget`, or else the last chunk; continuing makes the same bits again.
 
-        The video is written again. Recordings, which show what is gone, are removed; `view` makes a new one.
+        The video is rewritten. Recordings, which show the undone chunk, are deleted; `view` makes a new one.
 
         Raises:
-            ValueError: there is only the photo.
+            ValueError: the world has only the photo.
         """
         frames = len(self.cameras)
         self.record.undo()
@@ -296,9 +298,9 @@ class World:
     def explore(
         self, path: str | Path | Camera | None = None, frames: int | None = None, **settings: Any
     ) -> Iterator[Step]:
-        """Finish the walk, or go on along another path from the last finished frame; see `worldwarp.explore`.
+        """Finish the path, or follow a new one from the last finished frame; see `worldwarp.explore`.
 
-        This world has the new chunks when the iterator ends.
+        This object has the new chunks when the iterator ends.
 
         Example:
             >>> for step in world.explore("up", frames=9):
@@ -306,22 +308,22 @@ class World:
             Step(chunk 3, frames 17 to 24, 0.8% new, 291206 primitives)
         """
         more = {} if frames is None else {"frames": frames}
-        return self._following(explore(resume=self.folder, path=path, **more, **settings))
+        return self._reload_after(explore(resume=self.folder, path=path, **more, **settings))
 
-    def _following(self, steps: Iterator[Step]) -> Iterator[Step]:
+    def _reload_after(self, steps: Iterator[Step]) -> Iterator[Step]:
         try:
             yield from steps
         finally:
             self.record, self._cache = stored.WorldStore.load(self.folder), None
 
     def view(self, mode: Literal["native", "web"] | None = None) -> str:
-        """Open the walk in Rerun; a recording is made of what is stored if there is none.
+        """Open the world in Rerun; without a recording, one is made from the stored world.
 
         Args:
-            mode: a window, or a page that lives as long as this Python; None is a window where there is a display.
+            mode: a window, or a page that is served until Python ends; None is a window if there is a display.
 
         Returns:
-            Where to look.
+            Text with the window or the address.
 
         Example:
             >>> print(world.view(mode="web"))
@@ -336,13 +338,13 @@ class World:
 
         Args:
             formats: some of `scenes.formats.export.FORMATS`; None is all of them.
-            out: where to; the world's ``exports`` folder when not given.
+            out: target folder; None is the world's ``exports`` folder.
 
         Returns:
             For each format: file or folder, size in bytes, and a note about its conventions.
 
         Raises:
-            ValueError: an unknown format, or a world with nothing in it.
+            ValueError: an unknown format, or an empty world.
 
         Example:
             >>> for report in world.export(["gaussians_ply", "mp4"]):
@@ -353,19 +355,19 @@ class World:
         return export(self.record, list(FORMATS) if formats is None else formats, out)
 
     def branch(self, folder: str | Path, chunk: int) -> World:
-        """A new world that shares this one's history up to and including ``chunk``, and goes its own way after.
+        """A new world with the chunks of this one up to and including ``chunk``.
 
         Raises:
-            ValueError: a chunk that does not exist, or a folder with something in it.
+            ValueError: a chunk that does not exist, or a folder that is not empty.
         """
         return World(self.record.branch(folder, chunk))
 
     def render(self, camera: Camera) -> Guide:
-        """What the world shows to cameras ``[t]``, or to one camera without a batch (then ``t`` is 1).
+        """Render the world for cameras ``[t]``, or for one camera without a batch axis (then ``t`` is 1).
 
-        What the photo saw is shown in the photo's own colors; ``world.cache.render`` shows the cache alone.
+        Surfaces that the photo saw get the photo's own colors; ``world.cache.render`` renders the cache alone.
         """
-        camera = camera.to(torch.float32)  # those of files are in float64
+        camera = camera.to(torch.float32)  # cameras of files are float64
         batched = (
             camera
             if camera.batch_shape

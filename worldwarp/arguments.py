@@ -1,4 +1,4 @@
-"""Words of a command line, read without torch or Hydra: settings, lists, files and folders, and what was meant."""
+"""Parses command lines without torch or Hydra: settings, lists, files, folders, and corrections of wrong names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 from geometry.trajectory.path_text import PRESETS
 
-LIVE = "keys"  # what `path=` says for driving by hand
+LIVE = "keys"  # value of `path=` for keyboard control
 
 NO_PROMPT = "the generator takes no text: it goes on from what the photo shows (generator= chooses another)"
-# What other programs call a setting: our name of it, or a sentence where there is none.
+# Names of settings in other programs: our name, or a sentence where there is none.
 SYNONYMS = {
     "picture": "image", "photo": "image", "input": "image", "file": "image",
     "output": "out", "output_dir": "out", "outdir": "out", "folder": "out", "dir": "out",
@@ -32,16 +32,16 @@ MANIFEST = "world.json"
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; the message says what was wanted and what to do."""
+    """An invalid setting; the message says what is wanted, what was given, and what to do."""
 
 
 def nearest(name: str, valid: Iterable[str], main: Iterable[str] = ()) -> str:
-    """A phrase that points from a mistyped ``name`` to what exists, or says that there is no such thing.
+    """A hint for an unknown ``name``: the nearest valid names, or a list of valid ones.
 
     Args:
-        name: what was typed.
-        valid: what exists.
-        main: the names to list when none is near; all of ``valid`` when not given.
+        name: as typed.
+        valid: all valid names.
+        main: names to list when none is near; default ``valid``.
     """
     valid = sorted(set(valid))
     meant = SYNONYMS.get(name.lower().lstrip("-").replace("-", "_"))
@@ -99,7 +99,7 @@ def whole(key: str, text: str) -> int:
     """A whole number.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: not a whole number.
     """
     if not (text.isascii() and text.isdecimal()):
         raise ConfigError(f"{key}: want a whole number, got '{text}'")
@@ -107,10 +107,10 @@ def whole(key: str, text: str) -> int:
 
 
 def frame_size(value: object) -> int | tuple[int, int] | None:
-    """What ``size=`` says: the longer side, ``(H, W)``, or None; from ``720``, ``480,720``, ``480x720``, ``[480,720]``.
+    """The value of ``size=``, e.g. ``720``, ``480,720``, ``480x720``, ``[480,720]``: longer side, ``(H, W)``, or None.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: none of these.
     """
     if value is None:
         return None
@@ -127,10 +127,10 @@ def frame_size(value: object) -> int | tuple[int, int] | None:
 
 
 def user_path(key: str, text: str | Path) -> Path:
-    """A folder or file as a user writes it, `~` expanded.
+    """A folder or file from user input, `~` expanded.
 
     Raises:
-        ConfigError: a name that is not UTF-8, which the files of a world cannot have.
+        ConfigError: a name that is not UTF-8, which cannot be stored in a world.
     """
     path = os.path.expanduser(str(text))
     if not is_utf8(path):
@@ -140,18 +140,18 @@ def user_path(key: str, text: str | Path) -> Path:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a file name holds no bytes that are not UTF-8 (Python keeps such bytes as lone surrogates)."""
+    """Whether a file name is UTF-8 (Python keeps other bytes as lone surrogates)."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def default_folder(image: str) -> Path:
-    """Where the world of a photo goes when nobody says so."""
+    """The default folder of a photo's world."""
     stem = Path(image).stem
     return Path("worlds") / (stem if is_utf8(stem) else stem.encode("ascii", "replace").decode().replace("?", "_"))
 
 
 def check_image(image: str) -> None:
-    """Refuse what is no photo by what it is, before it is opened.
+    """Refuse a file that is no photo, with a message by its kind, before it is opened.
 
     Raises:
         ConfigError: an address, several files, a video, a folder, or a file that does not exist.
@@ -178,7 +178,7 @@ def check_world(command: str, folder: Path) -> None:
     """Refuse a folder that is no world, before anything is loaded.
 
     Raises:
-        ConfigError: it does not exist, or holds no world.
+        ConfigError: the folder does not exist, or is no world.
     """
     if not folder.is_dir():
         raise ConfigError(f"{command}: no such folder '{folder}'; want that of a world that `worldwarp explore` made")
@@ -187,7 +187,7 @@ def check_world(command: str, folder: Path) -> None:
 
 
 def pasted(*words: object) -> str:
-    """Words of a command as they can be pasted into any shell (PowerShell takes unquoted commas apart)."""
+    """Words of a command, quoted to be pasted into any shell (PowerShell splits at unquoted commas)."""
     text = [str(word) for word in words]
     if sys.platform == "win32":
         return " ".join(f'"{word}"' if re.search(r"[^\w.:=/\\+-]", word) else word for word in text)
@@ -197,7 +197,7 @@ def pasted(*words: object) -> str:
 
 
 def command_words(words: Sequence[str]) -> list[str]:
-    """The words of `explore` with the names left out filled in: the photo (or a world's folder), then the path.
+    """The words of `explore` with bare words as settings: the photo (or a world's folder), then the path.
 
     Raises:
         ConfigError: more bare words than these two, or several photos.

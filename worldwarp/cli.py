@@ -35,11 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         return _run(words)
-    except BrokenPipeError:  # whoever read our output has seen enough (`worldwarp paths | head`)
+    except BrokenPipeError:  # the reader closed the pipe (`worldwarp paths | head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError, ImportError) as error:
-        # What a user can put right arrives as one sentence; anything else is our bug and keeps its traceback.
+        # An error that the user can correct is one sentence; any other is a bug and keeps its traceback.
         print(f"worldwarp: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -48,14 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     name, rest = (words[0], words[1:]) if words else ("help", [])
-    asks = any(word in HELP for word in words)
-    if name in PAGES and asks:
+    wants_help = any(word in HELP for word in words)
+    if name in PAGES and wants_help:
         print(page_of(name))
         return 0
     if name == "help" and rest and rest[0] in PAGES:
         print(page_of(rest[0]))
         return 0
-    if name == "help" or asks:
+    if name == "help" or wants_help:
         print(overview())
         return 0
     if name in ("-V", "--version"):
@@ -67,7 +67,7 @@ def _run(words: list[str]) -> int:
         if name.lower().endswith(IMAGES) or Path(name).exists():
             raise ConfigError(f"there is no command '{name}'; did you mean `worldwarp explore {pasted(*words)}`?")
         raise ConfigError(f"there is no command '{name}'; {nearest(name, [*PAGES, '--version'], PAGES)}")
-    module = import_module(f"worldwarp.commands.{MODULES[name]}")  # imported late: each brings its own heavy libraries
+    module = import_module(f"worldwarp.commands.{MODULES[name]}")  # imported late, since each loads heavy libraries
     command = getattr(module, f"{name.replace('-', '_')}_command")
     return command(rest)
 

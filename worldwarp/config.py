@@ -1,6 +1,6 @@
 """Configuration: Hydra groups in `worldwarp/conf`, composed without touching a caller's own Hydra.
 
-Hydra chooses the options of the groups; values are set afterwards, so that no name of a file meets its grammar.
+Hydra selects the options of the groups; values are set afterwards, so that file names need no Hydra quoting.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ from worldwarp.pages import conf_text, group_options
 from worldwarp.stored_config import current_options
 
 FREE_TEXT = ("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights")
-MAIN = ("image", "path", "frames", "size", "out", "resume", "device", "seed")  # named when nothing is near
+# Listed when no setting has a similar name.
+MAIN = ("image", "path", "frames", "size", "out", "resume", "device", "seed")
 
-ONWARD = ("path", "frames", "convention", "path_scale")  # what may change when a world goes on
+ONWARD = ("path", "frames", "convention", "path_scale")  # settings that may change on resume
 
-AUTO = "auto"  # the path_scale that fits a path to the photo
+AUTO = "auto"  # path_scale that fits a path to the photo
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
 
     Args:
         name: a primary config (`explore`).
-        overrides: `key=value` strings; the value of a path is taken as it is (`~` expanded), whatever is in it.
+        overrides: `key=value` strings; values of paths are taken literally (`~` expanded).
 
     Raises:
         ConfigError: for an unknown key, group option or unreadable value, with the nearest valid name.
@@ -78,7 +79,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if not equals:
             raise ConfigError(f"'{text}': want key=value")
         given[key] = value
-    # A class of another package replaces a whole group: what it takes is not known here, so all its keys are accepted.
+    # A class of another package replaces a whole group; its parameters are unknown here, so all keys are accepted.
     foreign = {key.removesuffix("._target_") for key in given if key.removesuffix("._target_") in groups} - {*given}
     chosen = {key: value for key, value in given.items() if key in groups}
     for group, option in chosen.items():
@@ -95,16 +96,16 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
             OmegaConf.update(config, key, _value(key, value, None), force_add=True)
             continue
         if key not in known or key in groups:
-            raise ConfigError(f"there is no setting '{key}'; {_what_was_meant(key, known)}")
+            raise ConfigError(f"there is no setting '{key}'; {_hint(key, known)}")
         OmegaConf.update(config, key, _value(key, value, OmegaConf.select(config, key, throw_on_missing=False)))
     return config
 
 
 def check_explore(config: DictConfig) -> None:
-    """Refuse what can be refused at once: before the photo is read, and before torch is loaded.
+    """Refuse invalid settings before the photo is read and before torch is loaded.
 
     Raises:
-        ConfigError: naming the setting, what was wanted and what was got.
+        ConfigError: an invalid setting; the message names it, the wanted and the given value.
         ValueError: a path that is neither a file nor an expression.
     """
     for key in sorted(OmegaConf.missing_keys(config)):
@@ -144,10 +145,10 @@ def _check_values(config: DictConfig) -> None:
 
 
 def explore_settings(config: DictConfig) -> Settings:
-    """The plain settings of `worldwarp explore`, of a configuration with a frame size and a lens.
+    """The plain settings of `worldwarp explore`, from a configuration with frame size and field of view.
 
     Raises:
-        ConfigError: naming the setting, what was wanted and what was got.
+        ConfigError: an invalid setting; the message names it, the wanted and the given value.
     """
     _check_values(config)
     if config.device == "cuda":
@@ -166,7 +167,7 @@ def checked_size(size: object) -> tuple[int, int]:
     """A frame size ``(H, W)``.
 
     Raises:
-        ConfigError: for anything that is none.
+        ConfigError: not a valid frame size.
     """
     sides = frame_size(_plain(size))
     if not isinstance(sides, tuple):
@@ -196,23 +197,23 @@ def build(config: DictConfig | dict[str, Any], group: str) -> Any:
 
 
 def _built(value: Any, group: str) -> Any:
-    """A setting as its class takes it: nested parts are built too, lists become tuples."""
+    """A setting as an argument of its class: nested configurations are built, lists become tuples."""
     if isinstance(value, DictConfig) and "_target_" in value:
         return build({group: value}, group)
     return tuple(value) if isinstance(value, ListConfig) else value
 
 
-def _what_was_meant(key: str, known: Sequence[str]) -> str:
-    """Where an unknown setting belongs, what it was meant to be, or which the main ones are."""
+def _hint(key: str, known: Sequence[str]) -> str:
+    """A hint for an unknown setting: the options that have it, similar names, or the main settings."""
     group = key.partition(".")[0]
-    if homes := [option for option, _, _ in _in_conf(key)]:
-        return f"it belongs to {' and '.join(f'{group}={option}' for option in homes)}; add that"
-    names = [name for name in known if not name.endswith(".device")]  # a part runs where all does
+    if owners := [option for option, _, _ in _in_conf(key)]:
+        return f"it belongs to {' and '.join(f'{group}={option}' for option in owners)}; add that"
+    names = [name for name in known if not name.endswith(".device")]  # set by `device` for all components
     return nearest(key, names, [name for name in names if name.startswith(f"{group}.")] or [*MAIN, "... (see --help)"])
 
 
 def _in_conf(key: str) -> list[tuple[str, str, str]]:
-    """Of a setting of a group: the options that have it, the default of each, and what it means there."""
+    """The options of a group that have a setting, as (option, default, description)."""
     group, _, name = key.partition(".")
     found: list[tuple[str, str, str]] = []
     for option in group_options().get(group, []) if name and not name.startswith("_") else []:
@@ -222,13 +223,13 @@ def _in_conf(key: str) -> list[tuple[str, str, str]]:
 
 
 def _value(key: str, text: str, default: object) -> object:
-    """The value of a setting; names of files keep every character."""
+    """The value of a setting; file names are kept literally."""
     is_number = isinstance(default, int | float) and not isinstance(default, bool)
     if text in ("", "null", "None") and not is_number:
         return None
     if key in FREE_TEXT:
         if text[0] in "'\"" and text[-1] == text[0] and len(text) > 2 and not os.path.exists(text):
-            text = text[1:-1]  # cmd.exe hands single quotes on
+            text = text[1:-1]  # cmd.exe does not remove single quotes
         return escaped(os.path.expanduser(text))
     if key == "size":
         size = frame_size(text)
@@ -246,7 +247,7 @@ def _value(key: str, text: str, default: object) -> object:
 
 
 def _number(text: str) -> int | float | str:
-    """A text as a number, where it is one."""
+    """A text as a number if it is one."""
     for kind in (int, float):
         try:
             return kind(text)
@@ -256,7 +257,7 @@ def _number(text: str) -> int | float | str:
 
 
 def escaped(text: str) -> str:
-    """A text that OmegaConf reads back as it is: it would look ``${...}`` up."""
+    """A text with ``${`` escaped, which OmegaConf would interpolate."""
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found.group(1) + r"\${", text)
 
 
@@ -288,7 +289,7 @@ def _check_whole(config: DictConfig, key: str, low: int, high: int, optional: bo
 def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for key in config:
-        if not str(key).startswith("_"):  # what Hydra makes of a group is not a setting
+        if not str(key).startswith("_"):  # keys with an underscore are for Hydra
             keys.append(f"{prefix}{key}")
         if not OmegaConf.is_missing(config, key) and isinstance(config._get_node(key), DictConfig):
             keys += _flat_keys(config[key], f"{prefix}{key}.")
@@ -296,7 +297,7 @@ def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
-    # A caller may run inside a Hydra application of its own: leave its global state as it was.
+    # The caller may itself be a Hydra application: restore its global state.
     state = Singleton.get_state()
     GlobalHydra.instance().clear()
     try:
@@ -309,13 +310,11 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def onward(words: list[str], config: DictConfig) -> dict[str, Any]:
-    """What `explore resume=DIR` says of the way on; it may say where to run and who watches, and nothing else."""
+    """Settings of the new path of `explore resume=DIR`; besides them only device and viewer are accepted."""
     given = {word.partition("=")[0] for word in words}
     for key in sorted(given):
         if key not in (*ONWARD, "resume", "device", "viewer") and not key.startswith("viewer."):
-            raise ConfigError(
-                f"resume: the world goes on with its own settings; remove {key}= (or start anew with out=)"
-            )
+            raise ConfigError(f"resume: the world keeps its own settings; remove {key}= (or start anew with out=)")
     if given & set(ONWARD) and "path" not in given:
         raise ConfigError("resume: frames=, convention= and path_scale= belong to a new path; give path= as well")
     values = {key: config[key] for key in ONWARD if key in given}

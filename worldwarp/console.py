@@ -1,4 +1,4 @@
-"""What a command shows: text that any console can take, and lines that say how far it is."""
+"""Console output: text in any encoding, and progress."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any
 
-# What our own texts hold beyond ASCII, for consoles that know less.
+# ASCII replacements for the other characters of our texts, for consoles with a smaller encoding.
 ASCII = dict(zip("▁▂▃▄▅▆▇█…°·", [*"12345678", "...", " deg", "-"], strict=True))
-EVERY_S = 15.0  # between two lines of progress in a log
+EVERY_S = 15.0  # seconds between two lines of progress in a log
 
 
 def open_console() -> None:
-    """Let stdout and stderr take any text: what their encoding does not know is written with what it does."""
+    """Make stdout and stderr accept any text: characters outside their encoding are replaced, see `ASCII`."""
     codecs.register_error("worldwarp", _in_ascii)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -29,22 +29,22 @@ def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
-    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not UTF-8: as it is
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not UTF-8 is written unchanged
         return bytes([ord(character) - 0xDC00]), error.start + 1
     return ASCII.get(character, "?"), error.start + 1
 
 
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
-    """Say what is being waited for: in a terminal with the time gone, cleared after; elsewhere on a line of its own."""
+    """Show a text during a wait: in a terminal with the elapsed time, cleared at the end; elsewhere as a line."""
     from tqdm import tqdm
 
     if not sys.stderr.isatty():
         sys.stderr.write(f"{text} …\n")
         yield
         return
-    room = shutil.get_terminal_size().columns - len(" … 00:00 ")
-    text = textwrap.shorten(text, max(room, 1), placeholder="") or text[: max(room, 1)]
+    columns = shutil.get_terminal_size().columns - len(" … 00:00 ")
+    text = textwrap.shorten(text, max(columns, 1), placeholder="") or text[: max(columns, 1)]
     over = threading.Event()
     with tqdm(total=1, desc=text, bar_format="{desc} … {elapsed}", leave=False, ascii=None) as bar:
 
@@ -62,7 +62,7 @@ def waiting(text: str) -> Iterator[None]:
 
 
 class _Lines:
-    """A log that takes what tqdm draws over and over as lines, one for each drawing that shows something."""
+    """A stream for tqdm that writes each non-empty drawing of the bar as a line."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -77,10 +77,10 @@ class _Lines:
 
 
 class Progress:
-    """Frames done: a bar in a terminal, now and then a line elsewhere; use it in a ``with``.
+    """Finished frames: a bar in a terminal, a line every `EVERY_S` seconds elsewhere; a context manager.
 
     Args:
-        frames: how many there will be; None where nobody knows.
+        frames: total number; None if unknown.
     """
 
     def __init__(self, frames: int | None) -> None:
@@ -105,6 +105,6 @@ class Progress:
         self._bar.close()
 
     def reach(self, frames: int, text: str) -> None:
-        """So many ``frames`` are done; ``text`` says what the last ones were."""
+        """Show that ``frames`` are finished; ``text`` describes the last ones."""
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(frames - self._bar.n)

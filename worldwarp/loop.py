@@ -1,5 +1,4 @@
-"""The loop: render the world, fill what is unknown, integrate the result. Viewers and storage only receive its
-steps."""
+"""The loop: render the world, fill its holes, integrate the result. Viewers and storage only receive its steps."""
 
 from __future__ import annotations
 
@@ -30,13 +29,13 @@ from geometry.primitives import Gaussians, Points
 from worldwarp.metrics import measure
 
 REFERENCE_FRAMES = 4  # the photo and the last frames of three chunks: to copy texture from and to optimize against
-KEEP_EVERY = 2  # every second frame enters the cache: those between show nothing more and cost as much
-GENERATED_CONFIDENCE = 0.6  # of a generated pixel at noise level 0; what a camera observed has 1
+KEEP_EVERY = 2  # every second frame enters the cache: the others show the same surfaces at the same cost
+GENERATED_CONFIDENCE = 0.6  # of a generated pixel at noise level 0; an observed pixel has 1
 
 
 @dataclass(frozen=True)
 class Components:
-    """What the loop is made of besides the cache; each can be replaced (`worldwarp/conf`, `worldwarp.plugins`)."""
+    """The parts of the loop besides the cache; each can be replaced (`worldwarp/conf`, `worldwarp.plugins`)."""
 
     generator: Generator
     noise: NoiseConfig
@@ -51,7 +50,7 @@ class LiftedPhoto:
     Attributes:
         frame: at frame size, ``[1]``: frame 0 of the world.
         detail: at frame size or finer, ``[1]``: what enters the cache.
-        full_res: colors in 0..1, ``[3 h w]``, as fine as they are shown: the photo texture.
+        full_res: colors in 0..1, ``[3 h w]``, at the finest resolution that is shown: the photo texture.
     """
 
     frame: Frame
@@ -61,11 +60,11 @@ class LiftedPhoto:
 
 @dataclass
 class ExploreState:
-    """What changes from chunk to chunk; a resumed session needs nothing else.
+    """The state that changes with each chunk; a resumed session needs nothing else.
 
     Attributes:
         view: the world: cache and photo texture.
-        memory: what the generator remembers.
+        memory: KV memory of the generator.
         reference: the photo and the last frames of recent chunks, ``[r]``.
         rng: the only source of randomness.
         chunks: finished chunks; the photo is chunk 0.
@@ -82,19 +81,19 @@ class ExploreState:
 
 @dataclass(frozen=True)
 class Step:
-    """Everything that one chunk produced, for viewers, recorders and metrics.
+    """The results of one chunk, for viewers, recorders and metrics.
 
     Attributes:
         chunk: the finished frames with their confidence.
         first_frame: index of its first frame in the world.
-        guide: what the world showed to its cameras, ``[t]``.
+        guide: the world rendered at its cameras before the chunk, ``[t]``.
         prior: the guide with its holes inpainted.
         sigma: the noise level that the sampler started from, ``[t 1 h w]``.
-        integration: what the chunk did to the cache.
+        integration: the change of the cache.
         added: the primitives that it added.
         timings_s: seconds per stage.
         gauges: metrics of the chunk, see `worldwarp.metrics.measure`.
-        state: where the session is after the chunk.
+        state: of the session after the chunk.
     """
 
     chunk: Chunk
@@ -123,7 +122,7 @@ def start(photo: LiftedPhoto, cache: WorldCache, components: Components, rng: to
     Args:
         photo: the photo with depth.
         cache: an empty cache.
-        components: what the loop is made of.
+        components: the parts of the loop.
         rng: the only source of randomness.
     """
     view = WorldView(cache, PhotoTexture.of(photo.frame, photo.full_res))
@@ -142,7 +141,7 @@ def explore(state: ExploreState, chunks: Iterable[Camera], components: Component
     Args:
         state: from `start` or from a stored world.
         chunks: batches ``[t]`` of cameras; may be endless.
-        components: what the loop is made of.
+        components: the parts of the loop.
     """
     for cameras, upcoming in _with_next(chunks):
         clock = _Clock()
@@ -190,9 +189,9 @@ def reference_of(photo: Frame, last_frames: list[Frame]) -> Frame:
 
 
 def _with_next(chunks: Iterable[Camera]) -> Iterator[tuple[Camera, Camera | None]]:
-    """Each chunk of cameras with the one after it, where that is known already.
+    """Each chunk of cameras with the next one, or None where it is unknown.
 
-    An iterator is not asked ahead: with live keys, the next chunk depends on what this one shows.
+    An iterator is not read ahead: with keyboard control, the next chunk depends on the user's reaction to this one.
     """
     if not isinstance(chunks, list):
         yield from ((cameras, None) for cameras in chunks)
@@ -201,7 +200,7 @@ def _with_next(chunks: Iterable[Camera]) -> Iterator[tuple[Camera, Camera | None
 
 
 def _outpaint(known: Guide, state: ExploreState, components: Components) -> Integration | None:
-    """Outpaint one wide view from the chunk's last camera where whole sides of it are unknown; None where they are not.
+    """Outpaint one wide view from the chunk's last camera if whole sides of the guide are uncovered; else None.
 
     Filled chunk by chunk, such a side would become strips with a seam at each chunk.
     """
@@ -227,7 +226,7 @@ def _generate_open_parts(guide: Guide, state: ExploreState, components: Componen
     covered = guide.coverage > 0.5
     depth = torch.where(covered, guide.depth, 1.0)
     known = Frame(prior.rgb, depth, covered, covered & (guide.sky > 0.5), guide.camera, photo.metric)
-    # The view has another size than the frames, so the generator looks at it with a memory of its own.
+    # The view has another size than the frames, so the generator gets a separate memory for it.
     memory = components.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
     made = sample(components.generator, Condition(guide, prior), sigma, memory, state.rng, components.sampler)
     chunk, _ = _to_chunk(made, guide, sigma, state)
@@ -236,10 +235,10 @@ def _generate_open_parts(guide: Guide, state: ExploreState, components: Componen
 
 
 def _to_chunk(made: Generated, guide: Guide, sigma: Tensor, state: ExploreState) -> tuple[Chunk, float]:
-    """What was generated as a chunk: depth aligned to the guide, no pixels between two surfaces, 8-bit colors.
+    """Generated frames as a chunk: depth aligned to the guide, mixed pixels at edges invalid, 8-bit colors.
 
     Returns:
-        The chunk and the median relative error that the alignment of depth left.
+        The chunk and the median relative depth error after the alignment.
     """
     weight = guide.coverage * guide.confidence * (1.0 - guide.sky)
     aligned = align_depth(made.depth, ~made.sky, guide.depth, weight)
@@ -253,7 +252,7 @@ def _to_chunk(made: Generated, guide: Guide, sigma: Tensor, state: ExploreState)
 
 
 def _advance(state: ExploreState, chunk: Chunk) -> int:
-    """Count a finished chunk and renew the reference frames; returns the index of the chunk's first frame."""
+    """Count a finished chunk and update the reference frames; returns the index of the chunk's first frame."""
     first_frame = state.frames
     state.chunks, state.frames = state.chunks + 1, state.frames + len(chunk.frames)
     earlier = [state.reference[i : i + 1] for i in range(1, len(state.reference))]
@@ -269,6 +268,6 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """The time since the lap before belongs to ``stage``."""
+        """Record the time since the last lap under ``stage``."""
         now = time.perf_counter()
         self.seconds[stage], self._last = now - self._last, now

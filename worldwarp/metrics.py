@@ -1,4 +1,4 @@
-"""Gauges: a few numbers per chunk that tell whether the world still holds together."""
+"""Metrics of a finished chunk, which show whether the world stays consistent."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import Tensor
 from geometry.frame import Frame, Guide
 
 HOLE_COVERAGE = 0.5
-SURE = 0.8
+RELIABLE = 0.8
 
 
 def measure(guide: Guide, frames: Frame, depth_residual: float, primitives: int) -> dict[str, float]:
-    """Gauges of one finished chunk.
+    """Metrics of one finished chunk.
 
     Args:
-        guide: what the cache showed before the chunk was made.
+        guide: rendered from the cache before the chunk was made.
         frames: the finished frames ``[t]``.
-        depth_residual: median relative error left by the depth alignment.
+        depth_residual: median relative error after the depth alignment.
         primitives: size of the cache after the chunk.
 
     Returns:
-        ``hole_ratio`` (share of pixels nothing was known of), ``seam_error`` (gradient along the border of the holes
-        over the gradient elsewhere; 1 = no seam), ``warp_agreement_db`` (PSNR of the frames against the guide where it
-        is sure), ``depth_residual``, ``primitives`` and ``memory_mib`` (of this process).
+        ``hole_ratio`` (share of uncovered pixels), ``seam_error`` (gradient along the border of the holes
+        over the gradient elsewhere; 1 = no seam), ``warp_agreement_db`` (PSNR of the frames against the guide where its
+        confidence is above `RELIABLE`), ``depth_residual``, ``primitives`` and ``memory_mib`` (of this process).
     """
     hole = guide.coverage < HOLE_COVERAGE
     return {
         "hole_ratio": hole.float().mean().item(),
         "seam_error": seam_error(frames.rgb, hole),
-        "warp_agreement_db": agreement_db(frames.rgb, guide.rgb, guide.confidence > SURE),
+        "warp_agreement_db": agreement_db(frames.rgb, guide.rgb, guide.confidence > RELIABLE),
         "depth_residual": depth_residual,
         "primitives": float(primitives),
         "memory_mib": psutil.Process().memory_info().rss / 2**20,

@@ -1,4 +1,4 @@
-"""The memory and disk that a walk will take, from its settings alone, against what this machine has."""
+"""Estimates the memory and disk that a session needs, and compares them with what is available."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MIB = 2**20
 
 # Peaks were measured with getrusage on x86-64 Linux with torch 2.13 (`docs/results.md`, Memory and disk of a walk).
 BASE_MIB = 900.0  # libraries, compiled kernels, weights
-BYTES_PER_PIXEL = 1000.0  # of one frame, whatever the chunk
-BYTES_PER_PRIMITIVE = 400.0  # in the cache, with its growth and the copies that are drawn and stored
+BYTES_PER_PIXEL = 1000.0  # of one frame, independent of the chunk size
+BYTES_PER_PRIMITIVE = 400.0  # in the cache, including spare capacity and the copies for rendering and storing
 BYTES_PER_CHUNK_PIXEL = 830.0  # of all frames of a chunk: guide, prior, the network's activations
 REMEMBERED_BYTES = 48.0 * 2.5  # per pixel of a remembered frame: keys and values, and the copies made to extend them
-REMEMBERED_FRAMES = 24  # at most, half the frames of a walk
+REMEMBERED_FRAMES = 24  # at most; every second frame of a path
 DEPTH_MIB = 1400.0  # least peak, that of the depth network
 
 PHOTO_BYTES = 25.0  # compressed, per primitive of the photo
@@ -30,22 +30,22 @@ FRAME_BYTES = 8.5  # compressed, per pixel of a stored frame: primitives, exact 
 RECORDED_PRIMITIVE_BYTES = 44.0
 RECORDED_FRAME_BYTES = 7.0  # per pixel
 
-TOO_MUCH = 1.2  # an estimate may be off by so much
-CLOSE = 0.8
+REFUSED_RATIO = 1.2  # refused above this ratio of needed to available, since estimates are inexact
+WARNED_RATIO = 0.8  # warned above this ratio
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a walk will take.
+    """Memory and disk of a session.
 
     Attributes:
         size: frame size ``(H, W)``.
-        frames: frames of the walk, the photo included.
+        frames: frames of the path, the photo included.
         chunk: frames made together.
-        scale: how many times finer than a frame the photo enters the cache.
+        scale: resolution of the photo in the cache over the frame size.
         remembers: whether the generator keeps frames in memory.
-        recorded: whether the walk is recorded for the viewer.
-        done: frames that are stored already.
+        recorded: whether the session is recorded for the viewer.
+        done: frames that are already stored.
     """
 
     size: tuple[int, int]
@@ -61,7 +61,7 @@ class Needs:
         """Peak memory of the process, MiB."""
         pixels = self.size[0] * self.size[1]
         per_chunk, remembered = min(self.chunk, self.frames - 1), min(REMEMBERED_FRAMES, 1 + self.frames // 2)
-        if self.frames == 1:  # keys ask for more, no one knows how many
+        if self.frames == 1:  # with keys the number of frames is unknown
             per_chunk, remembered = self.chunk, REMEMBERED_FRAMES
         bytes_per_pixel = (
             BYTES_PER_PIXEL
@@ -73,33 +73,33 @@ class Needs:
 
     @property
     def disk_mib(self) -> float:
-        """What the world's folder will grow by, without exports, MiB."""
+        """Growth of the world's folder, without exports, MiB."""
         fixed = self._fixed_disk if self.done == 0 else 0.0
         return (fixed + (self.frames - self.done) * self._disk_per_frame) / MIB
 
     def lines(self, out: Path | None) -> list[str]:
-        """What is needed and what there is, in a line, and a warning where it is close.
+        """A line with needed and available memory and disk, and a warning if they are close.
 
         Args:
-            out: where the world will be stored; None when nothing is.
+            out: folder of the world; None if nothing is stored.
 
         Raises:
-            ConfigError: more than there is, with the size or the number of frames that would fit.
+            ConfigError: more than available; the message has the size or the number of frames that would fit.
         """
         memory = available_memory_mib()
         self._refuse("memory", self.memory_mib, memory, self._smaller(memory, lambda needs: needs.memory_mib))
         parts = [f"memory about {_gib(self.memory_mib)} of {_gib(memory)}"]
-        close = self.memory_mib > CLOSE * memory
+        close = self.memory_mib > WARNED_RATIO * memory
         if out is not None:
             disk = free_disk_mib(out)
-            spare = CLOSE * disk - replace(self, frames=self.done).disk_mib
+            spare = WARNED_RATIO * disk - replace(self, frames=self.done).disk_mib
             more = int(spare * MIB / self._disk_per_frame)
             smaller = self._smaller(disk, lambda needs: needs.disk_mib)
-            way_out = f"set frames={self.done + more}, which fits" if more > 1 else smaller
-            self._refuse(f"disk in {out}", self.disk_mib, disk, way_out)
+            advice = f"set frames={self.done + more}, which fits" if more > 1 else smaller
+            self._refuse(f"disk in {out}", self.disk_mib, disk, advice)
             parts.append(f"disk about {_gib(self.disk_mib)} of {_gib(disk)}")
-            close |= self.disk_mib > CLOSE * disk
-        lines = [f"needs    {self._walk}: {', '.join(parts)} free"]
+            close |= self.disk_mib > WARNED_RATIO * disk
+        lines = [f"needs    {self._frames_text}: {', '.join(parts)} free"]
         if close:
             lines.append("warning  that is close; a smaller size= or fewer frames= would leave room")
         return lines
@@ -113,14 +113,14 @@ class Needs:
     def _disk_per_frame(self) -> float:
         return self.size[0] * self.size[1] * (FRAME_BYTES + self.recorded * RECORDED_FRAME_BYTES)
 
-    def _refuse(self, what: str, wanted_mib: float, there_mib: float, way_out: str) -> None:
-        if wanted_mib > TOO_MUCH * there_mib:
+    def _refuse(self, what: str, wanted_mib: float, there_mib: float, advice: str) -> None:
+        if wanted_mib > REFUSED_RATIO * there_mib:
             raise ConfigError(
-                f"{what}: want about {_gib(wanted_mib)} free for {self._walk}, got {_gib(there_mib)}; {way_out}"
+                f"{what}: want about {_gib(wanted_mib)} free for {self._frames_text}, got {_gib(there_mib)}; {advice}"
             )
 
     @property
-    def _walk(self) -> str:
+    def _frames_text(self) -> str:
         frames = f"{self.frames} frames" if self.frames > 1 else "frames"
         return f"{frames} of {self.size[1]}x{self.size[0]}"
 
@@ -128,20 +128,20 @@ class Needs:
         """The largest size of the same shape that fits, as advice."""
         for share in (step / 100 for step in range(99, 0, -1)):
             height, width = (max(2 * STEP, STEP * math.floor(share * side / STEP)) for side in self.size)
-            if needed(replace(self, size=(height, width))) <= CLOSE * there_mib:
+            if needed(replace(self, size=(height, width))) <= WARNED_RATIO * there_mib:
                 return f"set size=[{height},{width}], which fits"
         return "no size fits; free some first"
 
 
 def available_memory_mib() -> float:
-    """Memory that this process may have in all, its own included, MiB: of the machine, or of the container it is in."""
+    """Memory available to this process, what it uses included, MiB: of the machine or of its container."""
     own = psutil.Process().memory_info().rss
-    rooms = [psutil.virtual_memory().available, *_cgroup_room(Path("/sys/fs/cgroup"), _cgroup_of_self())]
-    return (min(rooms) + own) / MIB
+    available = [psutil.virtual_memory().available, *_cgroup_available(Path("/sys/fs/cgroup"), _cgroup_of_self())]
+    return (min(available) + own) / MIB
 
 
 def free_disk_mib(folder: Path) -> float:
-    """Free space where ``folder`` is or will be, MiB."""
+    """Free space of the disk of ``folder``, which need not exist yet, MiB."""
     there = next(place for place in [folder.absolute(), *folder.absolute().parents] if place.exists())
     return shutil.disk_usage(there).free / MIB
 
@@ -154,7 +154,7 @@ def _cgroup_of_self() -> str:
     return next((line.rpartition(":")[2] for line in lines if line.startswith("0::") or ":memory:" in line), "")
 
 
-def _cgroup_room(root: Path, group: str) -> Iterator[float]:
+def _cgroup_available(root: Path, group: str) -> Iterator[float]:
     """Bytes left in each of the memory-limited control groups that hold this process (versions 1 and 2)."""
     for base, limit, used in (
         (root, "memory.max", "memory.current"),
@@ -169,8 +169,8 @@ def _cgroup_room(root: Path, group: str) -> Iterator[float]:
                 stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
             except (OSError, ValueError):
                 continue
-            if most.isdecimal():  # and not "max"
-                # The page cache counts as used but gives way.
+            if most.isdecimal():  # "max" is no limit
+                # The page cache counts as used but can be reclaimed.
                 yield max(0, int(most) - now + int(stat.get("inactive_file", 0)))
 
 

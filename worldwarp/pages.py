@@ -1,4 +1,4 @@
-"""Help: one page per command, with its settings, their defaults and examples; and the defaults themselves."""
+"""Help pages of the commands: examples, settings and their defaults."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from importlib import resources
 
 @dataclass(frozen=True)
 class Page:
-    """What there is to say of a command.
+    """Help page of a command.
 
     Attributes:
-        usage: what follows `worldwarp`.
+        usage: the words after `worldwarp`.
         purpose: one line.
-        examples: what for, and the whole command.
-        settings: per key its default, as text, and what it means; of `explore` they are in ``worldwarp/conf``.
+        examples: purpose to command line.
+        settings: key to (default as text, description); those of `explore` are in ``worldwarp/conf``.
         notes: further lines.
     """
 
@@ -41,14 +41,14 @@ _WORKERS = {
 PAGES = {
     "explore": Page(
         "explore PHOTO PATH",
-        "make a world; or go on with one (explore DIR)",
+        "make a world, or continue one (explore DIR)",
         {
             "a first world, in worlds/photo": "worldwarp explore photo.jpg",
             "another path": "worldwarp explore photo.jpg orbit:angle_deg=20 out=worlds/mine",
             "larger frames": "worldwarp explore photo.jpg size=720",
             "drive with the keyboard": "worldwarp explore photo.jpg keys",
             "finish a world that was interrupted": "worldwarp explore worlds/mine",
-            "go on from where it ends": 'worldwarp explore worlds/mine "up,orbit"',
+            "continue from its last frame": 'worldwarp explore worlds/mine "up,orbit"',
         },
     ),
     "view": Page(
@@ -65,7 +65,7 @@ PAGES = {
         "write a world for other programs, and check it by rendering it again",
         {
             "everything": "worldwarp export worlds/mine",
-            "what a splat viewer takes": "worldwarp export worlds/mine formats=gaussians_ply",
+            "Gaussians for a splat viewer": "worldwarp export worlds/mine formats=gaussians_ply",
             "a mesh and a video": 'worldwarp export worlds/mine "formats=glb,mp4" out=taken',
         },
         {
@@ -83,19 +83,21 @@ PAGES = {
     ),
     "forget": Page(
         "forget DIR",
-        "take out of a world what chunks added, or what lies in a box",
+        "remove the primitives of chunks, or those in a box, from a world",
         {
-            "what chunks 3 and 4 added": 'worldwarp forget worlds/mine "chunks=3,4"',
-            "what lies in a box": 'worldwarp forget worlds/mine "region=-1,-1,0.5,1,1,2"',
+            "primitives of chunks 3 and 4": 'worldwarp forget worlds/mine "chunks=3,4"',
+            "primitives in a box": 'worldwarp forget worlds/mine "region=-1,-1,0.5,1,1,2"',
         },
         {
             "chunks": ("", "numbers of chunks, joined with commas; 0 is the photo"),
             "region": ("", "x,y,z of the low corner, then of the high one (x right, y down, z ahead; scene units)"),
         },
-        ("`worldwarp undo DIR` brings back what was forgotten last; walking on makes it anew.",),
+        ("`worldwarp undo DIR` restores the primitives of the last `forget`; exploring there generates new ones.",),
     ),
-    "paths": Page("paths", "what path= can be", {"the list": "worldwarp paths"}),
-    "doctor": Page("doctor", "what is here, and what each missing extra would give", {"look": "worldwarp doctor"}),
+    "paths": Page("paths", "values of path=", {"the list": "worldwarp paths"}),
+    "doctor": Page(
+        "doctor", "versions, hardware, weights, and what each missing extra provides", {"check": "worldwarp doctor"}
+    ),
     "render-data": Page(
         "render-data",
         "render training clips from freely licensed textured worlds",
@@ -121,7 +123,7 @@ PAGES = {
     ),
     "train": Page(
         "train WHAT",
-        "train an embedded network, or go on training it",
+        "train an embedded network, or continue its training",
         {
             "the depth network": "worldwarp train depth data=runs/data out=runs/depth",
             "the generator, from weights": "worldwarp train generator start=runs/generator/ema.safetensors",
@@ -168,7 +170,7 @@ def page_of(command: str) -> str:
     if command == "explore":
         lines += ["", *_explore_settings()]
     elif page.settings:
-        lines += ["", "Settings (key=value; what is in parentheses holds by default):"]
+        lines += ["", "Settings (key=value; defaults in parentheses):"]
         for key, (default, text) in page.settings.items():
             lines.append(f"  {key:<8} {text}" + (f" ({default})" if default else ""))
     lines += ["", *page.notes] if page.notes else []
@@ -176,9 +178,9 @@ def page_of(command: str) -> str:
 
 
 def _explore_settings() -> list[str]:
-    lines = ["Settings (key=value; the values shown hold by default):"]
+    lines = ["Settings (key=value; the values shown are the defaults):"]
     lines += [f"  {line}" for line in conf_text("explore").partition("_self_\n")[2].strip("\n").splitlines()]
-    lines += ["", "Parts (part=option; what is below an option is set as part.key=value):"]
+    lines += ["", "Components (component=option; settings below an option are set as component.key=value):"]
     for group, options in sorted(group_options().items()):
         lines.append(f"  {group}={'|'.join(options)}")
         for option in options:

@@ -1,4 +1,4 @@
-"""What a walk will cost and meet, told before anything heavy is done."""
+"""Plan of a session: its cost, holes and collisions, estimated before the first chunk."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from geometry.project import project
 from scenes.photos.framing import STEP
 from scenes.photos.photo import Photo
 
-WHOLE = 0.95  # share of a photo from which on nothing that matters is cut off
-LARGER_SIDE = 720  # what is proposed for photos that are much larger than the frames
-WORTH_ENLARGING = 1.5  # times the frames' longer side
-TIME_PER_PIXELS = 1.25  # exponent: walks of 304x192 took 43 s, of 720x480, 5.9 times the pixels, 376 s on two cores
+WHOLE = 0.95  # share of a photo from which on it counts as uncropped
+LARGER_SIDE = 720  # longer side, pixels, proposed for photos that are much larger than the frames
+WORTH_ENLARGING = 1.5  # ratio of the proposed longer side to the frames' from which on it is proposed
+TIME_PER_PIXELS = 1.25  # exponent: a path at 304x192 took 43 s, at 720x480, 5.9 times the pixels, 376 s on two cores
 PREVIEW_SCALE = 2  # the path check renders at half the frame size
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is about to happen.
+    """Frames, cost and expected problems of a session.
 
     Attributes:
         frames: frames to make (the photo not counted).
         chunks: chunks to make.
         size: frame size ``(H, W)``.
         fov_deg: horizontal field of view of the photo's frame.
-        backends: what stands in for each part.
+        backends: class or kind of each component.
         seconds_per_chunk: estimate, from timing the cache and the generator here.
         hole_ratio: per chunk, the share of its last frame that the photo alone does not show.
         collisions: frames whose camera lies behind a surface of the photo.
-        remedy: what to do about collisions.
-        notes: lines about what was done to the photo and the path.
-        photo: as it was read; None for a world that goes on.
+        remedy: setting that avoids the collisions.
+        notes: lines about changes to the photo and the path.
+        photo: as it was read; None for a resumed world.
     """
 
     frames: int
@@ -79,7 +79,7 @@ class Plan:
 
 
 def _photo_lines(photo: Photo, size: tuple[int, int]) -> list[str]:
-    """How much of the photo is shown, and whether it is large enough."""
+    """Lines about the crop of the photo and its resolution."""
     height, width = photo.original_size
     left, top, right, bottom = photo.crop_box
     kept = (right - left) * (bottom - top) / (width * height)
@@ -107,11 +107,11 @@ def predicted_holes(cache: WorldCache, chunks: list[Camera]) -> list[float]:
 
 
 def collisions(photo: Frame, cameras: Camera) -> list[int]:
-    """Indices of cameras that lie behind a surface which the photo shows.
+    """Indices of cameras that are behind a surface of the photo.
 
     Args:
         photo: the photo with depth, ``[1]``.
-        cameras: the whole walk ``[n]``.
+        cameras: the whole path ``[n]``.
     """
     pixels, depth = project(cameras.position[None], photo.camera)
     height, width = photo.camera.size
@@ -123,7 +123,7 @@ def collisions(photo: Frame, cameras: Camera) -> list[int]:
 
 
 def time_render(cache: WorldCache, cameras: Camera) -> float:
-    """Seconds that rendering one chunk takes here (after compilation)."""
+    """Seconds to render one chunk, without compilation."""
     cache.render(cameras[:1])
     start = time.perf_counter()
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""What a replacement of a component implements, and what it is given; worked example: `examples/own_generator.py`.
+"""Protocols of the replaceable components, with their inputs; worked example: `examples/own_generator.py`.
 
-Pass an object to `worldwarp.explore` (``explore(image=..., generator=MyGenerator())``), or name its class on the
+Pass an object to `worldwarp.explore` (``explore(image=..., generator=MyGenerator())``), or set its class on the
 command line (``generator._target_=my_package.MyGenerator generator.strength=0.5``; further keys are arguments of the
 class).
 

@@ -29,7 +29,7 @@ def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
     """The recorder that ``viewer=...`` asks for, recording into ``folder``.
 
     Raises:
-        ValueError: a port that is none or in use, or a viewer of another version.
+        ValueError: an invalid port or one in use, or a viewer of another version.
     """
     if viewer.port is not None and not (isinstance(viewer.port, int) and 0 < viewer.port < 65535):
         raise ConfigError(f"viewer.port: want a whole number from 1 to 65534, got '{viewer.port}'")
@@ -40,15 +40,15 @@ def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
     from viz.rerun_recorder import new_recording_path, open_recorder
 
     if folder is not None:
-        _rebuild_if_missing(folder)  # else a walk that goes on would hide what came before it
+        _rebuild_if_missing(folder)  # otherwise the recording would lack the chunks before this session
     recording = None if folder is None else new_recording_path(folder)
     return open_recorder(viewer.mode, recording, port=viewer.port, url=viewer.url, browser=viewer.open)
 
 
-def introduce(recorder: Recorder, session: Session, plan: Plan | None = None) -> None:
-    """Tell a recorder what there is before the first chunk."""
+def record_start(recorder: Recorder, session: Session, plan: Plan | None = None) -> None:
+    """Send a recorder the world before the first chunk."""
     settings = session.settings
-    image = (settings.image or "").encode("utf-8", "backslashreplace").decode()  # Rerun takes no other text
+    image = (settings.image or "").encode("utf-8", "backslashreplace").decode()  # Rerun accepts only valid UTF-8
     text = "\n".join([f"- image `{image}`", f"- path `{settings.path}`", f"- seed {settings.seed}"])
     markdown = "\n\n".join([text, *([] if plan is None else plan.lines())])
     cache = session.state.view.cache
@@ -64,8 +64,8 @@ def introduce(recorder: Recorder, session: Session, plan: Plan | None = None) ->
     )
 
 
-def show(recorder: Recorder, step: Step) -> None:
-    """Tell a recorder what a chunk produced."""
+def record_step(recorder: Recorder, step: Step) -> None:
+    """Send a recorder the result of a chunk."""
     frames, change = step.chunk.frames, step.integration.change
     recorder.chunk(
         ChunkEvent(
@@ -88,8 +88,8 @@ def show(recorder: Recorder, step: Step) -> None:
     )
 
 
-def show_undo(recorder: Recorder, session: Session, chunks: int, frames: int) -> None:
-    """Tell a recorder that the last of ``chunks``, which ended at ``frames``, was taken back."""
+def record_undo(recorder: Recorder, session: Session, chunks: int, frames: int) -> None:
+    """Send a recorder the undo of the last of ``chunks`` chunks, which ended at frame count ``frames``."""
     state, cache = session.state, session.state.view.cache
     here = session.cameras[state.frames - 1]
     recorder.undo(UndoEvent(chunks - 1, state.frames, frames - state.frames, here, cache.snapshot(), cache.ids()))
@@ -99,18 +99,18 @@ def show_undo(recorder: Recorder, session: Session, chunks: int, frames: int) ->
 def open_world(
     folder: Path, mode: Literal["native", "web"] | None = None, port: int | None = None
 ) -> tuple[subprocess.Popen[bytes], str]:
-    """Show a world's recordings, or a ``.rrd`` file; a recording is made of what is stored if there is none.
+    """Show a world's recordings, or a ``.rrd`` file; without a recording, one is made from the stored world.
 
     Args:
         folder: of the world, or a file.
-        mode: a window, which outlives this program, or a page, which ends with it; None is what can be shown here.
-        port: as `viz.open_recording.open_recording` has it.
+        mode: a window, which outlives this program, or a page, which ends with it; None is a window if possible.
+        port: see `viz.open_recording.open_recording`.
 
     Returns:
-        The program that shows it, and where to look.
+        The viewer process, and a text with the window or the address.
 
     Raises:
-        ValueError: neither a world nor a recording, or nothing that can show it.
+        ValueError: neither a world nor a recording, or no viewer that can show it.
     """
     from viz.open_recording import open_recording
     from viz.viewer_process import has_display
@@ -125,9 +125,9 @@ def _rebuild_if_missing(folder: Path) -> None:
 
 
 def rebuild_recording(world: WorldStore) -> Path:
-    """Record a stored world: frames, depth, cameras, figures, and of the primitives those that are there now.
+    """Record a stored world: frames, depth, cameras, metrics, and the present primitives.
 
-    What the cache showed and where noise was put while the frames were made is not stored, and so not shown.
+    Guides, priors and noise maps are not stored with a world, so the recording has none.
     """
     from viz.rerun_recorder import RerunRecorder, new_recording_path
 
@@ -136,11 +136,11 @@ def rebuild_recording(world: WorldStore) -> Path:
     with replacing(path) as partial:
         recorder = RerunRecorder(partial)
         of_photo = primitives.chunk == 0
-        settings = f"- seed {world.manifest.seed}\n- made of the stored world"
+        settings = f"- seed {world.manifest.seed}\n- made from the stored world"
         photo = world.chunk(0).frames
         recorder.begin(StartEvent(photo, world.photo, primitives[of_photo], ids[of_photo], world.path, settings))
         for record in world.chunks[1:]:
-            mine = primitives.chunk == record.index
+            in_chunk = primitives.chunk == record.index
             gauges = {name: value for name, value in record.gauges.items() if value is not None}
             recorder.chunk(
                 ChunkEvent(
@@ -150,8 +150,8 @@ def rebuild_recording(world: WorldStore) -> Path:
                     guide=None,
                     prior_rgb=None,
                     sigma=None,
-                    added=primitives[mine],
-                    ids=ids[mine],
+                    added=primitives[in_chunk],
+                    ids=ids[in_chunk],
                     removed=none,
                     gauges=gauges,
                 )
@@ -160,8 +160,8 @@ def rebuild_recording(world: WorldStore) -> Path:
     return path
 
 
-def after(session: Session) -> list[str]:
-    """Where everything is after a walk, and what to type next."""
+def summary(session: Session) -> list[str]:
+    """Lines that tell where the results of a session are, with the next commands."""
     state, total = session.state, len(session.cameras)
     if session.world is None:
         return [f"{state.frames} of {total} frames; nothing was stored"]
@@ -181,11 +181,11 @@ def after(session: Session) -> list[str]:
 class TrainingWatch:
     """Records a training's validations into a new ``training.rrd`` in its folder.
 
-    It travels to the process that validates, so it opens nothing before the first validation.
+    It is pickled to the process that validates, so it opens no file before the first validation.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Record into ``folder``, which appears with the training."""
+        """Record into ``folder``, which the training creates."""
         self.folder = folder
         self._recorder: TrainingRecorder | None = None
 

@@ -1,4 +1,4 @@
-"""From settings to a walk: photo, depth, path and parts are checked and put together before anything is written."""
+"""Builds a session from settings: photo, depth, path and components are checked before anything is written."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 from worldwarp.stored_config import current_targets
 
 VIDEO = "video.mp4"
-REACH = 0.4  # median depths that path_scale=auto lets a path go, as far as out_and_back
-SMALLER = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # scales to try for a path that runs into things
-FINEST = 4.0  # times the frame size: no finer is the photo shown, however close the walk comes
+AUTO_DISTANCE = 0.4  # largest distance of a path with path_scale=auto, in median depths; the distance of out_and_back
+SMALLER_SCALES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # scales to try for a path that collides with surfaces
+MAX_PHOTO_SCALE = 4.0  # largest resolution of the photo texture over the frame size, however close the camera comes
 
 
 @dataclass
@@ -71,15 +71,15 @@ class Session:
     Attributes:
         settings: the checked plain settings.
         config: the composed configuration, groups included.
-        components: what the loop is made of.
+        components: the parts of the loop.
         photo: the photo at frame size with its depth, ``[1]``.
         cameras: the whole path ``[n]``; camera 0 is the photo's.
-        state: the world as it is after the last finished chunk.
-        world: the folder it is stored in; None when nothing is stored (yet).
-        picture: the photo as it was read; None for a world that goes on.
-        from_file: whether the path's unit of length is a camera file's.
-        path_scale: what the file's positions were multiplied by.
-        notes: lines for the plan about what was done to the photo and the path.
+        state: after the last finished chunk.
+        world: the store; None while nothing is stored.
+        picture: the photo as it was read; None for a resumed world.
+        from_file: whether the path is in the unit of a camera file.
+        path_scale: factor on the positions of the path.
+        notes: lines for the plan about changes to the photo and the path.
     """
 
     settings: Settings
@@ -96,22 +96,22 @@ class Session:
 
     @property
     def remaining(self) -> list[Camera]:
-        """Cameras still to be walked, chunk by chunk."""
+        """Cameras of the unfinished part of the path, by chunk."""
         size, total = self.settings.chunk, len(self.cameras)
         return [self.cameras[i : min(i + size, total)] for i in range(self.state.frames, total, size)]
 
     def steps(self, chunks: Iterable[Camera] | None = None) -> Iterator[Step]:
-        """Walk on, along what remains or along ``chunks``; every chunk is stored before it is yielded."""
+        """Explore the `remaining` path or ``chunks``; every chunk is stored before it is yielded."""
         for step in explore(self.state, self.remaining if chunks is None else chunks, self.components):
             if self.world is not None:
                 self._store(step.chunk, step.integration.change, step.gauges)
             yield step
 
     def go(self, cameras: Camera) -> Step:
-        """Make one chunk along a move from where the walk stands; what was planned beyond is dropped.
+        """Make one chunk along a move from the last finished frame; the rest of the planned path is dropped.
 
         Args:
-            cameras: the move after where it begins, ``[t]``, its lengths in the photo's median depths.
+            cameras: of the move, without its first camera, ``[t]``; lengths in the photo's median depths.
         """
         done = self.cameras[: self.state.frames]
         relative = scaled(rebased(Camera.concatenate([done[-1:], cameras])), _unit(self.photo))
@@ -122,31 +122,31 @@ class Session:
         return step
 
     def undo(self) -> None:
-        """Take back the last chunk of a stored walk, or a `forget` after it; then stand where a resumed walk would.
+        """Undo the last chunk of a stored session, or a `forget` after it; the state becomes that of a resumed session.
 
         Raises:
-            ValueError: nothing is stored, or there is only the photo.
+            ValueError: nothing is stored, or the world has only the photo.
         """
         if self.world is None:
-            raise ValueError("undo: want a walk that is stored (out=), got one that is not")
+            raise ValueError("undo: want a stored world (out=), got one that is not stored")
         self.world.undo()
         self.world.redirect(self.world.cameras, self.world.config)
-        again = resume(self.world.folder, self.settings.device)
+        resumed = resume(self.world.folder, self.settings.device)
         self.components, self.cameras, self.state, self.world = (
-            again.components,
-            again.cameras,
-            again.state,
-            again.world,
+            resumed.components,
+            resumed.cameras,
+            resumed.state,
+            resumed.world,
         )
 
     def store_in(self, folder: Path) -> None:
         """Start a world in ``folder`` with the photo as its chunk 0.
 
         Raises:
-            WorldError: when the folder holds something, or cannot be written.
+            WorldError: the folder is not empty, or cannot be written.
         """
         folder = user_path("out", folder)
-        config: Any = OmegaConf.to_container(self.config)  # `device` stays open: it may differ on resume
+        config: Any = OmegaConf.to_container(self.config)  # `device` may differ on resume
         metric, seed = self.photo.metric, self.settings.seed
         self.world = WorldStore.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
         self.state.view.cache.page_to(folder)
@@ -154,7 +154,7 @@ class Session:
         self._store(photo_chunk(self.photo), change, {}, self.state.view.texture.full_res)
 
     def plan(self) -> Plan:
-        """Look ahead along the path and time the parts; the walk is left as it was."""
+        """Check the path and time rendering and generator; does not change the state."""
         chunks, seconds = self.remaining, 0.0
         timed = chunks[0] if chunks else None
         if self.settings.path == LIVE:
@@ -165,8 +165,8 @@ class Session:
             start = time.perf_counter()
             self.components.generator.rehearse(count, self.settings.size)
             denoise_s = time.perf_counter() - start
-            # Rendering, insertion about twice that, and per look of the refinement a quarter of it; a pass per step,
-            # copying about as long as one.
+            # In renderings: 1 for the guide, about 2 for integration, 0.25 per refinement step. In passes of the
+            # generator: 1 per denoising step, about 1 for inpainting.
             renders = 3.0 + 0.25 * self.config.cache.get("refine_steps", 0)
             seconds = renders * time_render(self.state.view.cache, timed) + (self.settings.steps + 1.0) * denoise_s
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
@@ -185,14 +185,14 @@ class Session:
         )
 
     def _remedy(self) -> str:
-        """What keeps the rest of the path from running into what the photo shows."""
+        """The setting with which the rest of the path does not collide with surfaces of the photo."""
         if not self.from_file:
             return "a smaller distance"
         done, rest = self.cameras[: self.state.frames], rebased(self.cameras[self.state.frames - 1 :])
-        for factor in SMALLER:
+        for factor in SMALLER_SCALES:
             if not [i for i in collisions(self.photo, continued(done, scaled(rest, factor))) if i >= len(done)]:
                 return f"path_scale={self.path_scale * factor:.3g}"
-        return f"path_scale={self.path_scale * SMALLER[-1]:.3g}"
+        return f"path_scale={self.path_scale * SMALLER_SCALES[-1]:.3g}"
 
     def write_video(self) -> None:
         """Write ``video.mp4`` of all finished frames into the world's folder."""
@@ -213,7 +213,7 @@ class Session:
 
 
 def write_world_video(world: WorldStore) -> Path:
-    """Write ``video.mp4`` of all finished frames into the world's folder, replacing what was there."""
+    """Write ``video.mp4`` of all finished frames into the world's folder, replacing an earlier one."""
     path = world.folder / VIDEO
     write_video(path, (rgb for chunk in range(len(world.chunks)) for rgb in world.chunk(chunk).frames.rgb), world.fps)
     return path
@@ -227,21 +227,21 @@ def prepare(
     tell: Callable[[str], object] = lambda _: None,
     given: Mapping[str, Any] | None = None,
 ) -> Session:
-    """Get a walk ready: everything that can be wrong with the input is refused here; nothing is written.
+    """Prepare a session: invalid input is refused here; nothing is written.
 
     Args:
         config: a composed `explore` configuration.
-        path: cameras ``[n]`` of frame size, the photo's first, to which the others are taken relative; instead of the
-            configuration's `path`.
-        out: where the world will be stored, to see whether it fits; None when nothing is.
-        tell: takes lines about the memory and disk that are needed, before anything takes long.
-        given: objects instead of what the configuration says, by group: ``depth``, ``cache``, ``generator``.
+        path: cameras ``[n]`` of frame size, relative to the first, which is the photo's; replaces the configuration's
+            `path`.
+        out: folder of the world, to check the free disk; None if nothing is stored.
+        tell: receives lines about needed memory and disk, before the slow steps.
+        given: objects that replace those of the configuration, by group: ``depth``, ``cache``, ``generator``.
 
     Raises:
-        ValueError: a bad photo, depth, path, size or setting, or too little memory or disk, in one sentence.
+        ValueError: an invalid photo, depth, path, size or setting, or too little memory or disk.
     """
     check_explore(config)
-    config = _framed(config, path)
+    config = _with_frame_size(config, path)
     settings = explore_settings(config)
     assert settings.image is not None
     outline, _ = photo_outline(settings.image)
@@ -259,7 +259,7 @@ def prepare(
         tell(line)
     straighten = None if lens is None else lens.straightened
     decoded = decode_photo(settings.image, straighten)
-    picture, full_res = decoded.at(settings.size, settings.detail), decoded.at(settings.size, FINEST).rgb
+    picture, full_res = decoded.at(settings.size, settings.detail), decoded.at(settings.size, MAX_PHOTO_SCALE).rgb
     camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
     detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
     estimator = _part(config, "depth", given)
@@ -299,8 +299,8 @@ def _needs(config: DictConfig, settings: Settings, frames: int, scale: float) ->
     )
 
 
-def _framed(config: DictConfig, path: Camera | None) -> DictConfig:
-    """The configuration with a frame size and a lens: as it says, as the cameras have them, or as the photo asks."""
+def _with_frame_size(config: DictConfig, path: Camera | None) -> DictConfig:
+    """The configuration with frame size and field of view, from itself, else from the cameras, else from the photo."""
     longer_side = config.size if isinstance(config.size, int) else None
     if config.image is None or (config.size is not None and longer_side is None and config.fov_deg is not None):
         return config
@@ -323,20 +323,19 @@ def resume(
     tell: Callable[[str], object] = lambda _: None,
     given: Mapping[str, Any] | None = None,
 ) -> Session:
-    """Get a stored walk ready to go on, to the same bits as if it had never stopped.
+    """Prepare a stored session to continue, to the same bits as without the interruption.
 
     Args:
         folder: of the world.
-        device: where to run from now on.
-        onward: new `path`, `frames`, `convention` and `path_scale`: from the last finished frame on, they replace what
-            was planned.
-        path: or cameras ``[n]`` of frame size; the first is placed where the last finished frame is.
-        tell: takes lines about the memory and disk that are needed, before anything takes long.
-        given: objects instead of what the world's configuration says, by group: ``cache``, ``generator``.
+        device: to run on.
+        onward: new `path`, `frames`, `convention` and `path_scale`; replace the path after the last frame.
+        path: or cameras ``[n]`` of frame size; the first is placed at the last finished frame.
+        tell: receives lines about needed memory and disk, before the slow steps.
+        given: objects that replace those of the stored configuration, by group: ``cache``, ``generator``.
 
     Raises:
-        WorldError: no world, one of a later version, or one with a damaged file, which it names.
-        ConfigError: a path that cannot be walked, or too little memory or disk.
+        WorldError: no world, a later version, or a damaged file, which the message names.
+        ConfigError: an invalid path, or too little memory or disk.
     """
     folder = user_path("resume", folder)
     world = WorldStore.load(folder)
@@ -344,7 +343,7 @@ def resume(
         raise ConfigError(
             f"resume: {folder} was stopped before its first chunk was stored; start again with another out="
         )
-    # Settings that an older world does not know have their defaults.
+    # Settings that an older world lacks get their defaults.
     config = OmegaConf.create({**compose_config("explore", []), **current_targets(world.config)})
     assert isinstance(config, DictConfig)
     config.device = device
@@ -361,7 +360,7 @@ def resume(
         if planned.cameras.size != settings.size:
             raise ConfigError(f"path: want cameras of size {settings.size}, got {planned.cameras.size}; resize them")
         from_file, factor = planned.from_file, _path_scale(planned, settings, photo)
-        notes = _notes(replace(planned, lens=None), factor)  # only the photo goes through a lens
+        notes = _notes(replace(planned, lens=None), factor)  # the lens applies to the photo only
         cameras = continued(world.cameras, scaled(planned.cameras, factor))
     finest = world.photo
     if len(cameras) > len(world):
@@ -380,14 +379,14 @@ def resume(
     rng.set_state(world.rng_state)
     count = len(world.chunks)
     last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
-    memory = _remembered(world, components.generator)
+    memory = _rebuild_memory(world, components.generator)
     view = WorldView(cache, PhotoTexture.of(photo, finest))
     state = ExploreState(view, memory, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
     return Session(settings, config, components, photo, world.path, state, world, None, from_file, factor, notes)
 
 
-def _remembered(world: WorldStore, generator: Generator) -> KVMemory:
-    """What the generator remembered after the last chunk, made again: a pass per chunk, and larger than all else."""
+def _rebuild_memory(world: WorldStore, generator: Generator) -> KVMemory:
+    """Recompute the generator's memory after the last chunk, one pass per chunk; it is too large to store."""
     memory = generator.start(world.chunk(0))
     for index in range(1, len(world.chunks)):
         memory = generator.remember(subsample(world.chunk(index)), memory)
@@ -395,17 +394,17 @@ def _remembered(world: WorldStore, generator: Generator) -> KVMemory:
 
 
 def build_cache(config: DictConfig) -> WorldCache:
-    """The empty cache that a configuration asks for."""
+    """The empty cache of a configuration."""
     return build(config, "cache")
 
 
 def _part(config: DictConfig, group: str, given: Mapping[str, Any] | None) -> Any:
-    """The object that was given for a group, else what the configuration builds."""
+    """The object given for a group, else the one that the configuration builds."""
     return given[group] if given and group in given else build(config, group)
 
 
 def _open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> CameraPath:
-    """The path that the settings ask for, in its own unit; ``photo_size`` where the photo is its first frame."""
+    """The path of the settings, in its own unit; ``photo_size`` if the photo is its first frame."""
     text, size = settings.path, settings.size
     if text == LIVE:
         given = CameraPath(Camera.from_fov(float(settings.fov_deg), size, torch.eye(4)[None]), from_file=False)
@@ -424,18 +423,18 @@ def _open_path(settings: Settings, photo_size: tuple[int, int] | None = None) ->
 
 
 def _unit(photo: Frame) -> float:
-    """The length that moves call 1, in scene units: the photo's median depth, sky left out."""
+    """Unit of length of moves, in scene units: the photo's median depth without sky."""
     ground = photo.depth[photo.valid & ~photo.sky]
-    return ground.median().item() if photo.metric and len(ground) else 1.0  # up to scale, the median is the unit
+    return ground.median().item() if photo.metric and len(ground) else 1.0  # depth without metric scale has median 1
 
 
 def _path_scale(given: CameraPath, settings: Settings, photo: Frame) -> float:
-    """What the positions of a path are multiplied by to be in scene units."""
+    """Factor from the positions of a path to scene units."""
     if not given.from_file:
         return _unit(photo)
     if settings.path_scale == AUTO:
         farthest = given.cameras.position.norm(dim=-1).max().item()
-        return REACH * _unit(photo) / farthest if farthest > 0.0 else 1.0
+        return AUTO_DISTANCE * _unit(photo) / farthest if farthest > 0.0 else 1.0
     return 1.0 if settings.path_scale is None else float(settings.path_scale)
 
 

@@ -1,4 +1,4 @@
-"""Names that configurations used before: targets in stored worlds, and options on the command line."""
+"""Former names in configurations: targets in stored worlds, and options on the command line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# Classes that moved or were renamed since worlds that name them were stored; keep every entry.
+# Former to present path of moved classes, for worlds stored under the former one; keep every entry.
 RENAMED_TARGETS = {
     "cache3d.gaussians.GaussianCache": "cache3d.gaussian_cache.GaussianCache",
     "cache3d.points.PointCache": "cache3d.point_cache.PointCache",
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 def current_targets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration in which every ``_target_`` names the class under its present name.
+    """A stored configuration with every ``_target_`` replaced by the present path of its class.
 
     Args:
         config: the configuration of a stored world, as plain JSON values; left unchanged.

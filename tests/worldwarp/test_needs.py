@@ -1,4 +1,4 @@
-"""Memory and disk of a walk: estimated from its settings, and refused before anything takes long."""
+"""Memory and disk: estimated from settings, and refused before any slow step if not available."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from worldwarp import needs as needs_module
 from worldwarp.cli import main
 from worldwarp.config import ConfigError
-from worldwarp.needs import Needs, _cgroup_room, available_memory_mib, free_disk_mib
+from worldwarp.needs import Needs, _cgroup_available, available_memory_mib, free_disk_mib
 
 BASE = Needs(size=(480, 720), frames=49, chunk=8, scale=1.0)
 
@@ -22,19 +22,19 @@ BASE = Needs(size=(480, 720), frames=49, chunk=8, scale=1.0)
     "more",
     [{"size": (496, 720)}, {"size": (480, 736)}, {"chunk": 16}, {"scale": 2.0}],
 )
-def test_more_of_anything_needs_more_memory(more: dict[str, object]) -> None:
+def test_larger_settings_need_more_memory(more: dict[str, object]) -> None:
     assert replace(BASE, **more).memory_mib > BASE.memory_mib  # type: ignore[arg-type]
 
 
-def test_more_frames_need_more_memory_until_the_generator_forgets() -> None:
-    walks = [replace(BASE, frames=frames).memory_mib for frames in (9, 17, 33, 49, 400)]
-    assert walks[0] < walks[1] < walks[2] < walks[3] == walks[4]
+def test_more_frames_need_more_memory_up_to_the_bound_of_the_kv_memory() -> None:
+    needed = [replace(BASE, frames=frames).memory_mib for frames in (9, 17, 33, 49, 400)]
+    assert needed[0] < needed[1] < needed[2] < needed[3] == needed[4]
     assert replace(BASE, remembers=False).memory_mib < BASE.memory_mib
-    assert replace(BASE, frames=1).memory_mib == walks[4]  # driven with keys: without a known end
+    assert replace(BASE, frames=1).memory_mib == needed[4]  # by keys: the number of frames is unknown
 
 
 @pytest.mark.parametrize("more", [{"size": (496, 720)}, {"frames": 50}, {"scale": 2.0}, {"recorded": True}])
-def test_more_of_anything_needs_more_disk(more: dict[str, object]) -> None:
+def test_larger_settings_need_more_disk(more: dict[str, object]) -> None:
     base = replace(BASE, recorded=False)
     assert replace(base, **more).disk_mib > base.disk_mib  # type: ignore[arg-type]
     assert replace(base, done=20).disk_mib < base.disk_mib
@@ -49,20 +49,20 @@ def test_more_of_anything_needs_more_disk(more: dict[str, object]) -> None:
         ((720, 1280), 17, 1.0, 9107),
     ],
 )
-def test_memory_is_within_a_tenth_of_what_was_measured(
+def test_the_memory_estimate_is_within_10_percent_of_measurements(
     size: tuple[int, int], frames: int, scale: float, measured_mib: float
 ) -> None:
     estimate = Needs(size, frames, 8, scale).memory_mib
     assert 0.9 * measured_mib < estimate < 1.1 * measured_mib
 
 
-def there_is(monkeypatch: pytest.MonkeyPatch, memory_mib: float = 1e6, disk_mib: float = 1e6) -> None:
+def set_available(monkeypatch: pytest.MonkeyPatch, memory_mib: float = 1e6, disk_mib: float = 1e6) -> None:
     monkeypatch.setattr(needs_module, "available_memory_mib", lambda: memory_mib)
     monkeypatch.setattr(needs_module, "free_disk_mib", lambda _: disk_mib)
 
 
 def test_too_little_memory_is_refused_with_a_size_that_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    there_is(monkeypatch, memory_mib=3000.0)
+    set_available(monkeypatch, memory_mib=3000.0)
     wanted = (
         r"memory: want about 4\.\d GiB free for 49 frames of 720x480, got 2\.9 GiB; set size=\[\d+,\d+\], which fits"
     )
@@ -74,7 +74,7 @@ def test_too_little_memory_is_refused_with_a_size_that_fits(monkeypatch: pytest.
 
 
 def test_too_little_disk_is_refused_with_frames_that_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    there_is(monkeypatch, disk_mib=150.0)
+    set_available(monkeypatch, disk_mib=150.0)
     with pytest.raises(ConfigError, match=r"disk in .*, got 150 MiB; set frames=\d+, which fits") as refusal:
         BASE.lines(tmp_path)
     fewer = int(str(refusal.value).rpartition("frames=")[2].partition(",")[0])
@@ -82,16 +82,16 @@ def test_too_little_disk_is_refused_with_frames_that_fit(monkeypatch: pytest.Mon
     assert len(BASE.lines(None)) == 1  # nothing is stored
 
 
-def test_what_is_close_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    there_is(monkeypatch, memory_mib=1.1 * BASE.memory_mib)
-    told = BASE.lines(tmp_path)
-    assert "49 frames of 720x480: memory about 4." in told[0]
-    assert told[1].startswith("warning  that is close")
-    there_is(monkeypatch, memory_mib=2.0 * BASE.memory_mib)
+def test_little_spare_memory_is_warned_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    set_available(monkeypatch, memory_mib=1.1 * BASE.memory_mib)
+    lines = BASE.lines(tmp_path)
+    assert "49 frames of 720x480: memory about 4." in lines[0]
+    assert lines[1].startswith("warning  that is close")
+    set_available(monkeypatch, memory_mib=2.0 * BASE.memory_mib)
     assert len(BASE.lines(tmp_path)) == 1
 
 
-def test_a_size_beyond_any_machine_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_huge_size_is_refused_before_the_photo_is_resized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (200, 200), (90, 120, 150)).save(tmp_path / "photo.png")
     before, start = psutil.Process().memory_info().rss, time.perf_counter()
     words = ["explore", f"image={tmp_path}/photo.png", f"out={tmp_path}/w", "viewer=none"]
@@ -102,7 +102,7 @@ def test_a_size_beyond_any_machine_is_refused_at_once(tmp_path: Path, capsys: py
     assert not (tmp_path / "w").exists()
 
 
-def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
+def test_the_memory_limit_of_a_container_counts(tmp_path: Path) -> None:
     def group(folder: Path, limit: str, used: int, cached: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "memory.max").write_text(f"{limit}\n")
@@ -111,8 +111,8 @@ def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
 
     group(tmp_path / "pod", "1000", 700, 50)
     group(tmp_path / "pod" / "box", "max", 500, 0)
-    assert list(_cgroup_room(tmp_path, "/pod/box")) == [350]
-    assert list(_cgroup_room(tmp_path, "/elsewhere")) == []
+    assert list(_cgroup_available(tmp_path, "/pod/box")) == [350]
+    assert list(_cgroup_available(tmp_path, "/elsewhere")) == []
 
 
 def test_this_machine_has_memory_and_disk(tmp_path: Path) -> None:

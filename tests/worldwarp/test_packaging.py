@@ -1,4 +1,4 @@
-"""The wheel holds the six packages and nothing less; siblings are guarded; the configuration is found."""
+"""The wheel has exactly the six packages with all files; shadowed sibling packages are detected."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from worldwarp.siblings import ROOMS, check_siblings, shadowed_rooms
+from worldwarp.siblings import SIBLINGS, check_siblings, shadowed_packages
 
 HOME = Path(__file__).parents[2]
-PACKAGES = {"worldwarp", *ROOMS}
+PACKAGES = {"worldwarp", *SIBLINGS}
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def test_wheel_is_small(wheel: zipfile.ZipFile) -> None:
     assert sum(entry.file_size for entry in wheel.infolist()) < 100e6
 
 
-def test_siblings_are_our_own() -> None:
+def test_no_sibling_is_shadowed() -> None:
     check_siblings()
-    assert shadowed_rooms(HOME) == {}
+    assert shadowed_packages(HOME) == {}
 
 
 def test_a_shadowed_sibling_is_named(tmp_path: Path) -> None:
-    shadowed = shadowed_rooms(tmp_path)
-    assert set(shadowed) == set(ROOMS)
+    shadowed = shadowed_packages(tmp_path)
+    assert set(shadowed) == set(SIBLINGS)
     assert str(HOME / "geometry" / "__init__.py") == shadowed["geometry"]
-    assert shadowed_rooms(tmp_path, ("no_such_room_anywhere",)) == {"no_such_room_anywhere": "nowhere"}
+    assert shadowed_packages(tmp_path, ("no_such_package_anywhere",)) == {"no_such_package_anywhere": "nowhere"}

@@ -29,7 +29,7 @@ INTERRUPTED = 130
 
 
 def explore_command(words: list[str]) -> int:
-    """`worldwarp explore PHOTO PATH`, or a world's folder: plan, walk, store, show."""
+    """`worldwarp explore PHOTO PATH`, or a world's folder: plan, explore, store, record."""
     words = command_words(words)
     config = compose_config("explore", words)
     check_explore(config)
@@ -44,7 +44,7 @@ def explore_command(words: list[str]) -> int:
 
     from worldwarp.driving import drive
     from worldwarp.keyboard import introduction, typed
-    from worldwarp.recording import after, introduce, open_viewer, show
+    from worldwarp.recording import open_viewer, record_start, record_step, summary
     from worldwarp.session import prepare, resume
 
     if config.resume is None:
@@ -53,8 +53,8 @@ def explore_command(words: list[str]) -> int:
     else:
         with waiting("opening the world"):
             session = resume(folder, config.device, changes, tell=tqdm.write)
-    steered = session.settings.path == LIVE
-    if not session.remaining and not steered:
+    by_keys = session.settings.path == LIVE
+    if not session.remaining and not by_keys:
         print(f"already finished: {session.state.frames} frames in {folder}")
         print(f"  look       worldwarp {pasted('view', folder)}")
         print(f"  take away  worldwarp {pasted('export', folder)}")
@@ -62,38 +62,38 @@ def explore_command(words: list[str]) -> int:
         return 0
     with waiting("looking along the path (the first run compiles its kernels)"):
         plan = session.plan()
-    for line in introduction(plan, session.settings.chunk) if steered else plan.lines():
+    for line in introduction(plan, session.settings.chunk) if by_keys else plan.lines():
         print(line)
     recorder = open_viewer(config.viewer, folder)
     try:
         if session.world is None:
             session.store_in(folder)
-        introduce(recorder, session, plan)
+        record_start(recorder, session, plan)
         print(f"viewer   {recorder.how_to_look}")
-        total, begun = None if steered else plan.frames or None, session.state.frames
+        total, begun = None if by_keys else plan.frames or None, session.state.frames
         with _stop_after_chunk() as asked_to_stop, Progress(total) as progress:
             steps = session.steps()
-            if steered:
+            if by_keys:
                 keys = typed(cast(TextIOBase, sys.stdin), asked_to_stop)
                 steps = drive(session, keys, recorder, tqdm.write, waiting)
             for step in steps:
-                show(recorder, step)
+                record_step(recorder, step)
                 new = f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new"
-                progress.reach(session.state.frames - begun, new)  # a key may have taken some back
+                progress.reach(session.state.frames - begun, new)  # an undo by key lowers the number
                 if asked_to_stop():
                     break
         with waiting("writing the video"):
             session.write_video()
     finally:
         recorder.close()
-    for line in after(session):
+    for line in summary(session):
         print(line)
     return INTERRUPTED if session.remaining else 0
 
 
 @contextmanager
 def _stop_after_chunk() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C once: finish the chunk and save. Twice: stop at once (what was committed is safe)."""
+    """First Ctrl-C: finish the chunk and save. Second: stop at once; stored chunks are kept."""
     asked = False
 
     def on_interrupt(_signal: int, _frame: object) -> None:
@@ -108,7 +108,7 @@ def _stop_after_chunk() -> Iterator[Callable[[], bool]]:
 
 
 def _check_free(folder: Path) -> None:
-    """Refuse an output that holds something before any work is done (`WorldStore.create` checks again)."""
+    """Refuse an output folder that is not empty, before any work (`WorldStore.create` checks again)."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         there = (folder / MANIFEST).is_file()
         others = f", or go on with `worldwarp {pasted('explore', folder)}`" if there else ""

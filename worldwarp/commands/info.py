@@ -21,10 +21,10 @@ PATH_EXAMPLES = {
 
 
 def paths_command(words: list[str]) -> int:
-    """`worldwarp paths`: what `path=` can be."""
+    """`worldwarp paths`: the values of `path=`."""
     from geometry.trajectory.path_text import PRESETS
 
-    _no_more("paths", words)
+    _check_no_arguments("paths", words)
     print("Moves, with their defaults (distance 1 is the photo's median depth):")
     width = max(get_terminal_size().columns - 1, 60)
     for name, preset in PRESETS.items():
@@ -43,15 +43,15 @@ def paths_command(words: list[str]) -> int:
 
 
 def doctor_command(words: list[str]) -> int:
-    """`worldwarp doctor`: what is here and what is missing."""
+    """`worldwarp doctor`: installed and missing parts."""
     from worldwarp.doctor import diagnosis
 
-    _no_more("doctor", words)
+    _check_no_arguments("doctor", words)
     for line in diagnosis():
         print(line)
     return 0
 
 
-def _no_more(command: str, words: list[str]) -> None:
+def _check_no_arguments(command: str, words: list[str]) -> None:
     if words:
         raise ConfigError(f"{command}: takes no arguments, got {' '.join(words)}")

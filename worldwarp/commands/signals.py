@@ -1,4 +1,4 @@
-"""Signals during a command: handled for its time, and as before afterwards."""
+"""Signal handlers for the duration of a command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def handled_signals(handler: Callable[[int, object], None], *names: str) -> Iterator[None]:
-    """Handle signals: those that this system has, and that nobody (``nohup``) asked to ignore."""
+    """Handle signals, except those that the system lacks or that are ignored (``nohup``); restored at the end."""
     numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
     before = {number: signal.getsignal(number) for number in numbers}
     before = {number: handled for number, handled in before.items() if handled is not signal.SIG_IGN}

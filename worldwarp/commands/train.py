@@ -54,10 +54,10 @@ def unpack_data_command(words: list[str]) -> int:
 
 
 def train_command(words: list[str]) -> int:
-    """`worldwarp train WHAT data=DIR out=DIR device=cpu|cuda ranks=N`: train an embedded network, or go on training it.
+    """`worldwarp train WHAT data=DIR out=DIR device=cpu|cuda ranks=N`: train a network, or continue its training.
 
-    WHAT is depth, generator, or a stage of the way from many steps to few: teacher, trajectories, initial-student,
-    student. ``viewer=file`` also records the validations into ``training.rrd``.
+    WHAT is depth, generator, or a stage of the distillation from many steps to few: teacher, trajectories,
+    initial-student, student. ``viewer=file`` also records the validations into ``training.rrd``.
     """
     from scenes.dataset.clips import list_clips
     from worldwarp.recording import TrainingWatch
@@ -70,15 +70,15 @@ def train_command(words: list[str]) -> int:
     from worldwarp.training.train_teacher import train_teacher
     from worldwarp.training.trajectories import record_trajectories
 
-    teacher, alone = {"teacher": "runs/teacher/ema.safetensors"}, {"ranks": "1", "viewer": "none"}
-    two = {**alone, "ranks": "2"}
+    teacher, single = {"teacher": "runs/teacher/ema.safetensors"}, {"ranks": "1", "viewer": "none"}
+    two = {**single, "ranks": "2"}
     trainings: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
         "depth": (train_depth, {"start": "", **two}),
         "generator": (train_generator, {"start": "", **two}),
-        "teacher": (train_teacher, {"start": "", **alone}),
+        "teacher": (train_teacher, {"start": "", **single}),
         "trajectories": (record_trajectories, {**teacher, "steps": "256"}),
-        "initial-student": (train_initial_student, {**teacher, "trajectories": "runs/trajectories", **alone}),
-        "student": (train_student, {**teacher, "start": "runs/initial-student/ema.safetensors", **alone}),
+        "initial-student": (train_initial_student, {**teacher, "trajectories": "runs/trajectories", **single}),
+        "student": (train_student, {**teacher, "start": "runs/initial-student/ema.safetensors", **single}),
     }
     if not words or words[0] not in trainings:
         raise ConfigError(f"train: want one of {', '.join(trainings)}, got {words[0] if words else 'nothing'}")
@@ -91,9 +91,9 @@ def train_command(words: list[str]) -> int:
     if viewer not in ("none", "file"):
         raise ConfigError(f"viewer: want none or file (then look at it with `worldwarp view FILE.rrd`), got '{viewer}'")
     watch = TrainingWatch(settings["out"]) if viewer == "file" else None
-    told = [field.name for field in fields(TrainingRun) if field.name in settings]
-    run = TrainingRun(**{name: settings.pop(name) for name in told}, watch=watch)
-    check_machine(run.device, run.ranks)  # before the guides, which take long
+    of_run = [field.name for field in fields(TrainingRun) if field.name in settings]
+    run = TrainingRun(**{name: settings.pop(name) for name in of_run}, watch=watch)
+    check_machine(run.device, run.ranks)  # before recording guides, which takes long
     if what not in ("depth", "initial-student"):
         record_guides(list_clips(run.data, "train") + list_clips(run.data, "estimated"), run.data / "guides")
     train(run, **settings)
@@ -102,7 +102,7 @@ def train_command(words: list[str]) -> int:
 
 
 def _setting(key: str, text: str) -> Any:
-    """A setting of `train` in its type."""
+    """A setting of `train` converted to its type."""
     if key in ("data", "out", "teacher", "trajectories", "start"):
         return user_path(key, text)
     if key == "minutes":

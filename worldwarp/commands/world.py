@@ -19,7 +19,7 @@ from worldwarp.pages import PAGES
 
 
 def view_command(words: list[str]) -> int:
-    """`worldwarp view DIR [mode=native|web] [port=N]`: look at a recording."""
+    """`worldwarp view DIR [mode=native|web] [port=N]`: open a recording."""
     folder, options = folder_and_options("view", words, PAGES["view"].defaults)
     mode, port = options["mode"], whole("port", options["port"]) if options["port"] else None
     if mode not in ("native", "web", ""):
@@ -61,7 +61,7 @@ def export_command(words: list[str]) -> int:
 
 
 def undo_command(words: list[str]) -> int:
-    """`worldwarp undo DIR`: take back the last chunk, or the last `forget`."""
+    """`worldwarp undo DIR`: undo the last chunk, or the last `forget`."""
     folder, _ = folder_and_options("undo", words, {})
     check_world("undo", folder)
 
@@ -81,7 +81,7 @@ def undo_command(words: list[str]) -> int:
 
 
 def forget_command(words: list[str]) -> int:
-    """`worldwarp forget DIR [chunks=3,4] [region=x,y,z,x,y,z]`: take primitives out of a world."""
+    """`worldwarp forget DIR [chunks=3,4] [region=x,y,z,x,y,z]`: remove primitives from a world."""
     folder, options = folder_and_options("forget", words, PAGES["forget"].defaults)
     chunks = [whole("chunks", part) for part in items(options["chunks"])]
     corners = _corners(options["region"])
@@ -104,7 +104,7 @@ def forget_command(words: list[str]) -> int:
 
 
 def _corners(text: str) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
-    """The low and the high corner that ``region=`` names; None when nothing is said."""
+    """The low and the high corner of ``region=``; None if it is empty."""
     parts = items(text)
     try:
         numbers = [float(part) for part in parts]
@@ -117,7 +117,7 @@ def _corners(text: str) -> tuple[tuple[float, float, float], tuple[float, float,
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Leave in order, so that what was started is ended as well, when asked to or when the terminal closes."""
+    """Exit by exception at SIGTERM and SIGHUP, so that started processes are ended as well."""
 
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
