@@ -1,4 +1,4 @@
-"""The command as users meet it: any console, any shell, any file name; cheap mistakes are answered at once."""
+"""The command line: consoles, shells and file names; wrong settings are refused without loading torch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CONSOLES = {
     "cp1252, no display": {"PYTHONIOENCODING": "cp1252", "DISPLAY": "", "WAYLAND_DISPLAY": ""},
     "latin-1, narrow": {"PYTHONIOENCODING": "latin-1", "COLUMNS": "20"},
 }
-CHEAP = {  # what is typed, and what the answer says
+CHEAP = {  # command line, and a part of its output
     "": "The first command",
     "--help": "worldwarp explore PHOTO PATH",
     "--version": "worldwarp ",
@@ -113,7 +113,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_cheap_answers_are_one_sentence_and_come_without_torch(place: Path) -> None:
+def test_help_and_refusals_are_short_and_do_not_load_torch(place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", ANSWERS], cwd=place, env=environment(), input=json.dumps(list(CHEAP)).encode(),
         stdout=subprocess.PIPE, check=True,
@@ -132,7 +132,7 @@ def test_cheap_answers_are_one_sentence_and_come_without_torch(place: Path) -> N
 
 
 @pytest.mark.parametrize("console", CONSOLES)
-def test_every_console_takes_what_commands_say(place: Path, console: str) -> None:
+def test_every_console_encoding_is_supported(place: Path, console: str) -> None:
     encoding = CONSOLES[console].get("PYTHONIOENCODING", "utf-8")
     for words, code in ((["paths"], 0), (["explore", "--help"], 0), (["explore", "ü▂.jpg"], 2)):
         done = run(place, words, **CONSOLES[console])
@@ -142,7 +142,7 @@ def test_every_console_takes_what_commands_say(place: Path, console: str) -> Non
     assert (b"'?2.jpg'" in done.stderr) == (encoding == "ascii")
 
 
-def test_what_an_encoding_lacks_is_written_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_outside_an_encoding_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "[ ▁▂█] 60° … é \udce9\n"
     shown = {"ascii": b"[ 128] 60 deg ... ? \xe9\n", "latin-1": b"[ 128] 60\xb0 ... \xe9 \xe9\n"}
     shown["utf-8"] = "[ ▁▂█] 60° … é ".encode() + b"\xe9\n"
@@ -151,10 +151,10 @@ def test_what_an_encoding_lacks_is_written_with_what_it_has(monkeypatch: pytest.
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding=encoding, newline="\n"))
         open_console()
         sys.stdout.write(text)
-        assert buffer.getvalue() == expected  # at once: a log shows lines in their order
+        assert buffer.getvalue() == expected  # line-buffered
 
 
-def test_whoever_reads_the_output_may_leave(place: Path) -> None:
+def test_a_closed_output_pipe_is_no_error(place: Path) -> None:
     command = f"{sys.executable} -m worldwarp.cli explore --help | head -n 1"
     done = subprocess.run(command, shell=True, cwd=place, env=environment(), capture_output=True, check=True)
     assert done.stdout.startswith(b"worldwarp explore")
@@ -162,7 +162,7 @@ def test_whoever_reads_the_output_may_leave(place: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
-def test_waiting_ticks_in_a_terminal_of_any_width_and_is_cleared() -> None:
+def test_waiting_fits_a_narrow_terminal_and_is_cleared() -> None:
     import fcntl
     import pty
     import struct
@@ -187,7 +187,7 @@ def test_waiting_ticks_in_a_terminal_of_any_width_and_is_cleared() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_a_first_walk_into_a_log_of_a_photo_whose_name_is_not_utf8(place: Path) -> None:
+def test_exploring_a_photo_whose_name_is_not_utf8_with_output_to_a_log(place: Path) -> None:
     name = b"caf\xe9, ${x} = a\\b 'n' [1].jpg"
     (place / "photo.jpg").rename(os.fsdecode(os.fsencode(place) + b"/" + name))
     words = [b"explore", name, b"left", b"size=48,80", b"frames=4", b"chunk=3", b"depth=plane", b"viewer=none"]
@@ -208,7 +208,7 @@ NAMES = ["a\\b.jpg", r"\\nas\photos\a.jpg", "a${b}.jpg", r"a\${b}", "a=b, 'c' \"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_reach_us_as_they_are(name: str) -> None:
+def test_file_names_are_kept_literally(name: str) -> None:
     config = compose_config("explore", [f"image={name}", f"out={name}", "depth=file", f"depth.path={name}"])
     assert (config.image, config.out, config.depth.path) == (name, name, name)
     assert compose_config("explore", [f"generator.weights={name}"]).generator.weights == name
@@ -243,7 +243,7 @@ def test_sizes_are_one_or_two_numbers(text: object, size: object) -> None:
 
 
 @pytest.mark.parametrize("text", ["a", "1,2,3", "-4", "480,b", "", True, 4.5, "480x"])
-def test_what_is_no_size_is_refused(text: object) -> None:
+def test_an_invalid_size_is_refused(text: object) -> None:
     with pytest.raises(ConfigError, match="size: want"):
         frame_size(text)
 
@@ -275,7 +275,7 @@ def test_bare_words_are_the_photo_and_the_path(place: Path, monkeypatch: pytest.
     [("clip.MP4", "got the video"), ("HTTPS://a.b/c.jpg", "download it first"), ("full", "got the folder"),
      ("[a.jpg,b.jpg]", "got 2 files"), ("a.jpg", "no file")],
 )  # fmt: skip
-def test_what_is_no_photo_is_refused_by_what_it_is(
+def test_a_file_that_is_no_photo_is_refused_with_its_kind(
     image: str, message: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(place)
@@ -283,7 +283,7 @@ def test_what_is_no_photo_is_refused_by_what_it_is(
         check_image(image)
 
 
-def test_a_part_tells_what_it_misses_in_its_own_words(place: Path) -> None:
+def test_an_error_of_a_component_is_passed_through(place: Path) -> None:
     (place / "d.png").touch()
     words = [f"image={place / 'photo.jpg'}", "depth=file", f"depth.path={place / 'd.png'}"]
     config = compose_config("explore", words)
@@ -309,7 +309,7 @@ def test_every_command_has_a_page(command: str, capsys: pytest.CaptureFixture[st
         assert all(f"  {key} " in page for key in PAGES[command].settings)
 
 
-def test_public_names_are_there_when_they_are_asked_for() -> None:
+def test_public_names_are_imported_on_access() -> None:
     assert set(worldwarp.__all__) <= set(dir(worldwarp))
     for name in worldwarp.__all__:
         assert getattr(worldwarp, name).__name__ == name
@@ -327,7 +327,7 @@ def documented_commands() -> list[str]:
 
 
 def words_in(shell: Sequence[str], folder: Path) -> list[str]:
-    """What the documented commands hand to the programs that they name."""
+    """The arguments that the programs of the documented commands receive in a shell."""
     log, stubs = folder / "log", folder / ".venv" / "bin"
     stubs.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
@@ -342,7 +342,7 @@ def words_in(shell: Sequence[str], folder: Path) -> list[str]:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 @pytest.mark.parametrize("shell", [["zsh", "-fc"], ["fish", "--no-config", "-c"], ["pwsh", "-NoProfile", "-Command"]])
-def test_documented_commands_mean_the_same_in_every_shell(shell: list[str], tmp_path: Path) -> None:
+def test_documented_commands_give_the_same_arguments_in_every_shell(shell: list[str], tmp_path: Path) -> None:
     if shutil.which(shell[0]) is None:
         pytest.skip(f"{shell[0]} is not installed")
     expected = words_in(["bash", "-c"], tmp_path)
@@ -350,7 +350,7 @@ def test_documented_commands_mean_the_same_in_every_shell(shell: list[str], tmp_
     assert words_in(shell, tmp_path) == expected
 
 
-def test_documented_commands_hold_nothing_that_a_shell_changes() -> None:
+def test_documented_commands_have_no_unquoted_special_characters() -> None:
     assert len(documented_commands()) > 30
     for line in documented_commands():
         bare = re.sub(r"\"[^\"$`\\]*\"|'[^']*'", "", line)

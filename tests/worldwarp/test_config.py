@@ -1,4 +1,4 @@
-"""Settings: what is accepted, and how a wrong one is refused."""
+"""Settings: defaults, groups, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_policy_file_lists_every_field() -> None:
     assert {key: listed[key] for key in listed if key != "_target_"} == asdict(IntegrationPolicy())
 
 
-def test_a_callers_own_hydra_is_left_alone() -> None:
+def test_the_hydra_state_of_a_caller_is_restored() -> None:
     before = GlobalHydra.instance().is_initialized()
     compose_config("explore", ["image=a.jpg"])
     assert GlobalHydra.instance().is_initialized() == before

@@ -1,4 +1,4 @@
-"""The examples run as their first lines say."""
+"""The examples run as documented in their first lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOME = Path(__file__).parents[2]
 
 
 def started(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """An example after it ran in ``folder``."""
+    """Run an example in ``folder``."""
     command = [sys.executable, str(HOME / "examples" / f"{name}.py"), *arguments]
     environment = os.environ | {"PYTHONPATH": str(HOME)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -42,7 +42,7 @@ def test_examples(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["look_again", "own_path", "own_generator"])
-def test_examples_without_arguments_say_how_they_are_called(tmp_path: Path, name: str) -> None:
+def test_examples_without_arguments_print_their_usage(tmp_path: Path, name: str) -> None:
     done = started(tmp_path, name)
     assert done.returncode == 1
     assert f"python {name}.py" in done.stderr

@@ -1,4 +1,4 @@
-"""The walk as users start it: command and Python, stop and go on, good and bad input."""
+"""Exploring by command and from Python: interruption, resuming, valid and invalid input."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def test_the_command_makes_a_world(photo: Path, tmp_path: Path, capsys: pytest.C
     assert "worldwarp export" in text.out
 
 
-def test_one_seed_one_world(photo: Path, tmp_path: Path) -> None:
+def test_one_seed_gives_one_world_to_the_bit(photo: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert main(words(photo, tmp_path / name)) == 0
     assert all(torch.equal(a, b) for a, b in zip(bits(tmp_path / "a"), bits(tmp_path / "b"), strict=True))
 
 
-def test_a_stopped_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+def test_a_stopped_session_resumes_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
     assert main(words(photo, tmp_path / "whole")) == 0
     session = prepare(compose_config("explore", words(photo, tmp_path / "parts")[1:]))
     session.store_in(tmp_path / "parts")
@@ -82,7 +82,7 @@ def test_a_stopped_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) ->
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
-def test_a_finished_walk_goes_on_along_another_path(photo: Path, tmp_path: Path) -> None:
+def test_a_finished_world_continues_along_another_path(photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "world"
     assert main(words(photo, out)) == 0
     before = World.load(out)
@@ -97,7 +97,7 @@ def test_a_finished_walk_goes_on_along_another_path(photo: Path, tmp_path: Path)
     assert len(list(out.glob("path-*"))) == 1
 
 
-def test_an_unfinished_walk_can_turn_and_be_resumed_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+def test_an_unfinished_world_with_a_new_path_resumes_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         session = prepare(compose_config("explore", words(photo, tmp_path / name)[1:]))
         session.store_in(tmp_path / name)
@@ -110,22 +110,20 @@ def test_an_unfinished_walk_can_turn_and_be_resumed_to_the_same_bits(photo: Path
 
 
 @pytest.mark.parametrize("path", ["pan:angle_deg=80", "left:distance=0.8"])
-def test_who_leaves_what_is_known_is_given_a_wider_world_once_and_for_all(
-    photo: Path, tmp_path: Path, path: str
-) -> None:
+def test_uncovered_sides_are_outpainted_and_resume_to_the_same_bits(photo: Path, tmp_path: Path, path: str) -> None:
     turn = [f"path={path}", "frames=17"]
-    walks = [
+    sessions = [
         prepare(compose_config("explore", words(photo, tmp_path / name, *turn)[1:])) for name in ("whole", "parts")
     ]
-    for session, name in zip(walks, ("whole", "parts"), strict=True):
+    for session, name in zip(sessions, ("whole", "parts"), strict=True):
         session.store_in(tmp_path / name)
-    steps = list(walks[0].steps())
-    next(walks[1].steps())
+    steps = list(sessions[0].steps())
+    next(sessions[1].steps())
     list(resume(tmp_path / "parts").steps())
     wide = [step for step in steps if "outpaint" in step.timings_s]
     assert 0 < len(wide) < len(steps)
     assert all(step.guide.coverage.mean() > 0.95 for step in wide)
-    assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # what no one had seen until then counts as new
+    assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # measured before outpainting
     pairs = zip(bits(tmp_path / "whole"), bits(tmp_path / "parts"), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
     rows = WorldStore.load(tmp_path / "whole").primitives
@@ -134,7 +132,7 @@ def test_who_leaves_what_is_known_is_given_a_wider_world_once_and_for_all(
     assert int(torch.isin(rows.chunk, torch.tensor([s.chunk.index for s in wide])).sum()) > 0.2 * pixels
 
 
-def test_a_bad_way_on_leaves_the_world_as_it_was(
+def test_resume_with_an_invalid_path_changes_nothing(
     photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "world"
@@ -148,7 +146,7 @@ def test_a_bad_way_on_leaves_the_world_as_it_was(
 
 
 @pytest.mark.timeout(200)
-def test_a_killed_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+def test_a_killed_session_resumes_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
     more = ("frames=41", "chunk=1")
     out = tmp_path / "killed"
     process = subprocess.Popen(
@@ -191,7 +189,7 @@ def test_ctrl_c_finishes_the_chunk_and_saves(photo: Path, tmp_path: Path) -> Non
     assert (out / "video.mp4").exists()
 
 
-def test_python_walks_without_storing(photo: Path) -> None:
+def test_python_explores_without_storing(photo: Path) -> None:
     steps = list(explore(image=photo, path="orbit", frames=5, overrides=SMALL))
     assert [step.chunk.index for step in steps] == [1]
     assert steps[0].chunk.frames.rgb.shape == (4, 3, 48, 80)
@@ -206,7 +204,7 @@ def test_python_takes_cameras(photo: Path) -> None:
     assert torch.equal(step.chunk.frames.camera.world_from_camera, poses[1:])
 
 
-def test_coming_back_adds_nothing(photo: Path) -> None:
+def test_returning_to_a_view_adds_almost_no_primitives(photo: Path) -> None:
     steps = list(explore(image=photo, path="right:distance=1.2,left:distance=1.2", frames=17, overrides=SMALL))
     added = [step.integration.added for step in steps]
     assert added[0] > 0
@@ -236,7 +234,9 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
     assert not out.exists()
 
 
-def test_an_existing_folder_is_left_alone(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_folder_that_is_not_empty_is_refused(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
     assert main(words(photo, tmp_path / "mine")) == 2

@@ -1,4 +1,4 @@
-"""Driving with the keyboard: each key a chunk, and the world remembers the way."""
+"""Keyboard control: keys of terminals, pipes and Windows consoles, moves, undo, and the ends of a session."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ SMALL = ["size=[48,64]", "chunk=2", "detail=1", "depth=plane", "generator=passth
 ON_UNIX = pytest.mark.skipif(sys.platform == "win32", reason="terminals of its own kind")
 
 
-def test_a_key_is_a_move_from_where_the_walk_stands() -> None:
-    walked = [Camera.from_fov(60.0, SIZE)]
+def test_a_key_moves_from_the_last_camera() -> None:
+    path = [Camera.from_fov(60.0, SIZE)]
     for key in "we":
-        cameras = move(key, walked[-1], chunk=4)
+        cameras = move(key, path[-1], chunk=4)
         assert cameras is not None
         assert len(cameras) == 4
-        walked += [cameras[i] for i in range(4)]
-    forward, turned = walked[4], walked[8]
+        path += [cameras[i] for i in range(4)]
+    forward, turned = path[4], path[8]
     assert forward.position[2] > 0.1
     assert torch.allclose(turned.position, forward.position, atol=1e-6)
     assert turned.world_from_camera[0, 2] > 0.1  # looks to the right
-    assert move("?", walked[-1], chunk=4) is None
+    assert move("?", path[-1], chunk=4) is None
 
 
 def test_every_key_moves() -> None:
@@ -93,19 +93,19 @@ def test_the_step_size_scales_a_move() -> None:
     ],
 )
 @ON_UNIX
-def test_a_terminal_sends_characters_and_sequences(sent: bytes, keys: list[str]) -> None:
+def test_terminal_input_is_parsed_to_keys(sent: bytes, keys: list[str]) -> None:
     assert keys_of_terminal([sent]) == keys
     assert keys_of_terminal([bytes([byte]) for byte in sent]) == keys  # in pieces
 
 
 @ON_UNIX
-def test_escape_alone_is_a_key_without_a_meaning() -> None:
+def test_escape_alone_is_an_unknown_key() -> None:
     assert keys_of_terminal([b"\x1b"], wait_s=0.8) == [UNKNOWN]
     assert keys_of_terminal([b"\x1b", b"", b"w"], wait_s=0.8) == [UNKNOWN, "w"]
 
 
 def keys_of_terminal(pieces: list[bytes], wait_s: float = 0.0) -> list[str]:
-    """The keys that a terminal gives when ``pieces`` are typed one by one; an empty one is a pause."""
+    """The keys of a terminal in which ``pieces`` are typed one by one; an empty one is a pause."""
     ours, theirs = os.openpty()
     keys: list[str] = []
     with os.fdopen(theirs, "r") as terminal, os.fdopen(ours, "wb", buffering=0) as keyboard:
@@ -126,12 +126,12 @@ def keys_of_terminal(pieces: list[bytes], wait_s: float = 0.0) -> list[str]:
     return keys
 
 
-def test_keys_come_from_a_pipe_until_it_ends_or_the_walk_is_stopped() -> None:
+def test_keys_of_a_pipe_end_with_it_or_when_stopped() -> None:
     assert list(typed(io.StringIO("Wad\x1b[A\x1b"), lambda: False)) == ["w", "a", "d", "up", UNKNOWN]
     assert list(typed(io.StringIO("wad"), lambda: True)) == []
 
 
-def test_a_windows_console_sends_prefix_and_code() -> None:
+def test_windows_console_input_is_parsed_to_keys() -> None:
     sent = iter("w\xe0H\x00K\xe0M\xe0P\x00;\xe0")
     queue: list[str] = list(sent)
     pieces = console_pieces(lambda: bool(queue), lambda: queue.pop(0))
@@ -145,7 +145,7 @@ def test_a_windows_console_sends_prefix_and_code() -> None:
 
 
 @ON_UNIX
-def test_a_terminal_gives_each_key_at_once_and_is_left_as_it_was() -> None:
+def test_keys_arrive_without_enter_and_the_terminal_is_restored() -> None:
     import termios
 
     ours, theirs = os.openpty()
@@ -163,7 +163,7 @@ def test_a_terminal_gives_each_key_at_once_and_is_left_as_it_was() -> None:
 
 
 @ON_UNIX
-def test_keys_end_when_the_terminal_is_gone() -> None:
+def test_keys_end_when_the_terminal_closes() -> None:
     ours, theirs = os.openpty()
     with os.fdopen(theirs, "r") as terminal:
         keys = typed(terminal, lambda: False)
@@ -180,15 +180,15 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_walks_by_keys_and_goes_on_by_keys(
+def test_a_world_is_made_and_continued_by_keys(
     tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = ["size=[48,80]", "chunk=3", "detail=1", *SMALL[3:]]
     monkeypatch.setattr(sys, "stdin", io.StringIO("wx"))
     assert main(["explore", f"image={photo}", f"out={tmp_path / 'w'}", "path=keys", *small]) == 0
-    told = capsys.readouterr().out
-    assert "a key makes 3 frames of 80x48 in about " in told
-    assert "w a s d or arrows move" in told
+    output = capsys.readouterr().out
+    assert "a key makes 3 frames of 80x48 in about " in output
+    assert "w a s d or arrows move" in output
     assert len(World.load(tmp_path / "w").cameras) == 4
     monkeypatch.setattr(sys, "stdin", io.StringIO("dd"))
     assert main(["explore", f"resume={tmp_path / 'w'}", "viewer=none"]) == 0
@@ -198,7 +198,7 @@ def test_the_command_walks_by_keys_and_goes_on_by_keys(
     assert len(world.record.path) == 10
 
 
-def test_keys_go_on_from_the_last_finished_frame_after_undo(
+def test_keys_after_undo_continue_from_the_last_finished_frame(
     tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("ww"))
@@ -214,7 +214,7 @@ def test_keys_go_on_from_the_last_finished_frame_after_undo(
 
 
 class Terminal:
-    """The command in a terminal of its own."""
+    """The command in a pseudo-terminal."""
 
     def __init__(self, words: list[str]) -> None:
         import termios
@@ -271,24 +271,24 @@ class Terminal:
 
 
 @pytest.fixture
-def walk_by_keys() -> Iterator[list[Terminal]]:
-    terminals: list[Terminal] = []
-    yield terminals
-    for terminal in terminals:
+def terminals() -> Iterator[list[Terminal]]:
+    opened: list[Terminal] = []
+    yield opened
+    for terminal in opened:
         terminal.close()
 
 
 @ON_UNIX
-def test_a_key_after_an_undone_one_makes_the_same_bits_as_without_it(
-    tmp_path: Path, photo: Path, walk_by_keys: list[Terminal]
+def test_a_key_after_undo_makes_the_same_bits_as_without_the_undone_key(
+    tmp_path: Path, photo: Path, terminals: list[Terminal]
 ) -> None:
     for name, keys in (("undone", b"\x1b[A\x1bODdu zz?+-\x1b[1;5Bx"), ("straight", b"w\x1b[D\x1b[Bx")):
         terminal = Terminal(["explore", f"image={photo}", f"out={tmp_path / name}", "path=keys", *SMALL])
-        walk_by_keys.append(terminal)
+        terminals.append(terminal)
         terminal.wait_for_keys()
         terminal.type(keys)
         assert terminal.end() == 0
-    shown = walk_by_keys[0].shown
+    shown = terminals[0].shown
     assert shown.count("no such key; ? lists them") == 1
     assert shown.count("? help") == 2
     assert "step size 1.5" in shown
@@ -311,13 +311,13 @@ def test_a_key_after_an_undone_one_makes_the_same_bits_as_without_it(
 
 @ON_UNIX
 @pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGKILL])
-def test_a_walk_that_is_ended_leaves_its_chunks_and_no_page(
-    how: signal.Signals, tmp_path: Path, photo: Path, walk_by_keys: list[Terminal]
+def test_an_ended_session_keeps_its_chunks_and_ends_its_page(
+    how: signal.Signals, tmp_path: Path, photo: Path, terminals: list[Terminal]
 ) -> None:
     port = viewer.free_port()
     words = [f"out={tmp_path / 'w'}", "path=keys", *SMALL[:-1], "viewer=web", f"viewer.port={port}"]
     terminal = Terminal(["explore", f"image={photo}", *words])
-    walk_by_keys.append(terminal)
+    terminals.append(terminal)
     terminal.wait_for_keys()
     assert f"\nhttp://127.0.0.1:{port}/?url=" in terminal.shown  # on a line of its own
     terminal.type(b"w")

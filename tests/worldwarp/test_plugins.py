@@ -18,7 +18,7 @@ SETTINGS = {"size": (48, 64), "frames": 5, "chunk": 2, "detail": 1, "viewer": "n
 
 
 class RedGenerator(PassthroughGenerator):
-    """Paints red where the world shows nothing."""
+    """Fills holes of the guide with red."""
 
     def __init__(self, strength: float = 1.0) -> None:
         self.strength = strength
@@ -31,7 +31,7 @@ class RedGenerator(PassthroughGenerator):
 
 
 class CountingRecorder(NullRecorder):
-    """Counts the chunks it is told of."""
+    """Collects the indices of recorded chunks."""
 
     def __init__(self) -> None:
         self.chunks: list[int] = []

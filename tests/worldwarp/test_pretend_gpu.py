@@ -1,4 +1,4 @@
-"""Without a GPU: whatever a walk on one would need to move between devices is moved."""
+"""A session on a simulated GPU: tensors are moved between devices where needed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from worldwarp.loop import Components, LiftedPhoto, explore, start
 SIZE = (16, 24)
 
 
-def walked(device: str) -> tuple[list[Frame], GaussianCache]:
-    """Two chunks of two frames past a wall with a nearer half, drawn by the dense reference."""
+def explored(device: str) -> tuple[list[Frame], GaussianCache]:
+    """Two chunks of two frames along a wall with a nearer half, rendered by the dense reference rasterizer."""
     rng = torch.Generator().manual_seed(0)
     rgb = (torch.rand(1, 3, *SIZE, generator=rng) * 255.0).round() / 255.0
     depth = torch.where(torch.arange(SIZE[1]) < 12, 2.0, 4.0).expand(1, 1, *SIZE).clone()
@@ -40,25 +40,25 @@ def walked(device: str) -> tuple[list[Frame], GaussianCache]:
     return [step.chunk.frames for step in explore(state, [path[:2], path[2:]], components)], cache
 
 
-@pytest.mark.filterwarnings("ignore:CUDA is not available")  # says autocast
-def test_a_walk_with_its_world_on_another_device_is_the_same_walk(tmp_path: Path) -> None:
-    frames, cache = walked("cpu")
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # from autocast
+def test_a_session_with_its_cache_on_another_device_gives_the_same_frames(tmp_path: Path) -> None:
+    frames, cache = explored("cpu")
     with PretendGpu():
-        moved, world = walked("cuda")
+        moved, world = explored("cuda")
         rows = world.snapshot()
         assert is_marked(rows.means)
         write_change(tmp_path / "change", Change.from_nothing(rows))
         assert not is_marked(moved[0].rgb)
     stored = read_change(tmp_path / "change").rows
     assert torch.equal(stored.chunk, rows.chunk)
-    # The network runs in bfloat16 here and in float32 there.
+    # The network runs in bfloat16 on the CPU and in float32 on the simulated GPU.
     for here, there in zip(frames, moved, strict=True):
         assert (here.rgb - there.rgb).abs().max() < 0.02
         torch.testing.assert_close(here.depth, there.depth, rtol=0.02, atol=0.0)
     assert len(cache) == len(world)
 
 
-def test_a_made_up_chunk_may_lie_on_another_device() -> None:
+def test_a_generated_chunk_on_another_device_gives_the_same_colors() -> None:
     rng = torch.Generator().manual_seed(0)
     depth = torch.where(torch.arange(SIZE[1]) < 12, 1.0, 4.0).expand(1, 1, *SIZE).clone()
     known = depth > 0
@@ -76,7 +76,7 @@ def test_a_made_up_chunk_may_lie_on_another_device() -> None:
     torch.testing.assert_close(made[0], made[1], atol=1e-5, rtol=0.0)
 
 
-def test_what_would_fail_on_a_gpu_fails() -> None:
+def test_mixing_devices_raises_as_on_a_gpu() -> None:
     with PretendGpu():
         there, here = torch.zeros(3, device="cuda"), torch.ones(3)
         assert there.is_cuda

@@ -1,4 +1,4 @@
-"""A world from Python: made, stopped, gone on with, shown, changed and exported."""
+"""Worlds from Python: making, stopping, continuing, viewing, undoing, forgetting and exporting."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished walk of 9 frames in 2 chunks, as the command makes it; tests work on copies."""
+    """A finished world of 9 frames in 2 chunks, made by the command; tests use copies."""
     folder = tmp_path_factory.mktemp("made") / "world"
     assert main(["explore", f"image={photo}", f"out={folder}", "path=left", "frames=9", *WORDS, "viewer=file"]) == 0
     return folder
@@ -60,7 +60,7 @@ def same(a: Path, b: Path) -> bool:
 
 
 def recorded(path: Path) -> dict[str, int]:
-    """Rows of a recording by entity."""
+    """Number of rows of a recording by entity."""
     rows: dict[str, int] = {}
     for chunk in rerun_chunk.RrdReader(path).stream():
         entity = chunk.entity_path.lstrip("/")
@@ -93,7 +93,7 @@ def test_python_makes_the_world_of_the_command_with_video_and_recording(
     assert "tensor" not in repr(steps[1])
 
 
-def test_a_walk_that_is_left_early_has_its_video_and_is_finished_to_the_same_bits(
+def test_a_closed_iterator_leaves_a_video_and_resumes_to_the_same_bits(
     photo: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "w"
@@ -108,7 +108,7 @@ def test_a_walk_that_is_left_early_has_its_video_and_is_finished_to_the_same_bit
     assert list(explore(resume=out)) == []  # finished
 
 
-def test_a_world_goes_on_along_another_path_like_the_command(world: World, made: Path, tmp_path: Path) -> None:
+def test_explore_along_another_path_equals_the_command(world: World, made: Path, tmp_path: Path) -> None:
     other = shutil.copytree(made, tmp_path / "other")
     assert main(["explore", f"resume={other}", "path=up", "frames=5", "viewer=none"]) == 0
     steps = list(world.explore("up", frames=5, viewer="none"))
@@ -117,7 +117,7 @@ def test_a_world_goes_on_along_another_path_like_the_command(world: World, made:
     assert same(world.folder, other)
 
 
-def test_a_world_goes_on_along_cameras_that_start_where_it_ends(world: World) -> None:
+def test_explore_along_cameras_starts_at_the_last_frame(world: World) -> None:
     poses = torch.eye(4).repeat(3, 1, 1)
     poses[:, 1, 3] = torch.tensor([0.0, -0.05, -0.1])
     end = world.cameras.position[-1]
@@ -141,7 +141,7 @@ def test_resume_with_other_settings_is_refused(world: World) -> None:
         explore(path="left")
 
 
-def test_a_world_tells_what_it_is(world: World) -> None:
+def test_repr_and_html_of_a_world(world: World) -> None:
     count = len(world.primitives)
     assert repr(world) == f"World('{world.folder}', 9 of 9 frames of 80x48 in 3 chunks, {count} primitives)"
     page = world._repr_html_()
@@ -149,14 +149,14 @@ def test_a_world_tells_what_it_is(world: World) -> None:
     assert "9 of 9 frames" in page
 
 
-def test_the_video_is_written_again_when_the_world_is_newer(world: World) -> None:
+def test_the_video_is_rewritten_when_the_world_is_newer(world: World) -> None:
     world.video.unlink()
     assert len(read_video(world.video)[0]) == 9
     world.record.undo()
     assert len(read_video(world.video)[0]) == 5
 
 
-def test_exports_have_the_frame_rate_of_the_walk(photo: Path, tmp_path: Path) -> None:
+def test_exported_videos_have_the_frame_rate_of_the_world(photo: Path, tmp_path: Path) -> None:
     for _ in explore(image=photo, path="left", frames=3, fps=10, out=tmp_path / "w", viewer="none", **SMALL):
         pass
     world = World.load(tmp_path / "w")
@@ -166,7 +166,7 @@ def test_exports_have_the_frame_rate_of_the_walk(photo: Path, tmp_path: Path) ->
     assert (tmp_path / "out" / "points.ply").is_file()
 
 
-def test_undo_takes_a_chunk_out_of_video_and_recording(world: World) -> None:
+def test_undo_removes_a_chunk_from_video_and_recording(world: World) -> None:
     assert (world.folder / "recording.rrd").exists()
     world.undo()
     assert len(read_video(world.folder / VIDEO)[0]) == 5
@@ -176,7 +176,7 @@ def test_undo_takes_a_chunk_out_of_video_and_recording(world: World) -> None:
     assert sum(splats(path).values()) == len(world.primitives)
 
 
-def test_what_is_forgotten_is_in_no_recording(world: World) -> None:
+def test_forgotten_primitives_are_in_no_recording(world: World) -> None:
     count = len(world.primitives)
     gone = world.forget(region=((-9.0, -9.0, -9.0), (0.0, 9.0, 9.0)))
     assert 0 < gone < count
@@ -187,7 +187,7 @@ def test_what_is_forgotten_is_in_no_recording(world: World) -> None:
     assert entities.GUIDE not in recorded(path)
 
 
-def test_the_commands_undo_and_forget_do_the_same(world: World) -> None:
+def test_the_commands_undo_and_forget_delete_recordings_and_rewrite_the_video(world: World) -> None:
     assert main(["forget", str(world.folder), "region=[-9,-9,-9,0,9,9]"]) == 0
     assert not list(world.folder.glob("*.rrd"))
     rebuild_recording(World.load(world.folder).record)
@@ -215,7 +215,7 @@ def test_view_records_a_world_that_has_no_recording(world: World, monkeypatch: p
     assert shown == [(world.folder, "web")] * 2
 
 
-def test_a_walk_that_goes_on_after_undo_is_recorded_from_its_first_frame(world: World) -> None:
+def test_continuing_after_undo_records_the_earlier_chunks_too(world: World) -> None:
     world.undo()
     list(world.explore())
     files = sorted(path.name for path in world.folder.glob("*.rrd"))

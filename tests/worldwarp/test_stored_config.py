@@ -1,4 +1,4 @@
-"""Configurations with old names: stored worlds still open, old options still work and say so."""
+"""Configurations with former names: stored worlds open, former options work with a warning."""
 
 from __future__ import annotations
 
