@@ -95,9 +95,14 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if key.partition(".")[0] in foreign:
             OmegaConf.update(config, key, _value(key, value, None), force_add=True)
             continue
-        if key not in known or key in groups:
+        if key not in known or key in groups or _is_device_of_a_part(key):
             raise ConfigError(f"there is no setting '{key}'; {_hint(key, known)}")
-        OmegaConf.update(config, key, _value(key, value, OmegaConf.select(config, key, throw_on_missing=False)))
+        default = OmegaConf.select(config, key, throw_on_missing=False)
+        if isinstance(default, DictConfig):
+            raise ConfigError(
+                f"{key}: want one of its settings, e.g. {key}.{_flat_keys(default)[0]}=..., got '{value}'"
+            )
+        OmegaConf.update(config, key, _value(key, value, default))
     return config
 
 
@@ -204,12 +209,18 @@ def _built(value: Any, group: str) -> Any:
 
 
 def _hint(key: str, known: Sequence[str]) -> str:
-    """A hint for an unknown setting: the options that have it, similar names, or the main settings."""
+    """Where an unknown setting belongs, what it was meant to be, or which the main ones are."""
+    if _is_device_of_a_part(key):
+        return "every part runs where the walk does; set device=cpu or device=cuda"
     group = key.partition(".")[0]
-    if owners := [option for option, _, _ in _in_conf(key)]:
-        return f"it belongs to {' and '.join(f'{group}={option}' for option in owners)}; add that"
-    names = [name for name in known if not name.endswith(".device")]  # set by `device` for all components
+    if homes := [option for option, _, _ in _in_conf(key)]:
+        return f"it belongs to {' and '.join(f'{group}={option}' for option in homes)}; add that"
+    names = [name for name in known if not _is_device_of_a_part(name)]
     return nearest(key, names, [name for name in names if name.startswith(f"{group}.")] or [*MAIN, "... (see --help)"])
+
+
+def _is_device_of_a_part(key: str) -> bool:
+    return key.endswith(".device")
 
 
 def _in_conf(key: str) -> list[tuple[str, str, str]]:
@@ -223,9 +234,9 @@ def _in_conf(key: str) -> list[tuple[str, str, str]]:
 
 
 def _value(key: str, text: str, default: object) -> object:
-    """The value of a setting; file names are kept literally."""
-    is_number = isinstance(default, int | float) and not isinstance(default, bool)
-    if text in ("", "null", "None") and not is_number:
+    """The value of a setting; names of files keep every character."""
+    is_number = _is_number(default)
+    if text in ("", "null", "None") and not is_number and not isinstance(default, ListConfig):
         return None
     if key in FREE_TEXT:
         if text[0] in "'\"" and text[-1] == text[0] and len(text) > 2 and not os.path.exists(text):
@@ -234,16 +245,35 @@ def _value(key: str, text: str, default: object) -> object:
     if key == "size":
         size = frame_size(text)
         return list(size) if isinstance(size, tuple) else size
+    if isinstance(default, ListConfig):
+        return [_checked(key, part, default[0]) for part in items(text)] or [_checked(key, text, default[0])]
+    if "." in key and is_number:
+        return _checked(key, text, default)
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    if isinstance(default, ListConfig):
-        return [_number(part) for part in items(text)]
     number = _number(text)
     if is_number and isinstance(number, str):
         raise ConfigError(f"{key}: want a number, got '{text}'")
     if not isinstance(number, str):
         return number
     return escaped(text)
+
+
+def _checked(key: str, text: str, default: object) -> int | float:
+    """A number of a part: finite, 0 or more, and whole where its default is.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    is_whole = isinstance(default, int) and key != "cache.resident_mib"
+    number = _number(text)
+    if isinstance(number, str) or not 0 <= number < math.inf or (is_whole and not isinstance(number, int)):
+        raise ConfigError(f"{key}: want a {'whole number' if is_whole else 'number'} of 0 or more, got '{text}'")
+    return number
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number(text: str) -> int | float | str:
