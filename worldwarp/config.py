@@ -5,6 +5,7 @@ Hydra selects the options of the groups; values are set afterwards, so that file
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import re
@@ -189,16 +190,22 @@ def build(config: DictConfig | dict[str, Any], group: str) -> Any:
     """The object of a group: its ``_target_``, called with the group's settings; its own errors pass through.
 
     Raises:
-        ConfigError: a class that cannot be imported.
+        ConfigError: a class that cannot be imported, or does not take the settings.
     """
     part = config[group]
     try:
         target = get_object(part["_target_"])
     except (ImportError, AttributeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"{group}: want an importable class, got {part['_target_']} ({error}); install the package it belongs to"
+            f"{group}: want an importable class, got {part['_target_']} ({reason}); install the package it belongs to"
         ) from error
-    return target(**{str(key): _built(part[key], group) for key in part if key != "_target_"})
+    arguments = {str(key): _built(part[key], group) for key in part if key != "_target_"}
+    try:
+        inspect.signature(target).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"{group}: {part['_target_']} does not take these settings: {error}") from error
+    return target(**arguments)
 
 
 def _built(value: Any, group: str) -> Any:

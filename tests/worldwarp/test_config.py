@@ -83,3 +83,19 @@ def test_the_hydra_state_of_a_caller_is_restored() -> None:
     before = GlobalHydra.instance().is_initialized()
     compose_config("explore", ["image=a.jpg"])
     assert GlobalHydra.instance().is_initialized() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generator._target_=nowhere.Nothing"], r"generator: want an importable class, got nowhere.Nothing \(.*\);"),
+        (
+            ["generator._target_=diffusion.generator.PassthroughGenerator", "generator.foo=1"],
+            "unexpected keyword.*'foo'",
+        ),
+    ],
+)
+def test_a_foreign_class_that_cannot_be_built_is_refused_in_one_line(words: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as refusal:
+        build(compose_config("explore", ["image=a.jpg", *words]), "generator")
+    assert "\n" not in str(refusal.value)
