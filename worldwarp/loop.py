@@ -196,7 +196,7 @@ def _with_next(chunks: Iterable[Camera]) -> Iterator[tuple[Camera, Camera | None
     if not isinstance(chunks, list):
         yield from ((cameras, None) for cameras in chunks)
         return
-    yield from zip(chunks, [*chunks[1:], None], strict=True)
+    yield from zip(chunks, [*chunks[1:], None], strict=False)  # no chunks: nothing, not even the None
 
 
 def _outpaint(known: Guide, state: ExploreState, components: Components) -> Integration | None:

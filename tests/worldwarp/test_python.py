@@ -222,3 +222,9 @@ def test_continuing_after_undo_records_the_earlier_chunks_too(world: World) -> N
     assert files == ["recording-2.rrd", "recording.rrd"]
     counts = [recorded(world.folder / name)[entities.IMAGE] for name in files]
     assert counts == [1 + 4, 5]  # the photo and the new chunk; the photo and the chunk before it
+
+
+def test_a_finished_walk_resumed_yields_nothing(world: World) -> None:
+    before = len(world.cameras)
+    assert list(explore(resume=world.folder)) == []
+    assert len(World.load(world.folder).cameras) == before
