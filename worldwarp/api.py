@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import base64
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +17,7 @@ from tqdm.auto import tqdm
 from cache3d.cache import WorldCache
 from cache3d.photo_texture import PhotoTexture
 from cache3d.world_view import WorldView
-from diffusion.generator import Generator
 from geometry.camera import Camera
-from geometry.depth import DepthEstimator
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
 from scenes.formats.export import FORMATS, ExportReport, export
@@ -30,12 +28,10 @@ from worldwarp.arguments import user_path
 from worldwarp.config import compose_config, onward
 from worldwarp.loop import Step
 from worldwarp.recording import RECORDINGS, open_viewer, open_world, record_start, record_step
-from worldwarp.session import VIDEO, Session, build_cache, prepare, write_world_video
+from worldwarp.session import PROTOCOLS, VIDEO, Session, build_cache, check_part, prepare, write_world_video
 from worldwarp.session import resume as resume_session
 from worldwarp.stored_config import current_targets
 
-# Groups that accept an object, with its protocol.
-PROTOCOLS = {"depth": DepthEstimator, "cache": WorldCache, "generator": Generator}
 SHOWN_BYTES = 16 * 2**20  # largest video that is embedded in a notebook
 
 
@@ -85,7 +81,8 @@ def explore(
     resume = None if resume is None else user_path("resume", resume)
     cameras = path if isinstance(path, Camera) else None
     objects = {group: settings.pop(group) for group in PROTOCOLS if _is_object(settings.get(group))}
-    _check_objects(objects)
+    for group, part in objects.items():
+        check_part(group, part)
     given = {"image": image, "out": out, "resume": resume, "path": None if cameras else path}
     words = [f"{key}={value}" for key, value in given.items() if value is not None]
     words += [*(f"{key}={_as_text(value)}" for key, value in settings.items()), *overrides]
@@ -142,17 +139,6 @@ def _silent(_line: str) -> None:
 
 def _is_object(value: object) -> bool:
     return value is not None and not isinstance(value, str)
-
-
-def _check_objects(objects: Mapping[str, object]) -> None:
-    for group, part in objects.items():
-        methods = [name for name in vars(PROTOCOLS[group]) if not name.startswith("_") or name == "__len__"]
-        missing = [name for name in methods if not hasattr(part, name)]
-        if missing:
-            raise ValueError(
-                f"{group}: want an object with the methods of worldwarp.plugins.{PROTOCOLS[group].__name__}, "
-                f"got {type(part).__name__} without {', '.join(missing)}"
-            )
 
 
 class World:

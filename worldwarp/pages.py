@@ -177,6 +177,9 @@ def page_of(command: str) -> str:
     return "\n".join([*lines, "", FOOT])
 
 
+LONGEST_TABLE = 12  # settings of an option that help prints; the documents list longer tables
+
+
 def _explore_settings() -> list[str]:
     lines = ["Settings (key=value; the values shown are the defaults):"]
     lines += [f"  {line}" for line in conf_text("explore").partition("_self_\n")[2].strip("\n").splitlines()]
@@ -184,10 +187,24 @@ def _explore_settings() -> list[str]:
     for group, options in sorted(group_options().items()):
         lines.append(f"  {group}={'|'.join(options)}")
         for option in options:
-            own = [line for line in conf_text(f"{group}/{option}").splitlines() if not line.startswith(("_", "#"))]
-            shown = [line for line in own if not line.startswith(("kind:", "mode:", "device:", "url: null"))]
-            lines += [f"    {option:<13} {line}" for line in shown]
+            lines += [f"    {option:<13} {line}" for line in _option_settings(group, option)]
     return lines
+
+
+def _option_settings(group: str, option: str) -> list[str]:
+    """The settings of one option; a long table of numbers is named by the comment above it."""
+    text = conf_text(f"{group}/{option}").splitlines()
+    hidden = ("_", "#", "defaults:", "kind:", "mode:", "device:", "url: null", "  - _self_")
+    shown = [line for line in text if line.strip() and "_target_" not in line and not line.startswith(hidden)]
+    if group == "viewer" and option != "auto":  # they are the same for all viewers
+        shown = [line for line in shown if not line.startswith(("port:", "open:"))]
+    if len(shown) > LONGEST_TABLE:
+        return [line.lstrip("# ") for line in text if line.startswith("#")]
+    return [
+        "policy.*              # docs/cache.md lists them" if "- policy:" in line else line
+        for line in shown
+        if "${" not in line
+    ]
 
 
 def conf_text(name: str) -> str:

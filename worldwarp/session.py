@@ -21,7 +21,7 @@ from diffusion.generator import Generator
 from diffusion.kv_memory import KVMemory
 from geometry.camera import Camera
 from geometry.camera_io.read_write import CameraPath, continued, open_camera_path, rebased, scaled
-from geometry.depth import FileDepth, clear_far, lift_photo
+from geometry.depth import DepthEstimator, FileDepth, clear_far, lift_photo
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change
 from geometry.trajectory.path_text import begins_with_preset
@@ -58,6 +58,7 @@ from worldwarp.needs import Needs
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 from worldwarp.stored_config import current_targets
 
+PROTOCOLS = {"depth": DepthEstimator, "cache": WorldCache, "generator": Generator}  # of components given as objects
 VIDEO = "video.mp4"
 AUTO_DISTANCE = 0.4  # largest distance of a path with path_scale=auto, in median depths; the distance of out_and_back
 SMALLER_SCALES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # scales to try for a path that collides with surfaces
@@ -400,7 +401,25 @@ def build_cache(config: DictConfig) -> WorldCache:
 
 def _part(config: DictConfig, group: str, given: Mapping[str, Any] | None) -> Any:
     """The object given for a group, else the one that the configuration builds."""
-    return given[group] if given and group in given else build(config, group)
+    part = given[group] if given and group in given else build(config, group)
+    check_part(group, part)
+    return part
+
+
+def check_part(group: str, part: object) -> None:
+    """Refuse an object without the methods of its group's protocol.
+
+    Raises:
+        ConfigError: naming the protocol and the missing methods.
+    """
+    protocol = PROTOCOLS[group]
+    methods = [name for name in vars(protocol) if not name.startswith("_") or name == "__len__"]
+    missing = [name for name in methods if not hasattr(part, name)]
+    if missing:
+        raise ConfigError(
+            f"{group}: want an object with the methods of worldwarp.plugins.{protocol.__name__}, "
+            f"got {type(part).__name__} without {', '.join(missing)}"
+        )
 
 
 def _open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> CameraPath:

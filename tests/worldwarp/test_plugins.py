@@ -84,3 +84,8 @@ def test_a_class_of_another_package_takes_its_own_settings() -> None:
     assert build(compose_config("explore", words), "generator") == {"apples": 3}
     with pytest.raises(ConfigError, match=r"generator: want an importable class, got no_such_package\.Thing"):
         build(compose_config("explore", ["image=a.jpg", "generator._target_=no_such_package.Thing"]), "generator")
+
+
+def test_a_class_that_is_no_generator_is_refused(photo: Path) -> None:
+    with pytest.raises(ConfigError, match=r"generator: want .*plugins\.Generator, got Counter without "):
+        explore(image=photo, overrides=["generator._target_=collections.Counter"], **SETTINGS)
