@@ -626,7 +626,7 @@ def test_open_takes_files_relative_to_their_first_camera(tmp_path: Path, monkeyp
         ("pan_left", "did you mean .*pan"),
     ],
 )
-def test_open_says_what_it_wanted(text: str, message: str) -> None:
+def test_open_errors_name_the_expected_input(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         opened(text)
     with pytest.raises(ValueError, match="no such file"):
@@ -743,9 +743,7 @@ def test_a_path_that_begins_at_the_identity_of_tum_is_tum(tmp_path: Path) -> Non
         (realestate(EYE), "tum_xyzw", "convention: this file says itself"),
     ],
 )
-def test_8_columns_that_do_not_tell_are_refused_with_both_orders(
-    tmp_path: Path, text: str, convention: str | None, message: str
-) -> None:
+def test_ambiguous_8_columns_are_refused(tmp_path: Path, text: str, convention: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(save(tmp_path / "t.txt", text), convention=convention)
 
@@ -785,7 +783,7 @@ def test_matrices_of_every_shape_are_read(tmp_path: Path) -> None:
     torch.testing.assert_close(got.world_from_camera[1], expected)
 
 
-def test_what_ns_export_cameras_writes_is_read(tmp_path: Path) -> None:
+def test_ns_export_cameras_file_is_read(tmp_path: Path) -> None:
     listed = [
         {"file_path": "b_10.png", "transform": EYE[:3]},
         {"file_path": "b_9.png", "transform": OPENGL_POSE[:3]},

@@ -87,7 +87,7 @@ def test_files_of_another_shape_than_the_photo_or_the_frames_are_refused(tmp_pat
         read_cameras(keys, size=(160, 160))
 
 
-def test_a_walk_crops_the_cameras_as_it_crops_the_photo(tmp_path: Path) -> None:
+def test_exploration_crops_cameras_like_the_photo(tmp_path: Path) -> None:
     photo = gray_photo(tmp_path / "p.png", (270, 480))
     path = transforms(tmp_path / "t.json", w=1920, h=1080, fl_x=1500.0, fl_y=1500.0)
     walk = prepare(compose_config("explore", [f"image={photo}", f"path={path}", "size=[96,96]", *QUICK]))
@@ -186,7 +186,7 @@ def test_a_straightened_photo_shows_each_ray_where_the_pinhole_sees_it(tmp_path:
     assert checked >= 2  # the distortion is more than the tolerance
 
 
-def test_what_a_pinhole_cannot_see_in_the_photo_is_cut_off(tmp_path: Path) -> None:
+def test_undistortion_crops_pixels_outside_the_pinhole(tmp_path: Path) -> None:
     """k1 > 0: at the corner, x = 0.6 and y = 0.4, rays are shown 1.052 times as far out as the pinhole shows them."""
     lens = DistortedLens("RADIAL", False, (0.1, 0.0, 0.0, 0.0), (400.0, 400.0), (240.0, 160.0), (320.0, 480.0))
     # Along x the border is met first: s (1 + 0.1 ((0.6 s)^2 + (0.4 s)^2)) = 1 has the solution s = 0.9538.
@@ -214,14 +214,14 @@ def test_what_a_pinhole_cannot_see_in_the_photo_is_cut_off(tmp_path: Path) -> No
         ("KANNALA", [1.0], "want MODEL one of COLMAP's"),
     ],
 )
-def test_distortions_that_opencv_has_not_are_refused_by_name(
+def test_distortions_unknown_to_opencv_are_refused_by_name(
     tmp_path: Path, model: str, params: list[float], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         read_cameras(colmap(tmp_path / "m", model, 480, 320, params), size=(320, 480))
 
 
-def test_a_walk_straightens_its_photo_and_says_so(tmp_path: Path) -> None:
+def test_exploration_undistorts_its_photo_with_a_remark(tmp_path: Path) -> None:
     photo = gray_photo(tmp_path / "p.png", (320, 480))
     path = colmap(tmp_path / "m", "OPENCV", 480, 320, LENSES["OPENCV"])
     small = [f"image={photo}", f"path={path}", "size=[64,96]", *QUICK]

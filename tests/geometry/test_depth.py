@@ -73,7 +73,7 @@ def test_the_embedded_network_gives_median_one() -> None:
         assert made.depth[ground].median().item() == pytest.approx(1.0, abs=1e-4)
 
 
-def test_the_embedded_network_is_blind_to_mirrors() -> None:
+def test_embedded_depth_is_equivariant_to_mirroring() -> None:
     depth = EmbeddedDepth()
     a, b = depth.estimate(photo()), depth.estimate(photo().flip(-1))
     assert torch.allclose(a.depth.log(), b.depth.flip(-1).log(), atol=1e-3)
@@ -92,7 +92,7 @@ def test_soft_edges_move_onto_the_edges_of_the_picture() -> None:
     assert torch.allclose(fitted, log_depth, atol=1e-3)
 
 
-def test_what_is_unlike_the_sky_around_is_not_sky() -> None:
+def test_pixels_unlike_the_surrounding_sky_are_not_sky() -> None:
     row, column = torch.arange(96.0)[:, None].expand(96, 128), torch.arange(128.0).expand(96, -1)
     pole = (column >= 62) & (column < 66) & (row >= 40)
     ground = row >= 70
@@ -128,7 +128,7 @@ def test_sky_that_the_network_is_nowhere_sure_of_is_a_wall(surest: float, is_sky
     assert bool((sky[:38] > 0.5).all()) == bool((sky > 0.5).any()) == is_sky
 
 
-def test_ground_that_only_hung_on_to_the_sky_is_ground() -> None:
+def test_ground_connected_only_through_sky_is_ground() -> None:
     row, column = torch.arange(96.0)[:, None].expand(96, 128), torch.arange(128.0).expand(96, -1)
     haze = (row - 70.0).square() + (column - 60.0).square() < 200.0
     slope = (row >= 40) & ~haze
@@ -141,7 +141,7 @@ def test_ground_that_only_hung_on_to_the_sky_is_ground() -> None:
 
 
 @pytest.mark.parametrize("far", ["sky", "ground"])
-def test_far_surfaces_hold_nothing_of_what_stands_before_them(far: str) -> None:
+def test_background_has_no_foreground_colors(far: str) -> None:
     rgb = torch.full((1, 3, 64, 96), 0.8)
     behind = torch.ones(1, 1, 64, 96, dtype=torch.bool)
     behind[..., 40:, :] = False
@@ -159,7 +159,7 @@ def test_far_surfaces_hold_nothing_of_what_stands_before_them(far: str) -> None:
 
 @pytest.mark.parametrize("far", ["sky", "ground"])
 @pytest.mark.parametrize(("gap_px", "every_px", "closed"), [(2, 16, True), (6, 8, False)])
-def test_small_gaps_belong_to_what_they_are_in(far: str, gap_px: int, every_px: int, *, closed: bool) -> None:
+def test_small_gaps_get_the_depth_of_their_surface(far: str, gap_px: int, every_px: int, *, closed: bool) -> None:
     row, column = torch.meshgrid(torch.arange(96), torch.arange(160), indexing="ij")
     crown = (row >= 32) & (column >= 64)
     gap = crown & (row % every_px < gap_px) & (column % every_px < gap_px)
@@ -176,7 +176,7 @@ def test_small_gaps_belong_to_what_they_are_in(far: str, gap_px: int, every_px: 
     assert torch.equal(whole.sky[0, 0][outside], sky[0, 0][outside])
 
 
-def test_unknown_depth_stands_before_nothing() -> None:
+def test_unknown_depth_occludes_nothing() -> None:
     depth = torch.full((1, 1, 64, 96), 2.0)
     known = torch.rand(1, 1, 64, 96, generator=torch.Generator().manual_seed(0)) > 0.7
     depth[~known] = 0.0
@@ -187,7 +187,7 @@ def test_unknown_depth_stands_before_nothing() -> None:
     assert torch.allclose(cleared[known.expand(1, 3, -1, -1)], frame.rgb[known.expand(1, 3, -1, -1)], atol=0.5 / 255.0)
 
 
-def test_what_is_behind_keeps_its_texture_beside_an_outline() -> None:
+def test_background_keeps_its_texture_beside_an_outline() -> None:
     rgb = torch.zeros(1, 3, 64, 96)
     rgb[:, 1] = 0.4 + 0.2 * torch.rand(1, 64, 96, generator=torch.Generator().manual_seed(0))
     rgb[..., 40:, :] = torch.tensor([0.9, 0.5, 0.0])[:, None, None]  # as bright in green as what is behind
@@ -201,7 +201,7 @@ def test_what_is_behind_keeps_its_texture_beside_an_outline() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
-def test_clearing_some_pixels_is_clearing_all_and_taking_those(seed: int) -> None:
+def test_clearing_a_mask_equals_clearing_all_pixels(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     blocks = torch.rand(1, 1, 8, 12, generator=rng).repeat_interleave(8, -2).repeat_interleave(8, -1)
     depth = torch.where(blocks < 0.4, 1.0, torch.where(blocks < 0.7, 3.0, 20.0))
@@ -229,7 +229,7 @@ def test_a_slope_of_one_color_stays_a_slope() -> None:
     assert (fitted - slope).abs()[:, 8:-8].max() < 0.02
 
 
-def test_a_lawn_does_not_fall_into_terraces() -> None:
+def test_textured_slope_has_no_terraces() -> None:
     rows = torch.arange(96.0)[:, None].expand(96, 128)
     ground = -torch.log(0.02 * (rows + 20.0))
     blades = 0.3 + 0.4 * torch.rand(96, 128, generator=torch.Generator().manual_seed(0))
@@ -443,7 +443,7 @@ def test_ground_that_rises_to_its_horizon_keeps_its_slope() -> None:
     assert torch.equal(snap_depth_edges(depth, rgb, torch.zeros_like(depth, dtype=torch.bool)), depth)
 
 
-def test_nothing_on_the_ground_takes_the_depth_of_the_sky() -> None:
+def test_ground_never_takes_the_depth_of_the_sky() -> None:
     rgb, depth = torch.full((1, 3, *SIZE), 0.5), torch.full((1, 1, *SIZE), 2.0)
     rgb[..., :12, :], depth[..., :12, :] = 0.9, 100.0
     rgb[..., 12, :], depth[..., 12, :] = 0.9, 30.0  # a soft edge, and the outline of the sky one row too high

@@ -89,7 +89,7 @@ def test_files_are_read_with_their_unit(kind: str, tmp_path: Path) -> None:
     assert torch.allclose(made.depth[made.valid], torch.from_numpy(meters)[None, None][made.valid], atol=error)
 
 
-def test_the_format_is_told_by_the_contents(tmp_path: Path) -> None:
+def test_depth_format_is_recognized_by_contents(tmp_path: Path) -> None:
     Image.fromarray(RAMP).save(tmp_path / "a.tif")
     (tmp_path / "a.tif").rename(tmp_path / "depth.exr")
     made = FileDepth(tmp_path / "depth.exr").estimate(photo())
@@ -119,7 +119,7 @@ def test_counts_of_kitti_are_256_in_a_meter(tmp_path: Path) -> None:
         (np.int32, 2**31 - 1),
     ],
 )
-def test_what_programs_write_for_no_surface_is_sky(kind: type, far: float, tmp_path: Path) -> None:
+def test_no_surface_values_are_sky(kind: type, far: float, tmp_path: Path) -> None:
     values = np.full(SIZE, 3, kind)
     values[:8] = far
     made = FileDepth(saved(tmp_path / "d.npy", values), 1.0).estimate(photo())
@@ -134,7 +134,7 @@ def test_what_programs_write_for_no_surface_is_sky(kind: type, far: float, tmp_p
     ("kind", "far"),
     [(np.float32, 1000.0), (np.float32, 2e6), (np.float32, 65000.0), (np.uint16, 65504), (np.uint8, 255)],
 )
-def test_what_is_merely_far_stays(kind: type, far: float, tmp_path: Path) -> None:
+def test_large_depth_is_not_sky(kind: type, far: float, tmp_path: Path) -> None:
     values = np.full(SIZE, 3, kind)
     values[:8] = far
     made = FileDepth(saved(tmp_path / "d.npy", values), 1.0).estimate(photo())
@@ -209,7 +209,7 @@ def test_pictures_of_depth_in_colors_are_refused(palette: bool, tmp_path: Path) 
         FileDepth(tmp_path / "d.png", 0.001).estimate(photo())
 
 
-def test_what_was_found_is_named(tmp_path: Path) -> None:
+def test_errors_name_the_content_found(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", near=RAMP, far=RAMP)
     with pytest.raises(ValueError, match="want one array or one called depth, got near, far"):
         FileDepth(tmp_path / "d.npz").estimate(photo())
@@ -290,7 +290,7 @@ def test_depth_is_compared_with_the_whole_photo_and_cropped_like_it(tmp_path: Pa
         depth.of_photo((600, 200), turned=True).estimate(photo((48, 16)))
 
 
-def test_a_walk_compares_depth_with_its_photo(tmp_path: Path) -> None:
+def test_exploration_compares_depth_with_its_photo(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     pixels = np.random.default_rng(0).integers(0, 255, (60, 120, 3), dtype=np.uint8)
@@ -318,9 +318,7 @@ def test_a_walk_compares_depth_with_its_photo(tmp_path: Path) -> None:
         (["depth=transformers"], r"^depth\.checkpoint: .*add depth\.checkpoint="),
     ],
 )
-def test_what_is_wrong_with_depth_settings_reaches_the_user_in_one_sentence(
-    options: list[str], message: str, tmp_path: Path
-) -> None:
+def test_wrong_depth_settings_give_one_sentence(options: list[str], message: str, tmp_path: Path) -> None:
     Image.new("RGB", (96, 64), (9, 99, 200)).save(tmp_path / "a.png")
     chosen = [f"image={tmp_path / 'a.png'}", "size=[48,64]", "path=left", "frames=2", "generator=passthrough"]
     with pytest.raises(ValueError, match=message):

@@ -83,7 +83,7 @@ def test_keys_move_in_median_depths(photo: Path, six_meters: list[str]) -> None:
         torch.testing.assert_close(walk.cameras.position[-1], expected, atol=1e-5, rtol=0)
 
 
-def test_files_go_in_their_own_unit_times_path_scale(photo: Path, six_meters: list[str], ahead: Path) -> None:
+def test_file_units_are_multiplied_by_path_scale(photo: Path, six_meters: list[str], ahead: Path) -> None:
     for settings in (["depth=plane"], six_meters):
         assert depths(ready(photo, f"path={ahead}", *settings)) == pytest.approx([0.0, 0.5, 1.0, 1.5, 2.0])
         walk = ready(photo, f"path={ahead}", "path_scale=0.2", *settings)
@@ -103,9 +103,7 @@ def test_path_scale_auto_goes_as_far_as_out_and_back(photo: Path, six_meters: li
     assert depths(ready(photo, f"path={ahead}", "path_scale=auto", "depth=plane")) == [0.0] * 5
 
 
-def test_a_file_that_runs_into_things_is_told_a_scale_that_does_not(
-    photo: Path, six_meters: list[str], ahead: Path
-) -> None:
+def test_colliding_path_suggests_a_scale(photo: Path, six_meters: list[str], ahead: Path) -> None:
     def warnings(*words: str) -> list[str]:
         return [line for line in ready(photo, *words, *six_meters).plan().lines() if "passes through" in line]
 
@@ -117,7 +115,7 @@ def test_a_file_that_runs_into_things_is_told_a_scale_that_does_not(
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", "true", "large", "[1]"])
-def test_a_path_scale_that_is_none_is_refused(photo: Path, ahead: Path, value: str) -> None:
+def test_invalid_path_scale_is_refused(photo: Path, ahead: Path, value: str) -> None:
     with pytest.raises(ConfigError, match="path_scale: want a positive number or auto"):
         ready(photo, f"path={ahead}", f"path_scale={value}", "depth=plane")
 
@@ -128,7 +126,7 @@ def test_moves_have_no_path_scale(photo: Path, path: str) -> None:
         ready(photo, f"path={path}", "path_scale=0.5", "depth=plane")
 
 
-def test_a_world_goes_on_along_a_scaled_file_and_in_metric_moves(
+def test_world_continues_along_scaled_files_and_metric_moves(
     photo: Path, six_meters: list[str], ahead: Path, tmp_path: Path
 ) -> None:
     walk = ready(photo, "path=forward:distance=0.1", "frames=4", *six_meters)

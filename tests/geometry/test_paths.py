@@ -187,7 +187,7 @@ def test_turns_stay_on_the_spot(name: str) -> None:
     assert preset(name, size=SIZE, fov_deg=60.0).position.abs().max() == 0.0
 
 
-def test_straight_moves_as_the_viewer_sees_them() -> None:
+def test_translations_have_the_camera_directions() -> None:
     assert moved("left")[0] > 5  # the camera goes left: things go right
     assert moved("right")[0] < -5
     assert moved("up")[1] > 5
@@ -205,7 +205,7 @@ def test_near_things_move_more_than_far_ones() -> None:
     assert near == pytest.approx(far)
 
 
-def test_turns_as_the_viewer_sees_them() -> None:
+def test_rotations_have_the_camera_directions() -> None:
     assert moved("pan")[0] < -5  # the view goes right: things go left
     assert moved("pan", angle_deg=-20.0)[0] > 5
     assert moved("tilt")[1] > 5  # the view goes up: things go down

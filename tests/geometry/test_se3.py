@@ -146,7 +146,7 @@ def _turned(change: str) -> Tensor:
     ("change", "message"),
     [("nan", "NaN"), ("scale", "off orthonormal"), ("mirror", "right-handed"), ("transposed", "last row")],
 )
-def test_what_is_not_rigid_is_refused_by_name(change: str, message: str) -> None:
+def test_poses_that_are_not_rigid_are_refused_by_name(change: str, message: str) -> None:
     good = torch.eye(4, dtype=torch.float64)
     with pytest.raises(ValueError, match=rf"frames\[1\]\.matrix: .*{message}"):
         checked_rigid(torch.stack([good, _turned(change)]), "frames[{}].matrix")

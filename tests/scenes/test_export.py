@@ -201,7 +201,7 @@ def test_ply_files_that_cannot_be_read(tmp_path: Path) -> None:
         read_gaussians_ply(path)
 
 
-def test_the_sky_goes_to_the_smallest_sphere_behind_all_and_looks_the_same(world: WorldStore) -> None:
+def test_sky_is_projected_to_the_smallest_enclosing_sphere(world: WorldStore) -> None:
     points = world.primitives
     assert isinstance(points, Points)
     moved = sky_on_sphere(points)
@@ -222,7 +222,7 @@ def test_the_sky_goes_to_the_smallest_sphere_behind_all_and_looks_the_same(world
     assert torch.allclose(alone.positions.norm(dim=1), sky.positions.norm(dim=1).max(), rtol=1e-5)
 
 
-def test_the_home_camera_travels_with_the_splats(world: WorldStore) -> None:
+def test_cameras_are_exported_with_gaussians(world: WorldStore) -> None:
     path = export(world, ["gaussians_ply"])[0].path
     cameras = json.loads((path.parent / "cameras.json").read_text())
     assert [camera["id"] for camera in cameras] == list(range(13))
@@ -248,14 +248,14 @@ def test_the_home_camera_travels_with_the_splats(world: WorldStore) -> None:
     assert np.allclose(0.5 + SH_CONSTANT * dc, frame.rgb[:, int(y), int(x)], atol=1e-5)
 
 
-def test_exports_do_not_go_into_the_world_itself(world: WorldStore) -> None:
+def test_export_into_the_world_folder_is_refused(world: WorldStore) -> None:
     before = (world.folder / "cameras.json").read_bytes()
     with pytest.raises(ValueError, match=r"out: .* is the world itself"):
         export(world, ["gaussians_ply"], world.folder / "exports" / "..")
     assert (world.folder / "cameras.json").read_bytes() == before
 
 
-def test_points_and_gaussians_stand_in_for_each_other() -> None:
+def test_points_and_gaussians_convert_to_each_other() -> None:
     points = points_of(make_chunk(0, 0, 1))[:500]
     tilted = torch.nn.functional.normalize(torch.randn(500, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     points = Points(
@@ -337,7 +337,7 @@ def rays_of(camera: Camera) -> np.ndarray:
     return rays.permute(1, 2, 0).numpy()
 
 
-def test_mesh_lies_where_the_photo_saw_it_and_wears_its_colors(world: WorldStore) -> None:
+def test_mesh_has_the_depth_and_colors_of_the_photo(world: WorldStore) -> None:
     report = export(world, ["glb"])[0]
     parts = parts_of(report.path)
     ground, sky = parts["world"], parts["sky"]
@@ -372,7 +372,7 @@ def far_from_color_edges(frame: Frame) -> np.ndarray:
     return (np.ptp(np.stack(around), 0) == 0).all(-1)
 
 
-def test_mesh_takes_from_later_frames_what_the_photo_does_not_show(world: WorldStore) -> None:
+def test_mesh_adds_surfaces_of_later_frames(world: WorldStore) -> None:
     ground = parts_of(export(world, ["glb"])[0].path)["world"]
     frame = world.frames(12, 13)[0]  # 0.6 units to the right of the photo
     reach, colors = looked_at(ground, rays_of(frame.camera), (0.6, 0.0, 0.0))
@@ -385,7 +385,7 @@ def test_mesh_takes_from_later_frames_what_the_photo_does_not_show(world: WorldS
     assert edge == pytest.approx(float(right), abs=0.1)
 
 
-def test_glb_is_as_the_format_asks(world: WorldStore) -> None:
+def test_glb_conforms_to_the_format(world: WorldStore) -> None:
     report = export(world, ["glb"])[0]
     tree, body = read_glb(report.path)
     assert report.bytes == struct.unpack_from("<I", report.path.read_bytes(), 8)[0]
@@ -458,7 +458,7 @@ def test_ground_up_to_its_horizon_is_one_surface_and_specks_join_it() -> None:
     assert 1.0 / picture.inverse[50, 20] == pytest.approx(float(depth[0, 50, 20]), rel=0.1)
 
 
-def test_a_surface_in_the_air_where_the_photo_looked_through_is_left_out(tmp_path: Path) -> None:
+def test_surface_that_contradicts_the_photo_is_left_out(tmp_path: Path) -> None:
     chunk = make_chunk(1, 1, 6)
     depth, sky = chunk.frames.depth.clone(), chunk.frames.sky.clone()
     depth[:, :, 2:10, 20:50], sky[:, :, 2:10, 20:50] = 1.5, False  # a board before the sky
@@ -492,7 +492,7 @@ def test_a_photo_alone_without_sky_is_a_mesh_and_a_model(tmp_path: Path) -> None
     assert model.num_points3D() == model.compute_num_observations() == SIZE[0] * SIZE[1]
 
 
-def test_nothing_to_mesh_is_said(tmp_path: Path) -> None:
+def test_photo_of_only_sky_is_refused(tmp_path: Path) -> None:
     chunk = make_chunk(0, 0, 1)
     frames = replace(chunk.frames, sky=torch.ones_like(chunk.frames.sky))
     world = WorldStore.create(tmp_path / "w", path=chunk.frames.camera, seed=0)
@@ -541,7 +541,7 @@ def test_colmap_points_have_tracks(world: WorldStore) -> None:
     assert 0.0 < measured.max() < 0.01
 
 
-def test_a_hidden_point_is_seen_by_no_frame(world: WorldStore) -> None:
+def test_occluded_point_has_no_observation(world: WorldStore) -> None:
     points = world.primitives
     assert isinstance(points, Points)
     behind = replace(points[:1], positions=torch.tensor([[0.0, 0.0, 6.0]]), sky=torch.tensor([False]))
@@ -615,7 +615,7 @@ def test_formats_are_checked_before_anything_is_written(world: WorldStore) -> No
     assert not (world.folder / "exports").exists()
 
 
-def test_everything_can_go_elsewhere_and_be_done_again(world: WorldStore, tmp_path: Path) -> None:
+def test_export_to_another_folder_can_be_repeated(world: WorldStore, tmp_path: Path) -> None:
     for _ in range(2):
         reports = export(world, list(FORMATS), tmp_path / "elsewhere" / "out")
         assert len(reports) == len(FORMATS)

@@ -74,7 +74,7 @@ def gaussians(world: World) -> Gaussians:
     return primitives
 
 
-def test_forgetting_chunks_takes_exactly_their_primitives(walked: Path, tmp_path: Path) -> None:
+def test_forget_chunks_removes_exactly_their_primitives(walked: Path, tmp_path: Path) -> None:
     world = copy_of(walked, tmp_path / "w")
     before = gaussians(world)
     count = world.forget(chunks=[1, 2])
@@ -87,7 +87,7 @@ def test_forgetting_chunks_takes_exactly_their_primitives(walked: Path, tmp_path
     assert world.forget(chunks=[1, 2]) == 0
 
 
-def test_forgetting_a_region_takes_what_lies_in_it(walked: Path, tmp_path: Path) -> None:
+def test_forget_region_removes_primitives_inside(walked: Path, tmp_path: Path) -> None:
     world = copy_of(walked, tmp_path / "w")
     before = gaussians(world)
     low, high = (0.0, -0.2, 0.0), (5.0, 0.4, 5.0)
@@ -97,7 +97,7 @@ def test_forgetting_a_region_takes_what_lies_in_it(walked: Path, tmp_path: Path)
     assert world.render(world.cameras[:1]).coverage.mean() < 0.95
 
 
-def test_undo_brings_back_what_was_forgotten(walked: Path, tmp_path: Path) -> None:
+def test_undo_restores_forgotten_primitives(walked: Path, tmp_path: Path) -> None:
     world = copy_of(walked, tmp_path / "w")
     before = bits(world)
     world.forget(chunks=[0])
@@ -110,7 +110,7 @@ def test_undo_brings_back_what_was_forgotten(walked: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("generator", ["passthrough", "retouch"])
-def test_undone_and_walked_again_gives_the_same_bits(walked: Path, tmp_path: Path, generator: str) -> None:
+def test_exploring_after_undo_gives_the_same_bits(walked: Path, tmp_path: Path, generator: str) -> None:
     photo = walked.parent / "photo.png"
     start(photo, tmp_path / "w", "frames=9", f"generator={generator}", "steps=1")
     world = World.load(tmp_path / "w")
@@ -125,7 +125,7 @@ def test_undone_and_walked_again_gives_the_same_bits(walked: Path, tmp_path: Pat
     assert cameras_text == WorldStore.load(world.folder).cameras_text()
 
 
-def test_a_walk_goes_on_after_forgetting(walked: Path, tmp_path: Path) -> None:
+def test_exploration_continues_after_forget(walked: Path, tmp_path: Path) -> None:
     """What was taken away is found new again, and stopping in between changes nothing."""
     for name in ("whole", "parts"):
         start(walked.parent / "photo.png", tmp_path / name, chunks=2)
@@ -140,7 +140,7 @@ def test_a_walk_goes_on_after_forgetting(walked: Path, tmp_path: Path) -> None:
     assert (gaussians(whole).chunk == 3).any()
 
 
-def test_a_branch_shows_the_same_bits_and_leaves_its_origin(walked: Path, tmp_path: Path) -> None:
+def test_branch_renders_the_same_bits_and_keeps_its_origin(walked: Path, tmp_path: Path) -> None:
     world = World.load(walked)
     before = bits(world)
     assert same(bits(world.branch(tmp_path / "all", 4)), before)
@@ -208,9 +208,7 @@ def test_commands(walked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 LOOK_AROUND = ["path=pan:angle_deg=170", "cache.resident_mib=0.6"]  # not all of it is in view at once
 
 
-def test_a_paged_walk_has_the_bits_of_one_in_memory(
-    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paged_exploration_equals_one_in_memory(walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(walked.parent / "photo.png", tmp_path / "whole", LOOK_AROUND[0])
     written, real = [], Scratch.write
 
@@ -226,7 +224,7 @@ def test_a_paged_walk_has_the_bits_of_one_in_memory(
     assert not list((tmp_path / "paged").glob("blocks-*"))
 
 
-def test_a_disk_that_fills_while_paging_keeps_what_is_finished(
+def test_full_disk_while_paging_keeps_committed_chunks(
     walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, photo = tmp_path / "w", walked.parent / "photo.png"

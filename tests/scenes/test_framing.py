@@ -48,7 +48,7 @@ def test_usual_photos() -> None:
 
 
 @given(sides, sides, st.floats(10.0, 300.0))
-def test_a_wider_frame_of_one_photo_sees_as_far_as_its_pixels(height: int, width: int, film_mm: float) -> None:
+def test_field_of_view_follows_the_crop(height: int, width: int, film_mm: float) -> None:
     whole = photo_fov_deg((height, width), (height, width), film_mm)
     focal_px = 0.5 * width / math.tan(math.radians(0.5 * whole))
     assert focal_px == pytest.approx(math.hypot(height, width) * film_mm / math.hypot(36.0, 24.0))
@@ -56,13 +56,13 @@ def test_a_wider_frame_of_one_photo_sees_as_far_as_its_pixels(height: int, width
     assert math.tan(math.radians(0.5 * tall)) == pytest.approx(0.5 * math.tan(math.radians(0.5 * whole)))
 
 
-def test_a_photo_that_says_nothing_is_sixty_degrees_along_its_longer_side() -> None:
+def test_default_field_of_view_is_60_degrees_along_the_longer_side() -> None:
     assert photo_fov_deg((200, 300), (192, 288), None) == pytest.approx(60.0)
     upright = photo_fov_deg((300, 200), (288, 192), None)
     assert 288 / 192 * math.tan(math.radians(upright / 2)) == pytest.approx(math.tan(math.radians(30.0)))
 
 
-def test_the_lens_is_what_the_camera_noted(tmp_path: Path) -> None:
+def test_focal_length_is_read_from_exif(tmp_path: Path) -> None:
     assert photo_outline(save_photo(tmp_path / "a.jpg", (40, 60), film_mm=50)) == ((40, 60), 50.0)
     assert photo_outline(save_photo(tmp_path / "b.png", (40, 60))) == ((40, 60), None)
     assert photo_outline(save_photo(tmp_path / "c.jpg", (40, 60), film_mm=28, orientation=6)) == ((60, 40), 28.0)
@@ -70,7 +70,7 @@ def test_the_lens_is_what_the_camera_noted(tmp_path: Path) -> None:
         photo_outline(tmp_path / "none.jpg")
 
 
-def test_a_walk_takes_shape_and_lens_of_its_photo(tmp_path: Path) -> None:
+def test_exploration_takes_aspect_and_lens_of_its_photo(tmp_path: Path) -> None:
     photo = save_photo(tmp_path / "a.jpg", (200, 300), film_mm=36, orientation=8)
     walk = prepare(compose_config("explore", [f"image={photo}", *QUICK]))
     assert walk.photo.camera.size == (288, 192)
@@ -84,7 +84,7 @@ def test_a_walk_takes_shape_and_lens_of_its_photo(tmp_path: Path) -> None:
     assert list(asked.config.size) == [48, 80]
 
 
-def test_given_cameras_say_the_size(tmp_path: Path) -> None:
+def test_frame_size_follows_given_cameras(tmp_path: Path) -> None:
     photo = save_photo(tmp_path / "a.jpg", (200, 300))
     poses = Camera.from_fov(60.0, (48, 80)).world_from_camera[None].repeat(3, 1, 1)
     cameras = Camera.from_fov(60.0, (48, 80), poses)
@@ -92,7 +92,7 @@ def test_given_cameras_say_the_size(tmp_path: Path) -> None:
     assert step.chunk.frames.camera.size == (48, 80)
 
 
-def test_the_plan_says_how_much_of_the_photo_is_shown(tmp_path: Path) -> None:
+def test_plan_reports_the_share_of_the_photo(tmp_path: Path) -> None:
     photo = save_photo(tmp_path / "a.jpg", (200, 300))
     walk = prepare(compose_config("explore", [f"image={photo}", *QUICK]))
     assert walk.plan().lines()[0] == "photo    300x200, whole"

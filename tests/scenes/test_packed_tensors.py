@@ -23,7 +23,7 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 5), max_size=4), st.sampled_from(DTYPES), st.integers(0, 99))
-def test_any_tensor_comes_back_to_the_bit(
+def test_tensors_round_trip_exactly(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], dtype: torch.dtype, seed: int
 ) -> None:
     bits = torch.randint(0, 256, (*shape, dtype.itemsize), generator=torch.Generator().manual_seed(seed))
@@ -37,13 +37,13 @@ def test_any_tensor_comes_back_to_the_bit(
     assert again["two"].shape == (tensor.numel(),)
 
 
-def test_a_ramp_shrinks_and_equal_tensors_give_equal_bytes() -> None:
+def test_ramp_is_compressed_and_equal_tensors_give_equal_bytes() -> None:
     tensors = {name: torch.linspace(1.0, 2.0, 10_000) for name in "abcdef"}
     assert len(packed(tensors)) < 0.5 * 6 * 40_000
     assert packed(tensors, "Points") == packed(dict(reversed(tensors.items())), "Points")
 
 
-def test_layout_in_memory_does_not_matter(tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_memory_layout(tmp_path: Path) -> None:
     square = torch.arange(12.0).reshape(3, 4)
     (tmp_path / "a").write_bytes(
         packed({"turned": square.T, "part": square[:, 1], "none": torch.zeros(1).expand(0)}, "Points")
@@ -58,14 +58,14 @@ def test_layout_in_memory_does_not_matter(tmp_path: Path) -> None:
             file.get("whole")
 
 
-def test_plain_files_open(tmp_path: Path) -> None:
+def test_plain_safetensors_files_open(tmp_path: Path) -> None:
     save_file({"numbers": torch.arange(5)}, tmp_path / "a", {"kind": "Gaussians"})
     with open_tensors(tmp_path / "a") as file:
         assert file.kind == "Gaussians"
         assert file.get("numbers").equal(torch.arange(5))
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\x00" * 50)
     with pytest.raises(WorldError, match="is not a file of tensors"), open_tensors(tmp_path / "a"):
         pass

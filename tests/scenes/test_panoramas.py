@@ -63,7 +63,7 @@ class Known:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000))
-def test_turning_sees_the_same_places(seed: int) -> None:
+def test_pan_reprojects_to_the_same_points(seed: int) -> None:
     clip = film_panorama(_room(), move="pan", frames=3, seed=seed, size=SIZE)
     assert (clip["inverse_depth"] >= 0).all()
     turn = clip["world_from_camera"]
@@ -121,7 +121,7 @@ def test_distances_have_one_scale(tmp_path: Path) -> None:
         load_panorama(tmp_path / "narrow.png", Known())
 
 
-def test_clips_serve_by_their_guides_alone(tmp_path: Path) -> None:
+def test_panorama_clips_are_used_only_through_guides(tmp_path: Path) -> None:
     plans = plan_panorama_clips(40, 0)
     assert plans == plan_panorama_clips(80, 0)[:40]
     assert {p.split for p in plans} == {"estimated"}
@@ -148,7 +148,7 @@ def test_clips_serve_by_their_guides_alone(tmp_path: Path) -> None:
 
 
 @given(st.floats(1e-5, 100.0))
-def test_the_code_of_depth_keeps_what_is_unknown(inverse: float) -> None:
+def test_depth_code_keeps_unknown_depth(inverse: float) -> None:
     sent = np.array([[inverse, 0.0, -1.0]], np.float16)
     came = decode_depth(encode_depth(sent))
     assert came[0, 1] == 0.0

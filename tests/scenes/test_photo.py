@@ -117,7 +117,7 @@ def test_resampling_antialiases(tmp_path: Path) -> None:
     assert (rgb - 0.5).abs().max() < 0.02  # without it, a pixel would be black or white
 
 
-def test_sharper_than_the_frame_where_the_photo_is(tmp_path: Path) -> None:
+def test_max_scale_uses_the_resolution_of_the_photo(tmp_path: Path) -> None:
     Image.fromarray(four_corners(96, 160)).save(tmp_path / "a.png")
     assert read_photo(tmp_path / "a.png", SIZE, max_scale=1.5).rgb.shape == (3, 72, 120)
     double = read_photo(tmp_path / "a.png", SIZE, max_scale=4.0)  # no sharper than it is
@@ -125,14 +125,14 @@ def test_sharper_than_the_frame_where_the_photo_is(tmp_path: Path) -> None:
     assert double.enlarged == 1.0
 
 
-def test_enlarging_is_said(tmp_path: Path) -> None:
+def test_upsampling_is_reported(tmp_path: Path) -> None:
     Image.fromarray(four_corners(24, 40)).save(tmp_path / "a.png")
     photo = read_photo(tmp_path / "a.png", SIZE, max_scale=3.0)
     assert photo.rgb.shape == (3, *SIZE)
     assert photo.enlarged == pytest.approx(2.0)
 
 
-def test_colors_lie_on_the_8_bit_grid(tmp_path: Path) -> None:
+def test_colors_are_on_the_8_bit_grid(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     rgb = read_photo(tmp_path / "a.png", SIZE).rgb
@@ -177,7 +177,7 @@ def test_shrinking_scale_is_refused(tmp_path: Path) -> None:
         read_photo(tmp_path / "a.png", SIZE, max_scale=0.5)
 
 
-def test_photos_of_telephones(tmp_path: Path) -> None:
+def test_heic_photos_are_read(tmp_path: Path) -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.register_heif_opener()
     exif = Image.Exif()
@@ -190,7 +190,7 @@ def test_photos_of_telephones(tmp_path: Path) -> None:
     assert photo_outline(tmp_path / "a.heic") == ((96, 160), 26.0)
 
 
-def test_a_telephones_photo_without_the_package_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_without_its_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.HEIC").write_bytes(HEIC_START)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ValueError, match=r"pip install 'worldwarp\[heic\]'"):
@@ -272,7 +272,7 @@ def srgb_counts(linear: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp", "rgba.png", "palette.png", "gray.png", "heic"])
-def test_colors_are_what_the_profile_says(tmp_path: Path, kind: str) -> None:
+def test_icc_profiles_are_applied(tmp_path: Path, kind: str) -> None:
     if kind == "heic":
         pytest.importorskip("pillow_heif").register_heif_opener()
     color = (150, 150, 150) if kind == "gray.png" else (180, 90, 60)
@@ -291,7 +291,7 @@ def test_colors_are_what_the_profile_says(tmp_path: Path, kind: str) -> None:
     assert photo.remarks == ()
 
 
-def test_a_profile_of_srgb_changes_nothing(tmp_path: Path) -> None:
+def test_srgb_profile_changes_nothing(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(noise).save(tmp_path / "a.png", icc_profile=profile)
@@ -330,7 +330,7 @@ def test_lab_pixels_have_colors_without_any_profile(tmp_path: Path) -> None:
         ("CMYK", None, "CMYK colors without a profile"),
     ],
 )
-def test_profiles_that_cannot_be_used_are_left_out_and_said(
+def test_unusable_profiles_are_ignored_with_a_remark(
     tmp_path: Path, mode: str, profile: bytes | None, remark: str
 ) -> None:
     color = (180, 90, 60) if mode == "RGB" else (75, 165, 195, 0)
@@ -341,7 +341,7 @@ def test_profiles_that_cannot_be_used_are_left_out_and_said(
     assert remark in said
 
 
-def test_the_kind_of_file_is_told_by_its_contents(tmp_path: Path) -> None:
+def test_file_kind_is_recognized_by_contents(tmp_path: Path) -> None:
     Image.fromarray(four_corners()).save(tmp_path / "b.heic", format="JPEG", quality=95)
     assert read_photo(tmp_path / "b.heic", SIZE).original_size == (96, 160)
     heif = pytest.importorskip("pillow_heif")
@@ -357,7 +357,7 @@ def test_the_kind_of_file_is_told_by_its_contents(tmp_path: Path) -> None:
         assert got == pytest.approx(expected, abs=0.06)
 
 
-def test_heic_named_jpg_without_the_package_is_called_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heic_named_jpg_is_reported_as_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(HEIC_START)
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(ValueError, match=r"is HEIC, which needs a package: pip install 'worldwarp\[heic\]'"):
@@ -365,7 +365,7 @@ def test_heic_named_jpg_without_the_package_is_called_heic(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png", "tif", "mpo"])
-def test_the_first_of_several_frames_is_shown_and_said(tmp_path: Path, kind: str) -> None:
+def test_first_of_several_frames_is_used_with_a_remark(tmp_path: Path, kind: str) -> None:
     first, second = Image.fromarray(four_corners()), Image.new("RGB", (160, 96), (9, 9, 9))
     options: dict = {"lossless": True} if kind == "webp" else {"quality": 98}
     first.save(tmp_path / f"a.{kind}", save_all=True, append_images=[second], **options)
@@ -442,7 +442,7 @@ def test_raw_files_that_look_like_tiff_are_refused(tmp_path: Path) -> None:
             read_photo(tmp_path / name, SIZE)
 
 
-def test_what_is_no_file_is_refused_by_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_that_are_not_files_are_refused_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for address in ("https://example.com/a.jpg", Path("https://example.com/a.jpg"), "file:///a.jpg"):
         with pytest.raises(ValueError, match="is a web address; download it first"):
             photo_outline(address)
@@ -459,7 +459,7 @@ def test_what_is_no_file_is_refused_by_what_it_is(tmp_path: Path, monkeypatch: p
                 photo_outline("pipe")
 
 
-def test_a_file_that_may_not_be_read_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_reports_missing_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(four_corners()).save(tmp_path / "a.jpg")
 
     def denied(path: Path) -> os.stat_result:

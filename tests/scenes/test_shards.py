@@ -70,7 +70,7 @@ def test_shards_are_no_larger_than_asked_and_replace_older_ones(tmp_path: Path) 
     assert all(path.stat().st_size / 1e6 < 0.7 * size for path in pack(tmp_path / "data", tmp_path / "s", 0.6 * size))
 
 
-def test_what_is_there_is_not_unpacked_again(tmp_path: Path) -> None:
+def test_existing_clips_are_not_unpacked_again(tmp_path: Path) -> None:
     write_clips(tmp_path / "data", 2)
     pack(tmp_path / "data", tmp_path / "shards")
     unpack(tmp_path / "shards", tmp_path / "back")

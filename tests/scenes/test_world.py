@@ -103,7 +103,7 @@ def check_state(world: WorldStore, chunks: int) -> None:
         assert torch.equal(world.rng_state, torch.Generator().manual_seed(chunks - 1).get_state())
 
 
-def test_everything_comes_back_to_the_bit(tmp_path: Path) -> None:
+def test_world_round_trips_exactly(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w")
     check_state(WorldStore.load(tmp_path / "w"), 0)
     for index in range(3):
@@ -134,7 +134,7 @@ def test_ranges_of_frames_cross_chunks(tmp_path: Path) -> None:
             world.frames(first, last)
 
 
-def test_a_resumed_world_has_the_files_of_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_resumed_world_equals_uninterrupted_one(tmp_path: Path) -> None:
     whole, parts = make_world(tmp_path / "whole"), make_world(tmp_path / "parts")
     for index in range(4):
         add(whole, index)
@@ -161,7 +161,7 @@ def test_cameras_file_is_a_nerfstudio_dataset(tmp_path: Path) -> None:
     assert torch.equal(torch.tensor(content["worldwarp"]["world_from_camera"]), world.cameras.world_from_camera)
 
 
-def test_cameras_file_follows_lenses_that_change_and_change_back(tmp_path: Path) -> None:
+def test_cameras_file_holds_changing_intrinsics(tmp_path: Path) -> None:
     def check(world: WorldStore) -> None:
         content = json.loads((tmp_path / "w" / "cameras.json").read_text())
         names = [f"frames/{i:05d}.png" for i in range(len(world))]
@@ -185,7 +185,7 @@ def test_cameras_file_follows_lenses_that_change_and_change_back(tmp_path: Path)
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 20), st.sets(st.integers(0, 39)), st.sets(st.integers(0, 39)))
-def test_changes_replay_to_the_bit(before: int, more: int, changed: set[int], removed: set[int]) -> None:
+def test_changes_replay_exactly(before: int, more: int, changed: set[int], removed: set[int]) -> None:
     old, new, total = make_points(before), make_points(before + more), before + more
     for i in changed:
         if i < total:
@@ -200,7 +200,7 @@ def test_changes_replay_to_the_bit(before: int, more: int, changed: set[int], re
         assert getattr(replayed, f.name).numpy().tobytes() == getattr(new, f.name)[left].numpy().tobytes()
 
 
-def test_changes_that_do_not_fit_are_refused() -> None:
+def test_inconsistent_changes_are_refused() -> None:
     points, none = make_points(4), torch.zeros(0, dtype=torch.int64)
     first = Change.from_nothing(points)
     for total, index, removed in ((4, [0, 9], []), (6, [4], []), (3, [-1], []), (4, [1, 0], []), (4, [], [4])):
@@ -216,7 +216,7 @@ def test_changes_that_do_not_fit_are_refused() -> None:
         delta_log.replay([Change.from_nothing(make_gaussians(4)), Change(4, none, points[:0], none)], 4)
 
 
-def test_gaussians_of_older_worlds_were_never_looked_at(tmp_path: Path) -> None:
+def test_gaussians_of_older_worlds_have_zero_updates(tmp_path: Path) -> None:
     new, old = tmp_path / "new", tmp_path / "old"
     delta_log.write_change(new, Change.from_nothing(make_gaussians(5)[torch.arange(5)]))
     with open_tensors(new) as file:
@@ -252,7 +252,7 @@ def as_version_2(folder: Path) -> None:
         (folder / "world.json").write_text(manifest_text(older))
 
 
-def test_worlds_of_version_2_open_branch_and_go_on(tmp_path: Path) -> None:
+def test_worlds_of_version_2_open_branch_and_continue(tmp_path: Path) -> None:
     folder = finished(tmp_path / "w")
     as_version_2(folder)
     world = WorldStore.load(folder)
@@ -297,7 +297,7 @@ def keep_partial_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("target", ["replace", "fsync"])
-def test_killed_at_any_step_of_a_chunk(tmp_path: Path, target: str) -> None:
+def test_kill_at_any_write_of_a_chunk_keeps_committed_chunks(tmp_path: Path, target: str) -> None:
     reference = make_world(tmp_path / "reference")
     for index in range(3):
         add(reference, index)
@@ -325,7 +325,9 @@ def test_killed_at_any_step_of_a_chunk(tmp_path: Path, target: str) -> None:
 
 
 @pytest.mark.parametrize("call", [1, 2])
-def test_killed_while_the_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+def test_kill_during_create_leaves_an_openable_or_vacant_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
     with monkeypatch.context() as patch:
         die_at(patch, "replace", call)
         with pytest.raises(Killed):
@@ -343,7 +345,7 @@ def onward(world: WorldStore) -> Camera:
 
 
 @pytest.mark.parametrize("target", ["replace", "fsync", "unlink"])
-def test_killed_while_it_takes_another_path(tmp_path: Path, target: str) -> None:
+def test_kill_during_redirect_keeps_old_or_new_path(tmp_path: Path, target: str) -> None:
     before, call, seen = finished(tmp_path / "world"), 0, set()
     while True:
         call += 1
@@ -365,7 +367,7 @@ def test_killed_while_it_takes_another_path(tmp_path: Path, target: str) -> None
     assert True in seen
 
 
-def test_a_path_that_forgets_what_is_finished_is_refused(tmp_path: Path) -> None:
+def test_path_without_the_finished_cameras_is_refused(tmp_path: Path) -> None:
     world = WorldStore.load(finished(tmp_path / "w"))
     with pytest.raises(ValueError, match="begins with the 4 finished cameras"):
         world.redirect(onward(world)[1:], {})
@@ -373,7 +375,7 @@ def test_a_path_that_forgets_what_is_finished_is_refused(tmp_path: Path) -> None
         world.redirect(world.cameras[:2], {})
 
 
-def test_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_committed_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = make_world(tmp_path / "w")
     add(world, 0)
 
@@ -390,7 +392,7 @@ def test_full_disk_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.Mo
     check_state(WorldStore.load(tmp_path / "w"), 2)
 
 
-def test_create_refuses_what_exists(tmp_path: Path) -> None:
+def test_create_refuses_nonempty_folders(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(WorldError, match="is a file"):
         make_world(tmp_path / "file")
@@ -403,7 +405,7 @@ def test_create_refuses_what_exists(tmp_path: Path) -> None:
     make_world(tmp_path / "empty")
 
 
-def test_create_says_when_it_may_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_create_reports_missing_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -420,7 +422,7 @@ def test_config_must_be_plain(tmp_path: Path) -> None:
     assert not (tmp_path / "w").exists()
 
 
-def test_the_photo_is_kept_as_fine_as_it_was_given(tmp_path: Path) -> None:
+def test_photo_keeps_its_resolution(tmp_path: Path) -> None:
     world, fine = make_world(tmp_path / "w"), torch.randint(0, 256, (3, 40, 80)).float() / 255.0
     rest = {"change": added(make_points(15), 0), "rng_state": torch.Generator().get_state()}
     world.append(make_chunk(0, 1), photo=fine, **rest)
@@ -435,7 +437,7 @@ def test_the_photo_is_kept_as_fine_as_it_was_given(tmp_path: Path) -> None:
     assert WorldStore.load(tmp_path / "b").photo.shape == (3, 40, 80)
 
 
-def test_a_world_without_a_finer_photo_has_that_of_its_first_frame(tmp_path: Path) -> None:
+def test_photo_falls_back_to_the_first_frame(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w")
     add(world, 0)
     assert torch.equal(world.photo, make_chunk(0, 1).frames.rgb[0])
@@ -461,14 +463,14 @@ def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
     check_state(WorldStore.load(tmp_path / "w"), 1)
 
 
-def test_a_gauge_that_is_not_finite_stops_nothing(tmp_path: Path) -> None:
+def test_metric_that_is_not_finite_is_stored_as_none(tmp_path: Path) -> None:
     world, state = make_world(tmp_path / "w"), torch.Generator().get_state()
     gauges = {"psnr": float("inf"), "residual": float("nan"), "hole_ratio": 0.5}
     world.append(make_chunk(0), change=added(make_points(3), 0), rng_state=state, gauges=gauges)
     assert WorldStore.load(tmp_path / "w").chunks[0].gauges == {"psnr": None, "residual": None, "hole_ratio": 0.5}
 
 
-def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+def test_second_writer_is_refused(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w")
     add(world, 0)
     other = WorldStore.load(tmp_path / "w")
@@ -525,7 +527,7 @@ def test_a_manifest_without_a_path_is_refused(tmp_path: Path) -> None:
         WorldStore.load(folder)
 
 
-def test_a_manifest_may_not_point_outside(tmp_path: Path) -> None:
+def test_manifest_may_not_name_files_outside_the_folder(tmp_path: Path) -> None:
     folder = finished(tmp_path / "w")
     manifest = read_manifest(folder / "world.json")
     manifest.files["../../secret"] = {"bytes": 1, "sha256": ""}
@@ -545,21 +547,21 @@ def test_a_later_version_is_refused(tmp_path: Path) -> None:
         WorldStore.load(folder)
 
 
-def test_a_folder_that_is_no_world(tmp_path: Path) -> None:
+def test_folder_without_a_world_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WorldError, match="no such folder"):
         WorldStore.load(tmp_path / "none")
     with pytest.raises(WorldError, match=r"world.json: missing"):
         WorldStore.load(tmp_path)
 
 
-def test_nothing_to_show_before_the_photo(tmp_path: Path) -> None:
+def test_world_without_chunks_has_no_primitives(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w")
     for name in ("primitives", "rng_state"):
         with pytest.raises(WorldError, match="no chunk is finished yet"):
             getattr(world, name)
 
 
-def test_branches_share_the_past_and_go_their_own_way(tmp_path: Path) -> None:
+def test_branches_share_chunks_and_change_independently(tmp_path: Path) -> None:
     folder = finished(tmp_path / "w")
     world = WorldStore.load(folder)
     add(world, 2)
@@ -577,7 +579,7 @@ def test_branches_share_the_past_and_go_their_own_way(tmp_path: Path) -> None:
         world.branch(tmp_path / "d", chunk=3)
 
 
-def test_a_stored_chunk_costs_the_same_however_long_the_walk(tmp_path: Path) -> None:
+def test_cost_of_a_chunk_does_not_grow_with_the_world(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w")
     for index in range(12):
         add(world, index)

@@ -187,7 +187,7 @@ def test_the_matching_loss_has_the_matching_gradient() -> None:
     torch.testing.assert_close(made.grad, gradient / (4.0 * weight.sum()))
 
 
-def test_matching_scales_every_sample_alike() -> None:
+def test_matching_gradient_is_normalized_per_sample() -> None:
     made, real, fake = (torch.randn(1, 1, 4, 3, 3) for _ in range(3))
     weight = torch.ones(1, 1, 1, 3, 3)
     near = matching_gradient(made, made + 0.1 * (real - made), made + 0.1 * (fake - made), weight)
@@ -222,7 +222,7 @@ def test_the_student_is_moved_onto_the_teacher(teacher: DenoiserNetwork, tmp_pat
     assert int(pair.turn) == 360
 
 
-def test_pixels_enter_where_the_sampler_lets_them() -> None:
+def test_entry_level_equals_the_noise_map() -> None:
     rng = torch.Generator().manual_seed(0)
     copied = (torch.rand(1, 3, 1, *SIZE, generator=rng) > 0.5).float()
     coverage = torch.rand(1, 3, 1, *SIZE, generator=rng)
@@ -250,7 +250,7 @@ def camera_of(frames: int) -> tuple[Tensor, Tensor]:
     return camera.focal_px, camera.center_px
 
 
-def test_memory_is_the_block_causal_mask() -> None:
+def test_kv_memory_equals_the_block_causal_mask() -> None:
     """One step of a rollout, its chunks remembered, equals one masked pass over finished frames."""
     net = network().eval()
     rng = torch.Generator().manual_seed(0)
@@ -275,7 +275,7 @@ def test_memory_is_the_block_causal_mask() -> None:
     assert chunk_indices(5, 1, 2).tolist() == [0, 1, 1, 2, 2]
 
 
-def test_a_rollout_is_what_the_sampler_makes() -> None:
+def test_rollout_equals_the_sampler() -> None:
     """Training samples as the program does: same network, same noise, same frames."""
     net = network().eval()
     rng = torch.Generator().manual_seed(0)
@@ -302,7 +302,7 @@ def flags(frames: int) -> tuple[Tensor, Tensor]:
     return valid, ~valid
 
 
-def test_only_the_step_it_stops_at_has_a_gradient() -> None:
+def test_only_the_stop_step_has_a_gradient() -> None:
     net = network()
     rng = torch.Generator().manual_seed(0)
     batch = gaussian_pixels(0.2, 0.4, rng, batch=1)
@@ -314,7 +314,7 @@ def test_only_the_step_it_stops_at_has_a_gradient() -> None:
     assert net.head.weight.grad.abs().sum() > 0.0
 
 
-def test_trajectories_lead_from_noise_to_their_end(tmp_path: Path) -> None:
+def test_trajectories_start_at_noise_and_end_clean(tmp_path: Path) -> None:
     net = network().eval()
     rng = torch.Generator().manual_seed(0)
     batch = gaussian_pixels(0.2, 0.4, rng, batch=2, frames=5)
@@ -361,7 +361,7 @@ def pair() -> Pair:
     return Pair(network(1), network(2))
 
 
-def test_the_road_runs_on_clips_and_resumes_to_the_bit(tmp_path: Path) -> None:
+def test_distillation_runs_on_clips_and_resumes_exactly(tmp_path: Path) -> None:
     write_clip(tmp_path)
     shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
     rollout = RolloutConfig(context=1, chunk=1, steps=2)
@@ -412,7 +412,7 @@ def test_a_teacher_trains_on_clips(tmp_path: Path) -> None:
     assert trained.config == TOY
 
 
-def test_stages_say_what_they_lack(tmp_path: Path) -> None:
+def test_stages_report_missing_inputs(tmp_path: Path) -> None:
     write_clip(tmp_path)
     with pytest.raises(ConfigError, match="initial-student"):
         train_command(["pupil"])
@@ -437,7 +437,7 @@ def test_a_watched_training_is_recorded_in_its_folder(tmp_path: Path) -> None:
         assert (tmp_path / "run" / name).stat().st_size > 1000
 
 
-def test_losses_stay_where_their_batch_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_on_the_device_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """On tensors that only know shape and device: those of two devices do not mix there, as on a GPU."""
     monkeypatch.setattr(torch, "autocast", lambda *_: nullcontext())  # has no such device
     elsewhere = torch.device("meta")

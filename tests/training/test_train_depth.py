@@ -32,7 +32,7 @@ def _data(folder: Path) -> Path:
     return folder
 
 
-def test_it_goes_on_from_weights(tmp_path: Path) -> None:
+def test_training_starts_from_given_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
     start = tmp_path / "start.safetensors"
     save_depth_network(DepthNetwork(channels=8), start, {})

@@ -157,7 +157,7 @@ def _sample(tmp_path: Path) -> Sample:
     return Sample.stack([warped_sample(read_clip(_clip(tmp_path)), SHAPE, np.random.default_rng(3))])
 
 
-def test_fog_costs_more_than_texture(tmp_path: Path) -> None:
+def test_blur_costs_more_than_texture(tmp_path: Path) -> None:
     """Where nothing is determined, the texture that was copied beats the blurred truth."""
     sample = _sample(tmp_path)
     open_ = replace(sample, copied=torch.ones_like(sample.copied), determined=torch.zeros_like(sample.determined))
@@ -172,7 +172,7 @@ def test_fog_costs_more_than_texture(tmp_path: Path) -> None:
     assert lost["strength"] > 0.5
 
 
-def test_a_sample_that_is_told_nothing_knows_the_noise_level(tmp_path: Path) -> None:
+def test_blind_sample_has_only_the_noise_level(tmp_path: Path) -> None:
     sample = _sample(tmp_path)
     sample = Sample.stack([Sample(*(getattr(sample, f.name)[0] for f in fields(Sample)))] * 16)
     told, untold = (noisy_inputs(sample, 1, torch.Generator().manual_seed(0), blind=share) for share in (0.0, 1.0))
@@ -187,7 +187,7 @@ def test_a_sample_that_is_told_nothing_knows_the_noise_level(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_seen_is_spoiled_as_far_as_it_is_doubted(seed: int) -> None:
+def test_covered_pixels_are_corrupted_as_confidence_falls(seed: int) -> None:
     rgb = torch.rand(2, 3, 30, 40) * 2 - 1
     worse, trust = spoil_seen(rgb, np.random.default_rng(seed))
     assert worse.shape == rgb.shape
@@ -213,7 +213,7 @@ def test_thin_holes_are_regressed_and_seams_are_counted(tmp_path: Path) -> None:
     assert loss_terms(wide_off, holed, 1)["seam"] > loss_terms(thin_off, holed, 1)["seam"]
 
 
-def test_depth_that_is_wrong_costs_no_more_when_it_is_more_wrong(tmp_path: Path) -> None:
+def test_loss_of_wrong_depth_saturates(tmp_path: Path) -> None:
     sample = _sample(tmp_path)
     holed = replace(sample, copied=torch.ones_like(sample.copied))
     flat = torch.zeros_like(sample.truth)
@@ -226,7 +226,7 @@ def test_depth_that_is_wrong_costs_no_more_when_it_is_more_wrong(tmp_path: Path)
     assert wrong[1] / 0.06 > 5 * (wrong[3] - wrong[2]) / 0.3
 
 
-def test_noise_is_drawn_as_the_sampler_meets_it(tmp_path: Path) -> None:
+def test_noise_levels_are_those_of_the_sampler(tmp_path: Path) -> None:
     sample = _sample(tmp_path)
     inputs = noisy_inputs(sample, 1, torch.Generator().manual_seed(0))
     assert (inputs.sigma[:, 0] == 0).all()
@@ -284,7 +284,7 @@ def test_training_resumes_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_cpu_goes_on_where_a_gpu_stopped_and_back(tmp_path: Path) -> None:
+def test_checkpoint_resumes_between_cpu_and_gpu(tmp_path: Path) -> None:
     _clip(tmp_path / "data")
     task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=1),))
     gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
@@ -310,7 +310,7 @@ def test_a_cpu_goes_on_where_a_gpu_stopped_and_back(tmp_path: Path) -> None:
     assert set(figures) == {"made_color", "made_depth", "prior_color", "prior_depth"}
 
 
-def test_training_goes_on_from_given_weights(tmp_path: Path) -> None:
+def test_training_continues_from_given_weights(tmp_path: Path) -> None:
     _clip(tmp_path / "data")
     (tmp_path / "data" / "manifest.json").write_text('{"clips": [{"file": "clip.safetensors", "split": "train"}]}')
     weights, out = tmp_path / "weights.safetensors", tmp_path / "out"

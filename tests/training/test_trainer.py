@@ -100,7 +100,7 @@ def entries(folder: Path) -> list[dict]:
     return [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
 
 
-def test_the_log_counts_frames_and_says_what_the_time_went_into(tmp_path: Path) -> None:
+def test_log_holds_frames_and_time_shares(tmp_path: Path) -> None:
     class SlowToLoad(Line):
         def batch(self, progress: float, rng: np.random.Generator) -> Tensor:
             time.sleep(0.02)
@@ -119,7 +119,7 @@ def test_the_log_counts_frames_and_says_what_the_time_went_into(tmp_path: Path) 
     assert "weight" in last["validation"]
 
 
-def test_who_watches_is_told_of_validations(tmp_path: Path) -> None:
+def test_watch_is_called_with_validations(tmp_path: Path) -> None:
     seen: list[Validation] = []
     Trainer(line(), Line(), config(3, watch=seen.append), tmp_path).run()
     assert [(v.step, v.frames, v.folder) for v in seen] == [(3, 48, tmp_path)]
@@ -229,7 +229,7 @@ def test_clips_are_checked(tmp_path: Path) -> None:
         read_clip(paths[0])
 
 
-def test_air_takes_the_color_of_what_is_far_and_leaves_the_sky() -> None:
+def test_haze_blends_distant_colors_and_leaves_the_sky() -> None:
     rgb = torch.rand(40, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     log_depth = torch.linspace(-2.0, 3.0, 6).expand(40, 1, 4, 6)
     sky = torch.zeros(40, 1, 4, 6, dtype=torch.bool)
