@@ -108,7 +108,8 @@ def _export_gaussians(world: WorldStore, folder: Path) -> tuple[Path, str]:
         "3D Gaussian Splatting PLY, world axes x right, y down, z forward (turn it by 180 degrees about x for y up); "
         f"{made}{SKY_NOTE}; {HOME_CAMERAS} beside it holds the cameras of all frames as 3DGS training writes them "
         "(rotation: world from camera, OpenCV axes), the photo's first: start there; what no frame saw is empty, so "
-        "holes show a step off the path; inside the photo's frame splats are finer than those made up around it, so "
+        "holes show a step off the path (`worldwarp explore` this world's folder with the path `spiral` closes those "
+        "around the photo); inside the photo's frame splats are finer than those made up around it, so "
         "its outline shows as a seam"
     )
     return folder / "gaussians.ply", note
