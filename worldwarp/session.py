@@ -295,9 +295,17 @@ def _needs(config: DictConfig, settings: Settings, frames: int, scale: float) ->
         frames,
         settings.chunk,
         max(scale, 1.0),
-        remembers=not config.generator["_target_"].endswith("PassthroughGenerator"),
+        remembers=_keeps_memory(config.generator),
         recorded=config.viewer.mode != "none",
     )
+
+
+def _keeps_memory(generator: DictConfig) -> bool:
+    """Whether a generator keeps keys and values of past frames; without a policy, all but passthrough count as such."""
+    policy = generator.get("policy")
+    if policy is None:
+        return not generator["_target_"].endswith("PassthroughGenerator")
+    return policy.bank > 0
 
 
 def _with_frame_size(config: DictConfig, path: Camera | None) -> DictConfig:
