@@ -9,13 +9,6 @@ from torch import Tensor
 
 from geometry.frame import Guide
 
-COVERED = 0.5  # coverage from which a pixel counts as rendered; below it is hole
-
-
-def covered(guide: Guide) -> Bool[Tensor, "t 1 h w"]:
-    """Pixels that the cache rendered; the others are hole."""
-    return guide.coverage >= COVERED
-
 
 @dataclass(frozen=True)
 class Prior:

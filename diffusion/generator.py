@@ -1,78 +1,134 @@
-"""The generator protocol, and the generator that returns its prior."""
+"""The generator protocol: what the loop asks of a model that completes the views of a world.
+
+A generator owns the state space it works in (RGB-D pixels, or latents of a video autoencoder), its sampling and its
+memory of past chunks. The loop gives it the rendered guide, the guide with filled holes and the noise map, and receives
+finished frames. `PassthroughGenerator` returns the prior; `diffusion.retouch` and `diffusion.wan` hold networks.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffusion.condition import Condition
-from diffusion.kv_memory import KVMemory
-from diffusion.rgbd_state import encode, median_depth
+from diffusion.memory_plan import MemoryPlan
+from diffusion.noise_map import NoiseConfig
 from geometry.frame import Chunk
+
+Memory: TypeAlias = Any  # what a generator knows of past chunks; only the generator looks into it
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """How a generator divides a path and which frames it takes.
+
+    Attributes:
+        frames: frames of one chunk. A shorter chunk is allowed; it may cost as much as a whole one.
+        size_multiple: height and width of a frame are multiples of it, pixels.
+        pixels: pixels of a frame that the generator was trained for; None: any.
+    """
+
+    frames: int = 8
+    size_multiple: int = 16
+    pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a generator does itself.
+
+    Attributes:
+        depth: makes depth and sky. If not, the loop estimates both and aligns the depth to the guide.
+        wide: completes one wide view of another size: the margin of the photo and outpainted sides. If not, the loop
+            leaves them to the chunks.
+        noise: levels that the noise map has where the configuration gives none.
+    """
+
+    depth: bool = True
+    wide: bool = True
+    noise: NoiseConfig = NoiseConfig()  # noqa: RUF009 (frozen)
+
+
+@dataclass(frozen=True)
+class Made:
+    """The frames of one chunk, as a generator made them.
+
+    Attributes:
+        rgb: colors in 0..1, ``[t 3 h w]``.
+        depth: z in scene units, positive everywhere, ``[t 1 h w]``; None if the generator makes none.
+        sky: the sky mask, ``[t 1 h w]``; None if the generator makes none.
+        carried: tensors by name that are stored with the chunk, so that `Generator.rebuild` restores the memory to the
+            bit; empty if the frames themselves are enough.
+    """
+
+    rgb: Float[Tensor, "t 3 h w"]
+    depth: Float[Tensor, "t 1 h w"] | None
+    sky: Bool[Tensor, "t 1 h w"] | None
+    carried: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MadeRGBD(Made):
+    """`Made` by a generator of RGB-D frames."""
+
+    depth: Float[Tensor, "t 1 h w"]
+    sky: Bool[Tensor, "t 1 h w"]
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """A causal RGB-D denoiser with a key/value memory. Memories are immutable; `remember` returns a new one."""
+    """Completes chunks of frames, one after the other. Memories are immutable: `remember` returns a new one."""
 
-    def start(self, seed: Chunk) -> KVMemory:
+    @property
+    def cadence(self) -> Cadence:
+        """How the loop divides a path for this generator."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the generator does itself."""
+        ...
+
+    def start(self, seed: Chunk) -> Memory:
         """The memory after the photo (chunk 0)."""
         ...
 
-    def denoise(
-        self,
-        x: Float[Tensor, "t 4 h w"],
-        sigma: Float[Tensor, "t 1 h w"],
-        condition: Condition,
-        memory: KVMemory,
-    ) -> Float[Tensor, "t 4 h w"]:
-        """Predict the clean state (see `diffusion.rgbd_state.encode`) of ``x``, which is at noise levels ``sigma``."""
+    def make(self, condition: Condition, sigma: Float[Tensor, "t 1 h w"], memory: Memory, rng: torch.Generator) -> Made:
+        """Make the frames of a chunk.
+
+        Args:
+            condition: guide and prior of ``t`` cameras.
+            sigma: noise level at which each pixel starts, 0..1.
+            memory: of past chunks; not changed.
+            rng: the only source of randomness; equal states give equal frames.
+        """
         ...
 
-    def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
-        """The memory after a finished chunk."""
+    def remember(self, chunk: Chunk, made: Made, memory: Memory) -> Memory:
+        """The memory after a finished chunk: its frames as they were stored, and as the generator made them."""
+        ...
+
+    def rebuild(self, chunks: Iterable[tuple[Chunk, dict[str, Tensor]]]) -> Memory:
+        """The memory after stored chunks, each with what it ``carried``, to the same bits as `start` and `remember`.
+
+        The first chunk is the photo.
+        """
         ...
 
     def rehearse(self, frames: int, size: tuple[int, int]) -> None:
-        """Run one `denoise` on a blank chunk of ``frames`` frames of ``size = (H, W)``: warm-up, and for timing."""
+        """Make one blank chunk of ``frames`` frames of ``size = (H, W)``: warm-up, and for timing."""
         ...
 
+    def plan(self, size: tuple[int, int], frames: int) -> MemoryPlan:
+        """The memory that the generator needs, besides the loop's, before it loads anything large.
 
-class PassthroughGenerator:
-    """Returns the inpainted prior unchanged: no network, for ablations and tests."""
-
-    def start(self, seed: Chunk) -> KVMemory:
-        """An empty memory in the photo's unit."""
-        return empty_memory(seed)
-
-    def denoise(
-        self,
-        x: Float[Tensor, "t 4 h w"],  # noqa: ARG002
-        sigma: Float[Tensor, "t 1 h w"],  # noqa: ARG002
-        condition: Condition,
-        memory: KVMemory,
-    ) -> Float[Tensor, "t 4 h w"]:
-        """The prior, encoded."""
-        return encode(condition.prior.rgb, condition.prior.depth, memory.unit)
-
-    def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:  # noqa: ARG002
-        """The memory unchanged."""
-        return memory
-
-    def rehearse(self, frames: int, size: tuple[int, int]) -> None:
-        """Nothing to warm up."""
-
-
-def empty_memory(seed: Chunk, keys: tuple[int, int, int] = (0, 0, 0), dtype: torch.dtype = torch.float32) -> KVMemory:
-    """A memory without frames, in the unit of the photo.
-
-    Args:
-        seed: the photo (chunk 0); its median depth is the unit.
-        keys: blocks, tokens and channels of the keys of each frame to come.
-        dtype: of the keys.
-    """
-    none = torch.zeros(0, *keys, dtype=dtype)
-    return KVMemory(none, none, seed.frames.camera[:0], median_depth(seed.frames))
+        Args:
+            size: frame size ``(H, W)``.
+            frames: frames of the path, the photo included.
+        """
+        ...

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geometry.camera import Camera
+from geometry.frame import Chunk
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,18 @@ class KVMemory:
     values: Float[Tensor, "f l n c"]
     camera: Camera
     unit: float
+
+    @staticmethod
+    def empty(seed: Chunk, keys: tuple[int, int, int] = (0, 0, 0), dtype: torch.dtype = torch.float32) -> KVMemory:
+        """A memory without frames, in the unit of the photo.
+
+        Args:
+            seed: the photo (chunk 0); its median depth is the unit.
+            keys: blocks, tokens and channels of the keys of each frame to come.
+            dtype: of the keys.
+        """
+        none = torch.zeros(0, *keys, dtype=dtype)
+        return KVMemory(none, none, seed.frames.camera[:0], seed.frames.median_depth())
 
     def __len__(self) -> int:
         """Number of remembered frames."""

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.condition import Prior, covered
+from diffusion.condition import Prior
 from geometry.frame import Guide
 
 KINDS = ("confidence", "binary", "spatial", "temporal", "uniform")
@@ -62,7 +62,7 @@ def noise_map(guide: Guide, prior: Prior, config: NoiseConfig) -> Float[Tensor, 
     if config.kind == "uniform":
         return torch.full_like(guide.coverage, config.copied)
     if config.kind != "confidence":
-        level = torch.where(covered(guide), 0.0, config.unknown).to(guide.coverage)
+        level = torch.where(guide.covered, 0.0, config.unknown).to(guide.coverage)
         if config.kind == "spatial":
             level = level.amax(0, keepdim=True).expand_as(level).contiguous()
         elif config.kind == "temporal":

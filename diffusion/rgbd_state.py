@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from geometry.frame import Frame
-
 # The sky, in units of the photo's median depth: it is stored at SKY_UNITS. In depth maps whatever is beyond SKY_BEYOND
 # is sky (smoothing leaves less than SKY_UNITS); in the code, whatever is under SKY_BELOW (39 units) becomes SKY_CODE.
 SKY_UNITS = 100.0
@@ -15,12 +13,6 @@ SKY_BEYOND = 30.0
 SKY_CODE = -1.0
 SKY_BELOW = -0.95
 _NEAREST_CODE = 0.99  # keeps decoded depth away from 0
-
-
-def median_depth(frames: Frame) -> float:
-    """Median depth of the valid pixels without sky, in scene units: the unit of length; 1 where there is none."""
-    surface = frames.valid & ~frames.sky
-    return frames.depth[surface].median().item() if surface.any() else 1.0
 
 
 def encode(rgb: Float[Tensor, "t 3 h w"], depth: Float[Tensor, "t 1 h w"], unit: float) -> Float[Tensor, "t 4 h w"]:

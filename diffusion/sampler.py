@@ -1,17 +1,18 @@
-"""The few-step sampler: every pixel starts at its own noise level and idles there until the schedule reaches it."""
+"""The few-step sampler of RGB-D states: a pixel idles at its own noise level until the schedule reaches it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from diffusion.condition import Condition
 from diffusion.flow import add_noise, step
-from diffusion.generator import Generator
+from diffusion.generator import MadeRGBD
 from diffusion.kv_memory import KVMemory
 from diffusion.rgbd_state import decode, encode
 
@@ -21,46 +22,51 @@ class SamplerConfig:
     """Steps per frame and spacing of the levels (see `schedule_matrix`).
 
     Attributes:
-        steps: steps that a frame takes from noise 1 to 0. Default 1: two steps give the same figures to the third digit
+        steps: steps that a frame takes from noise 1 to 0; None: 1. Two steps give the same figures to the third digit
             (``docs/results.md``, The generator on held-out scenes). ``weights/student.safetensors`` was trained for 4.
         shift: above 1, more of the steps are at high noise. Default 1: even spacing; without effect at one step.
         lag: steps by which each frame of a chunk trails the one before it. Default 0: all frames together; not
             measured. 1 is a full pyramid, for generators that were trained with a level per frame.
     """
 
-    steps: int = 1
+    steps: int | None = None
     shift: float = 1.0
     lag: float = 0.0
 
 
-@dataclass(frozen=True)
-class Generated:
-    """Finished frames: colors in 0..1, depth in scene units, positive everywhere, and the sky mask."""
+@runtime_checkable
+class Denoiser(Protocol):
+    """A network on the RGB-D state, see `diffusion.rgbd_state.encode`."""
 
-    rgb: Float[Tensor, "t 3 h w"]
-    depth: Float[Tensor, "t 1 h w"]
-    sky: Bool[Tensor, "t 1 h w"]
+    def denoise(
+        self,
+        x: Float[Tensor, "t 4 h w"],
+        sigma: Float[Tensor, "t 1 h w"],
+        condition: Condition,
+        memory: KVMemory,
+    ) -> Float[Tensor, "t 4 h w"]:
+        """Predict the clean state of ``x``, which is at noise levels ``sigma``."""
+        ...
 
 
 @torch.no_grad()
 def sample(
-    generator: Generator,
+    denoiser: Denoiser,
     condition: Condition,
     sigma: Float[Tensor, "t 1 h w"],
     memory: KVMemory,
     rng: torch.Generator,
     config: SamplerConfig = SamplerConfig(),
-) -> Generated:
+) -> MadeRGBD:
     """Sample the frames that ``condition`` describes. No gradient.
 
     Args:
-        generator: predicts the clean state.
+        denoiser: predicts the clean state.
         condition: guide and prior of ``t`` cameras; the prior's depth must be positive everywhere.
         sigma: level at which each pixel starts; pixels at 0 keep the prior's bits.
-        memory: the generator's memory of past chunks.
+        memory: the keys and values of past chunks.
         rng: source of the noise; the same amount is drawn whatever ``sigma`` is.
         config: steps and spacing.
-
     """
     # 1. Noise each pixel of the prior to its own level.
     prior = condition.prior
@@ -68,18 +74,18 @@ def sample(
     noise = torch.randn(known.shape, generator=rng, dtype=known.dtype, device=rng.device).to(known.device)
     state = add_noise(known, noise, sigma)
     # 2. Follow the schedule down; a pixel idles until its frame's level falls below its own.
-    levels = schedule_matrix(config.steps, len(known), shift=config.shift, lag=config.lag).to(known)
+    levels = schedule_matrix(config.steps or 1, len(known), shift=config.shift, lag=config.lag).to(known)
     now = sigma
     for level in levels[1:]:
         then = torch.minimum(sigma, level[:, None, None, None])
         if torch.equal(then, now):
             continue
-        clean = generator.denoise(state, now, condition, memory)
+        clean = denoiser.denoise(state, now, condition, memory)
         state, now = step(state, clean, now, then), then
     # 3. Back to colors and depth; pixels at level 0 keep the prior's bits.
     rgb, depth, sky = decode(state, memory.unit)
     certain, known_sky = sigma == 0.0, decode(known, memory.unit)[2]
-    return Generated(
+    return MadeRGBD(
         torch.where(certain, prior.rgb, rgb),
         torch.where(certain, prior.depth, depth),
         torch.where(certain, known_sky, sky),

@@ -4,11 +4,13 @@ python own_generator.py PHOTO
 """
 
 import sys
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from worldwarp import explore
-from worldwarp.plugins import Condition, KVMemory, PassthroughGenerator
+from worldwarp.plugins import Condition, Made, PassthroughGenerator
 
 
 class TintGenerator(PassthroughGenerator):
@@ -21,13 +23,12 @@ class TintGenerator(PassthroughGenerator):
     def __init__(self, strength: float = 0.4) -> None:
         self.strength = strength
 
-    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, condition: Condition, memory: KVMemory) -> torch.Tensor:
-        """The clean state ``[t 4 h w]``: colors in -1..1 in the first three channels, then a code of inverse depth."""
-        clean = super().denoise(x, sigma, condition, memory).clone()
-        tint = torch.tensor([0.9, 0.1, -0.6]).view(1, 3, 1, 1)
+    def make(self, condition: Condition, sigma: torch.Tensor, memory: Any, rng: torch.Generator) -> Made:
+        """The frames of a chunk: colors in 0..1, ``[t 3 h w]``, with depth and sky as the parent made them."""
+        made = super().make(condition, sigma, memory, rng)
+        tint = torch.tensor([0.95, 0.55, 0.2]).view(1, 3, 1, 1)
         share = self.strength * (1.0 - condition.guide.coverage)
-        clean[:, :3] = (1.0 - share) * clean[:, :3] + share * tint
-        return clean
+        return replace(made, rgb=(1.0 - share) * made.rgb + share * tint)
 
 
 if __name__ == "__main__":

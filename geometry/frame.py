@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -109,6 +109,11 @@ class Chunk:
     index: int
     observed: bool
     confidence: Float[Tensor, "t 1 h w"]
+
+    def every_second(self) -> Chunk:
+        """Every second frame, always the last one: the others show the same surfaces at the same cost."""
+        kept = list(range((len(self.frames) - 1) % 2, len(self.frames), 2))
+        return replace(self, frames=self.frames[kept], confidence=self.confidence[kept])
 
     def observation(self, k: int) -> Observation:
         """Frame ``k`` with its confidence and provenance."""

@@ -25,12 +25,14 @@ from scenes.store import world_store as stored
 from scenes.store.chunk_files import frame_name
 from viz.recorder import Recorder
 from worldwarp.arguments import user_path
+from worldwarp.components import PROTOCOLS, build_cache, check_part
 from worldwarp.config import compose_config, onward
 from worldwarp.loop import Step
+from worldwarp.prepare import prepare
+from worldwarp.prepare import resume as resume_session
 from worldwarp.recording import RECORDINGS, open_viewer, open_world, record_start, record_step
-from worldwarp.session import PROTOCOLS, VIDEO, Session, build_cache, check_part, prepare, write_world_video
-from worldwarp.session import resume as resume_session
-from worldwarp.stored_config import current_targets
+from worldwarp.session import VIDEO, Session, write_world_video
+from worldwarp.stored_config import current_config
 
 SHOWN_BYTES = 16 * 2**20  # largest video that is embedded in a notebook
 
@@ -222,7 +224,7 @@ class World:
         """The cache after the last chunk."""
         if self._cache is None:
             # On the CPU, so that a world made on a GPU opens on any machine.
-            config = OmegaConf.create({**current_targets(self.record.config), "device": "cpu"})
+            config = OmegaConf.create({**current_config(self.record.config), "device": "cpu"})
             self._cache = cache = build_cache(config)
             for change in self.record.changes():
                 cache.apply(change)

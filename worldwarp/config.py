@@ -55,8 +55,8 @@ class Settings:
     size: tuple[int, int]
     fov_deg: float
     seed: int
-    chunk: int
-    steps: int
+    chunk: int | None
+    steps: int | None
     detail: float
     fps: float
     device: str
@@ -138,8 +138,8 @@ def _check_values(config: DictConfig) -> None:
     if config.get("path_scale") not in (None, AUTO):
         _check_path_scale(config.path_scale)
     _check_whole(config, "seed", 0, 2**31 - 1)
-    _check_whole(config, "chunk", 1, 64)
-    _check_whole(config, "steps", 1, 64)
+    _check_whole(config, "chunk", 1, 64, optional=True)
+    _check_whole(config, "steps", 1, 64, optional=True)
     _check_whole(config, "frames", 2, 1_000_000, optional=True)
     if "refine_steps" in config.cache:
         _check_whole(config, "cache.refine_steps", 0, 1000)

@@ -9,6 +9,7 @@ from scenes.io.atomic_files import WorldError
 from viz.recorder import Recorder
 from worldwarp import keyboard
 from worldwarp.loop import Step
+from worldwarp.prepare import undo
 from worldwarp.recording import record_undo
 from worldwarp.session import Session
 
@@ -39,7 +40,7 @@ def drive(
             if key in keyboard.IGNORED:
                 continue
             here = session.cameras[session.state.frames - 1]
-            cameras = keyboard.move(key, here, session.settings.chunk, steps)
+            cameras = keyboard.move(key, here, session.chunk, steps)
             is_unknown = False
             if cameras is not None:
                 with working(keyboard.move_name(key)):
@@ -69,7 +70,7 @@ def _undo(
     chunks, frames = session.state.chunks, session.state.frames
     try:
         with working("taking back the last chunk"):
-            session.undo()
+            undo(session)
     except ValueError as error:
         if isinstance(error, WorldError):  # reading or writing failed: the state of the session is undefined
             raise

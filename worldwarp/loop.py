@@ -14,33 +14,33 @@ from cache3d.cache import Integration, WorldCache
 from cache3d.photo_texture import PhotoTexture
 from cache3d.world_view import WorldView
 from diffusion.condition import Condition, Prior
-from diffusion.generator import Generator
+from diffusion.generator import Generator, Made, Memory
 from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.lookahead import look_ahead
 from diffusion.inpainting.outpainting import eroded_border, outpaint_camera, pad_frame, photo_with_margin
 from diffusion.inpainting.prior import inpaint_prior
-from diffusion.kv_memory import KVMemory
 from diffusion.noise_map import NoiseConfig, noise_map
-from diffusion.sampler import Generated, SamplerConfig, sample
 from geometry.camera import Camera
-from geometry.depth import align_depth, clean_discontinuities
+from geometry.depth import DepthEstimator, align_depth, clean_discontinuities
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
 from worldwarp.metrics import measure
 
 REFERENCE_FRAMES = 4  # the photo and the last frames of three chunks: to copy texture from and to optimize against
-KEEP_EVERY = 2  # every second frame enters the cache: the others show the same surfaces at the same cost
 GENERATED_CONFIDENCE = 0.6  # of a generated pixel at noise level 0; an observed pixel has 1
 
 
 @dataclass(frozen=True)
 class Components:
-    """The parts of the loop besides the cache; each can be replaced (`worldwarp/conf`, `worldwarp.plugins`)."""
+    """The parts of the loop besides the cache; each can be replaced (`worldwarp/conf`, `worldwarp.plugins`).
+
+    ``depth`` estimates the depth of generated frames, where the generator makes none.
+    """
 
     generator: Generator
     noise: NoiseConfig
     prior: InpaintConfig
-    sampler: SamplerConfig
+    depth: DepthEstimator | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ExploreState:
 
     Attributes:
         view: the world: cache and photo texture.
-        memory: KV memory of the generator.
+        memory: of the generator.
         reference: the photo and the last frames of recent chunks, ``[r]``.
         rng: the only source of randomness.
         chunks: finished chunks; the photo is chunk 0.
@@ -72,7 +72,7 @@ class ExploreState:
     """
 
     view: WorldView
-    memory: KVMemory
+    memory: Memory
     reference: Frame
     rng: torch.Generator
     chunks: int
@@ -85,6 +85,7 @@ class Step:
 
     Attributes:
         chunk: the finished frames with their confidence.
+        carried: what the generator stores with the chunk, see `diffusion.generator.Made`.
         first_frame: index of its first frame in the world.
         guide: the world rendered at its cameras before the chunk, ``[t]``.
         prior: the guide with its holes inpainted.
@@ -97,6 +98,7 @@ class Step:
     """
 
     chunk: Chunk
+    carried: dict[str, Tensor] = field(repr=False)
     first_frame: int
     guide: Guide
     prior: Prior
@@ -117,7 +119,7 @@ class Step:
 
 
 def start(photo: LiftedPhoto, cache: WorldCache, components: Components, rng: torch.Generator) -> ExploreState:
-    """Start a world from its photo, and outpaint a margin around the photo once.
+    """Start a world from its photo, and outpaint a margin around the photo once if the generator makes wide views.
 
     Args:
         photo: the photo with depth.
@@ -127,11 +129,11 @@ def start(photo: LiftedPhoto, cache: WorldCache, components: Components, rng: to
     """
     view = WorldView(cache, PhotoTexture.of(photo.frame, photo.full_res))
     view.integrate(photo_chunk(photo.detail))
-    state = ExploreState(
-        view, components.generator.start(photo_chunk(photo.frame)), photo.frame, rng, chunks=1, frames=1
-    )
-    margin = _generate_open_parts(photo_with_margin(photo.frame, components.prior.outpaint), state, components)
-    view.integrate(replace(margin, index=0))  # the margin belongs to the photo's chunk
+    memory = components.generator.start(photo_chunk(photo.frame))
+    state = ExploreState(view, memory, photo.frame, rng, chunks=1, frames=1)
+    if components.generator.capabilities.wide:
+        margin = _generate_open_parts(photo_with_margin(photo.frame, components.prior.outpaint), state, components)
+        view.integrate(replace(margin, index=0))  # the margin belongs to the photo's chunk
     return state
 
 
@@ -155,32 +157,25 @@ def explore(state: ExploreState, chunks: Iterable[Camera], components: Component
         prior = _inpaint(guide, state, components)
         clock.lap("inpaint")
         sigma = noise_map(guide, prior, components.noise)
-        condition = Condition(guide, prior)
-        made = sample(components.generator, condition, sigma, state.memory, state.rng, components.sampler)
+        made = components.generator.make(Condition(guide, prior), sigma, state.memory, state.rng)
         clock.lap("denoise")
-        chunk, residual = _to_chunk(made, guide, sigma, state)
+        chunk, residual = _to_chunk(made, guide, sigma, state, components)
         clock.lap("align")
-        kept = subsample(chunk)
-        integration = state.view.integrate(kept, state.reference)
+        integration = state.view.integrate(chunk.every_second(), state.reference)
         integration = integration if outpainted is None else outpainted.then(integration)
         clock.lap("integrate")
-        state.memory = components.generator.remember(kept, state.memory)
+        state.memory = components.generator.remember(chunk, made, state.memory)
         clock.lap("remember")
         first_frame = _advance(state, chunk)
         gauges = measure(known, chunk.frames, residual, integration.total)
         added = integration.change.rows[integration.change.index >= integration.first]
-        yield Step(chunk, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, state)
+        carried = made.carried
+        yield Step(chunk, carried, first_frame, guide, prior, sigma, integration, added, clock.seconds, gauges, state)
 
 
 def photo_chunk(photo: Frame) -> Chunk:
     """The photo ``[1]`` as chunk 0: observed, with confidence 1."""
     return Chunk(photo, 0, observed=True, confidence=torch.ones_like(photo.depth))
-
-
-def subsample(chunk: Chunk) -> Chunk:
-    """The frames of a chunk that the cache and the generator keep: every second one and always the last."""
-    kept = list(range((len(chunk.frames) - 1) % KEEP_EVERY, len(chunk.frames), KEEP_EVERY))
-    return replace(chunk, frames=chunk.frames[kept], confidence=chunk.confidence[kept])
 
 
 def reference_of(photo: Frame, last_frames: list[Frame]) -> Frame:
@@ -204,6 +199,8 @@ def _outpaint(known: Guide, state: ExploreState, components: Components) -> Inte
 
     Filled chunk by chunk, such a side would become strips with a seam at each chunk.
     """
+    if not components.generator.capabilities.wide:
+        return None
     wide = outpaint_camera(known, components.prior.outpaint)
     if wide is None:
         return None
@@ -212,7 +209,8 @@ def _outpaint(known: Guide, state: ExploreState, components: Components) -> Inte
 
 def _inpaint(guide: Guide, state: ExploreState, components: Components) -> Prior:
     """The prior of a chunk; a view further along the path is filled with it, so that a hole is filled as one region."""
-    ahead = look_ahead(guide, components.prior.look_ahead)
+    copies = components.prior.fill == "copy"
+    ahead = look_ahead(guide, components.prior.look_ahead) if copies else None
     views = guide if ahead is None else Guide.concatenate([guide, state.view.render(ahead)])
     prior = inpaint_prior(views, state.reference, state.rng, components.prior, lock_thin=True)
     return prior[: len(guide)]
@@ -228,27 +226,50 @@ def _generate_open_parts(guide: Guide, state: ExploreState, components: Componen
     known = Frame(prior.rgb, depth, covered, covered & (guide.sky > 0.5), guide.camera, photo.metric)
     # The view has another size than the frames, so the generator gets a separate memory for it.
     memory = components.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
-    made = sample(components.generator, Condition(guide, prior), sigma, memory, state.rng, components.sampler)
-    chunk, _ = _to_chunk(made, guide, sigma, state)
+    made = components.generator.make(Condition(guide, prior), sigma, memory, state.rng)
+    chunk, _ = _to_chunk(made, guide, sigma, state, components)
     valid = eroded_border(chunk.frames.valid & ~covered, components.prior.outpaint.border_px)
     return replace(chunk, frames=replace(chunk.frames, valid=valid))
 
 
-def _to_chunk(made: Generated, guide: Guide, sigma: Tensor, state: ExploreState) -> tuple[Chunk, float]:
+def _to_chunk(
+    made: Made, guide: Guide, sigma: Tensor, state: ExploreState, components: Components
+) -> tuple[Chunk, float]:
     """Generated frames as a chunk: depth aligned to the guide, mixed pixels at edges invalid, 8-bit colors.
 
     Returns:
         The chunk and the median relative depth error after the alignment.
     """
-    weight = guide.coverage * guide.confidence * (1.0 - guide.sky)
-    aligned = align_depth(made.depth, ~made.sky, guide.depth, weight)
-    depth = torch.where(made.sky, made.depth, aligned.depth)
-    valid = made.sky | clean_discontinuities(depth, ~made.sky)
     # Frames are stored losslessly as 8-bit images: rounding here keeps a resumed session on the same bits.
     rgb = (made.rgb * 255.0).round().clamp(0.0, 255.0) / 255.0
+    made_depth, sky = (made.depth, made.sky) if made.depth is not None else _estimated(rgb, guide, components)
+    sky = guide.covered & guide.sky_mask if sky is None else sky
+    weight = guide.coverage * guide.confidence * (1.0 - guide.sky)
+    aligned = align_depth(made_depth, ~sky, guide.depth, weight)
+    depth = torch.where(sky, made_depth, aligned.depth)
+    if made.depth is None:  # what was sure keeps the surface that the cache has there
+        sure = (sigma == 0.0) & guide.covered
+        depth, sky = torch.where(sure, guide.depth, depth), torch.where(sure, guide.sky_mask, sky)
+    valid = sky | clean_discontinuities(depth, ~sky)
     confidence = guide.confidence + (1.0 - guide.confidence) * (1.0 - 0.5 * sigma) * GENERATED_CONFIDENCE
-    frames = Frame(rgb, depth, valid, made.sky, guide.camera, state.reference.metric)
+    frames = Frame(rgb, depth, valid, sky, guide.camera, state.reference.metric)
     return Chunk(frames, state.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), aligned.residual
+
+
+def _estimated(rgb: Tensor, guide: Guide, components: Components) -> tuple[Tensor, Tensor]:
+    """Depth and sky of frames whose generator makes none.
+
+    Raises:
+        ValueError: there is no estimator.
+    """
+    if components.depth is None:
+        raise ValueError(
+            "generator: this one makes no depth, and there is no estimator for the depth of its frames; "
+            "set depth=embedded or another one"
+        )
+    estimated = components.depth.estimate(rgb, guide.camera.focal_px)
+    depth = torch.where(estimated.valid, estimated.depth, estimated.depth[estimated.valid].median())
+    return depth.to(rgb), estimated.sky.to(rgb.device)
 
 
 def _advance(state: ExploreState, chunk: Chunk) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from diffusion.memory_plan import MemoryPlan
 from scenes.photos.framing import STEP
 from worldwarp.config import ConfigError
 
@@ -20,8 +21,7 @@ BASE_MIB = 900.0  # libraries, compiled kernels, weights
 BYTES_PER_PIXEL = 1000.0  # of one frame, independent of the chunk size
 BYTES_PER_PRIMITIVE = 400.0  # in the cache, including spare capacity and the copies for rendering and storing
 BYTES_PER_CHUNK_PIXEL = 830.0  # of all frames of a chunk: guide, prior, the network's activations
-REMEMBERED_BYTES = 48.0 * 2.5  # per pixel of a remembered frame: keys and values, and the copies made to extend them
-REMEMBERED_FRAMES = 24  # at most; every second frame of a path
+MANY_FRAMES = 1000  # with keys the number of frames is unknown
 DEPTH_MIB = 1400.0  # least peak, that of the depth network
 
 PHOTO_BYTES = 25.0  # compressed, per primitive of the photo
@@ -43,7 +43,7 @@ class Needs:
         frames: frames of the path, the photo included.
         chunk: frames made together.
         scale: resolution of the photo in the cache over the frame size.
-        remembers: whether the generator keeps frames in memory.
+        generator: the memory plan of the generator by frame size and frames, `Generator.plan`; None: it has its own.
         recorded: whether the session is recorded for the viewer.
         done: frames that are already stored.
     """
@@ -52,7 +52,7 @@ class Needs:
     frames: int
     chunk: int
     scale: float
-    remembers: bool = True
+    generator: Callable[[tuple[int, int], int], MemoryPlan] | None = None
     recorded: bool = True
     done: int = 0
 
@@ -60,16 +60,12 @@ class Needs:
     def memory_mib(self) -> float:
         """Peak memory of the process, MiB."""
         pixels = self.size[0] * self.size[1]
-        per_chunk, remembered = min(self.chunk, self.frames - 1), min(REMEMBERED_FRAMES, 1 + self.frames // 2)
-        if self.frames == 1:  # with keys the number of frames is unknown
-            per_chunk, remembered = self.chunk, REMEMBERED_FRAMES
+        per_chunk = min(self.chunk, self._frames - 1)
+        generator_bytes = 0 if self.generator is None else self.generator(self.size, self._frames).peak
         bytes_per_pixel = (
-            BYTES_PER_PIXEL
-            + BYTES_PER_PRIMITIVE * (self.scale**2 + MARGIN)
-            + BYTES_PER_CHUNK_PIXEL * per_chunk
-            + REMEMBERED_BYTES * remembered * self.remembers
+            BYTES_PER_PIXEL + BYTES_PER_PRIMITIVE * (self.scale**2 + MARGIN) + BYTES_PER_CHUNK_PIXEL * per_chunk
         )
-        return max(DEPTH_MIB, BASE_MIB + bytes_per_pixel * pixels / MIB)
+        return max(DEPTH_MIB, BASE_MIB + (bytes_per_pixel * pixels + generator_bytes) / MIB)
 
     @property
     def disk_mib(self) -> float:
@@ -87,7 +83,7 @@ class Needs:
             ConfigError: more than available; the message has the size or the number of frames that would fit.
         """
         memory = available_memory_mib()
-        self._refuse("memory", self.memory_mib, memory, self._smaller(memory, lambda needs: needs.memory_mib))
+        self._refuse("memory", self.memory_mib, memory, self._less_memory(memory))
         parts = [f"memory about {_gib(self.memory_mib)} of {_gib(memory)}"]
         close = self.memory_mib > WARNED_RATIO * memory
         if out is not None:
@@ -123,6 +119,19 @@ class Needs:
     def _frames_text(self) -> str:
         frames = f"{self.frames} frames" if self.frames > 1 else "frames"
         return f"{frames} of {self.size[1]}x{self.size[0]}"
+
+    def _less_memory(self, there_mib: float) -> str:
+        """The least that the generator would change to fit, else the largest size that fits, as advice."""
+        if self.generator is not None:
+            loop_mib = replace(self, generator=None).memory_mib
+            change = self.generator(self.size, self._frames).smallest_change(int((there_mib - loop_mib) * MIB))
+            if change is not None:
+                return f"set {change.setting}, which fits"
+        return self._smaller(there_mib, lambda needs: needs.memory_mib)
+
+    @property
+    def _frames(self) -> int:
+        return MANY_FRAMES if self.frames == 1 else self.frames
 
     def _smaller(self, there_mib: float, needed: Callable[[Needs], float]) -> str:
         """The largest size of the same shape that fits, as advice."""

@@ -8,15 +8,15 @@ class).
 |---|---|---|---|
 | ``depth`` | `DepthEstimator` | the photo's colors and focal length | `DepthMap` |
 | ``cache`` | `WorldCache` | `Chunk` to integrate, `Camera` to render | `Integration`, `Guide` |
-| ``generator`` | `Generator` | noisy state, sigma, `Condition`, `KVMemory` | clean state, see `encode`, `decode` |
+| ``generator`` | `Generator` | `Condition`, noise map, its own memory | `Made`: frames, and what to store |
 | ``recorder`` | `Recorder` | `StartEvent`, then one `ChunkEvent` per chunk | nothing; it must not raise |
 """
 
 from cache3d.cache import Integration, WorldCache
 from diffusion.condition import Condition, Prior
-from diffusion.generator import Generator, PassthroughGenerator
-from diffusion.kv_memory import KVMemory
-from diffusion.rgbd_state import decode, encode
+from diffusion.generator import Cadence, Capabilities, Generator, Made
+from diffusion.memory_plan import MemoryPlan, Stage
+from diffusion.passthrough import PassthroughGenerator
 from geometry.camera import Camera
 from geometry.depth import DepthEstimator, DepthMap
 from geometry.frame import Chunk, Frame, Guide, Observation
@@ -24,7 +24,9 @@ from geometry.primitives import Change, Gaussians, Points
 from viz.recorder import ChunkEvent, NullRecorder, Recorder, StartEvent
 
 __all__ = [
+    "Cadence",
     "Camera",
+    "Capabilities",
     "Change",
     "Chunk",
     "ChunkEvent",
@@ -36,15 +38,15 @@ __all__ = [
     "Generator",
     "Guide",
     "Integration",
-    "KVMemory",
+    "Made",
+    "MemoryPlan",
     "NullRecorder",
     "Observation",
     "PassthroughGenerator",
     "Points",
     "Prior",
     "Recorder",
+    "Stage",
     "StartEvent",
     "WorldCache",
-    "decode",
-    "encode",
 ]

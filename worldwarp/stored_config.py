@@ -1,4 +1,4 @@
-"""Former names in configurations: targets in stored worlds, and options on the command line."""
+"""Former forms of configurations: targets and settings in stored worlds, and options on the command line."""
 
 from __future__ import annotations
 
@@ -11,24 +11,36 @@ RENAMED_TARGETS = {
     "cache3d.gaussians.GaussianCache": "cache3d.gaussian_cache.GaussianCache",
     "cache3d.points.PointCache": "cache3d.point_cache.PointCache",
     "diffusion.generator.EmbeddedGenerator": "diffusion.retouch.generator.RetouchGenerator",
+    "diffusion.generator.PassthroughGenerator": "diffusion.passthrough.PassthroughGenerator",
     "diffusion.noise.NoiseConfig": "diffusion.noise_map.NoiseConfig",
 }
 
-RENAMED_OPTIONS = {"generator=embedded": "generator=retouch"}
+RETOUCH = "diffusion.retouch.generator.RetouchGenerator"
+
+RENAMED_OPTIONS = {"generator=embedded": "generator=retouch", "prior=inpainting": "prior=copy"}
 
 _log = logging.getLogger(__name__)
 
 
-def current_targets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored configuration with every ``_target_`` replaced by the present path of its class.
+def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a stored world in its present form.
 
     Args:
-        config: the configuration of a stored world, as plain JSON values; left unchanged.
+        config: plain JSON values; left unchanged.
     """
+    current = _current_targets(config)
+    generator = current.get("generator", {})
+    if generator.get("_target_") == RETOUCH and "sampler" in current:  # the loop had the sampler before
+        current["generator"] = {"sampler": current["sampler"]} | generator
+    return current
+
+
+def _current_targets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with every ``_target_`` replaced by the present path of its class."""
 
     def renamed(key: str, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return current_targets(value)
+            return _current_targets(value)
         return RENAMED_TARGETS.get(value, value) if key == "_target_" else value
 
     return {key: renamed(key, value) for key, value in config.items()}

@@ -17,7 +17,6 @@ from cache3d.cache import WorldCache
 from diffusion.generator import Generator
 from diffusion.inpainting.config import InpaintConfig
 from diffusion.noise_map import NoiseConfig
-from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
 from geometry.frame import Frame
 from geometry.project import project, unproject
@@ -58,7 +57,7 @@ def walk(
     seed: int = 0,
 ) -> Walked:
     """Walk along ``cameras [t]`` in chunks of four from the first frame of ``clip``, whose true depth is given."""
-    components = Components(generator, noise, InpaintConfig(), SamplerConfig())
+    components = Components(generator, noise, InpaintConfig())
     photo = LiftedPhoto(clip[[0]], clip[[0]], clip.rgb[0])
     state = start(photo, cache, components, torch.Generator().manual_seed(seed))
     chunks = [cameras[i : i + FRAMES] for i in range(0, len(cameras), FRAMES)]

@@ -37,11 +37,12 @@ from benchmarks.quality.generator_quality import TARGETS, normalized
 from cache3d.gaussian_cache import GaussianCache
 from cache3d.photo_texture import PhotoTexture
 from diffusion.condition import Condition
+from diffusion.generator import MadeRGBD
 from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
 from diffusion.retouch.generator import RetouchGenerator
 from diffusion.rgbd_state import encode
-from diffusion.sampler import Generated, sample
+from diffusion.sampler import sample
 from geometry.frame import Chunk, Frame, Guide
 from scenes.dataset.clips import list_clips, read_clip
 from worldwarp.training.augmentation import doubtful, smooth_noise
@@ -78,7 +79,7 @@ def spoiled_guide(guide: Guide, how: str, rng: np.random.Generator) -> Guide:
     return replace(guide, rgb=rgb, confidence=TOLD * guide.confidence)
 
 
-def figures(made: Generated, condition: Condition, truth: Frame) -> dict[str, float]:
+def figures(made: MadeRGBD, condition: Condition, truth: Frame) -> dict[str, float]:
     """Figures of one chunk."""
     covered, hole = condition.prior.copied < 0.5, condition.prior.copied > 0.5
     frame = replace(truth, rgb=made.rgb, depth=made.depth)
@@ -104,7 +105,7 @@ def fillings(clip: Frame, how: str, seed: int, generators: dict[str, RetouchGene
     guide = PhotoTexture.of(replace(clean, depth=photo.depth), clean.rgb[0]).apply(spoiled)
     prior = inpaint_prior(guide, photo, torch.Generator().manual_seed(seed))
     condition = Condition(guide, prior)
-    left = Generated(torch.where(spoiled.coverage > 0.5, spoiled.rgb, prior.rgb), prior.depth, guide.sky > 0.5)
+    left = MadeRGBD(torch.where(spoiled.coverage > 0.5, spoiled.rgb, prior.rgb), prior.depth, guide.sky > 0.5)
     made = {UNTOUCHED: figures(left, condition, truth)}
     for name, generator in generators.items():
         memory = generator.start(Chunk(clean, 0, observed=True, confidence=one))

@@ -109,7 +109,7 @@ def make(method: Method, generator: RetouchGenerator, scene: Scene, seed: int, l
         if begin + chunk < len(order):
             valid = torch.ones_like(out.sky)
             frames = Frame(out.rgb, out.depth, valid, out.sky, condition.guide.camera)
-            memory = generator.remember(
+            memory = generator.extended(
                 Chunk(frames, index + 1, observed=False, confidence=torch.ones_like(out.depth)), memory
             )
     rgb, depth = torch.cat([part.rgb for part in parts]), torch.cat([part.depth for part in parts])
@@ -123,7 +123,7 @@ def _cut(condition: Condition, frames: list[int]) -> Condition:
 
 def methods(teacher: Path, student: Path, others: dict[str, Path]) -> dict[str, Method]:
     """What is compared."""
-    program = SamplerConfig().steps
+    program = 1
     found = {
         "package": Method(package_weights(), STUDENT.chunk, program, NoiseConfig()),
         MANY: Method(teacher, 0, STEPS, FULL_NOISE),

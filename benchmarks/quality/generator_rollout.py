@@ -21,7 +21,7 @@ from tqdm import tqdm
 from benchmarks.data.hole_figures import contrast
 from benchmarks.data.walks import CHUNKS, FRAMES, delta1, long_clips, psnr, to_and_fro, walk
 from cache3d.gaussian_cache import GaussianCache
-from diffusion.generator import PassthroughGenerator
+from diffusion.passthrough import PassthroughGenerator
 from diffusion.retouch.generator import RetouchGenerator
 from geometry.frame import Frame
 

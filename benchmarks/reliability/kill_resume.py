@@ -35,7 +35,7 @@ SETTINGS = [
 # A process that has loaded the libraries and forks for every walk: reads `SECONDS WORDS`, answers the exit status.
 NURSERY = """
 import os, signal, sys, time
-import cache3d.gaussian_cache, scenes.store.world_store, worldwarp.commands, worldwarp.session, worldwarp.recording
+import cache3d.gaussian_cache, scenes.store.world_store, worldwarp.commands, worldwarp.prepare, worldwarp.recording
 from worldwarp.cli import main
 for line in sys.stdin:
     limit, *words = line.split()

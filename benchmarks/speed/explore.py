@@ -19,7 +19,7 @@ import torch
 
 import worldwarp
 from worldwarp.config import compose_config
-from worldwarp.session import prepare
+from worldwarp.prepare import prepare
 
 PHOTO = Path(worldwarp.__file__).parent / "photos" / "pagoda.jpg"
 

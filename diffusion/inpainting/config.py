@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from diffusion.inpainting.masks import THIN_PX
 
+FILLS = ("copy", "smooth", "none")
+
 
 class PatchCosts(NamedTuple):
     """Terms of the cost of copying one patch, besides the squared difference of its features.
@@ -202,6 +204,9 @@ class InpaintConfig:
     """The inpainting prior: which holes are copied, and the parts of the pipeline.
 
     Attributes:
+        fill: what fills a hole: ``copy``: patches of the photo and of the frame; ``smooth``: its surroundings extended
+            smoothly; ``none``: gray at the photo's median depth, for a generator that starts from noise. Default
+            ``copy``: with a smooth fill a generator that starts from the prior has nothing to keep.
         thin_px: holes up to this wide are filled smoothly, wider ones by copying, pixels. Default 8: in such holes
             copies have 15.23 dB, a smooth fill from the background 16.10, the mean of both 15.99 (24 clips); other
             widths are not measured.
@@ -219,6 +224,7 @@ class InpaintConfig:
         look_ahead: the view that is filled first.
     """
 
+    fill: str = "copy"
     thin_px: int = THIN_PX
     mixed_px: int = 1
     key_frames: int = 2
@@ -231,3 +237,8 @@ class InpaintConfig:
     sky: SkyConfig = SkyConfig()
     outpaint: OutpaintConfig = OutpaintConfig()
     look_ahead: LookAheadConfig = LookAheadConfig()
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown way to fill."""
+        if self.fill not in FILLS:
+            raise ValueError(f"prior.fill: want one of {', '.join(FILLS)}, got '{self.fill}'")

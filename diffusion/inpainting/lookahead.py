@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.condition import covered
 from diffusion.inpainting.config import LookAheadConfig
 from geometry.camera import Camera
 from geometry.frame import Guide
@@ -32,7 +31,7 @@ def look_ahead(guide: Guide, config: LookAheadConfig = LookAheadConfig()) -> Cam
         None where the last frame is all covered or all hole, or where no such view holds enough of its points.
     """
     first, last = guide.camera[:1], guide.camera[-1:]
-    seen = covered(guide)[-1, 0]
+    seen = guide.covered[-1, 0]
     if seen.all() or not seen.any():
         return None
     points = unproject(guide.depth[-1:], last)[0, :, seen].T

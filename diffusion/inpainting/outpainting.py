@@ -14,7 +14,6 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import pad
 
-from diffusion.condition import covered
 from diffusion.inpainting.config import OutpaintConfig
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
@@ -39,7 +38,7 @@ def outpaint_camera(guide: Guide, config: OutpaintConfig = OutpaintConfig()) -> 
     Returns:
         None where nothing is covered, or no side is uncovered.
     """
-    known = covered(guide)[-1, 0]
+    known = guide.covered[-1, 0]
     left, right, above, below = (
         float(side.float().mean()) < 1.0 - config.open_share
         for side in (known[:, 0], known[:, -1], known[0], known[-1])

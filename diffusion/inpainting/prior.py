@@ -7,13 +7,17 @@ frames of the chunk. So one place gets one texture in every frame. The pipeline 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
-from diffusion.condition import Prior, covered
+from diffusion.condition import Prior
 from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.frame_fill import FrameFill
 from diffusion.inpainting.masks import reliable
-from diffusion.rgbd_state import median_depth
+from diffusion.rgbd_state import SKY_UNITS
 from geometry.frame import Frame, Guide
+
+GRAY = 0.5  # the color of an unfilled hole: 0 in the -1..1 that networks take
 
 
 def inpaint_prior(
@@ -41,11 +45,14 @@ def inpaint_prior(
     if reference.camera.size != guide.camera.size:
         raise ValueError(f"reference: want frames of {guide.camera.size}, got {reference.camera.size}")
     seed = int(torch.randint(2**31 - 1, (), generator=rng))
-    known = reliable(covered(guide), config.mixed_px)
-    unit = median_depth(reference[:1])
+    known = reliable(guide.covered, config.mixed_px)
+    unit = reference[:1].median_depth()
+    if config.fill == "none":
+        return _unfilled(guide, known, unit)
     fills = [FrameFill.of(guide, reference, index, known[index], unit, config) for index in range(len(guide))]
     # 1. Key frames, the widest hole first and of equals the last: copy, then warp into all others.
-    for key in sorted(range(len(fills)), key=lambda i: (-int(fills[i].wide.sum()), -i))[: config.key_frames]:
+    copies = config.key_frames if config.fill == "copy" else 0
+    for key in sorted(range(len(fills)), key=lambda i: (-int(fills[i].wide.sum()), -i))[:copies]:
         fill = fills[key]
         if fill.wide.float().mean() <= config.min_share:
             break
@@ -66,3 +73,10 @@ def inpaint_prior(
         smooth_depth=torch.stack([f.smooth_depth for f in fills]) * unit,
         locked=torch.stack([f.locked for f in fills]),
     )
+
+
+def _unfilled(guide: Guide, known: Bool[Tensor, "t 1 h w"], unit: float) -> Prior:
+    """The guide with gray holes at the photo's median depth."""
+    rgb = torch.where(known, guide.rgb, GRAY)
+    depth = torch.where(known, torch.where(guide.sky_mask, SKY_UNITS * unit, guide.depth), unit)
+    return Prior(rgb, depth, (~known).to(guide.coverage), rgb, depth, torch.zeros_like(known))

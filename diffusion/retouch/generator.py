@@ -5,11 +5,12 @@ On the default walk it changes 5 to 7 % of the pixels by more than 1 of 255 and 
 start at noise level .3 (``noise.copied``), never at 1, and the network reads little of the noisy state: two draws of
 noise give the same colors to 51 dB, another shape of the noise map or no memory changes no figure
 (``docs/results.md``, Ablations). What is in a hole comes from `diffusion.inpainting`. A generator that makes content
-from noise implements `diffusion.generator.Generator`.
+from noise is `diffusion.wan`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -23,25 +24,32 @@ from torch import Tensor
 
 from diffusion.condition import Condition
 from diffusion.flow import add_noise
-from diffusion.generator import empty_memory
+from diffusion.generator import Cadence, Capabilities, Made, MadeRGBD
 from diffusion.kv_memory import KVMemory, MemoryPolicy
+from diffusion.memory_plan import MemoryPlan, Stage
 from diffusion.retouch.network import STRIDE, DenoiserNetwork, Inputs, NetworkConfig, Past
 from diffusion.rgbd_state import SKY_BELOW, SKY_CODE, encode
+from diffusion.sampler import SamplerConfig, sample
 from geometry.camera import Camera
 from geometry.frame import Chunk
 
 FORMAT = "worldwarp-generator-1"
+REMEMBERED_BYTES = 48.0 * 2.5  # per pixel of a remembered frame: keys and values, and the copies made to extend them
 DEPTH_MEDIAN_PX, DEPTH_MEDIAN_PASSES = 5, 3  # removes depth specks smaller than a patch of the prior
 
 
 class RetouchGenerator:
     """`DenoiserNetwork` as a `Generator`; the weights come with the package."""
 
+    cadence = Cadence(frames=8, size_multiple=16)
+    capabilities = Capabilities()
+
     def __init__(
         self,
         weights: str | Path | None = None,
         device: str = "cpu",
         policy: MemoryPolicy = MemoryPolicy(),  # noqa: B008 (frozen)
+        sampler: SamplerConfig = SamplerConfig(),  # noqa: B008 (frozen)
     ) -> None:
         """Load weights.
 
@@ -49,6 +57,7 @@ class RetouchGenerator:
             weights: a safetensors file that `worldwarp train` wrote; None takes the one in the package.
             device: where to run.
             policy: bounds of the key/value memory; off by default.
+            sampler: steps and spacing of the noise levels.
 
         Raises:
             ValueError: when the file is missing, damaged, or holds another architecture.
@@ -58,14 +67,14 @@ class RetouchGenerator:
             if parameter.ndim == 4:  # a third faster on a CPU
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.network = network.to(device)
-        self.policy = policy
+        self.policy, self.sampler = policy, sampler
         self._device = torch.device(device)
 
     @classmethod
     def of(cls, network: DenoiserNetwork, policy: MemoryPolicy = MemoryPolicy()) -> RetouchGenerator:  # noqa: B008
         """A generator of a network in memory, on the network's device (for training and tests)."""
         self = cls.__new__(cls)
-        self.network, self.policy = network.eval(), policy
+        self.network, self.policy, self.sampler = network.eval(), policy, SamplerConfig()
         self._device = network.stem.weight.device
         return self
 
@@ -76,11 +85,11 @@ class RetouchGenerator:
     def start(self, seed: Chunk) -> KVMemory:
         """The memory after the photo (chunk 0), whose median valid depth becomes the unit."""
         if self.policy.bank == 0:
-            return empty_memory(seed)
+            return KVMemory.empty(seed)
         height, width = seed.frames.camera.size
         config = self.network.config
         tokens = -(-height // STRIDE) * -(-width // STRIDE)
-        return self.remember(seed, empty_memory(seed, (config.blocks, tokens, config.dim), self._dtype))
+        return self.extended(seed, KVMemory.empty(seed, (config.blocks, tokens, config.dim), self._dtype))
 
     @torch.no_grad()
     def denoise(
@@ -106,14 +115,31 @@ class RetouchGenerator:
         # Copied sky is kept: trained on rendered skies, the network draws rings into photographed ones.
         return torch.where(known[:, 3:] <= SKY_CODE, known, clean)
 
-    @torch.no_grad()
-    def remember(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
-        """Run the finished frames once, generated ones at ``policy.context_noise``, and keep their keys and values.
+    def make(
+        self, condition: Condition, sigma: Float[Tensor, "t 1 h w"], memory: KVMemory, rng: torch.Generator
+    ) -> MadeRGBD:
+        """Sample the chunk from the noised prior, see `diffusion.sampler.sample`."""
+        return sample(self, condition, sigma, memory, rng, self.sampler)
 
-        With the memory off nothing is run, and keys that a stored world still holds are dropped. No gradient.
+    def remember(self, chunk: Chunk, made: Made, memory: KVMemory) -> KVMemory:  # noqa: ARG002
+        """Run every second finished frame once, generated ones at ``policy.context_noise``; keep keys and values.
+
+        With the memory off nothing is run. No gradient.
         """
-        if self.policy.bank == 0:
-            return memory[:0]
+        return memory if self.policy.bank == 0 else self.extended(chunk.every_second(), memory)
+
+    def rebuild(self, chunks: Iterable[tuple[Chunk, dict[str, Tensor]]]) -> KVMemory:
+        """The memory after stored chunks; one pass for each."""
+        stored = iter(chunks)
+        memory = self.start(next(stored)[0])
+        if self.policy.bank:
+            for chunk, _ in stored:
+                memory = self.extended(chunk.every_second(), memory)
+        return memory
+
+    @torch.no_grad()
+    def extended(self, chunk: Chunk, memory: KVMemory) -> KVMemory:
+        """The memory with the keys and values of all frames of a chunk."""
         frames, level = chunk.frames, 0.0 if chunk.observed else self.policy.context_noise
         depth = torch.where(frames.valid, frames.depth, torch.full_like(frames.depth, memory.unit))
         state = encode(frames.rgb, depth, memory.unit)
@@ -126,12 +152,20 @@ class RetouchGenerator:
             _, keys, values = self.network(inputs, self._recall(frames.camera, memory), first=len(frames))
         return memory.extended(keys[0], values[0], frames.camera, self.policy)
 
+    def plan(self, size: tuple[int, int], frames: int) -> MemoryPlan:
+        """Keys and values of the remembered frames; what a pass takes is counted with the loop."""
+        remembered = min(self.policy.bank, 1 + frames // 2)
+        kept = int(REMEMBERED_BYTES * size[0] * size[1] * remembered)
+        return MemoryPlan((Stage("denoise", {"memory of past frames": kept}),))
+
     def rehearse(self, frames: int, size: tuple[int, int]) -> None:
-        """Denoise a blank chunk of ``frames`` frames of ``size = (H, W)``, seen from one place."""
+        """Denoise a blank chunk of ``frames`` frames of ``size = (H, W)``, seen from one place, in all its steps."""
         camera = Camera.from_fov(60.0, size, torch.eye(4).repeat(frames, 1, 1))
         blank, map_ = torch.zeros(frames, 4, *size), torch.ones(frames, 1, *size)
         with torch.no_grad(), self._precision():
-            self.network(self._inputs(blank, blank, blank, (map_, map_, map_, map_), camera, 1.0))
+            inputs = self._inputs(blank, blank, blank, (map_, map_, map_, map_), camera, 1.0)
+            for _ in range(self.sampler.steps or 1):
+                self.network(inputs)
 
     def _precision(self) -> torch.autocast:
         """bfloat16 autocast where the hardware multiplies in it: a third faster, within 1/255 of float32."""

@@ -11,14 +11,14 @@ ASSUMED_FOV_DEG = 60.0  # along the photo's longer side, when its EXIF has no fo
 FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)  # of 35 mm film, to which equivalent focal lengths refer
 
 
-def natural_size(photo: tuple[int, int]) -> tuple[int, int]:
-    """Frame size ``(H, W)`` near ``PIXELS`` pixels whose aspect is close to that of a photo of size ``(H, W)``."""
+def natural_size(photo: tuple[int, int], pixels: int = PIXELS) -> tuple[int, int]:
+    """Frame size ``(H, W)`` near ``pixels`` pixels whose aspect is close to that of a photo of size ``(H, W)``."""
     aspect = photo[1] / photo[0]
 
     def cost(size: tuple[int, int]) -> float:
-        return CROP_WORTH * abs(math.log(size[1] / size[0] / aspect)) + abs(math.log(size[0] * size[1] / PIXELS))
+        return CROP_WORTH * abs(math.log(size[1] / size[0] / aspect)) + abs(math.log(size[0] * size[1] / pixels))
 
-    heights = range(2 * STEP, PIXELS // (2 * STEP) + 1, STEP)
+    heights = range(2 * STEP, pixels // (2 * STEP) + 1, STEP)
     widths = (max(2 * STEP, STEP * round(height * aspect / STEP)) for height in heights)
     return min(zip(heights, widths, strict=True), key=cost)
 

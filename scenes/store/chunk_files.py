@@ -7,14 +7,16 @@
 | ``chunks/0000.safetensors`` | for exact resuming: float32 depth, masks, confidence, cameras, random state |
 | ``cache/0000.safetensors`` | the primitives that this chunk added or changed (``scenes.store.delta_log``) |
 | ``cache/0000_1.safetensors`` | the primitives that the first ``forget`` after this chunk removed |
+| ``generator/0000.safetensors`` | optional: what the generator rebuilds its memory of the chunk from, e.g. latents |
 | ``photo.png`` | with chunk 0, optional: the photo at a higher resolution than its frame, 8 bits |
 
-The ``.safetensors`` files are compressed without loss (``scenes.store.packed_tensors``). The KV memory
-of the generator is not stored: it is larger than all other files and is recomputed from the chunks.
+The ``.safetensors`` files are compressed without loss (``scenes.store.packed_tensors``). Keys and values
+of the generator are not stored: they are larger than all other files and are recomputed from the chunks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -28,7 +30,7 @@ from scenes.io.png import from_bytes, read_rgb_png, to_bytes, write_depth_png, w
 from scenes.store.manifest import ChunkRecord
 from scenes.store.packed_tensors import open_tensors, packed
 
-FOLDERS = ("frames", "depth", "chunks", "cache")
+FOLDERS = ("frames", "depth", "chunks", "cache", "generator")
 OLDER = "memory"  # an extra folder in worlds of versions 1 and 2
 PHOTO = "photo.png"
 
@@ -51,6 +53,11 @@ def chunk_name(index: int) -> str:
 def cache_name(index: int) -> str:
     """Path of a chunk's change to the cache, relative to the world's folder."""
     return f"cache/{index:04d}.safetensors"
+
+
+def carried_name(index: int) -> str:
+    """Path of what the generator stored with a chunk, relative to the world's folder."""
+    return f"generator/{index:04d}.safetensors"
 
 
 def edit_name(index: int, edit: int) -> str:
@@ -101,6 +108,22 @@ def write_photo(folder: Path, rgb: Float[Tensor, "3 h w"]) -> str:
     with replacing(folder / PHOTO) as path:
         write_rgb_png(path, rgb)
     return PHOTO
+
+
+def write_carried(folder: Path, index: int, carried: Mapping[str, Tensor]) -> str:
+    """Write what the generator stores with a chunk; returns the relative path."""
+    name = carried_name(index)
+    write_bytes(folder / name, packed(carried))
+    return name
+
+
+def read_carried(folder: Path, record: ChunkRecord) -> dict[str, Tensor]:
+    """Read what `write_carried` wrote, exactly; empty if there is none."""
+    name = carried_name(record.index)
+    if name not in record.files:
+        return {}
+    with open_tensors(folder / name) as file:
+        return {key: file.get(key) for key in sorted(file.names)}
 
 
 def read_photo(folder: Path) -> Float[Tensor, "3 h w"]:

@@ -143,6 +143,7 @@ class WorldStore:
         rng_state: UInt8[Tensor, "s"],
         gauges: Mapping[str, float] | None = None,
         photo: Float[Tensor, "3 h w"] | None = None,
+        carried: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Store a finished chunk; when this returns, it is committed and survives a crash or power failure.
 
@@ -152,6 +153,7 @@ class WorldStore:
             rng_state: ``torch.Generator.get_state()`` after the chunk.
             gauges: metrics of the chunk; values that are not finite are stored as None.
             photo: with chunk 0, the photo at a higher resolution than its frame; on the 8-bit grid.
+            carried: tensors from which the generator rebuilds its memory of the chunk, by name.
 
         Raises:
             ValueError: the chunk does not follow the last one, or has another frame size or unit.
@@ -165,8 +167,11 @@ class WorldStore:
             self._check_unchanged()
             self._remove_leftovers()
             self._clean = False
+            for name in chunk_files.FOLDERS:  # worlds of earlier programs lack some
+                (self.folder / name).mkdir(exist_ok=True)
             names = chunk_files.write_chunk(self.folder, chunk, len(self.cameras), rng_state)
             names += [] if photo is None else [chunk_files.write_photo(self.folder, photo)]
+            names += [chunk_files.write_carried(self.folder, chunk.index, carried)] if carried else []
             cache_name = chunk_files.cache_name(chunk.index)
             delta_log.write_change(self.folder / cache_name, change)
             for name in chunk_files.FOLDERS:
@@ -238,6 +243,10 @@ class WorldStore:
     def chunk(self, index: int) -> Chunk:
         """Read one finished chunk exactly."""
         return chunk_files.read_chunk(self.folder, self.chunks[index], self.manifest.size, self.manifest.metric)
+
+    def carried(self, index: int) -> dict[str, Tensor]:
+        """What the generator stored with a chunk, exactly; empty if it stored nothing."""
+        return chunk_files.read_carried(self.folder, self.chunks[index])
 
     def frames(self, first: int = 0, last: int | None = None) -> Frame:
         """Read finished frames ``[last - first]`` exactly; all of them by default.

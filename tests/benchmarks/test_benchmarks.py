@@ -21,8 +21,8 @@ from benchmarks.speed.rasterizer import make_scene, stages_ms
 from cache3d.cache import WorldCache
 from diffusion.condition import Condition, Prior
 from diffusion.flow import add_noise
-from diffusion.generator import PassthroughGenerator
 from diffusion.kv_memory import MemoryPolicy
+from diffusion.passthrough import PassthroughGenerator
 from diffusion.retouch.generator import RetouchGenerator
 from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
 from diffusion.rgbd_state import encode

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusion.condition import Condition, Prior
-from diffusion.generator import PassthroughGenerator
+from diffusion.generator import Made
 from diffusion.kv_memory import KVMemory, MemoryPolicy
 from diffusion.noise_map import NoiseConfig, noise_map
+from diffusion.passthrough import PassthroughGenerator
 from diffusion.retouch.generator import RetouchGenerator, load_network, median_filtered, package_weights, save_network
 from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
 from diffusion.sampler import sample
@@ -57,17 +58,17 @@ def _walk(generator: RetouchGenerator, memory: KVMemory, chunks: range) -> tuple
     rgb = torch.zeros(0)
     for index in chunks:
         condition, sigma = _condition(2, 2 * index + 1)
-        made = sample(generator, condition, sigma, memory, torch.Generator().manual_seed(index))
+        made = generator.make(condition, sigma, memory, torch.Generator().manual_seed(index))
         frames = Frame(made.rgb, made.depth, made.depth > 0, made.sky, condition.guide.camera)
-        memory = generator.remember(Chunk(frames, index + 1, False, torch.ones_like(sigma)), memory)
+        memory = generator.remember(Chunk(frames, index + 1, False, torch.ones_like(sigma)), made, memory)
         rgb = made.rgb
     return memory, rgb
 
 
 def test_memory_is_bounded_and_a_walk_reproducible_and_resumable() -> None:
-    generator = RetouchGenerator.of(_network(), MemoryPolicy(bank=5, recent=2, nearest=1))
+    generator = RetouchGenerator.of(_network(), MemoryPolicy(bank=4, recent=2, nearest=1))
     memory, rgb = _walk(generator, generator.start(_seed()), range(4))
-    assert len(memory) == 5
+    assert len(memory) == 4
     _, again = _walk(generator, generator.start(_seed()), range(4))
     assert torch.equal(rgb, again)
     half, _ = _walk(generator, generator.start(_seed()), range(2))
@@ -89,22 +90,33 @@ def test_certain_pixels_keep_the_guide_and_uncovered_ones_have_no_effect() -> No
 
 def test_context_noise_is_added_to_generated_frames_only_and_deterministic() -> None:
     seed, network = _seed(), _network()
-    made = replace(seed, index=1, observed=False)
+    chunk, made = replace(seed, index=1, observed=False), Made(seed.frames.rgb, None, None)
     clean = RetouchGenerator.of(network, MemoryPolicy(bank=24))
     noisy = RetouchGenerator.of(network, MemoryPolicy(bank=24, context_noise=0.3))
     assert torch.equal(clean.start(seed).keys, noisy.start(seed).keys)
-    first, again = (noisy.remember(made, noisy.start(seed)) for _ in range(2))
+    first, again = (noisy.remember(chunk, made, noisy.start(seed)) for _ in range(2))
     assert torch.equal(first.keys, again.keys)
-    assert not torch.equal(first.keys[1], clean.remember(made, clean.start(seed)).keys[1])
+    assert not torch.equal(first.keys[1], clean.remember(chunk, made, clean.start(seed)).keys[1])
 
 
 def test_memory_off_stores_no_keys_and_runs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = RetouchGenerator.of(_network())
     monkeypatch.setattr(generator, "network", None)
-    memory = generator.remember(_seed(), generator.start(_seed()))
+    memory = generator.remember(_seed(), Made(_seed().frames.rgb, None, None), generator.start(_seed()))
     assert (len(memory), memory.keys.numel()) == (0, 0)
-    kept = RetouchGenerator.of(_network(), MemoryPolicy(bank=24)).start(_seed())
-    assert len(generator.remember(_seed(), kept)) == 0
+
+
+def test_a_rebuilt_memory_has_the_same_bits() -> None:
+    generator = RetouchGenerator.of(_network(), MemoryPolicy(bank=4, recent=2, nearest=1, context_noise=0.1))
+    seed = _seed()
+    chunks, memory = [seed], generator.start(seed)
+    for index in range(1, 4):
+        frames = Frame.concatenate([seed.frames] * 3)
+        chunks.append(Chunk(frames, index, False, torch.ones(3, 1, *SIZE)))
+        memory = generator.remember(chunks[-1], Made(frames.rgb, None, None), memory)
+    rebuilt = generator.rebuild((chunk, {}) for chunk in chunks)
+    assert torch.equal(rebuilt.keys, memory.keys)
+    assert torch.equal(rebuilt.values, memory.values)
 
 
 def test_unit_is_the_median_depth_of_the_photo() -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from cache3d.gaussian_cache import GaussianCache
-from diffusion.generator import PassthroughGenerator
 from diffusion.inpainting.config import InpaintConfig, OutpaintConfig
 from diffusion.inpainting.outpainting import (
     STEP_PX,
@@ -16,7 +15,7 @@ from diffusion.inpainting.outpainting import (
     photo_with_margin,
 )
 from diffusion.noise_map import NoiseConfig
-from diffusion.sampler import SamplerConfig
+from diffusion.passthrough import PassthroughGenerator
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
 from worldwarp.loop import Components, LiftedPhoto, start
@@ -40,7 +39,7 @@ def photo() -> Frame:
 
 def _begun(photo: Frame) -> GaussianCache:
     cache = GaussianCache()
-    components = Components(PassthroughGenerator(), NoiseConfig(), InpaintConfig(), SamplerConfig())
+    components = Components(PassthroughGenerator(), NoiseConfig(), InpaintConfig())
     lifted = LiftedPhoto(photo, photo, photo.rgb[0])
     state = start(lifted, cache, components, torch.Generator().manual_seed(0))
     assert state.chunks == state.frames == len(state.reference) == 1

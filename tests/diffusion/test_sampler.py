@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion.condition import Condition, Prior
-from diffusion.generator import PassthroughGenerator
 from diffusion.kv_memory import KVMemory
+from diffusion.passthrough import PassthroughGenerator
 from diffusion.rgbd_state import encode
 from diffusion.sampler import SamplerConfig, sample
 from geometry.camera import Camera

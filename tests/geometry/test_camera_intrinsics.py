@@ -17,7 +17,7 @@ from geometry.camera_io.read_write import open_camera_path, read_cameras, write_
 from geometry.lens_distortion import DistortedLens
 from scenes.photos.photo import decode_photo, read_photo
 from worldwarp.config import compose_config
-from worldwarp.session import prepare
+from worldwarp.prepare import prepare
 
 QUICK = ["depth=plane", "generator=passthrough", "viewer=none", "detail=1", "chunk=2"]
 

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 
 from geometry.depth import FileDepth
 from worldwarp.config import compose_config
-from worldwarp.session import prepare
+from worldwarp.prepare import prepare
 
 SIZE = (32, 48)
 RAMP = np.linspace(1.0, 4.0, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)  # meters

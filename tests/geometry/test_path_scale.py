@@ -16,7 +16,8 @@ from geometry.camera_io.read_write import rebased, write_cameras
 from worldwarp import World, explore
 from worldwarp.config import ConfigError, compose_config
 from worldwarp.keyboard import move
-from worldwarp.session import Session, prepare, resume
+from worldwarp.prepare import prepare, resume
+from worldwarp.session import Session
 
 SIZE = (48, 80)
 QUICK = ["size=[48,80]", "chunk=3", "detail=1", "generator=passthrough", "viewer=none"]

@@ -17,7 +17,7 @@ from scenes.store.world_store import WorldStore
 from worldwarp import Camera, World
 from worldwarp.cli import main
 from worldwarp.config import compose_config
-from worldwarp.session import prepare, resume
+from worldwarp.prepare import prepare, resume
 
 SIZE = (48, 80)
 WORDS = [

@@ -15,7 +15,7 @@ from scenes.photos.framing import PIXELS, STEP, natural_size, photo_fov_deg
 from scenes.photos.photo import photo_outline
 from worldwarp import Camera, explore
 from worldwarp.config import compose_config
-from worldwarp.session import prepare
+from worldwarp.prepare import prepare
 
 QUICK = ["path=left", "frames=3", "depth=plane", "generator=passthrough", "viewer=none"]
 sides = st.integers(16, 6000)

@@ -90,7 +90,7 @@ def test_the_hydra_state_of_a_caller_is_restored() -> None:
     [
         (["generator._target_=nowhere.Nothing"], r"generator: want an importable class, got nowhere.Nothing \(.*\);"),
         (
-            ["generator._target_=diffusion.generator.PassthroughGenerator", "generator.foo=1"],
+            ["generator._target_=diffusion.passthrough.PassthroughGenerator", "generator.foo=1"],
             "unexpected keyword.*'foo'",
         ),
     ],

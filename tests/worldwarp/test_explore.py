@@ -19,7 +19,7 @@ from scenes.store.world_store import WorldStore
 from worldwarp import Camera, World, explore
 from worldwarp.cli import main
 from worldwarp.config import compose_config
-from worldwarp.session import prepare, resume
+from worldwarp.prepare import prepare, resume
 
 SMALL = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough", "viewer=none"]
 

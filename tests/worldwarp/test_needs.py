@@ -10,12 +10,15 @@ import psutil
 import pytest
 from PIL import Image
 
+from diffusion.kv_memory import MemoryPolicy
+from diffusion.retouch.generator import RetouchGenerator
 from worldwarp import needs as needs_module
 from worldwarp.cli import main
 from worldwarp.config import ConfigError
 from worldwarp.needs import Needs, _cgroup_available, available_memory_mib, free_disk_mib
 
-BASE = Needs(size=(480, 720), frames=49, chunk=8, scale=1.0)
+REMEMBERING = RetouchGenerator(policy=MemoryPolicy(bank=24))
+BASE = Needs(size=(480, 720), frames=49, chunk=8, scale=1.0, generator=REMEMBERING.plan)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,7 @@ def test_larger_settings_need_more_memory(more: dict[str, object]) -> None:
 def test_more_frames_need_more_memory_up_to_the_bound_of_the_kv_memory() -> None:
     needed = [replace(BASE, frames=frames).memory_mib for frames in (9, 17, 33, 49, 400)]
     assert needed[0] < needed[1] < needed[2] < needed[3] == needed[4]
-    assert replace(BASE, remembers=False).memory_mib < BASE.memory_mib
+    assert replace(BASE, generator=RetouchGenerator().plan).memory_mib < BASE.memory_mib
     assert replace(BASE, frames=1).memory_mib == needed[4]  # by keys: the number of frames is unknown
 
 
@@ -52,7 +55,7 @@ def test_larger_settings_need_more_disk(more: dict[str, object]) -> None:
 def test_the_memory_estimate_is_within_10_percent_of_measurements(
     size: tuple[int, int], frames: int, scale: float, measured_mib: float
 ) -> None:
-    estimate = Needs(size, frames, 8, scale).memory_mib
+    estimate = Needs(size, frames, 8, scale, REMEMBERING.plan).memory_mib
     assert 0.9 * measured_mib < estimate < 1.1 * measured_mib
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,18 @@ from cache3d.point_cache import PointCache
 from geometry.depth import PlaneDepth
 from worldwarp import World, explore
 from worldwarp.config import ConfigError, build, compose_config
-from worldwarp.plugins import ChunkEvent, Condition, KVMemory, NullRecorder, PassthroughGenerator
+from worldwarp.plugins import (
+    Cadence,
+    Capabilities,
+    Chunk,
+    ChunkEvent,
+    Condition,
+    Made,
+    MemoryPlan,
+    NullRecorder,
+    PassthroughGenerator,
+    Stage,
+)
 
 SETTINGS = {"size": (48, 64), "frames": 5, "chunk": 2, "detail": 1, "viewer": "none"}
 
@@ -23,11 +37,39 @@ class RedGenerator(PassthroughGenerator):
     def __init__(self, strength: float = 1.0) -> None:
         self.strength = strength
 
-    def denoise(self, x: torch.Tensor, sigma: torch.Tensor, condition: Condition, memory: KVMemory) -> torch.Tensor:
-        clean = super().denoise(x, sigma, condition, memory).clone()
-        red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1)
-        clean[:, :3] += self.strength * (condition.guide.coverage < 0.5) * (red - clean[:, :3])
-        return clean
+    def make(self, condition: Condition, sigma: torch.Tensor, memory: Any, rng: torch.Generator) -> Made:
+        made = super().make(condition, sigma, memory, rng)
+        red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1)
+        share = self.strength * condition.guide.hole
+        return replace(made, rgb=(1.0 - share) * made.rgb + share * red)
+
+
+class FlatGenerator:
+    """Makes colors alone: those of the photo, darker with every chunk, which only its own memory counts."""
+
+    cadence = Cadence(frames=3, size_multiple=16)
+    capabilities = Capabilities(depth=False, wide=False)
+
+    def start(self, seed: Chunk) -> torch.Tensor:
+        return seed.frames.rgb[0].mean((1, 2))
+
+    def make(self, condition: Condition, sigma: torch.Tensor, memory: torch.Tensor, rng: torch.Generator) -> Made:
+        shade = 0.9 * memory + 0.01 * torch.rand(3, generator=rng)
+        rgb = torch.where(sigma > 0.0, shade[None, :, None, None], condition.guide.rgb)
+        return Made(rgb, None, None, {"shade": shade})
+
+    def remember(self, chunk: Chunk, made: Made, memory: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return made.carried["shade"]
+
+    def rebuild(self, chunks: Iterable[tuple[Chunk, dict[str, torch.Tensor]]]) -> torch.Tensor:
+        stored = list(chunks)
+        return stored[-1][1]["shade"] if len(stored) > 1 else self.start(stored[0][0])
+
+    def rehearse(self, frames: int, size: tuple[int, int]) -> None:
+        """Nothing to warm up."""
+
+    def plan(self, size: tuple[int, int], frames: int) -> MemoryPlan:  # noqa: ARG002
+        return MemoryPlan((Stage("make", {"shades": 12}),))
 
 
 class CountingRecorder(NullRecorder):
@@ -74,8 +116,33 @@ def test_a_world_made_with_an_object_continues_with_it_to_the_same_bits(photo: P
     assert World.load(tmp_path / "parts").record.config["generator"]["_target_"].endswith("RedGenerator")
 
 
+def test_a_generator_without_depth_sets_the_chunks_and_rebuilds_its_memory_from_what_it_stored(
+    photo: Path, tmp_path: Path
+) -> None:
+    settings = {**SETTINGS, "chunk": None, "frames": 7, "generator": FlatGenerator(), "depth": "plane"}
+    whole = list(explore(image=photo, path="left:distance=0.5", out=tmp_path / "whole", **settings))
+    assert [len(step.chunk.frames) for step in whole] == [3, 3]
+    frames, guide = whole[0].chunk.frames, whole[0].guide
+    sure = (whole[0].sigma == 0.0) & guide.covered
+    assert torch.equal(frames.depth[sure], guide.depth[sure])  # what was sure keeps the cache's surface
+    assert frames.depth.min() > 0.0
+    next(explore(image=photo, path="left:distance=0.5", out=tmp_path / "parts", **settings))
+    rest = list(explore(resume=tmp_path / "parts", generator=FlatGenerator(), viewer="none"))
+    assert torch.equal(rest[-1].chunk.frames.rgb, whole[-1].chunk.frames.rgb)
+    assert torch.equal(rest[-1].chunk.frames.depth, whole[-1].chunk.frames.depth)
+    stored = World.load(tmp_path / "parts").record.carried(2)
+    assert torch.equal(stored["shade"], whole[-1].carried["shade"])
+
+
+def test_a_size_that_the_generator_cannot_take_is_refused_with_the_nearest(photo: Path) -> None:
+    generator = FlatGenerator()
+    generator.cadence = Cadence(size_multiple=32)
+    with pytest.raises(ConfigError, match=r"size: this generator wants multiples of 32, got 48x64; try size=64x64"):
+        explore(image=photo, generator=generator, **SETTINGS)
+
+
 def test_an_object_without_the_methods_of_its_protocol_is_refused(photo: Path) -> None:
-    with pytest.raises(ValueError, match=r"generator: want .*plugins\.Generator, got PlaneDepth without .*denoise"):
+    with pytest.raises(ValueError, match=r"generator: want .*plugins\.Generator, got PlaneDepth without .*make"):
         explore(image=photo, generator=PlaneDepth(), **SETTINGS)
 
 

@@ -11,7 +11,6 @@ from cache3d.gaussian_cache import GaussianCache
 from diffusion.inpainting.config import InpaintConfig
 from diffusion.noise_map import NoiseConfig
 from diffusion.retouch.generator import RetouchGenerator
-from diffusion.sampler import SamplerConfig
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change
@@ -35,7 +34,7 @@ def explored(device: str) -> tuple[list[Frame], GaussianCache]:
     poses[:, 0, 3] = 0.05 * torch.arange(1.0, 5.0)
     path = Camera.from_fov(60.0, SIZE, poses)
     cache = GaussianCache(device=device, rasterizer="reference", refine_steps=1)
-    components = Components(RetouchGenerator(device=device), NoiseConfig(), InpaintConfig(), SamplerConfig())
+    components = Components(RetouchGenerator(device=device), NoiseConfig(), InpaintConfig())
     state = start(LiftedPhoto(photo, photo, rgb[0]), cache, components, torch.Generator().manual_seed(0))
     return [step.chunk.frames for step in explore(state, [path[:2], path[2:]], components)], cache
 

@@ -14,7 +14,7 @@ from geometry.camera import Camera
 from scenes.store import world_store
 from worldwarp import World
 from worldwarp.config import compose_config
-from worldwarp.stored_config import RENAMED_TARGETS, current_targets
+from worldwarp.stored_config import RENAMED_TARGETS, current_config
 
 
 def test_every_renamed_target_exists() -> None:
@@ -32,7 +32,7 @@ def test_targets_are_replaced_at_any_depth_and_nothing_else() -> None:
         "depth": {"_target_": "somewhere.else.Depth"},
     }
     before = repr(stored)
-    current = current_targets(stored)
+    current = current_config(stored)
     assert current["cache"] == {"_target_": "cache3d.point_cache.PointCache", "resident_mib": 9}
     assert current["group"]["part"]["_target_"] == "diffusion.noise_map.NoiseConfig"
     assert (current["image"], current["depth"]) == (stored["image"], stored["depth"])

@@ -44,8 +44,8 @@ def explore_command(words: list[str]) -> int:
 
     from worldwarp.driving import drive
     from worldwarp.keyboard import introduction, typed
+    from worldwarp.prepare import prepare, resume
     from worldwarp.recording import open_viewer, record_start, record_step, summary
-    from worldwarp.session import prepare, resume
 
     if config.resume is None:
         with waiting("reading the photo and estimating its depth"):
@@ -62,7 +62,7 @@ def explore_command(words: list[str]) -> int:
         return 0
     with waiting("looking along the path (the first run compiles its kernels)"):
         plan = session.plan()
-    for line in introduction(plan, session.settings.chunk) if by_keys else plan.lines():
+    for line in introduction(plan, session.chunk) if by_keys else plan.lines():
         print(line)
     recorder = open_viewer(config.viewer, folder)
     try:

@@ -1,0 +1,76 @@
+"""Builds the parts of the loop from a configuration, or takes them from the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from cache3d.cache import WorldCache
+from diffusion.generator import Generator
+from diffusion.noise_map import NoiseConfig
+from geometry.depth import DepthEstimator, EmbeddedDepth, FileDepth
+from worldwarp.config import ConfigError, build
+from worldwarp.loop import Components
+
+PROTOCOLS = {"depth": DepthEstimator, "cache": WorldCache, "generator": Generator}  # of components given as objects
+
+
+def build_cache(config: DictConfig) -> WorldCache:
+    """The empty cache of a configuration."""
+    return build(config, "cache")
+
+
+def part(config: DictConfig, group: str, given: Mapping[str, Any] | None) -> Any:
+    """The object given for a group, else the one that the configuration builds.
+
+    Raises:
+        ConfigError: an object without the methods of its group's protocol, or settings that its class refuses.
+    """
+    found = given[group] if given and group in given else build(config, group)
+    check_part(group, found)
+    return found
+
+
+def check_part(group: str, part: object) -> None:
+    """Refuse an object without the methods of its group's protocol.
+
+    Raises:
+        ConfigError: naming the protocol and the missing methods.
+    """
+    protocol = PROTOCOLS[group]
+    methods = [name for name in vars(protocol) if not name.startswith("_") or name == "__len__"]
+    missing = [name for name in methods if not hasattr(part, name)]
+    if missing:
+        raise ConfigError(
+            f"{group}: want an object with the methods of worldwarp.plugins.{protocol.__name__}, "
+            f"got {type(part).__name__} without {', '.join(missing)}"
+        )
+
+
+def components(config: DictConfig, generator: Generator, depth: DepthEstimator | None) -> Components:
+    """The parts of the loop besides the cache.
+
+    Args:
+        config: a composed `explore` configuration.
+        generator: of the chunks.
+        depth: the estimator of the photo, if any; used for generated frames too, if it can.
+    """
+    # A depth file shows the photo alone.
+    of_frames = EmbeddedDepth() if isinstance(depth, FileDepth) else depth
+    return Components(
+        generator=generator,
+        noise=_noise(config, generator.capabilities.noise),
+        prior=build(config, "prior"),
+        depth=None if generator.capabilities.depth else of_frames,
+    )
+
+
+def _noise(config: DictConfig, levels: NoiseConfig) -> NoiseConfig:
+    """The noise map's settings; a level that is not set is the generator's own."""
+    noise = config.noise.copy()
+    for key in ("seen", "copied"):
+        if key in noise and noise[key] is None:
+            noise[key] = getattr(levels, key)
+    return build({"noise": noise}, "noise")

@@ -1,0 +1,273 @@
+"""Prepares a session: photo, depth, path and components are checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch.nn.functional import interpolate
+
+from cache3d.photo_texture import PhotoTexture
+from cache3d.world_view import WorldView
+from diffusion.generator import Cadence, Generator
+from geometry.camera import Camera
+from geometry.camera_io.read_write import CameraPath, continued, rebased, scaled
+from geometry.depth import FileDepth, clear_far, lift_photo
+from geometry.frame import Frame
+from geometry.trajectory.path_text import begins_with_preset
+from scenes.photos.framing import PIXELS, natural_size, photo_fov_deg, sized
+from scenes.photos.photo import decode_photo, photo_outline
+from scenes.store.world_store import WorldStore
+from worldwarp.arguments import LIVE, user_path
+from worldwarp.components import components, part
+from worldwarp.config import (
+    ONWARD,
+    ConfigError,
+    Settings,
+    check_explore,
+    checked_size,
+    compose_config,
+    explore_settings,
+)
+from worldwarp.loop import REFERENCE_FRAMES, ExploreState, LiftedPhoto, reference_of, start
+from worldwarp.needs import Needs
+from worldwarp.planned_path import notes_of, open_path, path_scale
+from worldwarp.session import Session
+from worldwarp.stored_config import current_config
+
+MAX_PHOTO_SCALE = 4.0  # largest resolution of the photo texture over the frame size, however close the camera comes
+
+
+def prepare(
+    config: DictConfig,
+    path: Camera | None = None,
+    *,
+    out: Path | None = None,
+    tell: Callable[[str], object] = lambda _: None,
+    given: Mapping[str, Any] | None = None,
+) -> Session:
+    """Prepare a session: invalid input is refused here; nothing is written.
+
+    Args:
+        config: a composed `explore` configuration.
+        path: cameras ``[n]`` of frame size, relative to the first, which is the photo's; replaces the configuration's
+            `path`.
+        out: folder of the world, to check the free disk; None if nothing is stored.
+        tell: receives lines about needed memory and disk, before the slow steps.
+        given: objects that replace those of the configuration, by group: ``depth``, ``cache``, ``generator``.
+
+    Raises:
+        ValueError: an invalid photo, depth, path, size or setting, or too little memory or disk.
+    """
+    check_explore(config)
+    generator: Generator = part(config, "generator", given)
+    config = _with_frame_size(config, path, generator.cadence)
+    settings = explore_settings(config)
+    _check_multiple(settings.size, generator.cadence)
+    assert settings.image is not None
+    outline, _ = photo_outline(settings.image)
+    planned = open_path(settings, outline) if path is None else CameraPath(rebased(path), from_file=True)
+    cameras, lens = planned.cameras, planned.lens
+    if lens is not None and "path" in config.depth:
+        raise ConfigError(
+            f"depth: a depth file shows the photo as it is, but its lens has {lens.model} distortion and the photo is "
+            "straightened; undistort photo, depth and cameras first"
+        )
+    if cameras.size != settings.size:
+        raise ConfigError(f"path: want cameras of size {settings.size}, got {cameras.size}; set size to match")
+    scale = min(settings.detail, *(side / size for side, size in zip(outline, settings.size, strict=True)))
+    for line in _needs(config, settings, len(cameras), scale, generator).lines(out):
+        tell(line)
+    straighten = None if lens is None else lens.straightened
+    decoded = decode_photo(settings.image, straighten)
+    picture, full_res = decoded.at(settings.size, settings.detail), decoded.at(settings.size, MAX_PHOTO_SCALE).rgb
+    _check_gpu(generator, settings, len(cameras))
+    camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
+    detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
+    estimator = part(config, "depth", given)
+    if isinstance(estimator, FileDepth):
+        estimator = estimator.of_photo(picture.original_size, picture.turned)
+    detail = lift_photo(picture.rgb[None], estimator, camera.resized(detail_size))
+    photo = _at_frame_size(detail, camera)
+    parts = components(config, generator, estimator)
+    rng = torch.Generator().manual_seed(settings.seed)
+    lifted = LiftedPhoto(photo, clear_far(detail), full_res)
+    state = start(lifted, part(config, "cache", given), parts, rng)
+    factor = path_scale(planned, settings, photo)
+    notes = notes_of(planned, factor)
+    return Session(
+        settings,
+        config,
+        parts,
+        photo,
+        scaled(cameras, factor),
+        state,
+        None,
+        picture,
+        planned.from_file,
+        factor,
+        notes,
+    )
+
+
+def _needs(config: DictConfig, settings: Settings, frames: int, scale: float, generator: Generator) -> Needs:
+    return Needs(
+        settings.size,
+        frames,
+        settings.chunk or generator.cadence.frames,
+        max(scale, 1.0),
+        generator=generator.plan if settings.device == "cpu" else None,
+        recorded=config.viewer.mode != "none",
+    )
+
+
+def _check_gpu(generator: Generator, settings: Settings, frames: int) -> None:
+    """Refuse a generator that does not fit into the free memory of the GPU.
+
+    Raises:
+        ValueError: naming the stage, and the smallest change that would fit.
+    """
+    if settings.device == "cuda":
+        generator.plan(settings.size, frames).check(torch.cuda.mem_get_info()[0], "GPU memory")
+
+
+def _check_multiple(size: tuple[int, int], cadence: Cadence) -> None:
+    """Refuse a frame size that the generator cannot take.
+
+    Raises:
+        ConfigError: naming the nearest size that it takes.
+    """
+    step = cadence.size_multiple
+    if any(side % step for side in size):
+        height, width = (max(step, step * round(side / step)) for side in size)
+        raise ConfigError(
+            f"size: this generator wants multiples of {step}, got {size[0]}x{size[1]}; try size={height}x{width}"
+        )
+
+
+def _with_frame_size(config: DictConfig, path: Camera | None, cadence: Cadence) -> DictConfig:
+    """The configuration with frame size and field of view, from itself, else from the cameras, else from the photo.
+
+    A size that follows from the photo has about the number of pixels that the generator was trained for.
+    """
+    longer_side = config.size if isinstance(config.size, int) else None
+    if config.image is None or (config.size is not None and longer_side is None and config.fov_deg is not None):
+        return config
+    framed = config.copy()
+    outline, film_mm = photo_outline(config.image)
+    if longer_side is not None:
+        framed.size = list(sized(outline, longer_side))
+    elif config.size is None:
+        framed.size = list(natural_size(outline, cadence.pixels or PIXELS) if path is None else path.size)
+    if config.fov_deg is None:
+        framed.fov_deg = photo_fov_deg(outline, checked_size(framed.size), film_mm)
+    return framed
+
+
+def resume(
+    folder: Path,
+    device: str = "cpu",
+    onward: Mapping[str, Any] | None = None,
+    path: Camera | None = None,
+    tell: Callable[[str], object] = lambda _: None,
+    given: Mapping[str, Any] | None = None,
+) -> Session:
+    """Prepare a stored session to continue, to the same bits as without the interruption.
+
+    Args:
+        folder: of the world.
+        device: to run on.
+        onward: new `path`, `frames`, `convention` and `path_scale`; replace the path after the last frame.
+        path: or cameras ``[n]`` of frame size; the first is placed at the last finished frame.
+        tell: receives lines about needed memory and disk, before the slow steps.
+        given: objects that replace those of the stored configuration, by group: ``cache``, ``generator``.
+
+    Raises:
+        WorldError: no world, a later version, or a damaged file, which the message names.
+        ConfigError: an invalid path, or too little memory or disk.
+    """
+    folder = user_path("resume", folder)
+    world = WorldStore.load(folder)
+    if not world.chunks:
+        raise ConfigError(
+            f"resume: {folder} was stopped before its first chunk was stored; start again with another out="
+        )
+    # Settings that an older world lacks get their defaults.
+    config = OmegaConf.create({**compose_config("explore", []), **current_config(world.config)})
+    assert isinstance(config, DictConfig)
+    config.device = device
+    if onward:
+        config.update(dict.fromkeys(ONWARD) | dict(onward))
+    settings = explore_settings(config)
+    generator: Generator = part(config, "generator", given)
+    photo, cameras = world.chunk(0).frames, world.path
+    from_file, factor, notes = settings.path != LIVE and not begins_with_preset(settings.path), 1.0, ()
+    if onward or path is not None:
+        if path is None:
+            planned = open_path(replace(settings, fov_deg=float(world.cameras.fov_deg[-1, 0])))
+        else:
+            planned = CameraPath(rebased(path), from_file=True)
+        if planned.cameras.size != settings.size:
+            raise ConfigError(f"path: want cameras of size {settings.size}, got {planned.cameras.size}; resize them")
+        from_file, factor = planned.from_file, path_scale(planned, settings, photo)
+        notes = notes_of(replace(planned, lens=None), factor)  # the lens applies to the photo only
+        cameras = continued(world.cameras, scaled(planned.cameras, factor))
+    finest = world.photo
+    if len(cameras) > len(world):
+        scale = min(settings.detail, finest.shape[1] / settings.size[0])
+        needs = _needs(config, settings, len(cameras), scale, generator)
+        for line in replace(needs, done=len(world)).lines(folder):
+            tell(line)
+    depth = None if generator.capabilities.depth else part(config, "depth", given)
+    cache, parts = part(config, "cache", given), components(config, generator, depth)
+    if cameras is not world.path:
+        stored: Any = OmegaConf.to_container(config)
+        world.redirect(cameras, stored)
+    cache.page_to(folder)
+    for change in world.changes():
+        cache.apply(change)
+    rng = torch.Generator()
+    rng.set_state(world.rng_state)
+    count = len(world.chunks)
+    last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
+    memory = generator.rebuild((world.chunk(index), world.carried(index)) for index in range(count))
+    view = WorldView(cache, PhotoTexture.of(photo, finest))
+    state = ExploreState(view, memory, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
+    return Session(settings, config, parts, photo, world.path, state, world, None, from_file, factor, notes)
+
+
+def undo(session: Session) -> None:
+    """Undo the last chunk of a stored session, or a `forget` after it; the state becomes that of a resumed session.
+
+    Raises:
+        ValueError: nothing is stored, or the world has only the photo.
+    """
+    if session.world is None:
+        raise ValueError("undo: want a stored world (out=), got one that is not stored")
+    session.world.undo()
+    session.world.redirect(session.world.cameras, session.world.config)
+    resumed = resume(session.world.folder, session.settings.device)
+    session.components, session.cameras, session.state, session.world = (
+        resumed.components,
+        resumed.cameras,
+        resumed.state,
+        resumed.world,
+    )
+
+
+def _at_frame_size(detail: Frame, camera: Camera) -> Frame:
+    """The photo at frame size: colors averaged and rounded to 8 bits, depth and masks sampled."""
+    if detail.camera.size == camera.size:
+        return detail
+    rgb = interpolate(detail.rgb, camera.size, mode="bilinear", antialias=True)
+    rgb = (rgb * 255.0).round().clamp(0.0, 255.0) / 255.0
+
+    def sampled(mask: torch.Tensor) -> torch.Tensor:
+        return interpolate(mask.float(), camera.size, mode="nearest-exact")
+
+    valid, sky = sampled(detail.valid) > 0.5, sampled(detail.sky) > 0.5
+    return Frame(rgb, sampled(detail.depth), valid, sky, camera, detail.metric)
