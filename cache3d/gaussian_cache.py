@@ -18,6 +18,7 @@ from cache3d.integration.rules import new_pixels, uncovered
 from cache3d.rasterizer.types import Backend
 from cache3d.rendering.footprint import footprint_px
 from cache3d.rendering.gaussian_renderer import GaussianRenderer
+from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from cache3d.rendering.rendered_view import RenderedView, to_guide
 from cache3d.rendering.visibility import in_image, visible_from
 from cache3d.store.block_store import BlockStore
@@ -25,9 +26,6 @@ from geometry.camera import Camera
 from geometry.depth import clear_far, mixed
 from geometry.frame import Chunk, Frame, Guide, Observation
 from geometry.primitives import Change, Gaussians, Points
-
-MAX_CAMERAS_AT_ONCE = 16  # of more cameras the store gathers a view each, so that not all of it need be in memory
-REFINE_STEPS = 6  # half of a chunk of 8 frames and 4 remembered frames, evenly spread
 
 
 class GaussianCache:
@@ -40,10 +38,12 @@ class GaussianCache:
     Args:
         device: of the Gaussians; on a CUDA device gsplat rasterizes them.
         rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
-        refine_steps: optimization steps per chunk, see `cache3d.integration.optimization`; 0 turns it off.
+        refine_steps: optimization steps per chunk, see `cache3d.integration.optimization`; 0 turns it off. The default
+            is half of a chunk of 8 frames and 4 remembered frames, evenly spread.
         resident_mib: bound on the Gaussians in memory, MiB; the rest goes to disk. What one chunk and its remembered
             frames see may exceed it.
         policy: tuned numbers of integration.
+        rendering: tuned numbers of rendering.
 
     Raises:
         ValueError: for negative ``refine_steps``, or a bound on memory that is not positive.
@@ -53,17 +53,19 @@ class GaussianCache:
         self,
         device: str | torch.device = "cpu",
         rasterizer: Backend = "auto",
-        refine_steps: int = REFINE_STEPS,
+        refine_steps: int = 6,
         resident_mib: float | int = 2048,
         policy: IntegrationPolicy = DEFAULT_POLICY,
+        rendering: RenderingPolicy = DEFAULT_RENDERING,
     ) -> None:
         if refine_steps < 0:
             raise ValueError(f"refine_steps: want 0 or more, got {refine_steps}; 0 turns refinement off")
         self._device = torch.device(device)
         self._refine_steps = refine_steps
         self._policy = policy
+        self._rendering = rendering
         self._rasterizer: Backend = rasterizer
-        self._renderer = GaussianRenderer(rasterizer)
+        self._renderer = GaussianRenderer(rasterizer, rendering)
         self._store = BlockStore(_empty(self._device), resident_mib)
 
     def __len__(self) -> int:
@@ -102,7 +104,7 @@ class GaussianCache:
                 # Mixed pixels along outlines would stay behind as a ghost of the foreground.
                 cleared = clear_far(chunk.frames[k : k + 1].to("cpu"), new[None].cpu())[0]
                 observation = replace(observation, frame=cleared.to(self._device))
-            self._store.append(lift_gaussians(observation, new, chunk.index, self._policy))
+            self._store.append(lift_gaussians(observation, new, chunk.index, self._policy, self._rendering))
         self._renderer.forget()
         self._optimize(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
@@ -113,8 +115,9 @@ class GaussianCache:
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         self._renderer.forget()
-        if len(camera) <= MAX_CAMERAS_AT_ONCE:
-            self._store.near(camera)  # one view of the store for all of them
+        # One view of the store for a chunk's cameras; of a long path one each, so that not all need be in memory.
+        if len(camera) <= 16:
+            self._store.near(camera)
         cameras = [camera[k].to(self._device) for k in range(len(camera))]
         return to_guide([self._renderer.render(self._store.near(one), one) for one in cameras], camera)
 
@@ -158,7 +161,7 @@ class GaussianCache:
         view = self._store.near(camera)
         inside = in_image(camera, view.rows.means, ~view.rows.sky)
         wrong = contradicted(view.rows, inside, observation, self._policy)
-        extent_px = footprint_px(view.rows, wrong.index, camera)
+        extent_px = footprint_px(view.rows, wrong.index, camera, self._rendering)
         self._store.remove(view, wrong.index[extent_px > self._policy.resolved_px])
 
     def _retire_superseded(self, rendered: RenderedView, observation: Observation) -> bool:
@@ -167,8 +170,8 @@ class GaussianCache:
         view = self._store.near(camera)
         gaussians = view.rows
         visible = visible_from(camera, gaussians.means, ~gaussians.sky, rendered, self._policy.visible_tolerance)
-        extent_px = footprint_px(gaussians, visible.index, camera)
-        coarse = superseded(gaussians, visible, extent_px, observation, self._policy)
+        extent_px = footprint_px(gaussians, visible.index, camera, self._rendering)
+        coarse = superseded(gaussians, visible, extent_px, observation, self._policy, self._rendering)
         self._store.remove(view, coarse)
         return len(coarse) > 0
 
@@ -192,6 +195,7 @@ class GaussianCache:
             steps=self._refine_steps,
             backend=self._rasterizer,
             policy=self._policy,
+            rendering=self._rendering,
         )
         self._store.put(view, torch.nonzero(changed)[:, 0])
 

@@ -19,17 +19,39 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from geometry.camera import Camera
+from geometry.checks import check_numbers
 from geometry.depth import mixed
 from geometry.filters import erode
 from geometry.frame import Frame, Guide
 from geometry.project import project, unproject
 from geometry.surfaces import far_from_edges
 
-SAME_DEPTH = 0.03  # relative depth difference from which a point is not on the photo's surface
-BENT = 0.06  # relative second difference of the photo's inverse depth from which it is an outline
-OUTLINE_PX = 1  # distance from an outline up to which the photo's pixels are mixtures
-PURE_SKY = 0.98  # share of sky from which a pixel is sky alone
-COARSEST = 0.25  # resolution of the pyramid's last level over the frame's
+
+@dataclass(frozen=True)
+class TexturePolicy:
+    """Where the photo's pixels are shown.
+
+    Attributes:
+        same_depth: relative depth difference from which a point is not on the photo's surface. Default .03; .02 and .05
+            do as well, 28.72 and 28.71 instead of 28.73 dB (log: The photograph as a texture).
+        bend: relative second difference of the photo's inverse depth from which it is an outline. Default .06; .02 and
+            .15: 28.72, 28.73 dB (same entry).
+        outline_px: distance from an outline up to which the photo's pixels are mixtures. Default 1; not measured.
+        pure_sky: share of sky from which a pixel is sky alone. Default .98; not measured.
+        coarsest: resolution of the pyramid's last level over the frame's. Default 1/4; not measured.
+    """
+
+    same_depth: float = 0.03
+    bend: float = 0.06
+    outline_px: int = 1
+    pure_sky: float = 0.98
+    coarsest: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_numbers(self, ("same_depth", "coarsest"))
+
+
+DEFAULT_TEXTURE = TexturePolicy()
 
 
 @dataclass(frozen=True)
@@ -40,27 +62,29 @@ class PhotoTexture:
         photo: at frame size, ``[1]``.
         scales: resolution of each level of the pyramid over the frame's, descending.
         levels: colors of each level, ``[3 h w]``.
+        policy: where the photo's pixels are shown.
     """
 
     photo: Frame
     scales: tuple[float, ...]
     levels: tuple[Tensor, ...]
+    policy: TexturePolicy = DEFAULT_TEXTURE
 
     @staticmethod
-    def of(photo: Frame, full_res: Float[Tensor, "3 h w"]) -> PhotoTexture:
+    def of(photo: Frame, full_res: Float[Tensor, "3 h w"], policy: TexturePolicy = DEFAULT_TEXTURE) -> PhotoTexture:
         """A texture from the photo ``[1]`` at frame size; ``full_res`` is the same image at full resolution."""
         height, width = photo.camera.size
         max_scale, scale = full_res.shape[-2] / height, 1.0
         while scale * 2.0 <= max_scale:
             scale *= 2.0
         scales = [max_scale] if max_scale > scale else []
-        while scale >= COARSEST:
+        while scale >= policy.coarsest:
             scales.append(scale)
             scale *= 0.5
         sizes = [(round(height * scale), round(width * scale)) for scale in scales]
         known = {tuple(rgb.shape[-2:]): rgb for rgb in (full_res, photo.rgb[0])}
         levels = [known[size] if size in known else _resized(full_res, size) for size in sizes]
-        return PhotoTexture(photo, tuple(scales), tuple(levels))
+        return PhotoTexture(photo, tuple(scales), tuple(levels), policy)
 
     @property
     def full_res(self) -> Float[Tensor, "3 h w"]:
@@ -98,10 +122,10 @@ class PhotoTexture:
             return grid_sample(image, place, mode=mode, padding_mode="border", align_corners=False)
 
         # Inverse depth is linear over the image of a plane, so that it is what to interpolate.
-        apart = (z * at(inverse, "bilinear") - 1.0).abs() / SAME_DEPTH
-        same = (2.0 - 2.0 * apart).clamp(0.0, 1.0) * at(ground, "nearest") * (guide.sky < 1.0 - PURE_SKY)
+        apart = (z * at(inverse, "bilinear") - 1.0).abs() / self.policy.same_depth
+        same = (2.0 - 2.0 * apart).clamp(0.0, 1.0) * at(ground, "nearest") * (guide.sky < 1.0 - self.policy.pure_sky)
         inside = (place.abs() < 1.0).all(dim=-1)[:, None] & (z > 0.0) & (guide.coverage > 0.0)
-        return torch.maximum(same, at(sky, "nearest") * (guide.sky > PURE_SKY)) * inside
+        return torch.maximum(same, at(sky, "nearest") * (guide.sky > self.policy.pure_sky)) * inside
 
     def _colors(self, pixels: Float[Tensor, "t h w 2"], wanted: Bool[Tensor, "t h w"]) -> Float[Tensor, "t 3 h w"]:
         """Colors from the photo: the mean of four samples per pixel, blended between the two nearest pyramid levels.
@@ -135,8 +159,8 @@ class PhotoTexture:
         usable = photo.surface[0]
         inverse = torch.where(usable, 1.0 / photo.depth[0], 0.0)
         own = ~mixed(photo)[0]
-        ground = far_from_edges(photo.depth[0], usable, OUTLINE_PX, BENT) & own
-        return inverse, ground, erode(photo.sky[0].float(), OUTLINE_PX) * own
+        ground = far_from_edges(photo.depth[0], usable, self.policy.outline_px, self.policy.bend) & own
+        return inverse, ground, erode(photo.sky[0].float(), self.policy.outline_px) * own
 
     @cached_property
     def _images(self) -> list[np.ndarray]:

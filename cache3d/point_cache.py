@@ -16,8 +16,8 @@ from cache3d.integration.retirement import contradicted
 from cache3d.integration.rules import new_pixels
 from cache3d.integration.surfels import lift_surfels
 from cache3d.rendering.confidence import facing, neighbors_agreement, sampling_density, viewing_angle
-from cache3d.rendering.footprint import MAX_SLOPE
 from cache3d.rendering.point_kernels import splat_discs
+from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from cache3d.rendering.rendered_view import RenderedView, to_guide
 from cache3d.rendering.visibility import in_image
 from cache3d.store.block_store import BlockStore
@@ -26,8 +26,6 @@ from geometry.frame import Chunk, Frame, Guide, Observation
 from geometry.jit import for_blocks
 from geometry.primitives import Change, Gaussians, Points
 from geometry.surfaces import same_surface
-
-FIRST_COSINE = 0.5  # assumed between normal and first view: a point does not store it
 
 
 class PointCache:
@@ -42,10 +40,17 @@ class PointCache:
     Args:
         resident_mib: bound on the points in memory, MiB, at least one view; the rest goes to disk.
         policy: tuned numbers of integration.
+        rendering: tuned numbers of rendering.
     """
 
-    def __init__(self, resident_mib: float | int = 2048, policy: IntegrationPolicy = DEFAULT_POLICY) -> None:
+    def __init__(
+        self,
+        resident_mib: float | int = 2048,
+        policy: IntegrationPolicy = DEFAULT_POLICY,
+        rendering: RenderingPolicy = DEFAULT_RENDERING,
+    ) -> None:
         self._policy = policy
+        self._rendering = rendering
         self._store = BlockStore(_empty(), resident_mib)
 
     def __len__(self) -> int:
@@ -67,14 +72,14 @@ class PointCache:
             frame = observation.frame
             self._remove_contradicted(observation)
             view = self._store.near(frame.camera)
-            owner, nearest = _draw(view.rows, frame.camera[None])
-            rendered = _rendered(view.rows, frame.camera, owner[0], nearest[0])
+            owner, nearest = _draw(view.rows, frame.camera[None], self._rendering)
+            rendered = _rendered(view.rows, frame.camera, owner[0], nearest[0], self._rendering)
             blended = blend_generated(view.rows, view.rows.positions, rendered, observation, self._policy)
             self._store.put(view, blended)
             refined += len(blended)
             new = new_pixels(rendered, observation, self._policy)
-            new |= _closer(view.rows, owner[0], rendered, observation, self._policy)
-            self._store.append(_points(observation, new, chunk.index))
+            new |= _closer(view.rows, owner[0], rendered, observation, self._policy, self._rendering)
+            self._store.append(_points(observation, new, chunk.index, self._rendering))
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
     @torch.no_grad()
@@ -83,8 +88,9 @@ class PointCache:
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         points = self._store.near(camera).rows
-        owner, nearest = _draw(points, camera)
-        return to_guide([_rendered(points, camera[k], owner[k], nearest[k]) for k in range(len(camera))], camera)
+        owner, nearest = _draw(points, camera, self._rendering)
+        views = [_rendered(points, camera[k], owner[k], nearest[k], self._rendering) for k in range(len(camera))]
+        return to_guide(views, camera)
 
     def prefetch(self, camera: Camera) -> None:
         """Start to read from disk, in the background, what a batch ``[t]`` of cameras will see."""
@@ -128,7 +134,9 @@ class PointCache:
         self._store.remove(view, wrong.index[extent_px > self._policy.resolved_px])
 
 
-def _draw(points: Points, camera: Camera) -> tuple[Int[Tensor, "t h w"], Float[Tensor, "t h w"]]:
+def _draw(
+    points: Points, camera: Camera, rendering: RenderingPolicy
+) -> tuple[Int[Tensor, "t h w"], Float[Tensor, "t h w"]]:
     """Index of the point that each pixel of each camera shows, -1 for none, and its depth."""
     height, width = camera.size
     count = len(camera)
@@ -144,7 +152,8 @@ def _draw(points: Points, camera: Camera) -> tuple[Int[Tensor, "t h w"], Float[T
     depth = np.full((count, height, width), np.inf, np.float32)
     owner = np.full((count, height, width), -1, np.int32)
     arrays = [t.numpy() for t in (points.positions, points.normals, points.radii, points.sky)]
-    for_blocks(count, 1, lambda i, j: splat_discs(i, j, *arrays, rows, height, width, depth, owner))
+    discs = rendering.discs
+    for_blocks(count, 1, lambda i, j: splat_discs(i, j, *arrays, rows, height, width, discs, depth, owner))
     return torch.from_numpy(owner).long(), torch.from_numpy(depth)
 
 
@@ -154,6 +163,7 @@ def _closer(
     rendered: RenderedView,
     observation: Observation,
     policy: IntegrationPolicy,
+    rendering: RenderingPolicy,
 ) -> Bool[Tensor, "1 h w"]:
     """Pixels of one frame that sample the rendered surface more finely and with more confidence."""
     frame = observation.frame
@@ -162,7 +172,7 @@ def _closer(
     extent_px = _extent_px(shown, rendered.depth[hit], _cosine(shown, frame.camera), frame.camera)
     finer, more_confident = torch.zeros_like(hit), torch.zeros_like(hit)
     finer[hit] = extent_px > policy.superseded_px
-    more_confident[hit] = observation.confidence[hit] > shown.confidence * sampling_density(extent_px)
+    more_confident[hit] = observation.confidence[hit] > shown.confidence * sampling_density(extent_px, rendering)
     same = same_surface(rendered.depth, frame.depth, policy.visible_tolerance)
     surface = frame.surface & ~rendered.sky_mask
     return finer & more_confident & same & surface & (rendered.generated | observation.observed)
@@ -180,14 +190,14 @@ def _extent_px(points: Points, z: Tensor, cosine: Tensor, camera: Camera) -> Flo
     return pixels * cosine.abs().clamp(0.25, 1.0)
 
 
-def _rendered(points: Points, camera: Camera, owner: Tensor, depth: Tensor) -> RenderedView:
+def _rendered(points: Points, camera: Camera, owner: Tensor, depth: Tensor, rendering: RenderingPolicy) -> RenderedView:
     """Gather the maps of one image ``[h w]`` from the point that each pixel shows."""
     hit = owner >= 0
     shown, z = points[owner[hit]], depth[hit]
     cosine = _cosine(shown, camera)
     extent_px = _extent_px(shown, z, cosine, camera)
-    angle = viewing_angle(cosine, torch.full_like(cosine, FIRST_COSINE))
-    confidence = shown.confidence * sampling_density(extent_px) * angle
+    angle = viewing_angle(cosine, torch.full_like(cosine, rendering.first_cosine), rendering)
+    confidence = shown.confidence * sampling_density(extent_px, rendering) * angle
 
     def image(values: Tensor) -> Tensor:
         full = torch.zeros(*owner.shape, *values.shape[1:], dtype=torch.float32)
@@ -195,7 +205,7 @@ def _rendered(points: Points, camera: Camera, owner: Tensor, depth: Tensor) -> R
         return full
 
     z_image, sky = image(z)[None], image(shown.sky)[None]
-    agreement = neighbors_agreement(z_image, sky, image(_off_center(shown, camera, hit))[None])
+    agreement = neighbors_agreement(z_image, sky, image(_off_center(shown, camera, hit))[None], rendering)
     return RenderedView(
         rgb=image(shown.colors).permute(2, 0, 1).contiguous(),
         depth=z_image,
@@ -217,10 +227,11 @@ def _off_center(points: Points, camera: Camera, hit: Bool[Tensor, "h w"]) -> Flo
     return torch.linalg.norm(place - (torch.nonzero(hit).flip(-1) + 0.5), dim=-1)
 
 
-def _points(observation: Observation, new: Bool[Tensor, "1 h w"], chunk: int) -> Points:
+def _points(observation: Observation, new: Bool[Tensor, "1 h w"], chunk: int, rendering: RenderingPolicy) -> Points:
     """One point per new pixel of one frame."""
     frame = observation.frame
-    surfels = lift_surfels(frame, new, MAX_SLOPE)  # discs are round: on a steeper slope as wide as long
+    # No steeper than elsewhere even where the slope is even: a disc is round, and would be as wide there as it is long.
+    surfels = lift_surfels(frame, new, rendering.max_slope, max_slope=rendering.max_slope)
     count, where = len(surfels.positions), new[0]
     longer = torch.maximum(torch.linalg.norm(surfels.along, dim=-1), torch.linalg.norm(surfels.across, dim=-1))
     return Points(

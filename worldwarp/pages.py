@@ -177,6 +177,12 @@ def page_of(command: str) -> str:
     return "\n".join([*lines, "", FOOT])
 
 
+# Tables of numbers in a file of their own, and what lists them.
+_TABLES = {
+    "  - policy: integration": "docs/cache.md",
+    "  - rendering: primitives": "docs/cache.md",
+    "  - edges: alignment": "geometry/depth/policy.py",
+}
 LONGEST_TABLE = 12  # settings of an option that help prints; the documents list longer tables
 
 
@@ -201,7 +207,7 @@ def _option_settings(group: str, option: str) -> list[str]:
     if len(shown) > LONGEST_TABLE:
         return [line.lstrip("# ") for line in text if line.startswith("#")]
     return [
-        "policy.*              # docs/cache.md lists them" if "- policy:" in line else line
+        f"{line.split()[1][:-1] + '.*':<21} # {_TABLES[line]} lists them" if line in _TABLES else line
         for line in shown
         if "${" not in line
     ]

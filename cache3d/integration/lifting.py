@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from cache3d.integration.surfels import lift_surfels
-from cache3d.rendering.footprint import KERNEL
+from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from geometry.filters import windows_3x3
 from geometry.frame import Frame, Observation
 from geometry.primitives import Gaussians
@@ -16,7 +16,11 @@ from geometry.se3 import quat_from_matrix
 
 
 def lift_gaussians(
-    observation: Observation, new: Bool[Tensor, "1 h w"], chunk: int, policy: IntegrationPolicy = DEFAULT_POLICY
+    observation: Observation,
+    new: Bool[Tensor, "1 h w"],
+    chunk: int,
+    policy: IntegrationPolicy = DEFAULT_POLICY,
+    rendering: RenderingPolicy = DEFAULT_RENDERING,
 ) -> Gaussians:
     """One Gaussian per new pixel of a frame, on the frame's device.
 
@@ -25,9 +29,10 @@ def lift_gaussians(
         new: pixels to lift.
         chunk: index of the chunk that the frame belongs to.
         policy: shape of the Gaussians and sharpening of their colors.
+        rendering: size of their footprints.
     """
     frame = observation.frame
-    surfels = lift_surfels(frame, new, policy.max_even_slope, policy.even_ratio)
+    surfels = lift_surfels(frame, new, policy.max_even_slope, policy.even_ratio, rendering.max_slope)
     count = len(surfels.positions)
     along, across = (torch.linalg.norm(axis, dim=-1) for axis in (surfels.along, surfels.across))
     thickness = policy.thickness * torch.minimum(along, across)
@@ -36,7 +41,7 @@ def lift_gaussians(
     return Gaussians(
         means=surfels.positions,
         quats=quat_from_matrix(axes, positive_w=False),
-        scales=KERNEL * torch.stack([along, across, thickness], dim=-1),
+        scales=rendering.kernel_px * torch.stack([along, across, thickness], dim=-1),
         opacities=torch.full((count,), policy.opacity, device=where.device),
         colors=sharpened(frame, new, policy)[:, where].T.contiguous(),
         chunk=torch.full((count,), chunk, dtype=torch.int32, device=where.device),

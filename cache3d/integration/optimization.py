@@ -33,9 +33,10 @@ from torch.nn.functional import avg_pool2d
 from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Backend, Splats
-from cache3d.rendering.footprint import FOOTPRINT_FLOOR, KERNEL, SAMPLES, footprint_px, magnification_scale
+from cache3d.rendering.footprint import footprint_px, magnification_scale
+from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from cache3d.rendering.rendered_view import RenderedView
-from cache3d.rendering.splat_attributes import in_view
+from cache3d.rendering.splat_attributes import in_view, supersampled
 from cache3d.rendering.visibility import visible_from
 from geometry.filters import dilate, erode
 from geometry.frame import Frame, Observation
@@ -43,8 +44,6 @@ from geometry.primitives import Gaussians, Points
 from geometry.project import project
 from geometry.se3 import matrix_from_quat
 from geometry.surfaces import same_surface
-
-PHOTO = 0  # index of its chunk
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,7 @@ def optimize(
     steps: int,
     backend: Backend,
     policy: IntegrationPolicy = DEFAULT_POLICY,
+    rendering: RenderingPolicy = DEFAULT_RENDERING,
 ) -> Bool[Tensor, "n"]:
     """Update Gaussians towards target views, in place.
 
@@ -124,6 +124,7 @@ def optimize(
         steps: number of updates.
         backend: which rasterizer.
         policy: step sizes.
+        rendering: footprints, as they are rendered.
 
     Returns:
         Which of them changed, in colors, number of updates, means or scales.
@@ -137,11 +138,11 @@ def optimize(
         changeable = ~gaussians.observed[index] | observed
         if not changeable.any():
             continue
-        extent_px = footprint_px(gaussians, index, frame.camera)
+        extent_px = footprint_px(gaussians, index, frame.camera, rendering)
         fields = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors)
         splats = Splats(*(field.index_select(0, index) for field in fields))
-        drawn = replace(splats, scales=splats.scales * magnification_scale(extent_px))
-        asked = correction(drawn, targets[k], backend, policy)
+        drawn = replace(splats, scales=splats.scales * magnification_scale(extent_px, rendering))
+        asked = correction(drawn, targets[k], backend, policy, rendering)
         before = gaussians.n_updates[index]
         share, after = gain(extent_px, before, is_photo=is_photo, policy=policy)
         step = within_reach(splats, asked.colors * share[:, None], frame, policy)
@@ -159,10 +160,10 @@ def optimize(
             free = moved & (before < policy.settled_updates)
             bounded = asked.geometry / (asked.geometry.abs() + policy.half_step_error)
             steps_to_take[index] += bounded * (agreed & free[:, None]) * share[:, None]
-    from_photo = (gaussians.chunk == PHOTO)[:, None]
+    from_photo = (gaussians.chunk == 0)[:, None]
     vetoed = (steps_to_take * photo_asked < 0) | (from_photo & (photo_asked == 0))
     steps_to_take = steps_to_take.masked_fill(vetoed, 0.0)
-    normals, width = matrix_from_quat(gaussians.quats)[:, :, 2], gaussians.scales[:, :2].amin(-1) / KERNEL
+    normals, width = matrix_from_quat(gaussians.quats)[:, :, 2], gaussians.scales[:, :2].amin(-1) / rendering.kernel_px
     gaussians.means.add_(normals * (policy.max_shift * steps_to_take[:, 0] * width)[:, None])
     gaussians.scales.mul_(torch.exp(policy.max_growth * steps_to_take[:, 1:]))
     return changed
@@ -188,7 +189,11 @@ def within_reach(
 
 
 def correction(
-    splats: Splats, target: TargetView, backend: Backend, policy: IntegrationPolicy = DEFAULT_POLICY
+    splats: Splats,
+    target: TargetView,
+    backend: Backend,
+    policy: IntegrationPolicy = DEFAULT_POLICY,
+    rendering: RenderingPolicy = DEFAULT_RENDERING,
 ) -> Correction:
     """What one target view asks of the Gaussians in its view.
 
@@ -197,19 +202,19 @@ def correction(
         target: one frame.
         backend: which rasterizer.
         policy: which pixels count, and step sizes.
+        rendering: footprints, as they are rendered.
     """
     frame = target.frame
-    size = frame.camera.size
-    fine = frame.camera.resized((size[0] * SAMPLES, size[1] * SAMPLES))[None]
+    samples, fine = rendering.samples, supersampled(frame.camera, rendering)[None]
     ones = torch.ones_like(splats.values[:, :1])
     leaves = [torch.cat([splats.values, ones], dim=-1), splats.means.clone(), splats.scales.clone()]
     values, means, scales = (leaf.requires_grad_(True) for leaf in leaves)
     with torch.enable_grad():
         drawn = Splats(means, splats.quats, scales, splats.opacities, values)
-        raster = rasterize(drawn, fine, backend, eps2d=FOOTPRINT_FLOOR)
-        sums, covered = avg_pool2d(raster.values, SAMPLES), avg_pool2d(raster.alpha, SAMPLES)
+        raster = rasterize(drawn, fine, backend, eps2d=rendering.footprint_floor)
+        sums, covered = avg_pool2d(raster.values, samples), avg_pool2d(raster.alpha, samples)
     alpha = sums.detach()[:, 3:].clamp_min(1e-3)
-    depth = avg_pool2d(raster.depth.detach() * raster.alpha.detach(), SAMPLES) / alpha
+    depth = avg_pool2d(raster.depth.detach() * raster.alpha.detach(), samples) / alpha
     same = same_surface(depth[0], frame.depth, policy.depth_tolerance)
     # Along an edge the depth is a mixture and agrees with nothing, but the colors of both sides add up: it counts.
     near_same = dilate(same.float(), 1) > 0
@@ -224,7 +229,7 @@ def correction(
     )
     weight = by_values[:, 3:] + policy.min_weight_px
     normals, width = matrix_from_quat(splats.quats)[:, :, 2], splats.scales[:, :2].amin(-1)
-    shift = (by_means * normals).sum(-1) * width / KERNEL
+    shift = (by_means * normals).sum(-1) * width / rendering.kernel_px
     growth = (by_scales * splats.scales).sum(-1)
     return Correction(policy.relaxation * by_values[:, :3] / weight, torch.stack([shift, growth], dim=-1) / weight)
 

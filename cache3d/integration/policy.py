@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
+from geometry.checks import check_numbers
 from geometry.surfaces import DEPTH_TOLERANCE
-
-_DIVISORS = ("max_reach_px", "thickness", "decay_updates", "max_growth", "half_step_error")
 
 
 @dataclass(frozen=True)
@@ -96,13 +95,7 @@ class IntegrationPolicy:
     half_step_error: float = 0.003
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, whole = getattr(self, field.name), isinstance(field.default, int)
-            right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not right or value < 0 or (value == 0 and field.name in _DIVISORS):
-                sign = "above 0" if field.name in _DIVISORS else "of 0 or more"
-                kind = "whole number" if whole else "number"
-                raise ValueError(f"{field.name}: want a {kind} {sign}, got {value!r}; leave it out for {field.default}")
+        check_numbers(self, ("max_reach_px", "thickness", "decay_updates", "max_growth", "half_step_error"))
 
     @property
     def max_total_growth(self) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from cache3d.integration.rules import needed_residual
 from cache3d.rendering.confidence import sampling_density
+from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from cache3d.rendering.visibility import VisibleSet
 from geometry.frame import Observation
 from geometry.primitives import Gaussians, Points
@@ -21,6 +22,7 @@ def superseded(
     extent_px: Float[Tensor, "k"],
     observation: Observation,
     policy: IntegrationPolicy = DEFAULT_POLICY,
+    rendering: RenderingPolicy = DEFAULT_RENDERING,
 ) -> Int[Tensor, "m"]:
     """Visible Gaussians that the frame samples more finely and with more confidence.
 
@@ -33,6 +35,7 @@ def superseded(
         extent_px: larger extent of the footprint of each visible one, pixels of the frame.
         observation: the frame.
         policy: thresholds.
+        rendering: confidence by sampling density.
 
     Returns:
         Indices into ``gaussians``.
@@ -47,7 +50,7 @@ def superseded(
         ]
     )
     same = visible.on(frame.depth, policy.visible_tolerance)
-    confidence = gaussians.confidence[visible.index] * sampling_density(extent_px)
+    confidence = gaussians.confidence[visible.index] * sampling_density(extent_px, rendering)
     more_confident = observation.confidence.reshape(-1)[visible.pixel] > confidence
     replaceable = ~gaussians.observed[visible.index] | observation.observed
     coarse = extent_px > policy.superseded_px

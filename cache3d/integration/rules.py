@@ -42,8 +42,6 @@ from cache3d.rendering.rendered_view import RenderedView
 from geometry.frame import Frame, Observation
 from geometry.surfaces import similar_neighbors
 
-ALL_NEIGHBORS = 8
-
 
 def needed_residual(
     stored: Float[Tensor, "*b"], new: Float[Tensor, "*b"], policy: IntegrationPolicy = DEFAULT_POLICY
@@ -68,7 +66,7 @@ def new_pixels(
     back_side = (rendered.away > policy.back_share) & not_hidden & ~frame.sky & replaceable
     nearest_same = rendered.depth * (1.0 - needed_residual(rendered.confidence, observation.confidence, policy))
     similar = similar_neighbors(frame, policy.depth_tolerance)
-    certain = (rendered.spread < policy.mixed_spread) | (similar == ALL_NEIGHBORS)
+    certain = (rendered.spread < policy.mixed_spread) | (similar == 8)
     # Any surface is in front of the sky.
     closer = torch.where(rendered.sky_mask, ~frame.sky, (frame.depth < nearest_same) & certain)
     in_front = replaceable & closer & ~frame.sky & (similar >= policy.min_neighbors)

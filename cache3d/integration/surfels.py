@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cache3d.rendering.footprint import MAX_SLOPE
+from cache3d.rendering.policy import DEFAULT_RENDERING
 from geometry.frame import Frame
 
 
@@ -32,7 +32,11 @@ class Surfels:
 
 
 def lift_surfels(
-    frame: Frame, new: Bool[Tensor, "1 h w"], max_even_slope: float = MAX_SLOPE, even_ratio: float = 1.0
+    frame: Frame,
+    new: Bool[Tensor, "1 h w"],
+    max_even_slope: float,
+    even_ratio: float = 1.0,
+    max_slope: float = DEFAULT_RENDERING.max_slope,
 ) -> Surfels:
     """Lift pixels of one frame (no batch axis) to surface elements.
 
@@ -42,9 +46,9 @@ def lift_surfels(
     Args:
         frame: no batch axis.
         new: pixels to lift.
-        max_even_slope: extent of an element along the view, in pixel widths, where the slope is even; elsewhere it is
-            `MAX_SLOPE`.
+        max_even_slope: largest extent of an element along the view, in pixel widths, where the slope is even.
         even_ratio: gentler over steeper one-sided difference, from which a slope is even.
+        max_slope: the same extent elsewhere.
     """
     rows, columns = torch.nonzero(new[0], as_tuple=True)
     depth = frame.depth[0]
@@ -53,8 +57,8 @@ def lift_surfels(
     z = depth[rows, columns]
     ray_x = (columns + 0.5 - center[0]) / focal[0]
     ray_y = (rows + 0.5 - center[1]) / focal[1]
-    dz_x = _slope(depth, usable, rows, columns, z / focal[0], max_even_slope, even_ratio)
-    dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1], max_even_slope, even_ratio)
+    dz_x = _slope(depth, usable, rows, columns, z / focal[0], max_even_slope, even_ratio, max_slope)
+    dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1], max_even_slope, even_ratio, max_slope)
     one, zero = torch.ones_like(z), torch.zeros_like(z)
     ray = torch.stack([ray_x, ray_y, one], dim=-1)
     step_x = torch.stack([z / focal[0], zero, zero], dim=-1) + dz_x[:, None] * ray
@@ -84,6 +88,7 @@ def _slope(
     pixel_width: Float[Tensor, "n"],
     max_even_slope: float,
     even_ratio: float,
+    max_slope: float,
 ) -> Float[Tensor, "n"]:
     """Depth change to the next column at the given pixels: the gentler side, 0 where the sides disagree."""
     here, width = depth[rows, columns], depth.shape[1]
@@ -94,7 +99,7 @@ def _slope(
     behind_ok = known & usable[rows, before] & (before != columns)
     gentler, steeper = torch.minimum(ahead.abs(), behind.abs()), torch.maximum(ahead.abs(), behind.abs())
     even = ahead_ok & behind_ok & (ahead * behind > 0) & (gentler >= even_ratio * steeper)
-    steepest = pixel_width * torch.where(even, max_even_slope, MAX_SLOPE)
+    steepest = pixel_width * torch.where(even, max_even_slope, max_slope)
     ahead_ok, behind_ok = ahead_ok & (ahead.abs() <= steepest), behind_ok & (behind.abs() <= steepest)
     gentler = torch.where(ahead.abs() < behind.abs(), ahead, behind)
     both = torch.where(ahead * behind > 0, gentler, torch.zeros_like(here))

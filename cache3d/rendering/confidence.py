@@ -37,17 +37,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from geometry.camera import Camera
 from geometry.filters import windows_3x3
 from geometry.project import to_camera
-
-DENSITY_POWER = 0.125  # least squares: 0.127
-DEPTH_TOLERANCE = 0.125  # relative standard deviation of inverse depth that halves the confidence
-MIXED_SKY = 3.0  # with 2, even mixtures keep half of their confidence, but one in three is right
-FULL_ANGLE = 0.45  # cosine over first cosine from which the factor is 1; least squares: 0.445
-ALONE = 0.75  # share of its confidence that a point loses without neighbors at its depth
-NEIGHBORS = 0.1  # relative difference of inverse depth up to which neighbors agree
-OFF_CENTER = 0.25  # distance from the pixel center, pixels, at which the whole loss applies
 
 
 def pixel_gradients(
@@ -63,14 +56,16 @@ def pixel_gradients(
     return gradient_x, gradient_y, z
 
 
-def sampling_density(extent_px: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+def sampling_density(extent_px: Float[Tensor, "n"], policy: RenderingPolicy = DEFAULT_RENDERING) -> Float[Tensor, "n"]:
     """The density factor, from the larger extent of a footprint in pixels."""
-    return extent_px.clamp_min(1.0) ** -DENSITY_POWER
+    return extent_px.clamp_min(1.0) ** -policy.density_power
 
 
-def viewing_angle(cosine: Float[Tensor, "n"], first_cosine: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+def viewing_angle(
+    cosine: Float[Tensor, "n"], first_cosine: Float[Tensor, "n"], policy: RenderingPolicy = DEFAULT_RENDERING
+) -> Float[Tensor, "n"]:
     """The angle factor, from the cosine between normal and direction to the camera, now and in the first view."""
-    step = (cosine / first_cosine.clamp_min(1e-3) / FULL_ANGLE).clamp(0.0, 1.0)
+    step = (cosine / first_cosine.clamp_min(1e-3) / policy.full_angle).clamp(0.0, 1.0)
     return step * step * (3.0 - 2.0 * step)
 
 
@@ -79,13 +74,19 @@ def facing(positions: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], camer
     return (torch.nn.functional.normalize(camera.position - positions, dim=-1) * normals).sum(-1)
 
 
-def depth_agreement(spread: Float[Tensor, "*b h w"], sky: Float[Tensor, "*b h w"]) -> Float[Tensor, "*b h w"]:
+def depth_agreement(
+    spread: Float[Tensor, "*b h w"], sky: Float[Tensor, "*b h w"], policy: RenderingPolicy = DEFAULT_RENDERING
+) -> Float[Tensor, "*b h w"]:
     """The agreement factor, from the relative standard deviation of inverse depth in a pixel and its share of sky."""
-    return (1.0 - MIXED_SKY * sky * (1.0 - sky)) / (1.0 + (spread * (1.0 - sky) / DEPTH_TOLERANCE) ** 4)
+    mixture = 1.0 - policy.mixed_sky * sky * (1.0 - sky)
+    return mixture / (1.0 + (spread * (1.0 - sky) / policy.spread_tolerance) ** 4)
 
 
 def neighbors_agreement(
-    depth: Float[Tensor, "1 h w"], sky: Float[Tensor, "1 h w"], off_center_px: Float[Tensor, "1 h w"]
+    depth: Float[Tensor, "1 h w"],
+    sky: Float[Tensor, "1 h w"],
+    off_center_px: Float[Tensor, "1 h w"],
+    policy: RenderingPolicy = DEFAULT_RENDERING,
 ) -> Float[Tensor, "1 h w"]:
     """The factor of points, from the agreement of each pixel with its eight neighbors; border pixels are repeated.
 
@@ -93,7 +94,9 @@ def neighbors_agreement(
         depth: 0 where nothing is rendered.
         sky: 1 for sky.
         off_center_px: distance of the point from the center of its pixel.
+        policy: tolerance and loss.
     """
     inverse = torch.where((sky > 0.5) | (depth <= 0), torch.zeros_like(depth), 1.0 / depth.clamp_min(1e-10))
-    share = ((windows_3x3(inverse, None)[0] - inverse).abs() <= NEIGHBORS * inverse).float().mean(0, keepdim=True)
-    return 1.0 - ALONE * (1.0 - share) * (off_center_px / OFF_CENTER).clamp(max=1.0)
+    similar = (windows_3x3(inverse, None)[0] - inverse).abs() <= policy.neighbor_tolerance * inverse
+    share = similar.float().mean(0, keepdim=True)
+    return 1.0 - policy.isolation_loss * (1.0 - share) * (off_center_px / policy.off_center_px).clamp(max=1.0)

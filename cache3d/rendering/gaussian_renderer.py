@@ -12,12 +12,11 @@ from torch import Tensor
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Backend, Raster
 from cache3d.rendering.confidence import depth_agreement
-from cache3d.rendering.footprint import FOOTPRINT_FLOOR, SAMPLES
 from cache3d.rendering.incremental import IncrementalRaster
+from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from cache3d.rendering.rendered_view import RenderedView
 from cache3d.rendering.splat_attributes import (
     CHANNELS,
-    GAPLESS,
     in_view,
     sharpen_sky_alpha,
     supersampled,
@@ -30,7 +29,6 @@ from geometry.frame import SKY
 from geometry.primitives import Gaussians
 
 FAINTEST = 1.0 / 255.0  # alpha below which a pixel shows nothing
-KEPT_RASTERS = 16  # of the guide's cameras, for the integration of its frames; two per frame, one of them of the sky
 
 
 class GaussianRenderer:
@@ -38,10 +36,15 @@ class GaussianRenderer:
 
     Args:
         backend: which rasterizer.
+        policy: footprints and confidence.
+        kept_rasters: rasters that are kept, two per camera, one of them of the sky. The default is that of a chunk of 8
+            frames, whose guide's cameras are those that integrate it.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, policy: RenderingPolicy = DEFAULT_RENDERING, kept_rasters: int = 16) -> None:
         self._backend: Backend = backend
+        self._policy = policy
+        self._kept_rasters = kept_rasters
         self.forget()
 
     def forget(self) -> None:
@@ -57,8 +60,8 @@ class GaussianRenderer:
         """Render the surfaces, then the sky behind them, for one camera (no batch axis)."""
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
         near, far = self._rasterize(view, camera, sky=False), self._rasterize(view, sky_camera, sky=True)
-        near = to_pixels(near, camera, sharpen_sky_alpha(near.alpha, far.alpha))
-        far = to_pixels(far, sky_camera, torch.ones_like(far.alpha))
+        near = to_pixels(near, camera, sharpen_sky_alpha(near.alpha, far.alpha, self._policy), self._policy)
+        far = to_pixels(far, sky_camera, torch.ones_like(far.alpha), self._policy)
         passed = 1.0 - near.alpha
         alpha = near.alpha + passed * far.alpha
         hit = alpha >= FAINTEST
@@ -69,12 +72,12 @@ class GaussianRenderer:
         )
         sky = (passed * far.alpha * share).clamp(0.0, 1.0)
         spread = _spread(near.values[:, 6:7], near.values[:, 7:8], near.alpha)
-        agreement = depth_agreement(spread, sky)
+        agreement = depth_agreement(spread, sky, self._policy)
         # The mean of the inverse depth: the little background that shows between samples hardly changes it.
         near_depth = torch.where(near.alpha >= FAINTEST, near.alpha / near.values[:, 8:9].clamp_min(1e-10), 0.0)
         # No surface lies at the mean depth of surface and sky: the pixel takes the depth of its larger part.
         depth = torch.where(sky > SKY, far.depth, near_depth) * hit
-        coverage = (alpha / GAPLESS).clamp(max=1.0) * hit
+        coverage = (alpha / self._policy.gapless_alpha).clamp(max=1.0) * hit
         confidence = (coverage * confidence * agreement).clamp(0.0, 1.0)
         return RenderedView(
             rgb.clamp(0.0, 1.0), depth[0], coverage[0], confidence[0], sky[0], spread[0], observed, away
@@ -88,20 +91,21 @@ class GaussianRenderer:
         camera.
         """
         gaussians, index = view.rows, in_view(view.rows, camera, sky=sky)
-        fine = supersampled(camera)
+        fine = supersampled(camera, self._policy)
         if len(index) == 0:
             self._rasters.pop(_key(camera, sky=sky), None)
             zero = gaussians.means.new_zeros(1, 1, 1, 1)
             return Raster(*(zero.expand(1, count, *fine.size) for count in (CHANNELS, 1, 1)))
         if self._backend in ("auto", "cpu") and not gaussians.means.is_cuda:
             return self._raster_of(camera, sky=sky).draw(gaussians, view.ids, index, self._recolored_ids)
-        return rasterize(to_splats(gaussians, index, camera), fine[None], self._backend, eps2d=FOOTPRINT_FLOOR)
+        splats = to_splats(gaussians, index, camera, self._policy)
+        return rasterize(splats, fine[None], self._backend, eps2d=self._policy.footprint_floor)
 
     def _raster_of(self, camera: Camera, *, sky: bool) -> IncrementalRaster:
         """The raster of one camera, or a new one, which is kept while there are few."""
         key = _key(camera, sky=sky)
-        raster = self._rasters.get(key) or IncrementalRaster(camera, SAMPLES, FOOTPRINT_FLOOR)
-        if len(self._rasters) < KEPT_RASTERS:
+        raster = self._rasters.get(key) or IncrementalRaster(camera, self._policy)
+        if len(self._rasters) < self._kept_rasters:
             self._rasters[key] = raster
         return raster
 

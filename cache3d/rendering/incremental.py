@@ -15,7 +15,8 @@ from cache3d.rasterizer import tile_kernels as tiles
 from cache3d.rasterizer.cpu import TILE_BLOCK, aligned_rows, depth_order, project, tile_lists
 from cache3d.rasterizer.projection_kernels import FLAT, touch
 from cache3d.rasterizer.types import Array, Raster, camera_row
-from cache3d.rendering.splat_attributes import to_splats
+from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
+from cache3d.rendering.splat_attributes import supersampled, to_splats
 from geometry.camera import Camera
 from geometry.jit import compiled, for_blocks
 from geometry.primitives import Gaussians
@@ -28,13 +29,12 @@ class IncrementalRaster:
 
     Args:
         camera: no batch axis.
-        samples: per pixel and axis.
-        eps2d: as in `rasterize`.
+        policy: samples per pixel, footprints and confidence.
     """
 
-    def __init__(self, camera: Camera, samples: int, eps2d: float) -> None:
-        self._camera, self._eps2d = camera, eps2d
-        fine = camera.resized((camera.size[0] * samples, camera.size[1] * samples))
+    def __init__(self, camera: Camera, policy: RenderingPolicy = DEFAULT_RENDERING) -> None:
+        self._camera, self._policy = camera, policy
+        fine = supersampled(camera, policy)
         self._row, self._size = camera_row(fine.camera_from_world, fine.focal_px, fine.center_px), fine.size
         self._tiles = (-(-fine.size[0] // tiles.TILE), -(-fine.size[1] // tiles.TILE))
         self._ids: Array | None = None
@@ -80,8 +80,8 @@ class IncrementalRaster:
         )
         if len(changed):
             rows = np.searchsorted(self._ids, shown_ids[changed])
-            values = to_splats(gaussians, index[torch.from_numpy(changed)], self._camera).values.numpy()
-            self._flat[rows, FLAT : FLAT + self._channels] = values
+            recolored = to_splats(gaussians, index[torch.from_numpy(changed)], self._camera, self._policy)
+            self._flat[rows, FLAT : FLAT + self._channels] = recolored.values.numpy()
             touch(self._box[rows], self._tiles[1], touched)
         lost = np.flatnonzero(gone)
         self._flat[lost, 5] = 0.0
@@ -112,8 +112,8 @@ class IncrementalRaster:
         self._starts, self._entries = merged_starts, merged_entries
 
     def _projected(self, gaussians: Gaussians, index: Tensor) -> tuple[Array, Array, int]:
-        parts = [t.numpy() for t in vars(to_splats(gaussians, index, self._camera)).values()]
-        return *project(parts, self._row, self._size, self._eps2d), parts[-1].shape[1]
+        parts = [t.numpy() for t in vars(to_splats(gaussians, index, self._camera, self._policy)).values()]
+        return *project(parts, self._row, self._size, self._policy.footprint_floor), parts[-1].shape[1]
 
     def _lists(self, flat: Array, box: Array) -> tuple[Array, Array]:
         return tile_lists(*depth_order(flat, box), self._tiles)[:2]

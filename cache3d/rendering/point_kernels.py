@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cache3d.rasterizer.projection_kernels import NEAR
 from geometry.jit import compiled
 
-NEAR = 0.01  # scene units
-LARGEST = 24  # pixels: half of the largest footprint, however close
-ROUND = 0.05  # by how much a disc's rim counts as farther than its center, relative to the depth
-SPARSE = 1.2  # pixels per sample from which rims are needed everywhere
-CORE = 0.6  # largest squared distance from the disc's center, over its squared radius, at which it owns a pixel center
-UNFIT = 0.03  # by how much a sample counts as farther, relative to the depth, per doubling between its size and a pixel
-WORST = 3.0  # doublings, at most
-SLACK = 0.5  # doublings by which a disc must fit better to cover a sample of its surface that lies in the pixel itself
-SAME = 0.05  # relative depth difference up to which two pixels show one surface
 BEHIND = 1e6  # factor on the depth of sky during rasterization, so that it lies behind everything
 
 
@@ -29,7 +21,9 @@ def _foreshortened(i, z, x, y, nx, ny, nz, radii, focal):
 
 
 @compiled
-def _settle(height, width, nearest, owner, sparse, misfit, home_nearest, home_owner, home_misfit, center_nearest):
+def _settle(
+    height, width, nearest, owner, sparse, misfit, home_nearest, home_owner, home_misfit, center_nearest, same, slack
+):  # fmt: skip
     """Choose between the disc that covers a pixel and the sample whose center lies in it, where they differ.
 
     The center wins: a sample is sharpest in its own pixel, and a rim would fatten the outline of the foreground. A rim
@@ -42,7 +36,7 @@ def _settle(height, width, nearest, owner, sparse, misfit, home_nearest, home_ow
             if home_owner[y, x] < 0 or home_owner[y, x] == owner[y, x]:
                 continue
             near = nearest[y, x]
-            if near < home_nearest[y, x] * np.float32(1.0 - SAME):
+            if near < home_nearest[y, x] * np.float32(1.0 - same):
                 inside = sparse[y, x]
                 for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
                     y0, x0, y1, x1 = y - dy, x - dx, y + dy, x + dx
@@ -51,17 +45,17 @@ def _settle(height, width, nearest, owner, sparse, misfit, home_nearest, home_ow
                         first = center_nearest[y0, x0]
                     if 0 <= y1 < height and 0 <= x1 < width:
                         last = center_nearest[y1, x1]
-                    reach = np.float32(SAME) * near
+                    reach = np.float32(same) * near
                     inside = inside or (abs(first - near) < reach and abs(last - near) < reach)
                 if inside:
                     continue
-            elif misfit[y, x] + np.float32(SLACK) < home_misfit[y, x]:
+            elif misfit[y, x] + np.float32(slack) < home_misfit[y, x]:
                 continue
             nearest[y, x], owner[y, x] = home_nearest[y, x], home_owner[y, x]
 
 
 @compiled
-def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, width, nearest, owner):
+def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, width, policy, nearest, owner):
     """Rasterize points as discs; the nearest wins, and of one surface the disc with the nearest center.
 
     Sky is rendered as if the camera were at the origin, and behind everything.
@@ -71,6 +65,7 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
         positions, normals, radii, sky: of all points; a zero normal means facing the camera.
         cameras: ``[t 16]``: rotation (camera from world), translation, fx, fy, cx, cy.
         height, width: image size.
+        policy: the `DiscPolicy`.
         nearest: ``[t h w]`` in: infinity, out: depth.
         owner: ``[t h w]`` in: -1, out: index of the point shown.
     """
@@ -95,8 +90,8 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
             y = r[1, 0] * a + r[1, 1] * b + r[1, 2] * c + shift * cameras[k, 10]
             u, v = fx * x / z + cx, fy * y / z + cy
             radius = np.float32(1.5) * radii[i]  # covers the corners of the pixel that made it
-            reach_x = min(radius * fx / z, np.float32(LARGEST))
-            reach_y = min(radius * fy / z, np.float32(LARGEST))
+            reach_x = min(radius * fx / z, np.float32(policy.max_reach_px))
+            reach_y = min(radius * fy / z, np.float32(policy.max_reach_px))
             if not (u + reach_x >= 0 and u - reach_x <= width and v + reach_y >= 0 and v - reach_y <= height):
                 continue
             na = r[0, 0] * normals[i, 0] + r[0, 1] * normals[i, 1] + r[0, 2] * normals[i, 2]
@@ -104,10 +99,10 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
             nc = r[2, 0] * normals[i, 0] + r[2, 1] * normals[i, 1] + r[2, 2] * normals[i, 2]
             offset = na * x + nb * y + nc * z
             pixels = _foreshortened(i, z, x, y, na, nb, nc, radii, fx)
-            large = pixels > SPARSE
-            unfit = min(abs(np.log2(pixels)), np.float32(WORST))
+            large = pixels > policy.sparse_px
+            unfit = min(abs(np.log2(pixels)), np.float32(policy.max_unfit))
             if offset > 0:  # seen from behind
-                unfit = np.float32(WORST)
+                unfit = np.float32(policy.max_unfit)
             home_x, home_y = np.int64(np.floor(u)), np.int64(np.floor(v))
             first_x, last_x = min(np.int64(np.ceil(u - reach_x - half)), home_x), np.int64(np.floor(u + reach_x - half))
             first_y, last_y = min(np.int64(np.ceil(v - reach_y - half)), home_y), np.int64(np.floor(v + reach_y - half))
@@ -126,18 +121,20 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
                             continue
                         at, apart = z, np.float32(1.0)
                     at *= back
-                    key = at * (np.float32(1.0) + np.float32(ROUND) * apart * radius / z + np.float32(UNFIT) * unfit)
+                    rim, misfitting = np.float32(policy.rim), np.float32(policy.unfit)
+                    key = at * (np.float32(1.0) + rim * apart * radius / z + misfitting * unfit)
                     if key < rank[py, px]:
                         rank[py, px], nearest[k, py, px], owner[k, py, px] = key, at, i
                         sparse[py, px], misfit[py, px] = large, unfit
                     if home:
                         center_nearest[py, px] = min(center_nearest[py, px], at)
-                    if home and apart <= np.float32(CORE) and key < home_rank[py, px]:
+                    if home and apart <= np.float32(policy.core) and key < home_rank[py, px]:
                         home_rank[py, px], home_nearest[py, px], home_owner[py, px] = key, at, i
                         home_misfit[py, px] = unfit
         _settle(
-            height, width, nearest[k], owner[k], sparse, misfit, home_nearest, home_owner, home_misfit, center_nearest
-        )
+            height, width, nearest[k], owner[k], sparse, misfit, home_nearest, home_owner, home_misfit, center_nearest,
+            policy.same, policy.slack,
+        )  # fmt: skip
         for py in range(height):
             for px in range(width):
                 if owner[k, py, px] >= 0 and sky[owner[k, py, px]]:

@@ -13,27 +13,10 @@ from torch.nn.functional import avg_pool2d
 
 from cache3d.rasterizer.types import Raster, Splats
 from cache3d.rendering import view_kernels as kernels
-from cache3d.rendering.confidence import (
-    DENSITY_POWER,
-    FULL_ANGLE,
-    facing,
-    pixel_gradients,
-    sampling_density,
-    viewing_angle,
-)
-from cache3d.rendering.footprint import (
-    BLOCK,
-    CLOSE_FROM,
-    CLOSE_KERNEL,
-    CLOSE_TO,
-    KERNEL,
-    MAX_SLOPE,
-    SAMPLES,
-    extent_reference,
-    kernel_row,
-    magnification_scale,
-)
+from cache3d.rendering.confidence import facing, pixel_gradients, sampling_density, viewing_angle
+from cache3d.rendering.footprint import BLOCK, extent_reference, kernel_row, magnification_scale
 from cache3d.rendering.plane_depth import inverse_depth_planes, plane_image
+from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from geometry.camera import Camera
 from geometry.jit import for_blocks
 from geometry.primitives import Gaussians
@@ -42,9 +25,6 @@ from geometry.se3 import matrix_from_quat
 
 MARGIN = 0.15  # of the image size, around it; the rasterizer culls exactly
 CHANNELS = 11  # composited values, see `to_splats`
-GAPLESS = 0.9  # least alpha between the samples of a surface without gaps; from here on coverage is full
-OUTSIDE = 0.6  # alpha up to which a sample lies outside an outline before the sky (measured: 0.5 frays, 0.7 opens gaps)
-POOL_ROWS = 64  # rows per call of a kernel
 
 
 def in_view(gaussians: Gaussians, camera: Camera, *, sky: bool) -> Int[Tensor, "k"]:
@@ -74,57 +54,71 @@ def in_view_reference(gaussians: Gaussians, camera: Camera, *, sky: bool) -> Boo
     return inside & (gaussians.sky == sky)
 
 
-def to_splats(gaussians: Gaussians, index: Int[Tensor, "k"], camera: Camera) -> Splats:
+def to_splats(
+    gaussians: Gaussians, index: Int[Tensor, "k"], camera: Camera, policy: RenderingPolicy = DEFAULT_RENDERING
+) -> Splats:
     """Gaussians as the splats of one camera.
 
     Args:
         gaussians: all of them.
         index: which to convert.
         camera: no batch axis.
+        policy: footprints and confidence.
 
     Returns:
         Splats with magnified footprints; values ``[k 11]``: rgb, confidence from this camera, observed, 1 where seen
         from behind, 1/z, 1/z², and the three coefficients of 1/z on its plane.
     """
     if gaussians.means.is_cuda:
-        return to_splats_reference(gaussians[index], camera)
+        return to_splats_reference(gaussians[index], camera, policy)
     count = len(index)
     columns = (gaussians.means, gaussians.quats, gaussians.scales, gaussians.opacities, gaussians.colors)
     columns += (gaussians.observed, gaussians.confidence, gaussians.sky)
     arrays = [column.numpy() for column in (index, *columns)]
-    growth = CLOSE_KERNEL / KERNEL - 1.0
-    constants = (KERNEL, CLOSE_FROM, CLOSE_TO, growth, DENSITY_POWER, FULL_ANGLE, MAX_SLOPE)
-    row, numbers = kernel_row(camera), tuple(np.float32(constant) for constant in constants)
+    growth = policy.close_kernel_px / policy.kernel_px - 1.0
+    chosen = (policy.kernel_px, policy.close_from_px, policy.close_to_px, growth)
+    chosen += (policy.density_power, policy.full_angle, policy.max_slope)
+    row, numbers = kernel_row(camera), tuple(np.float32(number) for number in chosen)
     out = [np.empty((count, *more), np.float32) for more in ((3,), (4,), (3,), (), (CHANNELS,))]
     for_blocks(count, BLOCK, lambda i, j: kernels.gather_splats(i, j, *arrays, row, numbers, *out))
     return Splats(*(torch.from_numpy(array) for array in out))
 
 
-def to_splats_reference(gaussians: Gaussians, camera: Camera) -> Splats:
+def to_splats_reference(gaussians: Gaussians, camera: Camera, policy: RenderingPolicy = DEFAULT_RENDERING) -> Splats:
     """`to_splats` in tensor operations, of all."""
     normals = matrix_from_quat(gaussians.quats)[:, :, 2]
-    extent, z = extent_reference(gaussians, camera), pixel_gradients(gaussians.means, camera)[2]
+    extent, z = extent_reference(gaussians, camera, policy), pixel_gradients(gaussians.means, camera)[2]
     cosine = facing(gaussians.means, normals, camera)
     first_cosine = gaussians.scales[:, :2].amin(-1) / gaussians.scales[:, :2].amax(-1)
-    angle = torch.where(gaussians.sky, torch.ones_like(z), viewing_angle(cosine, first_cosine))
-    confidence = gaussians.confidence * sampling_density(extent) * angle
+    angle = torch.where(gaussians.sky, torch.ones_like(z), viewing_angle(cosine, first_cosine, policy))
+    confidence = gaussians.confidence * sampling_density(extent, policy) * angle
     away = ((cosine < 0) & ~gaussians.sky).float()
     extra = torch.stack([confidence, gaussians.observed.float(), away, 1.0 / z, 1.0 / z**2], dim=-1)
-    values = torch.cat([gaussians.colors, extra, inverse_depth_planes(gaussians.means, normals, camera)], dim=-1)
+    values = torch.cat(
+        [gaussians.colors, extra, inverse_depth_planes(gaussians.means, normals, camera, policy)], dim=-1
+    )
     return Splats(
-        gaussians.means, gaussians.quats, gaussians.scales * magnification_scale(extent), gaussians.opacities, values
+        gaussians.means,
+        gaussians.quats,
+        gaussians.scales * magnification_scale(extent, policy),
+        gaussians.opacities,
+        values,
     )
 
 
-def sharpen_sky_alpha(alpha: Float[Tensor, "1 1 h w"], sky_alpha: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
+def sharpen_sky_alpha(
+    alpha: Float[Tensor, "1 1 h w"], sky_alpha: Float[Tensor, "1 1 h w"], policy: RenderingPolicy = DEFAULT_RENDERING
+) -> Float[Tensor, "1 1 h w"]:
     """Factor on the alpha of each sample of a surface that has sky behind it.
 
     Footprints are soft: they reach beyond the outline, and inside it a little background shows between them. Before
     another surface the optimized colors compensate for both, but not before the sky, which moves differently. So alpha
-    is stretched: samples below `OUTSIDE` are sky, those above `GAPLESS` are not. Without sky behind, the factor is 1.
+    is stretched: samples below ``outside_alpha`` are sky, those above ``gapless_alpha`` are not. Without sky behind,
+    the factor is 1.
     """
-    firm = ((alpha - OUTSIDE) / (GAPLESS - OUTSIDE)).clamp(0.0, 1.0)
-    return 1.0 + sky_alpha * (firm / alpha.clamp_min(OUTSIDE) - 1.0)
+    low, high = policy.outside_alpha, policy.gapless_alpha
+    firm = ((alpha - low) / (high - low)).clamp(0.0, 1.0)
+    return 1.0 + sky_alpha * (firm / alpha.clamp_min(low) - 1.0)
 
 
 def pooled(
@@ -137,19 +131,22 @@ def pooled(
     size = (height // samples, width // samples)
     fine, shares = images[0].contiguous().numpy(), weights[0, 0].contiguous().numpy()
     out = np.empty((channels, *size), np.float32)
-    for_blocks(size[0], POOL_ROWS, lambda i, j: kernels.pool(i, j, fine, shares, samples, out))
+    rows_per_call = 64  # as few calls as keep all threads busy
+    for_blocks(size[0], rows_per_call, lambda i, j: kernels.pool(i, j, fine, shares, samples, out))
     return torch.from_numpy(out)[None]
 
 
-def supersampled(camera: Camera) -> Camera:
+def supersampled(camera: Camera, policy: RenderingPolicy = DEFAULT_RENDERING) -> Camera:
     """The camera with one pixel per sample."""
-    return camera.resized((camera.size[0] * SAMPLES, camera.size[1] * SAMPLES))
+    return camera.resized((camera.size[0] * policy.samples, camera.size[1] * policy.samples))
 
 
-def to_pixels(raster: Raster, camera: Camera, weights: Float[Tensor, "1 1 h w"]) -> Raster:
+def to_pixels(
+    raster: Raster, camera: Camera, weights: Float[Tensor, "1 1 h w"], policy: RenderingPolicy = DEFAULT_RENDERING
+) -> Raster:
     """Pool weighted samples to pixels, and evaluate the planes of inverse depth at the samples."""
-    alpha = pooled(raster.alpha, weights, SAMPLES)
-    depth = pooled(raster.depth * raster.alpha, weights, SAMPLES) / alpha.clamp_min(1e-10)
-    planes = plane_image(raster.values[:, 8:], supersampled(camera))
-    values = [pooled(part, weights, SAMPLES) for part in (raster.values[:, :8], planes)]
+    alpha = pooled(raster.alpha, weights, policy.samples)
+    depth = pooled(raster.depth * raster.alpha, weights, policy.samples) / alpha.clamp_min(1e-10)
+    planes = plane_image(raster.values[:, 8:], supersampled(camera, policy))
+    values = [pooled(part, weights, policy.samples) for part in (raster.values[:, :8], planes)]
     return Raster(torch.cat(values, dim=1), depth, alpha)

@@ -10,14 +10,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from cache3d.rasterizer.types import camera_row
+from cache3d.rendering.footprint import BLOCK
 from cache3d.rendering.rendered_view import RenderedView
 from cache3d.rendering.view_kernels import locate
 from geometry.camera import Camera
 from geometry.jit import for_blocks
 from geometry.project import to_camera
 from geometry.surfaces import same_surface
-
-BLOCK = 16384
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,8 @@ from cache3d.rasterizer.types import Raster, Splats
 from cache3d.rendering import splat_attributes as appearance
 from cache3d.rendering.footprint import extent_reference, footprint_px
 from cache3d.rendering.incremental import IncrementalRaster
+from cache3d.rendering.policy import DEFAULT_RENDERING
 from cache3d.rendering.splat_attributes import (
-    GAPLESS,
-    OUTSIDE,
     in_view,
     in_view_reference,
     pooled,
@@ -92,7 +91,9 @@ def test_pooling_is_a_mean() -> None:
 
 
 def test_alpha_is_stretched_before_the_sky_alone() -> None:
-    alpha = torch.tensor([0.0, 0.5, OUTSIDE, 0.75, GAPLESS, 1.0]).reshape(1, 1, 1, 6)
+    alpha = torch.tensor(
+        [0.0, 0.5, DEFAULT_RENDERING.outside_alpha, 0.75, DEFAULT_RENDERING.gapless_alpha, 1.0]
+    ).reshape(1, 1, 1, 6)
     drawn = alpha * sharpen_sky_alpha(alpha, torch.ones_like(alpha))
     torch.testing.assert_close(drawn, torch.tensor([0.0, 0.0, 0.0, 0.5, 1.0, 1.0]).reshape(1, 1, 1, 6))
     assert (sharpen_sky_alpha(alpha, torch.zeros_like(alpha)) == 1).all()
@@ -113,7 +114,7 @@ def test_colors_alone_get_the_same_gradient() -> None:
 
 
 def fresh(part: Gaussians, ids: Tensor, camera: Camera) -> Raster:
-    return IncrementalRaster(camera, 2, 0.1).draw(part, ids, in_view(part, camera, sky=False), np.zeros(0, np.int64))
+    return IncrementalRaster(camera).draw(part, ids, in_view(part, camera, sky=False), np.zeros(0, np.int64))
 
 
 def same_bits(a: Raster, b: Raster) -> bool:
@@ -135,7 +136,7 @@ def test_an_updated_raster_has_the_bits_of_a_new_one(seed: int, gone: int, added
     everything.means[440:470] = everything.means[:30]  # ties in depth
     alive, incremental, changed = (
         torch.ones(560, dtype=torch.bool),
-        IncrementalRaster(camera, 2, 0.1),
+        IncrementalRaster(camera),
         torch.zeros(0, dtype=torch.int64),
     )
     for count in (440, 440 + added // 2, 440 + added):
@@ -150,7 +151,7 @@ def test_an_updated_raster_has_the_bits_of_a_new_one(seed: int, gone: int, added
 
 def test_only_touched_tiles_are_composited(monkeypatch: pytest.MonkeyPatch) -> None:
     part, camera, ids = some(), camera_at(), torch.arange(400)
-    incremental, drawn = IncrementalRaster(camera, 2, 0.1), []
+    incremental, drawn = IncrementalRaster(camera), []
     composite = tile_kernels.composite
     monkeypatch.setattr(tile_kernels, "composite", lambda which, *rest: (drawn.extend(which), composite(which, *rest)))
     chosen, none = in_view(part, camera, sky=False), np.zeros(0, np.int64)
@@ -160,7 +161,7 @@ def test_only_touched_tiles_are_composited(monkeypatch: pytest.MonkeyPatch) -> N
     incremental.draw(part, ids, chosen, none)
     assert not drawn
     small = replace(part, scales=part.scales * 0.01)
-    incremental = IncrementalRaster(camera, 2, 0.1)
+    incremental = IncrementalRaster(camera)
     incremental.draw(small, ids, chosen, none)
     drawn.clear()
     incremental.draw(small, ids, chosen[1:], none)

@@ -15,6 +15,7 @@ from cache3d.gaussian_cache import GaussianCache
 from cache3d.integration.policy import IntegrationPolicy
 from cache3d.integration.rules import needed_residual
 from cache3d.point_cache import PointCache
+from cache3d.rendering.policy import RenderingPolicy
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Gaussians
@@ -274,3 +275,17 @@ def test_a_slope_is_one_surface_and_its_fold_is_not() -> None:
 def test_a_wrong_policy_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         IntegrationPolicy(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kernel_px": 0.0}, "kernel_px: want a number above 0, got 0.0; leave it out for 0.5"),
+        ({"samples": 0}, "samples: want a whole number above 0, got 0"),
+        ({"close_from_px": 2.0}, "close_from_px: want less than close_to_px, got 2.0 and 2.0"),
+        ({"outside_alpha": 0.95}, "outside_alpha: want less than gapless_alpha, got 0.95 and 0.9"),
+    ],
+)
+def test_a_wrong_rendering_policy_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RenderingPolicy(**wrong)

@@ -27,7 +27,7 @@ from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
 from cache3d.point_cache import PointCache
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Splats
-from cache3d.rendering.footprint import FOOTPRINT_FLOOR, KERNEL
+from cache3d.rendering.policy import DEFAULT_RENDERING
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Gaussians
@@ -206,7 +206,7 @@ def test_geometry_stays_within_bounds_and_then_rests() -> None:
     start = Gaussians(*(column.clone() for column in vars(rows).values()))
     targets = [TargetView(given[k], torch.ones_like(given.depth[k]), is_photo=False) for k in (1, 2, 3)] * 20
     optimize(rows, targets, observed=True, steps=len(targets), backend="cpu")
-    shift = (rows.means - start.means).norm(dim=-1) / (start.scales[:, :2].amin(-1) / KERNEL)
+    shift = (rows.means - start.means).norm(dim=-1) / (start.scales[:, :2].amin(-1) / DEFAULT_RENDERING.kernel_px)
     assert 0.1 < float(shift.max()) < DEFAULT_POLICY.max_total_shift
     growth = (rows.scales / start.scales).log().abs().max()
     assert 0.1 < float(growth) < math.log(DEFAULT_POLICY.max_total_growth)
@@ -250,7 +250,7 @@ def test_asked_geometry_steps_lower_the_error() -> None:
     rows = lift_gaussians(chunk_of(given).observation(0), given.valid[0], 1)
     target = TargetView(given[1], torch.ones_like(given.depth[1]), is_photo=False)
     normals = matrix_from_quat(rows.quats)[:, :, 2]
-    width = rows.scales[:, :2].amin(-1) / KERNEL
+    width = rows.scales[:, :2].amin(-1) / DEFAULT_RENDERING.kernel_px
 
     def drawn(shift: Tensor, log_size: Tensor) -> Splats:
         means = rows.means + normals * (shift * width)[:, None]
@@ -258,7 +258,7 @@ def test_asked_geometry_steps_lower_the_error() -> None:
 
     def error(splats: Splats) -> float:
         fine = target.frame.camera.resized((96, 128))[None]
-        raster = rasterize(splats, fine, "cpu", eps2d=FOOTPRINT_FLOOR)
+        raster = rasterize(splats, fine, "cpu", eps2d=DEFAULT_RENDERING.footprint_floor)
         rgb = avg_pool2d(raster.values, 2) / avg_pool2d(raster.alpha, 2).clamp_min(1e-3)
         inside = avg_pool2d(raster.alpha, 2)[0] > DEFAULT_POLICY.solid_alpha
         return 0.5 * float(((rgb[0] - target.frame.rgb).square() * inside).double().sum())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 
-from cache3d.photo_texture import COARSEST, OUTLINE_PX, SAME_DEPTH, PhotoTexture, _sampled
+from cache3d.photo_texture import DEFAULT_TEXTURE, PhotoTexture, _sampled
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.project import pixel_centers, unproject
@@ -110,7 +110,7 @@ def test_farther_views_do_not_alias(photo: Frame, sharp: Tensor) -> None:
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.floats(0.5, 2.0).filter(lambda factor: abs(factor - 1.0) > 1.2 * SAME_DEPTH))
+@given(st.floats(0.5, 2.0).filter(lambda factor: abs(factor - 1.0) > 1.2 * DEFAULT_TEXTURE.same_depth))
 def test_other_surfaces_keep_the_rendered_colors(photo: Frame, factor: float) -> None:
     # Seen from the photo's own place all surfaces of a pixel fall on the same pixel of the photo.
     guide = guide_of(photo.camera, factor * photo.depth)
@@ -129,9 +129,9 @@ def test_outlines_holes_and_the_outside_keep_the_rendered_colors(photo: Frame) -
     hole[..., 10:14, :] = 1.0
     guide = replace(guide, coverage=1.0 - hole, depth=guide.depth * (1.0 - hole))
     changed = (texture.apply(guide).confidence != guide.confidence)[0, 0]
-    assert not changed[:, 40 - OUTLINE_PX : 40 + OUTLINE_PX].any()
+    assert not changed[:, 40 - DEFAULT_TEXTURE.outline_px : 40 + DEFAULT_TEXTURE.outline_px].any()
     assert not changed[10:14].any()
-    assert changed[15:-3, 3 : 39 - OUTLINE_PX].all()
+    assert changed[15:-3, 3 : 39 - DEFAULT_TEXTURE.outline_px].all()
     behind = Camera.from_fov(60.0, SIZE, pose() @ torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0])))
     turned = guide_of(behind, photo.depth)
     assert torch.equal(texture.apply(turned).rgb, turned.rgb)
@@ -173,7 +173,7 @@ def test_wrong_rendered_colors_are_replaced(photo: Frame, sharp: Tensor) -> None
 def test_the_pyramid_halves_down_to_the_coarsest(photo: Frame) -> None:
     finest = torch.rand(3, 144, 240)  # three times as fine: not a power of two
     texture = PhotoTexture.of(photo, finest)
-    assert texture.scales == (3.0, 2.0, 1.0, 0.5, COARSEST)
+    assert texture.scales == (3.0, 2.0, 1.0, 0.5, DEFAULT_TEXTURE.coarsest)
     assert [tuple(level.shape[1:]) for level in texture.levels] == [
         (round(SIZE[0] * scale), round(SIZE[1] * scale)) for scale in texture.scales
     ]
