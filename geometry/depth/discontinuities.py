@@ -7,18 +7,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
+from geometry.depth.policy import DEFAULT_DISCONTINUITIES, DiscontinuityPolicy, SnapPass
 from geometry.filters import dilate, erode, mean
-
-EDGE_RATIO = 1.08  # depths of neighbors further apart than this lie on two surfaces
-# Radius in px, ratio of depths within it above which an edge is snapped, and share of the window that must be on one of
-# its two surfaces. Estimates are softer at large steps, so a second, larger radius snaps pixels that the first leaves
-# between two surfaces (floaters in 3D); its share excludes ground that rises to the horizon.
-SNAP = ((4, 1.15, 0.0), (7, 1.8, 0.65))
-VOTE_PX = 1  # a larger radius rounds edges off (2: edges off by 2.8 px instead of 2.0)
 
 
 def clean_discontinuities(
-    depth: Float[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"], ratio: float = EDGE_RATIO
+    depth: Float[Tensor, "b 1 h w"],
+    valid: Bool[Tensor, "b 1 h w"],
+    policy: DiscontinuityPolicy = DEFAULT_DISCONTINUITIES,
 ) -> Bool[Tensor, "b 1 h w"]:
     """Mask of pixels that can be lifted to 3D without flying pixels.
 
@@ -28,10 +24,10 @@ def clean_discontinuities(
     Args:
         depth: positive z.
         valid: mask of known depth.
-        ratio: ratio of depths above which two pixels are on different surfaces.
+        policy: what is an edge.
     """
     log_depth = depth.clamp_min(1e-8).log()
-    step = torch.log(depth.new_tensor(ratio))
+    step = torch.log(depth.new_tensor(policy.edge_ratio))
     flying = torch.zeros_like(valid)
     for axis in (-1, -2):
         before, after = _shifted(log_depth, 1, axis), _shifted(log_depth, -1, axis)
@@ -47,14 +43,17 @@ def snap_depth_edges(
     depth: Float[Tensor, "b 1 h w"],
     rgb: Float[Tensor, "b 3 h w"],
     sky: Bool[Tensor, "b 1 h w"],
+    policy: DiscontinuityPolicy = DEFAULT_DISCONTINUITIES,
 ) -> Float[Tensor, "b 1 h w"]:
     """Turn soft depth edges into steps that lie on color edges.
 
     Near a soft edge each pixel takes the near or the far extreme of the depth in its neighborhood, whichever belongs to
     pixels of more similar color. Other pixels and the sky do not change, and no pixel takes the depth of the sky.
     """
-    for radius_px, ratio, stepped in SNAP:
-        depth = _snap(depth, rgb, sky, radius_px, ratio, stepped)
+    # Estimates are softer at large steps: later, wider passes snap what the first leaves between two surfaces, which
+    # would be floaters in 3D.
+    for one in policy.snap_passes:
+        depth = _snap(depth, rgb, sky, one, policy.vote_px)
     return depth
 
 
@@ -62,15 +61,14 @@ def _snap(
     depth: Float[Tensor, "b 1 h w"],
     rgb: Float[Tensor, "b 3 h w"],
     sky: Bool[Tensor, "b 1 h w"],
-    radius_px: int,
-    ratio: float,
-    stepped: float,
+    one: SnapPass,
+    vote_px: int,
 ) -> Float[Tensor, "b 1 h w"]:
-    size = 2 * radius_px + 1
+    size = 2 * one.radius_px + 1
     inverse = 1.0 / depth.clamp_min(1e-8)
-    near = dilate(inverse.masked_fill(sky, 0.0), radius_px)
-    far = erode(inverse.masked_fill(sky, torch.inf), radius_px)
-    soft = ~sky & (near / far > ratio)
+    near = dilate(inverse.masked_fill(sky, 0.0), one.radius_px)
+    far = erode(inverse.masked_fill(sky, torch.inf), one.radius_px)
+    soft = ~sky & (near / far > one.ratio)
     if not soft.any():
         return depth
     out = depth.clone()
@@ -90,19 +88,19 @@ def _snap(
         present = inverse[index].flatten()[where]
         middle = (present - inverse_far) / (inverse_near - inverse_far)
         prefer_near = (near_like * (0.25 + middle) > far_like * (1.25 - middle)).float()
-        choose_near = _vote(prefer_near, soft[index]) > 0.5
-        step = (on_near | on_far).sum(1) >= stepped * torch.isfinite(share).sum(1)
+        choose_near = _vote(prefer_near, soft[index], vote_px) > 0.5
+        step = (on_near | on_far).sum(1) >= one.stepped * torch.isfinite(share).sum(1)
         chosen = torch.where(choose_near, inverse_near, inverse_far)
         out[index].view(-1)[where] = 1.0 / torch.where(step, chosen, present)
     # Only edges between two surfaces are snapped, not slopes.
-    sharp = _curvature(inverse, radius_px)
+    sharp = _curvature(inverse, one.radius_px)
     return torch.where(soft & sharp, out, depth)
 
 
-def _vote(choice: Float[Tensor, "n"], where: Bool[Tensor, "1 h w"]) -> Float[Tensor, "n"]:
+def _vote(choice: Float[Tensor, "n"], where: Bool[Tensor, "1 h w"], radius_px: int) -> Float[Tensor, "n"]:
     """Mean choice among the pixels ``where`` around each pixel: joins leaves and the gaps between them."""
     chosen = torch.zeros_like(where, dtype=choice.dtype).masked_scatter(where, choice)
-    chosen, share = mean(torch.stack([chosen, where.to(choice)]), VOTE_PX)
+    chosen, share = mean(torch.stack([chosen, where.to(choice)]), radius_px)
     return (chosen / share)[where]
 
 

@@ -13,24 +13,15 @@ from scipy.sparse.linalg import cg
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from geometry.depth.policy import DEFAULT_EDGES, EdgeAlignPolicy
 from geometry.fill import smooth_fill
-
-TEXTURE_PX, TEXTURE_CONTRAST = 6, 10  # extent and, of 255, contrast of what is texture and not an edge
-COLOR_SCALE = 4.0  # CIELAB units within which two neighbors belong together
-SMOOTHNESS = 20.0  # weight of agreeing with a neighbor, over that of keeping a sure value
-HALO = 0.06  # of the short side: so far off may the network draw the outline of the sky
-ALIEN_COLOR = 15.0  # CIELAB units from the sky around beyond which a pixel of the halo is none of it
-SURELY = 0.98  # probability that some of the sky reaches where there is any
-ISLAND = 0.2  # mean unlikeness to the open sky from which a piece of sky in the ground is none
-BESIDE = 0.5  # of the halo: how far from where the outline was redrawn depth is doubted
-BEND = 0.02  # relative bend of inverse depth above which a value is doubted
-DOUBTED, LEAK = 5e-4, 1e-5  # weights that keep the system solvable
-GROUND_DOUBTED, GROUND_LEAK = 1e-6, 1e-3
-TOLERANCE, LARGEST_ITERATIONS = 1e-4, 300
 
 
 def fit_to_picture(
-    log_depth: Float[Tensor, "h w"], sky: Float[Tensor, "h w"], rgb: Float[Tensor, "3 h w"]
+    log_depth: Float[Tensor, "h w"],
+    sky: Float[Tensor, "h w"],
+    rgb: Float[Tensor, "3 h w"],
+    policy: EdgeAlignPolicy = DEFAULT_EDGES,
 ) -> tuple[Float[Tensor, "h w"], Float[Tensor, "h w"]]:
     """Redraw the soft edges of a network's output along the edges of the picture it was given.
 
@@ -42,46 +33,50 @@ def fit_to_picture(
         log_depth: log of the depth.
         sky: probability of sky.
         rgb: colors in 0..1.
+        policy: what is an edge, and which values are trusted.
 
     Returns:
         Log depth and probability of sky.
     """
-    lab = _lab(rgb)
+    lab = _lab(rgb, policy)
     likely, values = sky.numpy(), log_depth.numpy()
-    if likely.max() < SURELY:  # nowhere sure: so it sees walls of plain white
+    if likely.max() < policy.sure:  # nowhere sure: so it sees walls of plain white
         likely = np.zeros_like(likely)
-    likely = _without_islands(likely, lab)
+    likely = _without_islands(likely, lab, policy)
     is_sky = (likely > 0.5).astype(np.uint8)
     within = _distance_px(is_sky) + _distance_px(1 - is_sky)
-    halo = HALO * min(sky.shape)
+    halo = policy.halo * min(sky.shape)
     inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2
-    trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, DOUBTED)
-    alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5)) * (1.0 - inside)
-    laplacian = _color_laplacian(lab, np.zeros_like(is_sky), LEAK)
-    redrawn_sky = _solve(laplacian, likely * trust / (trust + alien), trust + alien, np.zeros_like(likely))
-    fitted_sky = _without_islands(redrawn_sky, lab)  # what was one with the sky may have become an island
+    trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, policy.least_trust)
+    alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5), policy) * (1.0 - inside)
+    laplacian = _color_laplacian(lab, np.zeros_like(is_sky), policy.color_scale, policy.leak)
+    redrawn_sky = _solve(
+        laplacian, likely * trust / (trust + alien), trust + alien, np.zeros_like(likely), policy.smoothness
+    )
+    fitted_sky = _without_islands(redrawn_sky, lab, policy)  # what was one with the sky may have become an island
     # Depth is doubted where the outline of the sky was redrawn, beside it, and where inverse depth bends.
     redrawn = ((fitted_sky > 0.5) != (is_sky > 0)).astype(np.uint8)
-    beside = np.minimum(_distance_px(1 - redrawn) / (BESIDE * halo), within / (0.25 * halo)).clip(0.0, 1.0) ** 2
-    trust = np.exp(-((_bend(values) / BEND) ** 2)) * (1.0 - likely) * beside
+    beside = np.minimum(_distance_px(1 - redrawn) / (policy.beside * halo), within / (0.25 * halo)).clip(0.0, 1.0) ** 2
+    trust = np.exp(-((_bend(values) / policy.bend) ** 2)) * (1.0 - likely) * beside
     # Nothing of the ground hangs on the sky; parts of the ground hang together whatever their colors.
-    laplacian = _color_laplacian(lab, (fitted_sky > 0.5).astype(np.uint8), GROUND_LEAK)
+    side = (fitted_sky > 0.5).astype(np.uint8)
+    laplacian = _color_laplacian(lab, side, policy.color_scale, policy.ground_leak)
     # Slopes that are trusted stay slopes: held to what has their color, a lawn would fall into terraces.
-    fitted = _solve(laplacian, values, np.maximum(trust, GROUND_DOUBTED), trust)
+    fitted = _solve(laplacian, values, np.maximum(trust, policy.ground_least_trust), trust, policy.smoothness)
     return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
 
 
-def _without_islands(likely: np.ndarray, lab: np.ndarray) -> np.ndarray:
+def _without_islands(likely: np.ndarray, lab: np.ndarray, policy: EdgeAlignPolicy) -> np.ndarray:
     """No sky inside the ground unless it looks like the open sky: bright slopes and water are taken for it."""
     count, labels = cv2.connectedComponents((likely > 0.5).astype(np.uint8))
     piece = labels.astype(np.int64)
     open_pieces = np.unique(piece[0][piece[0] > 0])
     if not len(open_pieces):
         return likely
-    unlike = _unlike_the_sky(lab, np.isin(piece, open_pieces))
+    unlike = _unlike_the_sky(lab, np.isin(piece, open_pieces), policy)
     size = np.bincount(piece.ravel(), minlength=count)
     mean = np.bincount(piece.ravel(), unlike.ravel(), count) / np.maximum(size, 1)
-    island = mean > ISLAND
+    island = mean > policy.island
     island[0] = island[open_pieces] = False
     return np.where(island[piece], 0.0, likely)
 
@@ -98,25 +93,29 @@ def _bend(log_depth: np.ndarray) -> np.ndarray:
     return cv2.dilate(bend, np.ones((7, 7)))
 
 
-def _lab(rgb: Tensor) -> np.ndarray:
+def _lab(rgb: Tensor, policy: EdgeAlignPolicy) -> np.ndarray:
     """CIELAB without texture: the leaves of a tree are one color, and hang together rather than on what is behind."""
     image = (np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()) * 255.0).round().astype(np.uint8)
-    flat = cv2.pyrMeanShiftFiltering(cv2.cvtColor(image, cv2.COLOR_RGB2Lab), TEXTURE_PX, TEXTURE_CONTRAST, maxLevel=0)
+    # No pyramid, OpenCV's default: with one the result depends on left and right.
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2Lab)
+    flat = cv2.pyrMeanShiftFiltering(lab, policy.texture_px, policy.texture_contrast, maxLevel=0)
     scale, zero = np.array([[100.0 / 255.0, 1.0, 1.0], [0.0, 128.0, 128.0]], np.float32)
     return flat * scale - zero
 
 
-def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray) -> np.ndarray:
+def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray, policy: EdgeAlignPolicy) -> np.ndarray:
     """How far each pixel's color is from that of the sure sky around it, 0..1."""
     if not sure.any():
         return np.zeros_like(lab[..., 0])
     known = torch.from_numpy(sure)[None, None]
     around = smooth_fill(torch.from_numpy(lab).permute(2, 0, 1)[None], known)[0].permute(1, 2, 0).numpy()
-    beyond = np.maximum(np.linalg.norm(lab - around, axis=-1) - ALIEN_COLOR, 0.0)
-    return 1.0 - np.exp(-((beyond / ALIEN_COLOR) ** 2))
+    beyond = np.maximum(np.linalg.norm(lab - around, axis=-1) - policy.alien_color, 0.0)
+    return 1.0 - np.exp(-((beyond / policy.alien_color) ** 2))
 
 
-def _color_laplacian(lab: np.ndarray, side: np.ndarray, leak: float) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+def _color_laplacian(
+    lab: np.ndarray, side: np.ndarray, color_scale: float, leak: float
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
     """Diagonal, and per offset to a neighbor (in raster order) the weight that ties the two; none to another side."""
     height, width = lab.shape[:2]
     diagonal, ties = np.zeros(height * width), []
@@ -124,7 +123,7 @@ def _color_laplacian(lab: np.ndarray, side: np.ndarray, leak: float) -> tuple[np
         left, end = max(0, -right), width - max(right, 0)
         here, there = lab[: height - down, left:end], lab[down:, left + right : end + right]
         weight = np.zeros((height, width))
-        weight[: height - down, left:end] = np.exp(-((here - there) ** 2).sum(-1) / COLOR_SCALE**2) + leak
+        weight[: height - down, left:end] = np.exp(-((here - there) ** 2).sum(-1) / color_scale**2) + leak
         weight[: height - down, left:end] *= side[: height - down, left:end] == side[down:, left + right : end + right]
         offset = down * width + right
         tie = weight.ravel()[: height * width - offset]
@@ -139,23 +138,26 @@ def _solve(
     values: np.ndarray,
     trust: np.ndarray,
     sloping: np.ndarray,
+    smoothness: float,
+    tolerance: float = 1e-4,
+    max_iterations: int = 300,
 ) -> np.ndarray:
-    """Minimise ``trust (x - values)² + SMOOTHNESS weight (x - neighbor - rise)²`` by conjugate gradients.
+    """Minimize ``trust (x - values)² + smoothness weight (x - neighbor - rise)²`` by conjugate gradients.
 
     The rise from a neighbor is that of the values as far as both are ``sloping``, 0..1.
     """
     diagonal, ties = laplacian
     trust, sloping = trust.ravel(), sloping.ravel()
-    main = trust + SMOOTHNESS * diagonal
-    bands = [main, *(-SMOOTHNESS * tie for _, tie in ties), *(-SMOOTHNESS * tie for _, tie in ties)]
+    main = trust + smoothness * diagonal
+    bands = [main, *(-smoothness * tie for _, tie in ties), *(-smoothness * tie for _, tie in ties)]
     offsets: Any = [0, *(offset for offset, _ in ties), *(-offset for offset, _ in ties)]
     system = diags_array(bands, offsets=offsets, format="csr")
     start = values.ravel().astype(np.float64)
     wanted = trust * start
     for offset, tie in ties:
-        rise = SMOOTHNESS * tie * np.minimum(sloping[offset:], sloping[:-offset]) * (start[offset:] - start[:-offset])
+        rise = smoothness * tie * np.minimum(sloping[offset:], sloping[:-offset]) * (start[offset:] - start[:-offset])
         wanted[offset:] += rise
         wanted[:-offset] -= rise
     with threadpool_limits(1, "blas"):  # its threads wait for each other a thousand times: 8 x slower beside other work
-        fitted, _ = cg(system, wanted, x0=start, rtol=TOLERANCE, maxiter=LARGEST_ITERATIONS, M=diags_array(1.0 / main))
+        fitted, _ = cg(system, wanted, x0=start, rtol=tolerance, maxiter=max_iterations, M=diags_array(1.0 / main))
     return fitted.reshape(values.shape).astype(np.float32)

@@ -16,11 +16,9 @@ from torch.nn.functional import interpolate
 from geometry.depth.edge_alignment import fit_to_picture
 from geometry.depth.estimator import DepthMap, far_sky
 from geometry.depth.network import STRIDE, DepthNetwork
+from geometry.depth.policy import DEFAULT_EDGES, EdgeAlignPolicy
 
 FORMAT = "worldwarp-depth-1"
-SHORT_SIDE_PX = 192  # near the sizes of training; at 256 the network confused mountains with haze
-DETAIL_SIDE_PX = 384  # thin trunks, cables and outlines need this resolution
-DETAIL = 0.1  # of the short side: standard deviation of the filter that separates detail
 
 
 def package_weights() -> Path:
@@ -64,22 +62,46 @@ class EmbeddedDepth:
     Args:
         weights: a file from `worldwarp train depth`; None takes the one in the package.
         device: device of the network.
+        short_side_px: of the image that gives the layout. Default 192, near the sizes of training; at 256 the network
+            confused mountains with haze (by eye).
+        detail_side_px: short side of the image that gives the detail. Default 384: against one image only, motorcycle
+            AbsRel .153 -> .143, edges 30 -> 19 px (log: Depth: two scales).
+        detail: standard deviation of the filter that separates the two, share of the short side. Default .1; not
+            measured.
+        edges: alignment to color edges.
     """
 
-    def __init__(self, weights: str | Path | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        short_side_px: int = 192,
+        detail_side_px: int = 384,
+        detail: float = 0.1,
+        edges: EdgeAlignPolicy = DEFAULT_EDGES,
+    ) -> None:
+        if min(short_side_px, detail_side_px) < STRIDE:
+            raise ValueError(
+                f"short_side_px, detail_side_px: want {STRIDE} or more, got {short_side_px} and {detail_side_px}; "
+                "leave them out for 192 and 384"
+            )
+        self._short_side_px, self._detail_side_px = short_side_px, detail_side_px
+        self._detail = detail
+        self._edges = edges
         self.network = load_depth_network(package_weights() if weights is None else Path(weights)).to(device)
         self.device = torch.device(device)
 
     @torch.no_grad()
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
         """Depth of colors in 0..1: layout from a small image, detail from a large one, edges aligned to the image."""
-        log_depth, sky_logit = self._seen_at(SHORT_SIDE_PX, rgb)
-        sharper, _ = self._seen_at(DETAIL_SIDE_PX, rgb)
+        log_depth, sky_logit = self._seen_at(self._short_side_px, rgb)
+        sharper, _ = self._seen_at(self._detail_side_px, rgb)
         detail = (sharper - log_depth).cpu()
-        smooth = ndimage.gaussian_filter(detail.numpy(), DETAIL * min(rgb.shape[-2:]), axes=(-2, -1), mode="nearest")
+        radius = self._detail * min(rgb.shape[-2:])
+        smooth = ndimage.gaussian_filter(detail.numpy(), radius, axes=(-2, -1), mode="nearest")
         log_depth = log_depth.cpu() + detail - torch.from_numpy(smooth)
         both = zip(log_depth, sky_logit.cpu(), rgb.cpu(), strict=True)
-        fitted = [fit_to_picture(depth[0], logit[0].sigmoid(), colors) for depth, logit, colors in both]
+        fitted = [fit_to_picture(depth[0], logit[0].sigmoid(), colors, self._edges) for depth, logit, colors in both]
         log_depth, likely = (torch.stack(part)[:, None].to(rgb) for part in zip(*fitted, strict=True))
         depth, sky = log_depth.exp(), likely > 0.5
         for index in range(len(depth)):

@@ -12,16 +12,23 @@ from geometry.camera import Camera
 from geometry.depth.discontinuities import clean_discontinuities, snap_depth_edges
 from geometry.depth.estimator import DepthEstimator, DepthMap, far_sky
 from geometry.depth.mixed_pixels import without_gaps
+from geometry.depth.policy import DEFAULT_DISCONTINUITIES, DiscontinuityPolicy
 from geometry.frame import Frame
 
 
-def lift_photo(rgb: Float[Tensor, "1 3 h w"], estimator: DepthEstimator, camera: Camera) -> Frame:
+def lift_photo(
+    rgb: Float[Tensor, "1 3 h w"],
+    estimator: DepthEstimator,
+    camera: Camera,
+    policy: DiscontinuityPolicy = DEFAULT_DISCONTINUITIES,
+) -> Frame:
     """Estimate the depth of a photo, check it, sharpen its edges and remove flying pixels.
 
     Args:
         rgb: colors in 0..1.
         estimator: estimates the depth.
         camera: the photo's camera, batch ``[1]``, of the photo's size.
+        policy: depth edges and mixed pixels.
 
     Returns:
         The frame; unless the depth is metric, its median depth without the sky is 1.
@@ -31,13 +38,14 @@ def lift_photo(rgb: Float[Tensor, "1 3 h w"], estimator: DepthEstimator, camera:
     """
     made = estimator.estimate(rgb, camera.focal_px)
     _check(made, rgb)
-    depth = snap_depth_edges(made.depth, rgb, made.sky)
+    depth = snap_depth_edges(made.depth, rgb, made.sky, policy)
     ground = made.valid & ~made.sky
     if not made.metric and ground.any():
         depth = depth / depth[ground].median()
     depth = far_sky(depth, made.sky, made.valid)
-    whole = without_gaps(Frame(rgb, depth, made.valid, made.sky, camera, made.metric))
-    return replace(whole, valid=whole.sky | clean_discontinuities(whole.depth, whole.valid & ~whole.sky))
+    whole = without_gaps(Frame(rgb, depth, made.valid, made.sky, camera, made.metric), policy)
+    kept = clean_discontinuities(whole.depth, whole.valid & ~whole.sky, policy)
+    return replace(whole, valid=whole.sky | kept)
 
 
 def _check(made: DepthMap, rgb: Tensor) -> None:

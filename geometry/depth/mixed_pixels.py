@@ -10,17 +10,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from geometry.depth.policy import DEFAULT_DISCONTINUITIES, DiscontinuityPolicy
 from geometry.filters import dilate
 from geometry.frame import Frame
 
-MIXED_REACH = 0.015  # of the short side: reach of foreground colors into the background
-MIXED_RATIO = 1.3  # ratio of two depths above which one is in front of the other
-MIXED_LOOK = 3  # radius of the search for pure colors, over that reach
-GAP_BEFORE = 0.5  # share of the surroundings that must be in front of a gap
-MIXED_NOISE = 0.03  # surfaces whose colors differ less cannot be unmixed
 
-
-def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Frame:
+def clear_far(
+    frame: Frame,
+    where: Bool[Tensor, "1 1 h w"] | None = None,
+    policy: DiscontinuityPolicy = DEFAULT_DISCONTINUITIES,
+) -> Frame:
     """Remove foreground colors from mixed background pixels of a frame ``[1]``.
 
     Background pixels beside a foreground surface are blended with its color and would show as a ghost of it when the
@@ -29,11 +28,12 @@ def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Fra
     Args:
         frame: frame with depth.
         where: mask of the pixels to change; all when None.
+        policy: what is mixed.
     """
-    window = 2 * MIXED_LOOK * _mixed_reach(frame) + 1
-    inverse, beside = _inverse(frame), mixed(frame)[0, 0].numpy()
+    window = 2 * policy.mixed_search * _mixed_reach(frame, policy) + 1
+    inverse, beside = _inverse(frame), mixed(frame, policy)[0, 0].numpy()
     clear = (frame.valid[0, 0].numpy() & ~beside).astype(np.float32)
-    layer = _layers(inverse)
+    layer = _layers(inverse, policy.mixed_ratio)
     rgb = np.ascontiguousarray(frame.rgb[0].permute(1, 2, 0).numpy())
     cleared = rgb.copy()
     wanted = beside if where is None else beside & where[0, 0].numpy()
@@ -50,7 +50,9 @@ def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Fra
         square, _ = _local_mean(colors**2, behind, window)
         texture = np.sqrt(np.maximum(square - back**2, 0.0))
         apart = fore - back
-        share = ((colors - back) * apart).sum(-1, keepdims=True) / ((apart**2).sum(-1, keepdims=True) + MIXED_NOISE**2)
+        share = ((colors - back) * apart).sum(-1, keepdims=True) / (
+            (apart**2).sum(-1, keepdims=True) + policy.unmix_noise**2
+        )
         rest = colors - back - share.clip(0.0, 1.0) * apart
         mine &= (back_share > 0.0) & (fore_share > 0.0)
         cleared[part][mine] = (back + rest.clip(-texture, texture))[mine]
@@ -58,31 +60,31 @@ def clear_far(frame: Frame, where: Bool[Tensor, "1 1 h w"] | None = None) -> Fra
     return replace(frame, rgb=(cleared.clamp(0.0, 1.0) * 255.0).round() / 255.0)
 
 
-def without_gaps(frame: Frame) -> Frame:
+def without_gaps(frame: Frame, policy: DiscontinuityPolicy = DEFAULT_DISCONTINUITIES) -> Frame:
     """Close small gaps in foreground surfaces of a frame ``[1]``: they get the depth of the foreground.
 
     Between leaves every pixel is mixed with their colors. Without a pure background pixel nearby the background color
     is unknown, and the gap would become floating specks when the camera moves. Gaps that cover more area than the
     foreground, as in a fence, stay open.
     """
-    inverse, beside = _inverse(frame), mixed(frame)[0, 0].numpy()
-    layer = _layers(inverse)
+    inverse, beside = _inverse(frame), mixed(frame, policy)[0, 0].numpy()
+    layer = _layers(inverse, policy.mixed_ratio)
     clear = frame.valid[0, 0].numpy() & ~beside
-    window = (2 * MIXED_LOOK * _mixed_reach(frame) + 1,) * 2
+    window = (2 * policy.mixed_search * _mixed_reach(frame, policy) + 1,) * 2
     lost = np.zeros_like(beside)
     for own in np.unique(layer[beside]):
         known = cv2.dilate((clear & (np.abs(layer - own) <= 1)).astype(np.uint8), np.ones(window, np.uint8)) > 0
-        before = cv2.blur((layer > own + 1).astype(np.float32), window) > GAP_BEFORE
+        before = cv2.blur((layer > own + 1).astype(np.float32), window) > policy.gap_share
         lost |= beside & (layer == own) & ~known & before
     gap = torch.from_numpy(lost)[None, None].to(frame.sky.device)
-    front = 1.0 / dilate(inverse, _mixed_reach(frame)).clamp_min(1e-8)
+    front = 1.0 / dilate(inverse, _mixed_reach(frame, policy)).clamp_min(1e-8)
     return replace(frame, depth=torch.where(gap, front, frame.depth), sky=frame.sky & ~gap)
 
 
-def mixed(frame: Frame) -> Bool[Tensor, "b 1 h w"]:
+def mixed(frame: Frame, policy: DiscontinuityPolicy = DEFAULT_DISCONTINUITIES) -> Bool[Tensor, "b 1 h w"]:
     """Mask of pixels close to a clearly nearer surface, which may be mixed with its colors."""
     inverse = _inverse(frame)
-    return dilate(inverse, _mixed_reach(frame)) > MIXED_RATIO * inverse
+    return dilate(inverse, _mixed_reach(frame, policy)) > policy.mixed_ratio * inverse
 
 
 def _inverse(frame: Frame) -> Float[Tensor, "b 1 h w"]:
@@ -90,13 +92,13 @@ def _inverse(frame: Frame) -> Float[Tensor, "b 1 h w"]:
     return torch.where(frame.sky | ~frame.valid, 0.0, 1.0 / frame.depth.clamp_min(1e-8))
 
 
-def _layers(inverse: Float[Tensor, "1 1 h w"]) -> Int[np.ndarray, "h w"]:
-    """Index of the depth layer per pixel, in factors of ``MIXED_RATIO``; indices more than 1 apart are two surfaces."""
-    return np.round(np.log(inverse[0, 0].numpy().clip(1e-6)) / np.log(MIXED_RATIO)).astype(np.int64)
+def _layers(inverse: Float[Tensor, "1 1 h w"], ratio: float) -> Int[np.ndarray, "h w"]:
+    """Index of the depth layer per pixel, in factors of ``ratio``; indices more than 1 apart are two surfaces."""
+    return np.round(np.log(inverse[0, 0].numpy().clip(1e-6)) / np.log(ratio)).astype(np.int64)
 
 
-def _mixed_reach(frame: Frame) -> int:
-    return max(1, round(MIXED_REACH * min(frame.camera.size)))
+def _mixed_reach(frame: Frame, policy: DiscontinuityPolicy) -> int:
+    return max(1, round(policy.mixed_reach * min(frame.camera.size)))
 
 
 def _around(where: Bool[np.ndarray, "h w"], reach_px: int) -> tuple[slice, slice]:

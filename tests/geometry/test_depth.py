@@ -28,6 +28,7 @@ from geometry.depth.edge_alignment import fit_to_picture
 from geometry.depth.embedded import save_depth_network
 from geometry.depth.mixed_pixels import without_gaps
 from geometry.depth.network import DepthNetwork
+from geometry.depth.policy import DiscontinuityPolicy, EdgeAlignPolicy
 from geometry.frame import Frame
 
 SIZE = (32, 48)
@@ -252,6 +253,15 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     save_depth_network(network, tmp_path / "lie.safetensors", {})
     with pytest.raises(ValueError, match="another architecture"):
         EmbeddedDepth(tmp_path / "lie.safetensors")
+
+
+def test_wrong_numbers_of_depth_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"bend: want a number above 0, got 0.0; leave it out for 0.02"):
+        EdgeAlignPolicy(bend=0.0)
+    with pytest.raises(ValueError, match=r"mixed_ratio: want a ratio above 1, got 1.0"):
+        DiscontinuityPolicy(mixed_ratio=1.0)
+    with pytest.raises(ValueError, match="short_side_px, detail_side_px: want 32 or more, got 16 and 384"):
+        EmbeddedDepth(short_side_px=16)
 
 
 @pytest.mark.parametrize("metric", [False, True])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from cache3d.integration.policy import IntegrationPolicy
+from cache3d.rendering.policy import DiscPolicy, RenderingPolicy
+from geometry.depth.policy import EdgeAlignPolicy
 from worldwarp.config import ConfigError, build, compose_config, explore_settings, group_options
 
 FRAMED = ["image=a.jpg", "size=[96,160]", "fov_deg=60"]
@@ -74,9 +74,25 @@ def test_policy_fields_reach_the_cache(cache: str) -> None:
     assert build(changed, "cache")._policy == IntegrationPolicy(superseded_px=2.5)
 
 
-def test_the_policy_file_lists_every_field() -> None:
-    listed = compose_config("explore", ["image=a.jpg"]).cache.policy
-    assert {key: listed[key] for key in listed if key != "_target_"} == asdict(IntegrationPolicy())
+@pytest.mark.parametrize("cache", ["gaussians", "points"])
+def test_rendering_fields_reach_the_cache(cache: str) -> None:
+    words = ["image=a.jpg", f"cache={cache}"]
+    assert build(compose_config("explore", words), "cache")._rendering == RenderingPolicy()
+    changed = compose_config("explore", [*words, "cache.rendering.mixed_sky=2.5", "cache.rendering.discs.unfit=0.02"])
+    assert build(changed, "cache")._rendering == RenderingPolicy(mixed_sky=2.5, discs=DiscPolicy(unfit=0.02))
+
+
+def test_the_policy_files_list_every_field() -> None:
+    config = compose_config("explore", ["image=a.jpg"])
+    for listed, policy in (
+        (config.cache.policy, IntegrationPolicy()),
+        (config.cache.rendering, RenderingPolicy()),
+        (config.depth.edges, EdgeAlignPolicy()),
+    ):
+        values = {key: listed[key] for key in listed if key not in ("_target_", "discs")}
+        assert values == {key: value for key, value in vars(policy).items() if key != "discs"}
+    discs = config.cache.rendering.discs
+    assert {key: discs[key] for key in discs if key != "_target_"} == DiscPolicy()._asdict()
 
 
 def test_the_hydra_state_of_a_caller_is_restored() -> None:
