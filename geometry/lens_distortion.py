@@ -13,9 +13,6 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-GRID = 129  # points along each side where the lens is checked
-LEAST_KEPT = 0.5  # of each side of the photo; less is not the same photo any more
-
 
 @dataclass(frozen=True)
 class DistortedLens:
@@ -47,17 +44,19 @@ class DistortedLens:
             ValueError: less than half of each side is left.
         """
         height, width = self.image_size
-        across = np.linspace(0.0, 1.0, GRID)
+        least, points = 0.5, 129  # less than half of each side is not the same photo any more
+        across = np.linspace(0.0, 1.0, points)
         u, v = np.meshgrid(across * width, across * height)
         seen_u, seen_v = self._distorted(u, v)
         inside = (seen_u >= -0.5) & (seen_u <= width + 0.5) & (seen_v >= -0.5) & (seen_v <= height + 0.5)
         (u_down, u_right), (v_down, v_right) = np.gradient(seen_u), np.gradient(seen_v)
         unfolded = u_right * v_down - u_down * v_right > 0.0
         reach = np.maximum(np.abs(u / width - 0.5), np.abs(v / height - 0.5)) * 2.0
-        share = float(reach[~(inside & unfolded)].min(initial=1.0 + 2.0 / (GRID - 1)) - 2.0 / (GRID - 1))
-        if share < LEAST_KEPT:
+        # Folding or leaving shows between two points of the grid: one step less is safe.
+        share = float(reach[~(inside & unfolded)].min(initial=1.0 + 2.0 / (points - 1)) - 2.0 / (points - 1))
+        if share < least:
             raise ValueError(
-                f"distortion of {self.model}: want one that leaves {LEAST_KEPT:.0%} of the photo's sides to a pinhole "
+                f"distortion of {self.model}: want one that leaves {least:.0%} of the photo's sides to a pinhole "
                 f"of the same focal length, got {max(share, 0.0):.0%}; undistort the photo and its cameras yourself"
             )
         return share

@@ -10,7 +10,6 @@ from geometry.filters import dilate, erode, windows_3x3
 from geometry.frame import Frame
 
 DEPTH_TOLERANCE = 0.1  # relative depth difference below which two pixels may show one surface
-BEND_TOLERANCE = 0.02  # second difference of inverse depth per pixel, relative to it, below which a slope is even
 
 
 def same_surface(
@@ -38,7 +37,7 @@ def far_from_edges(
     depth: Float[Tensor, "1 h w"],
     usable: Bool[Tensor, "1 h w"],
     reach_px: int,
-    bend: float = BEND_TOLERANCE,
+    bend: float = 0.02,
     tolerance: float = DEPTH_TOLERANCE,
 ) -> Bool[Tensor, "1 h w"]:
     """Pixels whose whole window of ``reach_px`` rows and columns lies in the image, is usable and shows one surface.

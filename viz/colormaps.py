@@ -9,7 +9,6 @@ from torch import Tensor
 # Noise level to color: blue where pixels are kept, amber where texture was copied, pink where nothing is known.
 _NOISE_LEVELS = np.array([0.0, 0.15, 0.55, 1.0])
 _NOISE_COLORS = np.array([[16, 24, 48], [31, 78, 121], [245, 158, 11], [244, 63, 94]], np.float64)
-_CHECKER_PX = 8
 _CHECKER_COLORS = np.array([[0.17, 0.17, 0.19], [0.26, 0.26, 0.29]], np.float32)
 
 
@@ -22,7 +21,7 @@ def to_uint8(rgb: Float[Tensor, "t c h w"]) -> UInt8[np.ndarray, "t h w c"]:
 def guide_picture(rgb: Float[Tensor, "t 3 h w"], coverage: Float[Tensor, "t 1 h w"]) -> UInt8[np.ndarray, "t h w 3"]:
     """Colors of the guide, blended by coverage over a checkerboard."""
     share = coverage.detach().float().cpu().numpy().transpose(0, 2, 3, 1).clip(0.0, 1.0)
-    rows, columns = np.indices(share.shape[1:3]) // _CHECKER_PX
+    rows, columns = np.indices(share.shape[1:3]) // 8  # squares of 8 pixels
     checker = _CHECKER_COLORS[(rows + columns) % 2]
     colors = rgb.detach().float().cpu().numpy().transpose(0, 2, 3, 1).clip(0.0, 1.0)
     return (np.nan_to_num(colors * share + checker * (1.0 - share)) * 255.0 + 0.5).astype(np.uint8)

@@ -13,9 +13,6 @@ from viz.log_entries import LogEntry
 
 log = logging.getLogger(__name__)
 
-_CAPACITY = 16  # updates; a few hundred MB at most, enough for the seconds that a window takes to open
-_FLUSH_S = 4.0
-
 
 def within(timeout_s: float, call: Callable[[], None]) -> None:
     """Run ``call`` in a thread and wait for it for at most ``timeout_s`` seconds.
@@ -50,12 +47,13 @@ class LiveStream:
     a daemon, and `close` waits for it only for a limited time.
     """
 
-    def __init__(self, connect: Callable[[], rr.RecordingStream], capacity: int = _CAPACITY) -> None:
+    def __init__(self, connect: Callable[[], rr.RecordingStream], capacity: int = 16) -> None:
         """Start the thread.
 
         Args:
             connect: opens the stream; called in the thread, since it may block as well.
-            capacity: length of the queue, updates; further ones are dropped.
+            capacity: length of the queue, updates; further ones are dropped. The default is a few hundred MB at most,
+                enough for the seconds that a window takes to open.
         """
         self.dropped = 0
         self._connect = connect
@@ -94,7 +92,7 @@ class LiveStream:
                     continue
                 for entry in entries:
                     entry.log_to(stream)
-            stream.flush(timeout_sec=_FLUSH_S)
+            stream.flush(timeout_sec=4.0)
             stream.disconnect()
         except Exception as error:  # a failing viewer must not end the session
             self._failed = True

@@ -15,9 +15,6 @@ from geometry.primitives import Gaussians, Points
 from viz import entities
 from viz.log_entries import LogEntry, TimePoint, hidden, primitive_entry
 
-# Share of an entity that must be newly retired before its column (4 bytes per primitive) is logged again.
-UPDATE_SHARE = 0.01
-
 
 @dataclass
 class _Part:
@@ -34,7 +31,7 @@ class LoggedPrimitives:
 
     Rerun cannot remove a part of an entity, and logging the rest again would cost all of its columns. But one column
     can be logged again: opacities of retired Gaussians (radii of points) become 0, 4 bytes per primitive of the entity;
-    earlier times still show them. This is done when more than `UPDATE_SHARE` of an entity was retired.
+    earlier times still show them. This is done when more than 1 % of an entity was newly retired.
 
     Args:
         limit: most primitives per update; a larger update is subsampled at random and the rest drawn larger to
@@ -76,7 +73,7 @@ class LoggedPrimitives:
                 continue
             part.gone |= gone
             count = int(part.gone.sum())
-            if count - part.n_hidden > UPDATE_SHARE * len(part.ids):
+            if count - part.n_hidden > 0.01 * len(part.ids):
                 part.n_hidden = count
                 entries.append(LogEntry(entity, (hidden(part.values, part.gone),), when))
         return entries

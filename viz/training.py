@@ -15,7 +15,6 @@ log = logging.getLogger(__name__)
 APPLICATION = "worldwarp-training"
 STEP_TIMELINE, FRAMES_TIMELINE = "step", "frames_seen"
 FIGURES, SHEET = "validation", "sheet"
-_FLUSH_S = 10.0
 
 
 class TrainingRecorder:
@@ -49,7 +48,7 @@ class TrainingRecorder:
             if sheet.is_file():
                 with Image.open(sheet) as picture:
                     file.log(SHEET, rr.Image(np.asarray(picture)).compress(jpeg_quality=90))
-            file.flush(timeout_sec=_FLUSH_S)
+            file.flush(timeout_sec=10.0)
         except Exception as error:  # an error of the recorder must not end the training
             log.warning("recorder: %s: %s; the training goes on", type(error).__name__, error)
 

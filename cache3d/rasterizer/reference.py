@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cache3d.rasterizer.projection_kernels import FAR, MIN_ALPHA, NEAR
 from cache3d.rasterizer.types import Raster, Splats
 from geometry.camera import Camera
 from geometry.project import pixel_centers, to_camera
 from geometry.se3 import matrix_from_quat
 
-NEAR, FAR = 0.01, 1e10
-MIN_ALPHA, MAX_ALPHA, STOP = 1.0 / 255.0, 0.999, 1e-4
+MAX_ALPHA, STOP = 0.999, 1e-4
 
 
 def rasterize_reference(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:

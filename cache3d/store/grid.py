@@ -14,18 +14,17 @@ from geometry.primitives import Gaussians, Points
 CELL_BITS = 6  # a cell is between 2**6 and 2**7 footprints wide
 AXIS_BITS = 18  # of a cell's number along each axis; primitives farther out share the outermost cell
 SKY = 0  # number of the cell and the block of the sky
-MARGIN = 0.25  # of the image size, around it; more than any rendering reaches beyond the bounds
-REACH = 5.0  # standard deviations beyond which a Gaussian shows nothing, magnification of footprints included
 PLANES = 5  # of a frustum without a far plane
 
 
 def frustum_planes(camera: Camera) -> np.ndarray:
-    """Inward planes ``(normal, offset)`` of frustums of cameras ``[t]`` or one, with `MARGIN`; ``[5 t, 4]`` float64."""
+    """Inward planes ``(normal, offset)`` of frustums of cameras ``[t]`` or one, with a margin; ``[5 t, 4]`` float64."""
+    margin = 0.25  # of the image size, around it; more than any rendering reaches beyond the bounds
     height, width = camera.size
     pose = camera.camera_from_world.double().cpu().reshape(-1, 4, 4).numpy()
     focal, center = (t.double().cpu().reshape(-1, 2).numpy() for t in (camera.focal_px, camera.center_px))
-    low = -(center + MARGIN * np.array([width, height])) / focal
-    high = (np.array([width, height]) * (1.0 + MARGIN) - center) / focal
+    low = -(center + margin * np.array([width, height])) / focal
+    high = (np.array([width, height]) * (1.0 + margin) - center) / focal
     local = np.zeros((len(pose), PLANES, 4))
     local[:, 0, 2] = 1.0
     local[:, 1, 0], local[:, 1, 2] = 1.0, -low[:, 0]
@@ -38,7 +37,8 @@ def frustum_planes(camera: Camera) -> np.ndarray:
 def bounds_of(rows: Points | Gaussians) -> np.ndarray:
     """Low and high corners of the box that each row can cover, ``[2 n 3]`` float64, scene units."""
     if isinstance(rows, Gaussians):
-        centers, reach = rows.means, REACH * rows.scales.amax(-1)
+        # Beyond 5 standard deviations a Gaussian shows nothing, even where magnification enlarges its footprint.
+        centers, reach = rows.means, 5.0 * rows.scales.amax(-1)
     else:
         centers, reach = rows.positions, 2.0 * rows.radii
     centers, reach = centers.double().cpu().numpy(), reach.double().cpu().numpy()[:, None]

@@ -33,7 +33,6 @@ DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 LENS = (*FOCAL, "cx", "cy", "w", "h", *DISTORTION, "camera_model", "is_fisheye")
 PERSPECTIVE_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
 OTHER_LENSES = ("ftheta_p0", "latlong", "equirectangular")  # camera models of instant-ngp
-ANGLES_AGREE = 0.02  # largest relative difference between a focal length in pixels and one from an angle
 
 
 def read_transforms(content: dict, image_size: tuple[int, int]) -> CameraRecord:
@@ -140,7 +139,8 @@ class _Fields:
         if angle >= math.pi:
             raise ValueError(f"{self._name(angle_name)}: want radians in (0, pi), got {angle}")
         of_angle = 0.5 * side_px / math.tan(angle / 2.0)
-        if pixels is not None and abs(math.log(pixels / of_angle)) > ANGLES_AGREE:
+        # Both are given: up to 2 % apart they describe one lens.
+        if pixels is not None and abs(math.log(pixels / of_angle)) > 0.02:
             raise ValueError(
                 f"{self._name(angle_name)}: want the angle of {pixels_name} = {pixels:g} across {side_px:g} pixels, "
                 f"got one of a focal length of {of_angle:g}; remove the wrong one"

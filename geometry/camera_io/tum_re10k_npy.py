@@ -28,10 +28,6 @@ REALESTATE_COLUMNS = (
 )
 
 
-MOST_SECONDS = 1e14  # larger timestamps are nanoseconds or microseconds, which TUM files do not have
-FEWEST_ROUNDINGS = 10.0  # smallest mean step of a path, in units of the rounding step of its coordinates
-
-
 def read_text(text: str, image_size: tuple[int, int], convention: str | None = None) -> CameraRecord:
     """Read TUM (8 columns) or RealEstate10K text (a link, then 19 columns); the number of columns decides.
 
@@ -100,7 +96,8 @@ def _quaternion_order(head: Sequence[str], table: torch.Tensor, spaced: bool, co
     # Programs that write xyzw start at the identity or have clock times; those that write wxyz (MonST3R, CUT3R)
     # have frame numbers as times. A path that starts with 1 0 0 0 is ambiguous.
     start, times = table[0, 4:].tolist(), table[:, 0]
-    seconds = spaced and bool((times.abs() < MOST_SECONDS).all())
+    # Larger timestamps are nanoseconds or microseconds, which TUM files do not have.
+    seconds = spaced and bool((times.abs() < 1e14).all())
     of_a_clock = bool((times != times.round()).any()) and start != [1.0, 0.0, 0.0, 0.0]
     if seconds and (start == [0.0, 0.0, 0.0, 1.0] or of_a_clock):
         return "xyzw"
@@ -220,7 +217,8 @@ def _check_rounding(positions: torch.Tensor, stack: np.ndarray, name: str) -> No
     """Raise if steps are lost in rounding: coordinates far from the origin in float32 or float16."""
     farthest = np.abs(stack[:, :3, 3]).max()
     rounding, step = float(np.spacing(farthest)), float(positions.diff(dim=0).norm(dim=-1).mean())
-    if 0.0 < step < FEWEST_ROUNDINGS * rounding:
+    # A mean step of less than ten rounding steps of the coordinates is lost in rounding.
+    if 0.0 < step < 10.0 * rounding:
         raise ValueError(
             f"{name}: want steps that {stack.dtype} can hold, got {step:.3g} per camera at coordinates of "
             f"{farthest:.3g}, which round to {rounding:.3g}; save float64, or poses near the origin"

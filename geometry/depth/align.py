@@ -8,10 +8,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-MIN_PIXELS = 64
-ROUNDS = 12
-SCALE_RANGE = (0.2, 5.0)
-
 
 @dataclass(frozen=True)
 class DepthAlignment:
@@ -37,6 +33,10 @@ def align_depth(
     valid: Bool[Tensor, "t 1 h w"],
     reference_depth: Float[Tensor, "t 1 h w"],
     reference_weight: Float[Tensor, "t 1 h w"],
+    *,
+    min_pixels: int = 64,
+    rounds: int = 12,
+    scale_range: tuple[float, float] = (0.2, 5.0),
 ) -> DepthAlignment:
     """Robust scale and shift in inverse depth, the same for all frames (iteratively reweighted least squares, Cauchy).
 
@@ -45,19 +45,22 @@ def align_depth(
         valid: mask of usable new depth.
         reference_depth: known depth.
         reference_weight: confidence of the known depth, 0..1; 0 excludes the pixel.
+        min_pixels: shared pixels below which nothing is aligned.
+        rounds: of reweighting.
+        scale_range: factors on inverse depth that are believed.
 
     Returns:
-        The aligned depth; unchanged, with ``count`` 0, when fewer than ``MIN_PIXELS`` are shared. A scale out of
-        ``SCALE_RANGE`` or a negative depth falls back to the clamped ratio of medians without a shift.
+        The aligned depth; unchanged, with ``count`` 0, when fewer than ``min_pixels`` are shared. A scale out of
+        ``scale_range`` or a negative depth falls back to the clamped ratio of medians without a shift.
     """
     shared = valid & (reference_weight > 0.0) & (reference_depth > 0.0)
     count = int(shared.sum())
-    if count < MIN_PIXELS:
+    if count < min_pixels:
         return DepthAlignment(depth, 1.0, 0.0, 0.0, 0)
     x, y = 1.0 / depth[shared].double(), 1.0 / reference_depth[shared].double()
     trust = reference_weight[shared].double() / y.square()  # the fit minimizes relative errors
     scale, shift = (y.median() / x.median()).item(), 0.0
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         error = ((scale * x + shift - y) / y).abs()
         width = 1.5 * error.median().clamp_min(1e-6)
         weight = trust / (1.0 + (error / width).square())
@@ -66,8 +69,8 @@ def align_depth(
             break
         scale, shift = fitted
     inverse = scale / depth.double() + shift
-    if not SCALE_RANGE[0] < scale < SCALE_RANGE[1] or bool((inverse[valid] <= 0.0).any()):
-        scale, shift = min(max((y.median() / x.median()).item(), SCALE_RANGE[0]), SCALE_RANGE[1]), 0.0
+    if not scale_range[0] < scale < scale_range[1] or bool((inverse[valid] <= 0.0).any()):
+        scale, shift = min(max((y.median() / x.median()).item(), scale_range[0]), scale_range[1]), 0.0
         inverse = scale / depth.double()
     residual = ((scale * x + shift - y) / y).abs().median().item()
     aligned = torch.where(valid, 1.0 / inverse.clamp_min(1e-9), depth.double()).to(depth)

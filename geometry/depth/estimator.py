@@ -9,9 +9,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-SKY_MEDIANS = 100.0  # the sky's depth, in median depths of the rest
-SKY_BELOW = 1e-3  # inverse depth under this share of its median is sky
-
 
 @dataclass(frozen=True)
 class DepthMap:
@@ -39,26 +36,31 @@ class DepthEstimator(Protocol):
         ...
 
 
-def far_sky(depth: Float[Tensor, "b 1 h w"], sky: Bool[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"]) -> Tensor:
-    """Depth whose sky is set to ``SKY_MEDIANS`` times the median of the rest, per image."""
+def far_sky(
+    depth: Float[Tensor, "b 1 h w"],
+    sky: Bool[Tensor, "b 1 h w"],
+    valid: Bool[Tensor, "b 1 h w"],
+    medians: float = 100.0,
+) -> Float[Tensor, "b 1 h w"]:
+    """Depth whose sky is set to ``medians`` times the median of the rest, per image."""
     far = depth.clone()
     for index in range(len(depth)):
         ground = valid[index] & ~sky[index]
         median = depth[index][ground].median() if ground.any() else depth.new_tensor(1.0)
-        far[index][sky[index]] = SKY_MEDIANS * median
+        far[index][sky[index]] = medians * median
     return far
 
 
 def depth_of_disparity(
-    disparity: Float[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"]
+    disparity: Float[Tensor, "b 1 h w"], valid: Bool[Tensor, "b 1 h w"], sky_below: float = 1e-3
 ) -> tuple[Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]:
-    """Depth from inverse depth, and the mask of the sky: at most ``SKY_BELOW`` times the image's median.
+    """Depth from inverse depth, and the mask of the sky: at most ``sky_below`` times the image's median.
 
     Returns:
         ``1 / disparity``, set to a large depth in the sky, in the inverse unit of ``disparity``; and the sky mask.
     """
     known = torch.where(valid & (disparity > 0.0), disparity, torch.nan)
     median = known.flatten(1).nanmedian(1).values.nan_to_num(1.0)[:, None, None, None]
-    sky = valid & (disparity <= SKY_BELOW * median)
+    sky = valid & (disparity <= sky_below * median)
     depth = 1.0 / torch.where(sky | ~valid, median, disparity)
     return far_sky(depth, sky, valid), sky

@@ -18,8 +18,6 @@ from geometry.input_files import read_head
 # What programs write where they see no surface: half precision's largest number, 16 bits' largest, Blender's 1e10
 # (and whatever is farther still). Integers of 16 bits or more: their type's largest.
 NO_SURFACE = (65504.0, 65535.0)
-NO_SURFACE_FROM = 1e10
-SAME_ASPECT = 0.03  # of two aspects: as far off as networks are that round sides to multiples of 14 or 32
 
 
 class FileDepth:
@@ -121,7 +119,7 @@ class FileDepth:
         ends = NO_SURFACE
         if kind.kind in "ui":
             ends = (NO_SURFACE[1], float(np.iinfo(kind).max)) if kind.itemsize > 1 else ()
-        sky = values >= NO_SURFACE_FROM
+        sky = values >= 1e10
         for end in ends:
             sky |= values == end
         return sky
@@ -131,11 +129,12 @@ class FileDepth:
         got = f"got {stored[1]}x{stored[0]} in {self.path.name}"
         if min(stored) < 2 or stored[0] < size[0] // 4 or stored[1] < size[1] // 4:
             raise ValueError(f"depth: want about the photo's size {size[1]}x{size[0]}, {got}")
+        tolerance = 0.03  # networks round sides to multiples of 14 or 32, and aspects with them
         aspect, wanted = stored[1] / stored[0], photo[1] / photo[0]
-        if abs(math.log(aspect / wanted)) <= SAME_ASPECT:
+        if abs(math.log(aspect / wanted)) <= tolerance:
             return
         want = f"depth: want the shape of the upright photo, {photo[1]}x{photo[0]}, {got}"
-        if abs(math.log(aspect * wanted)) > SAME_ASPECT:
+        if abs(math.log(aspect * wanted)) > tolerance:
             raise ValueError(f"{want}; resize it to the photo's size")
         if self.photo_turned:
             raise ValueError(f"{want}, which fits the photo before its EXIF rotation; rotate the depth likewise")

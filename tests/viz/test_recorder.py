@@ -258,7 +258,7 @@ def test_retiring_primitives_that_a_subsampled_stream_lacks_logs_nothing() -> No
     (part,) = logged._parts.values()
     left_out = np.setdiff1d(toy_ids(400, 1).numpy(), part.ids)
     assert logged.retire(torch.from_numpy(left_out), TimePoint(8, 2)) == []
-    assert logged.retire(torch.from_numpy(part.ids[:1].copy()), TimePoint(12, 3)) == []  # below UPDATE_SHARE
+    assert logged.retire(torch.from_numpy(part.ids[:1].copy()), TimePoint(12, 3)) == []  # below 1 %
     (entry,) = logged.retire(torch.from_numpy(part.ids[1:7].copy()), TimePoint(12, 3))
     assert int(part.gone.sum()) == 7
     assert isinstance(entry.archetypes[0], rr.GaussianSplats3D)
