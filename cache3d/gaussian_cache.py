@@ -88,6 +88,7 @@ class GaussianCache:
         for k in range(len(chunk.frames)):
             observation = chunk.observation(k).to(self._device)
             frame = observation.frame
+            # First, so that what the frame sees through is not rendered in front of what it shows.
             self._remove_contradicted(observation)
             view = self._store.near(frame.camera)
             rendered = self._renderer.render(view, frame.camera)
@@ -105,6 +106,7 @@ class GaussianCache:
                 cleared = clear_far(chunk.frames[k : k + 1].to("cpu"), new[None].cpu())[0]
                 observation = replace(observation, frame=cleared.to(self._device))
             self._store.append(lift_gaussians(observation, new, chunk.index, self._policy, self._rendering))
+        # Optimization moves Gaussians, and kept rasters rely on geometry that stays.
         self._renderer.forget()
         self._optimize(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
@@ -114,6 +116,7 @@ class GaussianCache:
         """Render the cache from a batch ``[t]`` of cameras of any image size; the guide is on the cameras' device."""
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
+        # Rasters are kept from a guide to the integration of its frames, and no longer.
         self._renderer.forget()
         # One view of the store for a chunk's cameras; of a long path one each, so that not all need be in memory.
         if len(camera) <= 16:
@@ -162,6 +165,7 @@ class GaussianCache:
         inside = in_image(camera, view.rows.means, ~view.rows.sky)
         wrong = contradicted(view.rows, inside, observation, self._policy)
         extent_px = footprint_px(view.rows, wrong.index, camera, self._rendering)
+        # A frame that samples it more coarsely may have missed it.
         self._store.remove(view, wrong.index[extent_px > self._policy.resolved_px])
 
     def _retire_superseded(self, rendered: RenderedView, observation: Observation) -> bool:

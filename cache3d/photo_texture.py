@@ -77,11 +77,13 @@ class PhotoTexture:
         max_scale, scale = full_res.shape[-2] / height, 1.0
         while scale * 2.0 <= max_scale:
             scale *= 2.0
+        # The photo's own resolution, then powers of two of the frame's.
         scales = [max_scale] if max_scale > scale else []
         while scale >= policy.coarsest:
             scales.append(scale)
             scale *= 0.5
         sizes = [(round(height * scale), round(width * scale)) for scale in scales]
+        # Nothing is resampled where the photo's own pixels are at hand.
         known = {tuple(rgb.shape[-2:]): rgb for rgb in (full_res, photo.rgb[0])}
         levels = [known[size] if size in known else _resized(full_res, size) for size in sizes]
         return PhotoTexture(photo, tuple(scales), tuple(levels), policy)
@@ -94,6 +96,7 @@ class PhotoTexture:
     @torch.no_grad()
     def apply(self, guide: Guide) -> Guide:
         """The guide with the photo's colors, at confidence 1, where it shows the photo's surface. No gradients."""
+        # Any depth where nothing is rendered: those pixels are left out below.
         depth = torch.where(guide.coverage > 0.0, guide.depth, torch.ones_like(guide.depth))
         points = unproject(depth, guide.camera).flatten(2).transpose(1, 2)
         camera = Camera.concatenate([self.photo.camera] * len(guide))
@@ -123,6 +126,7 @@ class PhotoTexture:
 
         # Inverse depth is linear over the image of a plane, so that it is what to interpolate.
         apart = (z * at(inverse, "bilinear") - 1.0).abs() / self.policy.same_depth
+        # Full weight up to half of the tolerance, none from it on; between them it fades.
         same = (2.0 - 2.0 * apart).clamp(0.0, 1.0) * at(ground, "nearest") * (guide.sky < 1.0 - self.policy.pure_sky)
         inside = (place.abs() < 1.0).all(dim=-1)[:, None] & (z > 0.0) & (guide.coverage > 0.0)
         return torch.maximum(same, at(sky, "nearest") * (guide.sky > self.policy.pure_sky)) * inside
@@ -137,6 +141,7 @@ class PhotoTexture:
         right, down = _step(pixels, 2), _step(pixels, 1)
         log_step = torch.maximum(_length(right), _length(down)).clamp_min(1e-6).log2()
         positions = np.log2(self.scales)[::-1]
+        # Twice as fine as the pixels of the guide, for four samples: one trilinear sample is softer than the Gaussians.
         at = (1.0 - log_step).numpy(force=True)
         out = np.zeros((*wanted.shape, 3), np.float32)
         for level, scale, of_level in zip(self._images, self.scales, np.eye(len(positions))[::-1], strict=True):

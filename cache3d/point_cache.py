@@ -131,6 +131,7 @@ class PointCache:
         inside = in_image(camera, view.rows.positions, ~view.rows.sky)
         wrong = contradicted(view.rows, inside, observation, self._policy)
         extent_px = 2.0 * view.rows.radii[wrong.index] / wrong.z * camera.focal_px.amax()
+        # A frame that samples it more coarsely may have missed it.
         self._store.remove(view, wrong.index[extent_px > self._policy.resolved_px])
 
 
@@ -153,6 +154,7 @@ def _draw(
     owner = np.full((count, height, width), -1, np.int32)
     arrays = [t.numpy() for t in (points.positions, points.normals, points.radii, points.sky)]
     discs = rendering.discs
+    # One camera a call: each thread writes images of its own.
     for_blocks(count, 1, lambda i, j: splat_discs(i, j, *arrays, rows, height, width, discs, depth, owner))
     return torch.from_numpy(owner).long(), torch.from_numpy(depth)
 
@@ -173,6 +175,7 @@ def _closer(
     finer, more_confident = torch.zeros_like(hit), torch.zeros_like(hit)
     finer[hit] = extent_px > policy.superseded_px
     more_confident[hit] = observation.confidence[hit] > shown.confidence * sampling_density(extent_px, rendering)
+    # Only where both show one surface is the new sample a closer look at it.
     same = same_surface(rendered.depth, frame.depth, policy.visible_tolerance)
     surface = frame.surface & ~rendered.sky_mask
     return finer & more_confident & same & surface & (rendered.generated | observation.observed)

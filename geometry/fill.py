@@ -26,5 +26,6 @@ def _push_pull(weighted: Tensor, weight: Tensor) -> Tensor:
     scale = coarse_weight.clamp(max=1.0) / coarse_weight.clamp_min(1e-8)
     coarse = _push_pull(coarse_weighted * scale, coarse_weight * scale)
     smooth = functional.interpolate(coarse, size=weighted.shape[-2:], mode="bilinear", align_corners=False)
+    # A pixel of a coarse level that is known in part takes the rest from the next coarser one.
     certain = weight.clamp(max=1.0)
     return certain * mean + (1.0 - certain) * smooth

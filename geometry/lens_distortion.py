@@ -50,6 +50,7 @@ class DistortedLens:
         seen_u, seen_v = self._distorted(u, v)
         inside = (seen_u >= -0.5) & (seen_u <= width + 0.5) & (seen_v >= -0.5) & (seen_v <= height + 0.5)
         (u_down, u_right), (v_down, v_right) = np.gradient(seen_u), np.gradient(seen_v)
+        # A negative determinant: the polynomial has turned back.
         unfolded = u_right * v_down - u_down * v_right > 0.0
         reach = np.maximum(np.abs(u / width - 0.5), np.abs(v / height - 0.5)) * 2.0
         # Folding or leaving shows between two points of the grid: one step less is safe.

@@ -115,6 +115,7 @@ class Change:
 
     def then(self, later: Change) -> Change:
         """Both changes as one."""
+        # Of a row that both write the later content holds.
         kept = ~torch.isin(self.index, torch.cat([later.index, later.removed]))
         index, order = torch.cat([self.index[kept], later.index]).sort()
         columns = (

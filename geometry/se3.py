@@ -37,6 +37,7 @@ def exp(twist: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 4 4"]:
 
 def _exp_coefficients(angle_sq: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``sin a / a``, ``(1 - cos a) / a^2`` and ``(a - sin a) / a^3``, by their series where the quotients cancel."""
+    # Below 0.06 the terms left out are under the rounding of float64.
     small = angle_sq < 0.06
     q = torch.where(small, angle_sq, 0.0)
     a = torch.where(small, 1.0, angle_sq).sqrt()
@@ -68,6 +69,7 @@ def log(transform: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 6"]:
 
     # (1 - a/2 cot(a/2)) / a^2, which cancels for small angles a.
     angle_sq = (omega * omega).sum(-1, keepdim=True)
+    # The terms left out are under 1e-15.
     small = angle_sq < 0.06
     a2 = torch.where(small, angle_sq, 0.0)
     series = 1 / 12 + a2 * (1 / 720 + a2 * (1 / 30240 + a2 * (1 / 1209600 + a2 / 47900160)))

@@ -72,6 +72,7 @@ def _splat_reference(
         for n in range(len(points)):
             px, py, pz = points[n, 0], points[n, 1], points[n, 2]
             z = pose[t, 2, 0] * px + pose[t, 2, 1] * py + pose[t, 2, 2] * pz + pose[t, 2, 3]
+            # Behind the camera, or too near to divide by.
             if z <= 1e-4:
                 continue
             x = pose[t, 0, 0] * px + pose[t, 0, 1] * py + pose[t, 0, 2] * pz + pose[t, 0, 3]
@@ -81,6 +82,7 @@ def _splat_reference(
             half = 0.5 * min(max(spacing[n] * focal[t, 0] / z * 1.1, 1.0), 4.0)
             for row in range(max(int(np.ceil(v - half - 0.5)), 0), min(int(np.floor(v + half - 0.5)) + 1, height)):
                 for col in range(max(int(np.ceil(u - half - 0.5)), 0), min(int(np.floor(u + half - 0.5)) + 1, width)):
+                    # Of equally near ones the first in the source stays.
                     if z < nearest[row, col]:
                         nearest[row, col], depth[t, row, col], out[t, :, row, col] = z, z, values[n]
     return out, depth, depth > 0

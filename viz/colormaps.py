@@ -29,6 +29,7 @@ def guide_picture(rgb: Float[Tensor, "t 3 h w"], coverage: Float[Tensor, "t 1 h 
 
 def noise_picture(sigma: Float[Tensor, "t 1 h w"], prior_rgb: Float[Tensor, "t 3 h w"]) -> UInt8[np.ndarray, "t h w 3"]:
     """Noise levels as colors, shaded by the luma of the prior."""
+    # Not a number counts as unknown, and shows as such.
     level = np.nan_to_num(sigma[:, 0].detach().float().cpu().numpy(), nan=1.0)
     colors = np.stack([np.interp(level, _NOISE_LEVELS, _NOISE_COLORS[:, c]) for c in range(3)], axis=-1)
     luma = np.nan_to_num(prior_rgb.detach().float().mean(1).cpu().numpy()).clip(0.0, 1.0)

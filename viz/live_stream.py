@@ -85,6 +85,7 @@ class LiveStream:
     def _run(self) -> None:
         try:
             stream = self._connect()
+            # What is queued when closing begins is still written.
             while not (self._closing.is_set() and self._queue.empty()):
                 try:
                     entries = self._queue.get(timeout=0.05)

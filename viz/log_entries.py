@@ -65,6 +65,7 @@ class Scale:
         near = near[torch.isfinite(near) & (near > 0)]
         if near.numel() == 0:
             return Scale(1.0, (0.0, 2.0))
+        # Quantiles: single outliers would stretch the colors of all depths.
         low, median, high = (float(v) for v in np.quantile(near.cpu().numpy(), [0.01, 0.5, 0.97]))
         return Scale(median, (0.8 * low, max(1.2 * high, 1.01 * low)))
 

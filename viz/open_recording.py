@@ -39,6 +39,7 @@ def open_recording(
         )
     program = viewer.viewer_executable()
     if mode == "native":
+        # Not the default port: a window that follows a running session may hold it.
         window_port = viewer.free_port() if port is None else port
         viewer.check_port_free(window_port, "the viewer's window", "port")
         return viewer.start_native(program, window_port, files), f"the Rerun window (port {window_port})"

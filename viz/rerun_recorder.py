@@ -186,6 +186,7 @@ class RerunRecorder:
 
     def close(self) -> None:
         """Finish the file and send what is queued to the viewer; takes seconds at most and never raises."""
+        # The file first: it must be complete even if the viewer does not answer.
         self._guarded(self._close_file)
         if self._live is not None and not self._live.close():
             self._warn("viewer", "it did not receive the last updates in time; the recording has them")

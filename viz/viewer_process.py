@@ -170,6 +170,7 @@ def show_in_viewer(viewer_url: str, stream: str) -> None:
 
 def start_native(program: Path, port: int, sources: list[str]) -> subprocess.Popen[bytes]:
     """Open a window that shows ``sources`` (one stream URL, or files) and stays open after this program ends."""
+    # A stream is connected to, files are opened.
     shown = ["--connect", *sources] if sources[0].startswith("rerun") and "://" in sources[0] else sources
     options = ["--port", str(port), "--memory-limit", MEMORY_LIMIT, "--hide-welcome-screen"]
     return _start([str(program), *_LOOPBACK_ONLY, *options, *shown], own_session=True)
@@ -198,6 +199,7 @@ def is_interactive() -> bool:
 
 def open_browser(address: str, port: int, timeout_s: float = 10.0) -> None:
     """Open a page in the user's browser as soon as its ``port`` answers."""
+    # A browser that comes before the server shows an error and does not try again.
     until = time.monotonic() + timeout_s
     while not is_listening(LOOPBACK, port) and time.monotonic() < until:
         time.sleep(0.05)
@@ -223,6 +225,7 @@ def _ends_with_parent(command: Sequence[object]) -> list[str]:
     words = [str(word) for word in command]
     if not sys.platform.startswith("linux"):
         return words
+    # Isolated and without site packages: nothing of the user's environment runs in it.
     return [sys.executable, "-I", "-S", "-c", _DIES_WITH_PARENT, str(os.getpid()), *words]
 
 

@@ -49,9 +49,11 @@ def native_target(port: int | None) -> LiveTarget | None:
         ValueError: another program, or a viewer of another version, uses ``port``.
     """
     wanted = viewer.NATIVE_PORT if port is None else port
+    # Asked only where something listens: the question waits seconds for an answer.
     version = viewer.version_of_viewer(viewer.stream_url(wanted)) if viewer.is_listening(LOOPBACK, wanted) else None
     if port is not None:
         viewer.check_version(version, f"the viewer on port {port}")
+    # A window that is open already is used, unless its version would drop splats.
     if version is not None and viewer.is_our_version(version):
         return _open_window_target(wanted)
     if port is not None:

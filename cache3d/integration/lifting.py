@@ -62,5 +62,6 @@ def sharpened(
     """
     log_depth = torch.where(new, frame.depth.clamp_min(1e-9).log(), torch.inf)
     same = ((windows_3x3(log_depth, torch.inf) - log_depth).abs() <= policy.log_depth_tolerance).to(frame.rgb)
+    # What the footprints of the neighbors will take from the pixel.
     difference = (frame.rgb[:, None] - windows_3x3(frame.rgb)) * same
     return (frame.rgb + policy.sharpening * difference.sum(1) / 9.0).clamp(0.0, 1.0)

@@ -78,6 +78,7 @@ class Correction:
 def schedule(targets: int, steps: int, policy: IntegrationPolicy = DEFAULT_POLICY) -> list[int]:
     """The target of each step: all in turn; of more targets than steps evenly spread ones, the last one included."""
     if steps < targets:
+        # The last target, the photo, must be among them.
         return [(i + 1) * targets // steps - 1 for i in range(steps)]
     return [i % targets for i in range(min(steps, policy.max_passes * targets))]
 
@@ -150,7 +151,9 @@ def optimize(
         changed[index[moved]] = True
         gaussians.n_updates[index[moved]] = after[moved]
         gaussians.colors[index[moved]] = (splats.values + step)[moved].clamp(0.0, 1.0)
+        # What lowers the error of one frame alone would tear surfaces open for its sake.
         agreed = asked.geometry * last_asked[index] > 0
+        # What a frame does not show keeps the wish of the last one that did.
         last_asked[index] = torch.where(asked.geometry != 0, asked.geometry, last_asked[index])
         if turn >= len(targets):  # in a second pass a frame would agree with itself
             continue
@@ -158,9 +161,12 @@ def optimize(
             photo_asked[index] = asked.geometry
         else:
             free = moved & (before < policy.settled_updates)
+            # Saturates: the sign decides, and a large error moves no farther than the longest step.
             bounded = asked.geometry / (asked.geometry.abs() + policy.half_step_error)
             steps_to_take[index] += bounded * (agreed & free[:, None]) * share[:, None]
+    # Chunk 0 is the photo.
     from_photo = (gaussians.chunk == 0)[:, None]
+    # The photo has a veto, and what was made from it moves only where the photo agrees.
     vetoed = (steps_to_take * photo_asked < 0) | (from_photo & (photo_asked == 0))
     steps_to_take = steps_to_take.masked_fill(vetoed, 0.0)
     normals, width = matrix_from_quat(gaussians.quats)[:, :, 2], gaussians.scales[:, :2].amin(-1) / rendering.kernel_px
@@ -185,6 +191,7 @@ def within_reach(
     held = torch.nonzero(behind[y, x])[:, 0]
     x, y, now = x[held], y[held], splats.values[held]
     least, most = (extreme(frame.rgb, policy.outline_px)[:, y, x].T for extreme in (erode, dilate))
+    # A color that lies outside already may stay, but goes no farther.
     return step.index_copy(0, held, (now + step[held]).clamp(torch.minimum(least, now), torch.maximum(most, now)) - now)
 
 
@@ -213,6 +220,7 @@ def correction(
         drawn = Splats(means, splats.quats, scales, splats.opacities, values)
         raster = rasterize(drawn, fine, backend, eps2d=rendering.footprint_floor)
         sums, covered = avg_pool2d(raster.values, samples), avg_pool2d(raster.alpha, samples)
+    # Where almost nothing shows, the quotient below would be noise.
     alpha = sums.detach()[:, 3:].clamp_min(1e-3)
     depth = avg_pool2d(raster.depth.detach() * raster.alpha.detach(), samples) / alpha
     same = same_surface(depth[0], frame.depth, policy.depth_tolerance)
@@ -263,6 +271,7 @@ def blend_generated(
     visible = visible_from(frame.camera, positions, candidates, rendered, policy.visible_tolerance)
     index, pixel, z = visible.index, visible.pixel, visible.z
     depth = frame.depth.reshape(-1)[pixel]
+    # Generated primitives never become as certain as observed ones.
     limit = torch.full_like(z, policy.max_generated_confidence)
     gained = torch.minimum(observation.confidence.reshape(-1)[pixel], limit) - primitives.confidence[index]
     better = frame.surface.reshape(-1)[pixel] & (gained > policy.min_confidence_gain)

@@ -52,6 +52,7 @@ def superseded(
     same = visible.on(frame.depth, policy.visible_tolerance)
     confidence = gaussians.confidence[visible.index] * sampling_density(extent_px, rendering)
     more_confident = observation.confidence.reshape(-1)[visible.pixel] > confidence
+    # What a camera observed is never retired by what was generated.
     replaceable = ~gaussians.observed[visible.index] | observation.observed
     coarse = extent_px > policy.superseded_px
     return visible.index[coarse & same & more_confident & replaceable & on_one_surface[reach - 1, visible.pixel]]
@@ -84,6 +85,7 @@ def contradicted(
     passed = inside[away_from_edges[inside.pixel] & in_front]
     new, stored = observation.confidence.reshape(-1)[passed.pixel], primitives.confidence[passed.index]
     generated = ~primitives.observed[passed.index]
+    # The more certain the stored surface, the larger a difference it takes.
     clearly = depth[passed.pixel] > passed.z * (1.0 + needed_residual(stored, new, policy))
     certain = (generated & observed) | (new > policy.certain_ratio * stored) | confirmed[passed.pixel]
     return passed[clearly & certain & (generated | observed)]

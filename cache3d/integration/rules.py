@@ -66,6 +66,7 @@ def new_pixels(
     back_side = (rendered.away > policy.back_share) & not_hidden & ~frame.sky & replaceable
     nearest_same = rendered.depth * (1.0 - needed_residual(rendered.confidence, observation.confidence, policy))
     similar = similar_neighbors(frame, policy.depth_tolerance)
+    # The depth of a mixture lies between its surfaces: being in front of it says little.
     certain = (rendered.spread < policy.mixed_spread) | (similar == 8)
     # Any surface is in front of the sky.
     closer = torch.where(rendered.sky_mask, ~frame.sky, (frame.depth < nearest_same) & certain)
@@ -81,6 +82,7 @@ def uncovered(
     Where another surface lies behind, coverage stays full, and the gap shows as depth alone.
     """
     sealed = after.coverage >= policy.sealed_coverage
+    # A gap shows what lies behind both, the surface that was there and the one that replaced it.
     surface = torch.maximum(before.depth, frame.depth)
     receded = ~frame.sky & (after.sky_mask | (after.depth > surface * (1.0 + policy.gap_depth)))
     return frame.valid & before.covered & (~sealed | receded)

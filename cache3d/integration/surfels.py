@@ -60,6 +60,7 @@ def lift_surfels(
     dz_x = _slope(depth, usable, rows, columns, z / focal[0], max_even_slope, even_ratio, max_slope)
     dz_y = _slope(depth.T, usable.T, columns, rows, z / focal[1], max_even_slope, even_ratio, max_slope)
     one, zero = torch.ones_like(z), torch.zeros_like(z)
+    # One pixel on, the point moves sideways by the width of a pixel, and along its ray by the change of depth.
     ray = torch.stack([ray_x, ray_y, one], dim=-1)
     step_x = torch.stack([z / focal[0], zero, zero], dim=-1) + dz_x[:, None] * ray
     step_y = torch.stack([zero, z / focal[1], zero], dim=-1) + dz_y[:, None] * ray
@@ -69,6 +70,7 @@ def lift_surfels(
     cosine, sine = torch.cos(angle)[:, None], torch.sin(angle)[:, None]
     along, across = step_x * cosine + step_y * sine, step_y * cosine - step_x * sine
     normals = torch.nn.functional.normalize(torch.linalg.cross(along, across, dim=-1), dim=-1)
+    # Both are turned, or the three axes would be left-handed.
     away = ((normals * ray).sum(-1) > 0)[:, None]
     normals, across = torch.where(away, -normals, normals), torch.where(away, -across, across)
     pose = frame.camera.world_from_camera
@@ -98,10 +100,12 @@ def _slope(
     ahead_ok = known & usable[rows, after] & (after != columns)
     behind_ok = known & usable[rows, before] & (before != columns)
     gentler, steeper = torch.minimum(ahead.abs(), behind.abs()), torch.maximum(ahead.abs(), behind.abs())
+    # Where both sides rise alike it is one slope, however steep: ground towards the horizon.
     even = ahead_ok & behind_ok & (ahead * behind > 0) & (gentler >= even_ratio * steeper)
     steepest = pixel_width * torch.where(even, max_even_slope, max_slope)
     ahead_ok, behind_ok = ahead_ok & (ahead.abs() <= steepest), behind_ok & (behind.abs() <= steepest)
     gentler = torch.where(ahead.abs() < behind.abs(), ahead, behind)
     both = torch.where(ahead * behind > 0, gentler, torch.zeros_like(here))
+    # Beside an edge one side is left.
     only = torch.where(ahead_ok, ahead, torch.where(behind_ok, behind, torch.zeros_like(here)))
     return torch.where(ahead_ok & behind_ok, both, only)

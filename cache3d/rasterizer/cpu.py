@@ -21,6 +21,8 @@ from cache3d.rasterizer.types import Array, Raster, Splats, camera_row
 from geometry.camera import Camera
 from geometry.jit import for_blocks
 
+# Gaussians, list entries and tiles per call of a kernel. Blocks never depend on the number of threads, and so results
+# do not.
 PROJECT_BLOCK = 16384
 SORT_BLOCK = 65536
 TILE_BLOCK = 16
@@ -58,6 +60,7 @@ def warm_up(*, gradients: bool = False) -> None:
     """
     with tqdm(total=1 + gradients, desc="compiling the CPU rasterizer (first use)", leave=False, delay=1.0) as bar:
         three = torch.ones(1, 3)
+        # One Gaussian is enough: kernels are compiled for types, not for sizes.
         splats = Splats(three.clone(), torch.ones(1, 4), three, torch.ones(1), three)
         splats.means.requires_grad_(gradients)
         raster = rasterize_cpu(splats, Camera.from_fov(60.0, (16, 16), torch.eye(4)[None]))
@@ -113,6 +116,7 @@ def depth_order(flat: Array, box: Array) -> tuple[Array, Array]:
     order = np.flatnonzero(box >= 0).astype(np.int32)
     keys = flat[order, tiles.DEPTH].view(np.uint32)  # positive floats sort like their bits
     now, after = (keys, order, box[order]), (np.empty_like(keys), np.empty_like(order), np.empty(len(order), np.int64))
+    # Three digits of 11 bits cover a depth of 32 bits.
     for shift in (0, 11, 22):
         counts = np.zeros((-(-len(order) // SORT_BLOCK), 2048), np.int64)
         count, move = projection.count_digits, projection.move_by_digit
@@ -267,6 +271,7 @@ class _RasterizeCpu(torch.autograd.Function):
         sums, drawn = _draw(parts, camera, size, eps2d, gradients=gradients)
         if gradients:
             ctx.save_for_backward(means, quats, scales, opacities, values)
+            # `save_for_backward` takes tensors alone.
             ctx.drawn = drawn
         return torch.from_numpy(sums), torch.from_numpy(1.0 - drawn.transmittance)
 

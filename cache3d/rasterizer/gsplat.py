@@ -39,6 +39,7 @@ def rasterize_gsplat(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Rast
         Ks=camera.intrinsics.to(device),
         width=width,
         height=height,
+        # As in the CPU kernels (`projection_kernels.NEAR`, `FAR`).
         near_plane=0.01,
         far_plane=1e10,
         eps2d=eps2d,

@@ -16,6 +16,7 @@ import numpy as np
 
 from geometry.jit import compiled
 
+# As gsplat's defaults: what is nearer, farther or fainter shows nowhere.
 NEAR = 0.01
 FAR = 1e10
 MIN_ALPHA = 1.0 / 255.0
@@ -41,6 +42,7 @@ def _rotation(w, x, y, z, q):
 @compiled
 def _jacobian(x, y, z, fx, fy, cx, cy, width, height):
     """The four non-zero entries of d(pixel)/d(camera point), far off-axis points clamped, and where the clamps bite."""
+    # The linearization diverges far off-axis; as in gsplat it is held a little outside the image.
     lim = np.float32(0.15)
     right, left = (width - cx) / fx + lim * width / fx, cx / fx + lim * width / fx
     down, up = (height - cy) / fy + lim * height / fy, cy / fy + lim * height / fy
@@ -88,6 +90,7 @@ def project(start, stop, means, quats, scales, opacities, values, camera, eps2d,
         a, b, c = means[i, 0], means[i, 1], means[i, 2]
         z = r[2, 0] * a + r[2, 1] * b + r[2, 2] * c + camera[11]
         opacity = opacities[i]
+        # So written that NaN fails.
         if not (z >= NEAR and z <= FAR and opacity >= MIN_ALPHA):
             continue
         x = r[0, 0] * a + r[0, 1] * b + r[0, 2] * c + camera[9]
@@ -111,6 +114,7 @@ def project(start, stop, means, quats, scales, opacities, values, camera, eps2d,
         det = xx * yy - xy * xy
         if not det > 0:
             continue
+        # A thousandth more than where alpha falls under 1/255: compositing tests every pixel exactly.
         std = min(
             np.float32(MAX_STD), np.sqrt(np.float32(2.0) * np.log(opacity * np.float32(255.0))) + np.float32(1e-3)
         )
@@ -248,9 +252,11 @@ def project_backward(
     p, v_p = np.empty(3, np.float32), np.empty(3, np.float32)
     two, half = np.float32(2.0), np.float32(0.5)
     for i in range(start, stop):
+        # It touches no tile.
         if firsts[i] == firsts[i + 1]:
             continue
         total[:] = 0.0
+        # In the order of the list: the same bits for any number of threads.
         for entry in range(firsts[i], firsts[i + 1]):
             for j in range(total.shape[0]):
                 total[j] += per_entry[slots[entry], j]

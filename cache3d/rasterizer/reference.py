@@ -48,6 +48,7 @@ def _one_camera(splats: Splats, camera: Camera, eps2d: float) -> tuple[Tensor, T
     height, width = camera.size
     means, covariance, z, usable = project_reference(splats, camera, eps2d)
     kept = torch.nonzero(usable & (torch.linalg.det(covariance.detach()) > 0))[:, 0]
+    # Stable: equal depths keep storage order.
     order = kept[torch.sort(z.detach()[kept], stable=True).indices]
     means, conic, z = means[order], torch.linalg.inv(covariance[order]), z[order]
     xs, ys = pixel_centers((height, width), z)
@@ -57,6 +58,7 @@ def _one_camera(splats: Splats, camera: Camera, eps2d: float) -> tuple[Tensor, T
     alpha = torch.clamp(splats.opacities[order, None, None] * torch.exp(-s), max=MAX_ALPHA)
     alpha = torch.where((s >= 0) & (alpha >= MIN_ALPHA), alpha, torch.zeros_like(alpha))
     passed = torch.cumprod(1 - alpha, dim=0)
+    # Detached: which Gaussians a pixel shows is no part of the gradient, as in the kernels.
     alive = torch.cumprod((passed.detach() > STOP).to(alpha.dtype), dim=0)
     alpha = alpha * alive
     passed = torch.cat([alpha.new_ones(1, height, width), torch.cumprod(1 - alpha, dim=0)])

@@ -86,6 +86,7 @@ _operator(operator.mul, lanes, lambda builder, a, b: builder.fmul(a, b))
 _operator(operator.truediv, lanes, lambda builder, a, b: builder.fdiv(a, b))
 _operator(operator.and_, mask, lambda builder, a, b: builder.and_(a, b))
 for _function, _sign in ((operator.gt, ">"), (operator.ge, ">="), (operator.le, "<=")):
+    # Ordered: a comparison with NaN is false, which the kernels rely on.
     _operator(_function, mask, lambda builder, a, b, sign=_sign: builder.fcmp_ordered(sign, a, b))
 
 
@@ -100,6 +101,7 @@ def load(typing_context: Any, array: Any, at: Any) -> Any:  # noqa: ARG001
     """``array[at : at + 8]``; the array is contiguous float32 with one axis."""
 
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        # Rows begin anywhere: no more than the alignment of a float is promised.
         return builder.load(_element(context, builder, sig, arguments), align=4)
 
     return lanes(array, types.intp), generate
@@ -171,11 +173,13 @@ def exp2(typing_context: Any, power: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:  # noqa: ARG001
         t = arguments[0]
         t = builder.select(builder.fcmp_ordered(">", t, _constant(-32.0)), t, _constant(-32.0))
+        # Conversion cuts towards 0, so that half less rounds a power of 0 or less to the nearest.
         whole = builder.fptosi(builder.fsub(t, _constant(0.5)), _INTS)
         f = builder.fsub(t, builder.sitofp(whole, _FLOATS))
         p = _constant(degrees[0])
         for degree in degrees[1:]:
             p = builder.fadd(builder.fmul(p, f), _constant(degree))
+        # 2 ** whole, written as the exponent of a float.
         bits = builder.shl(builder.add(whole, ir.Constant(_INTS, [127] * WIDTH)), ir.Constant(_INTS, [23] * WIDTH))
         return builder.fmul(p, builder.bitcast(bits, _FLOATS))
 

@@ -16,6 +16,7 @@ from cache3d.rasterizer.projection_kernels import TILE
 from cache3d.rasterizer.simd import WIDTH, exp2, iota, load, minimum, reduce_add, select, splat, store
 from geometry.jit import compiled
 
+# gsplat's: least and largest alpha, and the transmittance below which a pixel is finished.
 MIN_ALPHA = np.float32(_MIN_ALPHA)
 MAX_ALPHA = np.float32(0.999)
 STOP = np.float32(1e-4)
@@ -39,6 +40,7 @@ def _span(center, extent, origin):
 def _groups(left, right):
     """First lane of the groups that cover columns ``left:right`` of a tile, as a range."""
     if right - left <= WIDTH:
+        # Lanes may begin at any column, but not reach beyond the tile.
         first = min(left, TILE - WIDTH)
         return range(first, first + 1, WIDTH)
     return range(0, TILE, WIDTH)
@@ -103,6 +105,7 @@ def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittan
             mx, my, opacity, a, b, c = _falloff(near, n)
             row0, row1 = _span(my, near[n + 7], y0)
             left, right = _span(mx, near[n + 6], x0)
+            # A float, as all lanes are; exact for the first 2**24 entries of a tile.
             index = splat(np.float32(entry - begin))
             for first in _groups(left, right):
                 dx = (mx - np.float32(x0 + first) - _half) - column
@@ -115,13 +118,17 @@ def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittan
                     before = load(passing, at)
                     weight = alpha * before
                     after = before - weight
+                    # A power above 0 is no falloff: the conic is degenerate.
                     reaches = (power <= _zero) & (alpha >= MIN_ALPHA) & (before > _zero)
                     hit = reaches & (after > STOP)
                     weight = select(hit, weight, splat(_zero))
                     total = total + weight
                     store(weights, at, weight)
+                    # A Gaussian that would bring a pixel under STOP is dropped, and the sign marks the pixel as
+                    # finished.
                     store(passing, at, select(hit, after, select(reaches, _zero - before, before)))
                     store(reached, at, select(hit, index, load(reached, at)))
+                # Values are added in a second loop, so that hidden Gaussians, which are many, never load them.
                 if reduce_add(total) <= _zero:  # hidden
                     continue
                 for row in range(row0, row1):
@@ -136,6 +143,7 @@ def composite(which, tiles_x, width, height, starts, ids, flat, out, transmittan
                 transmittance[y0 + row, x0 + k] = abs(passing[at])
                 last[y0 + row, x0 + k] = -1 if reached[at] < 0 else begin + np.int64(reached[at])
         for channel in range(channels + 1):
+            # A row of `flat` has depth before the values, an image has it after them.
             plane = (channel + 1) % (channels + 1) * AREA
             for row in range(min(TILE, height - y0)):
                 for k in range(min(TILE, width - x0)):
@@ -178,7 +186,9 @@ def composite_backward(
             for row in range(min(TILE, height - y0)):
                 for k in range(min(TILE, width - x0)):
                     pulled[channel * AREA + row * TILE + k] = v_out[channel, y0 + row, x0 + k]
+        # Behind the last contribution to any pixel nothing has a gradient.
         per_entry[end : starts[tile + 1]] = _zero
+        # Back to front: what passes in front of each Gaussian follows by dividing its own share out.
         for entry in range(end - 1, begin - 1, -1):
             n = (end - 1 - entry) % BATCH
             if n == 0:
@@ -210,10 +220,12 @@ def composite_backward(
                     raw = opacity * falloff
                     alpha = minimum(raw, splat(MAX_ALPHA))
                     hit = (power <= _zero) & (alpha >= MIN_ALPHA) & (load(reached, at) >= index)
+                    # Finite, as alpha is at most 0.999.
                     over = _one / (_one - alpha)
                     after, dot, hidden = load(passing, at), load(dots, at), load(behind, at)
                     before = after * over
                     weight = select(hit, alpha * before, nothing)
+                    # Where alpha is capped it does not depend on the Gaussian.
                     pull = select(hit & (raw <= MAX_ALPHA), before * dot + over * (load(rest, at) - hidden), nothing)
                     store(passing, at, select(hit, before, after))
                     store(behind, at, hidden + weight * dot)
@@ -267,6 +279,7 @@ def spread(start, stop, tiles_x, width, height, starts, ids, flat, last, v_out, 
                 for channel in range(channels):
                     pulled[channel * AREA + at] = v_out[channel, y0 + row, x0 + k]
         per_entry[begin : starts[tile + 1]] = _zero
+        # With weights alone there is nothing to divide out: front to back, as the forward pass.
         for entry in range(begin, end):
             n = (entry - begin) % BATCH
             if n == 0:

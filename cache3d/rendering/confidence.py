@@ -49,6 +49,7 @@ def pixel_gradients(
     """Gradients of image x and y (pixels) with respect to the world position, and the depth, for one camera."""
     pose = camera.camera_from_world
     x, y, z = to_camera(positions, camera).unbind(-1)
+    # Behind the camera the gradients mean nothing, but must stay finite.
     z = z.clamp_min(1e-6)
     right, down, forward = pose[0, :3], pose[1, :3], pose[2, :3]
     gradient_x = (right - (x / z)[:, None] * forward) * (camera.focal_px[0] / z)[:, None]
@@ -96,6 +97,7 @@ def neighbors_agreement(
         off_center_px: distance of the point from the center of its pixel.
         policy: tolerance and loss.
     """
+    # The sky, and nothing, are infinitely far.
     inverse = torch.where((sky > 0.5) | (depth <= 0), torch.zeros_like(depth), 1.0 / depth.clamp_min(1e-10))
     similar = (windows_3x3(inverse, None)[0] - inverse).abs() <= policy.neighbor_tolerance * inverse
     share = similar.float().mean(0, keepdim=True)

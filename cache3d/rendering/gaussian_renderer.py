@@ -58,6 +58,7 @@ class GaussianRenderer:
 
     def render(self, view: View[Gaussians], camera: Camera) -> RenderedView:
         """Render the surfaces, then the sky behind them, for one camera (no batch axis)."""
+        # The sky is composited on its own, from the origin: it never parallaxes.
         sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
         near, far = self._rasterize(view, camera, sky=False), self._rasterize(view, sky_camera, sky=True)
         near = to_pixels(near, camera, sharpen_sky_alpha(near.alpha, far.alpha, self._policy), self._policy)
@@ -65,6 +66,7 @@ class GaussianRenderer:
         passed = 1.0 - near.alpha
         alpha = near.alpha + passed * far.alpha
         hit = alpha >= FAINTEST
+        # Divided by alpha, so that soft coverage neither darkens nor cracks.
         share = torch.where(hit, 1.0 / alpha.clamp_min(FAINTEST), torch.zeros_like(alpha))
         rgb, confidence, observed, away = (
             ((near.values[:, channels] + passed * far.values[:, channels]) * share)[0]
@@ -93,6 +95,7 @@ class GaussianRenderer:
         gaussians, index = view.rows, in_view(view.rows, camera, sky=sky)
         fine = supersampled(camera, self._policy)
         if len(index) == 0:
+            # A kept raster knows nothing of an empty view: the next one starts anew.
             self._rasters.pop(_key(camera, sky=sky), None)
             zero = gaussians.means.new_zeros(1, 1, 1, 1)
             return Raster(*(zero.expand(1, count, *fine.size) for count in (CHANNELS, 1, 1)))
@@ -111,6 +114,7 @@ class GaussianRenderer:
 
 
 def _key(camera: Camera, *, sky: bool) -> bytes:
+    # All bits: an almost equal camera has another raster.
     fields = (camera.world_from_camera, camera.focal_px, camera.center_px)
     return b"".join(field.contiguous().cpu().numpy().tobytes() for field in fields) + str((camera.size, sky)).encode()
 

@@ -80,10 +80,12 @@ class IncrementalRaster:
         )
         if len(changed):
             rows = np.searchsorted(self._ids, shown_ids[changed])
+            # The geometry of an id never changes: values alone are written again.
             recolored = to_splats(gaussians, index[torch.from_numpy(changed)], self._camera, self._policy)
             self._flat[rows, FLAT : FLAT + self._channels] = recolored.values.numpy()
             touch(self._box[rows], self._tiles[1], touched)
         lost = np.flatnonzero(gone)
+        # Opacity 0: compositing skips it, and the tile lists need no change.
         self._flat[lost, 5] = 0.0
         touch(self._box[lost], self._tiles[1], touched)
         if added.any():
@@ -97,6 +99,7 @@ class IncrementalRaster:
         flat, box, _ = self._projected(gaussians, index)
         starts, entries = self._lists(flat, box)
         touch(box, self._tiles[1], touched)
+        # Ids arrive ascending, so that appending keeps all of them in order.
         self._ids = np.concatenate([self._ids, ids])
         together = aligned_rows(first + len(flat), flat.shape[1])
         self._flat = np.concatenate([self._flat, flat], out=together)
@@ -169,6 +172,7 @@ def merge_lists(start, stop, flat, starts, ids, more_starts, more_ids, first, ou
         for to in range(out_starts[tile], out_starts[tile + 1]):
             take = j == more_starts[tile + 1]
             if not take and i < starts[tile + 1]:
+                # At equal depth the older one first, which is storage order.
                 take = flat[ids[i], 8] <= flat[first + more_ids[j], 8]
             if take:
                 out_ids[to] = ids[i]

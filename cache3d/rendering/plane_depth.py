@@ -28,6 +28,7 @@ def inverse_depth_planes(
     x, y = x / z, y / z
     normal = normals @ pose[:3, :3].T
     facing = normal[:, 0] * x + normal[:, 1] * y + normal[:, 2]
+    # Edge on the slope is infinite: keep the sign, stay finite.
     slope = normal[:, :2] / torch.where(facing < 0, facing.clamp(max=-1e-6), facing.clamp(min=1e-6))[:, None]
     slope = slope * (policy.max_slope / torch.linalg.norm(slope, dim=-1, keepdim=True).clamp_min(policy.max_slope))
     return torch.cat([slope, (1.0 - slope[:, 0] * x - slope[:, 1] * y)[:, None]], dim=-1) / z[:, None]

@@ -38,6 +38,7 @@ def _settle(
             near = nearest[y, x]
             if near < home_nearest[y, x] * np.float32(1.0 - same):
                 inside = sparse[y, x]
+                # Inside means: the surface goes on to both sides along some line.
                 for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
                     y0, x0, y1, x1 = y - dy, x - dx, y + dy, x + dx
                     first, last = near, near  # the surface continues beyond the image border
@@ -103,6 +104,7 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
             unfit = min(abs(np.log2(pixels)), np.float32(policy.max_unfit))
             if offset > 0:  # seen from behind
                 unfit = np.float32(policy.max_unfit)
+            # The home pixel holds the center; it is visited even if the disc is smaller than a pixel.
             home_x, home_y = np.int64(np.floor(u)), np.int64(np.floor(v))
             first_x, last_x = min(np.int64(np.ceil(u - reach_x - half)), home_x), np.int64(np.floor(u + reach_x - half))
             first_y, last_y = min(np.int64(np.ceil(v - reach_y - half)), home_y), np.int64(np.floor(v + reach_y - half))
@@ -111,6 +113,7 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
                     ray_x, ray_y = (np.float32(px) + half - cx) / fx, (np.float32(py) + half - cy) / fy
                     slope = na * ray_x + nb * ray_y + nc
                     at = z
+                    # Almost edge on the plane runs away along the ray: the disc counts as facing the camera.
                     if abs(slope) > np.float32(0.1):
                         at = offset / slope
                     dx, dy, dz = ray_x * at - x, ray_y * at - y, at - z
@@ -119,6 +122,7 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
                     if apart > 1:
                         if not home:
                             continue
+                        # The pixel lies beyond the rim, but the sample lies in the pixel.
                         at, apart = z, np.float32(1.0)
                     at *= back
                     rim, misfitting = np.float32(policy.rim), np.float32(policy.unfit)
@@ -127,6 +131,7 @@ def splat_discs(start, stop, positions, normals, radii, sky, cameras, height, wi
                         rank[py, px], nearest[k, py, px], owner[k, py, px] = key, at, i
                         sparse[py, px], misfit[py, px] = large, unfit
                     if home:
+                        # Centers and not what is drawn: along an outline rims would vouch for each other.
                         center_nearest[py, px] = min(center_nearest[py, px], at)
                     if home and apart <= np.float32(policy.core) and key < home_rank[py, px]:
                         home_rank[py, px], home_nearest[py, px], home_owner[py, px] = key, at, i

@@ -50,6 +50,7 @@ def in_view_reference(gaussians: Gaussians, camera: Camera, *, sky: bool) -> Boo
     focal, center = camera.focal_px, camera.center_px
     left, right = -(center[0] + MARGIN * width) / focal[0], (width * (1 + MARGIN) - center[0]) / focal[0]
     top, bottom = -(center[1] + MARGIN * height) / focal[1], (height * (1 + MARGIN) - center[1]) / focal[1]
+    # As slopes times z, like the kernel.
     inside = (z > 0.01) & (x >= left * z) & (x <= right * z) & (y >= top * z) & (y <= bottom * z)
     return inside & (gaussians.sky == sky)
 

@@ -30,6 +30,7 @@ def mark_in_view(start, stop, means, sky, wanted, camera, width, height, margin,
     """
     r = camera[:9].reshape(3, 3)
     fx, fy, cx, cy = camera[12], camera[13], camera[14], camera[15]
+    # Borders as slopes x / z, compared after multiplying by z: no division per Gaussian.
     left, right = -(cx + margin * width) / fx, (width * (_one + margin) - cx) / fx
     top, bottom = -(cy + margin * height) / fy, (height * (_one + margin) - cy) / fy
     for i in range(start, stop):
@@ -38,6 +39,7 @@ def mark_in_view(start, stop, means, sky, wanted, camera, width, height, margin,
             continue
         a, b, c = means[i, 0], means[i, 1], means[i, 2]
         z = r[2, 0] * a + r[2, 1] * b + r[2, 2] * c + camera[11]
+        # So written that NaN fails.
         if not z > np.float32(NEAR):
             continue
         x = r[0, 0] * a + r[0, 1] * b + r[0, 2] * c + camera[9]
@@ -78,6 +80,7 @@ def locate(start, stop, positions, candidates, camera, width, height, pixel, dep
 def _extent(x, y, inverse_z, camera, quats, scales, i, kernel):
     """Larger extent in pixels of the surface element of Gaussian ``i``, at a camera point."""
     w, a, b, c = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
+    # Divided by the squared length: the quaternion need not be normalized.
     two = np.float32(2.0) / (w * w + a * a + b * b + c * c)
     first = _axis_px(
         x, y, inverse_z, camera, _one - two * (b * b + c * c), two * (a * b + w * c), two * (a * c - w * b)
@@ -154,7 +157,9 @@ def gather_splats(
         confidence_here, away = confidence[i], _zero
         if extent > _one:
             confidence_here *= extent**-power
+        # The sky has no surface that could be seen aslant or from behind.
         if not sky[i]:
+            # A pixel on a tilted surface is longer by the cosine of the view that lifted it.
             first = min(scales[i, 0], scales[i, 1]) / max(scales[i, 0], scales[i, 1])
             step = min(max(cosine / max(first, np.float32(1e-3)) / full_angle, _zero), _one)
             confidence_here *= step * step * (np.float32(3.0) - two * step)
@@ -162,8 +167,10 @@ def gather_splats(
                 away = _one
         u, v = x * inverse_z, y * inverse_z
         tilt = nx * u + ny * v + nz
+        # Edge on the slope is infinite: keep the sign, stay finite.
         tilt = min(tilt, -tiny) if tilt < _zero else max(tilt, tiny)
         slope_x, slope_y = nx * (_one / tilt), ny * (_one / tilt)
+        # As in `inverse_depth_planes`: no plane steeper than what was lifted.
         gentler = max_slope / max(np.sqrt(slope_x * slope_x + slope_y * slope_y), max_slope)
         slope_x, slope_y = slope_x * gentler, slope_y * gentler
         grown = _one + growth * min(max((extent - low) / (high - low), _zero), _one)

@@ -65,6 +65,7 @@ class Scratch:
         try:
             if self._folder is None:
                 self._folder = _make_folder(path)
+                # Runs at the exit of the interpreter too.
                 weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
             path = self._folder / f"{number:06d}.block"
             checksum = 0
@@ -74,6 +75,7 @@ class Scratch:
                     file.write(content)
                     checksum = zlib.crc32(content, checksum)
         except OSError as error:
+            # A block that was cut short must not stay; the folder itself may have failed.
             if path.suffix == ".block":
                 path.unlink(missing_ok=True)
             raise PagingError(
@@ -134,6 +136,7 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
+    # It runs and belongs to another user.
     except OSError:
         return True
     return True

@@ -88,6 +88,7 @@ class BlockStore(Generic[P]):
         self._view = None  # only one view is kept
         blocks = [self._memory.load(number).columns for number in loaded]
         columns = [torch.cat(column) for column in zip(*blocks, strict=True)]
+        # In the order of arrival: equal depths are drawn alike, whatever blocks the rows lie in.
         order = torch.argsort(columns[0])
         ids, *rows = (column.index_select(0, order) for column in columns)  # three times as fast as column[order]
         self._memory.make_room(set(loaded))
@@ -106,6 +107,7 @@ class BlockStore(Generic[P]):
 
     def put(self, view: View[P], index: Tensor) -> None:
         """Store the columns `WRITTEN` of the rows ``index`` of a view, after they were written to."""
+        # Rows of an older view were written to: the kept one is out of date.
         if self._view is not None and self._view[1] is not view:
             self._view = None
         ids = view.ids[index]
@@ -126,6 +128,7 @@ class BlockStore(Generic[P]):
         for changed_ids in journal.changed:
             changed[changed_ids] = True
         ids = np.concatenate([np.flatnonzero(changed[:since]), np.arange(since, self._total)])
+        # Rows that were removed again have no content to store.
         ids = ids[self._home[ids] >= 0]
         removed = np.unique(np.concatenate([none, *journal.removed]))
         self._journal = Journal(self._total)
@@ -141,6 +144,7 @@ class BlockStore(Generic[P]):
         self._overwrite(ids[~new], old, tuple(f.name for f in fields(old)))
         self._insert(ids[new], rows[new], change.total)
         removed = change.removed.numpy()
+        # Rows that came and went within the change were never stored here.
         self._remove(removed[self._home[removed] >= 0])
         self._journal = Journal(self._total)
 
@@ -154,6 +158,7 @@ class BlockStore(Generic[P]):
 
     def _insert(self, ids: Tensor, rows: P, total: int) -> None:
         if total > len(self._home):
+            # Grown by half, so that appending takes constant time per row.
             room = np.empty(max(total, 3 * self._total // 2), np.int32)
             room[: self._total] = self._home[: self._total]
             self._home = room
@@ -165,6 +170,7 @@ class BlockStore(Generic[P]):
         self._home[ids.cpu().numpy()] = home
         columns = [ids, *(getattr(rows, f.name) for f in fields(rows))]
         if self._view is not None:
+            # New rows join the kept view, which is cheaper than to gather it again.
             loaded, view = self._view
             inside = torch.from_numpy(np.flatnonzero(np.isin(home, loaded))).to(self._device)
             self._view = (loaded, view.with_new(rows[inside], ids[inside]))
@@ -185,6 +191,7 @@ class BlockStore(Generic[P]):
         for number, where in groups(home):
             block, index = self._memory.load(number), torch.from_numpy(where).to(self._device)
             assert block.room is not None
+            # Ids in a block ascend: rows arrive in their order.
             place = torch.searchsorted(block.room[0][: block.count], ids[index])
             for column, f in zip(block.room[1:], fields(self._kind), strict=True):
                 if f.name in written:
@@ -235,15 +242,18 @@ class BlockStore(Generic[P]):
     def _numbers_in_view(self, camera: Camera) -> list[int]:
         """Numbers of the blocks that meet the frustum of a camera of a batch, ascending, without sky."""
         count = len(self._memory.blocks)
+        # There is only the sky.
         if count == 1:
             return []
         planes = frustum_planes(camera)
         low, high = self._bounds[:, 1:count]
         normals = planes[:, :3].T
+        # A box is outside where even its corner farthest along the normal is.
         furthest = high @ normals.clip(min=0.0) + low @ normals.clip(max=0.0) + planes[:, 3]
         inside = (furthest >= 0.0).reshape(count - 1, -1, PLANES).all(-1).any(-1)
         return (1 + np.flatnonzero(inside)).tolist()
 
     def _widen(self, number: int, bounds: np.ndarray) -> None:
+        # Bounds only grow: too large a box costs time and never a row.
         self._bounds[0, number] = np.minimum(self._bounds[0, number], bounds[0].min(0))
         self._bounds[1, number] = np.maximum(self._bounds[1, number], bounds[1].max(0))

@@ -26,6 +26,7 @@ def frustum_planes(camera: Camera) -> np.ndarray:
     low = -(center + margin * np.array([width, height])) / focal
     high = (np.array([width, height]) * (1.0 + margin) - center) / focal
     local = np.zeros((len(pose), PLANES, 4))
+    # Inward normals: ahead of the camera, then right of its left border, and so on around.
     local[:, 0, 2] = 1.0
     local[:, 1, 0], local[:, 1, 2] = 1.0, -low[:, 0]
     local[:, 2, 0], local[:, 2, 2] = -1.0, high[:, 0]
@@ -40,6 +41,7 @@ def bounds_of(rows: Points | Gaussians) -> np.ndarray:
         # Beyond 5 standard deviations a Gaussian shows nothing, even where magnification enlarges its footprint.
         centers, reach = rows.means, 5.0 * rows.scales.amax(-1)
     else:
+        # A disc is drawn up to 1.5 radii.
         centers, reach = rows.positions, 2.0 * rows.radii
     centers, reach = centers.double().cpu().numpy(), reach.double().cpu().numpy()[:, None]
     return np.stack([centers - reach, centers + reach])
@@ -51,10 +53,12 @@ def cell_keys(rows: Points | Gaussians) -> np.ndarray:
         centers, footprint = rows.means, 2.0 * rows.scales[:, :2].amin(-1)
     else:
         centers, footprint = rows.positions, 2.0 * rows.radii
+    # Cells of one fixed size would make thousands of blocks of a few rows each of coarse, far surfaces.
     octave = torch.frexp(footprint).exponent.clamp(-100, 100)
     cells = torch.floor(torch.ldexp(centers, -(octave + CELL_BITS)[:, None]))
     half = 1 << (AXIS_BITS - 1)
     x, y, z = (cells.clamp(-half, half - 1).long() + half).unbind(-1)
+    # One number: octave, made positive, then the cell along each axis.
     key = (((octave.long() + 128) << AXIS_BITS | x) << AXIS_BITS | y) << AXIS_BITS | z
     return torch.where(rows.sky, torch.full_like(key, SKY), key).cpu().numpy()
 

@@ -59,6 +59,7 @@ class Pager:
             try:
                 columns = read_block(block.stored, self._empty) if loading is None else loading.result()
             except PagingError:
+                # It counts as not loaded again, so that a later call tries anew.
                 self._drop(number)
                 raise
             block.room = [column.to(empty.device) for column, empty in zip(columns, self._empty, strict=True)]
@@ -79,8 +80,10 @@ class Pager:
         """Write blocks to disk until ``rows`` more fit, or only those to keep are left."""
         if (self._resident + rows) * self._row_bytes <= self.limit_bytes:
             return
+        # A copy, as dropping removes from it.
         for number in [n for n in self._recent if n not in keep]:
             block = self.blocks[number]
+            # Nothing is there yet that could be dropped.
             if block.loading is not None and not block.loading.done():
                 continue
             if block.saving is not None:
@@ -107,6 +110,7 @@ class Pager:
             if number in self._recent:
                 continue
             self.make_room(set(wanted), block.count)
+            # Reading more would push out what is wanted as well.
             if (self._resident + block.count) * self._row_bytes > self.limit_bytes:
                 return
             assert block.stored is not None

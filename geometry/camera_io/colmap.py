@@ -200,6 +200,7 @@ def write_colmap(
 
 
 def _keypoints_text(tracks: Tracks, observations: NDArray[np.int64]) -> str:
+    # COLMAP counts from 1.
     pixels, points = tracks.pixels[observations].tolist(), (tracks.point[observations] + 1).tolist()
     return " ".join(f"{x!r} {y!r} {point}" for (x, y), point in zip(pixels, points, strict=True))
 
@@ -226,6 +227,7 @@ def _lens(model: str, width: float, height: float, params: Sequence[float], wher
     center, size = (values["cx"], values["cy"]), (height, width)
     fisheye = "FISHEYE" in model
     order = FISHEYE if fisheye else PERSPECTIVE
+    # EUCM's beta alone bends nothing: it counts where alpha is not 0.
     others = {
         name: value for name, value in values.items() if name not in ("f", "fx", "fy", "cx", "cy", "beta", *order)
     }
@@ -237,6 +239,7 @@ def _lens(model: str, width: float, height: float, params: Sequence[float], wher
     coefficients = tuple(values.get(name, 0.0) for name in order)
     if not all(np.isfinite(coefficients)):
         raise ValueError(f"{where}: want finite PARAMS, got {_named(values)}")
+    # A fisheye bends even where all coefficients are 0.
     bent = fisheye or any(coefficients)
     return _Lens(
         focal, center, size, DistortedLens(model, fisheye, coefficients, focal, center, size) if bent else None
@@ -274,6 +277,7 @@ def _read_images_text(text: str) -> list[_Image]:
     for line in lines:
         if not line.strip():
             continue
+        # NAME, the tenth, may hold spaces.
         tokens = line.split(maxsplit=9)
         where = f"images.txt: image {tokens[0]}"
         if len(tokens) < 10:

@@ -49,6 +49,7 @@ def read_keyframes(
     file_size = _file_size(content, size, photo_size)
     entries = items(lookup(content, "keyframes", ""), "keyframes")
     keyframes = [_read_keyframe(entry, f"keyframes[{i}]", fov_deg, file_size) for i, entry in enumerate(entries)]
+    # In pixels of the file's images: lenses are interpolated before they are cropped.
     spline = CameraSpline(keyframes, file_size or size, constant_speed=content.get("constant_speed") is True)
     camera = spline.sample(count)
     extent = camera.focal_px.new_tensor(camera.size).expand(len(camera), 2)

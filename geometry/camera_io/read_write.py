@@ -180,6 +180,7 @@ def _read(path: Path, image_size: tuple[int, int], convention: str | None) -> Ca
             "want JSON, TUM or RealEstate10K text (UTF-8 or UTF-16), a .npy stack, or a COLMAP folder; "
             "got another binary file"
         ) from None
+    # JSON may begin with comments; anything else that is no binary file is a table.
     if not re.match(r"(\s|(//|#).*\n)*(\{|\[|/\*)", text):
         return read_text(text, image_size, convention)
     content = _parsed(text)
@@ -214,6 +215,7 @@ def _parsed(text: str) -> dict | list:
 
 def _in_folder(path: Path) -> Path:
     """Find the folder of a COLMAP model, or nerfstudio's ``transforms.json``, in a folder."""
+    # The model itself, then where COLMAP and its reconstructions put it.
     for folder in (path, path / "sparse" / "0", path / "sparse"):
         for suffix in (".bin", ".txt"):
             if (folder / f"cameras{suffix}").is_file() and (folder / f"images{suffix}").is_file():

@@ -76,6 +76,7 @@ class CameraRecord:
             return Camera.from_fov(fov_deg, size, poses)
         lenses = self.lenses
         _check_lenses(lenses, size, photo_size)
+        # The photo is undistorted and cropped by its lens, and all images with it.
         kept = 1.0 if lenses.distorted is None else lenses.distorted.kept
         shown = lenses.image_size * kept
         center = lenses.center_px - (lenses.image_size - shown).flip(-1) / 2.0
@@ -102,6 +103,7 @@ def cropped(
         Focal lengths and principal points in pixels of the frames.
     """
     wanted = image_size.new_tensor(size)
+    # The larger factor: the frame is filled, and what reaches beyond it is cropped.
     scale = (wanted / image_size).amax(-1, keepdim=True)
     center = (center_px - image_size.flip(-1) / 2.0) * scale + wanted.flip(-1) / 2.0
     return focal_px * scale, center
@@ -215,6 +217,7 @@ def homogeneous(matrices: Float[Tensor, "n r 4"]) -> Float[Tensor, "n 4 4"]:
         last = matrices.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(matrices), 1, 4)
         return torch.cat([matrices, last], -2)
     w = matrices[:, 3:, 3:]
+    # Other last rows stay, to be refused with their numbers.
     scaled = (matrices[:, 3:, :3] == 0.0).all(-1, keepdim=True) & (w != 0.0) & w.isfinite()
     return torch.where(scaled, matrices / torch.where(scaled, w, 1.0), matrices)
 

@@ -63,6 +63,7 @@ def read_text(text: str, image_size: tuple[int, int], convention: str | None = N
     table = torch.tensor([_numbers(tokens, columns, line) for line, tokens in rows], dtype=torch.float64)
     names = [f"line {line}" for line, _ in rows]
     if columns is TUM_COLUMNS:
+        # TUM separates by spaces; commas are a sign of another program.
         spaced = not any(sign in text.splitlines()[first - 1] for sign in ",;")
         return _tum(table, names, _quaternion_order(head, table, spaced, convention))
     refuse_convention(convention)

@@ -62,6 +62,7 @@ def align_depth(
     scale, shift = (y.median() / x.median()).item(), 0.0
     for _ in range(rounds):
         error = ((scale * x + shift - y) / y).abs()
+        # The width follows the median error: as the fit gets better, outliers lose their say.
         width = 1.5 * error.median().clamp_min(1e-6)
         weight = trust / (1.0 + (error / width).square())
         fitted = _weighted_line(x, y, weight)
@@ -69,6 +70,7 @@ def align_depth(
             break
         scale, shift = fitted
     inverse = scale / depth.double() + shift
+    # The shared pixels do not settle a line: take one factor, that cannot turn depth negative.
     if not scale_range[0] < scale < scale_range[1] or bool((inverse[valid] <= 0.0).any()):
         scale, shift = min(max((y.median() / x.median()).item(), scale_range[0]), scale_range[1]), 0.0
         inverse = scale / depth.double()

@@ -81,14 +81,19 @@ def _snap(
         share = (weight_of[:, 0] - inverse_far[:, None]) / (inverse_near - inverse_far)[:, None]
         own = rgb[index].flatten(1)[:, where].T
         distance = (weight_of[:, 1:] - own[:, :, None]).square().sum(1)
+        # Colors that differ by 0.1 weigh 1/e.
         like = torch.exp(-distance / 0.01)
+        # What lies between is the softness itself and has no say.
         on_near, on_far = share > 0.8, share < 0.2
         near_like = (like * on_near).sum(1) / on_near.sum(1).clamp_min(1)
         far_like = (like * on_far).sum(1) / on_far.sum(1).clamp_min(1)
         present = inverse[index].flatten()[where]
         middle = (present - inverse_far) / (inverse_near - inverse_far)
+        # Where colors do not tell, a pixel goes to the surface that it is nearer to.
         prefer_near = (near_like * (0.25 + middle) > far_like * (1.25 - middle)).float()
+        # Leaves and the gaps between them are to become one surface.
         choose_near = _vote(prefer_near, soft[index], vote_px) > 0.5
+        # Ground that rises to its horizon passes through all depths: it has no two surfaces.
         step = (on_near | on_far).sum(1) >= one.stepped * torch.isfinite(share).sum(1)
         chosen = torch.where(choose_near, inverse_near, inverse_far)
         out[index].view(-1)[where] = 1.0 / torch.where(step, chosen, present)
@@ -108,6 +113,7 @@ def _curvature(inverse: Tensor, radius_px: int) -> Tensor:
     """Mask of curved inverse depth; a sloping plane is linear in inverse depth and has no edge to snap."""
     bends = torch.zeros_like(inverse, dtype=torch.bool)
     for axis, inner in ((-1, (radius_px, radius_px)), (-2, (0, 0, radius_px, radius_px))):
+        # Only where the whole window is inside: the repeated last row would look like a bend.
         length = inverse.shape[axis] - 2 * radius_px
         if length > 0:
             before, here, after = (inverse.narrow(axis, by, length) for by in (0, radius_px, 2 * radius_px))

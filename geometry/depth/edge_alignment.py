@@ -46,6 +46,7 @@ def fit_to_picture(
     is_sky = (likely > 0.5).astype(np.uint8)
     within = _distance_px(is_sky) + _distance_px(1 - is_sky)
     halo = policy.halo * min(sky.shape)
+    # No trust within .3 of the halo around the outline of the sky, all of it from a halo on.
     inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2
     trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, policy.least_trust)
     alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5), policy) * (1.0 - inside)
@@ -70,6 +71,7 @@ def _without_islands(likely: np.ndarray, lab: np.ndarray, policy: EdgeAlignPolic
     """No sky inside the ground unless it looks like the open sky: bright slopes and water are taken for it."""
     count, labels = cv2.connectedComponents((likely > 0.5).astype(np.uint8))
     piece = labels.astype(np.int64)
+    # The open sky touches the upper border of the picture.
     open_pieces = np.unique(piece[0][piece[0] > 0])
     if not len(open_pieces):
         return likely
@@ -90,6 +92,7 @@ def _bend(log_depth: np.ndarray) -> np.ndarray:
     """How far inverse depth is from linear around each pixel, relative to itself: 0 on any plane."""
     inverse = np.exp(-log_depth)
     bend = np.abs(cv2.Laplacian(cv2.GaussianBlur(inverse, (0, 0), 1.5), cv2.CV_32F)) / inverse
+    # A soft edge bends at both ends and not between them.
     return cv2.dilate(bend, np.ones((7, 7)))
 
 
@@ -119,6 +122,7 @@ def _color_laplacian(
     """Diagonal, and per offset to a neighbor (in raster order) the weight that ties the two; none to another side."""
     height, width = lab.shape[:2]
     diagonal, ties = np.zeros(height * width), []
+    # Half of the eight neighbors: each pair is tied once.
     for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
         left, end = max(0, -right), width - max(right, 0)
         here, there = lab[: height - down, left:end], lab[down:, left + right : end + right]
@@ -153,6 +157,7 @@ def _solve(
     offsets: Any = [0, *(offset for offset, _ in ties), *(-offset for offset, _ in ties)]
     system = diags_array(bands, offsets=offsets, format="csr")
     start = values.ravel().astype(np.float64)
+    # The right side: what is trusted, and the rises that are to stay.
     wanted = trust * start
     for offset, tie in ties:
         rise = smoothness * tie * np.minimum(sloping[offset:], sloping[:-offset]) * (start[offset:] - start[:-offset])

@@ -96,6 +96,7 @@ class EmbeddedDepth:
         """Depth of colors in 0..1: layout from a small image, detail from a large one, edges aligned to the image."""
         log_depth, sky_logit = self._seen_at(self._short_side_px, rgb)
         sharper, _ = self._seen_at(self._detail_side_px, rgb)
+        # Of the large image only what is fine: its layout is less reliable than that of the small one.
         detail = (sharper - log_depth).cpu()
         radius = self._detail * min(rgb.shape[-2:])
         smooth = ndimage.gaussian_filter(detail.numpy(), radius, axes=(-2, -1), mode="nearest")
@@ -113,6 +114,7 @@ class EmbeddedDepth:
     def _seen_at(self, short_side_px: int, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
         """Log depth and sky logit of an image resized to ``short_side_px``: means over it and its mirror image."""
         scale = short_side_px / min(rgb.shape[-2:])
+        # The encoder halves the image five times.
         size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in rgb.shape[-2:]]
         shown = interpolate(rgb.to(self.device), size, mode="bilinear", antialias=True)
         made, mirrored = torch.cat(self.network(shown), 1), torch.cat(self.network(shown.flip(-1)), 1)

@@ -62,5 +62,6 @@ def depth_of_disparity(
     known = torch.where(valid & (disparity > 0.0), disparity, torch.nan)
     median = known.flatten(1).nanmedian(1).values.nan_to_num(1.0)[:, None, None, None]
     sky = valid & (disparity <= sky_below * median)
+    # The median where there is no surface: any value above 0, as `far_sky` replaces it.
     depth = 1.0 / torch.where(sky | ~valid, median, disparity)
     return far_sky(depth, sky, valid), sky

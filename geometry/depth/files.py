@@ -79,6 +79,7 @@ class FileDepth:
 
     def _one_channel(self, stored: np.ndarray) -> Num[np.ndarray, "h w"]:
         found = stored.shape
+        # Arrays come with axes of length one in front or behind.
         while stored.ndim > 2 and stored.shape[0] == 1:
             stored = stored[0]
         while stored.ndim > 2 and stored.shape[-1] == 1:

@@ -38,8 +38,10 @@ def lift_photo(
     """
     made = estimator.estimate(rgb, camera.focal_px)
     _check(made, rgb)
+    # Edges first: pixels that snapping puts on a surface are neither gaps nor flying.
     depth = snap_depth_edges(made.depth, rgb, made.sky, policy)
     ground = made.valid & ~made.sky
+    # Paths are given in median depths of the photo.
     if not made.metric and ground.any():
         depth = depth / depth[ground].median()
     depth = far_sky(depth, made.sky, made.valid)

@@ -37,9 +37,11 @@ def clear_far(
     rgb = np.ascontiguousarray(frame.rgb[0].permute(1, 2, 0).numpy())
     cleared = rgb.copy()
     wanted = beside if where is None else beside & where[0, 0].numpy()
+    # One layer at a time: each has its own background color.
     for own in np.unique(layer[wanted]):
         part = _around(wanted & (layer == own), window)
         colors, layers = rgb[part], layer[part]
+        # A surface may straddle two neighboring layers; it takes two to tell surfaces apart.
         mine, behind, front = (
             wanted[part] & (layers == own),
             clear[part] * (np.abs(layers - own) <= 1),
@@ -54,9 +56,12 @@ def clear_far(
             (apart**2).sum(-1, keepdims=True) + policy.unmix_noise**2
         )
         rest = colors - back - share.clip(0.0, 1.0) * apart
+        # Without pure pixels of both sides nearby there is nothing to unmix by.
         mine &= (back_share > 0.0) & (fore_share > 0.0)
+        # Held within the contrast of the surface, or halos of sharpening would stay as bright outlines.
         cleared[part][mine] = (back + rest.clip(-texture, texture))[mine]
     cleared = torch.from_numpy(cleared).permute(2, 0, 1)[None].to(frame.rgb)
+    # 8 bits, like every frame that is stored.
     return replace(frame, rgb=(cleared.clamp(0.0, 1.0) * 255.0).round() / 255.0)
 
 

@@ -78,6 +78,7 @@ class Encoder(nn.Module):
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Features at strides 2, 4, 8, 16 and 32 of colors in 0..1."""
+        # The normalization that the encoder was trained with.
         x = relu6(self._bn0(self._conv_stem((rgb * 255.0 - 127.0) / 128.0)))
         features = []
         for index, block in enumerate(self._blocks):

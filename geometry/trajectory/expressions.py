@@ -95,6 +95,7 @@ def _compose(
         poses.append(leg_poses)
         focals.append(focal * scale[:, None])
         pose, focal = leg_poses[-1], focals[-1][-1]
+    # Float32 only now: each leg continues the exact last pose of the one before it.
     path, lens = torch.cat(poses).float(), torch.cat(focals).float()
     return Camera(path, lens, start.center_px.float().expand(len(path), 2).clone(), size)
 
@@ -124,6 +125,7 @@ def _steps(leg_frames: list[int], frames: int | None) -> list[int]:
     total = sum(count - 1 for count in leg_frames) if frames is None else frames - 1
     if total < len(leg_frames):
         raise ValueError(f"frames: want {len(leg_frames) + 1} or more for this path, got {total + 1}")
+    # Ends are rounded and not lengths, so that the total is right; each leg keeps one step.
     ends = torch.tensor(leg_frames, dtype=torch.float64).sub(1).cumsum(0)
     spare = total - len(leg_frames)
     bounds = [0, *(round(spare * share) for share in (ends / ends[-1]).tolist())]

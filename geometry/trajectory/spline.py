@@ -101,11 +101,13 @@ class CameraSpline:
 
     def _even_times(self, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Arc length at fine, even times, which constant speed inverts."""
+        # Fine enough to interpolate linearly between them.
         times = np.linspace(self._start_s, self._end_s, max(steps, 2048))
         rotation = self._rotation(times)
         turned = (rotation[:-1].inv() * rotation[1:]).magnitude()
         moved = np.linalg.norm(np.diff(self._values(times)[:, :3], axis=0), axis=1)
         way = np.concatenate([[0.0], np.cumsum(np.hypot(moved, turned))])
+        # A camera that stands still has no way to go by: time takes its place.
         return (way, times) if way[-1] > 0.0 else (times - times[0], times)
 
 
