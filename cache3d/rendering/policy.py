@@ -8,6 +8,7 @@ from typing import NamedTuple
 from geometry.checks import check_numbers
 
 
+# Numba does not notice a change of these fields: after one, change `point_kernels.py` too.
 class DiscPolicy(NamedTuple):
     """Which disc of the point cache a pixel shows; ``cache.rendering.discs.<name>=<value>``.
 
