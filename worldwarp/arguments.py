@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from geometry.trajectory.path_text import PRESETS
@@ -59,35 +59,18 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return [word for word in words if word not in settings], settings
 
 
-def options(command: str, words: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
-    """The settings of a command, as text.
+def folder_and_settings(command: str, words: Sequence[str]) -> tuple[Path, list[str]]:
+    """Split ``DIR key=value ...`` into the folder and the settings.
 
     Raises:
-        ConfigError: a bare word, or an unknown key with the nearest valid name.
-    """
-    values = dict(defaults)
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{command}: want key=value, got '{word}'")
-        if key not in defaults:
-            raise ConfigError(f"{command}: there is no setting '{key}'; {nearest(key, defaults)}")
-        values[key] = value
-    return values
-
-
-def folder_and_options(command: str, words: Sequence[str], defaults: Mapping[str, str]) -> tuple[Path, dict[str, str]]:
-    """Split ``DIR key=value ...``.
-
-    Raises:
-        ConfigError: no or several folders, or an unknown key.
+        ConfigError: no or several folders.
     """
     folders, settings = split_words(words)
     if len(folders) != 1:
         got = ", ".join(folders) or "none"
         advice = "put what holds spaces or commas in quotes" if folders else f"e.g. `worldwarp {command} worlds/pagoda`"
         raise ConfigError(f"{command}: want one folder, got {got}; {advice}")
-    return user_path(command, folders[0]), options(command, settings, defaults)
+    return user_path(command, folders[0]), settings
 
 
 def items(text: str) -> list[str]:

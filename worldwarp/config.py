@@ -34,9 +34,13 @@ from worldwarp.arguments import (
 from worldwarp.pages import conf_text, group_options
 from worldwarp.stored_config import current_options
 
-FREE_TEXT = ("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights")
-# Listed when no setting has a similar name.
+FREE_TEXT = (
+    *("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights"),
+    *("data", "assets", "shards", "start", "teacher", "trajectories"),
+)
+# Of `explore`, listed when no setting has a similar name.
 MAIN = ("image", "path", "frames", "size", "out", "resume", "device", "seed")
+VIEWERS = ("auto", "native", "web", "remote", "file", "none")  # values of viewer.mode
 
 ONWARD = ("path", "frames", "convention", "path_scale")  # settings that may change on resume
 
@@ -68,13 +72,14 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     """Compose ``conf/<name>.yaml`` with command-line overrides.
 
     Args:
-        name: a primary config (`explore`).
-        overrides: `key=value` strings; values of paths are taken literally (`~` expanded).
+        name: a primary config: that of a command (`explore`, `render_data`), or of a training (`train/depth`).
+        overrides: `key=value` strings; values of paths are taken literally (`~` expanded). A setting that is a section
+            with a `mode` stands for that: `viewer=web` is `viewer.mode=web`.
 
     Raises:
         ConfigError: for an unknown key, group option or unreadable value, with the nearest valid name.
     """
-    groups, given = group_options(), dict[str, str]()
+    groups, given = group_options(name), dict[str, str]()
     for text in current_options(overrides):
         key, equals, value = text.partition("=")
         if not equals:
@@ -99,6 +104,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if key not in known or key in groups or _is_device_of_a_part(key):
             raise ConfigError(f"there is no setting '{key}'; {_hint(key, known)}")
         default = OmegaConf.select(config, key, throw_on_missing=False)
+        if isinstance(default, DictConfig) and "mode" in default:
+            key, default = f"{key}.mode", default.mode
         if isinstance(default, DictConfig):
             raise ConfigError(
                 f"{key}: want one of its settings, e.g. {key}.{_flat_keys(default)[0]}=..., got '{value}'"
@@ -118,6 +125,7 @@ def check_explore(config: DictConfig) -> None:
         option, meaning = next((option, text) for option, value, text in _in_conf(key) if value == "???")
         raise ConfigError(f"{key}: {key.partition('.')[0]}={option} needs one ({meaning}); add {key}=...")
     _check_values(config)
+    check_viewer(config.viewer)
     if config.resume is None:
         check_image(config.image)
     if config.path != LIVE and not names_a_file(config.path):
@@ -132,22 +140,74 @@ def _check_values(config: DictConfig) -> None:
         checked_size(wanted)
     elif wanted is not None and wanted < 2 * STEP:
         raise ConfigError(f"size: want a longer side of {2 * STEP} pixels or more, got {wanted}")
-    _check_number(config, "fov_deg", 1.0, 150.0, optional=True)
-    _check_number(config, "detail", 1.0, 4.0)
-    _check_number(config, "fps", 1.0, 120.0)
+    check_number(config, "fov_deg", 1.0, 150.0, optional=True)
+    check_number(config, "detail", 1.0, 4.0)
+    check_number(config, "fps", 1.0, 120.0)
     if config.get("path_scale") not in (None, AUTO):
         _check_path_scale(config.path_scale)
-    _check_whole(config, "seed", 0, 2**31 - 1)
-    _check_whole(config, "chunk", 1, 64, optional=True)
-    _check_whole(config, "steps", 1, 64, optional=True)
-    _check_whole(config, "frames", 2, 1_000_000, optional=True)
+    check_whole(config, "seed", 0, 2**31 - 1)
+    check_whole(config, "chunk", 1, 64, optional=True)
+    check_whole(config, "steps", 1, 64, optional=True)
+    check_whole(config, "frames", 2, 1_000_000, optional=True)
     if "refine_steps" in config.cache:
-        _check_whole(config, "cache.refine_steps", 0, 1000)
+        check_whole(config, "cache.refine_steps", 0, 1000)
     unit_m = config.depth.get("unit_m")
     if unit_m is not None and not (isinstance(unit_m, int | float) and unit_m > 0):
         raise ConfigError(f"depth.unit_m: want a positive number of meters per unit, got {unit_m!r}")
-    if config.device not in ("cpu", "cuda"):
-        raise ConfigError(f"device: want cpu or cuda, got '{config.device}'")
+    check_choice(config, "device", ("cpu", "cuda"))
+
+
+def check_viewer(viewer: DictConfig) -> None:
+    """Refuse invalid settings of the viewer.
+
+    Raises:
+        ConfigError: an unknown mode, a remote viewer without its address, or an invalid port.
+    """
+    if viewer.mode not in VIEWERS:
+        raise ConfigError(f"viewer: there is no '{viewer.mode}'; {nearest(str(viewer.mode), VIEWERS)}")
+    if viewer.mode == "remote" and viewer.url is None:
+        raise ConfigError("viewer.url: viewer=remote needs one (rerun+http://HOST:9876/proxy); add viewer.url=...")
+    if viewer.port is not None and not (isinstance(viewer.port, int) and 0 < viewer.port < 65535):
+        raise ConfigError(f"viewer.port: want a whole number from 1 to 65534, got '{viewer.port}'")
+    if viewer.open not in (None, True, False):
+        raise ConfigError(f"viewer.open: want true or false, got '{viewer.open}'")
+
+
+def check_number(config: DictConfig, key: str, low: float, high: float, optional: bool = False) -> None:
+    """Refuse a setting outside ``low``..``high``; ``optional`` accepts None.
+
+    Raises:
+        ConfigError: it is outside, or no number.
+    """
+    value = OmegaConf.select(config, key)
+    if optional and value is None:
+        return
+    if not _is_number(value) or not low <= value <= high:  # nan is not in any range
+        raise ConfigError(f"{key}: want a number from {low:g} to {high:g}, got {value!r}")
+
+
+def check_whole(config: DictConfig, key: str, low: int, high: int, optional: bool = False) -> None:
+    """Refuse a setting that is no whole number in ``low``..``high``; ``optional`` accepts None.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    value = OmegaConf.select(config, key)
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{key}: want a whole number from {low} to {high}, got {value!r}")
+
+
+def check_choice(config: DictConfig, key: str, choices: Sequence[str], advice: str = "") -> None:
+    """Refuse a setting that is none of ``choices``; ``advice`` is appended to the message.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if config[key] not in choices:
+        listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise ConfigError(f"{key}: want {listed}, got '{config[key]}'{advice}")
 
 
 def explore_settings(config: DictConfig) -> Settings:
@@ -218,12 +278,13 @@ def _built(value: Any, group: str) -> Any:
 def _hint(key: str, known: Sequence[str]) -> str:
     """Where an unknown setting belongs, what it was meant to be, or which the main ones are."""
     if _is_device_of_a_part(key):
-        return "every part runs where the walk does; set device=cpu or device=cuda"
+        return "every part runs where the session does; set device=cpu or device=cuda"
     group = key.partition(".")[0]
     if homes := [option for option, _, _ in _in_conf(key)]:
         return f"it belongs to {' and '.join(f'{group}={option}' for option in homes)}; add that"
     names = [name for name in known if not _is_device_of_a_part(name)]
-    return nearest(key, names, [name for name in names if name.startswith(f"{group}.")] or [*MAIN, "... (see --help)"])
+    main = [*MAIN, "... (see --help)"] if "image" in known else names
+    return nearest(key, names, [name for name in names if name.startswith(f"{group}.")] or main)
 
 
 def _is_device_of_a_part(key: str) -> bool:
@@ -244,6 +305,8 @@ def _value(key: str, text: str, default: object) -> object:
     """The value of a setting; names of files keep every character."""
     is_number = _is_number(default)
     if text in ("", "null", "None") and not is_number and not isinstance(default, ListConfig):
+        if isinstance(default, str):
+            raise ConfigError(f"{key}: want a value, got none; leave {key}= out for {default}")
         return None
     if key in FREE_TEXT:
         if text[0] in "'\"" and text[-1] == text[0] and len(text) > 2 and not os.path.exists(text):
@@ -252,6 +315,8 @@ def _value(key: str, text: str, default: object) -> object:
     if key == "size":
         size = frame_size(text)
         return list(size) if isinstance(size, tuple) else size
+    if isinstance(default, ListConfig) and not (default and _is_number(default[0])):
+        return [escaped(part) for part in items(text)]
     if isinstance(default, ListConfig):
         return [_checked(key, part, default[0]) for part in items(text)] or [_checked(key, text, default[0])]
     if "." in key and is_number:
@@ -302,25 +367,9 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, ListConfig) else value
 
 
-def _check_number(config: DictConfig, key: str, low: float, high: float, optional: bool = False) -> None:
-    value = OmegaConf.select(config, key)
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isnan(value):
-        raise ConfigError(f"{key}: want a number from {low:g} to {high:g}, got {value!r}")
-
-
 def _check_path_scale(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
         raise ConfigError(f"path_scale: want a positive number or {AUTO}, got {value!r}")
-
-
-def _check_whole(config: DictConfig, key: str, low: int, high: int, optional: bool = False) -> None:
-    value = OmegaConf.select(config, key)
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{key}: want a whole number from {low} to {high}, got {value!r}")
 
 
 def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:

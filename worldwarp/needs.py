@@ -16,7 +16,7 @@ from worldwarp.config import ConfigError
 
 MIB = 2**20
 
-# Peaks were measured with getrusage on x86-64 Linux with torch 2.13 (`docs/results.md`, Memory and disk of a walk).
+# Peaks were measured with getrusage on x86-64 Linux with torch 2.13 (`docs/results.md`, Memory and disk of a session).
 BASE_MIB = 900.0  # libraries, compiled kernels, weights
 BYTES_PER_PIXEL = 1000.0  # of one frame, independent of the chunk size
 BYTES_PER_PRIMITIVE = 400.0  # in the cache, including spare capacity and the copies for rendering and storing

@@ -1,9 +1,10 @@
-"""Help pages of the commands: examples, settings and their defaults."""
+"""Help pages of the commands; settings and their defaults are printed from the files of ``worldwarp/conf``."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 
 
@@ -15,28 +16,16 @@ class Page:
         usage: the words after `worldwarp`.
         purpose: one line.
         examples: purpose to command line.
-        settings: key to (default as text, description); those of `explore` are in ``worldwarp/conf``.
         notes: further lines.
     """
 
     usage: str
     purpose: str
     examples: Mapping[str, str]
-    settings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @property
-    def defaults(self) -> dict[str, str]:
-        """The default of each setting."""
-        return {key: default for key, (default, _) in self.settings.items()}
 
-
-_WORKERS = {
-    "clips": ("900", "how many"),
-    "seed": ("0", "another seed, other clips"),
-    "worker": ("0", "which of the workers this one is"),
-    "workers": ("1", "how many share the clips"),
-}
+TRAININGS = ("depth", "generator", "teacher", "trajectories", "initial-student", "student")  # ``conf/train/*.yaml``
 
 PAGES = {
     "explore": Page(
@@ -53,12 +42,8 @@ PAGES = {
     ),
     "view": Page(
         "view DIR",
-        "look at a world in Rerun",
+        "look at a world, or at a recording (.rrd), in Rerun",
         {"in a browser": "worldwarp view worlds/mine mode=web"},
-        {
-            "mode": ("", "native (a window) or web (a page); by default whether there is a display decides"),
-            "port": ("", "of the page or window; by default one that is free"),
-        },
     ),
     "export": Page(
         "export DIR",
@@ -67,13 +52,6 @@ PAGES = {
             "everything": "worldwarp export worlds/mine",
             "Gaussians for a splat viewer": "worldwarp export worlds/mine formats=gaussians_ply",
             "a mesh and a video": 'worldwarp export worlds/mine "formats=glb,mp4" out=taken',
-        },
-        {
-            "formats": (
-                "gaussians_ply,points_ply,glb,colmap,nerfstudio,mp4",
-                "which to write, joined with commas, in quotes",
-            ),
-            "out": ("", "folder to write to; by default `exports` in the world's folder"),
         },
     ),
     "undo": Page(
@@ -88,10 +66,6 @@ PAGES = {
             "primitives of chunks 3 and 4": 'worldwarp forget worlds/mine "chunks=3,4"',
             "primitives in a box": 'worldwarp forget worlds/mine "region=-1,-1,0.5,1,1,2"',
         },
-        {
-            "chunks": ("", "numbers of chunks, joined with commas; 0 is the photo"),
-            "region": ("", "x,y,z of the low corner, then of the high one (x right, y down, z ahead; scene units)"),
-        },
         ("`worldwarp undo DIR` restores the primitives of the last `forget`; exploring there generates new ones.",),
     ),
     "paths": Page("paths", "values of path=", {"the list": "worldwarp paths"}),
@@ -100,46 +74,30 @@ PAGES = {
     ),
     "render-data": Page(
         "render-data",
-        "render training clips from freely licensed textured worlds",
+        "render training clips from freely licensed textured scenes",
         {"streets": "worldwarp render-data plan=towns clips=360"},
-        {
-            "out": ("runs/data", "folder of the clips"),
-            "assets": ("runs/assets", "folder of the worlds that are fetched"),
-            **_WORKERS,
-            "plan": ("tracks-and-rooms", "tracks-and-rooms, towns, still-lifes or panoramas"),
-        },
     ),
     "pack-data": Page(
         "pack-data",
         "compress clips into shards of at most 48 MB that travel",
         {"all clips": "worldwarp pack-data data=runs/data out=runs/shards"},
-        {"data": ("runs/data", "folder of the clips"), "out": ("runs/shards", "folder of the shards")},
     ),
     "unpack-data": Page(
         "unpack-data",
         "make clips of shards again",
         {"all shards": "worldwarp unpack-data shards=runs/shards out=runs/data"},
-        {"shards": ("runs/shards", "folder of the shards"), "out": ("runs/data", "folder of the clips")},
     ),
     "train": Page(
-        "train WHAT",
-        "train an embedded network, or continue its training",
+        "train STAGE",
+        "train a network, or continue its training",
         {
             "the depth network": "worldwarp train depth data=runs/data out=runs/depth",
             "the generator, from weights": "worldwarp train generator start=runs/generator/ema.safetensors",
         },
-        {
-            "data": ("runs/data", "folder of the clips"),
-            "out": ("", "folder of the run; by default runs/WHAT"),
-            "steps": ("4000", "optimizer steps (trajectories: of the teacher, 256)"),
-            "minutes": ("600", "stop after so long, saved"),
-            "seed": ("0", "another seed, another run"),
-            "device": ("cpu", "cpu or cuda"),
-            "ranks": ("", "processes; 2 for depth and generator, else 1"),
-            "start": ("", "weights to start from (depth, generator, teacher, student)"),
-            "viewer": ("none", "file also records the validations into training.rrd"),
-        },
-        ("WHAT: depth, generator; or, from many steps to few, teacher, trajectories, initial-student, student.",),
+        (
+            "STAGE: depth, generator; or, from many steps to few, teacher, trajectories, initial-student, student.",
+            "`trajectories` trains no network: it has no ranks and no viewer.",
+        ),
     ),
 }
 
@@ -167,12 +125,7 @@ def page_of(command: str) -> str:
     lines = [f"worldwarp {page.usage}: {page.purpose}", "", "Examples:"]
     for purpose, example in page.examples.items():
         lines += [f"  {purpose}:", f"    {example}"]
-    if command == "explore":
-        lines += ["", *_explore_settings()]
-    elif page.settings:
-        lines += ["", "Settings (key=value; defaults in parentheses):"]
-        for key, (default, text) in page.settings.items():
-            lines.append(f"  {key:<8} {text}" + (f" ({default})" if default else ""))
+    lines += _settings(command)
     lines += ["", *page.notes] if page.notes else []
     return "\n".join([*lines, "", FOOT])
 
@@ -186,24 +139,36 @@ _TABLES = {
 LONGEST_TABLE = 12  # settings of an option that help prints; the documents list longer tables
 
 
-def _explore_settings() -> list[str]:
-    lines = ["Settings (key=value; the values shown are the defaults):"]
-    lines += [f"  {line}" for line in conf_text("explore").partition("_self_\n")[2].strip("\n").splitlines()]
-    lines += ["", "Components (component=option; settings below an option are set as component.key=value):"]
-    for group, options in sorted(group_options().items()):
+def _settings(command: str) -> list[str]:
+    """The settings of a command, as its files in ``worldwarp/conf`` list them; none for a command without a file."""
+    names = [f"train/{name}" for name in ("common", "network")] if command == "train" else [command.replace("-", "_")]
+    if not has_conf(names[0]):
+        return []
+    lines = ["", "Settings (key=value; the values shown are the defaults):"]
+    lines += [f"  {line}" for name in names for line in _body(name)]
+    if command == "train":
+        lines += ["", "Settings of one stage:"]
+        lines += [f"  {name:<15} {line}" for name in TRAININGS for line in _body(f"train/{name}")]
+    if groups := group_options(names[0]):
+        lines += ["", "Components (component=option; settings below an option are set as component.key=value):"]
+    for group, options in sorted(groups.items()):
         lines.append(f"  {group}={'|'.join(options)}")
         for option in options:
             lines += [f"    {option:<13} {line}" for line in _option_settings(group, option)]
     return lines
 
 
+def _body(name: str) -> list[str]:
+    """The lines of a configuration file after its defaults list and its heading."""
+    body = conf_text(name).rpartition("_self_\n")[2].strip("\n").splitlines()
+    return [line for line in body if not line.startswith("#")]
+
+
 def _option_settings(group: str, option: str) -> list[str]:
     """The settings of one option; a long table of numbers is named by the comment above it."""
     text = conf_text(f"{group}/{option}").splitlines()
-    hidden = ("_", "#", "defaults:", "kind:", "mode:", "device:", "url: null", "  - _self_")
+    hidden = ("_", "#", "defaults:", "kind:", "device:", "  - _self_")
     shown = [line for line in text if line.strip() and "_target_" not in line and not line.startswith(hidden)]
-    if group == "viewer" and option != "auto":  # they are the same for all viewers
-        shown = [line for line in shown if not line.startswith(("port:", "open:"))]
     if len(shown) > LONGEST_TABLE:
         return [line.lstrip("# ") for line in text if line.startswith("#")]
     return [
@@ -218,8 +183,14 @@ def conf_text(name: str) -> str:
     return resources.files("worldwarp.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def group_options() -> dict[str, list[str]]:
-    """The configuration groups and the options of each."""
+def has_conf(name: str) -> bool:
+    """Whether there is a file ``worldwarp/conf/<name>.yaml``."""
+    return resources.files("worldwarp.conf").joinpath(f"{name}.yaml").is_file()
+
+
+def group_options(name: str = "explore") -> dict[str, list[str]]:
+    """The groups in the defaults list of ``worldwarp/conf/<name>.yaml``, and the options of each."""
+    groups = re.findall(r"^  - (\w+): ", conf_text(name), re.MULTILINE)
     conf = resources.files("worldwarp.conf")
-    folders = [entry for entry in conf.iterdir() if entry.is_dir() and not entry.name.startswith("_")]
-    return {f.name: sorted(o.name[: -len(".yaml")] for o in f.iterdir() if o.name.endswith(".yaml")) for f in folders}
+    files = {group: [entry.name for entry in conf.joinpath(group).iterdir()] for group in groups}
+    return {g: sorted(n.removesuffix(".yaml") for n in names if n.endswith(".yaml")) for g, names in files.items()}

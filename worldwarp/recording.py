@@ -16,7 +16,7 @@ from viz.recorder import ChunkEvent, NullRecorder, Recorder, StartEvent, UndoEve
 from viz.rerun_recorder import new_recording_path
 from viz.training import TrainingRecorder
 from worldwarp.arguments import pasted
-from worldwarp.config import ConfigError
+from worldwarp.config import check_viewer
 from worldwarp.loop import Step
 from worldwarp.plan import Plan
 from worldwarp.session import VIDEO, Session
@@ -29,12 +29,9 @@ def open_viewer(viewer: DictConfig, folder: Path | None) -> Recorder:
     """The recorder that ``viewer=...`` asks for, recording into ``folder``.
 
     Raises:
-        ValueError: an invalid port or one in use, or a viewer of another version.
+        ValueError: an invalid setting, a port in use, or a viewer of another version.
     """
-    if viewer.port is not None and not (isinstance(viewer.port, int) and 0 < viewer.port < 65535):
-        raise ConfigError(f"viewer.port: want a whole number from 1 to 65534, got '{viewer.port}'")
-    if viewer.open not in (None, True, False):
-        raise ConfigError(f"viewer.open: want true or false, got '{viewer.open}'")
+    check_viewer(viewer)
     if viewer.mode == "none":
         return NullRecorder()
     from viz.rerun_recorder import new_recording_path, open_recorder

@@ -6,7 +6,6 @@ estimated and some of their frames have invalid pixels, so they are used only th
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -147,30 +146,3 @@ def render_data(
         if written % _MANIFEST_EVERY == 0:
             write_manifest(out)
     return write_manifest(out)
-
-
-def main() -> None:
-    """Command line of the renderer."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("out", type=Path, help="folder of the clips")
-    parser.add_argument("--assets", type=Path, required=True, help="folder of the downloaded worlds")
-    parser.add_argument("--clips", type=int, default=900, help="clips of the whole plan")
-    parser.add_argument("--plan", choices=sorted(PLANS), default="tracks-and-rooms")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--worker", type=int, default=0, help="which share to render")
-    parser.add_argument("--workers", type=int, default=1, help="number of processes on the same folder")
-    given = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING)
-    render_data(
-        given.out,
-        given.clips,
-        given.seed,
-        assets=given.assets,
-        worker=given.worker,
-        workers=given.workers,
-        plan=given.plan,
-    )
-
-
-if __name__ == "__main__":
-    main()

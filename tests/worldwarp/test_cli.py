@@ -21,7 +21,7 @@ from worldwarp.arguments import (
     check_image,
     command_words,
     default_folder,
-    folder_and_options,
+    folder_and_settings,
     frame_size,
     items,
     nearest,
@@ -32,7 +32,7 @@ from worldwarp.cli import main
 from worldwarp.commands.info import PATH_EXAMPLES
 from worldwarp.config import ConfigError, build, check_explore, compose_config
 from worldwarp.console import open_console
-from worldwarp.pages import PAGES
+from worldwarp.pages import PAGES, TRAININGS, has_conf
 
 HOME = Path(__file__).parents[2]
 CONSOLES = {
@@ -55,6 +55,23 @@ CHEAP = {  # command line, and a part of its output
     "undo nope": "no such folder 'nope'",
     "forget nope chunks=1": "no such folder 'nope'",
     "forget nope": "say what to take out",
+    "forget nope chunks=a": "chunks: want a whole number, got 'a'",
+    "forget nope region=1,2": "region: want six numbers, low corner then high corner, got '1,2'",
+    "view nope mode=page": "mode: want auto, native or web, got 'page'",
+    "view nope port=0": "port: want a whole number from 1 to 65534, got 0",
+    "export nope format=glb": "did you mean `formats`?",
+    "undo nope once=1": "undo: want a folder alone, got once=1 too",
+    "train": "train: want a stage, got nothing; valid are: depth, generator,",
+    "train generater": "did you mean `generator`?",
+    "train depth steps=many": "steps: want a number, got 'many'",
+    "train depth stepps=9": "there is no setting 'stepps'; did you mean `steps`?",
+    "train depth output=x": "did you mean `out`?",
+    "train student teacher=": "teacher: want a value, got none; leave teacher= out for runs/teacher/ema.safetensors",
+    "train student device=tpu": "device: want cpu or cuda, got 'tpu'",
+    "render-data plan=towm": "plan: want tracks-and-rooms, towns, still-lifes or panoramas, got 'towm'",
+    "render-data worker=2 workers=2": "worker: want a whole number from 0 to 1, got 2",
+    "render-data runs": "'runs': want key=value",
+    "unpack-data shard=x": "did you mean `shards`?",
     "explore": "image: want a photo",
     "explore orbit": "want a photo first",
     "explore nope.jpg": "image: no file 'nope.jpg'; check the name",
@@ -75,6 +92,10 @@ CHEAP = {  # command line, and a part of its output
     "explore photo.jpg out=full": "out: full is not empty",
     "explore photo.jpg depth=file": "depth.path: depth=file needs one (PNG",
     "explore photo.jpg depth=transformers": "depth.checkpoint: depth=transformers needs one",
+    "explore photo.jpg path=": "path: want a value, got none; leave path= out for out_and_back",
+    "explore photo.jpg viewer=natives": "viewer: there is no 'natives'; did you mean `native`?",
+    "explore photo.jpg viewer.port=0": "viewer.port: want a whole number from 1 to 65534",
+    "explore photo.jpg viewer.open=maybe": "viewer.open: want true or false",
     "explore photo.jpg viewer=remote": "viewer.url: viewer=remote needs one",
     "explore photo.jpg depth.path=d.npy": "it belongs to depth=file",
     "explore resume=nope": "resume: no such folder 'nope'",
@@ -221,7 +242,7 @@ def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch: pytest.MonkeyPatc
     config = compose_config("explore", ["depth=file", *(f"{key}=~/x" for key in keys)])
     assert [config.image, config.path, config.out, config.resume] == [str(tmp_path / "x")] * 4
     assert [config.depth.path, config.generator.weights] == [str(tmp_path / "x")] * 2
-    assert folder_and_options("view", ["~/w"], {})[0] == tmp_path / "w"
+    assert folder_and_settings("view", ["~/w"])[0] == tmp_path / "w"
     with pytest.raises(ValueError, match=re.escape(f"{tmp_path / 'w'}: no such folder")):
         worldwarp.World.load("~/w")
 
@@ -306,7 +327,9 @@ def test_every_command_has_a_page(command: str, capsys: pytest.CaptureFixture[st
         page = capsys.readouterr().out
         assert page.startswith(f"worldwarp {command}")
         assert all(example in page for example in PAGES[command].examples.values())
-        assert all(f"  {key} " in page for key in PAGES[command].settings)
+        names = [f"train/{stage}" for stage in TRAININGS] if command == "train" else [command.replace("-", "_")]
+        settings = {key for name in names if has_conf(name) for key in compose_config(name, [])}
+        assert all(re.search(rf"\b{key}[:=]", page) for key in settings)
 
 
 def test_public_names_are_imported_on_access() -> None:

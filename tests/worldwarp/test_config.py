@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from cache3d.integration.policy import IntegrationPolicy
 from cache3d.rendering.policy import DiscPolicy, RenderingPolicy
 from geometry.depth.policy import EdgeAlignPolicy
+from scenes.dataset.plans import PLANS
+from scenes.dataset.render import render_data
+from scenes.formats.export import FORMATS
 from worldwarp.config import ConfigError, build, compose_config, explore_settings, group_options
+from worldwarp.pages import TRAININGS
+from worldwarp.training.run import TrainingRun
+from worldwarp.training.train_depth import train_depth
+from worldwarp.training.train_generator import train_generator
+from worldwarp.training.train_student import train_initial_student, train_student
+from worldwarp.training.train_teacher import train_teacher
+from worldwarp.training.trajectories import record_trajectories
 
+TRAIN_FUNCTIONS: dict[str, Callable[..., None]] = {
+    "depth": train_depth,
+    "generator": train_generator,
+    "teacher": train_teacher,
+    "trajectories": record_trajectories,
+    "initial-student": train_initial_student,
+    "student": train_student,
+}
 FRAMED = ["image=a.jpg", "size=[96,160]", "fov_deg=60"]
 
 
@@ -57,7 +79,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
         (["image=a.jpg", "prior.exemplar.costs.depth=-1"], "prior.exemplar.costs.depth: want a number of 0 or more"),
         (["image=a.jpg", "generator.policy.bank=-1"], "generator.policy.bank: want a whole number of 0 or more"),
         (["image=a.jpg", "sampler.shift=inf"], "sampler.shift: want a number of 0 or more"),
-        (["image=a.jpg", "depth.device=mars"], "no setting 'depth.device'; every part runs where the walk does"),
+        (["image=a.jpg", "depth.device=mars"], "no setting 'depth.device'; every part runs where the session does"),
         ([], "image: want a photo"),
     ],
 )
@@ -93,6 +115,54 @@ def test_the_policy_files_list_every_field() -> None:
         assert values == {key: value for key, value in vars(policy).items() if key != "discs"}
     discs = config.cache.rendering.discs
     assert {key: discs[key] for key in discs if key != "_target_"} == DiscPolicy()._asdict()
+
+
+def test_viewer_is_short_for_viewer_mode_and_is_stored_as_before() -> None:
+    words = ["image=a.jpg", "viewer=web", "viewer.port=9000"]
+    assert compose_config("explore", words).viewer == {"mode": "web", "url": None, "port": 9000, "open": None}
+    assert compose_config("explore", ["image=a.jpg", "viewer.mode=file"]).viewer.mode == "file"
+    assert compose_config("explore", ["image=a.jpg"]).viewer.mode == "auto"
+
+
+@pytest.mark.parametrize("stage", TRAININGS)
+def test_the_defaults_of_a_training_are_those_of_the_code(stage: str) -> None:
+    config = compose_config(f"train/{stage}", [])
+    assert config.out == f"runs/{stage}"
+    for field in fields(TrainingRun):
+        own = (stage, field.name) in {("trajectories", "steps"), ("depth", "ranks"), ("generator", "ranks")}
+        if field.default is not MISSING and field.name in config and not own:
+            assert config[field.name] == field.default, field.name
+
+
+def test_every_setting_of_a_training_is_an_argument_of_its_function() -> None:
+    for stage, train in TRAIN_FUNCTIONS.items():
+        arguments = {*inspect.signature(train).parameters, *TrainingRun.__dataclass_fields__, "viewer"}
+        config = compose_config(f"train/{stage}", [])
+        assert set(config) <= arguments, stage
+        for key, value in inspect.signature(train).parameters.items():
+            assert key in ("run", "guides", "student_steps") or key in config, (stage, key)
+            assert value.default in (inspect.Parameter.empty, config.get(key)) or key == "student_steps"
+
+
+def test_the_defaults_of_render_data_are_those_of_the_code() -> None:
+    config = compose_config("render_data", [])
+    parameters = inspect.signature(render_data).parameters
+    for key in ("seed", "worker", "workers", "plan"):
+        assert config[key] == parameters[key].default
+    assert compose_config("render_data", ["plan=towns", "clips=3"]).plan in PLANS
+
+
+def test_the_defaults_of_export_are_formats_that_exist() -> None:
+    assert set(compose_config("export", []).formats) | {"spz"} == set(FORMATS)
+    for words in (["formats=glb,mp4"], ["formats=[glb, mp4]"]):
+        assert compose_config("export", words).formats == ["glb", "mp4"]
+
+
+def test_lists_and_files_of_every_command_are_read_as_those_of_explore() -> None:
+    forget = compose_config("forget", ["chunks=3,4", "region=-1,-1,0.5,1,1,2"])
+    assert (forget.chunks, forget.region) == (["3", "4"], ["-1", "-1", "0.5", "1", "1", "2"])
+    assert compose_config("train/depth", ["data=a ${x} (1)=b", "start=null"]).data == "a ${x} (1)=b"
+    assert compose_config("train/student", ["minutes=.5"]).minutes == 0.5
 
 
 def test_the_hydra_state_of_a_caller_is_restored() -> None:

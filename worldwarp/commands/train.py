@@ -4,35 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
-from worldwarp.arguments import (
-    ConfigError,
-    options,
-    user_path,
-    whole,
-)
-from worldwarp.pages import PAGES
+from worldwarp.arguments import ConfigError, nearest, user_path
+from worldwarp.config import check_choice, check_number, check_whole, compose_config
+from worldwarp.pages import TRAININGS
+
+FOLDERS_AND_FILES = ("data", "out", "teacher", "trajectories", "start")  # settings of `train`
+WITHOUT_GUIDES = ("depth", "initial-student")  # trainings that read no guides, so that none are recorded for them
 
 
 def render_data_command(words: list[str]) -> int:
-    """`worldwarp render-data out=DIR assets=DIR`: fetch freely licensed textured worlds and render training clips."""
-    values = options("render-data", words, PAGES["render-data"].defaults)
-    clips, seed, worker, workers = (whole(key, values[key]) for key in ("clips", "seed", "worker", "workers"))
-    out, plan = user_path("out", values["out"]), values["plan"]
+    """`worldwarp render-data out=DIR assets=DIR`: download freely licensed textured scenes and render clips of them."""
+    config = compose_config("render_data", words)
+    check_choice(config, "plan", ("tracks-and-rooms", "towns", "still-lifes", "panoramas"))
+    check_whole(config, "clips", 1, 1_000_000)
+    check_whole(config, "seed", 0, 2**31 - 1)
+    check_whole(config, "workers", 1, 1024)
+    check_whole(config, "worker", 0, config.workers - 1)
+    out = user_path("out", config.out)
 
     from scenes.dataset.render import render_data
     from scenes.synthetic.assets import fetch_assets
 
-    assets = fetch_assets(user_path("assets", values["assets"]))
-    print(render_data(out, clips, seed, assets=assets, worker=worker, workers=workers, plan=plan))
+    assets = fetch_assets(user_path("assets", config.assets))
+    share = {key: config[key] for key in ("worker", "workers", "plan")}
+    print(render_data(out, config.clips, config.seed, assets=assets, **share))
     return 0
 
 
 def pack_data_command(words: list[str]) -> int:
     """`worldwarp pack-data data=DIR out=DIR`: compress clips into shards of at most 48 MB that travel."""
-    values = options("pack-data", words, PAGES["pack-data"].defaults)
-    data, out = user_path("data", values["data"]), user_path("out", values["out"])
+    config = compose_config("pack_data", words)
+    data, out = user_path("data", config.data), user_path("out", config.out)
 
     from scenes.dataset.shards import pack
 
@@ -44,8 +49,8 @@ def pack_data_command(words: list[str]) -> int:
 
 def unpack_data_command(words: list[str]) -> int:
     """`worldwarp unpack-data shards=DIR out=DIR`: make clips of shards again."""
-    values = options("unpack-data", words, PAGES["unpack-data"].defaults)
-    shards, out = user_path("shards", values["shards"]), user_path("out", values["out"])
+    config = compose_config("unpack_data", words)
+    shards, out = user_path("shards", config.shards), user_path("out", config.out)
 
     from scenes.dataset.shards import unpack
 
@@ -54,11 +59,27 @@ def unpack_data_command(words: list[str]) -> int:
 
 
 def train_command(words: list[str]) -> int:
-    """`worldwarp train WHAT data=DIR out=DIR device=cpu|cuda ranks=N`: train a network, or continue its training.
+    """`worldwarp train STAGE data=DIR out=DIR device=cpu|cuda ranks=N`: train a network, or continue its training.
 
-    WHAT is depth, generator, or a stage of the distillation from many steps to few: teacher, trajectories,
+    STAGE is depth, generator, or a stage of the distillation from many steps to few: teacher, trajectories,
     initial-student, student. ``viewer=file`` also records the validations into ``training.rrd``.
     """
+    stage = words[0] if words else "nothing"
+    if stage not in TRAININGS:
+        raise ConfigError(f"train: want a stage, got {stage}; {nearest(stage, TRAININGS, TRAININGS)}")
+    config = compose_config(f"train/{stage}", words[1:])
+    check_choice(config, "device", ("cpu", "cuda"), "; say which GPUs with CUDA_VISIBLE_DEVICES")
+    check_whole(config, "seed", 0, 2**31 - 1)
+    check_whole(config, "steps", 0, 2**31 - 1)
+    check_number(config, "minutes", 0.0, 1e9)
+    if "ranks" in config:  # not of trajectories, which trains no network
+        check_whole(config, "ranks", 1, 1024)
+        check_choice(config, "viewer", ("none", "file"), "; look at the file with `worldwarp view FILE.rrd`")
+    settings: dict[str, Any] = {
+        str(key): _converted(str(key), config[key]) for key in config if config[key] is not None
+    }
+    viewer = settings.pop("viewer", "none")
+
     from scenes.dataset.clips import list_clips
     from worldwarp.recording import TrainingWatch
     from worldwarp.training.distributed import check_machine
@@ -70,41 +91,21 @@ def train_command(words: list[str]) -> int:
     from worldwarp.training.train_teacher import train_teacher
     from worldwarp.training.trajectories import record_trajectories
 
-    teacher, single = {"teacher": "runs/teacher/ema.safetensors"}, {"ranks": "1", "viewer": "none"}
-    two = {**single, "ranks": "2"}
-    trainings: dict[str, tuple[Callable[..., None], dict[str, str]]] = {
-        "depth": (train_depth, {"start": "", **two}),
-        "generator": (train_generator, {"start": "", **two}),
-        "teacher": (train_teacher, {"start": "", **single}),
-        "trajectories": (record_trajectories, {**teacher, "steps": "256"}),
-        "initial-student": (train_initial_student, {**teacher, "trajectories": "runs/trajectories", **single}),
-        "student": (train_student, {**teacher, "start": "runs/initial-student/ema.safetensors", **single}),
-    }
-    if not words or words[0] not in trainings:
-        raise ConfigError(f"train: want one of {', '.join(trainings)}, got {words[0] if words else 'nothing'}")
-    what, rest = words[0], words[1:]
-    train, own = trainings[what]
-    defaults = {"data": "runs/data", "out": f"runs/{what}", "steps": "4000", "minutes": "600", "seed": "0"}
-    values = options(f"train {what}", rest, {**defaults, "device": "cpu", **own})
-    viewer = values.pop("viewer", "none")
-    settings = {key: _setting(key, text) for key, text in values.items() if text}
-    if viewer not in ("none", "file"):
-        raise ConfigError(f"viewer: want none or file (then look at it with `worldwarp view FILE.rrd`), got '{viewer}'")
+    trainings = (train_depth, train_generator, train_teacher, record_trajectories, train_initial_student, train_student)
+    train: Callable[..., None] = dict(zip(TRAININGS, trainings, strict=True))[stage]
     watch = TrainingWatch(settings["out"]) if viewer == "file" else None
     of_run = [field.name for field in fields(TrainingRun) if field.name in settings]
     run = TrainingRun(**{name: settings.pop(name) for name in of_run}, watch=watch)
     check_machine(run.device, run.ranks)  # before recording guides, which takes long
-    if what not in ("depth", "initial-student"):
+    if stage not in WITHOUT_GUIDES:
         record_guides(list_clips(run.data, "train") + list_clips(run.data, "estimated"), run.data / "guides")
     train(run, **settings)
-    print(f"written to {run.out}" if what == "trajectories" else f"averaged weights: {run.out / 'ema.safetensors'}")
+    print(f"written to {run.out}" if stage == "trajectories" else f"averaged weights: {run.out / 'ema.safetensors'}")
     return 0
 
 
-def _setting(key: str, text: str) -> Any:
-    """A setting of `train` converted to its type."""
-    if key in ("data", "out", "teacher", "trajectories", "start"):
-        return user_path(key, text)
-    if key == "minutes":
-        return float(whole(key, text))
-    return text if key == "device" else whole(key, text)
+def _converted(key: str, value: str | int | float) -> Path | str | int | float:
+    """A setting of `train` as the type that the trainings take."""
+    if key in FOLDERS_AND_FILES:
+        return user_path(key, str(value))
+    return float(value) if key == "minutes" else value

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from worldwarp.arguments import (
     ConfigError,
     check_world,
-    folder_and_options,
-    items,
+    folder_and_settings,
     pasted,
     user_path,
     whole,
 )
 from worldwarp.commands.signals import handled_signals
-from worldwarp.pages import PAGES
+from worldwarp.config import check_choice, check_whole, compose_config
 
 
 def view_command(words: list[str]) -> int:
     """`worldwarp view DIR [mode=native|web] [port=N]`: open a recording."""
-    folder, options = folder_and_options("view", words, PAGES["view"].defaults)
-    mode, port = options["mode"], whole("port", options["port"]) if options["port"] else None
-    if mode not in ("native", "web", ""):
-        raise ConfigError(f"mode: want native or web, got '{mode}'")
-    if port is not None and not 0 < port < 65535:
-        raise ConfigError(f"port: want a whole number from 1 to 65534, got '{port}'")
+    folder, settings = folder_and_settings("view", words)
+    config = compose_config("view", settings)
+    check_choice(config, "mode", ("auto", "native", "web"))
+    check_whole(config, "port", 1, 65534, optional=True)
     if not folder.exists():
         raise ConfigError(f"view: no such folder or file '{folder}'; want a world's folder, or an .rrd file")
 
     from viz.viewer_process import has_display
     from worldwarp.recording import open_world
 
-    mode = mode or ("native" if has_display() else "web")
+    native = has_display() if config.mode == "auto" else config.mode == "native"
     with _ended_by_signals():
-        program, where = open_world(folder, "web" if mode == "web" else "native", port)
+        program, where = open_world(folder, "native" if native else "web", config.port)
         print(f"look at {where}", flush=True)
-        if mode == "native":
+        if native:
             return 0
         print("Ctrl-C ends it", flush=True)
         try:
@@ -49,20 +46,23 @@ def view_command(words: list[str]) -> int:
 
 def export_command(words: list[str]) -> int:
     """`worldwarp export DIR formats=a,b`: write a world for other programs and check it by re-rendering."""
-    folder, options = folder_and_options("export", words, PAGES["export"].defaults)
-    formats, out = items(options["formats"]), user_path("out", options["out"]) if options["out"] else None
+    folder, settings = folder_and_settings("export", words)
+    config = compose_config("export", settings)
+    out = None if config.out is None else user_path("out", config.out)
     check_world("export", folder)
 
     from worldwarp.export import export_world
 
-    for line in export_world(folder, formats, out):
+    for line in export_world(folder, list(config.formats), out):
         print(line)
     return 0
 
 
 def undo_command(words: list[str]) -> int:
     """`worldwarp undo DIR`: undo the last chunk, or the last `forget`."""
-    folder, _ = folder_and_options("undo", words, {})
+    folder, settings = folder_and_settings("undo", words)
+    if settings:
+        raise ConfigError(f"undo: want a folder alone, got {' '.join(settings)} too; leave that out")
     check_world("undo", folder)
 
     from worldwarp.api import World
@@ -82,9 +82,10 @@ def undo_command(words: list[str]) -> int:
 
 def forget_command(words: list[str]) -> int:
     """`worldwarp forget DIR [chunks=3,4] [region=x,y,z,x,y,z]`: remove primitives from a world."""
-    folder, options = folder_and_options("forget", words, PAGES["forget"].defaults)
-    chunks = [whole("chunks", part) for part in items(options["chunks"])]
-    corners = _corners(options["region"])
+    folder, settings = folder_and_settings("forget", words)
+    config = compose_config("forget", settings)
+    chunks = [whole("chunks", part) for part in config.chunks]
+    corners = _corners(config.region)
     if not chunks and corners is None:
         raise ConfigError("forget: want chunks=3,4 or region=x,y,z,x,y,z, got neither; say what to take out")
     check_world("forget", folder)
@@ -103,15 +104,14 @@ def forget_command(words: list[str]) -> int:
     return 0
 
 
-def _corners(text: str) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
+def _corners(parts: Sequence[str]) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
     """The low and the high corner of ``region=``; None if it is empty."""
-    parts = items(text)
     try:
         numbers = [float(part) for part in parts]
     except ValueError:
         numbers = []
     if parts and len(numbers) != 6:
-        raise ConfigError(f"region: want six numbers, low corner then high corner, got '{text}'")
+        raise ConfigError(f"region: want six numbers, low corner then high corner, got '{','.join(parts)}'")
     return ((numbers[0], numbers[1], numbers[2]), (numbers[3], numbers[4], numbers[5])) if parts else None
 
 

@@ -34,6 +34,8 @@ class Learner:
 class TrainingRun:
     """Folders, length and devices of a training; running it again with the same settings resumes it.
 
+    The defaults are those of ``worldwarp/conf/train``, which a test compares.
+
     Attributes:
         data: folder of rendered clips.
         out: folder of checkpoints, log, contact sheet, and the averaged weights ``ema.safetensors``.
@@ -48,7 +50,7 @@ class TrainingRun:
     data: Path
     out: Path
     steps: int = 4000
-    minutes: float = 60.0
+    minutes: float = 600.0
     ranks: int = 1
     seed: int = 0
     device: str = "cpu"
