@@ -1,4 +1,4 @@
-"""Open a finished world and render it from a camera that the walk never took.
+"""Open a finished world and render it from a camera that the path never took.
 
 python look_again.py WORLD PICTURE.png
 """

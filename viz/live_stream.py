@@ -71,7 +71,7 @@ class LiveStream:
             self._queue.put_nowait(entries)
         except queue.Full:
             if self.dropped == 0:
-                log.warning("viewer: too slow for the walk; it skips updates, the recording keeps them all")
+                log.warning("viewer: too slow for the session; it skips updates, the recording keeps them all")
             self.dropped += 1
             return False
         return True
@@ -97,4 +97,4 @@ class LiveStream:
             stream.disconnect()
         except Exception as error:  # a failing viewer must not end the session
             self._failed = True
-            log.warning("viewer: the live view stopped (%s); the walk goes on", error)
+            log.warning("viewer: the live view stopped (%s); exploration goes on", error)

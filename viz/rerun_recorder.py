@@ -174,7 +174,7 @@ class RerunRecorder:
         """Record a chunk (see ``Recorder``)."""
         self._guarded(lambda: self._chunk(event))
         if self._program is not None and self._program.poll() is not None:
-            self._warn("viewer", f"it is gone (exit code {self._program.returncode}); the walk goes on without it")
+            self._warn("viewer", f"it is gone (exit code {self._program.returncode}); exploration goes on without it")
 
     def undo(self, event: UndoEvent) -> None:
         """Record that the last chunk was undone (see ``Recorder``)."""
@@ -289,7 +289,7 @@ class RerunRecorder:
         try:
             record()
         except Exception as error:  # an error of the recorder must not end the session
-            self._warn("recorder", f"{type(error).__name__}: {error}; the walk goes on, its recording has a gap")
+            self._warn("recorder", f"{type(error).__name__}: {error}; exploration goes on, its recording has a gap")
 
     def _warn(self, source: str, message: str) -> None:
         if source not in self._warned:

@@ -124,7 +124,7 @@ def remote_target(url: str | None) -> LiveTarget | None:
     if url is None:
         raise ValueError(f"viewer url: want rerun+http://HOST:{viewer.NATIVE_PORT}/proxy for viewer=remote, got none")
     if not viewer.is_listening(*viewer.host_and_port(url)):
-        log.warning("viewer: nobody listens at %s; the walk goes on without a live view", url)
+        log.warning("viewer: nobody listens at %s; exploration goes on without a live view", url)
         return None
     viewer.check_version(viewer.version_of_viewer(url), f"the viewer at {url}")
     return LiveTarget(lambda: rr.GrpcSink(url), lambda: None, f"the Rerun viewer at {url}")

@@ -309,7 +309,7 @@ def test_a_full_live_queue_drops_updates_without_blocking(caplog: pytest.LogCapt
     assert time.monotonic() - started < 0.5
     assert taken.count(True) == 2
     assert live.dropped == 48
-    assert caplog.messages == ["viewer: too slow for the walk; it skips updates, the recording keeps them all"]
+    assert caplog.messages == ["viewer: too slow for the session; it skips updates, the recording keeps them all"]
     assert not live.close(timeout_s=0.2)
     frozen.gate.set()
     assert live.close(timeout_s=5.0)
@@ -323,7 +323,7 @@ def test_a_failing_live_view_logs_one_warning_and_the_file_is_complete(
 
     target = LiveTarget(lambda: rr.GrpcServerSink(bind_ip="127.0.0.1", port=viewer.free_port()), no_window, "")
     record_session(RerunRecorder(tmp_path / "recording.rrd", target))
-    assert caplog.messages == ["viewer: the live view stopped (no such program); the walk goes on"]
+    assert caplog.messages == ["viewer: the live view stopped (no such program); exploration goes on"]
     assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
 
 
@@ -344,7 +344,7 @@ def test_a_killed_viewer_logs_one_warning_and_the_file_is_complete(
         recorder.chunk(toy_event(index, toy_gaussians(10, index)))
     recorder.close()
     (warning,) = caplog.messages
-    assert warning == "viewer: it is gone (exit code -9); the walk goes on without it"
+    assert warning == "viewer: it is gone (exit code -9); exploration goes on without it"
     assert Recorded.read(tmp_path / "recording.rrd").rows[entities.IMAGE] == CHUNKS * FRAMES + 1
 
 
@@ -365,7 +365,7 @@ def test_recorder_never_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     record_session(recorder)
     recorder.close()
     (warning,) = caplog.messages
-    assert "the walk goes on, its recording has a gap" in warning
+    assert "exploration goes on, its recording has a gap" in warning
 
 
 def test_a_frozen_remote_viewer_does_not_block(tmp_path: Path) -> None:
@@ -449,7 +449,7 @@ def test_an_absent_remote_viewer_logs_one_warning(tmp_path: Path, caplog: pytest
     assert isinstance(recorder, RerunRecorder)
     record_session(recorder)
     assert time.monotonic() - started < 4.0
-    assert caplog.messages == [f"viewer: nobody listens at {url}; the walk goes on without a live view"]
+    assert caplog.messages == [f"viewer: nobody listens at {url}; exploration goes on without a live view"]
 
 
 @pytest.mark.parametrize("url", [None, "http://127.0.0.1:9876", "rerun+http://host:1/nowhere"])
