@@ -1,4 +1,4 @@
-"""Arrays out of the files that depth is kept in; which format a file has, its contents say, not its name."""
+"""Reads arrays from depth files; the format is detected from the contents, not from the name."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from PIL import Image, UnidentifiedImageError
 
 PNG_START = b"\x89PNG"
 WANTED = "PNG, TIFF, PFM, EXR, NPY or NPZ"
-PLAIN_MODES = ("L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # of one channel, which Pillow reads to the count
-COLOR_CHANNELS = ("Y", "R", "V")  # what a picture of one channel calls it
+PLAIN_MODES = ("L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one channel, which Pillow reads without loss
+COLOR_CHANNELS = ("Y", "R", "V")  # names of the channel of a one-channel EXR
 BROKEN = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, cv2.error)
 
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of file: its name, and what reads it."""
+    """A file format and its reader."""
 
     name: str
     read: Callable[[Path], np.ndarray]
 
 
 def format_of(path: Path, head: bytes) -> Format:
-    """The format of a depth file that begins with ``head``.
+    """The format of a depth file, from its first bytes ``head``.
 
     Raises:
-        ValueError: it is none of those that depth is kept in.
+        ValueError: none of the supported formats.
     """
     for start, kind in FORMATS.items():
         if head.startswith(start):
@@ -39,18 +39,18 @@ def format_of(path: Path, head: bytes) -> Format:
 
 
 def read_array(path: Path, kind: Format) -> np.ndarray:
-    """The one array of numbers in a depth file, as stored.
+    """Read the array of a depth file, as stored.
 
     Returns:
-        ``[h w]``, or ``[h w c]`` for a picture of several channels; of the file's own type.
+        ``[h w]``, or ``[h w c]`` for several channels, with the dtype of the file.
 
     Raises:
-        ValueError: a broken file, or several arrays of which none is called depth; one sentence.
-        ImportError: an EXR without the package that reads it.
+        ValueError: the file is damaged, or has several arrays of which none is named depth.
+        ImportError: an EXR file, and OpenEXR is not installed.
     """
     try:
         values = np.asarray(kind.read(path))
-    except _OtherContents as error:
+    except _NoSingleDepth as error:
         raise ValueError(f"depth: {path.name}: {error}") from None
     except BROKEN as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -60,34 +60,38 @@ def read_array(path: Path, kind: Format) -> np.ndarray:
     return values
 
 
-class _OtherContents(Exception):
-    """A sound file that holds something else than one depth; says what."""
+class _NoSingleDepth(Exception):
+    """A readable file without exactly one depth array; the message names what it holds."""
 
 
 def _picture(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            image.load()  # notices files that were cut short; OpenCV fills them up
+            image.load()  # Pillow refuses truncated files; OpenCV would pad them
             if image.mode in PLAIN_MODES:
                 return np.asarray(image)
             if image.mode in ("1", "P", "PA", "LA", "RGBA"):
                 return np.asarray(image.convert("RGB" if image.mode != "1" else "L"))
-    except UnidentifiedImageError:  # floats in several channels
+    except UnidentifiedImageError:  # float images of several channels, which Pillow cannot open
         pass
-    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)  # Pillow cuts 16-bit colors down to 8
+    # OpenCV, as Pillow would reduce 16-bit colors to 8 bits.
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         raise ValueError("of an unknown kind, or cut short")
     return values
 
 
 def _npz(path: Path) -> np.ndarray:
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:  # NumPy leaves a broken file open
+    with (
+        open(path, "rb") as file,
+        np.load(file, allow_pickle=False) as arrays,
+    ):  # opened here, as NumPy leaves a damaged file open
         if len(arrays.files) == 1:
             return arrays[arrays.files[0]]
         for name in ("depth", "disparity"):
             if name in arrays.files:
                 return arrays[name]
-        raise _OtherContents(f"want one array or one called depth, got {', '.join(arrays.files) or 'none'}")
+        raise _NoSingleDepth(f"want one array or one called depth, got {', '.join(arrays.files) or 'none'}")
 
 
 def _exr(path: Path) -> np.ndarray:
@@ -99,18 +103,18 @@ def _exr(path: Path) -> np.ndarray:
     with OpenEXR.File(str(path), separate_channels=True) as file:
         for part in range(len(file.parts)):
             channels |= {name: np.array(channel.pixels) for name, channel in file.channels(part).items()}
-    if not channels:  # what the package makes of a file that was cut short
+    if not channels:  # OpenEXR returns this for a truncated file
         raise ValueError("no channels")
     return _depth_channel(channels)
 
 
 def _depth_channel(channels: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Z, else what is called depth in any layer (`Depth.V`, `ViewLayer.Depth.Z`), else the picture itself."""
+    """The channel Z, else the one named depth in any layer (`Depth.V`, `ViewLayer.Depth.Z`), else the colors."""
     if "Z" in channels:
         return channels["Z"]
     called = [name for name in channels if "depth" in name.lower().split(".")]
     if len(called) > 1:
-        raise _OtherContents(f"want one channel called depth, got {', '.join(called)}")
+        raise _NoSingleDepth(f"want one channel called depth, got {', '.join(called)}")
     if called:
         return channels[called[0]]
     if {"R", "G", "B"} <= channels.keys():
@@ -120,7 +124,7 @@ def _depth_channel(channels: Mapping[str, np.ndarray]) -> np.ndarray:
             return channels[name]
     if len(channels) == 1:
         return next(iter(channels.values()))
-    raise _OtherContents(f"want a channel Z or depth, got {', '.join(channels)}")
+    raise _NoSingleDepth(f"want a channel Z or depth, got {', '.join(channels)}")
 
 
 FORMATS = {

@@ -1,4 +1,4 @@
-"""Depth that the user has, in a file."""
+"""Depth estimator that reads a depth map from a file of the user."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from geometry.depth.estimator import DepthMap, depth_of_disparity, far_sky
 from geometry.depth.file_formats import PNG_START, format_of, read_array
 from geometry.input_files import read_head
 
-# What programs write where they see no surface: half precision's largest number, 16 bits' largest, Blender's 1e10
-# (and whatever is farther still). Integers of 16 bits or more: their type's largest.
+# Values that programs write for pixels without a surface: the largest half-precision number, the largest 16-bit number,
+# and 1e10 or more (Blender). For integers of 16 bits or more: the largest number of the type.
 NO_SURFACE = (65504.0, 65535.0)
 
 
 class FileDepth:
-    """Depth read from a file that belongs to the photo: z along the optical axis, 0, negative or NaN where unknown.
+    """Depth of the photo read from a file: z along the optical axis; 0, negative or NaN = unknown.
 
-    Sky is infinite, or one of the values that programs write for it: 65504, 65535, 1e10 or more.
+    Sky is infinite, 65504, 65535, or 1e10 or more.
 
     Args:
-        path: a PNG, TIFF, PFM, EXR, ``.npy`` or ``.npz`` file of one channel, or of equal ones.
+        path: a PNG, TIFF, PFM, EXR, ``.npy`` or ``.npz`` file with one channel, or with equal ones.
         unit_m: meters per stored unit: 0.001 for millimeters, 0.00390625 for KITTI's PNG (1/256 m). PNG needs it;
             without it depth is up to scale.
         disparity: whether the values are inverse depth (MiDaS, Depth Anything): large is near, 0 is sky. Depth is then
@@ -48,28 +48,30 @@ class FileDepth:
         self.photo_turned = False
 
     def of_photo(self, size: tuple[int, int], turned: bool) -> FileDepth:
-        """The same depth, knowing the photo that pictures passed to ``estimate`` are cropped from.
+        """A copy that knows the photo from which the images passed to ``estimate`` are cropped.
 
         Args:
-            size: ``(H, W)`` of the whole photo once upright.
-            turned: whether the photo's file holds it on its side (EXIF).
+            size: ``(H, W)`` of the whole upright photo.
+            turned: whether EXIF rotates the stored photo by 90 degrees.
         """
         bound = copy(self)
         bound.photo_size, bound.photo_turned = size, turned
         return bound
 
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None = None) -> DepthMap:  # noqa: ARG002
-        """The file's depth at the size of ``rgb``, cropped about the center of the photo like it.
+        """Depth of the file, resampled to the size of ``rgb`` and cropped about the center of the photo as ``rgb`` is.
 
         Raises:
-            ValueError: unreadable, of several channels that differ, nowhere positive, or of another shape or far
-                smaller than the photo; one sentence.
-            ImportError: an EXR without the package that reads it.
+            ValueError: the file cannot be read, its channels differ, no value is positive, or its shape differs from
+                that of the photo or is much smaller.
+            ImportError: an EXR file, and OpenEXR is not installed.
         """
         stored = self._one_channel(read_array(self.path, self._format))
         size = (rgb.shape[-2], rgb.shape[-1])
         self._check_size((stored.shape[0], stored.shape[1]), size)
-        values, sky, valid = (self._fitted(t, size).expand(len(rgb), -1, -1, -1) for t in self._told_apart(stored))
+        values, sky, valid = (
+            self._resampled(t, size).expand(len(rgb), -1, -1, -1) for t in self._values_and_masks(stored)
+        )
         unit = 1.0 if self.unit_m is None else self.unit_m
         if self.disparity:
             depth, sky = depth_of_disparity(values, valid)
@@ -96,8 +98,8 @@ class FileDepth:
             raise ValueError(f"depth: want one channel [h w], got {list(found)} in {self.path.name}")
         return stored
 
-    def _told_apart(self, stored: Num[np.ndarray, "h w"]) -> tuple[Tensor, Tensor, Tensor]:
-        """Values (1 where there is none), where they are sky, and where anything is known, each ``[h w]``."""
+    def _values_and_masks(self, stored: Num[np.ndarray, "h w"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Values (1 where invalid or sky), sky mask and validity mask, each ``[h w]``."""
         values = torch.from_numpy(stored.astype(np.float64))
         if self.disparity:
             sky = torch.zeros_like(values, dtype=torch.bool)
@@ -141,8 +143,8 @@ class FileDepth:
             raise ValueError(f"{want}, which fits the photo before its EXIF rotation; rotate the depth likewise")
         raise ValueError(f"{want}, which lies on its side; rotate it by 90 degrees")
 
-    def _fitted(self, stored: Tensor, size: tuple[int, int]) -> Tensor:
-        """What belongs to each pixel of a picture of ``size``, ``[1 1 h w]``: a mean of two surfaces would be none."""
+    def _resampled(self, stored: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resample to ``size`` by nearest neighbor, ``[1 1 h w]``; the mean of two surfaces would be on neither."""
         photo = size if self.photo_size is None else self.photo_size
         scale = min(photo[0] / size[0], photo[1] / size[1])
         for axis in (0, 1):

@@ -1,7 +1,7 @@
 """The embedded depth network: an EfficientNet-Lite0 encoder and a light feature-pyramid decoder.
 
-Shapes: B batch, C channels, H W pixels. The encoder's names are those of the published ImageNet weights, so that they
-load strictly (Tan and Le 2019; the *Lite* variant has no squeeze-and-excitation and uses ReLU6).
+Shapes: B batch, C channels, H W pixels. Parameter names of the encoder are those of the published ImageNet weights,
+which are loaded strictly (Tan and Le 2019; the *Lite* variant has no squeeze-and-excitation and uses ReLU6).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FROZEN_BLOCKS = 5
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding: the odd pixel goes to the right and the bottom."""
+    """Convolution with TensorFlow's SAME padding, whose odd pixel is on the right and at the bottom."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``[B C H W]``."""
@@ -73,7 +73,7 @@ class Encoder(nn.Module):
         self._blocks = nn.ModuleList(blocks)
 
     def train(self, mode: bool = True) -> Encoder:  # noqa: ARG002
-        """Stay in evaluation mode: small batches of renders would spoil the running statistics."""
+        """Stay in evaluation mode: small batches of renders would distort the running statistics."""
         return super().train(False)
 
     def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Tensor]:

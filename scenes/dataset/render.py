@@ -82,7 +82,7 @@ class AssetStages:
         if source == panoramas.SOURCE:
             return panoramas.load_panorama(self._panoramas / f"{scene}_1k.jpg", EmbeddedDepth())
         if source == torcs.SOURCE:
-            return Stage(WorldRenderer(torcs.load_track(self._tracks, scene)), None, torcs.LICENCE)
+            return Stage(WorldRenderer(torcs.load_track(self._tracks, scene)), None, torcs.LICENSE)
         if source == towns.SOURCE:
             town = self._towns.build(int(scene.removeprefix("town-")))
             return Stage(WorldRenderer(town.world), town.lighting, town.license, standpoint=town.standpoint)

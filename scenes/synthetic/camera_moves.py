@@ -1,4 +1,4 @@
-"""Camera paths like those users ask for, scaled by how far the scene is, and checks that nothing is in the way."""
+"""Camera paths of the preset moves, scaled by the depth of the scene, and checks that they are collision-free."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from scenes.synthetic.triangle_scene import Lighting
 MOVES: dict[str, float] = {
     "forward": 0.16, "back": 0.15, "left": 0.09, "right": 0.09, "up": 0.06, "orbit": 0.17, "pan": 0.12, "mixed": 0.16,
 }  # fmt: skip
-"""Names and their shares of the clips; back, sideways moves and orbits open the widest holes."""
+"""Moves and their shares of the clips; back, sideways moves and orbits disocclude most."""
 
 _PROBE_SHRINK = 4
 _LEAST_EDGES = 0.02
 
 
 def choose_move(rng: np.random.Generator) -> str:
-    """Draw a move by its share."""
+    """Draw a move with the probabilities of ``MOVES``."""
     names = list(MOVES)
     shares = np.array([MOVES[n] for n in names])
     return names[int(rng.choice(len(names), p=shares / shares.sum()))]
@@ -64,7 +64,7 @@ def move_path(
     if move not in MOVES:
         raise ValueError(f"move: want one of {', '.join(MOVES)}, got {move!r}")
     u = np.linspace(0.0, 1.0, frames)
-    if rng.random() < 0.5:
+    if rng.random() < 0.5:  # half of the moves ease in and out
         u = u * u * (3.0 - 2.0 * u)
     right, down, ahead, pan, tilt = _offsets(move, u, rng)
     sway = 0.01 * rng.normal(size=2)[:, None] * np.sin(2.0 * math.pi * u * rng.uniform(0.5, 1.5))
@@ -103,7 +103,7 @@ def _offsets(move: str, u: np.ndarray, rng: np.random.Generator) -> list[np.ndar
 
 
 def probe_view(view: View) -> View:
-    """The same camera with a quarter of the pixels along each side."""
+    """The same camera at a quarter of the resolution, for cheap checks."""
     k = _PROBE_SHRINK
     return View(
         view.world_from_camera,
@@ -122,13 +122,13 @@ def is_good_path(
     most_sky: float,
     least_contrast: float = 0.055,
 ) -> bool:
-    """Whether every view is free of collisions and worth looking at.
+    """Whether no view collides and the path is usable for training.
 
     Args:
-        renderer: the world.
-        views: the path.
-        lighting: for the contrast of the first view.
-        nearest: meters that must be free around every camera.
+        renderer: ray caster of the scene.
+        views: views along the path.
+        lighting: lighting, for the contrast of the first view.
+        nearest: smallest distance from a camera to a surface, meters.
         most_sky: largest share of sky.
         least_contrast: smallest standard deviation of the square root of brightness in the first view.
     """
@@ -136,6 +136,7 @@ def is_good_path(
     if renderer.clearance(positions).min() < nearest:
         return False
     steps = np.diff(positions, axis=0)
+    # Clearance is checked at the frames; a thin surface may still be crossed between two of them.
     for position, step in zip(positions[:-1], steps, strict=True):
         if np.linalg.norm(step) > 1e-6 and renderer.ray_depths(position, step[None])[0] < 1.0:
             return False
@@ -151,6 +152,7 @@ def is_good_path(
             brightness = np.sqrt(np.clip(radiance.mean(-1), 0.0, 1.5))
             if brightness[hit].std() < least_contrast or _is_flat(depth, hit) or _edge_share(depth) < _LEAST_EDGES:
                 return False
+        # A jump of the median depth from frame to frame means that something passed in front of the camera.
         close = float(np.quantile(depth[hit], 0.02))
         jump = max(median / previous_median, previous_median / median)
         drift = max(median / first_median, first_median / median)
@@ -161,13 +163,13 @@ def is_good_path(
 
 
 def _is_flat(depth: np.ndarray, hit: np.ndarray) -> bool:
-    """Whether almost everything lies at one depth: a wall right ahead."""
+    """Whether almost all depths are alike, as before a wall."""
     low, high = np.quantile(depth[hit], [0.1, 0.9])
     return bool(high / low < 1.35)
 
 
 def _edge_share(depth: np.ndarray) -> float:
-    """Share of neighboring pixels, sky left out, between which depth jumps: where holes will open."""
+    """Share of neighboring pixel pairs, without sky, at a depth discontinuity, where disocclusions appear."""
     jumps = 0
     for a, b in ((depth[1:], depth[:-1]), (depth[:, 1:], depth[:, :-1])):
         both = (a > 0.0) & (b > 0.0)

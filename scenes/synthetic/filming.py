@@ -1,4 +1,4 @@
-"""Film a stage: pick a viewpoint, a light and a free path for a move, and render it."""
+"""Renders clips of a scene: draws a viewpoint, lighting and a collision-free path of a move."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _SHORT_FRAMES = 24
 
 @dataclass(frozen=True)
 class Stage:
-    """A world that is ready to be filmed.
+    """A scene that clips can be rendered from.
 
     Attributes:
-        renderer: the world's ray caster.
-        lighting: its own light; None where each clip draws the weather.
-        license: what its pictures may be used for.
-        low: where a viewer may stand, low corner; None outdoors.
-        high: the high corner.
-        standpoint: draws a camera position and the point that it looks at; None where the stage is a track or a room.
+        renderer: ray caster of the scene.
+        lighting: lighting of the scene; None to draw daylight per clip.
+        license: license of its images.
+        low: low corner of the box of possible camera positions; None outdoors.
+        high: high corner of the box.
+        standpoint: draws a camera position and a point to look at; None for tracks and rooms.
     """
 
     renderer: WorldRenderer
@@ -45,17 +45,17 @@ class Stage:
 def film_clip(
     stage: Stage, *, move: str, frames: int, seed: int, size: tuple[int, int]
 ) -> dict[str, np.ndarray] | None:
-    """Find a viewpoint and a free path for the move and render it.
+    """Draw a viewpoint and a collision-free path of the move, and render it.
 
     Args:
-        stage: the world.
+        stage: the scene.
         move: a key of ``scenes.synthetic.camera_moves.MOVES``.
-        frames: length of the clip; long clips go farther.
-        seed: decides everything else; the same seed gives the same clip.
+        frames: length of the clip; long clips move farther.
+        seed: seed of all random choices; the same seed gives the same clip.
         size: ``(H, W)``.
 
     Returns:
-        The arrays of a clip file (see ``scenes.dataset.render``), or None when no free path turns up.
+        The arrays of a clip file (see ``scenes.dataset.render``), or None when no collision-free path is found.
     """
     rng = np.random.default_rng(seed)
     indoors = stage.low is not None
@@ -65,9 +65,11 @@ def film_clip(
         if first is None:
             continue
         radiance, depth = stage.renderer.radiance_and_depth(probe_view(first), lighting)
+        # Mostly sky: the median depth would say little about the scale of the scene.
         if (depth > 0).mean() < 0.3:
             continue
         reach = float(np.median(depth[depth > 0]))
+        # Every third attempt repeats the full strength; those between try shorter paths, which collide less.
         strength = (1.15 if frames <= _SHORT_FRAMES else 1.5) * 0.7 ** (attempt % 3)
         views = _views(first, move_path(move, first.world_from_camera, frames, reach, strength, rng))
         nearest, most_sky = (0.22, 0.25) if indoors else (0.7, 0.45) if stage.standpoint is None else (0.25, 0.62)
@@ -80,7 +82,7 @@ def film_clip(
 def _framed(
     position: np.ndarray, target: np.ndarray, focal: float, size: tuple[int, int], rng: np.random.Generator
 ) -> View:
-    """A camera held almost level that has its target near the middle of the picture."""
+    """An almost level camera with its target near the image center."""
     offset = target - position
     rise = math.atan2(-offset[1], math.hypot(offset[0], offset[2]))
     tilt = float(np.clip(rise, -0.35, 0.42)) * rng.uniform(0.5, 1.0) + math.radians(3.0 * rng.normal())
@@ -94,7 +96,7 @@ def _views(first: View, poses: np.ndarray) -> list[View]:
 
 
 def _first_view(stage: Stage, size: tuple[int, int], rng: np.random.Generator) -> View | None:
-    """A camera at eye height (a little higher at times) that looks along the road or across the room."""
+    """Draw a camera at eye height, at times higher, that looks along the road, across the room or at a subject."""
     fov = math.radians(rng.uniform(*((45.0, 85.0) if stage.standpoint is None else (40.0, 90.0))))
     focal = 0.5 * size[1] / math.tan(0.5 * fov)
     tilt, roll = math.radians(rng.uniform(-14.0, 4.0)), math.radians(rng.normal() * 1.0)
@@ -105,7 +107,7 @@ def _first_view(stage: Stage, size: tuple[int, int], rng: np.random.Generator) -
         target = rng.uniform(0.7 * low, 0.7 * high)
     elif stage.standpoint is not None:
         position, target = stage.standpoint(rng)
-        # Something else in front, or nothing there: not what a photographer would take.
+        # Reject viewpoints whose target is occluded or missing.
         if not 0.7 < stage.renderer.ray_depths(position, (target - position)[None])[0] < 1.5:
             return None
         return _framed(position, target, focal, size, rng)
@@ -128,7 +130,7 @@ def _first_view(stage: Stage, size: tuple[int, int], rng: np.random.Generator) -
 
 
 def _inside(stage: Stage, views: list[View]) -> bool:
-    """Indoors: within the room. Outdoors: some ground not far below every camera."""
+    """Indoors: whether all cameras are within the room. Outdoors: whether ground is not far below each of them."""
     positions = np.stack([v.world_from_camera[:3, 3] for v in views])
     if stage.low is not None and stage.high is not None:
         return bool((positions > stage.low).all() and (positions < stage.high).all())
@@ -138,7 +140,7 @@ def _inside(stage: Stage, views: list[View]) -> bool:
 
 
 def _weather(rng: np.random.Generator) -> Lighting:
-    """Daylight from overcast to sunny, and a little haze."""
+    """Draw daylight from overcast to sunny, with a little haze."""
     azimuth, elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(20.0, 70.0))
     clear = rng.uniform(0.2, 1.0)
     warm = rng.uniform(0.0, 0.25)
@@ -160,7 +162,7 @@ def _exposure(
     stage: Stage, views: list[View], lighting: Lighting, radiance: np.ndarray, depth: np.ndarray,
     rng: np.random.Generator,
 ) -> float:  # fmt: skip
-    """A photographer's choice, with some spread: bright parts of the first view reach about three quarters."""
+    """Draw an exposure: bright parts of the first view (quantile 0.85 or 0.9) reach 0.38 to 0.62 of linear white."""
     if lighting.occlusion_rays:
         preview = stage.renderer.render(probe_view(views[0]), lighting, np.random.default_rng(0))
         bright = float(np.quantile((preview.rgb[~preview.sky].mean(-1) / 255.0) ** 2.2, 0.85))
@@ -170,6 +172,7 @@ def _exposure(
 
 
 def _render(stage: Stage, views: list[View], lighting: Lighting, seed: int) -> dict[str, np.ndarray]:
+    # A generator per frame: a frame does not depend on how many were rendered before it.
     rendered = [stage.renderer.render(v, lighting, np.random.default_rng([seed, i])) for i, v in enumerate(views)]
     poses = np.stack([v.world_from_camera for v in views])
     with np.errstate(divide="ignore"):

@@ -1,8 +1,8 @@
-"""Panoramas to learn from: photographs of all directions, so that what lies beyond a picture's border is known.
+"""Clips of photographed panoramas, which show what lies beyond the border of a frame.
 
-Two kinds of clips: turning, where every frame is a part of the panorama; and stepping aside, where the first frame is
-one and the others are what is left of it from elsewhere, so that looking back opens the holes that real outlines open
-at estimated depths. Depth is estimated, only colors are true.
+Two kinds: in a pan, every frame is a crop of the panorama. In any other move, the first frame is a crop and the others
+are that frame warped to other cameras, so that the disocclusions are those of real outlines at estimated depth. Colors
+are exact, depth is estimated.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from geometry.frame import Frame
 from geometry.warping import forward_warp
 from scenes.synthetic.camera_moves import level_camera, move_path
 
-SOURCE, LICENCE = "panorama", "CC0-1.0"
+SOURCE, LICENSE = "panorama", "CC0-1.0"
 NAMES = (
     "empty_warehouse_01", "forest_slope", "kiara_1_dawn", "lebombo", "potsdamer_platz", "rooitou_park",
     "st_fagans_interior", "venice_sunset",
 )  # fmt: skip
-"""Of Poly Haven's, those by daylight or lamplight."""
-UNKNOWN = -1.0  # inverse depth of what a frame does not show
-REACH_M = 4.0  # what the median distance is taken for
+"""Panoramas of Poly Haven by daylight or lamplight."""
+UNKNOWN = -1.0  # inverse depth of invalid pixels
+REACH_M = 4.0  # assumed median distance: the estimated depth has no metric scale
 
 _VIEWS, _VIEW_SIZE, _VIEW_FOV = 8, (288, 256), 90.0
 _STEEPEST = math.radians(14.0)
-_CRACK = 5.0  # of nine
+_CRACK = 5.0  # pixels of a 3x3 window that must be hit to close a crack in a warped frame
 
 
 @dataclass(frozen=True)
 class Panorama:
-    """All directions from one place, in equirectangular pixels.
+    """An equirectangular panorama.
 
     Attributes:
-        rgb: 0..1; column 0 looks back (-z), the middle ahead (+z).
-        inverse_distance: 1 / distance along the ray in 1/meter, 0 = sky.
+        rgb: colors 0..1; column 0 is backward (-z), the middle column forward (+z).
+        inverse_distance: 1 / distance along the ray, 1/meter; 0 = sky.
     """
 
     rgb: Float[np.ndarray, "h w 3"]
     inverse_distance: Float[np.ndarray, "h w"]
-    license: str = LICENCE
+    license: str = LICENSE
 
     def film(self, *, move: str, frames: int, seed: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
         """See `film_panorama`."""
@@ -58,10 +58,10 @@ class Panorama:
 
 
 def load_panorama(path: Path, estimator: DepthEstimator) -> Panorama:
-    """Read a picture of all directions and estimate its distances.
+    """Read a panorama and estimate its distances.
 
     Raises:
-        ValueError: not twice as wide as high.
+        ValueError: the image is not twice as wide as high.
     """
     rgb = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255.0
     height, width = rgb.shape[:2]
@@ -73,29 +73,29 @@ def load_panorama(path: Path, estimator: DepthEstimator) -> Panorama:
 def film_panorama(
     panorama: Panorama, *, move: str, frames: int, seed: int, size: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """A clip that turns (``pan``) or one that steps aside by any other move.
+    """Render a clip: crops for a ``pan``, warps of the first frame for any other move.
 
     Args:
-        panorama: the place.
+        panorama: the panorama.
         move: a key of ``scenes.synthetic.camera_moves.MOVES``.
         frames: length of the clip.
-        seed: decides everything else.
+        seed: seed of all random choices.
         size: ``(H, W)``.
 
     Returns:
-        The arrays of a clip file (see `scenes.dataset.clips`); inverse depth is ``UNKNOWN`` where a frame shows
-        nothing.
+        The arrays of a clip file (see `scenes.dataset.clips`); inverse depth is ``UNKNOWN`` where a frame is
+        invalid.
     """
     rng = np.random.default_rng(seed)
     focal = 0.5 * size[1] / math.tan(0.5 * math.radians(rng.uniform(70.0, 95.0)))
     start = level_camera(np.zeros(3), rng.uniform(-math.pi, math.pi), rng.uniform(-_STEEPEST, 0.5 * _STEEPEST))
-    first = _seen(panorama, _cameras(start[None], focal, size))
+    first = _cropped(panorama, _cameras(start[None], focal, size))
     reach = float(first.depth[~first.sky].median()) if (~first.sky).any() else REACH_M
     poses, turning = move_path(move, start, frames, reach, 1.0, rng), move == "pan"
     if turning:
-        poses[:, :3, 3] = 0.0  # a panorama knows no sway
+        poses[:, :3, 3] = 0.0  # a panorama has no parallax: the sway of the move is dropped
     cameras = _cameras(poses, focal, size)
-    shown = _seen(panorama, cameras) if turning else _left_over(first, cameras)
+    shown = _cropped(panorama, cameras) if turning else _warped_from_first(first, cameras)
     inverse = torch.where(shown.sky, 0.0, 1.0 / shown.depth)
     inverse = torch.where(shown.valid, inverse, UNKNOWN)
     relative = np.linalg.inv(start) @ cameras.world_from_camera.double().numpy()
@@ -114,12 +114,12 @@ def _cameras(poses: np.ndarray, focal: float, size: tuple[int, int]) -> Camera:
     return Camera(torch.from_numpy(poses).float(), torch.full((count, 2), focal), center, size)
 
 
-def _seen(panorama: Panorama, cameras: Camera) -> Frame:
-    """What cameras at the panorama's place see of it."""
+def _cropped(panorama: Panorama, cameras: Camera) -> Frame:
+    """Crops of the panorama for cameras at its center."""
     both = np.concatenate([panorama.rgb, panorama.inverse_distance[..., None]], axis=-1)
     rays = _rays(cameras)
-    parts = torch.from_numpy(np.stack([_looked_up(both, world) for world in rays])).permute(0, 3, 1, 2)
-    # Distance along the ray to depth along the axis.
+    parts = torch.from_numpy(np.stack([_sample(both, world) for world in rays])).permute(0, 3, 1, 2)
+    # From distance along the ray to depth along the optical axis.
     axis = cameras.world_from_camera[:, :3, 2].numpy()
     cosine = torch.from_numpy(np.einsum("thwc,tc->thw", rays, axis).astype(np.float32))[:, None]
     sky = parts[:, 3:] <= 0.0
@@ -127,12 +127,12 @@ def _seen(panorama: Panorama, cameras: Camera) -> Frame:
     return Frame(parts[:, :3].clamp(0.0, 1.0), depth, torch.ones_like(sky), sky, cameras, metric=False)
 
 
-def _left_over(first: Frame, cameras: Camera) -> Frame:
-    """The first frame, and what of it is seen from the other cameras."""
+def _warped_from_first(first: Frame, cameras: Camera) -> Frame:
+    """The first frame, then its warps to the other cameras; disoccluded pixels are invalid."""
     values = torch.cat([first.rgb, first.sky.float(), 1.0 / first.depth], dim=1)
     carried, _, hit = forward_warp(first, cameras[1:], values)
     carried = smooth_fill(carried, hit)
-    # Cracks a pixel wide are no holes.
+    # Cracks of one pixel come from warping and are no disocclusions.
     hit = hit | (conv2d(hit.float(), torch.ones(1, 1, 3, 3), padding=1) >= _CRACK)
     return Frame(
         torch.cat([first.rgb, carried[:, :3]]),
@@ -145,7 +145,7 @@ def _left_over(first: Frame, cameras: Camera) -> Frame:
 
 
 def _rays(cameras: Camera) -> Float[np.ndarray, "t h w 3"]:
-    """Unit vectors in the world."""
+    """Unit ray directions of all pixels in the world."""
     height, width = cameras.size
     row, column = np.mgrid[0:height, 0:width] + 0.5
     rays = []
@@ -163,8 +163,11 @@ def _rays(cameras: Camera) -> Float[np.ndarray, "t h w 3"]:
     return np.stack(rays)
 
 
-def _looked_up(values: Float[np.ndarray, "h w c"], rays: Float[np.ndarray, "h2 w2 3"]) -> Float[np.ndarray, "h2 w2 c"]:
-    """Colors cubic, the last channel (inverse distance) of the nearest pixel: nothing floats between surfaces."""
+def _sample(values: Float[np.ndarray, "h w c"], rays: Float[np.ndarray, "h2 w2 3"]) -> Float[np.ndarray, "h2 w2 c"]:
+    """Sample colors bicubically and the last channel (inverse distance) at the nearest pixel.
+
+    Interpolated distances at an outline would be on neither surface.
+    """
     height, width = values.shape[:2]
     column = (np.arctan2(rays[..., 0], rays[..., 2]) / (2.0 * math.pi) + 0.5) * width - 0.5
     row = (np.arcsin(rays[..., 1].clip(-1.0, 1.0)) / math.pi + 0.5) * height - 0.5
@@ -177,21 +180,25 @@ def _looked_up(values: Float[np.ndarray, "h w c"], rays: Float[np.ndarray, "h2 w
 
 
 def _distances(rgb: Float[np.ndarray, "h w 3"], estimator: DepthEstimator) -> Float[np.ndarray, "h w"]:
-    """Inverse distance of a ring of views around the horizon, brought to one scale where they overlap."""
+    """Inverse distance ``[h w]``: depth of a ring of views around the horizon, aligned in scale where they overlap."""
     height, width = rgb.shape[:2]
     focal = 0.5 * _VIEW_SIZE[1] / math.tan(0.5 * math.radians(_VIEW_FOV))
     blank = Panorama(rgb, np.zeros((height, width), np.float32))
     turns = np.stack([level_camera(np.zeros(3), 2.0 * math.pi * i / _VIEWS, 0.0) for i in range(_VIEWS)])
     cameras = _cameras(turns, focal, _VIEW_SIZE)
-    estimate = estimator.estimate(_seen(blank, cameras).rgb, cameras.focal_px)
+    estimate = estimator.estimate(_cropped(blank, cameras).rgb, cameras.focal_px)
     row, column = np.mgrid[0:height, 0:width] + 0.5
     latitude, longitude = (row / height - 0.5) * math.pi, (column / width - 0.5) * 2.0 * math.pi
     rays = np.stack([np.cos(latitude) * np.sin(longitude), np.sin(latitude), np.cos(latitude) * np.cos(longitude)], -1)
     logs, weights = zip(
-        *(_on_sphere(rays, cameras[[i]], estimate.depth[i, 0], estimate.sky[i, 0]) for i in range(_VIEWS)), strict=True
+        *(_on_sphere(rays, cameras[[i]], estimate.depth[i, 0], estimate.sky[i, 0]) for i in range(_VIEWS)),
+        strict=True,
     )
-    logs = _one_scale(np.stack(logs), np.stack(weights))
-    weight, known = np.stack(weights) ** 4 + 1e-12, np.isfinite(logs)  # nearly one view each: means blur outlines
+    logs = _align_scales(np.stack(logs), np.stack(weights))
+    weight, known = (
+        np.stack(weights) ** 4 + 1e-12,
+        np.isfinite(logs),
+    )  # power 4: nearly one view per pixel, since means blur outlines
     mean = np.average(np.where(known, logs, 0.0), axis=0, weights=weight * known + 1e-20)
     sky = np.average(~known, axis=0, weights=weight) > 0.5
     mean -= np.median(mean[~sky]) + math.log(REACH_M) if (~sky).any() else 0.0
@@ -201,9 +208,9 @@ def _distances(rgb: Float[np.ndarray, "h w 3"], estimator: DepthEstimator) -> Fl
 def _on_sphere(
     rays: np.ndarray, camera: Camera, depth: torch.Tensor, sky: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logarithm of inverse distance that one view gives each direction (not finite: sky), and its weight there.
+    """Log inverse distance of one view at each direction (not finite: sky), and its weight.
 
-    Directions above and below the view take those of its upper and lower border.
+    Directions above and below the view take the values of its upper and lower border.
     """
     local = rays @ camera.world_from_camera[0, :3, :3].double().numpy()
     ahead = np.maximum(local[..., 2], 1e-3)
@@ -218,8 +225,8 @@ def _on_sphere(
         return np.where(far, -np.inf, -np.log(np.maximum(z, 1e-6) / np.maximum(ahead, 0.3))), weight
 
 
-def _one_scale(logs: Float[np.ndarray, "v h w"], weights: Float[np.ndarray, "v h w"]) -> Float[np.ndarray, "v h w"]:
-    """Views shifted so that neighbors agree in the median; what is left after a turn is shared out."""
+def _align_scales(logs: Float[np.ndarray, "v h w"], weights: Float[np.ndarray, "v h w"]) -> Float[np.ndarray, "v h w"]:
+    """Shift the views so that neighbors agree in the median; the remainder of the full turn is distributed evenly."""
     steps = []
     for i in range(len(logs)):
         a, b = i, (i + 1) % len(logs)

@@ -1,4 +1,4 @@
-"""Render a textured world: exact z-depth at pixel centers, supersampled color, one Open3D ray-casting scene."""
+"""Renders a textured world by ray casting in Open3D: exact z-depth at pixel centers, supersampled color."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class View:
         return 1.0 / self.focal_px[0]
 
     def directions(self, rows: Float[np.ndarray, "n"], columns: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n 3"]:
-        """World directions of the rays through image points; their z in the camera is 1, so ray length IS z-depth."""
+        """World directions of the rays through image points; camera z is 1, so the ray parameter is z-depth."""
         in_camera = np.stack(
             [
                 (columns - self.center_px[0]) / self.focal_px[0],
@@ -77,7 +77,7 @@ class _Hits:
 
 
 class WorldRenderer:
-    """A textured world ready for ray casting on one thread."""
+    """Casts rays into a textured world, on one thread."""
 
     def __init__(self, world: TexturedWorld) -> None:
         o3d = load_open3d()
@@ -103,12 +103,14 @@ class WorldRenderer:
         origin = view.world_from_camera[:3, 3].astype(np.float32)
         rows, columns = (axis.reshape(-1).astype(np.float64) for axis in np.mgrid[:height, :width])
         center = self._trace(origin, view.directions(rows + 0.5, columns + 0.5), view.pixel_angle)
+        # Irradiance is smooth, so the many shadow rays are cast from a coarser grid of pixels.
         light = self._coarse_light(view, center, lighting, rng)
         linear = np.zeros((height * width, 3), np.float32)
         for dy, dx in _SUBPIXELS:
             directions = view.directions(rows + dy, columns + dx)
             hits = self._trace(origin, directions, 0.5 * view.pixel_angle)
             color = self._colors(origin, directions, hits, lighting, light, rows + dy, columns + dx, view.pixel_angle)
+            # Tone mapping before averaging: one overexposed subpixel must not saturate the whole pixel.
             linear += 0.25 * _tone(lighting.exposure * color)
         missed = center.triangle < 0
         return RenderedView(
@@ -118,7 +120,7 @@ class WorldRenderer:
         )
 
     def radiance_and_depth(self, view: View, lighting: Lighting) -> tuple[np.ndarray, np.ndarray]:
-        """Linear color without shadows ``[h w 3]`` and depth ``[h w]`` (0 = sky) at pixel centers: a cheap probe."""
+        """Linear color without shadows ``[h w 3]`` and depth ``[h w]`` (0 = sky) at pixel centers; no shadow rays."""
         height, width = view.size
         origin = view.world_from_camera[:3, 3].astype(np.float32)
         rows, columns = (axis.reshape(-1) + 0.5 for axis in np.mgrid[:height, :width])
@@ -129,7 +131,7 @@ class WorldRenderer:
         return color.reshape(height, width, 3), depth.reshape(height, width)
 
     def ray_depths(self, origin: np.ndarray, directions: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
-        """Lengths of rays in units of their directions, through cut-out pixels; infinite where they hit nothing."""
+        """Ray parameters of the first opaque hits, past transparent texels; infinite where nothing is hit."""
         return self._trace(np.asarray(origin, np.float32), directions.astype(np.float32), 1e-3).depth
 
     def clearance(self, points: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n"]:
@@ -137,7 +139,7 @@ class WorldRenderer:
         return self._scene.compute_distance(self._tensor(points.astype(np.float32)), nthreads=1).numpy()
 
     def _trace(self, origin: np.ndarray, directions: np.ndarray, pixel_angle: float) -> _Hits:
-        """First opaque hits of rays from one origin or one each; rays that meet a clear texel go on behind it."""
+        """First opaque hits of rays from one origin or one each; rays continue behind transparent texels."""
         n = len(directions)
         depth = np.full(n, np.inf, np.float32)
         triangle = np.full(n, -1, np.int64)
@@ -158,6 +160,7 @@ class WorldRenderer:
             depth[index], triangle[index] = reach[solid], found[solid]
             albedo[index], normal[index] = a[solid], m[solid]
             clear = (found >= 0) & ~solid
+            # The step past a transparent face must not hit the same face again.
             traveled[active[clear]] = reach[clear] * (1.0 + 1e-4) + 1e-3
             active = active[clear]
             if not len(active):
@@ -175,7 +178,7 @@ class WorldRenderer:
     def _coarse_light(
         self, view: View, center: _Hits, lighting: Lighting, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Shadowed light on every second pixel: ``(irradiance, normal, position)``, each ``[h2 w2 3]``."""
+        """Irradiance, normal and position, ``[h2 w2 3]`` each, at every ``IRRADIANCE_STEP_PX``-th pixel."""
         if lighting.occlusion_rays == 0:
             return None
         height, width = view.size
@@ -196,7 +199,7 @@ class WorldRenderer:
     def _irradiance(
         self, position: np.ndarray, normal: np.ndarray, lighting: Lighting, rng: np.random.Generator
     ) -> np.ndarray:
-        """Ambient light through cosine-distributed occlusion rays, and lamps through jittered shadow rays."""
+        """Irradiance ``[n 3]``: ambient light by cosine-distributed occlusion rays, lamps by jittered shadow rays."""
         start = position + 2e-3 * normal
         n, k = len(position), lighting.occlusion_rays
         sphere = rng.normal(size=(n, k, 3))
@@ -217,7 +220,7 @@ class WorldRenderer:
         return light.astype(np.float32)
 
     def _sunlight(self, position: np.ndarray, depth: np.ndarray, hits: _Hits, lighting: Lighting) -> np.ndarray:
-        """The sun's light on every hit, with sharp shadows; leaves (cut-out faces) let half of it through."""
+        """Sunlight on every hit, with sharp shadows; leaves (cut-out faces) transmit half of it."""
         light = np.zeros_like(position)
         if max(lighting.sun_rgb) == 0.0:
             return light
@@ -226,6 +229,7 @@ class WorldRenderer:
         leaf = self.world.cutout[np.maximum(hits.triangle, 0)]
         cosine = np.where(leaf, np.maximum(cosine, -0.5 * cosine), cosine)
         lit = np.flatnonzero((hits.triangle >= 0) & (cosine > 0.0))
+        # Offset along the normal, growing with depth as float32 positions get coarser.
         start = position[lit] + (0.01 + 1e-3 * depth[lit, None]) * hits.normal[lit]
         start += 0.02 * leaf[lit, None] * sun
         blocked = self._trace(start.astype(np.float32), np.tile(sun, (len(lit), 1)), 2e-3).triangle >= 0
@@ -233,7 +237,7 @@ class WorldRenderer:
         return light
 
     def _free_lengths(self, start: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Lengths until anything, clear texels included, is hit."""
+        """Ray parameters of the first hits, transparent texels included."""
         rays = np.concatenate([start, directions], -1).astype(np.float32)
         return self._scene.cast_rays(self._tensor(rays), nthreads=1)["t_hit"].numpy()
 
@@ -266,7 +270,7 @@ class WorldRenderer:
         return color
 
     def _sky_colors(self, directions: np.ndarray) -> np.ndarray:
-        """Linear panorama colors, bilinear, mirrored at every repeat."""
+        """Linear colors of the sky panorama, bilinear, mirrored at every repeat."""
         sky = self.world.sky
         height, width = sky.panorama.shape[:2]
         turn = np.arctan2(directions[:, 0], directions[:, 2]) / (2.0 * math.pi) + 0.5
@@ -287,23 +291,23 @@ class WorldRenderer:
 
 
 _SHADOW_RAYS = 2
-_SMOOTHING_METRES = 0.25
+_SMOOTHING_M = 0.25
 _SMOOTHING_STEPS = 3.0
 
 
 def _smoothing_reach(depth: np.ndarray, pixel_angle: float) -> np.ndarray:
-    """Metres over which light is averaged: some light samples, which lie farther apart on far surfaces."""
+    """Radius in meters over which light is averaged: a few light samples, which are farther apart on far surfaces."""
     spacing = IRRADIANCE_STEP_PX * pixel_angle * depth
-    return np.maximum(_SMOOTHING_METRES, _SMOOTHING_STEPS * spacing).astype(np.float32)
+    return np.maximum(_SMOOTHING_M, _SMOOTHING_STEPS * spacing).astype(np.float32)
 
 
 def _hemisphere(normal: np.ndarray, lighting: Lighting) -> np.ndarray:
-    """Ambient light by how far the normal points up (y is down)."""
+    """Ambient light between ground and sky color, by the normal's vertical part (y is down)."""
     up = 0.5 - 0.5 * normal[:, 1:2]
     return up * np.asarray(lighting.sky_rgb, np.float32) + (1.0 - up) * np.asarray(lighting.ground_rgb, np.float32)
 
 
 def _tone(linear: np.ndarray) -> np.ndarray:
-    """The identity up to 0.6, then a smooth shoulder to 1."""
+    """Tone curve: identity up to 0.6, then a smooth shoulder to 1."""
     over = np.maximum(linear - 0.6, 0.0)
     return np.where(linear <= 0.6, linear, 0.6 + 0.4 * (1.0 - np.exp(-over / 0.4)))

@@ -1,4 +1,4 @@
-"""The texture atlas and the numba kernels that turn ray hits into color."""
+"""Texture atlas, and the Numba kernels that turn ray hits into color."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _DECODE = srgb_to_linear(np.arange(256) / 255.0).astype(np.float32)
 
 @dataclass(frozen=True)
 class Atlas:
-    """Every texture with its mip levels in one flat array.
+    """All textures with their mip levels in one flat array.
 
     Attributes:
-        texels: sRGB and opacity, row-major pictures one after the other.
+        texels: sRGB and opacity, row-major images one after the other.
         start: first texel of each level of each texture.
         size: ``(height, width)`` of each level.
         levels: number of levels per texture.
@@ -47,7 +47,7 @@ class Atlas:
 
 
 def build_atlas(textures: list[UInt8[np.ndarray, "_h _w 4"]]) -> Atlas:
-    """Mip-map pictures by 2x2 averages of linear light weighted by opacity."""
+    """Build mip levels of images by 2x2 averages of linear light, weighted by opacity."""
     count = max(len(textures), 1)
     start = np.zeros((count, _MAX_LEVELS), np.int64)
     size = np.ones((count, _MAX_LEVELS, 2), np.int64)
@@ -70,7 +70,7 @@ def _half_size(level: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h2 w2 4"
     height, width = (s // 2 for s in level.shape[:2])
     blocks = level[: 2 * height, : 2 * width].reshape(height, 2, width, 2, CHANNELS)
     opacity = blocks[..., 3:].astype(np.float32) / 255.0
-    weight = opacity + 1e-4
+    weight = opacity + 1e-4  # not 0: fully transparent blocks keep a color
     linear = (_DECODE[blocks[..., :3]] * weight).sum((1, 3)) / weight.sum((1, 3))
     half = np.concatenate([linear_to_srgb(linear), opacity.mean((1, 3))], -1)
     return (255.0 * half + 0.5).astype(np.uint8)
@@ -78,7 +78,16 @@ def _half_size(level: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h2 w2 4"
 
 @_kernel
 def sample_texture(texels, start, size, levels, decode, k, u, v, texel_footprint, out):
-    """Bilinear lookup with wrapping at the mip level that the footprint (in texels) asks for; linear RGB, opacity."""
+    """Sample a texture bilinearly, wrapping, at the mip level of ``texel_footprint`` (texels of level 0).
+
+    Args:
+        texels, start, size, levels: fields of `Atlas`.
+        decode: linear value of every sRGB byte, ``[256]``.
+        k: index of the texture.
+        u, v: texture coordinates, v pointing down.
+        texel_footprint: width of the pixel on the texture.
+        out: receives linear RGB and opacity, ``[4]``.
+    """
     level = 0
     if texel_footprint > 1.0:
         level = min(int(math.log2(texel_footprint) + 0.5), levels[k] - 1)
@@ -109,7 +118,20 @@ def shade_hits(
     texels, start, size, levels, decode,
     albedo, opacity, normal_out,
 ):  # fmt: skip
-    """Fill reflectance (linear), opacity and the viewer-facing normal of every hit; misses are left as they are."""
+    """Write linear reflectance, opacity and the normal that faces the camera of every hit; skip misses.
+
+    Args:
+        directions: of the rays, ``[n 3]``.
+        ray_depth: ray parameter of the hits, ``[n]``.
+        triangle: index of the triangle, negative for a miss, ``[n]``.
+        barycentric: weights of the second and third corner, ``[n 2]``.
+        pixel_angle: width of a pixel at depth 1.
+        normals, uv, texture, tint, shade_uv, shade_texture, cutout: fields of `TexturedWorld`.
+        density, shade_density: texels per meter of each triangle (`texel_density`).
+        texels, start, size, levels: fields of `Atlas`.
+        decode: linear value of every sRGB byte, ``[256]``.
+        albedo, opacity, normal_out: receive the results, ``[n 3]``, ``[n]``, ``[n 3]``.
+    """
     sample = np.zeros(4, np.float32)
     for i in range(directions.shape[0]):
         j = triangle[i]
@@ -125,6 +147,7 @@ def shade_hits(
         facing = (nx * dx + ny * dy + nz * dz) / (ray_length * math.sqrt(nx * nx + ny * ny + nz * nz) + 1e-12)
         scale = (-1.0 if facing > 0.0 else 1.0) / math.sqrt(nx * nx + ny * ny + nz * nz + 1e-20)
         normal_out[i, 0], normal_out[i, 1], normal_out[i, 2] = nx * scale, ny * scale, nz * scale
+        # Square root of the foreshortening: a compromise between aliasing and blur on grazing surfaces.
         footprint = ray_depth[i] * ray_length * pixel_angle / math.sqrt(max(abs(facing), 0.05))
         for c in range(3):
             albedo[i, c] = tint[j, c]
@@ -149,7 +172,12 @@ def shade_hits(
 
 @_kernel
 def smooth_irradiance(irradiance, normal, position, reach):
-    """Average each point with the 5x5 neighbors within its reach ``[h w]`` on the same surface; ``[h w 3]`` arrays."""
+    """Average the irradiance of each point over its 5x5 neighbors on the same surface.
+
+    Args:
+        irradiance, normal, position: ``[h w 3]``.
+        reach: radius in meters, ``[h w]``.
+    """
     height, width = irradiance.shape[:2]
     out = np.empty_like(irradiance)
     for y in range(height):
@@ -169,10 +197,10 @@ def smooth_irradiance(irradiance, normal, position, reach):
 
 @_kernel
 def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, columns, normal, position, reach, out):
-    """Give every ray the light of the coarse points around it that lie on its surface.
+    """Interpolate irradiance from the coarse points around each ray that are on the same surface.
 
     ``rows`` and ``columns`` are the rays' image positions in pixels; coarse point ``(i, j)`` lies at pixel center
-    ``(step i + 0.5, step j + 0.5)``; ``reach`` in meters per ray. Rays without a normal hit nothing and get nothing.
+    ``(step i + 0.5, step j + 0.5)``; ``reach`` in meters per ray. Rays with a zero normal are misses and get 0.
     """
     height, width = coarse.shape[:2]
     for i in range(rows.shape[0]):
@@ -197,7 +225,7 @@ def spread_irradiance(coarse, coarse_normal, coarse_position, step, rows, column
 
 @_kernel
 def _same_surface(normal_a, position_a, normal_b, position_b, reach):
-    """Near 1 for two points of one smooth surface, tiny otherwise; never 0, so that averages exist."""
+    """Weight of two points: near 1 on one smooth surface, tiny otherwise, never 0, so that averages exist."""
     alike = max(normal_a[0] * normal_b[0] + normal_a[1] * normal_b[1] + normal_a[2] * normal_b[2], 0.0)
     d0, d1, d2 = position_b[0] - position_a[0], position_b[1] - position_a[1], position_b[2] - position_a[2]
     off_plane = (d0 * normal_a[0] + d1 * normal_a[1] + d2 * normal_a[2]) / (0.05 * reach)
@@ -223,5 +251,5 @@ def texel_density(
 
 
 def decode_table() -> Float[np.ndarray, "256"]:
-    """Linear value of every sRGB byte."""
+    """Linear values of all sRGB bytes."""
     return _DECODE

@@ -1,4 +1,4 @@
-"""TORCS race tracks (AC3D ``.acc`` text) as textured worlds, and where a viewer could stand in them."""
+"""Reads TORCS race tracks (AC3D ``.acc`` text) as textured worlds, and samples positions on the road."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from scenes.synthetic.triangle_scene import NO_TEXTURE, Sky, TexturedWorld, WorldBuilder, face_normals, flip_up
 
-LICENCE = "Free Art License 1.3"
+LICENSE = "Free Art License 1.3"
 SOURCE = "torcs"
 TRACKS = (
     "aalborg", "alpine-1", "alpine-2", "brondehach", "dirt-1", "dirt-2", "dirt-3", "e-track-1", "e-track-2",
@@ -29,7 +29,7 @@ _NO_MAPPING = "empty_texture_no_mapping"
 
 @dataclass
 class _Mesh:
-    """One AC3D object while it is read; every surface becomes triangles of (vertex, uv of each layer)."""
+    """One AC3D object; a corner of a triangle is ``[vertex index, u, v of each texture layer]``."""
 
     layers: list[tuple[str, str]] = field(default_factory=list)
     vertices: list[list[float]] = field(default_factory=list)
@@ -37,14 +37,14 @@ class _Mesh:
 
 
 def load_track(tracks_folder: Path, name: str) -> TexturedWorld:
-    """Read one track; meters.
+    """Read one track, in meters, y down.
 
     Args:
         tracks_folder: the ``torcs`` folder of the unpacked package with ``tracks/*/<name>`` and ``data/textures``.
         name: an entry of ``TRACKS``.
 
     Raises:
-        ValueError: when the folder has no such track.
+        ValueError: the folder has no such track.
     """
     files = sorted(tracks_folder.glob(f"tracks/*/{name}/{name}.acc"))
     if not files:
@@ -65,6 +65,7 @@ def load_track(tracks_folder: Path, name: str) -> TexturedWorld:
             continue
         base = mesh.layers[0][0]
         texture = texture_index(base)
+        # Shadow and racing-line decals without their image would be opaque gray sheets over the road.
         if texture == NO_TEXTURE and base != _NO_MAPPING and re.search("shadow|raceline", base):
             continue
         shade_layer = next(
@@ -83,14 +84,14 @@ def load_track(tracks_folder: Path, name: str) -> TexturedWorld:
             tint=(1.0, 1.0, 1.0) if texture != NO_TEXTURE else (0.25, 0.25, 0.25),
             shade_uv=shade,
             shade_texture=NO_TEXTURE if shade_layer is None else texture_index(mesh.layers[shade_layer][0]),
-            # Opacity of ground textures means something else; trees and fences stand upright or carry no baked shadow.
+            # Alpha of ground textures is no opacity; trees and fences are upright or carry no baked shadow.
             cutout=(upright or shade_layer is None) and builder.has_clear_pixels(texture),
         )
     return builder.build(_panorama(folder))
 
 
 def _layer_uv(refs: Float[np.ndarray, "n 3 c"], layer: int) -> Float[np.ndarray, "n 3 2"] | None:
-    """Coordinates of a layer with v turned to run downwards; None when the file has none."""
+    """Texture coordinates of a layer, v pointing down; None when the file has none."""
     uv = refs[..., 1 + 2 * layer : 3 + 2 * layer]
     return None if uv.shape[-1] < 2 else uv * [1.0, -1.0]
 
@@ -126,13 +127,13 @@ def _triangles(corners: list[list[float]], *, strip: bool) -> list[tuple[list[fl
 
 
 class TextureFolder:
-    """Finds and decodes pictures in a list of folders."""
+    """Finds and decodes images in a list of folders."""
 
     def __init__(self, folders: list[Path]) -> None:
         self._folders = folders
 
     def read(self, name: str) -> UInt8[np.ndarray, "h w 4"] | None:
-        """The picture as sRGB and opacity, at most ``1024`` pixels wide or high; None when no folder has it."""
+        """An image as sRGB and opacity, at most ``_LARGEST_TEXTURE_PX`` wide and high; None when no folder has it."""
         for folder in self._folders:
             path = folder / name
             if path.exists():
@@ -143,7 +144,7 @@ class TextureFolder:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Open any picture as RGBA, gray-with-opacity SGI files included (Pillow refuses those)."""
+    """Open an image as RGBA, including gray-with-opacity SGI files, which Pillow refuses."""
     try:
         return Image.open(path).convert("RGBA")
     except ValueError:
@@ -154,7 +155,7 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def _read_sgi_planes(content: bytes) -> list[UInt8[np.ndarray, "h w"]]:
-    """Planes of an 8-bit SGI picture, top row first (SGI image file format, version 1.00)."""
+    """Planes of an 8-bit SGI image, top row first (SGI image file format, version 1.00)."""
     compressed, depth = content[2], content[3]
     width, height, planes = (int.from_bytes(content[i : i + 2], "big") for i in (6, 8, 10))
     if depth != 1:
@@ -163,6 +164,7 @@ def _read_sgi_planes(content: bytes) -> list[UInt8[np.ndarray, "h w"]]:
     if not compressed:
         raw = np.frombuffer(content, np.uint8, planes * height * width, 512)
         return list(raw.reshape(planes, height, width)[:, ::-1])
+    # Run-length encoding: a count byte, whose high bit says that literal pixels follow instead of one repeated.
     starts = np.frombuffer(content, ">u4", planes * height, 512).reshape(planes, height)
     for plane in range(planes):
         for row in range(height):
@@ -184,7 +186,10 @@ def _panorama(folder: Path) -> Sky:
 
 
 def road_points(world: TexturedWorld, rng: np.random.Generator, count: int) -> Float[np.ndarray, "count 3"]:
-    """Random points on ground that carries a baked-shadow layer and faces up, by area but with large faces capped."""
+    """Random points on level faces with a baked-shadow layer, by area; on all level faces when none has one.
+
+    The weight of a face is capped, so that the largest faces do not get nearly all points.
+    """
     normal = np.cross(world.corners[:, 1] - world.corners[:, 0], world.corners[:, 2] - world.corners[:, 0])
     area = np.linalg.norm(normal, axis=-1)
     level = np.abs(normal[:, 1]) > 0.85 * area

@@ -1,4 +1,4 @@
-"""Textured triangle worlds: the arrays that a loader fills and the ray caster draws.
+"""Textured triangle meshes: the arrays that loaders fill and the ray caster renders.
 
 The world's axes are those of a level camera: x right, y DOWN, z forward, in meters;
 ``flip_up`` turns y-up models into it.
@@ -18,13 +18,13 @@ Rgb = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Sky:
-    """What rays that hit nothing see.
+    """Background of rays that hit nothing.
 
     Attributes:
-        panorama: sRGB picture whose width spans ``1 / repeats`` of the full turn, the horizon at half height;
+        panorama: sRGB image whose width spans ``1 / repeats`` of the full turn, the horizon at half height;
             mirrored at every repeat so that no seam shows.
-        repeats: pictures around the full turn.
-        half_height_rad: elevation of the picture's upper border.
+        repeats: number of images around the full turn.
+        half_height_rad: elevation of the image's upper border.
     """
 
     panorama: UInt8[np.ndarray, "h w 3"]
@@ -73,15 +73,15 @@ class TexturedWorld:
     Attributes:
         corners: triangle corners in the world, meters.
         normals: unit shading normals at the corners; either side may face the viewer.
-        uv: texture coordinates at the corners, v downwards from the picture's upper border; they wrap.
+        uv: texture coordinates at the corners, v downwards from the image's upper border; they wrap.
         texture: index into ``textures`` or ``NO_TEXTURE``.
         tint: linear RGB factor on the texture (the color itself without one).
         emissive: the tinted texture is light, not reflectance.
-        textures: sRGB and opacity pictures; a triangle whose picture has clear pixels is cut out where opacity < 0.5.
-        shade_uv: coordinates of a second picture that multiplies the first (baked shadows), zero where there is none.
-        shade_texture: index of that picture or ``NO_TEXTURE``.
+        textures: sRGB and opacity images; a triangle with ``cutout`` is transparent where opacity < 0.5.
+        shade_uv: coordinates of a second image that multiplies the first (baked shadows), zero where there is none.
+        shade_texture: index of that image or ``NO_TEXTURE``.
         cutout: whether opacity of the triangle's texture counts.
-        sky: what lies behind everything.
+        sky: background.
     """
 
     corners: Float[np.ndarray, "n 3 3"]
@@ -128,19 +128,19 @@ def gradient_sky(zenith: Rgb, horizon: Rgb) -> Sky:
 
 
 class WorldBuilder:
-    """Collects pieces of geometry and their textures, then makes one ``TexturedWorld``."""
+    """Collects triangles and textures, then builds one ``TexturedWorld``."""
 
     def __init__(self) -> None:
         self._pieces: list[dict[str, np.ndarray]] = []
         self._textures: list[np.ndarray] = []
 
     def add_texture(self, rgba: UInt8[np.ndarray, "h w 4"]) -> int:
-        """Add an sRGB+opacity picture and return its index."""
+        """Add an sRGB+opacity image and return its index."""
         self._textures.append(np.ascontiguousarray(rgba))
         return len(self._textures) - 1
 
     def has_clear_pixels(self, texture: int) -> bool:
-        """Whether a noticeable part of the picture is cut out."""
+        """Whether a noticeable part of the image is transparent."""
         return texture != NO_TEXTURE and float((self._textures[texture][..., 3] < 128).mean()) > 0.002
 
     def add_triangles(
@@ -156,7 +156,10 @@ class WorldBuilder:
         shade_texture: int = NO_TEXTURE,
         cutout: bool = False,
     ) -> None:
-        """Add triangles of one material; normals default to the faces', and replace those that stray far from it."""
+        """Add triangles of one material.
+
+        Normals default to those of the faces, which also replace normals that deviate by more than 53 degrees.
+        """
         n = len(corners)
         flat = np.repeat(face_normals(corners)[:, None], 3, 1)
         if normals is None:
@@ -192,7 +195,7 @@ class WorldBuilder:
         tint: Rgb = (1.0, 1.0, 1.0),
         emissive: bool = False,
     ) -> None:
-        """Add the parallelogram ``corner + a along + b down``; the picture repeats ``tiles`` times along each side."""
+        """Add the parallelogram ``corner + a along + b down``; the image repeats ``tiles`` times along each side."""
         corner, along, down = (np.asarray(v, np.float32) for v in (corner, along, down))
         p = np.stack([corner, corner + along, corner + along + down, corner + down])
         q = np.array([[0, 0], [tiles[0], 0], [tiles[0], tiles[1]], [0, tiles[1]]], np.float32)
@@ -200,10 +203,10 @@ class WorldBuilder:
         self.add_triangles(p[order], uv=q[order], texture=texture, tint=tint, emissive=emissive)
 
     def build(self, sky: Sky) -> TexturedWorld:
-        """Join the pieces.
+        """Concatenate everything that was added; degenerate triangles are dropped.
 
         Raises:
-            ValueError: when nothing was added.
+            ValueError: nothing was added.
         """
         if not self._pieces:
             raise ValueError("world: want at least one triangle, got none; check the scene's files")

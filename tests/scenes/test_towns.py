@@ -17,7 +17,7 @@ from scenes.synthetic.filming import Stage, film_clip
 from scenes.synthetic.raycast import View, WorldRenderer
 from scenes.synthetic.towns import factory as towns
 from scenes.synthetic.towns.buildings import arched_wall
-from scenes.synthetic.towns.masonry import quarry
+from scenes.synthetic.towns.masonry import building_materials
 from scenes.synthetic.towns.solids import Site, plain
 from scenes.synthetic.towns.temples import pagoda
 from scenes.synthetic.towns.terrain import make_land
@@ -118,7 +118,7 @@ def test_arches_are_open_and_pagodas_stand_upright() -> None:
     assert np.isinf(caster.ray_depths(np.array([5.0, -1.0, -4.0]), ahead)[0])
     assert caster.ray_depths(np.array([0.4, -1.0, -4.0]), ahead)[0] == pytest.approx(3.5, abs=1e-4)
     builder, rng = WorldBuilder(), np.random.default_rng(0)
-    pagoda(Site(builder, np.zeros(3)), rng, quarry(builder, None, rng))
+    pagoda(Site(builder, np.zeros(3)), rng, building_materials(builder, None, rng))
     corners = builder.build(SKY).corners.reshape(-1, 3)
     top = corners[corners[:, 1] < np.quantile(corners[:, 1], 0.02)]
     np.testing.assert_allclose(top[:, [0, 2]].mean(0), 0.0, atol=0.5)

@@ -1,4 +1,4 @@
-"""Procedural rooms with catalogue furniture: a different one for every seed, meters."""
+"""Generates rooms with catalogue furniture from a seed; meters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scenes.synthetic.rooms.furniture import LICENCES, Furniture, load_furniture, read_catalogues
+from scenes.synthetic.rooms.furniture import LICENSES, Furniture, load_furniture, read_catalogues
 from scenes.synthetic.rooms.surfaces import floor_picture, painting_picture, wall_picture, window_picture
 from scenes.synthetic.triangle_scene import (
     NO_TEXTURE,
@@ -45,7 +45,7 @@ _RUG = r"rug|tatami|mat\b"
 
 @dataclass(frozen=True)
 class Room:
-    """A furnished room: its world, its light, and the box in which a viewer can stand (low and high corner)."""
+    """A furnished room: triangles, lighting, and the box of possible camera positions (low and high corner)."""
 
     world: TexturedWorld
     lighting: Lighting
@@ -74,8 +74,8 @@ class RoomFactory:
         self._items = [i for i in read_catalogues(furniture_cache) if not re.search(_UNWANTED, i.name, re.IGNORECASE)]
 
     def build(self, seed: int) -> Room:
-        """The room of a seed; the same arrays every time."""
-        rng = np.random.default_rng([77, seed])
+        """The room of a seed; the same seed gives the same arrays."""
+        rng = np.random.default_rng([77, seed])  # 77: a stream of its own beside towns (78) and still lifes (79)
         kind = KINDS[int(rng.integers(len(KINDS)))]
         width, length = rng.uniform(3.4, 7.0), rng.uniform(3.4, 7.0)
         if kind == "bathroom":
@@ -99,7 +99,7 @@ class RoomFactory:
     def _furnish(
         self, rng: np.random.Generator, kind: str, width: float, length: float, height: float
     ) -> list[_Placed]:
-        """Large pieces along the walls, some free-standing ones, small things on top of them."""
+        """Place large pieces along the walls, some free-standing ones, and small items on top of them."""
         pool = [i for i in self._items if i.category in _CATEGORIES[kind] and i.size[1] < height - 0.1]
         large = [i for i in pool if max(i.size[0], i.size[2]) > 0.3 and i.size[1] > 0.3 and i.elevation == 0.0]
         rugs = [i for i in self._items if re.search(_RUG, i.name, re.IGNORECASE) and i.size[0] > 0.6]
@@ -147,7 +147,7 @@ class RoomFactory:
 def add_shell(
     builder: WorldBuilder, surfaces: Path, rng: np.random.Generator, width: float, length: float, height: float
 ) -> list[np.ndarray]:
-    """Floor, ceiling, walls, skirting, paintings and windows; returns the windows' centers."""
+    """Add floor, ceiling, walls, skirting, paintings and windows; returns the windows' centers."""
     floor, meters = floor_picture(surfaces, rng)
     wall, wall_meters = wall_picture(surfaces, rng)
     floor_texture, wall_texture = builder.add_texture(floor), builder.add_texture(wall)
@@ -196,7 +196,7 @@ def _walls(x: float, z: float, height: float) -> list[tuple[np.ndarray, np.ndarr
 
 
 def _add_window(builder, rng, corner, along, inward, height) -> np.ndarray:
-    """A bright pane with bars and a frame; returns its center."""
+    """Add an emissive pane with bars and a frame; returns a point in front of its center, for a lamp."""
     span = float(np.linalg.norm(along))
     unit = along / span
     wide, tall = min(rng.uniform(0.9, 2.2), 0.7 * span), rng.uniform(0.9, 1.4)
@@ -234,7 +234,7 @@ def _add_painting(builder, rng, corner, along, inward, height) -> None:
 
 
 def _try_place(placed, item, rng, width, length, *, against_wall: bool) -> None:
-    """Add the piece where its footprint meets no other; give up after some tries."""
+    """Add the piece where its footprint overlaps no other; give up after 12 tries."""
     for _ in range(12):
         side = int(rng.integers(4))
         yaw = (0.0, 0.5 * math.pi, math.pi, 1.5 * math.pi)[side]
@@ -246,7 +246,7 @@ def _try_place(placed, item, rng, width, length, *, against_wall: bool) -> None:
             continue
         x, z = rng.uniform(-free_x, free_x), rng.uniform(-free_z, free_z)
         if against_wall:
-            # The front looks towards the y-up model's +z, which is the world's -z: yaw 0 stands at the far wall.
+            # A model's front faces its +z (y up), which is the world's -z: yaw 0 belongs at the far wall.
             x, z = ((x, free_z), (-free_x, z), (x, -free_z), (free_x, z))[side]
         else:
             x, z = 0.6 * x, 0.6 * z
@@ -258,7 +258,7 @@ def _try_place(placed, item, rng, width, length, *, against_wall: bool) -> None:
 
 
 def room_lighting(rng, width, length, height, windows) -> Lighting:
-    """One or two ceiling lamps, daylight from the windows, ambient light in between."""
+    """Draw the lighting: a ceiling lamp, a lamp of daylight at up to two windows, ambient light."""
     warm = np.array([1.0, rng.uniform(0.82, 0.97), rng.uniform(0.6, 0.92)])
     lamps = [np.array([rng.uniform(-0.2, 0.2) * width, -height + 0.35, rng.uniform(-0.2, 0.2) * length])]
     colors = [warm * rng.uniform(0.8, 2.2)]
@@ -276,6 +276,6 @@ def room_lighting(rng, width, length, height, windows) -> Lighting:
 
 
 def room_license(room: Room) -> str:
-    """Licenses of what the room shows."""
-    furniture = sorted({LICENCES[c] for c in room.catalogues})
+    """Licenses of the furniture and textures of a room."""
+    furniture = sorted({LICENSES[c] for c in room.catalogues})
     return "; ".join([*furniture, "surface textures Apache-2.0"])

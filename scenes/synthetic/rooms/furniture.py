@@ -1,4 +1,4 @@
-"""The Sweet Home 3D furniture catalogues: real sizes, categories, and models as triangles."""
+"""Reads the Sweet Home 3D furniture catalogues: sizes, categories, and models as triangles."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from scenes.synthetic.shading import srgb_to_linear
 
-LICENCES = {
+LICENSES = {
     "BlendSwap-CC-0": "CC0-1.0",
     "BlendSwap-CC-BY": "CC-BY-3.0",
     "KatorLegaz": "CC-BY-3.0",
@@ -31,14 +31,14 @@ class Furniture:
     """One catalogue entry, meters.
 
     Attributes:
-        catalogue: name of the ``.sh3f`` file, a key of ``LICENCES``.
+        catalogue: name of the ``.sh3f`` file, a key of ``LICENSES``.
         model: path of the OBJ file inside it.
-        name: what it is, in English.
-        category: the catalogue's category.
+        name: English name.
+        category: category in the catalogue.
         size: width (x), height (y), depth (z).
-        elevation: height of its foot above the floor.
-        top: height at which smaller things can stand on it, above its foot; 0 where they cannot.
-        rotation: the model's own axes to y-up axes with the front towards +z.
+        elevation: height of its bottom above the floor.
+        top: height of its surface for smaller items, above its bottom; 0 when it has none.
+        rotation: row-major 3x3 rotation from the model's axes to y-up axes with the front towards +z.
     """
 
     catalogue: str
@@ -53,7 +53,7 @@ class Furniture:
 
 @dataclass(frozen=True)
 class FurniturePart:
-    """Triangles of one material, y-up, feet at y = 0, centered in x and z, meters."""
+    """Triangles of one material: y up, bottom at y = 0, centered in x and z, meters."""
 
     corners: Float[np.ndarray, "n 3 3"]
     normals: Float[np.ndarray, "n 3 3"]
@@ -76,10 +76,10 @@ def read_catalogues(cache: Path) -> list[Furniture]:
     """All entries of the unpacked catalogues, in a fixed order.
 
     Raises:
-        ValueError: when the folder holds no catalogue.
+        ValueError: the folder holds no catalogue.
     """
     found: list[Furniture] = []
-    for catalogue in sorted(LICENCES):
+    for catalogue in sorted(LICENSES):
         path = cache / catalogue / "PluginFurnitureCatalog.properties"
         if path.exists():
             found += _read_properties(catalogue, path.read_text(encoding="latin-1"))
@@ -117,7 +117,7 @@ def _read_properties(catalogue: str, text: str) -> list[Furniture]:
 
 
 def load_furniture(cache: Path, item: Furniture) -> list[FurniturePart]:
-    """Read a model and scale it to its catalogue size; see-through parts are left out; empty when it is too heavy."""
+    """Read a model, scaled to its catalogue size, without its transparent parts; empty above ``_MAX_TRIANGLES``."""
     import trimesh
 
     loaded: Any = trimesh.load(cache / item.catalogue / item.model, process=False)
@@ -148,13 +148,14 @@ def load_furniture(cache: Path, item: Furniture) -> list[FurniturePart]:
 
 
 def _material(visual: Any) -> tuple[UInt8[np.ndarray, "h w 4"] | None, tuple[float, float, float], float]:
-    """Picture, linear tint and opacity of a trimesh OBJ material."""
+    """Texture image, linear tint and opacity of a trimesh OBJ material."""
     material = getattr(visual, "material", None)
     diffuse = np.asarray(getattr(material, "diffuse", (180, 180, 180, 255)), np.float64)[:3] / 255.0
     values = getattr(material, "kwargs", {}) or {}
     opacity = float(np.ravel(values.get("d", values.get("tr", 1.0)))[0])
     image = getattr(material, "image", None)
     if image is None:
+        # Reflectance of 0.04 to 0.9: no material is fully black or white.
         tint = 0.04 + 0.86 * srgb_to_linear(diffuse)
         return None, (float(tint[0]), float(tint[1]), float(tint[2])), opacity
     image = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Pictures for the surfaces of a room: photographed floors and walls, drawn wallpaper, paintings and window views."""
+"""Textures of a room: photographed floors and walls, procedural wallpaper, paintings and window views."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _WALLS = {
 
 
 def floor_picture(folder: Path, rng: np.random.Generator) -> tuple[UInt8[np.ndarray, "h w 4"], float]:
-    """A tileable floor and the meters that one tile spans; a drawn carpet now and then."""
+    """A tileable floor texture and its width in meters; a procedural carpet with probability 0.2."""
     if rng.random() < 0.2:
         return _carpet(rng), 2.0
     return _photograph(folder, _FLOORS, rng)
 
 
 def wall_picture(folder: Path, rng: np.random.Generator) -> tuple[UInt8[np.ndarray, "h w 4"], float]:
-    """A tileable wall and the meters that one tile spans; drawn wallpaper for about half of the walls."""
+    """A tileable wall texture and its width in meters; procedural wallpaper with probability 0.5."""
     if rng.random() < 0.5:
         return _wallpaper(rng), float(rng.uniform(0.5, 1.0))
     return _photograph(folder, _WALLS, rng)

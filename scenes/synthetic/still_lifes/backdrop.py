@@ -1,7 +1,7 @@
-"""What a photographer of near things has behind them: a wall across the whole picture, often without any texture.
+"""Generates a wall behind a still life, across the whole image, in parts without texture.
 
-The wall is patched together from paint, pictures, boards and openings, so that what is plain is not always far and what
-is dark not always deep.
+It is made of painted patches, textures, boards and openings, so that a network does not learn that plain means far or
+dark means deep.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from scenes.synthetic.towns.solids import Material, Site, plain, quads
 from scenes.synthetic.triangle_scene import as_rgb
 
 HALF_WIDTH = 3.5
-_DEEP = 2.0  # behind the wall, where openings end
+_DEEP = 2.0  # largest depth of openings behind the wall, meters
 _Painter = Callable[[], Material]
 
 
 def add_backdrop(site: Site, surfaces: Path, rng: np.random.Generator) -> None:
-    """A wall in the plane z = 0 of ``site``, seen from negative z, in one to three storeys of patches, meters."""
+    """Add a wall in the plane z = 0 of ``site``, facing -z, with one to three rows of patches; meters."""
 
     def painted() -> Material:
         if rng.random() < 0.5:
@@ -56,7 +56,7 @@ def add_backdrop(site: Site, surfaces: Path, rng: np.random.Generator) -> None:
 def _boards(
     site: Site, rng: np.random.Generator, across: tuple[float, float], up: tuple[float, float], painted: _Painter
 ) -> None:
-    """Boards side by side, upright or lying, that overlap or leave gaps."""
+    """Add boards side by side, vertical or horizontal, overlapping or with gaps."""
     material, wide = painted(), rng.uniform(0.08, 0.3)
     gap, lean = rng.uniform(0.0, 0.15) * wide, rng.uniform(0.0, 0.03)
     upright = rng.random() < 0.4
@@ -78,7 +78,7 @@ def _boards(
 def _opening(
     site: Site, rng: np.random.Generator, across: tuple[float, float], up: tuple[float, float], painted: _Painter
 ) -> None:
-    """A framed hole with something behind it: darkness, a surface or a curtain."""
+    """Add a framed opening with a dark or textured surface behind it, at times with a curtain."""
     (left, right), (low, high) = across, up
     depth, frame = float(np.exp(rng.uniform(math.log(0.05), math.log(_DEEP)))), painted()
     edge = rng.uniform(0.03, 0.12)

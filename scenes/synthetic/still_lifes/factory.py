@@ -1,7 +1,7 @@
-"""Still lifes: catalogue things at arm's length, in a bare room or outdoors, a different crowd for every seed, meters.
+"""Generates still lifes from a seed: catalogue models at close range, in a bare room or outdoors; meters.
 
-Tracks, towns and furnished rooms are seen from the middle distance. A photographer also stands before one thing, with
-others beside, behind and on top of it, with ropes and poles across, and often before a wall.
+Tracks, towns and furnished rooms are viewed from the middle distance. Photographs also show one object at close range,
+with others beside, behind and on top of it, with ropes and poles in front, and often before a wall.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy as np
 from jaxtyping import Float
 
 from scenes.synthetic.rooms.factory import add_shell, room_lighting
-from scenes.synthetic.rooms.furniture import LICENCES, Furniture, load_furniture, read_catalogues
+from scenes.synthetic.rooms.furniture import LICENSES, Furniture, load_furniture, read_catalogues
 from scenes.synthetic.rooms.surfaces import floor_picture, painting_picture, wall_picture
 from scenes.synthetic.still_lifes.backdrop import add_backdrop
 from scenes.synthetic.towns.factory import daylight
-from scenes.synthetic.towns.plants import bush, nursery, tree
+from scenes.synthetic.towns.plants import bush, plant_materials, tree
 from scenes.synthetic.towns.solids import Material, Site, plain
 from scenes.synthetic.triangle_scene import NO_TEXTURE, Lighting, TexturedWorld, WorldBuilder, as_rgb, gradient_sky
 
 SOURCE = "still-lifes"
 
 _FLAT = r"rug|tatami|mat\b|carpet|socket|plug|switch"
-_SPREAD = 2.3  # things stand within this of the middle
-_GROUND = 60.0
+_SPREAD = 2.3  # largest distance of objects from the center along x and z, meters
+_GROUND = 60.0  # half side of the ground plane, meters
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Where a thing stands and how large it is, meters; ``foot`` is its height above the ground."""
+    """Position and size of an object, meters; ``foot`` is the height of its bottom above the ground."""
 
     x: float
     z: float
@@ -43,15 +43,15 @@ class Thing:
 
 @dataclass(frozen=True)
 class StillLife:
-    """A built still life: its world, its light, and where photographers stand and look.
+    """A generated still life.
 
     Attributes:
         world: the triangles, meters.
-        lighting: its own light.
-        things: what photographers look at.
-        reach: how far from the middle they stand at most, meters.
-        license: what its pictures may be used for.
-        front_rad: the side from which it is looked at mostly, as a turn about the vertical; all sides when None.
+        lighting: lighting of the scene.
+        things: objects to look at.
+        reach: largest x and z of a camera, meters.
+        license: license of its images.
+        front_rad: direction from which it is mostly viewed, angle about the vertical; None for all directions.
     """
 
     world: TexturedWorld
@@ -62,7 +62,7 @@ class StillLife:
     front_rad: float | None = None
 
     def standpoint(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A camera position and the point it looks at, in the world (y down): half to three meters from a thing."""
+        """Draw a camera position and a point to look at, in the world (y down), close to an object."""
         thing = self.things[int(rng.integers(len(self.things)))]
         away = thing.radius + rng.uniform(0.4, 1.0) * (0.5 + rng.uniform(0.5, 2.0) * max(thing.height, thing.radius))
         turn = rng.uniform(0.0, 2.0 * math.pi)
@@ -82,8 +82,8 @@ class StillLifeFactory:
         self._items = [i for i in read_catalogues(furniture_cache) if not re.search(_FLAT, i.name, re.IGNORECASE)]
 
     def build(self, seed: int) -> StillLife:
-        """The still life of a seed; the same arrays every time."""
-        rng = np.random.default_rng([79, seed])
+        """The still life of a seed; the same seed gives the same arrays."""
+        rng = np.random.default_rng([79, seed])  # 79: a stream of its own beside rooms (77) and towns (78)
         builder = WorldBuilder()
         site = Site(builder, np.zeros(3))
         if rng.random() < 0.6:
@@ -100,13 +100,13 @@ class StillLifeFactory:
             front_rad = float(rng.uniform(0.0, 2.0 * math.pi))
             wall = Site(builder, site.position, front_rad + math.pi).moved(0.0, 0.0, rng.uniform(0.6, 2.0))
             add_backdrop(wall, self._surfaces, rng)
-        things, catalogues = self._crowd(site, rng)
-        _string(site, rng)
-        license = "; ".join([*sorted({LICENCES[c] for c in catalogues}), "surface textures Apache-2.0"])
+        things, catalogues = self._place_things(site, rng)
+        _add_rods(site, rng)
+        license = "; ".join([*sorted({LICENSES[c] for c in catalogues}), "surface textures Apache-2.0"])
         return StillLife(builder.build(sky), lighting, things, reach, license, front_rad)
 
     def _lay_ground(self, site: Site, rng: np.random.Generator) -> None:
-        """Ground to the horizon, up to two walls around, and plants."""
+        """Add ground to the horizon, up to two walls, and plants."""
         picture, meters = floor_picture(self._surfaces, rng)
         ground = Material(site.builder.add_texture(picture), (meters, meters), as_rgb(rng.uniform(0.5, 1.0, 3)))
         g = _GROUND
@@ -118,7 +118,7 @@ class StillLifeFactory:
             place = turned.moved(0.0, 0.0, rng.uniform(4.9, 9.0))
             half = rng.uniform(2.0, 8.0)
             place.box((-half, 0, 0), (half, rng.uniform(0.8, 4.5), 0.3), wall)
-        plants = nursery(site.builder, self._surfaces, None, rng)
+        plants = plant_materials(site.builder, self._surfaces, None, rng)
         for _ in range(int(rng.integers(7))):
             away, turn = rng.uniform(1.5, 9.0), rng.uniform(0.0, 2.0 * math.pi)
             place = site.moved(away * math.sin(turn), 0.0, away * math.cos(turn))
@@ -128,8 +128,8 @@ class StillLifeFactory:
                 half_wide = rng.uniform(0.3, 1.2)
                 bush(place, rng, plants, (half_wide, rng.uniform(0.3, 1.0), half_wide))
 
-    def _crowd(self, site: Site, rng: np.random.Generator) -> tuple[list[Thing], set[str]]:
-        """Things beside each other and on top of each other, in sizes near their own."""
+    def _place_things(self, site: Site, rng: np.random.Generator) -> tuple[list[Thing], set[str]]:
+        """Place up to 25 models of 0.25 to 2.2 meters beside and on top of each other; returns their catalogues too."""
         things: list[Thing] = []
         used: set[str] = set()
         for _ in range(int(rng.integers(8, 26))):
@@ -149,12 +149,12 @@ class StillLifeFactory:
             if self._place(site.moved(x, foot, z, rng.uniform(0, 2 * math.pi)), item, scale, rng):
                 things.append(Thing(float(x), float(z), foot, scale * item.size[1], radius))
                 used.add(item.catalogue)
-        if not things:
-            return self._crowd(site, rng)
+        if not things:  # every draw was too heavy or overlapped
+            return self._place_things(site, rng)
         return things, used
 
     def _place(self, site: Site, item: Furniture, scale: float, rng: np.random.Generator) -> bool:
-        """Put a model down, some of its parts in another surface; False when it is too heavy."""
+        """Add a model, some of its parts with another texture; False when it has too many triangles."""
         parts = load_furniture(self._cache, item)
         tone = rng.uniform(0.7, 1.1, 3)
         for part in parts:
@@ -171,7 +171,7 @@ class StillLifeFactory:
         return bool(parts)
 
     def _surface(self, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        """Some picture and how many meters of a thing it covers."""
+        """A random texture and its width in meters."""
         meters = float(rng.uniform(0.3, 1.2))
         kind = int(rng.integers(3))
         if kind == 0:
@@ -179,8 +179,8 @@ class StillLifeFactory:
         return (floor_picture, wall_picture)[kind - 1](self._surfaces, rng)[0], meters
 
 
-def _string(site: Site, rng: np.random.Generator) -> None:
-    """Ropes, rods and poles across the place."""
+def _add_rods(site: Site, rng: np.random.Generator) -> None:
+    """Add up to five thin rods, half of them upright: thin structures in front of the objects."""
     for _ in range(int(rng.integers(6))):
         ends: Float[np.ndarray, "2 3"] = rng.uniform((-_SPREAD, 0.0, -_SPREAD), (_SPREAD, 2.2, _SPREAD), (2, 3))
         if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""Buildings of a town: houses, blocks, churches, towers, ramparts and bridges."""
+"""Buildings of a town: houses, blocks, churches, towers, ramparts and bridges; radii and heights in meters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scenes.synthetic.towns.solids import Material, Number, Site, plain, quads
 
 
 def house(site: Site, rng: np.random.Generator, stone: Masonry) -> float:
-    """A house with a gabled or hipped roof, door, chimney and at times a porch; returns its radius on the ground."""
+    """Add a house with a gabled or hipped roof, doors, a chimney; returns its radius on the ground."""
     hx, hz = rng.uniform(3.0, 6.5), rng.uniform(2.6, 4.5)
     front, roof, storeys = pick(rng, stone.facades), pick(rng, stone.roofs), int(rng.integers(1, 4))
     height, base = storeys * rng.uniform(2.6, 3.1), rng.uniform(0.1, 0.6)
@@ -49,7 +49,7 @@ def _dormer(
 
 
 def block(site: Site, rng: np.random.Generator, stone: Masonry) -> float:
-    """A flat-roofed block of two to nine storeys with cornice, shop front, balconies and roof boxes."""
+    """Add a flat-roofed block of two to nine storeys, with shops and balconies; returns its radius on the ground."""
     hx, hz = rng.uniform(4.0, 9.0), rng.uniform(4.0, 7.0)
     front, wall = pick(rng, stone.facades), pick(rng, stone.walls)
     storeys = int(rng.integers(2, 10))
@@ -92,7 +92,7 @@ def _balcony(site: Site, depth: Number, rail: Material) -> None:
 
 
 def tower(site: Site, rng: np.random.Generator, stone: Masonry) -> float:
-    """A square or round tower with windows, cornices and battlements, a spire, a dome or a lantern."""
+    """Add a square or round tower with battlements, spire, dome or lantern; returns its radius on the ground."""
     radius, height = rng.uniform(1.8, 4.0), rng.uniform(9.0, 26.0)
     sides = int(rng.choice([4, 4, 8, 16]))
     wall, front, roof = pick(rng, stone.walls), pick(rng, stone.facades), pick(rng, stone.roofs)
@@ -130,7 +130,7 @@ def tower(site: Site, rng: np.random.Generator, stone: Masonry) -> float:
 
 
 def battlements(site: Site, sides: int, radius: Number, low: Number, material: Material) -> None:
-    """A parapet with merlons around a polygon."""
+    """Add a parapet with merlons around a polygon."""
     turn = 2.0 * math.pi * np.arange(sides + 1) / sides + math.pi / sides
     for a, b in itertools.pairwise(turn):
         start, end = ((radius * math.sin(w), radius * math.cos(w)) for w in (a, b))
@@ -140,7 +140,7 @@ def battlements(site: Site, sides: int, radius: Number, low: Number, material: M
 def crenellated(
     site: Site, start: tuple[Number, Number], end: tuple[Number, Number], low: Number, material: Material
 ) -> None:
-    """Merlons along a line on top of a wall."""
+    """Add merlons along a line on top of a wall."""
     length = math.hypot(end[0] - start[0], end[1] - start[1])
     at = site.moved(start[0], low, start[1], math.atan2(-(end[1] - start[1]), end[0] - start[0]))
     at.box((0.0, -0.1, -0.2), (length, 0.5, 0.2), material)
@@ -149,7 +149,7 @@ def crenellated(
 
 
 def church(site: Site, rng: np.random.Generator, stone: Masonry) -> float:
-    """A nave with buttresses and a bell tower."""
+    """Add a nave with buttresses and a bell tower; returns its radius on the ground."""
     hx, hz, height = rng.uniform(7.0, 12.0), rng.uniform(3.5, 5.0), rng.uniform(5.0, 8.0)
     wall, front, roof = pick(rng, stone.walls), pick(rng, stone.facades), pick(rng, stone.roofs)
     site.box((-hx, -2.0, -hz), (hx, 1.2, hz), wall)
@@ -165,7 +165,7 @@ def church(site: Site, rng: np.random.Generator, stone: Masonry) -> float:
 
 def arched_wall(site: Site, length: Number, height: Number, thick: Number, arches: int, material: Material, *,
                 pier: Number = 0.8, hump: Number = 0.0) -> None:  # fmt: skip
-    """A wall along x with round arches through it; a bridge's deck rises by ``hump`` towards the middle."""
+    """Add a wall along x with round arches; the deck of a bridge rises by ``hump`` towards its center."""
     span = (length - pier * (arches + 1)) / arches
 
     def deck(x: np.ndarray) -> np.ndarray:
@@ -203,7 +203,7 @@ def arched_wall(site: Site, length: Number, height: Number, thick: Number, arche
 
 
 def bridge(site: Site, rng: np.random.Generator, stone: Masonry, length: Number) -> None:
-    """A stone bridge along x from the origin, with parapets and at times lamps."""
+    """Add a stone bridge along x from the origin, with parapets and at times lamps."""
     wall, wide, hump = pick(rng, stone.walls), rng.uniform(2.5, 5.0), rng.uniform(0.4, 0.14 * length)
     height = rng.uniform(1.8, 3.0)
     arched_wall(
@@ -219,7 +219,7 @@ def bridge(site: Site, rng: np.random.Generator, stone: Masonry, length: Number)
 
 
 def rampart(site: Site, rng: np.random.Generator, stone: Masonry, length: Number) -> None:
-    """A town wall along x with a gate, merlons and end towers."""
+    """Add a town wall along x with a gate, merlons and end towers."""
     wall, height, thick = pick(rng, stone.walls), rng.uniform(3.0, 7.0), rng.uniform(1.0, 2.0)
     arched_wall(
         site,

@@ -1,4 +1,4 @@
-"""Procedural towns and countryside: a different one for every seed, meters. Everything upright stands on the ground."""
+"""Generates towns and countryside from a seed; meters. All upright objects stand on the ground."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from scenes.synthetic.rooms.furniture import LICENCES
+from scenes.synthetic.rooms.furniture import LICENSES
 from scenes.synthetic.towns.layouts import LAYOUTS, Subject, TownPlan, add_surroundings
-from scenes.synthetic.towns.masonry import quarry
-from scenes.synthetic.towns.plants import Plants, nursery
+from scenes.synthetic.towns.masonry import building_materials
+from scenes.synthetic.towns.plants import Plants, plant_materials
 from scenes.synthetic.towns.props import Catalogue
 from scenes.synthetic.towns.solids import Material, Site
 from scenes.synthetic.towns.terrain import Land, ground_material, lay_land, lay_water, make_land
@@ -28,14 +28,14 @@ HELD_OUT_SEEDS = tuple(range(9000, 9012))
 KINDS = {
     "square": 0.14, "street": 0.15, "temple": 0.27, "countryside": 0.14, "river": 0.12, "forest": 0.08, "castle": 0.1,
 }  # fmt: skip
-"""Layouts and their shares."""
+"""Layouts and their probabilities."""
 
 _STANDPOINT_TRIES = 60
 
 
 @dataclass(frozen=True)
 class Town:
-    """A built town: its world, its light, and where photographers stand and look."""
+    """A generated town: triangles, lighting, land, occupied circles and subjects."""
 
     world: TexturedWorld
     lighting: Lighting
@@ -46,9 +46,9 @@ class Town:
     license: str
 
     def standpoint(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A camera position and the point it looks at, in the world (y down).
+        """Draw a camera position and a point to look at, in the world (y down).
 
-        Mostly at eye height with a subject 3 to 30 m away; some near the ground, some on a balcony or a slope.
+        Mostly at eye height, at a distance by the height of the subject; some near the ground, some elevated.
         """
         share = np.array([s.height for s in self.subjects]) ** 0.7
         tries = 0
@@ -58,7 +58,7 @@ class Town:
             reach, turn = subject.radius + rng.uniform(near, far), rng.uniform(0, 2 * math.pi)
             x, z = subject.x + reach * math.sin(turn), subject.z + reach * math.cos(turn)
             tries += 1
-            # Crowded towns may have no free place; whoever films checks that nothing is in the way.
+            # Dense towns may have no free position; `film_clip` checks the path for collisions anyway.
             if tries == _STANDPOINT_TRIES or all(math.hypot(x - t.x, z - t.z) > t.radius + 0.4 for t in self.taken):
                 break
         heights = [
@@ -75,11 +75,11 @@ class Town:
 
 
 class TownFactory:
-    """Builds towns; whichever asset folder is None or empty is replaced by drawn pictures.
+    """Builds towns; an asset folder that is None or empty is replaced by procedural textures.
 
     Args:
-        surfaces: folder of tileable pictures.
-        tracks: the ``torcs`` folder, for photographed trees.
+        surfaces: folder of tileable textures.
+        tracks: the ``torcs`` folder, for images of trees.
         furniture: unpacked furniture catalogues, for outdoor models.
     """
 
@@ -88,8 +88,8 @@ class TownFactory:
         self._catalogue = Catalogue(furniture)
 
     def build(self, seed: int) -> Town:
-        """The town of a seed; the same arrays every time."""
-        rng = np.random.default_rng([78, seed])
+        """The town of a seed; the same seed gives the same arrays."""
+        rng = np.random.default_rng([78, seed])  # 78: a stream of its own beside rooms (77) and still lifes (79)
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
         builder = WorldBuilder()
         site = Site(builder, np.zeros(3))
@@ -100,8 +100,8 @@ class TownFactory:
             rng, relief, float(rng.choice([rng.uniform(5, 30), rng.uniform(30, 110)])), river=river, lake=lake,
             level_radius=30.0 if urban else rng.uniform(4.0, 14.0),
         )  # fmt: skip
-        stone = quarry(builder, self._surfaces, rng)
-        plants = nursery(builder, self._surfaces, self._tracks, rng)
+        stone = building_materials(builder, self._surfaces, rng)
+        plants = plant_materials(builder, self._surfaces, self._tracks, rng)
         plan = TownPlan(site, land, stone, plants, rng, self._surfaces)
         cover = {"forest": ["grass", "soil"], "castle": ["grass", "grass", "grass", "sand"]}.get(
             kind, ["grass"] * 6 + ["soil", "gravel", "sand", "snow"]
@@ -127,15 +127,15 @@ class TownFactory:
         )
 
     def _license(self, plants: Plants, catalogues: set[str]) -> str:
-        """Licenses of what the town shows."""
-        parts = sorted({LICENCES[c] for c in catalogues})
+        """Licenses of the textures and models of a town."""
+        parts = sorted({LICENSES[c] for c in catalogues})
         parts += ["surface textures Apache-2.0"] if self._surfaces is not None else []
         tracks = ", ".join(plants.billboard_tracks)
         parts += [f"tree pictures Free Art License 1.3 (TORCS tracks {tracks})"] if tracks else []
         return "; ".join(parts) or "drawn by this project"
 
     def _catalogue_pieces(self, plan: TownPlan) -> set[str]:
-        """Put some catalogue models down and return the catalogues that they come from."""
+        """Add some catalogue models; returns the catalogues that they come from."""
         used: set[str] = set()
         if not self._catalogue.items:
             return used
@@ -151,7 +151,7 @@ class TownFactory:
 
 
 def daylight(rng: np.random.Generator, *, overcast: bool = True) -> tuple[Lighting, Sky, Float[np.ndarray, "3"]]:
-    """Sun, sky and haze that belong together, and the sky's mean color; without gray skies unless ``overcast``."""
+    """Draw consistent sun, sky and haze; returns them with the sky's mean color; gray skies only if ``overcast``."""
     azimuth, elevation = rng.uniform(0, 2 * math.pi), math.radians(rng.uniform(8.0, 68.0))
     clear = float(np.clip(rng.uniform(-0.3 if overcast else 0.5, 1.2), 0.0, 1.0))
     warm = float(np.clip(1.0 - math.degrees(elevation) / 28.0, 0.0, 1.0)) * rng.uniform(0.3, 1.0)
@@ -161,7 +161,7 @@ def daylight(rng: np.random.Generator, *, overcast: bool = True) -> tuple[Lighti
     sky = clouded_sky(rng, direction, clear, warm)
     height = sky.panorama.shape[0]
     mean = (sky.panorama[: height // 2].mean((0, 1)) / 255.0) ** 2.2
-    # Light bounced from the ground and from haze makes shadows less blue than the sky.
+    # Light reflected by the ground and by haze makes shadows less blue than the sky.
     ambient = (0.5 + 0.5 * mean / mean.mean()) * (0.85 - 0.45 * clear)
     sun = 1.35 * clear * np.array([1.0, 0.95 - 0.3 * warm, 0.87 - 0.55 * warm])
     horizon = (sky.panorama[int(0.47 * height) : height // 2].mean((0, 1)) / 255.0) ** 2.2

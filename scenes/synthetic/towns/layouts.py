@@ -1,4 +1,4 @@
-"""Layouts of towns: what stands where on a square, a street, a temple ground, in the country, by a river, in a wood."""
+"""Layouts of towns: square, street, temple, countryside, river, forest and castle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Builder = Callable[[Site, np.random.Generator, Masonry], float]
 
 @dataclass(frozen=True)
 class Subject:
-    """Something worth a photograph: where it stands, its radius on the ground and its height, meters."""
+    """An object to look at: position, radius on the ground and height, meters."""
 
     x: Number
     z: Number
@@ -33,7 +33,7 @@ class Subject:
 
 @dataclass
 class TownPlan:
-    """A town while it is built."""
+    """A town under construction: its frame, land, materials, and occupied circles."""
 
     site: Site
     land: Land
@@ -45,23 +45,23 @@ class TownPlan:
     subjects: list[Subject] = field(default_factory=list)
 
     def free(self, x: Number, z: Number, radius: Number) -> bool:
-        """Whether nothing stands within the circle, the river included."""
+        """Whether the circle overlaps neither objects nor water."""
         if self.land.wet(x, z, radius):
             return False
         return all(math.hypot(x - t.x, z - t.z) > radius + t.radius for t in self.taken)
 
     def at(self, x: Number, z: Number, yaw: Number, sink: Number = 0.0) -> Site:
-        """A frame on the ground."""
+        """A frame on the ground, ``sink`` meters lower."""
         return self.site.moved(x, float(self.land.up(x, z)) - sink, z, yaw)
 
     def take(self, x: Number, z: Number, radius: Number, height: Number, *, subject: bool = False) -> None:
-        """Reserve a circle of ground."""
+        """Mark a circle of ground as occupied."""
         self.taken.append(Subject(x, z, radius, height))
         if subject:
             self.subjects.append(self.taken[-1])
 
     def spot(self, near: Number, far: Number, radius: Number, tries: int = 30) -> tuple[float, float] | None:
-        """A free place between two distances from the middle."""
+        """Draw a free position between two distances from the center; None after ``tries``."""
         for _ in range(tries):
             turn, reach = self.rng.uniform(0, 2 * math.pi), self.rng.uniform(near, far)
             x, z = reach * math.sin(turn), reach * math.cos(turn)
@@ -70,14 +70,14 @@ class TownPlan:
         return None
 
     def path_material(self, kinds: list[str]) -> Material:
-        """What a path is made of, one of the kinds."""
+        """Draw a ground material among ``kinds``."""
         return ground_material(self.site.builder, self.surfaces, self.rng, str(self.rng.choice(kinds)))
 
 
 def _raise_building(
     plan: TownPlan, make: _Builder, x: Number, z: Number, yaw: Number, room: Number, height: Number, *, subject: bool
 ) -> None:
-    """Put a building down on ground that may slope: its lowest corner decides."""
+    """Add a building at the lowest ground height around it, at most 1.2 meters below its center."""
     around = [float(plan.land.up(x + room * math.sin(w), z + room * math.cos(w))) for w in np.arange(0.0, 6.2, 0.8)]
     base = min(max(min(around), float(plan.land.up(x, z)) - 1.2), float(plan.land.up(x, z)))
     radius = make(plan.site.moved(x, base, z, yaw), plan.rng, plan.stone)
@@ -85,7 +85,7 @@ def _raise_building(
 
 
 def _ring(plan: TownPlan, makers: list[_Builder], count: int, near: Number, far: Number, room: Number) -> None:
-    """Buildings around the middle that look at it."""
+    """Add a ring of buildings that face the center."""
     for k in range(count):
         turn = 2 * math.pi * (k + 0.25 * plan.rng.normal()) / count
         reach = plan.rng.uniform(near, far)
@@ -100,7 +100,7 @@ def _ring(plan: TownPlan, makers: list[_Builder], count: int, near: Number, far:
 def _sprinkle(
     plan: TownPlan, make, count: int, near: Number, far: Number, radius: Number, height: Number, share: Number
 ) -> None:
-    """Props at free places; a share of them are subjects."""
+    """Add props at free positions; a share of them are subjects."""
     for _ in range(count):
         if (where := plan.spot(near, far, radius)) is not None:
             make(plan.at(*where, plan.rng.uniform(0, 2 * math.pi)), plan.rng, plan.stone)
@@ -133,7 +133,7 @@ def _rocks_and_bushes(plan: TownPlan, rocks: int, bushes: int, far: Number) -> N
 
 
 def _path(plan: TownPlan, material: Material, wide: Number, turn: Number, bend: Number) -> np.ndarray:
-    """A bent path through the middle, reserved so that nothing is built on it; returns its points."""
+    """Add a curved path through the center; returns its points."""
     s = np.linspace(-70.0, 70.0, 60)
     sway = bend * np.sin(s / 17.0)
     line = np.stack([s * math.sin(turn) + sway * math.cos(turn), s * math.cos(turn) - sway * math.sin(turn)], -1)
@@ -330,7 +330,7 @@ def _castle(plan: TownPlan) -> None:
 
 
 def add_surroundings(plan: TownPlan) -> None:
-    """Trees and houses farther off, so that the land does not end in emptiness."""
+    """Add distant trees and houses, so that the horizon is not empty."""
     rng = plan.rng
     for _ in range(int(rng.integers(15, 60))):
         turn, reach = rng.uniform(0, 2 * math.pi), rng.uniform(60.0, 180.0)

@@ -1,4 +1,4 @@
-"""What a town's buildings are made of, and the walls and roofs that all of them share."""
+"""Materials of the buildings of a town, and the walls and roofs that all of them share."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAINTS = (
 
 @dataclass(frozen=True)
 class Masonry:
-    """The materials that a town builds with; ``facades`` picture four windows by four."""
+    """Building materials of a town; a texture of ``facades`` has four by four windows."""
 
     walls: list[Material]
     facades: list[Material]
@@ -34,8 +34,8 @@ class Masonry:
     doors: list[Material]
 
 
-def quarry(builder: WorldBuilder, folder: Path | None, rng: np.random.Generator) -> Masonry:
-    """Choose and draw a town's materials."""
+def building_materials(builder: WorldBuilder, folder: Path | None, rng: np.random.Generator) -> Masonry:
+    """Draw the building materials of a town; textures are procedural where ``folder`` has none."""
     names = list(WALLS)
     walls, facades = [], []
     for name in rng.choice(names, 4, replace=False):
@@ -68,14 +68,14 @@ def quarry(builder: WorldBuilder, folder: Path | None, rng: np.random.Generator)
 
 
 def pick(rng: np.random.Generator, choices: list[Material]) -> Material:
-    """One of the materials."""
+    """Draw one of the materials."""
     return choices[int(rng.integers(len(choices)))]
 
 
 def walls_with_windows(
     site: Site, half: tuple[Number, Number], low: Number, height: Number, material: Material
 ) -> None:
-    """Four walls over a rectangle in whole storeys and bays."""
+    """Add four walls over a rectangle, with a whole number of storeys and bays."""
     hx, hz = half
     ring = [(-hx, -hz), (hx, -hz), (hx, hz), (-hx, hz)]
     storeys = max(round(height / material.meters[1]), 1)
@@ -86,7 +86,7 @@ def walls_with_windows(
 
 def gable_roof(site: Site, half: tuple[Number, Number], low: Number, rise: Number, eave: Number, roof: Material,
                gable: Material) -> None:  # fmt: skip
-    """Two slopes that overhang by ``eave``, the ridge along x, with upright gables and a thickness."""
+    """Add a gable roof: two slopes that overhang by ``eave``, ridge along x, vertical gables, a thickness."""
     hx, hz = half
     drop = rise * eave / hz
     for sign in (-1.0, 1.0):
@@ -109,20 +109,20 @@ def swept_roof(
     site: Site, sides: int, radius: tuple[Number, Number], low: Number, rise: Number, roof: Material, trim: Material, *,
     upturn: Number = 0.0, hollow: Number = 1.0, stretch: tuple[Number, Number] = (1.0, 1.0), thickness: Number = 0.2,
 ) -> None:  # fmt: skip
-    """A roof over a regular polygon, from the eave's to the top's radius; corners turn up and slopes hang through.
+    """Add a roof over a regular polygon, with upturned corners and concave slopes.
 
     Args:
-        site: stands under the roof's middle.
-        sides: of the polygon; four give a hipped roof.
-        radius: of the eave and of the top, to the corners.
+        site: frame below the center of the roof.
+        sides: number of sides of the polygon; four give a hipped roof.
+        radius: circumradius at the eave and at the top.
         low: height of the eave.
-        rise: from eave to top.
-        roof: upper face.
-        trim: lower face and rim.
-        upturn: meters by which eave corners rise.
-        hollow: 1 is straight, 2 hangs through like a tent.
+        rise: height from eave to top.
+        roof: material of the upper face.
+        trim: material of the lower face and rim.
+        upturn: rise of the eave corners, meters.
+        hollow: exponent of the slope: 1 is straight, 2 concave like a tent.
         stretch: factors along x and z.
-        thickness: of the rim.
+        thickness: thickness of the rim.
     """
     t = np.linspace(0.0, 1.0, 6 if hollow > 1.0 else 2)[:, None]
     s = np.linspace(-1.0, 1.0, 9 if upturn > 0.0 else 2)[None]

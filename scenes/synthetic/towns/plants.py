@@ -23,12 +23,12 @@ _BILLBOARDS = {
     "wheel-2": ("tree_n.png", "treeg11_n.png"),
     "e-track-6": ("tree_maple_n.png", "tree_apple_n.png"),
 }
-"""Photographed trees of tracks under the Free Art License."""
+"""Images of trees of tracks under the Free Art License."""
 
 
 @dataclass(frozen=True)
 class Plants:
-    """The plants of one town."""
+    """Materials of the plants of one town."""
 
     foliage: list[Material]
     needles: Material
@@ -39,8 +39,10 @@ class Plants:
     billboard_tracks: list[str]
 
 
-def nursery(builder: WorldBuilder, surfaces: Path | None, tracks: Path | None, rng: np.random.Generator) -> Plants:
-    """Draw a town's plants and choose photographed trees where the tracks are there."""
+def plant_materials(
+    builder: WorldBuilder, surfaces: Path | None, tracks: Path | None, rng: np.random.Generator
+) -> Plants:
+    """Draw the materials of a town's plants; trees of ``tracks`` are used when it is given."""
     billboards, shown = [], set()
     if tracks is not None:
         names = [(track, file) for track in _BILLBOARDS for file in _BILLBOARDS[track]]
@@ -68,7 +70,7 @@ def _cards(
     site: Site, centers: Float[np.ndarray, "n 3"], outward: Float[np.ndarray, "n 3"], size: Float[np.ndarray, "n"],
     material: Material, rng: np.random.Generator, jitter: Number = 0.6,
 ) -> None:  # fmt: skip
-    """Square cards that face roughly outward, each with the whole picture, turned at random."""
+    """Square cards that face roughly outward, each with the whole texture, rotated at random."""
     n = len(centers)
     normal = outward + jitter * rng.normal(size=(n, 3))
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9
@@ -95,7 +97,7 @@ def _ball(rng: np.random.Generator, count: int) -> Float[np.ndarray, "n 3"]:
 
 
 def tree(site: Site, rng: np.random.Generator, plants: Plants, height: Number) -> None:
-    """A photographed tree on crossed planes, a leafy one, a conifer or a bare one."""
+    """Add a tree: a photographed one on crossed planes, a leafy one, a conifer or a bare one."""
     kind = rng.choice(["cards", "leafy", "conifer", "bare"], p=[0.25, 0.5, 0.19, 0.06])
     if kind == "cards" and plants.billboards:
         material, aspect = plants.billboards[int(rng.integers(len(plants.billboards)))]
@@ -110,7 +112,7 @@ def tree(site: Site, rng: np.random.Generator, plants: Plants, height: Number) -
 
 
 def _leafy(site: Site, rng: np.random.Generator, plants: Plants, height: Number, *, bare: bool) -> None:
-    """A trunk that forks into boughs, each with a cloud of leaf cards."""
+    """Add a trunk with boughs, each with a cloud of leaf cards."""
     trunk, lean = rng.uniform(0.25, 0.5) * height, rng.normal(0, 0.05, 2) * height
     thick = (0.018 + 0.012 * rng.random()) * height
     fork = (float(lean[0]), trunk, float(lean[1]))
@@ -158,7 +160,7 @@ def _conifer(site: Site, rng: np.random.Generator, plants: Plants, height: Numbe
 
 
 def bush(site: Site, rng: np.random.Generator, plants: Plants, half: tuple[float, float, float]) -> None:
-    """A shrub, or a clipped hedge when it is long: leaf cards over a dark core."""
+    """Add a shrub, or a clipped hedge when it is long: leaf cards over a dark core."""
     core = plants.foliage[0].tint
     material = plants.foliage[int(rng.integers(len(plants.foliage)))].tinted(rng.uniform(0.7, 1.05))
     hx, hy, hz = half
@@ -178,7 +180,7 @@ def bush(site: Site, rng: np.random.Generator, plants: Plants, half: tuple[float
 
 
 def rock(site: Site, rng: np.random.Generator, plants: Plants, radius: Number) -> None:
-    """A lumpy boulder, half sunk."""
+    """Add an irregular boulder, half in the ground."""
     rows, columns = 9, 14
     polar, turn = np.linspace(0.02, math.pi - 0.02, rows)[:, None], np.linspace(0, 2 * math.pi, columns + 1)[None]
     direction = np.stack(
@@ -195,7 +197,7 @@ def rock(site: Site, rng: np.random.Generator, plants: Plants, radius: Number) -
 def meadow(
     site: Site, rng: np.random.Generator, plants: Plants, land: Land, count: int, reach: float, tall: Number
 ) -> None:
-    """Upright cards of grass and flowers strewn over a disc."""
+    """Add vertical cards of grass and flowers over a disc."""
     material = plants.flowers[int(rng.integers(len(plants.flowers)))]
     turn, far = rng.uniform(0, 2 * math.pi, count), reach * np.sqrt(rng.random(count))
     x, z = site.position[0] + far * np.sin(turn), site.position[2] + far * np.cos(turn)

@@ -1,4 +1,4 @@
-"""Things that stand about in a town: lamps, cars, people, fences, benches, statues, stalls, catalogue models."""
+"""Props of a town: lamps, cars, people, fences, benches, statues, stalls, catalogue models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Catalogue:
         self.items = [i for i in known if re.search(_OUTDOOR, i.name, re.IGNORECASE)]
 
     def place(self, site: Site, item: Furniture, rng: np.random.Generator) -> None:
-        """Put a model down."""
+        """Add a model."""
         assert self._cache is not None
         tone = rng.uniform(0.7, 1.1, 3)
         for part in load_furniture(self._cache, item):
@@ -42,7 +42,7 @@ class Catalogue:
 
 
 def lamp(site: Site, rng: np.random.Generator, _stone: Masonry) -> None:
-    """A lamp post with a lantern or an arm."""
+    """Add a lamp post with a lantern or an arm."""
     height, iron = rng.uniform(2.8, 6.5), plain(*(rng.uniform(0.03, 0.3) * np.ones(3)))
     site.turned([(0.16, -0.3), (0.14, 0.3), (0.06, 0.5), (0.05, height)], iron, sides=9)
     glass = plain(0.85, 0.8, 0.65)
@@ -54,7 +54,7 @@ def lamp(site: Site, rng: np.random.Generator, _stone: Masonry) -> None:
 
 
 def car(site: Site, rng: np.random.Generator, _stone: Masonry) -> None:
-    """A parked car: body, cabin with dark windows, wheels, lights."""
+    """Add a parked car: body, cabin with dark windows, wheels, lights."""
     long, wide, tall = rng.uniform(3.6, 4.7), rng.uniform(1.6, 1.85), rng.uniform(1.35, 1.75)
     body, glass = plain(*(rng.uniform(0.02, 0.7) * (1 + rng.uniform(-0.5, 0.3, 3)))), plain(0.03, 0.035, 0.045)
     waist, van = 0.55 * tall, rng.random() < 0.3
@@ -101,7 +101,7 @@ def car(site: Site, rng: np.random.Generator, _stone: Masonry) -> None:
 
 
 def _extruded(site: Site, outline: list[tuple[Number, Number]], wide: Number, material: Material) -> None:
-    """A convex side view (x, up) pulled across z."""
+    """Add a convex outline (x, up), extruded along z."""
     p = np.asarray(outline)
     closed = np.concatenate([p, p[:1]])
     grid = np.stack([np.concatenate([closed, np.full((len(closed), 1), z)], -1) for z in (-wide / 2, wide / 2)])
@@ -115,7 +115,7 @@ def _extruded(site: Site, outline: list[tuple[Number, Number]], wide: Number, ma
 
 
 def person(site: Site, rng: np.random.Generator, _stone: Masonry) -> None:
-    """Somebody who stands or walks, in simple clothes."""
+    """Add a person, standing or walking, in simple clothes."""
     scale = rng.uniform(0.92, 1.08) if rng.random() < 0.85 else rng.uniform(0.6, 0.8)
     skin = plain(*(rng.uniform(0.15, 0.6) * np.array([1.0, 0.72, 0.55])))
     shirt, trousers, hair = (
@@ -143,7 +143,7 @@ def person(site: Site, rng: np.random.Generator, _stone: Masonry) -> None:
 
 
 def fence(site: Site, rng: np.random.Generator, stone: Masonry, length: Number) -> None:
-    """Pickets, rails, iron bars or a low wall along x."""
+    """Add a fence along x: pickets, rails, iron bars or a low wall along x."""
     kind, height = int(rng.integers(4)), rng.uniform(0.8, 1.5)
     material = (stone.wood, stone.wood, plain(0.04, 0.045, 0.05), pick(rng, stone.walls))[kind]
     if kind == 3:
@@ -160,7 +160,7 @@ def fence(site: Site, rng: np.random.Generator, stone: Masonry, length: Number) 
 
 
 def bench(site: Site, rng: np.random.Generator, stone: Masonry) -> None:
-    """A seat of planks."""
+    """Add a bench of planks."""
     for z in (-0.2, -0.06, 0.08):
         site.box((-0.8, 0.42, z), (0.8, 0.46, z + 0.11), stone.wood)
     if rng.random() < 0.7:
@@ -171,7 +171,7 @@ def bench(site: Site, rng: np.random.Generator, stone: Masonry) -> None:
 
 
 def crates(site: Site, rng: np.random.Generator, stone: Masonry) -> None:
-    """A few boxes and barrels."""
+    """Add a few boxes and barrels."""
     for _ in range(int(rng.integers(2, 6))):
         at = site.moved(rng.normal() * 0.8, 0.0, rng.normal() * 0.8, rng.uniform(0, 3))
         half, height = rng.uniform(0.2, 0.45), rng.uniform(0.4, 0.9)
@@ -183,7 +183,7 @@ def crates(site: Site, rng: np.random.Generator, stone: Masonry) -> None:
 
 
 def monument(site: Site, rng: np.random.Generator, stone: Masonry) -> None:
-    """A figure on a plinth, an obelisk, a tall column or a fountain."""
+    """Add a figure on a plinth, an obelisk, a tall column or a fountain."""
     wall, kind, up = pick(rng, stone.walls), int(rng.integers(4)), rng.uniform(1.0, 2.6)
     for k, half in enumerate((1.6, 1.3, 1.0)):
         site.box((-half, -1.0, -half), (half, 0.2 * (k + 1), half), wall)
@@ -210,7 +210,7 @@ def monument(site: Site, rng: np.random.Generator, stone: Masonry) -> None:
 
 
 def stall(site: Site, rng: np.random.Generator, stone: Masonry) -> None:
-    """A market stall, a gazebo or a sunshade with goods."""
+    """Add a market stall, a gazebo or a sunshade with goods."""
     cloth = pick(rng, stone.paint)
     if rng.random() < 0.4:
         site.beam((0, 0, 0), (0, 2.6, 0), 0.04, stone.wood)
@@ -227,7 +227,7 @@ def stall(site: Site, rng: np.random.Generator, stone: Masonry) -> None:
 
 
 def sign(site: Site, rng: np.random.Generator, stone: Masonry) -> None:
-    """A post with a plate, or a bollard."""
+    """Add a post with a plate, or a bollard."""
     if rng.random() < 0.5:
         site.turned([(0.11, -0.2), (0.11, 0.8), (0.0, 0.9)], pick(rng, stone.paint), sides=10)
         return

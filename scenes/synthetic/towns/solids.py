@@ -1,4 +1,4 @@
-"""A place in a town where solids are put down: boxes, turned shapes, roofs and walls in local meters, y up."""
+"""A local frame for adding solids to a town: boxes, surfaces of revolution, panels and beams; meters, y up."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Point = tuple[Number, Number, Number]
 
 @dataclass(frozen=True)
 class Material:
-    """What a surface is made of.
+    """Material of a surface.
 
     Attributes:
-        texture: index of the world's picture or ``NO_TEXTURE``.
-        meters: width and height that one picture covers.
+        texture: index of a texture of the world or ``NO_TEXTURE``.
+        meters: width and height of one repeat of the texture, meters.
         tint: linear RGB factor.
-        cutout: clear pixels are holes.
+        cutout: whether transparent pixels are holes.
     """
 
     texture: int = NO_TEXTURE
@@ -31,29 +31,29 @@ class Material:
     cutout: bool = False
 
     def tinted(self, factor: float) -> Material:
-        """The same, darker or lighter."""
+        """The same material with its tint multiplied by ``factor``."""
         return replace(self, tint=(factor * self.tint[0], factor * self.tint[1], factor * self.tint[2]))
 
 
 def plain(red: Number, green: Number, blue: Number) -> Material:
-    """A surface of one linear color."""
+    """A material of one linear color."""
     return Material(tint=(float(red), float(green), float(blue)))
 
 
 def quads(grid: Float[np.ndarray, "r c k"]) -> Float[np.ndarray, "n 3 k"]:
-    """Two triangles for every cell of a grid of points (or of their texture coordinates)."""
+    """Two triangles per cell of a grid of points or texture coordinates."""
     a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]
     return np.stack([np.stack([a, b, c], -2), np.stack([a, c, d], -2)], 2).reshape(-1, 3, grid.shape[-1])
 
 
 @dataclass(frozen=True)
 class Site:
-    """A local frame in the world: x right, y up, z away, turned by ``yaw_rad`` about the vertical.
+    """A local frame in the world: x right, y up, z forward, rotated by ``yaw_rad`` about the vertical.
 
     Attributes:
         builder: collects the triangles.
         position: the frame's origin in the world (y DOWN), meters.
-        yaw_rad: turn of the frame.
+        yaw_rad: rotation about the vertical.
     """
 
     builder: WorldBuilder
@@ -61,11 +61,11 @@ class Site:
     yaw_rad: Number = 0.0
 
     def moved(self, x: Number, up: Number, z: Number, yaw_rad: Number = 0.0) -> Site:
-        """A frame inside this one."""
+        """A frame at a position, and with a yaw, in this one."""
         return Site(self.builder, self.to_world(np.array([x, up, z])), self.yaw_rad + yaw_rad)
 
     def to_world(self, points: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
-        """Local points in the world."""
+        """Transform local points (y up) to the world (y down)."""
         return self.position + self._turn(points)
 
     def _turn(self, vectors: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3"]:
@@ -81,7 +81,7 @@ class Site:
         uv_meters: Float[np.ndarray, "n 3 2"] | None = None,
         normals: Float[np.ndarray, "n 3 3"] | None = None,
     ) -> None:
-        """Add triangles; pictures are laid on in meters, upright on walls, unless coordinates are given."""
+        """Add triangles; textures are mapped in meters, upright on walls, unless ``uv_meters`` is given."""
         uv = _upright_uv(corners) if uv_meters is None else uv_meters
         self.builder.add_triangles(
             self.to_world(corners),
@@ -93,18 +93,18 @@ class Site:
         )
 
     def quad(self, a: Point, b: Point, c: Point, d: Point, material: Material) -> None:
-        """A flat four-cornered face."""
+        """Add a planar quadrilateral."""
         self.faces(np.array([[a, b, c], [a, c, d]], np.float64), material)
 
     def panel(self, a: Point, b: Point, height: Number, material: Material, tiles: tuple[Number, Number]) -> None:
-        """An upright face over the line ``a``-``b`` on which the picture repeats ``tiles`` times."""
+        """Add a vertical face above the line ``a``-``b`` on which the texture repeats ``tiles`` times."""
         (ax, ay, az), (bx, by, bz) = a, b
         grid = np.array([[[ax, ay + height, az], [bx, by + height, bz]], [[ax, ay, az], [bx, by, bz]]])
         uv = np.array([[[0.0, 0.0], [tiles[0], 0.0]], [[0.0, tiles[1]], [tiles[0], tiles[1]]]])
         self.faces(quads(grid), material, uv_meters=quads(uv) * np.asarray(material.meters))
 
     def box(self, low: Point, high: Point, material: Material, top: Material | None = None) -> None:
-        """A box without a bottom."""
+        """Add an axis-aligned box without a bottom."""
         (x0, y0, z0), (x1, y1, z1) = low, high
         ring = np.array([(x0, z0), (x1, z0), (x1, z1), (x0, z1), (x0, z0)], np.float64)
         grid = np.stack([np.insert(ring, 1, up, axis=1) for up in (y1, y0)])
@@ -123,7 +123,7 @@ class Site:
         sides: int = 12,
         stretch: tuple[Number, Number] = (1.0, 1.0),
     ) -> None:
-        """A solid of revolution from (radius, height) pairs, bottom first: columns, cones, domes, bodies."""
+        """Add a surface of revolution from (radius, height) pairs, bottom first."""
         angle = np.linspace(0.0, 2.0 * math.pi, sides + 1) + math.pi / sides
         radius, up = (np.array([p[i] for p in profile])[:, None] for i in (0, 1))
         grid = np.stack(
@@ -133,13 +133,13 @@ class Site:
         around = np.broadcast_to(float(radius.max()) * (angle - angle[0]), grid.shape[:2])
         uv = np.stack([around, np.broadcast_to(-slant[:, None], grid.shape[:2])], -1)
         normals = None
-        if sides > 8:
+        if sides > 8:  # round shapes are shaded smoothly, polygons flat
             out = np.stack([np.sin(angle), np.zeros_like(angle), np.cos(angle)], -1)
             normals = quads(np.broadcast_to(out, grid.shape))
         self.faces(quads(grid), material, uv_meters=quads(uv), normals=normals)
 
     def beam(self, start: Point, end: Point, radius: Number, material: Material, *, end_radius: Number = -1.0) -> None:
-        """A six-sided rod between two points, tapered when ``end_radius`` is given."""
+        """Add a six-sided rod between two points, tapered when ``end_radius`` is given."""
         a, b = np.asarray(start), np.asarray(end)
         axis = (b - a) / max(float(np.linalg.norm(b - a)), 1e-6)
         side = np.cross(axis, [0.0, 0.0, 1.0] if abs(axis[2]) < 0.9 else [1.0, 0.0, 0.0])
@@ -153,7 +153,7 @@ class Site:
 
 
 def _upright_uv(corners: Float[np.ndarray, "n 3 3"]) -> Float[np.ndarray, "n 3 2"]:
-    """Metres along each face: sideways and down the slope; x and z on level ones."""
+    """Texture coordinates in meters: along each face horizontally and down its slope; x and z on level faces."""
     normal = face_normals(corners)
     level = np.hypot(normal[:, 0], normal[:, 2]) < 0.05
     across = np.where(

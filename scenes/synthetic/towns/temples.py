@@ -12,7 +12,7 @@ from scenes.synthetic.towns.solids import Material, Number, Site
 
 
 def pagoda(site: Site, rng: np.random.Generator, stone: Masonry) -> float:
-    """Three to nine roofed storeys that grow narrower, on a stone terrace with stairs, a spire on top."""
+    """Add a pagoda: two to seven tapering storeys with roofs, on a terrace; returns its radius on the ground."""
     sides, tiers = int(rng.choice([4, 4, 6, 8])), int(rng.integers(2, 8))
     radius, storey = rng.uniform(3.0, 6.0), rng.uniform(2.6, 3.8)
     wall, roof = pick(rng, stone.walls + stone.paint[:2]), pick(rng, stone.roofs)
@@ -65,7 +65,7 @@ def _railing(site: Site, sides: int, radius: Number, low: Number, material: Mate
 
 
 def terrace(site: Site, rng: np.random.Generator, stone: Masonry, half: Number) -> float:
-    """A paved platform with stairs on one or two sides and a balustrade; returns its height."""
+    """Add a paved platform with stairs on two sides and at times a balustrade; returns its height."""
     height = rng.uniform(0.3, 2.0)
     wall = pick(rng, stone.walls)
     site.box((-half, -3.0, -half), (half, height, half), wall, stone.paving)
@@ -82,7 +82,7 @@ def terrace(site: Site, rng: np.random.Generator, stone: Masonry, half: Number) 
 
 
 def stairs(site: Site, wide: Number, height: Number, material: Material) -> None:
-    """Steps that come down towards +z, with cheeks."""
+    """Add steps that descend towards +z, with side walls."""
     steps = max(round(height / 0.17), 1)
     for i in range(steps):
         top = height * (i + 1) / (steps + 1)
@@ -93,7 +93,7 @@ def stairs(site: Site, wide: Number, height: Number, material: Material) -> None
 
 
 def hall(site: Site, rng: np.random.Generator, stone: Masonry) -> float:
-    """A hall behind columns: a temple with a pediment or a hipped roof with turned-up corners."""
+    """Add a hall with columns and a gable roof or upturned hipped roofs; returns its radius on the ground."""
     half_x, half_z = rng.uniform(5.0, 10.0), rng.uniform(3.5, 6.0)
     wide = max(half_x, half_z) + 2.0
     low, height = terrace(site, rng, stone, wide), rng.uniform(3.5, 6.5)
@@ -131,7 +131,7 @@ def hall(site: Site, rng: np.random.Generator, stone: Masonry) -> float:
 
 
 def column(site: Site, radius: Number, height: Number, material: Material) -> None:
-    """A column with base and capital."""
+    """Add a column with base and capital."""
     site.box((-1.5 * radius, 0, -1.5 * radius), (1.5 * radius, 0.2, 1.5 * radius), material)
     site.turned(
         [(1.3 * radius, 0.2), (radius, 0.35), (0.86 * radius, height - 0.45), (1.4 * radius, height - 0.15)],

@@ -1,4 +1,4 @@
-"""Land of a town: relief with a river or a lake, its ground, and paths laid over it."""
+"""Terrain of a town: height field with a river or a lake, ground materials, and paths."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ LAND_REACH = 420.0
 
 @dataclass(frozen=True)
 class Land:
-    """Relief of the ground: height above y = 0 (upwards) on a grid that is finest in the middle.
+    """Height field of the ground, y up, on a grid that is finest at the center.
 
     Attributes:
         axis: grid positions along x and z, meters.
         height: ``height[i, j]`` at ``z = axis[i]``, ``x = axis[j]``.
         river: half width and depth of a channel along a bent line, or None.
-        river_course: x of the channel's middle at every ``axis`` position of z.
-        water_up: height of the water's surface; minus infinity where there is none.
+        river_course: x of the channel's center at every ``axis`` position of z.
+        water_up: height of the water surface; minus infinity without water.
     """
 
     axis: Float[np.ndarray, "n"]
@@ -46,7 +46,7 @@ class Land:
         return np.asarray((1 - v) * low + v * high)
 
     def wet(self, x: Number, z: Number, radius: Number) -> bool:
-        """Whether water comes near a circle."""
+        """Whether the circle reaches water."""
         turn = np.linspace(0.0, 2.0 * math.pi, 9)
         return bool((self.up(x + radius * np.sin(turn), z + radius * np.cos(turn)) < self.water_up + 0.25).any())
 
@@ -54,24 +54,25 @@ class Land:
 def make_land(
     rng: np.random.Generator, relief: Number, far_hills: Number, *, river: bool, lake: bool, level_radius: Number
 ) -> Land:
-    """Draw the relief.
+    """Draw a height field.
 
     Args:
-        rng: draws it.
-        relief: meters of the ground's ups and downs near the middle.
-        far_hills: meters of the hills on the horizon.
-        river: cut a channel.
-        lake: let the land sink under water on one side.
-        level_radius: meters about the middle that stay almost level.
+        rng: source of randomness.
+        relief: amplitude near the center, meters.
+        far_hills: height of the hills at the horizon, meters.
+        river: whether to add a channel.
+        lake: whether one side is under water.
+        level_radius: radius of the almost level center, meters.
     """
     s = np.linspace(-1.0, 1.0, 149)
+    # Cells of 1.2 meters at the center, where the cameras are, and of 19 meters at the border.
     axis = LAND_REACH * (0.22 * s + 0.78 * s**3 * np.abs(s))
     x, z = np.meshgrid(axis, axis)
     noise = smooth_noise(rng, 256, 2.0)
     far = np.hypot(x, z)
 
     def sampled(meters: float) -> np.ndarray:
-        """Bilinear noise, one period every ``meters``."""
+        """Noise with a period of ``meters``, sampled bilinearly."""
         a, b = (z / meters % 1.0) * 256, (x / meters % 1.0) * 256
         i, j, fa, fb = a.astype(int) % 256, b.astype(int) % 256, a % 1.0, b % 1.0
         k, m = (i + 1) % 256, (j + 1) % 256
@@ -98,7 +99,7 @@ def make_land(
 
 
 def lay_land(site: Site, land: Land, ground: Material, rng: np.random.Generator) -> None:
-    """Add the ground, with large spots of light and dark over its fine picture."""
+    """Add the ground: a fine texture times large-scale variation of brightness and hue."""
     x, z = np.meshgrid(land.axis, land.axis)
     grid = np.stack([x, land.height, z], -1)
     uv = np.stack([x, z], -1)
@@ -121,7 +122,7 @@ def lay_land(site: Site, land: Land, ground: Material, rng: np.random.Generator)
 
 
 def lay_water(site: Site, land: Land, material: Material) -> None:
-    """Add the water's surface; it shows wherever the land lies lower."""
+    """Add the water surface, a plane that is visible where the ground is lower."""
     x, z = np.meshgrid(land.axis[::4], land.axis[::4])
     site.faces(quads(np.stack([x, np.full_like(x, land.water_up), z], -1)), material)
 
@@ -129,7 +130,7 @@ def lay_water(site: Site, land: Land, material: Material) -> None:
 def drape(
     site: Site, land: Land, line: Float[np.ndarray, "n 2"], wide: Number, material: Material, lift: Number
 ) -> None:
-    """Lay a strip of the given width over the ground along (x, z) points."""
+    """Add a strip of width ``wide`` along (x, z) points, ``lift`` meters above the ground."""
     step = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=-1))])
     at = np.arange(0.0, step[-1], 0.8)
     x, z = (np.interp(at, step, line[:, i]) for i in (0, 1))
@@ -143,7 +144,7 @@ def drape(
 
 
 def ground_material(builder: WorldBuilder, surfaces: Path | None, rng: np.random.Generator, kind: str) -> Material:
-    """Grass, asphalt, soil, sand, gravel or snow."""
+    """A ground material: grass, asphalt, soil, sand, gravel or snow."""
     if kind in ("grass", "asphalt"):
         name = {"grass": str(rng.choice(["grass_1", "grass_2"])), "asphalt": "asphalt_1"}[kind]
         tone = (

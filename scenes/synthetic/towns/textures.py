@@ -1,4 +1,4 @@
-"""Pictures of a town: photographed surfaces where the folder has them; drawn facades, tiles, leaves, water, skies."""
+"""Textures of a town: photographed surfaces where available; procedural facades, tiles, leaves, water, skies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WALLS = {
     "brick_wall_1": 1.8, "cinder_blocks_1": 1.8, "concrete_1": 3.0, "concrete_3": 3.0, "stucco_1": 2.0,
     "drywall_1": 2.5, "wood_planks_1": 1.8, "rock_1": 2.2, "marble_2": 3.0,
 }  # fmt: skip
-"""Photographed walls and the meters that one picture spans."""
+"""Photographed walls and the width of one repeat in meters."""
 
 _STAND_IN_RGB = {"brick": (0.55, 0.32, 0.27), "grass": (0.33, 0.45, 0.18), "asphalt": (0.36, 0.37, 0.39),
                  "wood": (0.5, 0.37, 0.24), "rock": (0.42, 0.42, 0.4)}  # fmt: skip
@@ -32,14 +32,14 @@ def smooth_noise(rng: np.random.Generator, size: int, roughness: float = 1.3) ->
 
 
 def as_picture(rgb: Float[np.ndarray, "h w 3"], opacity: np.ndarray | None = None) -> Picture:
-    """Values in 0..1 as a picture; opaque unless an opacity mask is given."""
+    """Convert colors 0..1 to an 8-bit image; opaque unless ``opacity`` is given."""
     byte = (255.0 * np.clip(rgb, 0.0, 1.0)).astype(np.uint8)
     alpha = np.full(byte.shape[:2], 255, np.uint8) if opacity is None else (255.0 * opacity).astype(np.uint8)
     return np.concatenate([byte, alpha[..., None]], -1)
 
 
 def surface(folder: Path | None, name: str, rng: np.random.Generator) -> Picture:
-    """A tileable photographed surface of the folder, or mottled noise of its color where there is none."""
+    """A tileable photographed surface of the folder, or noise of a similar color when it is missing."""
     path = None if folder is None else folder / f"{name}.png"
     if path is not None and path.exists():
         image = Image.open(path).convert("RGBA").resize((512, 512), Image.Resampling.BOX)
@@ -49,14 +49,14 @@ def surface(folder: Path | None, name: str, rng: np.random.Generator) -> Picture
 
 
 def weathered(picture: Picture, rng: np.random.Generator) -> Picture:
-    """The same with soft stains, so that large walls are not even."""
+    """The same image with soft stains, so that large walls are not uniform."""
     size = picture.shape[0]
     stain = 0.94 + rng.uniform(0.05, 0.16) * smooth_noise(rng, size, 0.9)
     return as_picture(picture[..., :3] / 255.0 * stain[:, : picture.shape[1], None])
 
 
 def mottled(rng: np.random.Generator, base: tuple[float, float, float], amount: float = 0.1) -> Picture:
-    """Soil, sand, gravel, plaster: fine grain and soft spots around one color."""
+    """Fine grain and soft spots around one color: soil, sand, gravel, plaster."""
     size = 256
     spots = amount * smooth_noise(rng, size, 0.7)[..., None] + 0.7 * amount * rng.normal(size=(size, size, 1))
     return as_picture(np.asarray(base) * (1.0 + 1.5 * spots) + 0.02 * rng.normal(size=(size, size, 3)))
@@ -141,7 +141,7 @@ def facade(wall: Picture, tint: np.ndarray, tiles_per_cell: float, rng: np.rando
 
 
 def leaves(rng: np.random.Generator, *, needles: bool = False) -> Picture:
-    """A cluster of leaves or a fan of needles on nothing."""
+    """A cluster of leaves or a fan of needles on transparent ground."""
     size = 128
     y, x = np.mgrid[:size, :size] / size - 0.5
     palettes = [(0.25, 0.33, 0.14), (0.31, 0.38, 0.17), (0.19, 0.27, 0.14), (0.38, 0.41, 0.2), (0.56, 0.43, 0.18),
@@ -165,7 +165,7 @@ def leaves(rng: np.random.Generator, *, needles: bool = False) -> Picture:
 
 
 def flowers(rng: np.random.Generator) -> Picture:
-    """Grass blades with blossoms on nothing, the foot at the lower border."""
+    """Grass blades with blossoms on transparent ground, growing from the lower border."""
     size = 128
     rgb, opacity = np.zeros((size, size, 3)), np.zeros((size, size))
     petal = rng.uniform(0.3, 1.0, 3) * np.array([1.0, 0.8, 0.9])
@@ -183,7 +183,7 @@ def flowers(rng: np.random.Generator) -> Picture:
 
 
 def bark(rng: np.random.Generator) -> Picture:
-    """Upright streaks of brown or gray."""
+    """Vertical streaks of brown or gray."""
     size = 128
     streak = smooth_noise(rng, size, 0.9)[:, : size // 8].repeat(8, 1).T[:size].copy()
     base = np.array([0.36, 0.29, 0.23]) * rng.uniform(0.6, 1.4) + rng.uniform(-0.03, 0.03)
@@ -191,7 +191,7 @@ def bark(rng: np.random.Generator) -> Picture:
 
 
 def water(rng: np.random.Generator, sky_rgb: np.ndarray) -> Picture:
-    """Ripples between a deep color and the sky's."""
+    """Ripples between a dark color and ``sky_rgb``."""
     size = 256
     ripple = 0.5 + 0.7 * smooth_noise(rng, size, 1.1)
     deep = rng.uniform([0.06, 0.12, 0.1], [0.2, 0.26, 0.26])
@@ -200,10 +200,10 @@ def water(rng: np.random.Generator, sky_rgb: np.ndarray) -> Picture:
 
 
 def clouded_sky(rng: np.random.Generator, sun: tuple[float, float, float], clear: float, warm: float) -> Sky:
-    """A sky with a gradient, a glow about the sun and clouds in perspective; below the horizon a dim haze.
+    """Draw a sky: gradient, glow around the sun, clouds in perspective, dim haze below the horizon.
 
     Args:
-        rng: draws colors and clouds.
+        rng: source of colors and clouds.
         sun: unit vector towards the sun, y down.
         clear: 0 overcast to 1 blue.
         warm: 0 noon to 1 sunset.
