@@ -47,6 +47,7 @@ def nearest(name: str, valid: Iterable[str], main: Iterable[str] = ()) -> str:
     meant = SYNONYMS.get(name.lower().lstrip("-").replace("-", "_"))
     if meant is not None and " " in meant:
         return meant
+    # A known synonym is surer than a similar spelling.
     close = [meant] if meant in valid else difflib.get_close_matches(name, valid, n=3, cutoff=0.7)
     if close:
         return f"did you mean {' or '.join(f'`{c}`' for c in close)}?"
@@ -55,6 +56,7 @@ def nearest(name: str, valid: Iterable[str], main: Iterable[str] = ()) -> str:
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Bare words, and ``key=value`` words; a file that exists, or ``orbit:angle_deg=20``, is a bare word."""
+    # Photos may have `=` in their names, and moves have parameters with `=`.
     settings = [word for word in words if re.match(r"[A-Za-z_][\w.-]*=", word) and not os.path.exists(word)]
     return [word for word in words if word not in settings], settings
 
@@ -97,6 +99,7 @@ def frame_size(value: object) -> int | tuple[int, int] | None:
     """
     if value is None:
         return None
+    # 480x720 and 480X720, as sizes are written elsewhere.
     parts = items(re.sub(r"(?<=\d)\s*[xX]\s*(?=\d)", ",", value)) if isinstance(value, str) else value
     parts = list(parts) if isinstance(parts, Sequence) else [parts]
     numbers = [int(p) if isinstance(p, str) and p.isascii() and p.isdecimal() else p for p in parts]
@@ -115,6 +118,7 @@ def user_path(key: str, text: str | Path) -> Path:
     Raises:
         ConfigError: a name that is not UTF-8, which cannot be stored in a world.
     """
+    # Shells expand `~` only at the start of a word, not after `out=`.
     path = os.path.expanduser(str(text))
     if not is_utf8(path):
         shown = path.encode("utf-8", "backslashreplace").decode()
@@ -148,6 +152,7 @@ def check_image(image: str) -> None:
         raise ConfigError(f"image: want one photo, got the video '{image}'; save one of its frames as an image")
     if path.is_dir():
         raise ConfigError(f"image: want one photo, got the folder '{image}'; name the file in it")
+    # `explore orbit`: the path is there and the photo was forgotten.
     if re.split("[,+:]", image)[0] in PRESETS:
         raise ConfigError(
             f"image: want a photo first, got the path '{image}'; e.g. `worldwarp explore photo.jpg orbit`"
@@ -196,6 +201,7 @@ def command_words(words: Sequence[str]) -> list[str]:
             f"explore: want PHOTO PATH and key=value, got '{extra}' too; join moves with commas, in quotes"
         )
     given = dict(zip(free, bare, strict=False))
+    # `explore DIR` continues: a folder with a manifest cannot be a photo.
     if "image" in given and os.path.isfile(os.path.join(os.path.expanduser(given["image"]), MANIFEST)):
         given["resume"] = given.pop("image")
     return [*(f"{key}={value}" for key, value in given.items()), *settings]

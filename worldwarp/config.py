@@ -79,6 +79,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: for an unknown key, group option or unreadable value, with the nearest valid name.
     """
+    # The last value of a setting counts, as in Hydra.
     groups, given = group_options(name), dict[str, str]()
     for text in current_options(overrides):
         key, equals, value = text.partition("=")
@@ -104,6 +105,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if key not in known or key in groups or _is_device_of_a_part(key):
             raise ConfigError(f"there is no setting '{key}'; {_hint(key, known)}")
         default = OmegaConf.select(config, key, throw_on_missing=False)
+        # Stored worlds and programs hold the section; people type the mode alone.
         if isinstance(default, DictConfig) and "mode" in default:
             key, default = f"{key}.mode", default.mode
         if isinstance(default, DictConfig):
@@ -121,6 +123,7 @@ def check_explore(config: DictConfig) -> None:
         ConfigError: an invalid setting; the message names it, the wanted and the given value.
         ValueError: a path that is neither a file nor an expression.
     """
+    # ??? in a file: the option cannot work without a value of the user's.
     for key in sorted(OmegaConf.missing_keys(config)):
         option, meaning = next((option, text) for option, value, text in _in_conf(key) if value == "???")
         raise ConfigError(f"{key}: {key.partition('.')[0]}={option} needs one ({meaning}); add {key}=...")
@@ -218,6 +221,7 @@ def explore_settings(config: DictConfig) -> Settings:
     """
     _check_values(config)
     if config.device == "cuda":
+        # Imported here alone: refusals and help have to be quick, and torch takes seconds to load.
         import torch
 
         if not torch.cuda.is_available():
@@ -260,6 +264,7 @@ def build(config: DictConfig | dict[str, Any], group: str) -> Any:
         raise ConfigError(
             f"{group}: want an importable class, got {part['_target_']} ({reason}); install the package it belongs to"
         ) from error
+    # Nested groups are built first, as their objects are arguments.
     arguments = {str(key): _built(part[key], group) for key in part if key != "_target_"}
     try:
         inspect.signature(target).bind(**arguments)
@@ -315,6 +320,7 @@ def _value(key: str, text: str, default: object) -> object:
     if key == "size":
         size = frame_size(text)
         return list(size) if isinstance(size, tuple) else size
+    # Names and numbers of unknown count are checked by the command, which knows what they are.
     if isinstance(default, ListConfig) and not (default and _is_number(default[0])):
         return [escaped(part) for part in items(text)]
     if isinstance(default, ListConfig):
@@ -337,6 +343,7 @@ def _checked(key: str, text: str, default: object) -> int | float:
     Raises:
         ConfigError: it is none.
     """
+    # A size in MiB may be a fraction although its default is whole.
     is_whole = isinstance(default, int) and key != "cache.resident_mib"
     number = _number(text)
     if isinstance(number, str) or not 0 <= number < math.inf or (is_whole and not isinstance(number, int)):
@@ -401,6 +408,7 @@ def onward(words: list[str], config: DictConfig) -> dict[str, Any]:
     for key in sorted(given):
         if key not in (*ONWARD, "resume", "device", "viewer") and not key.startswith("viewer."):
             raise ConfigError(f"resume: the world keeps its own settings; remove {key}= (or start anew with out=)")
+    # They would silently change nothing: the stored path is already sampled.
     if given & set(ONWARD) and "path" not in given:
         raise ConfigError("resume: frames=, convention= and path_scale= belong to a new path; give path= as well")
     values = {key: config[key] for key in ONWARD if key in given}

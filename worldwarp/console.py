@@ -43,6 +43,7 @@ def waiting(text: str) -> Iterator[None]:
         sys.stderr.write(f"{text} …\n")
         yield
         return
+    # A line that wraps cannot be cleared by a carriage return.
     columns = shutil.get_terminal_size().columns - len(" … 00:00 ")
     text = textwrap.shorten(text, max(columns, 1), placeholder="") or text[: max(columns, 1)]
     over = threading.Event()
@@ -52,6 +53,7 @@ def waiting(text: str) -> Iterator[None]:
             while not over.wait(1.0):
                 bar.refresh()
 
+        # The body is one long call, during which nobody else would redraw the clock.
         clock = threading.Thread(target=tick, daemon=True)
         clock.start()
         try:

@@ -53,6 +53,7 @@ def diagnosis() -> list[str]:
     for package, origin in shadowed_packages(home).items():
         lines.append(f"PROBLEM   `{package}` is imported from {origin}, not from {home}; rename or uninstall that")
     owners = packages_distributions()
+    # Two distributions with one package name overwrite each other's files at installation.
     for package in SIBLINGS:
         others = sorted({owner for owner in owners.get(package, []) if owner != "worldwarp"})
         if others:

@@ -39,6 +39,7 @@ def drive(
                 return
             if key in keyboard.IGNORED:
                 continue
+            # From the last finished frame, also after an undo.
             here = session.cameras[session.state.frames - 1]
             cameras = keyboard.move(key, here, session.chunk, steps)
             is_unknown = False
@@ -76,6 +77,7 @@ def _undo(
             raise
         tell(str(error))
         return
+    # Only after it succeeded: the recorder must show what the world holds.
     record_undo(recorder, session, chunks, frames)
     what = "chunk" if session.state.chunks < chunks else "forget"
     tell(f"took back the last {what}; {session.state.frames} frames are left")

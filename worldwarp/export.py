@@ -42,6 +42,7 @@ def export_world(folder: Path, formats: list[str], out: Path | None = None) -> I
 
 def reexport_agreement_db(world: World, name: str, path: Path) -> float | None:
     """PSNR of the re-read export against the live cache, over views along the path; None for other formats."""
+    # What other programs will show is judged from the file, not from what was written.
     reread: WorldCache
     if name == "gaussians_ply":
         reread = GaussianCache()

@@ -44,6 +44,7 @@ def agreement_db(rgb: Float[Tensor, "t 3 h w"], reference: Float[Tensor, "t 3 h 
     if not weight.any():
         return 60.0
     mse = ((rgb - reference).square() * weight).sum() / weight.sum()
+    # Agreement of equal images would be infinite, which JSON cannot hold.
     return min(60.0, -10.0 * torch.log10(mse.clamp_min(1e-6)).item())
 
 
@@ -53,6 +54,7 @@ def seam_error(rgb: Float[Tensor, "t 3 h w"], hole: Tensor) -> float:
     for axis in (-1, -2):
         step = rgb.diff(dim=axis).abs().mean(dim=1, keepdim=True)
         size = hole.shape[axis] - 1
+        # Exactly one of two neighbors in the hole: a seam is between them.
         border = hole.narrow(axis, 0, size) ^ hole.narrow(axis, 1, size)
         across.append(step[border])
         within.append(step[~border])

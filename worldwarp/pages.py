@@ -141,6 +141,7 @@ LONGEST_TABLE = 12  # settings of an option that help prints; the documents list
 
 def _settings(command: str) -> list[str]:
     """The settings of a command, as its files in ``worldwarp/conf`` list them; none for a command without a file."""
+    # Settings are printed from the files that set them, so that help cannot disagree with the defaults.
     names = [f"train/{name}" for name in ("common", "network")] if command == "train" else [command.replace("-", "_")]
     if not has_conf(names[0]):
         return []
@@ -167,6 +168,7 @@ def _body(name: str) -> list[str]:
 def _option_settings(group: str, option: str) -> list[str]:
     """The settings of one option; a long table of numbers is named by the comment above it."""
     text = conf_text(f"{group}/{option}").splitlines()
+    # Keys that belong to Hydra, or that are set elsewhere (`device`).
     hidden = ("_", "#", "defaults:", "kind:", "device:", "  - _self_")
     shown = [line for line in text if line.strip() and "_target_" not in line and not line.startswith(hidden)]
     if len(shown) > LONGEST_TABLE:

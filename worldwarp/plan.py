@@ -101,6 +101,7 @@ def predicted_holes(cache: WorldCache, chunks: list[Camera]) -> list[float]:
     ratios = []
     for cameras in chunks:
         height, width = cameras.size
+        # The last camera of a chunk is the farthest; half size is enough for a share.
         guide = cache.render(cameras[-1:].resized((height // PREVIEW_SCALE, width // PREVIEW_SCALE)))
         ratios.append((guide.coverage < 0.5).float().mean().item())
     return ratios
@@ -113,6 +114,7 @@ def collisions(photo: Frame, cameras: Camera) -> list[int]:
         photo: the photo with depth, ``[1]``.
         cameras: the whole path ``[n]``.
     """
+    # The cameras are seen as points from the photo: behind its depth means inside or behind a surface.
     pixels, depth = project(cameras.position[None], photo.camera)
     height, width = photo.camera.size
     columns, rows = pixels[0].nan_to_num(-1.0).floor().long().unbind(-1)
@@ -124,6 +126,7 @@ def collisions(photo: Frame, cameras: Camera) -> list[int]:
 
 def time_render(cache: WorldCache, cameras: Camera) -> float:
     """Seconds to render one chunk, without compilation."""
+    # The first call compiles kernels and builds tables.
     cache.render(cameras[:1])
     start = time.perf_counter()
     with torch.no_grad():

@@ -73,6 +73,7 @@ def record_step(recorder: Recorder, step: Step) -> None:
             prior_rgb=step.prior.rgb,
             sigma=step.sigma,
             added=step.added,
+            # Ids below `first` existed before: they were updated, not added.
             ids=change.index[change.index >= step.integration.first],
             removed=change.removed,
             timings_s=step.timings_s,
@@ -112,6 +113,7 @@ def open_world(
     from viz.open_recording import open_recording
     from viz.viewer_process import has_display
 
+    # A world made with viewer=none, or from Python, has no recording.
     _rebuild_if_missing(folder)
     return open_recording(folder, mode or ("native" if has_display() else "web"), port)
 
@@ -130,6 +132,7 @@ def rebuild_recording(world: WorldStore) -> Path:
 
     path, primitives = new_recording_path(world.folder), world.primitives
     ids, none = torch.arange(len(primitives)), torch.zeros(0, dtype=torch.int64)
+    # An interrupted rebuild must not look like a recording.
     with replacing(path) as partial:
         recorder = RerunRecorder(partial)
         of_photo = primitives.chunk == 0
@@ -189,6 +192,7 @@ class TrainingWatch:
     def __call__(self, validation: Validation) -> None:
         """Record one validation."""
         if self._recorder is None:
+            # One identity per folder: Rerun shows the recordings of a resumed training as one.
             identity = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
             self._recorder = TrainingRecorder(new_recording_path(self.folder, "training"), identity)
         sheet = validation.folder / SHEET

@@ -18,6 +18,7 @@ def shadowed_packages(home: Path, packages: tuple[str, ...] = SIBLINGS) -> dict[
     shadowed: dict[str, str] = {}
     for package in packages:
         spec = importlib.util.find_spec(package)
+        # A folder without `__init__.py` of that name, as in a user's working folder, has no origin.
         origin = spec.origin if spec is not None else None
         if origin is None or Path(origin).resolve().parent.parent != home.resolve():
             shadowed[package] = origin or "nowhere"

@@ -29,6 +29,7 @@ MANIFEST = "manifest.json"
 
 def write_clip(path: Path, arrays: dict[str, np.ndarray], fields: Mapping[str, object]) -> None:
     """Write one clip atomically."""
+    # Several processes fill one folder: their partial files need different names.
     partial = path.with_suffix(f".{os.getpid()}.partial")
     save_file(arrays, partial, metadata={key: str(value) for key, value in fields.items()})
     partial.replace(path)
@@ -80,6 +81,7 @@ def read_clip(path: Path) -> Frame:
     if missing := sorted(KEYS - tensors.keys()):
         raise ValueError(f"{path}: want a clip with {sorted(KEYS)}, missing {missing}")
     inverse = tensors["inverse_depth"].float()
+    # Inverse depth tells three cases apart without a second array.
     sky, valid, ground = inverse == 0.0, inverse >= 0.0, inverse > 0.0
     depth = 1.0 / inverse.clamp_min(1e-6)
     median = depth[ground].median() if ground.any() else torch.tensor(1.0)

@@ -79,9 +79,11 @@ def plan_clips(clips: int, seed: int) -> list[ClipPlan]:
             source, scene = torcs.SOURCE, lanes[lane][lane_visits[lane] % len(lanes[lane])]
             lane_visits[lane] += 1
         for i in range(CLIPS_PER_SCENE_VISIT):
+            # The rollout benchmarks need long clips of scenes that were never trained on.
             long = split == "heldout" and i == CLIPS_PER_SCENE_VISIT - 1 and long_clips < LONG_CLIPS
             long_clips += long
             index = len(plans)
+            # Streams of their own: another draw of moves leaves the clips' seeds alone.
             clip_seed = int(np.random.default_rng([seed, 2, index]).integers(2**31))
             move = choose_move(np.random.default_rng([seed, 3, index]))
             frames = LONG_CLIP_FRAMES if long else CLIP_FRAMES

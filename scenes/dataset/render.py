@@ -72,8 +72,10 @@ class AssetStages:
         """
         if scene not in self._kept:
             self._kept[scene] = self._load(source, scene)
+            # Textures of a scene take memory; dictionaries keep the order of insertion, so the first is the oldest.
             while len(self._kept) > _CACHED_WORLDS:
                 self._kept.pop(next(iter(self._kept)))
+        # Moved to the end: the scene was used last.
         stage = self._kept.pop(scene)
         self._kept[scene] = stage
         return stage
@@ -131,9 +133,11 @@ def render_data(
     out.mkdir(parents=True, exist_ok=True)
     load = stages if assets is None else AssetStages(assets)
     assert load is not None
+    # By visits and not by clips, so that one process uses a loaded scene for several clips.
     mine = [p for p in PLANS[plan](clips, seed) if (p.index // CLIPS_PER_SCENE_VISIT) % workers == worker]
     written = 0
     for clip in tqdm(mine, desc=f"clips {worker + 1}/{workers}", unit="clip", mininterval=5.0):
+        # Clips are written atomically, so an existing file is complete and a run can be repeated.
         if (out / clip.file_name).exists():
             continue
         stage = load(clip.source, clip.scene)
@@ -143,6 +147,7 @@ def render_data(
             continue
         write_clip(out / clip.file_name, filmed, {**asdict(clip), "license": stage.license, "unit": "meter"})
         written += 1
+        # Training may read the folder while it is filled.
         if written % _MANIFEST_EVERY == 0:
             write_manifest(out)
     return write_manifest(out)

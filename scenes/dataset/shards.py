@@ -63,6 +63,7 @@ def pack(data: Path, out: Path, shard_mb: float | int = SHARD_MB) -> list[Path]:
     size = 0
     for path in tqdm(clips, desc="packing", unit="clip"):
         packed, text = _packed(path)
+        # Twice the text: its quotes are escaped once more in the header, which is JSON itself.
         more = sum(array.nbytes + HEADER_BYTES for array in packed.values()) + 2 * len(json.dumps(text))
         if arrays and size + more > shard_mb * 1e6:
             close()
@@ -71,6 +72,7 @@ def pack(data: Path, out: Path, shard_mb: float | int = SHARD_MB) -> list[Path]:
         fields[path.stem] = json.dumps(text)
         size += more
     close()
+    # Shards of an earlier, larger set would be unpacked with these.
     for stale in set(out.glob("shard_*.safetensors")) - set(written):
         stale.unlink()
     return written
@@ -98,6 +100,7 @@ def unpack(shards: Path, out: Path) -> Path:
 
 def encode_depth(inverse: Float16[np.ndarray, "h w"]) -> UInt16[np.ndarray, "h w"]:
     """Code of inverse depth: 0 for the sky, ``UNKNOWN`` for negative values."""
+    # The logarithm spends equal code steps on equal relative errors.
     known = inverse > 0.0
     steps = np.log(np.where(known, inverse, 1.0).astype(np.float64) / SMALLEST) / STEP
     code = np.where(known, 1.0 + steps.round().clip(0.0, UNKNOWN - 2.0), 0.0)
@@ -138,6 +141,7 @@ def _clips(path: Path) -> Iterator[tuple[str, Callable[[], dict[str, np.ndarray]
         for stem, text in sorted(shard.metadata().items()):
             own = sorted(name for name in names if name.startswith(f"{stem}/"))
 
+            # Decoded on call: `unpack` skips clips that it has.
             def arrays(stem: str = stem, own: list[str] = own) -> dict[str, np.ndarray]:
                 tensors = {name.removeprefix(f"{stem}/"): shard.get_tensor(name) for name in own}
                 plain = {name: array for name, array in tensors.items() if "/" not in name}

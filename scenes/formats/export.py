@@ -86,11 +86,13 @@ def export(world: WorldStore, formats: Sequence[str], out: str | Path | None = N
     if not world.chunks:
         raise ValueError(f"{world.folder}: no chunk is finished yet; there is nothing to export")
     folder = world.folder / "exports" if out is None else Path(out)
+    # `_fresh` deletes the folders that an export replaces.
     if folder.resolve() == world.folder.resolve():
         raise ValueError(f"out: {folder} is the world itself, whose files an export would replace; name another folder")
     reports = []
     with disk_errors(f"cannot write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
+        # Each format once, in the order given.
         for name in dict.fromkeys(formats):
             path, note = FORMATS[name](world, folder)
             reports.append(ExportReport(name, path, _bytes(path), note))
@@ -195,7 +197,9 @@ def discs(points: Points) -> Gaussians:
     z = torch.nn.functional.normalize(points.normals, dim=1)
     # The shortest rotation from (0, 0, 1) to the normal; a disc has no front, so the sign is chosen with z >= 0.
     z = torch.where(z[:, 2:] < 0.0, -z, z)
+    # Half-angle form: (1 + cos, axis * sin) is the quaternion of the rotation, up to its length.
     quats = torch.stack([1.0 + z[:, 2], -z[:, 1], z[:, 0], torch.zeros_like(z[:, 0])], 1)
+    # Not thickness 0, whose logarithm the PLY format cannot hold.
     flat = points.radii[:, None] * points.radii.new_tensor([1.0, 1.0, DISC_THICKNESS])
     known = z.abs().sum(1, keepdim=True) > 0.0
     scales = torch.where(known, flat, points.radii[:, None].expand(-1, 3)).clamp_min(1e-9)
@@ -270,5 +274,6 @@ def _note(folder: Path, path: Path, note: str) -> None:
     """Write the note of an export to ``README.txt``, one line per export."""
     readme = folder / README
     lines = readme.read_text("utf-8").splitlines() if readme.is_file() else []
+    # An export that is repeated replaces its own note and keeps the others.
     kept = [line for line in lines if line and not line.startswith(f"{path.name}: ")]
     write_bytes(readme, ("\n".join([*kept, f"{path.name}: {note}"]) + "\n").encode())

@@ -32,6 +32,7 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
 
     def view(content: bytes, **use: int) -> int:
         views.append({"buffer": 0, "byteOffset": len(body), "byteLength": len(content), **use})
+        # glTF requires accessors at multiples of 4 bytes.
         body.extend(content + bytes(-len(content) % 4))
         return len(views) - 1
 
@@ -42,6 +43,7 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
 
     def add(name: str, surface: Surface) -> None:
         positions = (surface.positions @ GLTF_FROM_OPENCV).astype("<f4")
+        # Required by glTF for positions.
         limits = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
         attributes = {
             "POSITION": accessor(positions, "VEC3", FLOAT, VERTICES, **limits),
@@ -54,6 +56,7 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
         if len(surface.triangles):
             add(name, surface)
     picture = io.BytesIO()
+    # No chroma subsampling, which would blur colors across the borders of images in the atlas.
     Image.fromarray(mesh.texture).save(picture, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     image = {"bufferView": view(picture.getvalue()), "mimeType": "image/jpeg", "name": "pictures"}
     height, width = mesh.camera.size
@@ -89,6 +92,7 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
         "buffers": [{"byteLength": len(body)}],
     }
     text = json.dumps(tree, separators=(",", ":")).encode()
+    # Chunks of a GLB are padded to 4 bytes: JSON with spaces, the binary part with zeros.
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + bytes(body)
     write_bytes(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)

@@ -90,6 +90,7 @@ def mesh_of(world: WorldStore) -> Mesh:
         frame = world.frames(index, index + 1)[0]
         picture, wanted = shown.missing(frame, farthest)
         part = only(picture, wanted)
+        # Frames added before this one may show its part already.
         if wanted.mean() < SMALLEST_PART or not part.kind.any():
             continue
         relief = triangulate(part, frame)
@@ -120,10 +121,12 @@ class _Shown:
         camera = frame.camera
         rays = (pixel_centers(camera.size, camera.focal_px).permute(1, 2, 0) - camera.center_px) / camera.focal_px
         rays = torch.cat([rays, torch.ones_like(rays[..., :1])], -1) @ camera.world_from_camera[:3, :3].T
+        # Camera z of a ray is 1, so a hit's ray length is its depth.
         directions, origin = rays.numpy(force=True), camera.position.numpy(force=True)
         depth = 1.0 / picture.inverse
         ground = self._cast(self._ground, origin, directions)
         hidden = np.where(picture.kind == SKY, np.isfinite(ground), ground < depth * (1.0 + SAME_DEPTH))
+        # The sky has no position: what matters is whether the photo's sky covers that direction.
         hidden |= (picture.kind == SKY) & np.isfinite(self._cast(self._sky, np.zeros(3), directions))
         return picture, (picture.kind != 0) & ~hidden & ~self._impossible(
             picture, origin + directions * depth[..., None]
@@ -138,6 +141,7 @@ class _Shown:
         column, row = focal[0] * x / ahead + center[0], focal[1] * y / ahead + center[1]
         inside = (z > 1e-6) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
         at = tuple(np.where(inside, place, 0.0).astype(int) for place in (row, column))
+        # A point in front of what the photo saw there would hide the photo from the photo's own camera.
         nearer = z * self._photo.inverse[at] < 1.0 - SAME_DEPTH
         return inside & (picture.kind == GROUND) & ((self._photo.kind[at] == SKY) | nearer)
 
@@ -172,6 +176,7 @@ def _joined(layers: list[tuple[Relief, UInt8[torch.Tensor, "3 h w"]]], camera: C
         low = np.floor(relief.pixels.min(0)).astype(int)
         high = np.ceil(relief.pixels.max(0)).astype(int)
         boxes.append((low, scale))
+        # Only the part of a frame that its triangles use goes into the atlas.
         (left, top), (right, bottom) = (np.round(corner * scale).astype(int) for corner in (low, high))
         tile = picture[:, top:bottom, left:right].permute(1, 2, 0).numpy(force=True)
         tiles.append(np.pad(tile, ((PADDING_PX,) * 2, (PADDING_PX,) * 2, (0, 0)), mode="edge"))
@@ -183,6 +188,7 @@ def _joined(layers: list[tuple[Relief, UInt8[torch.Tensor, "3 h w"]]], camera: C
     ]
     reliefs = [relief for relief, _ in layers]
     ground, sky = (_surface(reliefs, places, is_sky) for is_sky in (False, True))
+    # Sky vertices have length 1 from triangulation; only now is the farthest surface known.
     radius = BEHIND_ALL * np.linalg.norm(ground.positions, axis=1).max()
     sky = Surface(sky.positions * radius, sky.places, sky.triangles)
     return Mesh(ground, sky, _shrunk(texture), camera, len(layers))
@@ -200,6 +206,7 @@ def _atlas(tiles: list[NDArray]) -> tuple[NDArray, list[NDArray]]:
     """Pack images on shelves as wide as the widest image; returns the atlas and the corner ``(x, y)`` of each."""
     width = max(tile.shape[1] for tile in tiles)
     corners, x, y, shelf = {}, 0, 0, 0
+    # Tallest first: shelves waste little height.
     for index in sorted(range(len(tiles)), key=lambda i: -tiles[i].shape[0]):
         height, needed = tiles[index].shape[:2]
         if x + needed > width:

@@ -40,6 +40,7 @@ def write_gaussians_ply(path: str | Path, gaussians: Gaussians) -> None:
     opacities = gaussians.opacities.clamp(OPACITY_MARGIN, 1.0 - OPACITY_MARGIN)
     columns = [
         gaussians.means,
+        # Normals: unused by 3DGS viewers, but part of the layout.
         torch.zeros_like(gaussians.means),
         (gaussians.colors - 0.5) / SH_CONSTANT,
         opacities.logit()[:, None],
@@ -139,6 +140,7 @@ def sky_on_sphere(primitives: Points | Gaussians) -> Points | Gaussians:
         return primitives
     positions = primitives.means if isinstance(primitives, Gaussians) else primitives.positions
     distance = positions.norm(dim=1)
+    # A world that is all sky has no farthest surface.
     radius = BEHIND_ALL * distance[~sky].max() if bool((~sky).any()) else distance.max()
     grown = torch.where(sky, radius / distance.clamp_min(1e-6), torch.ones_like(distance))[:, None]
     if isinstance(primitives, Gaussians):
@@ -163,11 +165,13 @@ def _read(path: Path) -> np.ndarray:
     content = path.read_bytes()
     header, end, body = content.partition(b"end_header\n")
     lines = [line.split() for line in header.decode("ascii", "replace").splitlines()]
+    # Text and big-endian files are valid PLY too; 3DGS writes this encoding.
     if not end or lines[:2] != [["ply"], ["format", "binary_little_endian", "1.0"]]:
         raise ValueError(f"{path}: want a binary little-endian PLY; convert it first")
     elements = [line for line in lines if line[:1] == ["element"]]
     if not elements or elements[0][1] != "vertex":
         raise ValueError(f"{path}: want vertices first, got {elements[0][1] if elements else 'no element'}")
+    # Faces may follow the vertices; their properties must not be mixed in.
     start = lines.index(elements[0])
     stop = lines.index(elements[1]) if len(elements) > 1 else len(lines)
     fields = [line[1:] for line in lines[start:stop] if line[:1] == ["property"]]

@@ -92,6 +92,7 @@ def settled(frame: Frame, farthest: float) -> Picture:
     small = (np.bincount(pieces.ravel())[pieces] < SMALLEST * kind.size) | (kind == NOTHING)
     if small.all():
         return picture
+    # Depth and kind of the nearest larger piece, so that a speck becomes a part of a surface and not a hole.
     nearest = tuple(np.asarray(distance_transform_edt(small, return_distances=False, return_indices=True)))
     return Picture(picture.inverse[nearest], kind[nearest])
 
@@ -138,6 +139,7 @@ def triangulate(picture: Picture, frame: Frame) -> Relief:
     names, triangles = np.unique(np.concatenate([whole, *cut.triangles]), return_inverse=True)
     places, inverse, kind = cut.vertices(names)
     triangles = triangles.reshape(-1, 3)
+    # All corners of a triangle have one kind, as triangles never cross a cut.
     triangles = triangles[kind[triangles[:, 0]] != NOTHING]
     used, triangles = np.unique(triangles, return_inverse=True)
     places, inverse, sky = places[used], inverse[used], kind[used] == SKY
@@ -152,6 +154,7 @@ def _to_border(inverse: NDArray, right: NDArray, down: NDArray) -> NDArray:
     out = inverse.copy()
     for values, cut in ((out, down), (out[::-1], down[::-1]), (out.T, right.T), (out.T[::-1], right.T[::-1])):
         ahead = np.where(cut[0], 0.0, 0.5 * (values[0] - values[1]))
+        # Limited, since a noisy slope at the border would be extended as a spike.
         values[0] += np.clip(ahead, -0.1 * values[0], 0.1 * values[0])
     return out
 
@@ -167,6 +170,7 @@ def _cut(inverse: NDArray, kind: NDArray) -> NDArray:
         np.min([padded[:, BESIDE_PX + by : BESIDE_PX + by + width] for by in side], axis=0)
         for side in (range(-BESIDE_PX, 0), range(1, BESIDE_PX + 1))
     ]
+    # At the border of a surface one side has no steps; the step itself stands in.
     beside = 0.5 * sum(np.where(np.isfinite(low), low, step) for low in lowest)
     ratio = np.maximum(inverse[:, :-1], inverse[:, 1:]) / np.minimum(inverse[:, :-1], inverse[:, 1:])
     return other | (ground & (ratio > EDGE_RATIO) & ((step > STEEPER * beside) | (ratio > STEEPEST)))
@@ -182,11 +186,13 @@ def _errors(points: NDArray, is_cut: NDArray, focal_px: float) -> NDArray:
     errors = np.zeros((side + 1, side + 1))
     for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
         errors[i : height - 1 + i, j : width - 1 + j][is_cut] = np.inf
+    # Triangles that cross the image border are split until they end at it.
     errors[height - 1 : height + 1, :width] = errors[:height, width - 1 : width + 1] = np.inf
     grid = np.pad(points, ((0, side + 1 - height), (0, side + 1 - width), (0, 0)), mode="edge")
 
     def off(middle: NDArray, one: NDArray, other: NDArray) -> NDArray:
         error = 0.5 * (one + other) - middle
+        # The part of an error along the ray is invisible from the image's own camera; `SIDEWAYS` of it counts.
         across = error[..., :2] - middle[..., :2] / middle[..., 2:] * error[..., 2:]
         return focal_px * np.hypot(np.linalg.norm(across, axis=-1), SIDEWAYS * error[..., 2]) / middle[..., 2]
 
@@ -228,6 +234,7 @@ def _whole_triangles(errors: NDArray, is_cut: NDArray) -> NDArray:
     done = []
     while len(rest):
         double = rest[:, 0] + rest[:, 1]
+        # Newest-vertex bisection: the midpoint of the hypotenuse becomes the apex of both halves.
         middle = double // 2
         split = (double % 2 == 0).all(1) & (errors[middle[:, 0], middle[:, 1]] > TOLERANCE_PX)
         done.append(rest[~split])
@@ -257,6 +264,7 @@ class _CutCells:
         self.triangles: list[NDArray] = []
         for pattern in range(1, 16):
             starts = [i for i in range(4) if pattern >> (i - 1) % 4 & 1]
+            # A single cut edge ends inside the cell and separates nothing.
             if len(starts) >= 2:
                 rows, columns = np.nonzero(code == pattern)
                 for start in starts:
@@ -299,6 +307,7 @@ class _CutCells:
         ]
         cell = rows * (width - 1) + columns
         center = self._first[3] + 4 * cell + start
+        # The center belongs to each surface once, at the mean inverse depth of that surface's corners.
         self._group[cell, start] = np.mean([self._picture.inverse.reshape(-1)[corner] for corner in corners], 0)
         self.triangles += [np.stack([center, after, before], 1) for before, after in pairwise(ring)]
 

@@ -41,6 +41,7 @@ def write_spz(path: str | Path, gaussians: Gaussians) -> None:
         sh0=_array((gaussians.colors - 0.5) / SH_CONSTANT),
         format="ply",
     )
+    # As fine as the farthest center allows: the fixed-point number has 23 bits for whole and fraction.
     bits = min(MOST_FRACTIONAL_BITS, INTEGER_BITS - 1 - math.floor(math.log2(farthest)))
     with replacing(Path(path)) as partial:
         gsply.write_spz(partial, content, version=VERSION, fractional_bits=bits)
@@ -74,6 +75,7 @@ def _turned(means: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
 
 def _turned_quats(quats: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
     w, x, y, z = quats.unbind(-1)
+    # The product with the quaternion (0, 1, 0, 0), a half turn about x.
     return torch.stack([-x, w, -z, y], -1)
 
 

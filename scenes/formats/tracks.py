@@ -30,6 +30,7 @@ def tracks_of(world: WorldStore, points: Points) -> Tracks:
         points: points of the world; sky points are left out.
     """
     points = points[~points.sky]
+    # Every n-th point: ids follow the order of arrival, so all chunks keep their share.
     points = points[:: max(1, -(-len(points) // MAX_POINTS))]
     positions = points.positions.double()
     seen = np.zeros((len(world), len(points)), bool)

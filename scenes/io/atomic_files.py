@@ -25,9 +25,11 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + PARTIAL)
     try:
         yield partial
+        # Synced before the rename: after a power cut the new name must not stand for an empty file.
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
+    # Also for Ctrl-C, so that no partial file stays behind.
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -63,6 +65,7 @@ def disk_errors(action: str, advice: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # Disk errors are the user's to fix; the system's own text names no remedy.
         reasons = {
             errno.ENOSPC: "the disk is full; free some space",
             errno.EDQUOT: "the disk quota is used up; free some space",

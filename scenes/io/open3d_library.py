@@ -19,6 +19,7 @@ def load_open3d() -> ModuleType:
     if "open3d" not in sys.modules and sys.platform == "linux":
         import libusb_package
 
+        # RTLD_GLOBAL: Open3D's own library finds the symbols in the process instead of the system.
         library = libusb_package.get_library_path()
         if library is not None:
             ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)

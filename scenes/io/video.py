@@ -41,13 +41,16 @@ def write_video(path: str | Path, frames: Iterable[Tensor] | Float[Tensor, "t 3 
         with av.open(str(partial), "w", format="mp4", options=options) as container:
             stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
             stream.width, stream.height = first.shape[2] + first.shape[2] % 2, first.shape[1] + first.shape[1] % 2
+            # The one pixel format that all browsers and phones play; it needs even sides.
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": "17", "preset": "medium", "threads": "1"}
             context = stream.codec_context
+            # Without these tags players guess the matrix by the image size, and colors shift.
             context.colorspace = context.color_primaries = context.color_trc = BT709
             context.color_range = ColorRange.MPEG
             for rgb in _with_first(first, frames):
                 container.mux(stream.encode(_yuv(rgb)))
+            # Flushes the frames that the encoder holds back.
             container.mux(stream.encode(None))
 
 

@@ -74,6 +74,7 @@ def _through_profile(colors: Image.Image, profile: bytes | None) -> tuple[Image.
             return made, None
     except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):
         reason = BAD_PROFILE.format("is broken")
+    # LAB has a fixed meaning without any profile.
     if colors.mode == "LAB":
         return _through_profile(colors, None)[0], reason
     return colors.convert("RGB"), reason

@@ -68,6 +68,7 @@ def _unreadable_kind(path: Path, head: bytes) -> str | None:
         return _unreadable_container(head)
     if head.startswith(b"RIFF") and head[8:12] == b"AVI ":
         return VIDEO
+    # Canon's CR2 has its letters at byte 8; other raw formats are TIFF by content and differ by suffix alone.
     if head.startswith(TIFF_STARTS) and (path.suffix.lower() in RAW_SUFFIXES or head[8:10] == b"CR"):
         return RAW
     text = re.match(rb"(?:\xef\xbb\xbf)?\s*<(svg|!doctype|html|\?xml)", head, re.IGNORECASE)
@@ -80,6 +81,7 @@ def _unreadable_kind(path: Path, head: bytes) -> str | None:
 
 def _unreadable_container(head: bytes) -> str | None:
     """As ``_unreadable_kind``, for ISO base media files: HEIC, AVIF, raw and video differ by their brands."""
+    # The first box of the file lists the brands; it may be longer than what was read.
     end = min(int.from_bytes(head[:4], "big"), len(head))
     brands = {head[8:12], *(head[i : i + 4] for i in range(16, end, 4))}
     if brands & AVIF_BRANDS:

@@ -91,6 +91,7 @@ class DecodedPhoto:
         if max_scale < 1.0:
             raise ValueError(f"max_scale: want 1 or more, got {max_scale}")
         box = _center_box((self.image.height, self.image.width), size)
+        # Scaled by height alone: the box has the aspect of the frames.
         kept_height = box[3] - box[1]
         steps = math.gcd(*size)  # multiples of 1 / steps keep both sides whole
         k = max(steps, math.floor(min(max_scale, kept_height / size[0]) * steps)) / steps
@@ -135,6 +136,7 @@ def photo_outline(path: str | Path) -> tuple[tuple[int, int], float | None]:
     Raises:
         ValueError: a file that is missing, unreadable, not an image, too small, too large or a strip; one sentence.
     """
+    # The header alone: frame size and field of view are needed before anything is decoded.
     with _opened(path) as image:
         width, height = _stored_size(image)
         size = (width, height) if _orientation(image) in TURNED else (height, width)
@@ -211,6 +213,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _check_shape(path: str | Path, image: Image.Image) -> None:
+    # Before decoding: a small file can hold an image that fills the memory.
     if max(image.size) > MAX_SIDE_PX or image.width * image.height > MAX_PIXELS:
         raise _too_large(path, f", got {image.width}x{image.height}")
     if min(image.size) < MIN_SIDE_PX:

@@ -64,6 +64,7 @@ def explore_command(words: list[str]) -> int:
         plan = session.plan()
     for line in introduction(plan, session.chunk) if by_keys else plan.lines():
         print(line)
+    # After all refusals: a refused session leaves no window and no recording behind.
     recorder = open_viewer(config.viewer, folder)
     try:
         if session.world is None:

@@ -12,6 +12,7 @@ def handled_signals(handler: Callable[[int, object], None], *names: str) -> Iter
     """Handle signals, except those that the system lacks or that are ignored (``nohup``); restored at the end."""
     numbers = [signal.Signals[name] for name in names if name in signal.Signals.__members__]
     before = {number: signal.getsignal(number) for number in numbers}
+    # `nohup` ignores SIGHUP on purpose.
     before = {number: handled for number, handled in before.items() if handled is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, handler)

@@ -30,6 +30,7 @@ def view_command(words: list[str]) -> int:
     from worldwarp.recording import open_world
 
     native = has_display() if config.mode == "auto" else config.mode == "native"
+    # The page's server is a process of its own and would outlive this command.
     with _ended_by_signals():
         program, where = open_world(folder, "native" if native else "web", config.port)
         print(f"look at {where}", flush=True)
@@ -68,6 +69,7 @@ def undo_command(words: list[str]) -> int:
     from worldwarp.api import World
 
     world = World.load(folder)
+    # What was undone is told by comparing: undo takes the last change, whichever kind it was.
     before = world.record.chunks
     world.undo()
     after = world.record.chunks

@@ -29,6 +29,7 @@ def patch_map(size: tuple[int, int], patches: int, rng: np.random.Generator) -> 
     """A random partition of an image into patches with ragged borders, ``[h w]`` int."""
     height, width = size
     row, column = np.mgrid[0:height, 0:width].astype(np.float32)
+    # Ragged borders, as the seams of copies have.
     wobble = cv2.resize(rng.normal(0.0, 0.05 * width, (2, 6, 8)).astype(np.float32).transpose(1, 2, 0), (width, height))
     seed_row, seed_column = rng.uniform(0, height, patches), rng.uniform(0, width, patches)
     distance = (row[..., None] + wobble[..., :1] - seed_row) ** 2 + (
@@ -45,6 +46,7 @@ def copy_near(truth: Float[Tensor, "t c h w"], rng: np.random.Generator) -> Floa
     frames = []
     for frame in truth:
         frames.append(layout.spoil(frame))
+        # Errors of the prior stay for some frames and then change.
         if rng.random() < 0.5:
             layout = _Layout.draw(size, patches, rng)
     out = torch.stack(frames)
@@ -108,6 +110,7 @@ def copy_far(
                 (~hole[np.clip(rows + int(dy), 0, height - 1), np.clip(columns + int(dx), 0, width - 1)]).mean()
                 for dy, dx in tries
             ]
+            # The displacement that finds most visible pixels, as a search for sources would.
             shift[patch] = tries[int(np.argmax(lands))]
         fetched = _fetch(torch.cat([seen[frame], known[frame].to(seen)]), label, shift)
         landed = (fetched[-1:] > 0.5) & ~known[frame]
@@ -120,6 +123,7 @@ def hairlines(
     rgb: Float[Tensor, "t 3 h w"], hole: Bool[Tensor, "t 1 h w"], rng: np.random.Generator
 ) -> Float[Tensor, "t 3 h w"]:
     """Add dark or bright lines of one pixel just inside the borders of holes, on random parts of the borders."""
+    # One pixel wide, inside the hole: where copied and rendered texture meet.
     border = hole & (max_pool2d((~hole).float(), 3, stride=1, padding=1) > 0.5)
     where = border & (smooth_noise((len(rgb), 1, rgb.shape[2], rgb.shape[3]), 6, rng) > 0.0)
     amount = 0.3 * rng.normal(-0.5, 0.6)

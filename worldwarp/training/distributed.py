@@ -55,12 +55,16 @@ def run_ranks(train: Callable[[torch.device], None], ranks: int, device: str = "
         RuntimeError: a rank failed.
     """
     check_machine(device, ranks)
+    # Threads of several ranks would compete for the same cores.
     torch.set_num_threads(1)
     if ranks == 1:
         train(_device_of_rank(device, 0))
         return
+    # CUDA cannot be used in forked processes.
     context = torch.multiprocessing.get_context("spawn")
+    # Ranks meet through a file: no port has to be free.
     store = Path(os.environ.get("TMPDIR", "/tmp")) / f"worldwarp-ranks-{os.getpid()}"
+    # A file that a killed run left behind would be taken for a finished meeting.
     store.unlink(missing_ok=True)
     processes = [context.Process(target=_join, args=(train, rank, ranks, device, store)) for rank in range(ranks)]
     for process in processes:

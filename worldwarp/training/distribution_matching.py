@@ -32,6 +32,7 @@ def matching_gradient(
     """
     pixels = (weight.sum((1, 2, 3, 4), keepdim=True) * made.shape[2]).clamp_min(1e-6)
     scale = ((made - real).abs() * weight).sum((1, 2, 3, 4), keepdim=True) / pixels
+    # A sample without weighted pixels has neither a distance nor a gradient.
     return torch.nan_to_num((fake - real) / scale.clamp_min(1e-3)) * weight
 
 
@@ -41,5 +42,6 @@ def matching_loss(
     weight: Float[Tensor, "b t 1 h w"],
 ) -> Float[Tensor, ""]:
     """Loss whose derivative by ``made`` is ``gradient`` over the weighted number of values."""
+    # The gradient comes from networks that must not be differentiated.
     aim = (made - gradient).detach()
     return 0.5 * (((made - aim).square()) * weight).sum() / (weight.sum() * made.shape[2]).clamp_min(1e-6)

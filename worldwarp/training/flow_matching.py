@@ -56,6 +56,7 @@ def noised(
     entry = entry_level(sample, context)
     level = level[:, :, None, None, None]
     sigma = torch.minimum(entry, level)
+    # Above its entry level a pixel has not entered the sampler: its state is still the noised prior.
     return inputs_at(sample, add_noise(torch.where(level >= entry, sample.prior, clean), noise, sigma), sigma)
 
 
@@ -132,6 +133,7 @@ def flow_matching_loss(
     """
     inputs = noised(sample, clean, level, noise, context)
     sigma = inputs.sigma[:, context:]
+    # Pixels at level 0 are given and have no error to learn from.
     return velocity_loss(predict(network, inputs, context, chunk), clean[:, context:], sigma, (sigma > 0.0).to(sigma))
 
 

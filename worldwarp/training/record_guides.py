@@ -38,6 +38,7 @@ def record_guides(clips: Iterable[Path], out: Path, takes: int = 2, seed: int = 
     for path in tqdm(list(clips), desc="guides", unit="clip"):
         if (out / path.name).exists():
             continue
+        # By name: a clip's guides do not depend on which clips were recorded before.
         rng = np.random.default_rng([seed, *path.name.encode()])
         clip = read_clip(path)
         parts = [_take(clip, take, rng) for take in range(takes)]
@@ -54,11 +55,14 @@ def _take(clip: Frame, take: int, rng: np.random.Generator) -> dict[str, Tensor]
     """
     last = min(len(clip), 12) - 1
     source, targets = (0, [2, 5, 8, 11]) if take % 2 == 0 else (last, [9, 6, 3, 0])
+    # Clips may be shorter than twelve frames.
     targets = [min(t, last) for t in targets]
     if not clip.valid[targets].all():
         source, targets = last - (take % 2) * (last // 2), [0]
     photo = clip[[source]]
+    # In use the photo's depth is estimated: smooth relative errors of up to 5 %.
     wrong = torch.exp(float(rng.uniform(0.0, 0.05)) * smooth_noise((1, 1, *photo.camera.size), 4, rng))
+    # The unit of the depth code, from the true depth, as training computes it.
     usable = photo.valid & ~photo.sky
     unit = photo.depth[usable].median().item() if usable.any() else 1.0
     photo = replace(photo, depth=torch.where(photo.sky, photo.depth, photo.depth * wrong))

@@ -78,7 +78,9 @@ def roll_out(
         clean, seen = _make(network, _cut(sample, part), entry[:, part], noise[:, part], past, config, stop, watch)
         made.append(clean)
         states.append(seen)
+        # Nothing attends to the last chunk.
         if part.stop < frames:
+            # No gradient through the memory: only the last step of a chunk is differentiated (Self Forcing).
             past = _remember(network, clean.detach(), _cut(sample, part), past)
     return Rollout(torch.cat(made, dim=1), torch.cat(states, dim=2))
 
@@ -94,6 +96,7 @@ def _make(
     watch: tuple[int, ...],
 ) -> tuple[Tensor, Tensor]:
     """Sample one chunk: its clean frames, and its states before the watched steps ``[b k s 4 h w]``."""
+    # Each pixel starts from the prior at its own entry level, as in the sampler.
     state, now = add_noise(sample.prior, noise, entry), entry
     states = [state.new_zeros(len(state), 0, *state.shape[1:])]
     for index, level in enumerate(config.levels[1:]):
@@ -103,6 +106,7 @@ def _make(
             clean = network(inputs_at(sample, state, now), past)[0].float()
         if index == stop:
             return clean, torch.cat(states, dim=1)
+        # A pixel waits at its entry level until the schedule has come down to it.
         then = now.clamp(max=level)
         state, now = step(state, clean, now, then), then
     return state, torch.cat(states, dim=1)
@@ -112,6 +116,7 @@ def _make(
 def _remember(network: DenoiserNetwork, frames: Tensor, sample: Sample, past: Past | None) -> Past:
     """Append keys and values of finished frames to those of the past; the frames have coverage and confidence 1."""
     one, none = torch.ones_like(sample.copied), torch.zeros_like(sample.copied)
+    # Finished frames are known: coverage and confidence 1, nothing copied, noise level 0.
     maps = (one, one, none, none)
     inputs = Inputs(frames, frames, frames, *maps, sample.world_from_camera, sample.intrinsics, sample.unit)
     with torch.autocast(frames.device.type, torch.bfloat16):

@@ -75,6 +75,7 @@ class TrainingRun:
 def _train(
     run: TrainingRun, make: Callable[[torch.device], Learner], config: TrainConfig, device: torch.device
 ) -> None:
+    # Before `make`: random initial weights follow from the seed, and are equal on all ranks.
     torch.manual_seed(run.seed)
     learner = make(device)
     Trainer(learner.network, learner.task, config, run.out, run.seed, learner.rate_share, device).run()

@@ -79,6 +79,7 @@ def warped_sample(clip: Frame, config: SampleConfig, rng: np.random.Generator) -
         config: shape of the sample.
         rng: the only source of randomness.
     """
+    # One window for all frames: a crop per frame would be a camera move that the poses do not have.
     window = _Window.draw(clip.camera.size, config, rng)
     frames = window.frames(clip[_choose(len(clip), config, rng)])
     context, targets = frames[: config.context], frames[config.context :]
@@ -87,11 +88,13 @@ def warped_sample(clip: Frame, config: SampleConfig, rng: np.random.Generator) -
     truth = encode(frames.rgb, frames.depth, unit)
     target_truth = truth[config.context :]
     seen, known, confidence = _warp(context, targets.camera, unit, rng)
+    # Short moves open thin holes only; in use whole sides of an image are unknown.
     known = known & ~_extra_holes(known, rng)
     smooth = smooth_fill(seen, known)
     prior, determined = _fill(target_truth, seen, known, smooth, rng)
     prior[:, :3] = torch.where(known, doubtful(prior[:, :3], confidence, rng), prior[:, :3])
     smooth = torch.where(known, prior, smooth)
+    # Whatever is not covered was filled by a copy here, hence 1 - coverage for `copied`.
     coverage = known.float()
     return _joined(
         truth, config.context, prior, smooth, coverage, confidence * coverage, 1.0 - coverage, determined,
@@ -131,6 +134,7 @@ def recorded_sample(clip: Frame, recorded: Path, config: SampleConfig, rng: np.r
         return torch.cat([2.0 * rgb - 1.0, window.surfaces(rows[f"{name}_depth"][chosen].float())], 1)
 
     coverage, copied = maps("coverage"), maps("copied")
+    # Thin holes are determined by both of their sides; wide ones are not.
     hole = copied > 0.5
     determined = (~hole | thin(hole)).float()
     truth = encode(frames.rgb, frames.depth, unit)
@@ -152,6 +156,7 @@ def _choose(count: int, config: SampleConfig, rng: np.random.Generator) -> list[
     span = stride * (total - 1) + 1
     start = int(rng.integers(0, count - span + 1))
     order = list(range(start, start + span, stride))
+    # Backward as well: a camera that retreats uncovers the sides of the image.
     return order[::-1] if rng.random() < 0.5 else order
 
 
@@ -178,6 +183,7 @@ class _Window:
             top=int(rng.integers(0, size[0] - config.size[0] + 1)),
             left=int(rng.integers(0, size[1] - config.size[1] + 1)),
             mirror=bool(rng.random() < 0.5),
+            # Permuted channels: few scenes have few palettes.
             channels=((0, 1, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))[int(rng.choice(4, p=(0.7, 0.1, 0.1, 0.1)))],
             gamma=float(np.exp(rng.normal(0.0, 0.2))),
             gain=torch.from_numpy(np.exp(rng.normal(0.0, 0.1, (3, 1, 1))).astype(np.float32)),
@@ -203,6 +209,7 @@ class _Window:
         center = camera.center_px - torch.tensor([float(self.left), float(self.top)])
         pose = camera.world_from_camera
         if self.mirror:
+            # Mirrored images need mirrored poses, or the camera would move the wrong way.
             flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
             pose = flip @ pose @ flip
             center = torch.stack([self.config.size[1] - center[:, 0], center[:, 1]], 1)
@@ -229,10 +236,12 @@ def _warp(
     context: Frame, camera: Camera, unit: float, rng: np.random.Generator
 ) -> tuple[Float[Tensor, "t 4 h w"], Bool[Tensor, "t 1 h w"], Float[Tensor, "t 1 h w"]]:
     """Warp the context, with errors added to its depth, to the targets: states, mask of known pixels, confidence."""
+    # Mostly from one frame, as in use from the photo.
     source = context[:1] if rng.random() < 0.6 else context
     shape = (len(source), 1, *camera.size)
     wrong = torch.exp(float(rng.uniform(0.0, 0.06)) * smooth_noise(shape, 4, rng))
     depth = source.depth * wrong
+    # Blurred inverse depth: the soft edges of estimated depth.
     if rng.random() < 0.4:
         depth = 1.0 / avg_pool2d(1.0 / depth, 3, stride=1, padding=1, count_include_pad=False)
     source = replace(source, depth=torch.where(source.sky, source.depth, depth))

@@ -42,6 +42,7 @@ class DepthTask:
         if time.monotonic() - self._listed_s > RELIST_S:
             self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
         parts = [self._frames(self._paths[int(rng.integers(len(self._paths)))], rng) for _ in range(self.clips)]
+        # A size per batch, as photos come in many; multiples of the network's stride.
         height = STRIDE * int(rng.integers(4, 8))
         size = (height, STRIDE * round(height * 5 / 3 / STRIDE))
         views = [_resized(*cropped(frames, rng), size) for frames in parts]
@@ -65,7 +66,9 @@ class DepthTask:
         with torch.autocast(rgb.device.type, torch.bfloat16):
             log_depth, sky_logit = network(rgb)
         log_depth, sky_logit = log_depth.float(), sky_logit.float()
+        # Sky has no depth: it is learned by its own output alone.
         ground = ~sky
+        # Depth is known up to scale, so both sides are compared about their medians.
         error = (log_depth - median_of(log_depth, ground) - truth) * ground
         value = error.abs().sum() / ground.sum().clamp_min(1)
         edges = gradient_loss(error, ground)
@@ -85,6 +88,7 @@ class DepthTask:
             rgb, depth, sky = _resized(frame.rgb, frame.depth, frame.sky, (160, 256))
             log_depth = network(rgb.to(device_of(network)))[0].cpu()
             ground = ~sky
+            # A median of a few pixels says nothing.
             if ground.sum() < 100:
                 continue
             made = (log_depth - median_of(log_depth, ground)).exp()
@@ -148,6 +152,7 @@ def learning_rate_share(name: str) -> float:
     """Factor on the learning rate: 0 for early encoder blocks and BatchNorms, 0.3 for other encoder layers, else 1."""
     if not name.startswith("encoder."):
         return 1.0
+    # BatchNorms keep the statistics of ImageNet (`Encoder.train`).
     early = ("encoder._conv_stem", *(f"encoder._blocks.{i}." for i in range(FROZEN_BLOCKS)))
     return 0.0 if name.startswith(early) or "_bn" in name else 0.3
 

@@ -68,6 +68,7 @@ class GeneratorTask:
             self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
             listed = self._paths + list_clips(self.data, "estimated")
             self._recorded = [p for p in listed if self._guide(p).is_file()]
+        # Most steps at half size, where they are cheap; the last ones at full size.
         stage = next((s for s in self.stages if progress < s.until), self.stages[-1])
         samples = [self._draw(stage.config, rng) for _ in range(stage.batch)]
         return Sample.stack(samples), stage.config.context
@@ -98,6 +99,7 @@ class GeneratorTask:
         save_network(network, path, notes)
 
     def _draw(self, config: SampleConfig, rng: np.random.Generator) -> Sample:
+        # Recorded guides have the errors of the cache, warped ones any camera move.
         if self._recorded and rng.random() < RECORDED_SHARE:
             path = self._recorded[int(rng.integers(len(self._recorded)))]
             return recorded_sample(read_clip(path), self._guide(path), config, rng)
@@ -130,6 +132,7 @@ def show_held_out(
     prior, output and truth.
     """
     rows, figures = [], []
+    # Every seventh: consecutive clips show the same scene.
     for index, path in enumerate(list_clips(data, "heldout")[::7][:VALIDATION_CLIPS]):
         rng = np.random.default_rng(index)
         sample = Sample.stack([warped_sample(read_clip(path), config, rng)])
@@ -137,6 +140,7 @@ def show_held_out(
         shown = _last(sample)
         hole = shown.copied > 0.5
         figures.append(_figures(made[0, -1], shown, hole))
+        # Holes are drawn dark on the sheet.
         seen = torch.where(hole, -0.8, shown.prior[:3])
         pictures = [_color(t) for t in (seen, shown.prior, made[0, -1], shown.truth)]
         pictures += [_gray(t) for t in (shown.prior, made[0, -1], shown.truth)]

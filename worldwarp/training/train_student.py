@@ -53,6 +53,7 @@ class TrajectoryTask(SampledTask):
         sample, context, chunk = batch.sample, self.rollout.context, self.rollout.chunk
         entry = entry_level(sample, context)
         many, frames = batch.clean.shape[:2]
+        # A level per chunk: while the student samples a chunk, those before it are finished.
         drawn = torch.randint(len(batch.levels), (many, -(-frames // chunk)), generator=rng)
         drawn = drawn.repeat_interleave(chunk, 1)[:, :frames].to(batch.states.device)
         each, frame = (torch.arange(count, device=drawn.device) for count in (many, frames))
@@ -105,6 +106,7 @@ class MatchingTask(ClipTask):
         """Matching loss in updates of the student; else flow matching of the online score on the student's frames."""
         is_student = network.next_is_student()
         context, every = self.rollout.context, batch.truth.shape[1]
+        # A random last step, so that every step of the sampler is trained at the cost of one.
         stop = int(torch.randint(self.rollout.steps, (), generator=rng))
         start, noise = (torch.randn(batch.truth.shape, generator=rng).to(batch.truth) for _ in range(2))
         level = (0.02 + 0.96 * torch.rand(len(batch.truth), 1, generator=rng)).expand(-1, every).to(batch.truth)
@@ -112,9 +114,11 @@ class MatchingTask(ClipTask):
             made = roll_out(network.student, batch, start, self.rollout, stop=stop).made
         if not is_student:
             clean = with_truth(batch, made.detach(), context)
+            # The online score has to follow the student's distribution as it changes.
             loss = flow_matching_loss(network.online, batch, clean, level, noise, context, every)
             return loss, {"online": loss.detach()}
         with torch.no_grad():
+            # Both scores judge the same noised sample, or their difference would be noise.
             inputs = noised(batch, with_truth(batch, made, context), level, noise, context)
             real, fake = (predict(score, inputs, context, every) for score in (self.teacher, network.online))
             weight = (inputs.sigma[:, context:] > 0.0).to(made)

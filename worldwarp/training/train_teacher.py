@@ -86,6 +86,7 @@ def frame_levels(sample: Sample, rng: torch.Generator) -> Float[Tensor, "b t"]:
     """Random noise levels per frame, 0.02..1: equal for all frames in half of the samples, independent in others."""
     batch, frames = sample.truth.shape[:2]
     each, one = torch.rand(batch, frames, generator=rng), torch.rand(batch, 1, generator=rng)
+    # One level for all frames is what a bidirectional sampler sees, a level per frame what a causal one does.
     alone = torch.rand(batch, 1, generator=rng) < 0.5
     return (0.02 + 0.98 * torch.where(alone, each, one)).to(sample.truth)
 

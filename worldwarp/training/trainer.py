@@ -126,10 +126,12 @@ class Trainer:
         self._rank = dist.get_rank() if dist.is_initialized() else 0
         self._world = dist.get_world_size() if dist.is_initialized() else 1
         named = [(name, p) for name, p in network.named_parameters() if learning_rate_of(name) > 0.0]
+        # Frozen parameters need no gradient, which saves their backward pass.
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(learning_rate_of(name) > 0.0)
         self._parameters = [p for _, p in named]
         self._shares = [learning_rate_of(name) for name, _ in named]
+        # A group per parameter, as each has its own learning rate; biases and norms have no weight decay.
         groups = [{"params": [p], "weight_decay": config.weight_decay if p.ndim > 1 else 0.0} for p in self._parameters]
         self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
         self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
@@ -185,6 +187,7 @@ class Trainer:
         self._optimizer.zero_grad()
         loss.backward()
         norm = self._share_gradients()
+        # A step with an overflow is skipped; one bad batch must not end a long training.
         if math.isfinite(norm):
             self._optimizer.step()
             self._update_average()
@@ -202,6 +205,7 @@ class Trainer:
         """Average gradients over ranks and clip them; returns the norm before clipping. Missing ones are skipped."""
         reached = [p for p in self._parameters if p.grad is not None]
         grads = [p.grad for p in reached if p.grad is not None]
+        # One exchange for all gradients instead of one per parameter.
         flat = torch.cat([g.reshape(-1) for g in grads])
         if self._world > 1:
             dist.all_reduce(flat)
@@ -214,6 +218,7 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
+        # The average follows closely at first, so that it does not remember the random initial weights.
         decay = min(self.config.ema, (1.0 + self.step) / (10.0 + self.step))
         for name, value in self.network.state_dict().items():
             if value.is_floating_point():
@@ -238,6 +243,7 @@ class Trainer:
             state |= {f"optimizer.{index}.{k}": v for k, v in self._optimizer.state.get(parameter, {}).items()}
         _replace(self.folder / CHECKPOINT, lambda path: save_file({k: v.contiguous() for k, v in state.items()}, path))
         progress = {"step": self.step, "frames": self.frames, "seed": self.seed}
+        # After the weights: a kill in between repeats steps instead of skipping them.
         _replace(self.folder / PROGRESS, lambda path: path.write_text(json.dumps(progress)))
         network = self.averaged()
         self.task.save(network, self.folder / "ema.safetensors", {"steps": str(self.step)})
@@ -264,6 +270,7 @@ class Trainer:
             raise ValueError(
                 f"{self.folder}: its checkpoint is damaged or of another network; remove it ({error})"
             ) from error
+        # Batches follow from the seed: another one would repeat or skip data unnoticed.
         if progress["seed"] != self.seed:
             raise ValueError(f"seed: {self.folder} was trained with seed {progress['seed']}, got {self.seed}")
 

@@ -43,6 +43,7 @@ class Trajectories:
         """Write as float16 (cameras and unit in float32), atomically."""
         tensors = {f"sample.{f.name}": getattr(self.sample, f.name) for f in fields(Sample)}
         exact = {"sample.world_from_camera", "sample.intrinsics", "sample.unit"}
+        # float16 is too coarse for poses and focal lengths.
         tensors = {k: v if k in exact else v.half() for k, v in tensors.items()}
         tensors |= {"levels": self.levels, "states": self.states.half(), "clean": self.clean.half()}
         partial = path.with_suffix(".partial")
@@ -84,8 +85,10 @@ def record_trajectories(run: TrainingRun, *, teacher: Path, student_steps: int =
             break
         path = run.out / f"trajectories_{index:05d}.safetensors"
         if not path.exists():
+            # By index: an interrupted recording continues with the same shards.
             rng = np.random.default_rng([run.seed, index])
             sample = moved(task.batch(0.0, rng), device_of(network))
+            # Drawn on the CPU, so that every device records the same noise.
             draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
             follow(network, sample, torch.randn(sample.truth.shape, generator=draws), config, student_steps).save(path)
 
@@ -98,6 +101,7 @@ def follow(
     student_steps: int,
 ) -> Trajectories:
     """Sample with the teacher and record its states at the steps nearest to the student's noise levels."""
+    # The teacher has many more levels than the student; the nearest ones are recorded.
     watch = tuple(round(index * config.steps / student_steps) for index in range(student_steps))
     rolled = roll_out(teacher, sample, noise.to(sample.truth), config, watch=watch)
     return Trajectories(sample, torch.tensor([config.levels[index] for index in watch]), rolled.states, rolled.made)

@@ -130,6 +130,7 @@ class RoomFactory:
     def _add_piece(self, builder: WorldBuilder, piece: _Placed, rng: np.random.Generator) -> None:
         cosine, sine = math.cos(piece.yaw), math.sin(piece.yaw)
         turn = np.array([[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]])
+        # A tone per piece: catalogue models repeat from room to room.
         tone = rng.uniform(0.75, 1.1, 3)
         for part in load_furniture(self._cache, piece.item):
             texture = NO_TEXTURE if part.picture is None else builder.add_texture(part.picture)

@@ -78,8 +78,10 @@ def walls_with_windows(
     """Add four walls over a rectangle, with a whole number of storeys and bays."""
     hx, hz = half
     ring = [(-hx, -hz), (hx, -hz), (hx, hz), (-hx, hz)]
+    # A texture has four rows of windows, hence the quarter below.
     storeys = max(round(height / material.meters[1]), 1)
     for (ax, az), (bx, bz) in zip(ring, ring[1:] + ring[:1], strict=True):
+        # Whole windows: a facade must not end in half a window.
         bays = max(round(math.hypot(bx - ax, bz - az) / material.meters[0]), 1)
         site.panel((ax, low, az), (bx, low, bz), height, material, (bays / 4.0, storeys / 4.0))
 

@@ -25,6 +25,7 @@ _STAND_IN_RGB = {"brick": (0.55, 0.32, 0.27), "grass": (0.33, 0.45, 0.18), "asph
 
 def smooth_noise(rng: np.random.Generator, size: int, roughness: float = 1.3) -> Float[np.ndarray, "size size"]:
     """Tileable noise in about -1..1; a larger exponent is smoother."""
+    # Filtered in the frequency domain, where noise is periodic: the texture tiles without a seam.
     spectrum = np.fft.rfft2(rng.normal(size=(size, size)))
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None]) * size
     noise = np.fft.irfft2(spectrum / np.maximum(frequency, 1.0) ** roughness, (size, size))
