@@ -163,6 +163,7 @@ def _exposure(
     rng: np.random.Generator,
 ) -> float:  # fmt: skip
     """Draw an exposure: bright parts of the first view (quantile 0.85 or 0.9) reach 0.38 to 0.62 of linear white."""
+    # Sky is left out: an exposure for sky and ground together made overcast scenes too dark.
     if lighting.occlusion_rays:
         preview = stage.renderer.render(probe_view(views[0]), lighting, np.random.default_rng(0))
         bright = float(np.quantile((preview.rgb[~preview.sky].mean(-1) / 255.0) ** 2.2, 0.85))

@@ -20,6 +20,7 @@ from scenes.synthetic.shading import (
 )
 from scenes.synthetic.triangle_scene import Lighting, TexturedWorld
 
+# With 8 layers the rays ended inside dense shrubs, which then counted as sky.
 MAX_CUTOUT_LAYERS = 32
 IRRADIANCE_STEP_PX = 2
 _SUBPIXELS = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
@@ -232,12 +233,14 @@ class WorldRenderer:
         # Offset along the normal, growing with depth as float32 positions get coarser.
         start = position[lit] + (0.01 + 1e-3 * depth[lit, None]) * hits.normal[lit]
         start += 0.02 * leaf[lit, None] * sun
+        # `_trace` and not `_free_lengths`: sunlight passes between the leaves of cut-out textures.
         blocked = self._trace(start.astype(np.float32), np.tile(sun, (len(lit), 1)), 2e-3).triangle >= 0
         light[lit] = (cosine[lit] * ~blocked)[:, None] * np.asarray(lighting.sun_rgb, np.float32)
         return light
 
     def _free_lengths(self, start: np.ndarray, directions: np.ndarray) -> np.ndarray:
         """Ray parameters of the first hits, transparent texels included."""
+        # Without the search behind transparent texels: occlusion rays are many, and soft.
         rays = np.concatenate([start, directions], -1).astype(np.float32)
         return self._scene.cast_rays(self._tensor(rays), nthreads=1)["t_hit"].numpy()
 
@@ -297,6 +300,7 @@ _SMOOTHING_STEPS = 3.0
 
 def _smoothing_reach(depth: np.ndarray, pixel_angle: float) -> np.ndarray:
     """Radius in meters over which light is averaged: a few light samples, which are farther apart on far surfaces."""
+    # A constant 0.25 m, enough in rooms, is less than the distance of light samples on far walls.
     spacing = IRRADIANCE_STEP_PX * pixel_angle * depth
     return np.maximum(_SMOOTHING_M, _SMOOTHING_STEPS * spacing).astype(np.float32)
 

@@ -8,6 +8,8 @@ from dataclasses import MISSING, fields
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_object
+from omegaconf import OmegaConf
 
 from cache3d.integration.policy import IntegrationPolicy
 from cache3d.rendering.policy import DiscPolicy, RenderingPolicy
@@ -15,6 +17,7 @@ from geometry.depth.policy import EdgeAlignPolicy
 from scenes.dataset.plans import PLANS
 from scenes.dataset.render import render_data
 from scenes.formats.export import FORMATS
+from scenes.io.video import FPS
 from worldwarp.config import ConfigError, build, compose_config, explore_settings, group_options
 from worldwarp.pages import TRAININGS
 from worldwarp.training.run import TrainingRun
@@ -163,6 +166,26 @@ def test_lists_and_files_of_every_command_are_read_as_those_of_explore() -> None
     assert (forget.chunks, forget.region) == (["3", "4"], ["-1", "-1", "0.5", "1", "1", "2"])
     assert compose_config("train/depth", ["data=a ${x} (1)=b", "start=null"]).data == "a ${x} (1)=b"
     assert compose_config("train/student", ["minutes=.5"]).minutes == 0.5
+
+
+OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
+PRESETS = {"binary", "spatial", "temporal", "uniform"}  # noise maps to compare with: other values than the default
+
+
+@pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[1] not in PRESETS])
+def test_the_defaults_of_a_component_are_those_of_its_class(group: str, option: str) -> None:
+    config = compose_config("explore", ["image=a.jpg", f"{group}={option}"])
+    part = config[group]
+    parameters = inspect.signature(get_object(part["_target_"])).parameters
+    for key in part:
+        default = parameters[key].default if key in parameters else None
+        if key == "_target_" or OmegaConf.is_missing(part, key) or not isinstance(default, int | float | str):
+            continue
+        assert part[key] == default, f"{group}={option}: {key}"
+
+
+def test_videos_have_one_default_frame_rate() -> None:
+    assert compose_config("explore", ["image=a.jpg"]).fps == FPS
 
 
 def test_the_hydra_state_of_a_caller_is_restored() -> None:

@@ -92,10 +92,12 @@ class StillLifeFactory:
             lighting = room_lighting(rng, width, length, height, windows)
             sky, reach = gradient_sky((0.35, 0.5, 0.8), (0.8, 0.85, 0.9)), 0.5 * min(width, length) - 0.3
         else:
+            # Gray skies behind close objects taught the depth network to see sky in white walls.
             lighting, sky, _ = daylight(rng, overcast=False)
             reach = 4.5
             self._lay_ground(site, rng)
         front_rad = None
+        # A wall behind most of them: without walls, plain areas behind close objects were all sky.
         if rng.random() < 0.6:
             front_rad = float(rng.uniform(0.0, 2.0 * math.pi))
             wall = Site(builder, site.position, front_rad + math.pi).moved(0.0, 0.0, rng.uniform(0.6, 2.0))

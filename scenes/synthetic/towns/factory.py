@@ -25,6 +25,8 @@ SOURCE = "towns"
 HELD_OUT_SEEDS = tuple(range(9000, 9012))
 
 
+# Temples most: tracks and rooms have few tall upright objects against the sky, and a depth network trained on them
+# bent a photographed pagoda.
 KINDS = {
     "square": 0.14, "street": 0.15, "temple": 0.27, "countryside": 0.14, "river": 0.12, "forest": 0.08, "castle": 0.1,
 }  # fmt: skip
