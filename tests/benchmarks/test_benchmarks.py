@@ -19,25 +19,23 @@ from benchmarks.quality.generator_rollout import per_chunk
 from benchmarks.reliability.calibration import Asked, curve, verdict
 from benchmarks.speed.rasterizer import make_scene, stages_ms
 from cache3d.cache import WorldCache
-from diffusion.condition import Condition, Prior
+from diffusion.condition import Condition
 from diffusion.flow import add_noise
 from diffusion.kv_memory import MemoryPolicy
 from diffusion.passthrough import PassthroughGenerator
 from diffusion.retouch.generator import RetouchGenerator
-from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
+from diffusion.retouch.network import DenoiserNetwork
 from diffusion.rgbd_state import encode
-from geometry.camera import Camera
-from geometry.frame import Chunk, Frame, Guide
+from geometry.frame import Frame
 from geometry.project import unproject
+from tests.helpers import TOY_NETWORK, cameras_at, chunk_of, guide_of, prior_of
 
 SIZE = (96, 160)
 
 
 def _wall(places: list[float], size: tuple[int, int] = SIZE) -> Frame:
     """A textured wall at depth 2, seen from cameras that stand side by side."""
-    pose = torch.eye(4).repeat(len(places), 1, 1)
-    pose[:, 0, 3] = torch.tensor(places)
-    camera = Camera.from_fov(60.0, size, pose)
+    camera = cameras_at(*((place, 0.0, 0.0) for place in places), size=size)
     depth = torch.full((len(places), 1, *size), 2.0)
     texture = np.random.default_rng(0).random((3, 256, 256)).astype(np.float32)
     texture = ndimage.gaussian_filter(texture, (0, 1.2, 1.2), mode="wrap")
@@ -86,15 +84,15 @@ def test_a_walk_without_a_cache_is_copied_from_the_photo() -> None:
 
 def test_only_a_blind_generator_changes_what_is_surely_seen() -> None:
     torch.manual_seed(0)
-    network = DenoiserNetwork(NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1))
+    network = DenoiserNetwork(TOY_NETWORK)
     clip = _wall([0.0], (32, 48))
     one, sigma = torch.ones_like(clip.depth), torch.full_like(clip.depth, 0.5)
-    guide = Guide(clip.rgb, clip.depth, one, one, 0.0 * one, clip.camera)
-    condition = Condition(guide, Prior(clip.rgb, clip.depth, 0.0 * one, clip.rgb, clip.depth, one < 0.0))
+    guide = guide_of(clip.camera, clip.depth, clip.rgb)
+    condition = Condition(guide, prior_of(clip.rgb, clip.depth, 0.0 * one))
     known = encode(clip.rgb, clip.depth, 2.0)
     for kind, changes in ((RetouchGenerator, False), (BlindGenerator, True)):
         generator = kind.of(network, MemoryPolicy())
-        memory = generator.start(Chunk(clip, 0, observed=True, confidence=one))
+        memory = generator.start(chunk_of(clip))
         made = generator.denoise(add_noise(known, torch.randn_like(known), sigma), sigma, condition, memory)
         assert torch.allclose(made, known, atol=1e-3) != changes
 
@@ -147,8 +145,7 @@ def test_a_rollout_is_compared_with_the_last_time_at_the_same_cameras() -> None:
 def test_spoiled_guides_are_worse_or_the_same_and_less_trusted(how: str) -> None:
     clip = _wall([0.0, 0.1])
     photo = spoiled_photo(clip[[0]], how)
-    one = torch.ones_like(clip.depth[:1])
-    guide = Guide(photo.rgb, photo.depth, one, one, 0.0 * one, photo.camera)
+    guide = guide_of(photo.camera, photo.depth, photo.rgb)
     spoiled = spoiled_guide(guide, how, np.random.default_rng(0))
     changed = not torch.equal(spoiled.rgb, clip.rgb[:1])
     assert changed == (how in ("doubtful", "blocky", "exposure"))

@@ -6,7 +6,6 @@ import errno
 import os
 import threading
 from concurrent.futures import wait
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from cache3d.store.block_store import BlockStore
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change, Points
+from tests.helpers import same_bits
 
 SIZE = (24, 40)
 CACHES = [GaussianCache, PointCache]
@@ -38,7 +38,7 @@ def corridor(position: float, count: int = 2) -> Camera:
     return Camera.from_fov(60.0, SIZE, poses)
 
 
-def chunk_at(camera: Camera, index: int, *, observed: bool = False) -> Chunk:
+def wavy_chunk(camera: Camera, index: int, *, observed: bool = False) -> Chunk:
     """A wavy wall with a strip of sky above it; colors follow the place."""
     rows, columns = torch.meshgrid(torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5, indexing="ij")
     place = camera.position[:, 0, None, None] + (columns - SIZE[1] / 2) / camera.focal_px[0, 0]
@@ -57,16 +57,10 @@ def walk(cache: WorldCache, steps: int = STEPS) -> list[Integration]:
     places = [0.8 * min(k, steps - k) for k in range(steps)]
     made = []
     for k, place in enumerate(places):
-        made.append(cache.integrate(chunk_at(corridor(place), k, observed=k == 0)))
+        made.append(cache.integrate(wavy_chunk(corridor(place), k, observed=k == 0)))
         if k + 1 < steps:
             cache.prefetch(corridor(places[k + 1]))
     return made
-
-
-def assert_same(a: object, b: object) -> None:
-    for field in fields(a):  # pyright: ignore[reportArgumentType]
-        one, other = getattr(a, field.name), getattr(b, field.name)
-        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else True, field.name
 
 
 def block_files(folder: Path) -> list[Path]:
@@ -79,13 +73,13 @@ def test_paging_changes_no_bit(make: type[GaussianCache], tmp_path: Path) -> Non
     paged.page_to(tmp_path)
     for a, b in zip(walk(whole), walk(paged), strict=True):
         assert a == b
-        assert_same(a.change.rows, b.change.rows)
+        assert same_bits(a.change.rows, b.change.rows)
         assert torch.equal(a.change.index, b.change.index)
     assert len(block_files(tmp_path)) > 5
     assert paged._store.resident_bytes < 0.7 * whole._store.resident_bytes
     for place in (0.0, 4.4, 2.0):
-        assert_same(whole.render(corridor(place)), paged.render(corridor(place)))
-    assert_same(whole.snapshot(), paged.snapshot())
+        assert same_bits(whole.render(corridor(place)), paged.render(corridor(place)))
+    assert same_bits(whole.snapshot(), paged.snapshot())
 
 
 @pytest.mark.parametrize("make", CACHES)
@@ -94,9 +88,9 @@ def test_cell_size_changes_no_bit(make: type[GaussianCache], monkeypatch: pytest
     walk(fine)
     monkeypatch.setattr(cells, "CELL_BITS", 40)  # all in one cell
     walk(coarse)
-    assert_same(fine.snapshot(), coarse.snapshot())
+    assert same_bits(fine.snapshot(), coarse.snapshot())
     for place in (0.0, 4.4, 2.0):
-        assert_same(fine.render(corridor(place)), coarse.render(corridor(place)))
+        assert same_bits(fine.render(corridor(place)), coarse.render(corridor(place)))
 
 
 @pytest.mark.parametrize("make", CACHES)
@@ -106,22 +100,22 @@ def test_applied_changes_render_the_same_bits(make: type[GaussianCache], tmp_pat
     for made in walk(cache):
         again.apply(made.change)
     assert len(cache) == len(again)
-    assert_same(cache.snapshot(), again.snapshot())
-    later = chunk_at(corridor(5.2), STEPS)
+    assert same_bits(cache.snapshot(), again.snapshot())
+    later = wavy_chunk(corridor(5.2), STEPS)
     assert cache.integrate(later) == again.integrate(later)
-    assert_same(cache.render(corridor(5.0)), again.render(corridor(5.0)))
+    assert same_bits(cache.render(corridor(5.0)), again.render(corridor(5.0)))
 
 
 @pytest.mark.parametrize("make", CACHES)
 def test_a_change_lists_added_changed_and_removed_ids(make: type[GaussianCache]) -> None:
     cache = make()
-    first, second = cache.integrate(chunk_at(corridor(0.0), 0)), cache.integrate(chunk_at(corridor(0.4), 1))
+    first, second = cache.integrate(wavy_chunk(corridor(0.0), 0)), cache.integrate(wavy_chunk(corridor(0.4), 1))
     assert first.change.total == first.added == len(first.change.index)
     old = second.change.index < second.first
     assert second.refined > 0
     assert 0 < int(old.sum()) <= second.refined
     assert int((~old).sum()) == second.added
-    assert len(cache.integrate(chunk_at(corridor(0.0), 2, observed=False)).change.removed) == 0
+    assert len(cache.integrate(wavy_chunk(corridor(0.0), 2, observed=False)).change.removed) == 0
     assert len(second.change.index) < second.total
 
 
@@ -136,7 +130,7 @@ def test_integration_loads_only_nearby_blocks(monkeypatch: pytest.MonkeyPatch) -
         return load(number)
 
     monkeypatch.setattr(store._memory, "load", watched)
-    cache.integrate(chunk_at(corridor(8.0), 40))
+    cache.integrate(wavy_chunk(corridor(8.0), 40))
     assert 0 < len(seen) < len(store._memory.blocks) / 3
 
 
@@ -183,11 +177,11 @@ def test_removed_rows_are_gone_and_others_stay(make: type[GaussianCache]) -> Non
     change = store.take_change()
     assert torch.equal(change.removed, gone)
     assert len(change.index) == 0
-    assert_same(cache.snapshot(), before[~torch.isin(names, gone)])
+    assert same_bits(cache.snapshot(), before[~torch.isin(names, gone)])
     again.apply(change)
-    assert_same(cache.snapshot(), again.snapshot())
-    assert_same(cache.render(corridor(2.0)), again.render(corridor(2.0)))
-    later = chunk_at(corridor(2.0), STEPS)
+    assert same_bits(cache.snapshot(), again.snapshot())
+    assert same_bits(cache.render(corridor(2.0)), again.render(corridor(2.0)))
+    later = wavy_chunk(corridor(2.0), STEPS)
     assert cache.integrate(later) == again.integrate(later)
 
 
@@ -206,8 +200,8 @@ def test_moved_rows_are_found_at_their_new_place(tmp_path: Path) -> None:
     seen = cache._store.near(far)
     assert torch.isin(names, seen.ids).all()
     again.apply(cache._store.take_change())
-    assert_same(cache.snapshot(), again.snapshot())
-    assert_same(cache.render(far), again.render(far))
+    assert same_bits(cache.snapshot(), again.snapshot())
+    assert same_bits(cache.render(far), again.render(far))
 
 
 def paged_walk(folder: Path) -> PointCache:
@@ -238,7 +232,7 @@ def test_a_damaged_block_is_named_in_the_error(damage: str, tmp_path: Path) -> N
     stored.path.write_bytes(content)
     whole = PointCache()
     walk(whole)
-    assert_same(cache.render(corridor(0.0)), whole.render(corridor(0.0)))
+    assert same_bits(cache.render(corridor(0.0)), whole.render(corridor(0.0)))
 
 
 def test_a_block_without_rows_is_read_back(tmp_path: Path) -> None:
@@ -292,8 +286,8 @@ def test_blocks_to_evict_next_are_written_in_the_background(tmp_path: Path, monk
     # What is written while it changes is written again.
     cache.prefetch(corridor(14.0))
     for made in (cache, whole):
-        made.integrate(chunk_at(corridor(0.0), 40, observed=True))
-    assert_same(cache.snapshot(), whole.snapshot())
+        made.integrate(wavy_chunk(corridor(0.0), 40, observed=True))
+    assert same_bits(cache.snapshot(), whole.snapshot())
 
 
 def test_scratch_folders_of_ended_processes_are_removed(tmp_path: Path) -> None:
@@ -316,7 +310,7 @@ def test_a_camera_inside_a_surface_renders() -> None:
         inside.world_from_camera[:, 2, 3] = 1.2 + 0.3 * torch.sin(3.0 * inside.position[:, 0])
         guide = cache.render(inside)
         assert all(torch.isfinite(t).all() for t in (guide.rgb, guide.depth, guide.confidence))
-        cache.integrate(chunk_at(inside, STEPS))
+        cache.integrate(wavy_chunk(inside, STEPS))
 
 
 @pytest.mark.parametrize("make", CACHES)
@@ -365,7 +359,7 @@ def test_an_empty_change_changes_nothing() -> None:
     walk(cache, 3)
     before, none = cache.snapshot(), torch.zeros(0, dtype=torch.int64)
     cache.apply(Change(len(cache), none, before[:0], none))
-    assert_same(cache.snapshot(), before)
+    assert same_bits(cache.snapshot(), before)
     with pytest.raises(ValueError, match="want Gaussians, got Points"):
         GaussianCache().apply(Change.from_nothing(before))
 
@@ -384,6 +378,6 @@ def test_combined_changes_equal_two_changes(make: type[GaussianCache]) -> None:
         assert (both.change.index.diff() > 0).all()
         assert not torch.isin(both.change.index, both.change.removed).any()
         told_at_once.apply(both.change)
-    assert_same(told_at_once.snapshot(), cache.snapshot())
+    assert same_bits(told_at_once.snapshot(), cache.snapshot())
     assert torch.equal(told_at_once.ids(), cache.ids())
-    assert_same(told.snapshot(), told_at_once.snapshot())
+    assert same_bits(told.snapshot(), told_at_once.snapshot())

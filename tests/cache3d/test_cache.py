@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -20,44 +20,13 @@ from cache3d.integration.policy import DEFAULT_POLICY
 from cache3d.integration.surfels import lift_surfels
 from cache3d.point_cache import PointCache
 from geometry.camera import Camera
-from geometry.frame import Chunk, Frame
+from geometry.frame import Frame
 from geometry.primitives import Gaussians
 from geometry.se3 import matrix_from_quat, quat_from_matrix
+from tests.helpers import cameras_at, chunk_of, pose_at, psnr, same_bits, textured_wall
 
 SIZE = (48, 64)
 CACHES = [GaussianCache, PointCache]
-
-
-def move(x: float = 0.0, y: float = 0.0, z: float = 0.0, yaw_deg: float = 0.0) -> Tensor:
-    yaw = math.radians(yaw_deg)
-    pose = torch.eye(4)
-    pose[0, 0], pose[0, 2], pose[2, 0], pose[2, 2] = math.cos(yaw), math.sin(yaw), -math.sin(yaw), math.cos(yaw)
-    pose[:3, 3] = torch.tensor([x, y, z])
-    return pose
-
-
-def cameras(*poses: Tensor, size: tuple[int, int] = SIZE) -> Camera:
-    return Camera.from_fov(60.0, size, torch.stack(poses))
-
-
-def wall(camera: Camera, distance: float = 2.0, grain: float = 9.0) -> Frame:
-    """An endless textured wall ``z = distance``, seen exactly."""
-    rows, columns = torch.meshgrid(
-        torch.arange(camera.size[0]) + 0.5, torch.arange(camera.size[1]) + 0.5, indexing="ij"
-    )
-    ray = torch.stack([columns, rows, torch.ones_like(rows)])
-    ray[:2] = (ray[:2] - camera.center_px[0][:, None, None]) / camera.focal_px[0][:, None, None]
-    world = torch.einsum("tij,jhw->tihw", camera.world_from_camera[:, :3, :3], ray)
-    start = camera.position[:, :, None, None]
-    depth = ((distance - start[:, 2]) / world[:, 2])[:, None]
-    point = start + depth * world
-    rgb = torch.stack([torch.sin(grain * point[:, k % 2] + k) for k in range(3)], dim=1) * 0.35 + 0.5
-    valid = (depth > 0) & torch.isfinite(depth)
-    return Frame(rgb, torch.where(valid, depth, torch.ones_like(depth)), valid, torch.zeros_like(valid), camera)
-
-
-def chunk_of(frame: Frame, index: int = 0, *, observed: bool = True, confidence: float = 1.0) -> Chunk:
-    return Chunk(frame, index, observed, torch.full_like(frame.depth, confidence))
 
 
 def with_sky(frame: Frame, rows: int) -> Frame:
@@ -66,15 +35,11 @@ def with_sky(frame: Frame, rows: int) -> Frame:
     return replace(frame, sky=sky, depth=torch.where(sky, torch.full_like(frame.depth, 200.0), frame.depth))
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    return float(-10.0 * torch.log10(((a - b) ** 2).mean()))
-
-
 @pytest.mark.parametrize(("make", "least_db"), [(GaussianCache, 30.0), (PointCache, 24.0)])
 def test_the_photo_is_rendered_back_from_its_camera(make: type[GaussianCache], least_db: float) -> None:
     cache = make()
-    fine = cameras(move(), size=(96, 128))
-    photo = wall(fine)
+    fine = cameras_at(pose_at(), size=(96, 128))
+    photo = textured_wall(fine)
     cache.integrate(chunk_of(photo))
     guide = cache.render(fine.resized(SIZE))
     assert guide.rgb.shape == (1, 3, *SIZE)
@@ -86,7 +51,7 @@ def test_the_photo_is_rendered_back_from_its_camera(make: type[GaussianCache], l
 
 def test_a_photo_at_frame_size_is_sharp() -> None:
     cache = GaussianCache()
-    photo = wall(cameras(move()))
+    photo = textured_wall(cameras_at(pose_at()))
     cache.integrate(chunk_of(photo))
     assert psnr(cache.render(photo.camera).rgb, photo.rgb) > 30.0
 
@@ -94,9 +59,9 @@ def test_a_photo_at_frame_size_is_sharp() -> None:
 @pytest.mark.parametrize("make", CACHES)
 def test_another_view_agrees_with_the_scene(make: type[GaussianCache]) -> None:
     cache = make()
-    cache.integrate(chunk_of(wall(cameras(move(), size=(96, 128)))))
-    target = cameras(move(x=0.3), move(z=-0.4), move(z=0.6), move(yaw_deg=10))
-    guide, truth = cache.render(target), wall(target)
+    cache.integrate(chunk_of(textured_wall(cameras_at(pose_at(), size=(96, 128)))))
+    target = cameras_at(pose_at(x=0.3), pose_at(z=-0.4), pose_at(z=0.6), pose_at(yaw_deg=10))
+    guide, truth = cache.render(target), textured_wall(target)
     seen = guide.coverage > 0.9
     assert seen.float().mean() > 0.6
     assert psnr(guide.rgb[seen.expand(-1, 3, -1, -1)], truth.rgb[seen.expand(-1, 3, -1, -1)]) > 25.0
@@ -106,9 +71,9 @@ def test_another_view_agrees_with_the_scene(make: type[GaussianCache]) -> None:
 @pytest.mark.parametrize("make", CACHES)
 def test_surfaces_have_no_specks(make: type[GaussianCache]) -> None:
     cache = make()
-    cache.integrate(chunk_of(wall(cameras(move(), size=(96, 128)))))
-    for pose in (move(z=1.2), move(x=0.2, z=0.5), move(x=-0.8, z=0.4, yaw_deg=25)):
-        coverage = cache.render(cameras(pose)).coverage[0, 0]
+    cache.integrate(chunk_of(textured_wall(cameras_at(pose_at(), size=(96, 128)))))
+    for pose in (pose_at(z=1.2), pose_at(x=0.2, z=0.5), pose_at(x=-0.8, z=0.4, yaw_deg=25)):
+        coverage = cache.render(cameras_at(pose)).coverage[0, 0]
         holes = coverage < 0.5
         # A hole reaches the border of the image: nothing inside the wall is missing.
         inside = holes[12:-12, 16:-16]
@@ -118,12 +83,12 @@ def test_surfaces_have_no_specks(make: type[GaussianCache]) -> None:
 @pytest.mark.parametrize("make", CACHES)
 def test_only_new_surfaces_add_primitives(make: type[GaussianCache]) -> None:
     cache = make()
-    out = cameras(*(move(x=0.15 * k) for k in range(6)))
-    added = [cache.integrate(chunk_of(wall(out[k : k + 1]), k)).added for k in range(6)]
+    out = cameras_at(*(pose_at(x=0.15 * k) for k in range(6)))
+    added = [cache.integrate(chunk_of(textured_wall(out[k : k + 1]), k)).added for k in range(6)]
     pixels = SIZE[0] * SIZE[1]
     assert added[0] == pixels
     assert all(0 < count < 0.2 * pixels for count in added[1:])
-    back = [cache.integrate(chunk_of(wall(out[k : k + 1]), 11 - k)).added for k in range(5, -1, -1)]
+    back = [cache.integrate(chunk_of(textured_wall(out[k : k + 1]), 11 - k)).added for k in range(5, -1, -1)]
     assert sum(back) <= 0.02 * pixels
 
 
@@ -131,23 +96,23 @@ def test_only_new_surfaces_add_primitives(make: type[GaussianCache]) -> None:
 def test_frames_of_a_chunk_are_integrated_in_order(make: type[GaussianCache]) -> None:
     plain = partial(GaussianCache, refine_steps=0) if make is GaussianCache else make
     together, apart = plain(), plain()
-    frames = wall(cameras(move(), move(x=0.4), move(x=0.8)))
+    frames = textured_wall(cameras_at(pose_at(), pose_at(x=0.4), pose_at(x=0.8)))
     once = together.integrate(chunk_of(frames))
     counts = [apart.integrate(chunk_of(frames[k : k + 1])) for k in range(3)]
     assert once.added == once.total == len(together) == sum(count.added for count in counts)
     assert [count.first for count in counts] == [0, counts[0].total, counts[1].total]
-    assert_same(together.snapshot(), apart.snapshot())
+    assert same_bits(together.snapshot(), apart.snapshot())
 
 
 @pytest.mark.parametrize("make", CACHES)
 def test_back_sides_have_no_confidence_and_are_replaced(make: type[GaussianCache]) -> None:
     cache = make()
-    cache.integrate(chunk_of(wall(cameras(move()))))
-    turned = cameras(move(z=4.0, yaw_deg=180.0))
+    cache.integrate(chunk_of(textured_wall(cameras_at(pose_at()))))
+    turned = cameras_at(pose_at(z=4.0, yaw_deg=180.0))
     guide = cache.render(turned)
     assert (guide.coverage > 0.5).float().mean() > 0.9
     assert guide.confidence.max() < 0.05
-    behind = wall(turned)  # the other face of the wall, a little nearer
+    behind = textured_wall(turned)  # the other face of the wall, a little nearer
     behind = replace(behind, depth=behind.depth * 0.98)
     first = cache.integrate(chunk_of(behind, 1))
     assert first.added > 0.9 * SIZE[0] * SIZE[1]
@@ -158,20 +123,20 @@ def test_back_sides_have_no_confidence_and_are_replaced(make: type[GaussianCache
 @pytest.mark.parametrize("make", CACHES)
 def test_generated_frames_never_cover_observed_surfaces(make: type[GaussianCache]) -> None:
     cache = make()
-    photo = wall(cameras(move()))
+    photo = textured_wall(cameras_at(pose_at()))
     cache.integrate(chunk_of(photo))
     before, rgb = cache.snapshot(), cache.render(photo.camera).rgb
     nearer = replace(photo, depth=photo.depth * 0.6, rgb=1.0 - photo.rgb)
     result = cache.integrate(chunk_of(nearer, 1, observed=False, confidence=1.0))
     assert (result.added, result.refined) == (0, 0)
-    assert_same(cache.snapshot(), before)
+    assert same_bits(cache.snapshot(), before)
     assert torch.equal(cache.render(photo.camera).rgb, rgb)
 
 
 @pytest.mark.parametrize("make", CACHES)
 def test_a_surface_in_front_of_a_generated_one_is_added(make: type[GaussianCache]) -> None:
     cache = make()
-    guess = wall(cameras(move()))
+    guess = textured_wall(cameras_at(pose_at()))
     cache.integrate(chunk_of(guess, observed=False, confidence=0.5))
     nearer = replace(guess, depth=guess.depth * 0.6, rgb=1.0 - guess.rgb)
     pixels = SIZE[0] * SIZE[1]
@@ -184,7 +149,7 @@ def test_a_surface_in_front_of_a_generated_one_is_added(make: type[GaussianCache
 @pytest.mark.parametrize("make", CACHES)
 def test_a_more_confident_frame_blends_generated_colors_only(make: type[GaussianCache]) -> None:
     cache = make()
-    frame = wall(cameras(move()))
+    frame = textured_wall(cameras_at(pose_at()))
     gray = replace(frame, rgb=torch.full_like(frame.rgb, 0.5))
     cache.integrate(chunk_of(gray, observed=False, confidence=0.3))
     before = cache.snapshot()
@@ -204,23 +169,23 @@ def test_a_more_confident_frame_blends_generated_colors_only(make: type[Gaussian
 @pytest.mark.parametrize("make", CACHES)
 def test_sky_never_parallaxes_and_is_behind_everything(make: type[GaussianCache]) -> None:
     cache = make()
-    camera = cameras(move())
-    cache.integrate(chunk_of(with_sky(wall(camera), 20)))
+    camera = cameras_at(pose_at())
+    cache.integrate(chunk_of(with_sky(textured_wall(camera), 20)))
     home = cache.render(camera)
     # Far away, far beyond the wall, and even beyond the distance of the sky itself.
-    away = cache.render(cameras(move(x=30.0), move(z=50.0), move(y=-20.0, z=500.0)))
+    away = cache.render(cameras_at(pose_at(x=30.0), pose_at(z=50.0), pose_at(y=-20.0, z=500.0)))
     assert (home.sky[..., :19, :] > 0.99).all()
     for k in range(3):
         torch.testing.assert_close(away.rgb[k, :, :18], home.rgb[0, :, :18], atol=2e-2, rtol=0)
         assert (away.depth[k, :, :18] > 100).all()
     # From nearer, the wall's upper edge hides some of the sky.
-    closer = cache.render(cameras(move(y=0.5)))
+    closer = cache.render(cameras_at(pose_at(y=0.5)))
     assert (closer.sky[..., 19, :] < 0.5).float().mean() > 0.9
 
 
 def test_outlines_do_not_fray_into_the_sky() -> None:
-    camera = cameras(move())
-    frame = with_sky(wall(camera), 20)
+    camera = cameras_at(pose_at())
+    frame = with_sky(textured_wall(camera), 20)
     frame = replace(frame, rgb=torch.where(frame.sky, torch.ones_like(frame.rgb), 0.5 * frame.rgb))
     cache = GaussianCache()
     cache.integrate(chunk_of(frame))
@@ -230,18 +195,18 @@ def test_outlines_do_not_fray_into_the_sky() -> None:
     assert guide.sky[..., 19, 1:-1].min() > 0.95
     assert guide.sky[..., 20, 1:-1].max() < 0.1
     # Between the samples of a surface seen from nearby no sky shows either.
-    assert cache.render(cameras(move(z=1.2, y=0.5))).sky[..., 24:, :].max() < 0.05
+    assert cache.render(cameras_at(pose_at(z=1.2, y=0.5))).sky[..., 24:, :].max() < 0.05
 
 
 @pytest.mark.parametrize("make", CACHES)
 def test_confidence_falls_smoothly_with_zoom_and_angle(make: type[GaussianCache]) -> None:
     cache = make()
-    cache.integrate(chunk_of(wall(cameras(move()))))
+    cache.integrate(chunk_of(textured_wall(cameras_at(pose_at()))))
 
     def center(pose: Tensor) -> float:
-        return float(cache.render(cameras(pose)).confidence[0, 0, 20:28, 28:36].mean())
+        return float(cache.render(cameras_at(pose)).confidence[0, 0, 20:28, 28:36].mean())
 
-    zoom = [center(move(z=z)) for z in (0.0, 0.6, 1.0, 1.4, 1.7)]
+    zoom = [center(pose_at(z=z)) for z in (0.0, 0.6, 1.0, 1.4, 1.7)]
     assert zoom[0] > 0.95
     assert all(a >= b - 1e-3 for a, b in pairwise(zoom))
     assert 0.6 < zoom[-1] < 0.9  # six times as close: blurred, mostly right
@@ -249,7 +214,7 @@ def test_confidence_falls_smoothly_with_zoom_and_angle(make: type[GaussianCache]
     turn = []
     for angle in (0, 30, 60, 75, 84):
         a = math.radians(angle)
-        turn.append(center(move(x=-2 * math.sin(a), z=2 - 2 * math.cos(a), yaw_deg=angle)))
+        turn.append(center(pose_at(x=-2 * math.sin(a), z=2 - 2 * math.cos(a), yaw_deg=angle)))
     assert turn[1] > 0.9
     assert all(a >= b - 1e-2 for a, b in pairwise(turn))
     assert turn[-1] < 0.7
@@ -258,7 +223,7 @@ def test_confidence_falls_smoothly_with_zoom_and_angle(make: type[GaussianCache]
 @pytest.mark.parametrize("make", CACHES)
 def test_confidence_follows_provenance(make: type[GaussianCache]) -> None:
     cache = make()
-    frame = wall(cameras(move()))
+    frame = textured_wall(cameras_at(pose_at()))
     cache.integrate(chunk_of(frame, 3, observed=False, confidence=0.5))
     assert abs(float(cache.render(frame.camera).confidence.median()) - 0.5) < 0.03
     stored = cache.snapshot()
@@ -268,8 +233,8 @@ def test_confidence_follows_provenance(make: type[GaussianCache]) -> None:
 
 def test_mixtures_of_depths_have_low_confidence() -> None:
     cache = GaussianCache()
-    camera = cameras(move())
-    frame = wall(camera)
+    camera = cameras_at(pose_at())
+    frame = textured_wall(camera)
     near = frame.depth.clone()
     near[..., 20:40] = 0.7
     cache.integrate(chunk_of(replace(frame, depth=near)))
@@ -281,23 +246,23 @@ def test_mixtures_of_depths_have_low_confidence() -> None:
 @pytest.mark.parametrize("make", CACHES)
 def test_a_loaded_snapshot_renders_the_same_bits(make: type[GaussianCache]) -> None:
     cache, again = make(), make()
-    cache.integrate(chunk_of(with_sky(wall(cameras(move(), move(x=0.4))), 10)))
-    cache.integrate(chunk_of(wall(cameras(move(x=0.9))), 1, observed=False, confidence=0.6))
+    cache.integrate(chunk_of(with_sky(textured_wall(cameras_at(pose_at(), pose_at(x=0.4))), 10)))
+    cache.integrate(chunk_of(textured_wall(cameras_at(pose_at(x=0.9))), 1, observed=False, confidence=0.6))
     again.load(cache.snapshot())
-    camera = cameras(move(x=0.2), move(z=-0.5))
+    camera = cameras_at(pose_at(x=0.2), pose_at(z=-0.5))
     a, b = cache.render(camera), again.render(camera)
     for part in ("rgb", "depth", "coverage", "confidence", "sky"):
         assert torch.equal(getattr(a, part), getattr(b, part)), part
-    later = chunk_of(wall(cameras(move(x=1.4))), 2, observed=False, confidence=0.6)
+    later = chunk_of(textured_wall(cameras_at(pose_at(x=1.4))), 2, observed=False, confidence=0.6)
     assert cache.integrate(later) == again.integrate(later)
-    assert_same(cache.snapshot(), again.snapshot())
+    assert same_bits(cache.snapshot(), again.snapshot())
 
 
 @pytest.mark.parametrize("make", CACHES)
 def test_a_snapshot_is_a_copy_and_can_start_anywhere(make: type[GaussianCache]) -> None:
     cache = make()
-    cache.integrate(chunk_of(wall(cameras(move()))))
-    result = cache.integrate(chunk_of(wall(cameras(move(x=0.5))), 1))
+    cache.integrate(chunk_of(textured_wall(cameras_at(pose_at()))))
+    result = cache.integrate(chunk_of(textured_wall(cameras_at(pose_at(x=0.5))), 1))
     new = cache.snapshot(result.first)
     assert len(new) == result.added
     assert (new.chunk == 1).all()
@@ -307,7 +272,7 @@ def test_a_snapshot_is_a_copy_and_can_start_anywhere(make: type[GaussianCache]) 
 
 @pytest.mark.parametrize("make", CACHES)
 def test_an_empty_cache_renders_no_coverage(make: type[GaussianCache]) -> None:
-    guide = make().render(cameras(move(), move(x=1)))
+    guide = make().render(cameras_at(pose_at(), pose_at(x=1)))
     for image in (guide.rgb, guide.depth, guide.coverage, guide.confidence, guide.sky):
         assert image.shape[0] == 2
         assert not image.any()
@@ -316,8 +281,8 @@ def test_an_empty_cache_renders_no_coverage(make: type[GaussianCache]) -> None:
 @pytest.mark.parametrize("make", CACHES)
 def test_an_image_of_one_pixel(make: type[GaussianCache]) -> None:
     cache = make()
-    camera = cameras(move(), size=(1, 1))
-    cache.integrate(chunk_of(wall(camera)))
+    camera = cameras_at(pose_at(), size=(1, 1))
+    cache.integrate(chunk_of(textured_wall(camera)))
     assert len(cache) == 1
     assert cache.render(camera).coverage.item() > 0.5
 
@@ -325,7 +290,7 @@ def test_an_image_of_one_pixel(make: type[GaussianCache]) -> None:
 @pytest.mark.parametrize("make", CACHES)
 def test_invalid_pixels_are_left_out(make: type[GaussianCache]) -> None:
     cache = make()
-    frame = wall(cameras(move()))
+    frame = textured_wall(cameras_at(pose_at()))
     valid = frame.valid.clone()
     valid[..., 10:30, 20:40] = False
     depth = torch.where(valid, frame.depth, torch.full_like(frame.depth, torch.nan))
@@ -340,14 +305,14 @@ def test_invalid_pixels_are_left_out(make: type[GaussianCache]) -> None:
 
 @pytest.mark.parametrize("make", CACHES)
 def test_invalid_chunks_are_refused(make: type[GaussianCache]) -> None:
-    cache, frame = make(), wall(cameras(move()))
+    cache, frame = make(), textured_wall(cameras_at(pose_at()))
     good = chunk_of(frame)
     misfit = copy(frame)  # past the dataclass, whose own shape checks run in tests only
     object.__setattr__(misfit, "valid", frame.valid[..., :-1])
     spoiled = {
         r"depth: want finite": replace(good, frames=replace(frame, depth=-frame.depth)),
         r"rgb: want finite": replace(good, frames=replace(frame, rgb=frame.rgb * torch.nan)),
-        r"camera: want \[1\] cameras": replace(good, frames=replace(frame, camera=cameras(move(), size=(5, 5)))),
+        r"camera: want \[1\] cameras": replace(good, frames=replace(frame, camera=cameras_at(pose_at(), size=(5, 5)))),
         r"valid: want": replace(good, frames=misfit),
         r"confidence: want": replace(good, confidence=good.confidence[..., :-1]),
     }
@@ -356,7 +321,7 @@ def test_invalid_chunks_are_refused(make: type[GaussianCache]) -> None:
             cache.integrate(chunk)
         assert len(cache) == 0
     with pytest.raises(ValueError, match="want a batch"):
-        cache.render(cameras(move())[0])
+        cache.render(cameras_at(pose_at())[0])
     other = PointCache() if make is GaussianCache else GaussianCache()
     with pytest.raises(ValueError, match="primitives: want"):
         cache.load(other.snapshot())
@@ -366,7 +331,7 @@ def test_invalid_chunks_are_refused(make: type[GaussianCache]) -> None:
 @given(st.floats(-1.2, 1.2), st.floats(-1.2, 1.2), st.floats(-3, 3))
 def test_a_surfel_projects_to_a_circle_of_one_pixel(slope_x: float, slope_y: float, roll: float) -> None:
     """Whatever the slope, the ellipse on the surface projects to a circle of one pixel radius."""
-    pose = move(x=0.3, yaw_deg=math.degrees(roll))
+    pose = pose_at(x=0.3, yaw_deg=math.degrees(roll))
     camera = Camera.from_fov(50.0, (9, 9), pose[None])
     rows, columns = torch.meshgrid(torch.arange(9) + 0.5, torch.arange(9) + 0.5, indexing="ij")
     x, y = (columns - 4.5) / camera.focal_px[0, 0], (rows - 4.5) / camera.focal_px[0, 1]
@@ -398,10 +363,10 @@ def test_quaternions_and_rotations_agree(parts: list[float]) -> None:
 
 def test_loaded_gaussians_of_any_orientation_render() -> None:
     cache = GaussianCache()
-    cache.integrate(chunk_of(wall(cameras(move(), size=(6, 8)))))
+    cache.integrate(chunk_of(textured_wall(cameras_at(pose_at(), size=(6, 8)))))
     some = cache.snapshot()
     cache.load(replace(some, quats=torch.roll(some.quats, 1, -1), scales=some.scales.roll(1, -1)))
-    guide = cache.render(cameras(move()))
+    guide = cache.render(cameras_at(pose_at()))
     assert all(torch.isfinite(t).all() for t in (guide.rgb, guide.depth, guide.confidence))
 
 
@@ -409,14 +374,9 @@ def positions(primitives: object) -> Tensor:
     return primitives.means if isinstance(primitives, Gaussians) else primitives.positions  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def assert_same(a: object, b: object) -> None:
-    for field in fields(a):  # pyright: ignore[reportArgumentType]
-        assert torch.equal(getattr(a, field.name), getattr(b, field.name)), field.name
-
-
 def test_slanted_ground_has_no_gaps_from_closer() -> None:
     size = (192, 64)
-    camera = cameras(move(), size=size)
+    camera = cameras_at(pose_at(), size=size)
     below = (torch.arange(192.0) + 0.5 - 96.0)[:, None].expand(*size)[None, None]
     on = below > 3.0
     depth = torch.where(on, 0.4 * camera.focal_px[0, 1] / below.clamp_min(1.0), 99.0)
@@ -424,5 +384,5 @@ def test_slanted_ground_has_no_gaps_from_closer() -> None:
     cache = GaussianCache()
     cache.integrate(chunk_of(frame))
     # What was 5 rows below the horizon lies 25 rows below it from a fifth of the distance.
-    closer = cameras(move(z=0.8 * float(depth[0, 0, 96 + 5, 0])), size=size)
+    closer = cameras_at(pose_at(z=0.8 * float(depth[0, 0, 96 + 5, 0])), size=size)
     assert (cache.render(closer).coverage[0, 0, 96 + 20 : 96 + 30] > 0.5).float().mean() > 0.99

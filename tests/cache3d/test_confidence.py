@@ -2,64 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from cache3d.gaussian_cache import GaussianCache
 from cache3d.point_cache import PointCache
 from cache3d.rendering import confidence as trust
-from geometry.camera import Camera
-from geometry.frame import Chunk, Frame
+from tests.helpers import cameras_at, chunk_of, pillar_before_wall, pose_at
 
 SIZE = (40, 64)
-PILLAR = (-0.35, 0.25, 1.2)  # left, right, depth: stands before a wall at depth 2.5
-WALL = 2.5
-
-
-def look(camera: Camera) -> Frame:
-    """A textured wall behind a textured pillar, seen exactly."""
-    height, width = camera.size
-    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    ray = torch.stack([columns, rows, torch.ones_like(rows)], -1)
-    ray[..., :2] = (ray[..., :2] - camera.center_px[0]) / camera.focal_px[0]
-    pose = camera.world_from_camera[0]
-    world = ray @ pose[:3, :3].T
-
-    def plane(distance: float) -> tuple[Tensor, Tensor]:
-        depth = (distance - pose[2, 3]) / world[..., 2]
-        return depth, pose[:3, 3] + depth[..., None] * world
-
-    near, on_pillar = plane(PILLAR[2])
-    far, on_wall = plane(WALL)
-    pillar = (on_pillar[..., 0] > PILLAR[0]) & (on_pillar[..., 0] < PILLAR[1])
-    point, depth = torch.where(pillar[..., None], on_pillar, on_wall), torch.where(pillar, near, far)
-    rgb = torch.stack([torch.sin(9.0 * point[..., k % 2] + k + 2.0 * pillar) for k in range(3)]) * 0.35 + 0.5
-    valid = torch.ones(1, 1, height, width, dtype=torch.bool)
-    return Frame(rgb[None], depth[None, None], valid, torch.zeros_like(valid), camera)
-
-
-def at(x: float, z: float, yaw_deg: float) -> Camera:
-    yaw = math.radians(yaw_deg)
-    pose = torch.eye(4)
-    pose[0, 0], pose[0, 2], pose[2, 0], pose[2, 2] = math.cos(yaw), math.sin(yaw), -math.sin(yaw), math.cos(yaw)
-    pose[0, 3], pose[2, 3] = x, z
-    return Camera.from_fov(60.0, SIZE, pose[None])
 
 
 @pytest.mark.parametrize("make", [GaussianCache, PointCache])
 def test_accuracy_rises_with_confidence(make: type[GaussianCache]) -> None:
     cache = make()
-    seen = look(at(0.0, 0.0, 0.0))
-    cache.integrate(Chunk(seen, 0, observed=True, confidence=torch.ones_like(seen.depth)))
+    seen = pillar_before_wall(cameras_at((0.0, 0.0, 0.0), size=SIZE))[0]
+    cache.integrate(chunk_of(seen))
     confidence, right = [], []
     for x, z, yaw_deg in ((0.1, 0.0, 0.0), (-0.3, 0.0, 8.0), (0.5, 0.2, -20.0), (-0.8, 0.6, 35.0), (1.4, 1.2, -60.0)):
-        truth = look(at(x, z, yaw_deg))
+        truth = pillar_before_wall(cameras_at(pose_at(x, 0.0, z, yaw_deg), size=SIZE))[0]
         guide = cache.render(truth.camera)
         rendered = guide.coverage > 0.05
         color = (guide.rgb - truth.rgb).square().mean(1, keepdim=True).sqrt() < 0.1

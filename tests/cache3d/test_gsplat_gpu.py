@@ -10,20 +10,9 @@ import torch
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Splats
 from geometry.camera import Camera
+from tests.helpers import cameras_at, random_splats
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-
-
-def make_scene(count: int) -> tuple[Splats, Camera]:
-    rng = torch.Generator().manual_seed(0)
-    means = torch.randn(count, 3, generator=rng) * torch.tensor([1.2, 0.8, 0.8]) + torch.tensor([0.0, 0.0, 3.0])
-    splats = Splats(
-        means, torch.randn(count, 4, generator=rng), torch.rand(count, 3, generator=rng) * 0.08 + 0.005,
-        torch.rand(count, generator=rng), torch.rand(count, 3, generator=rng),
-    )  # fmt: skip
-    pose = torch.eye(4).repeat(2, 1, 1)
-    pose[1, :3, 3] = torch.tensor([0.3, -0.1, 0.2])
-    return splats, Camera.from_fov(60.0, (70, 90), pose)
 
 
 def draw(splats: Splats, camera: Camera, device: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -38,7 +27,7 @@ def draw(splats: Splats, camera: Camera, device: str) -> tuple[list[torch.Tensor
 
 
 def test_gsplat_agrees_with_the_cpu_kernels() -> None:
-    splats, camera = make_scene(1500)
+    splats, camera = random_splats(1500), cameras_at((0.0, 0.0, 0.0), (0.3, -0.1, 0.2), size=(70, 90))
     cpu, cpu_grads = draw(splats, camera, "cpu")
     gpu, gpu_grads = draw(splats, camera, "cuda")
     for ours, theirs in zip(cpu, gpu, strict=True):

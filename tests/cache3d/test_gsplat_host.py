@@ -14,25 +14,20 @@ from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Splats
 from geometry.camera import Camera
 from geometry.se3 import exp
+from tests.helpers import random_splats
 from tests.oracles.gsplat_host import GsplatHost, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 
-def make_splats(count: int, seed: int) -> tuple[Splats, Camera]:
-    """Gaussians of all shapes, distinct depths, and a camera that turns and moves."""
-    rng = torch.Generator().manual_seed(seed)
-    means = torch.randn(count, 3, generator=rng) * torch.tensor([1.2, 0.8, 0.8]) + torch.tensor([0.0, 0.0, 3.0])
-    splats = Splats(
-        means, torch.randn(count, 4, generator=rng), torch.rand(count, 3, generator=rng) * 0.08 + 0.005,
-        torch.rand(count, generator=rng), torch.rand(count, 3, generator=rng),
-    )  # fmt: skip
-    return splats, Camera.from_fov(60.0, (70, 90), exp(torch.tensor([[0.3, -0.1, 0.2, 0.05, 0.2, -0.1]])))
+def side_camera() -> Camera:
+    """A camera that is turned and moved."""
+    return Camera.from_fov(60.0, (70, 90), exp(torch.tensor([[0.3, -0.1, 0.2, 0.05, 0.2, -0.1]])))
 
 
 @pytest.mark.parametrize("eps2d", [0.3, 0.1])
 def test_images_agree(eps2d: float) -> None:
-    splats, camera = make_splats(1500, seed=2)
+    splats, camera = random_splats(1500, seed=2), side_camera()
     theirs = GsplatHost(splats, camera[0], eps2d=eps2d).draw()
     ours = rasterize(splats, camera, "cpu", eps2d=eps2d)
     assert ours.alpha.mean() > 0.3
@@ -41,7 +36,7 @@ def test_images_agree(eps2d: float) -> None:
 
 
 def test_gradients_agree() -> None:
-    splats, camera = make_splats(800, seed=4)
+    splats, camera = random_splats(800, seed=4), side_camera()
     leaves = Splats(*(getattr(splats, f.name).requires_grad_() for f in fields(Splats)))
     posed = replace(camera, world_from_camera=camera.world_from_camera.clone().requires_grad_())
     raster = rasterize(leaves, posed, "cpu")
@@ -77,7 +72,7 @@ def test_tile_lists_agree() -> None:
 
     What only gsplat lists can therefore draw nothing; the rest has to be the same, in the same order.
     """
-    splats, camera = make_splats(1500, seed=2)
+    splats, camera = random_splats(1500, seed=2), side_camera()
     theirs = GsplatHost(splats, camera[0]).draw()
     row = rasterizer_cpu.camera_row(camera.camera_from_world[0], camera.focal_px[0], camera.center_px[0])
     parts = [t.numpy() for t in vars(splats).values()]

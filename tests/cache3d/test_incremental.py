@@ -34,6 +34,7 @@ from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Gaussians
 from geometry.se3 import exp
+from tests.helpers import cameras_at, chunk_of, same_bits
 
 SIZE = (21, 30)
 
@@ -56,14 +57,14 @@ def some(count: int = 400, seed: int = 0) -> Gaussians:
     )
 
 
-def camera_at(seed: int = 0) -> Camera:
+def turned_camera(seed: int = 0) -> Camera:
     twist = 0.2 * torch.randn(6, generator=torch.Generator().manual_seed(seed))
     return Camera.from_fov(70.0, SIZE, exp(twist))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_view_kernels_agree_with_tensor_operations(seed: int) -> None:
-    part, camera = some(seed=seed), camera_at(seed)
+    part, camera = some(seed=seed), turned_camera(seed)
     for sky in (False, True):
         chosen = in_view(part, camera, sky=sky)
         assert (chosen == torch.nonzero(in_view_reference(part, camera, sky=sky))[:, 0]).all()
@@ -100,7 +101,7 @@ def test_alpha_is_stretched_before_the_sky_alone() -> None:
 
 
 def test_colors_alone_get_the_same_gradient() -> None:
-    part, camera = some(), camera_at()
+    part, camera = some(), turned_camera()
     rows = to_splats(part, in_view(part, camera, sky=False), camera)
     weight = torch.randn(1, rows.values.shape[1], *SIZE, generator=torch.Generator().manual_seed(3))
     grads = []
@@ -117,12 +118,8 @@ def fresh(part: Gaussians, ids: Tensor, camera: Camera) -> Raster:
     return IncrementalRaster(camera).draw(part, ids, in_view(part, camera, sky=False), np.zeros(0, np.int64))
 
 
-def same_bits(a: Raster, b: Raster) -> bool:
-    return all(torch.equal(x, y) for x, y in ((a.values, b.values), (a.depth, b.depth), (a.alpha, b.alpha)))
-
-
 def test_incremental_raster_agrees_with_the_rasterizer() -> None:
-    part, camera = some(), camera_at()
+    part, camera = some(), turned_camera()
     splats = to_splats(part, in_view(part, camera, sky=False), camera)
     fine = camera.resized((2 * SIZE[0], 2 * SIZE[1]))
     assert same_bits(fresh(part, torch.arange(len(part)), camera), rasterize(splats, fine[None], "cpu", eps2d=0.1))
@@ -132,7 +129,7 @@ def test_incremental_raster_agrees_with_the_rasterizer() -> None:
 @given(st.integers(0, 1000), st.integers(0, 60), st.integers(0, 60), st.integers(0, 20))
 def test_an_updated_raster_has_the_bits_of_a_new_one(seed: int, gone: int, added: int, recolored: int) -> None:
     rng = torch.Generator().manual_seed(seed)
-    everything, camera = some(560, seed), camera_at(seed)
+    everything, camera = some(560, seed), turned_camera(seed)
     everything.means[440:470] = everything.means[:30]  # ties in depth
     alive, incremental, changed = (
         torch.ones(560, dtype=torch.bool),
@@ -150,7 +147,7 @@ def test_an_updated_raster_has_the_bits_of_a_new_one(seed: int, gone: int, added
 
 
 def test_only_touched_tiles_are_composited(monkeypatch: pytest.MonkeyPatch) -> None:
-    part, camera, ids = some(), camera_at(), torch.arange(400)
+    part, camera, ids = some(), turned_camera(), torch.arange(400)
     incremental, drawn = IncrementalRaster(camera), []
     composite = tile_kernels.composite
     monkeypatch.setattr(tile_kernels, "composite", lambda which, *rest: (drawn.extend(which), composite(which, *rest)))
@@ -168,32 +165,30 @@ def test_only_touched_tiles_are_composited(monkeypatch: pytest.MonkeyPatch) -> N
     assert 0 <= len(drawn) <= 4 < everything
 
 
-def chunk_at(x: float, index: int, *, observed: bool) -> Chunk:
-    pose = torch.eye(4).repeat(2, 1, 1)
-    pose[:, 0, 3] = x + 0.1 * torch.arange(2)
-    camera = Camera.from_fov(60.0, SIZE, pose)
+def noisy_chunk(x: float, index: int, *, observed: bool) -> Chunk:
+    camera = cameras_at((x, 0.0, 0.0), (x + 0.1, 0.0, 0.0), size=SIZE)
     rng = torch.Generator().manual_seed(index)
     depth = 2.0 + 0.3 * torch.rand(2, 1, *SIZE, generator=rng)
     valid = torch.ones_like(depth, dtype=torch.bool)
     frame = Frame(torch.rand(2, 3, *SIZE, generator=rng), depth, valid, ~valid, camera)
-    return Chunk(frame, index, observed, torch.full_like(depth, 0.5 + 0.1 * index))
+    return chunk_of(frame, index, observed=observed, confidence=0.5 + 0.1 * index)
 
 
 def test_no_bit_depends_on_earlier_renders() -> None:
     caches = [GaussianCache() for _ in range(2)]
     for k in range(4):
-        chunk = chunk_at(0.2 * k, k, observed=k in (0, 2))
+        chunk = noisy_chunk(0.2 * k, k, observed=k in (0, 2))
         caches[0].render(chunk.frames.camera)  # its pictures are followed
-        caches[1].render(chunk_at(5.0, k, observed=False).frames.camera)
+        caches[1].render(noisy_chunk(5.0, k, observed=False).frames.camera)
         for cache in caches:
             cache.integrate(chunk)
     a, b = (cache.snapshot() for cache in caches)
     assert len(a) > 100
-    assert all(torch.equal(getattr(a, name), getattr(b, name)) for name in vars(a))
+    assert same_bits(a, b)
 
 
 def test_a_kept_store_view_equals_a_new_one() -> None:
-    store, camera = BlockStore(some(0), 64.0), camera_at()
+    store, camera = BlockStore(some(0), 64.0), turned_camera()
     store.append(some(300))
     view = store.near(camera)
     store.remove(view, torch.arange(0, len(view.ids), 3))
@@ -205,11 +200,11 @@ def test_a_kept_store_view_equals_a_new_one() -> None:
     copy.apply(store.take_change())
     made = copy.near(camera)
     assert torch.equal(kept.ids, made.ids)
-    assert all(torch.equal(getattr(kept.rows, name), getattr(made.rows, name)) for name in vars(made.rows))
+    assert same_bits(kept.rows, made.rows)
 
 
 def test_kernels_accept_no_gaussians() -> None:
-    nothing, camera = some(0), camera_at()
+    nothing, camera = some(0), turned_camera()
     chosen = in_view(nothing, camera, sky=False)
     assert len(chosen) == len(footprint_px(nothing, chosen, camera)) == len(to_splats(nothing, chosen, camera)) == 0
     assert to_splats(nothing, chosen, camera).values.shape[1] == appearance.CHANNELS

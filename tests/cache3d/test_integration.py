@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from cache3d.gaussian_cache import GaussianCache
 from cache3d.integration.policy import IntegrationPolicy
@@ -17,38 +16,13 @@ from cache3d.integration.rules import needed_residual
 from cache3d.point_cache import PointCache
 from cache3d.rendering.policy import RenderingPolicy
 from geometry.camera import Camera
-from geometry.frame import Chunk, Frame
+from geometry.frame import Frame
 from geometry.primitives import Gaussians
 from geometry.surfaces import DEPTH_TOLERANCE, far_from_edges
+from tests.helpers import cameras_at, chunk_of, psnr, same_bits, textured_wall
 
 SIZE = (48, 64)
 PIXELS = SIZE[0] * SIZE[1]
-
-
-def camera_at(*places: tuple[float, float, float]) -> Camera:
-    pose = torch.eye(4).repeat(len(places), 1, 1)
-    pose[:, :3, 3] = torch.tensor(places)
-    return Camera.from_fov(60.0, SIZE, pose)
-
-
-def wall(camera: Camera, distance: float = 2.0, grain: float = 9.0) -> Frame:
-    """An endless textured wall ``z = distance``, seen exactly by cameras that look along z."""
-    height, width = camera.size
-    rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    depth = (distance - camera.position[:, 2])[:, None, None, None].expand(-1, 1, height, width).contiguous()
-    pixel = torch.stack([columns, rows]) - camera.center_px[0][:, None, None]
-    point = pixel / camera.focal_px[0][:, None, None] * depth + camera.position[:, :2, None, None]
-    rgb = torch.stack([torch.sin(grain * point[:, k % 2] + k) for k in range(3)], dim=1) * 0.35 + 0.5
-    on = torch.ones_like(depth, dtype=torch.bool)
-    return Frame(rgb, depth, on, ~on, camera)
-
-
-def chunk_of(frame: Frame, index: int = 0, *, observed: bool = True, confidence: float = 1.0) -> Chunk:
-    return Chunk(frame, index, observed, torch.full_like(frame.depth, confidence))
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
-    return float(-10.0 * torch.log10(((a - b) ** 2).mean()))
 
 
 def rendered(cache: GaussianCache) -> Gaussians:
@@ -57,8 +31,8 @@ def rendered(cache: GaussianCache) -> Gaussians:
 
 
 def test_a_closer_frame_supersedes_coarser_primitives() -> None:
-    cache, near = GaussianCache(refine_steps=0), wall(camera_at((0, 0, 1.2)), grain=40.0)
-    cache.integrate(chunk_of(wall(camera_at((0, 0, 0)), grain=40.0)))
+    cache, near = GaussianCache(refine_steps=0), textured_wall(cameras_at((0, 0, 1.2)), grain=40.0)
+    cache.integrate(chunk_of(textured_wall(cameras_at((0, 0, 0)), grain=40.0)))
     before = cache.render(near.camera)
     cache.integrate(chunk_of(near, 1))
     after = cache.render(near.camera)
@@ -68,14 +42,14 @@ def test_a_closer_frame_supersedes_coarser_primitives() -> None:
     assert PIXELS * (1 - 0.42**2) < (stored.chunk == 0).sum() < PIXELS * (1 - 0.3**2)
     assert after.confidence.median() > 0.95 > before.confidence.median()
     assert psnr(after.rgb, near.rgb) > psnr(before.rgb, near.rgb) + 4.5
-    assert cache.render(camera_at((0, 0, 0), (0.2, 0, 0.6))).coverage[..., 8:-8, 16:-16].min() > 0.95
+    assert cache.render(cameras_at((0, 0, 0), (0.2, 0, 0.6))).coverage[..., 8:-8, 16:-16].min() > 0.95
 
 
 def test_a_farther_frame_never_coarsens() -> None:
-    cache, near = GaussianCache(refine_steps=0), wall(camera_at((0, 0, 1.2)))
+    cache, near = GaussianCache(refine_steps=0), textured_wall(cameras_at((0, 0, 1.2)))
     cache.integrate(chunk_of(near))
     before = cache.snapshot()
-    cache.integrate(chunk_of(wall(camera_at((0, 0, 0))), 1))
+    cache.integrate(chunk_of(textured_wall(cameras_at((0, 0, 0))), 1))
     after = cache.snapshot()
     for name in ("means", "scales", "colors", "opacities"):
         assert torch.equal(getattr(after, name)[: len(before)], getattr(before, name))
@@ -86,9 +60,9 @@ def test_a_farther_frame_never_coarsens() -> None:
 def test_approaching_a_wall_does_not_pile_up_primitives() -> None:
     cache = GaussianCache(refine_steps=0)
     places = [(0.0, 0.0, 0.15 * k) for k in range(10)]
-    result = cache.integrate(chunk_of(wall(camera_at(places[0]))))
+    result = cache.integrate(chunk_of(textured_wall(cameras_at(places[0]))))
     for index, place in enumerate(places[1:], 1):
-        result = cache.integrate(chunk_of(wall(camera_at(place)), index))
+        result = cache.integrate(chunk_of(textured_wall(cameras_at(place)), index))
     assert result.total == len(cache)
     assert len(rendered(cache)) < 0.3 * PIXELS * len(places)
     # Retired ones are dropped once they are a quarter.
@@ -96,64 +70,63 @@ def test_approaching_a_wall_does_not_pile_up_primitives() -> None:
 
 
 def before_a_dark_wall() -> GaussianCache:
-    home = camera_at((0, 0, 0))
-    dark = wall(home, 6.0)
+    home = cameras_at((0, 0, 0))
+    dark = textured_wall(home, 6.0)
     cache = GaussianCache(refine_steps=0)
     cache.integrate(chunk_of(replace(dark, rgb=0.0 * dark.rgb)))
-    cache.integrate(chunk_of(wall(home), 1))
+    cache.integrate(chunk_of(textured_wall(home), 1))
     return cache
 
 
 def test_superseding_leaves_no_gaps_in_the_foreground() -> None:
-    cache, home = before_a_dark_wall(), camera_at((0, 0, 0))
+    cache, home = before_a_dark_wall(), cameras_at((0, 0, 0))
     for k, z in enumerate((0.3, 0.6, 0.75, 0.9)):
-        cache.integrate(chunk_of(wall(camera_at((0.02 * k, 0.01 * k, z))), 2 + k))
+        cache.integrate(chunk_of(textured_wall(cameras_at((0.02 * k, 0.01 * k, z))), 2 + k))
     guide = cache.render(home)
     inside = (..., slice(10, -10), slice(14, -14))
     assert (guide.depth[inside] / 2.0 - 1.0).abs().max() < 0.06  # a twentieth passes even through a whole surface
-    assert psnr(guide.rgb[inside], wall(home).rgb[inside]) > 30.0
+    assert psnr(guide.rgb[inside], textured_wall(home).rgb[inside]) > 30.0
 
 
 def test_gaps_are_filled_by_a_later_frame() -> None:
-    cache, home = before_a_dark_wall(), camera_at((0, 0, 0))
+    cache, home = before_a_dark_wall(), cameras_at((0, 0, 0))
     whole = cache.snapshot()
     lost = (whole.chunk == 1) & (torch.arange(len(whole.means)) % 3 == 0)
     cache.load(whole[~lost])
     inside = (..., slice(2, -2), slice(2, -2))
     assert (cache.render(home).depth[inside] / 2.0 - 1.0).abs().max() > 0.2
-    cache.integrate(chunk_of(wall(home), 2))
+    cache.integrate(chunk_of(textured_wall(home), 2))
     assert (cache.render(home).depth[inside] / 2.0 - 1.0).abs().max() < 0.1
 
 
 def test_retired_primitives_stay_retired_after_loading() -> None:
     cache, again = GaussianCache(), GaussianCache()
     for index in range(5):
-        cache.integrate(chunk_of(wall(camera_at((0, 0, 0.3 * index))), index))
+        cache.integrate(chunk_of(textured_wall(cameras_at((0, 0, 0.3 * index))), index))
     again.load(cache.snapshot())
-    later = chunk_of(wall(camera_at((0, 0, 1.6))), 5)
+    later = chunk_of(textured_wall(cameras_at((0, 0, 1.6))), 5)
     counts = [(i.added, i.refined, i.total) for i in (cache.integrate(later), again.integrate(later))]
     assert counts[0] == counts[1]
-    for a, b in zip(vars(cache.snapshot()).values(), vars(again.snapshot()).values(), strict=True):
-        assert torch.equal(a, b)
+    assert same_bits(cache.snapshot(), again.snapshot())
 
 
 def test_a_closer_generated_frame_supersedes_nothing_observed() -> None:
     cache = GaussianCache()
-    cache.integrate(chunk_of(wall(camera_at((0, 0, 0)))))
+    cache.integrate(chunk_of(textured_wall(cameras_at((0, 0, 0)))))
     before = cache.snapshot()
-    near = wall(camera_at((0, 0, 1.2)))
+    near = textured_wall(cameras_at((0, 0, 1.2)))
     result = cache.integrate(chunk_of(replace(near, rgb=1.0 - near.rgb), 1, observed=False))
     assert (result.added, result.refined) == (0, 0)
-    assert all(torch.equal(a, b) for a, b in zip(vars(before).values(), vars(cache.snapshot()).values(), strict=True))
+    assert same_bits(cache.snapshot(), before)
 
 
 @pytest.mark.parametrize(
     ("observed", "confidence", "gives_way"), [(True, 1.0, True), (False, 0.9, True), (False, 0.5, False)]
 )
 def test_a_contradicted_generated_surface_is_removed(observed: bool, confidence: float, gives_way: bool) -> None:
-    cache, camera = GaussianCache(refine_steps=0), camera_at((0, 0, 0))
-    cache.integrate(chunk_of(wall(camera, 1.0), observed=False, confidence=0.4))
-    result = cache.integrate(chunk_of(wall(camera), 1, observed=observed, confidence=confidence))
+    cache, camera = GaussianCache(refine_steps=0), cameras_at((0, 0, 0))
+    cache.integrate(chunk_of(textured_wall(camera, 1.0), observed=False, confidence=0.4))
+    result = cache.integrate(chunk_of(textured_wall(camera), 1, observed=observed, confidence=confidence))
     assert (result.added > 0.9 * PIXELS) == gives_way
     depth = cache.render(camera).depth.median()
     assert abs(float(depth) - (2.0 if gives_way else 1.0)) < 0.05
@@ -161,8 +134,8 @@ def test_a_contradicted_generated_surface_is_removed(observed: bool, confidence:
 
 @pytest.mark.parametrize("far", [20.0, 5.0])
 def test_generated_background_holds_no_foreground_color(far: float) -> None:
-    camera = camera_at((0.0, 0.0, 0.0))
-    _, _, height, width = wall(camera).rgb.shape
+    camera = cameras_at((0.0, 0.0, 0.0))
+    _, _, height, width = textured_wall(camera).rgb.shape
     behind = torch.zeros(1, 1, height, width, dtype=torch.bool)
     behind[..., width // 2 :] = True
     rgb = torch.where(behind, 0.9, 0.1).repeat(1, 3, 1, 1)
@@ -177,25 +150,25 @@ def test_generated_background_holds_no_foreground_color(far: float) -> None:
 
 
 def test_generated_frames_contradict_nothing_observed() -> None:
-    cache, camera = GaussianCache(), camera_at((0, 0, 0))
-    cache.integrate(chunk_of(wall(camera, 1.0)))
-    assert cache.integrate(chunk_of(wall(camera), 1)).added == 0
+    cache, camera = GaussianCache(), cameras_at((0, 0, 0))
+    cache.integrate(chunk_of(textured_wall(camera, 1.0)))
+    assert cache.integrate(chunk_of(textured_wall(camera), 1)).added == 0
 
 
 def test_only_observed_frames_add_in_front_of_observed_surfaces() -> None:
-    camera = camera_at((0, 0, 0))
+    camera = cameras_at((0, 0, 0))
     for observed, added in ((True, PIXELS), (False, 0)):
         cache = GaussianCache()
-        cache.integrate(chunk_of(wall(camera)))
-        assert cache.integrate(chunk_of(wall(camera, 1.5), 1, observed=observed)).added == added
+        cache.integrate(chunk_of(textured_wall(camera)))
+        assert cache.integrate(chunk_of(textured_wall(camera, 1.5), 1, observed=observed)).added == added
 
 
 def test_a_more_confident_stored_surface_needs_a_larger_residual() -> None:
-    camera = camera_at((0, 0, 0))
+    camera = cameras_at((0, 0, 0))
     for confidence, added in ((0.8, PIXELS), (0.2, 0)):
         cache = GaussianCache()
-        cache.integrate(chunk_of(wall(camera), observed=False, confidence=0.8))
-        nearer = chunk_of(wall(camera, 1.6), 1, observed=False, confidence=confidence)
+        cache.integrate(chunk_of(textured_wall(camera), observed=False, confidence=0.8))
+        nearer = chunk_of(textured_wall(camera, 1.6), 1, observed=False, confidence=confidence)
         assert cache.integrate(nearer).added == added
 
 
@@ -230,8 +203,8 @@ def ground(camera: Camera, below: float = 0.1) -> Frame:
 
 
 def test_closer_frames_supersede_slanted_ground() -> None:
-    cache, near = GaussianCache(refine_steps=0), ground(camera_at((0, 0, 1.2)))
-    cache.integrate(chunk_of(ground(camera_at((0, 0, 0)))))
+    cache, near = GaussianCache(refine_steps=0), ground(cameras_at((0, 0, 1.2)))
+    cache.integrate(chunk_of(ground(cameras_at((0, 0, 0)))))
     inner = (slice(None), slice(None), slice(SIZE[0] // 2 + 3, -6), slice(6, -6))
     before = psnr(cache.render(near.camera).rgb[inner], near.rgb[inner])
     cache.integrate(chunk_of(near, 1))
@@ -242,11 +215,11 @@ def test_closer_frames_supersede_slanted_ground() -> None:
 
 def test_points_of_slanted_ground_do_not_cover_their_neighbors() -> None:
     """Discs are round: one as long as its pixel on the ground is would be as wide."""
-    cache, first = PointCache(), ground(camera_at((0, 0, 0)), below=0.3)
+    cache, first = PointCache(), ground(cameras_at((0, 0, 0)), below=0.3)
     cache.integrate(chunk_of(first))
     inner = (slice(None), slice(None), slice(SIZE[0] // 2 + 3, -6), slice(6, -6))
     for place in ((0.0, 0.0, 0.0), (0.02, 0.0, 0.02)):
-        view = ground(camera_at(place), below=0.3)
+        view = ground(cameras_at(place), below=0.3)
         guide = cache.render(view.camera)
         rendered = guide.coverage[inner] > 0.5
         error = (guide.rgb[inner] - view.rgb[inner]).square().mean(1, keepdim=True)[rendered].mean()

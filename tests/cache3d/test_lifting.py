@@ -11,15 +11,15 @@ from torch import Tensor
 from cache3d.gaussian_cache import GaussianCache
 from cache3d.integration.lifting import sharpened
 from cache3d.integration.policy import DEFAULT_POLICY, IntegrationPolicy
-from geometry.camera import Camera
-from geometry.frame import Chunk, Frame
+from geometry.frame import Frame
+from tests.helpers import cameras_at, chunk_of
 
 SIZE = (32, 48)
 
 
 def _frame(rgb: Tensor, depth: Tensor) -> Frame:
     whole = torch.ones_like(depth, dtype=torch.bool)
-    return Frame(rgb, depth, whole, ~whole, Camera.from_fov(60.0, SIZE, torch.eye(4)[None]))
+    return Frame(rgb, depth, whole, ~whole, cameras_at((0.0, 0.0, 0.0), size=SIZE))
 
 
 def _grainy(seed: int = 0) -> Tensor:
@@ -32,7 +32,7 @@ def test_sharpening_brings_the_rendering_nearer_to_the_frame(steps: int) -> None
     errors = []
     for amount in (0.0, DEFAULT_POLICY.sharpening):
         cache = GaussianCache(refine_steps=steps, policy=IntegrationPolicy(sharpening=amount))
-        cache.integrate(Chunk(frame, 0, observed=True, confidence=torch.ones_like(frame.depth)))
+        cache.integrate(chunk_of(frame))
         errors.append(float((cache.render(frame.camera).rgb - frame.rgb)[..., 2:-2, 2:-2].square().mean()))
     assert errors[1] < 0.75 * errors[0]
 

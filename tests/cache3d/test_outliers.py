@@ -12,20 +12,18 @@ from cache3d.cache import WorldCache
 from cache3d.gaussian_cache import GaussianCache
 from cache3d.point_cache import PointCache
 from cache3d.rendering.plane_depth import inverse_depth_planes, plane_image
-from geometry.camera import Camera
 from geometry.depth import align_depth
-from geometry.frame import Chunk, Frame
+from geometry.frame import Frame
+from tests.helpers import cameras_at, chunk_of, psnr
 
 SIZE = (36, 60)
 WALL, FLOOR = 3.0, 0.8
 CACHES = pytest.mark.parametrize("make", [PointCache, lambda: GaussianCache(refine_steps=0)], ids=["points", "gauss"])
 
 
-def look(x: float) -> Frame:
+def wall_and_floor(x: float) -> Frame:
     """A patterned wall and the floor before it, from ``x``."""
-    pose = torch.eye(4)
-    pose[0, 3] = x
-    camera = Camera.from_fov(60.0, SIZE, pose[None])
+    camera = cameras_at((x, 0.0, 0.0), size=SIZE)
     rows, columns = torch.meshgrid(torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5, indexing="ij")
     ray_x, ray_y = ((columns - SIZE[1] / 2) / camera.focal_px[0, 0], (rows - SIZE[0] / 2) / camera.focal_px[0, 1])
     depth = torch.where(ray_y * WALL > FLOOR, FLOOR / ray_y.clamp_min(1e-3), torch.full_like(rows, WALL))
@@ -35,21 +33,17 @@ def look(x: float) -> Frame:
     return Frame(rgb[None], depth[None, None], everywhere, ~everywhere, camera)
 
 
-def chunk_of(frame: Frame, index: int, *, observed: bool = True, confidence: float = 1.0) -> Chunk:
-    return Chunk(frame, index, observed=observed, confidence=torch.full_like(frame.depth, confidence))
-
-
 def with_spots(depth: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Some pixels wrong by up to a factor of two."""
     wrong = torch.rand(depth.shape, generator=rng) < share
     return torch.where(wrong, depth * torch.exp2(2.0 * torch.rand(depth.shape, generator=rng) - 1.0), depth)
 
 
-def walk(cache: WorldCache, share: float) -> list[float]:
+def aligned_walk(cache: WorldCache, share: float) -> list[float]:
     """Sidle along the wall with depth of unknown scale and outliers, aligned as in the loop; scale errors."""
     rng, errors = torch.Generator().manual_seed(3), []
     for index in range(30):
-        frame = look(0.04 * index)
+        frame = wall_and_floor(0.04 * index)
         if index > 0:
             scale = 1.0 + 0.05 * torch.randn((), generator=rng).item()
             guide = cache.render(frame.camera)
@@ -62,23 +56,23 @@ def walk(cache: WorldCache, share: float) -> list[float]:
     return errors
 
 
-def psnr(cache: WorldCache) -> float:
-    errors = [(cache.render(f.camera).rgb - f.rgb).square().mean() for f in map(look, (0.1, 0.5, 0.9, 1.1))]
-    return float(-10.0 * torch.log10(torch.stack(errors).mean()))
+def held_out_psnr(cache: WorldCache) -> float:
+    frames = Frame.concatenate([wall_and_floor(x) for x in (0.1, 0.5, 0.9, 1.1)])
+    return psnr(cache.render(frames.camera).rgb, frames.rgb)
 
 
 @CACHES
 def test_outliers_do_not_pile_up_and_alignment_does_not_run_away(make: type[PointCache]) -> None:
     clean, spotted = make(), make()
-    walk(clean, 0.0)
-    errors = walk(spotted, 0.02)
-    assert psnr(spotted) > psnr(clean) - 1.5
+    aligned_walk(clean, 0.0)
+    errors = aligned_walk(spotted, 0.02)
+    assert held_out_psnr(spotted) > held_out_psnr(clean) - 1.5
     assert max(errors) < 0.01
 
 
 @CACHES
 def test_two_frames_contradict_a_surface(make: type[PointCache]) -> None:
-    frame = look(0.0)
+    frame = wall_and_floor(0.0)
     spot = frame.depth.clone()
     spot[..., 10:14, 28:32] *= 0.6
     cache = make()
@@ -93,7 +87,7 @@ def test_two_frames_contradict_a_surface(make: type[PointCache]) -> None:
 
 @CACHES
 def test_a_coarse_frame_contradicts_nothing(make: type[PointCache]) -> None:
-    frame, cache = look(0.0), make()
+    frame, cache = wall_and_floor(0.0), make()
     near = frame.depth.clone()
     near[..., 10:14, 28:32] *= 0.6
     cache.integrate(chunk_of(frame, 0))
@@ -106,7 +100,7 @@ def test_a_coarse_frame_contradicts_nothing(make: type[PointCache]) -> None:
 
 @CACHES
 def test_isolated_pixels_do_not_enter_in_front_but_lines_do(make: type[PointCache]) -> None:
-    frame = look(0.0)
+    frame = wall_and_floor(0.0)
     spot, line = frame.depth.clone(), frame.depth.clone()
     spot[..., 8, 20] *= 0.6
     line[..., 8, 10:40] *= 0.6
@@ -117,7 +111,7 @@ def test_isolated_pixels_do_not_enter_in_front_but_lines_do(make: type[PointCach
 
 
 def test_the_depth_of_a_slope_is_unbiased() -> None:
-    frame, cache = look(0.0), GaussianCache(refine_steps=0)
+    frame, cache = wall_and_floor(0.0), GaussianCache(refine_steps=0)
     cache.integrate(chunk_of(frame, 0))
     floor = (slice(None), slice(None), slice(28, 34), slice(10, 50))
     ratio = (cache.render(frame.camera).depth / frame.depth)[floor]
@@ -125,7 +119,7 @@ def test_the_depth_of_a_slope_is_unbiased() -> None:
 
 
 def test_a_plane_has_its_depth_at_every_pixel() -> None:
-    frame = look(0.3)
+    frame = wall_and_floor(0.3)
     normal = torch.nn.functional.normalize(torch.tensor([[0.2, -0.5, -0.8]]), dim=-1)
     point = torch.tensor([[0.4, 0.1, 2.0]])
     planes = inverse_depth_planes(point, normal, frame.camera[0])

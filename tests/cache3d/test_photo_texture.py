@@ -16,20 +16,11 @@ from cache3d.photo_texture import DEFAULT_TEXTURE, PhotoTexture, _sampled
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.project import pixel_centers, unproject
+from tests.helpers import cameras_at, guide_of, pose_at
 
 SIZE = (48, 80)
+HOME = (0.0, 0.0, 0.0)
 INNER = (..., slice(3, -3), slice(3, -3))
-
-
-def pose(x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Tensor:
-    """Looking along +z from a place."""
-    out = torch.eye(4)[None].clone()
-    out[0, :3, 3] = torch.tensor([x, y, z])
-    return out
-
-
-def camera_at(x: float = 0.0, y: float = 0.0, z: float = 0.0, size: tuple[int, int] = SIZE) -> Camera:
-    return Camera.from_fov(60.0, size, pose(x, y, z))
 
 
 def floor_depth(camera: Camera, height: float = 1.0, slope: float = 0.4) -> Tensor:
@@ -54,45 +45,42 @@ def picture(camera: Camera, times: int = 4) -> tuple[Tensor, Tensor]:
     return avg_pool2d(painted(fine, floor_depth(fine)), times), floor_depth(camera)
 
 
-def photo_of(camera: Camera) -> Frame:
+def gray_guide(camera: Camera, depth: Tensor, gray: float = 0.5) -> Guide:
+    """A cache that knows the geometry and no color, half sure."""
+    guide = guide_of(camera, depth, gray)
+    return replace(guide, confidence=0.5 * guide.confidence)
+
+
+@pytest.fixture(scope="module")
+def floor() -> Frame:
+    camera = cameras_at(HOME, size=SIZE)
     rgb, depth = picture(camera, 8)
     return Frame(rgb, depth, depth > 0.0, depth < 0.0, camera)
 
 
-def guide_of(camera: Camera, depth: Tensor, gray: float = 0.5) -> Guide:
-    """A cache that knows the geometry and no color, half sure."""
-    one = torch.ones_like(depth)
-    return Guide(gray * one.expand(-1, 3, -1, -1), depth, one, 0.5 * one, 0.0 * one, camera)
-
-
-@pytest.fixture(scope="module")
-def photo() -> Frame:
-    return photo_of(camera_at())
-
-
 @pytest.fixture(scope="module")
 def sharp() -> Tensor:
-    return picture(camera_at().resized((4 * SIZE[0], 4 * SIZE[1])), 2)[0][0]
+    return picture(cameras_at(HOME, size=SIZE).resized((4 * SIZE[0], 4 * SIZE[1])), 2)[0][0]
 
 
-def test_the_photos_camera_shows_the_photo(photo: Frame) -> None:
-    rendered = PhotoTexture.of(photo, photo.rgb[0]).apply(guide_of(photo.camera, photo.depth))
-    torch.testing.assert_close(rendered.rgb[INNER], photo.rgb[INNER], atol=1e-4, rtol=0.0)
+def test_the_photos_camera_shows_the_photo(floor: Frame) -> None:
+    rendered = PhotoTexture.of(floor, floor.rgb[0]).apply(gray_guide(floor.camera, floor.depth))
+    torch.testing.assert_close(rendered.rgb[INNER], floor.rgb[INNER], atol=1e-4, rtol=0.0)
     assert (rendered.confidence[INNER] == 1.0).all()
-    assert torch.equal(rendered.depth, photo.depth)
+    assert torch.equal(rendered.depth, floor.depth)
 
 
-def test_a_finer_photo_shows_the_same_at_frame_size(photo: Frame, sharp: Tensor) -> None:
-    rendered = PhotoTexture.of(photo, sharp).apply(guide_of(photo.camera, photo.depth))
-    assert (rendered.rgb - photo.rgb)[INNER].abs().mean() < 0.01
+def test_a_finer_photo_shows_the_same_at_frame_size(floor: Frame, sharp: Tensor) -> None:
+    rendered = PhotoTexture.of(floor, sharp).apply(gray_guide(floor.camera, floor.depth))
+    assert (rendered.rgb - floor.rgb)[INNER].abs().mean() < 0.01
 
 
-def test_closer_views_show_detail_of_the_full_photo(photo: Frame, sharp: Tensor) -> None:
-    near = camera_at(y=0.4, z=1.5)
+def test_closer_views_show_detail_of_the_full_photo(floor: Frame, sharp: Tensor) -> None:
+    near = cameras_at((0.0, 0.4, 1.5), size=SIZE)
     truth, depth = picture(near)
     errors = []
-    for finest in (photo.rgb[0], sharp):
-        rendered = PhotoTexture.of(photo, finest).apply(guide_of(near, depth))
+    for finest in (floor.rgb[0], sharp):
+        rendered = PhotoTexture.of(floor, finest).apply(gray_guide(near, depth))
         known = rendered.confidence == 1.0
         assert known.float().mean() > 0.8
         errors.append(float((rendered.rgb - truth).square().mean(1, keepdim=True)[known].mean().sqrt()))
@@ -100,10 +88,10 @@ def test_closer_views_show_detail_of_the_full_photo(photo: Frame, sharp: Tensor)
     assert errors[1] < 0.04
 
 
-def test_farther_views_do_not_alias(photo: Frame, sharp: Tensor) -> None:
-    far = camera_at(y=-0.5, z=-2.0)
+def test_farther_views_do_not_alias(floor: Frame, sharp: Tensor) -> None:
+    far = cameras_at((0.0, -0.5, -2.0), size=SIZE)
     truth, depth = picture(far, 8)
-    rendered = PhotoTexture.of(photo, sharp).apply(guide_of(far, depth))
+    rendered = PhotoTexture.of(floor, sharp).apply(gray_guide(far, depth))
     known = (rendered.confidence == 1.0).expand_as(truth)
     assert known.float().mean() > 0.2
     assert (rendered.rgb - truth)[known].square().mean().sqrt() < 0.05
@@ -111,20 +99,20 @@ def test_farther_views_do_not_alias(photo: Frame, sharp: Tensor) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.floats(0.5, 2.0).filter(lambda factor: abs(factor - 1.0) > 1.2 * DEFAULT_TEXTURE.same_depth))
-def test_other_surfaces_keep_the_rendered_colors(photo: Frame, factor: float) -> None:
-    # Seen from the photo's own place all surfaces of a pixel fall on the same pixel of the photo.
-    guide = guide_of(photo.camera, factor * photo.depth)
-    rendered = PhotoTexture.of(photo, photo.rgb[0]).apply(guide)
+def test_other_surfaces_keep_the_rendered_colors(floor: Frame, factor: float) -> None:
+    # Seen from the photo's own place all surfaces of a pixel fall on the same pixel of the floor.
+    guide = gray_guide(floor.camera, factor * floor.depth)
+    rendered = PhotoTexture.of(floor, floor.rgb[0]).apply(guide)
     assert torch.equal(rendered.rgb, guide.rgb)
     assert torch.equal(rendered.confidence, guide.confidence)
 
 
-def test_outlines_holes_and_the_outside_keep_the_rendered_colors(photo: Frame) -> None:
-    depth = photo.depth.clone()
+def test_outlines_holes_and_the_outside_keep_the_rendered_colors(floor: Frame) -> None:
+    depth = floor.depth.clone()
     depth[..., 40:] = 0.5 * depth[..., 40:]
-    stepped = replace(photo, depth=depth)
-    texture = PhotoTexture.of(stepped, photo.rgb[0])
-    guide = guide_of(photo.camera, depth)
+    stepped = replace(floor, depth=depth)
+    texture = PhotoTexture.of(stepped, floor.rgb[0])
+    guide = gray_guide(floor.camera, depth)
     hole = torch.zeros_like(depth)
     hole[..., 10:14, :] = 1.0
     guide = replace(guide, coverage=1.0 - hole, depth=guide.depth * (1.0 - hole))
@@ -132,52 +120,52 @@ def test_outlines_holes_and_the_outside_keep_the_rendered_colors(photo: Frame) -
     assert not changed[:, 40 - DEFAULT_TEXTURE.outline_px : 40 + DEFAULT_TEXTURE.outline_px].any()
     assert not changed[10:14].any()
     assert changed[15:-3, 3 : 39 - DEFAULT_TEXTURE.outline_px].all()
-    behind = Camera.from_fov(60.0, SIZE, pose() @ torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0])))
-    turned = guide_of(behind, photo.depth)
+    behind = cameras_at(pose_at(yaw_deg=180.0), size=SIZE)
+    turned = gray_guide(behind, floor.depth)
     assert torch.equal(texture.apply(turned).rgb, turned.rgb)
 
 
-def test_invalid_pixels_of_the_photo_are_not_used(photo: Frame) -> None:
-    unknown = torch.zeros_like(photo.valid)
+def test_invalid_pixels_of_the_photo_are_not_used(floor: Frame) -> None:
+    unknown = torch.zeros_like(floor.valid)
     unknown[..., 20:30, 20:30] = True
-    holed = replace(photo, valid=~unknown, depth=torch.where(unknown, 0.0, photo.depth))
-    guide = guide_of(photo.camera, photo.depth)
-    rendered = PhotoTexture.of(holed, photo.rgb[0]).apply(guide)
+    holed = replace(floor, valid=~unknown, depth=torch.where(unknown, 0.0, floor.depth))
+    guide = gray_guide(floor.camera, floor.depth)
+    rendered = PhotoTexture.of(holed, floor.rgb[0]).apply(guide)
     assert rendered.rgb.isfinite().all()
     assert torch.equal(rendered.rgb[..., 20:30, 20:30], guide.rgb[..., 20:30, 20:30])
     assert (rendered.confidence[..., 32:-3, 3:-3] == 1.0).all()
 
 
-def test_sky_is_textured_where_both_show_sky(photo: Frame) -> None:
-    sky = torch.zeros_like(photo.sky)
+def test_sky_is_textured_where_both_show_sky(floor: Frame) -> None:
+    sky = torch.zeros_like(floor.sky)
     sky[..., :20, :] = True
-    depth = torch.where(sky, 1000.0, photo.depth)
-    under = replace(photo, sky=sky, depth=depth)
-    guide = replace(guide_of(photo.camera, depth), sky=sky.float())
-    rendered = PhotoTexture.of(under, photo.rgb[0]).apply(guide)
-    torch.testing.assert_close(rendered.rgb[..., 2:18, 3:-3], photo.rgb[..., 2:18, 3:-3], atol=1e-4, rtol=0.0)
+    depth = torch.where(sky, 1000.0, floor.depth)
+    under = replace(floor, sky=sky, depth=depth)
+    guide = replace(gray_guide(floor.camera, depth), sky=sky.float())
+    rendered = PhotoTexture.of(under, floor.rgb[0]).apply(guide)
+    torch.testing.assert_close(rendered.rgb[..., 2:18, 3:-3], floor.rgb[..., 2:18, 3:-3], atol=1e-4, rtol=0.0)
     ground = replace(guide, sky=torch.zeros_like(guide.sky))
-    kept = PhotoTexture.of(under, photo.rgb[0]).apply(ground)
+    kept = PhotoTexture.of(under, floor.rgb[0]).apply(ground)
     assert torch.equal(kept.rgb[..., :18, :], guide.rgb[..., :18, :])
 
 
-def test_wrong_rendered_colors_are_replaced(photo: Frame, sharp: Tensor) -> None:
-    texture, aside = PhotoTexture.of(photo, sharp), camera_at(x=0.2)
+def test_wrong_rendered_colors_are_replaced(floor: Frame, sharp: Tensor) -> None:
+    texture, aside = PhotoTexture.of(floor, sharp), cameras_at((0.2, 0.0, 0.0), size=SIZE)
     depth = floor_depth(aside)
-    dark, bright = (texture.apply(guide_of(aside, depth, gray)) for gray in (0.1, 0.9))
+    dark, bright = (texture.apply(gray_guide(aside, depth, gray)) for gray in (0.1, 0.9))
     same = (dark.confidence == 1.0).expand_as(dark.rgb)
     assert same.float().mean() > 0.8
     torch.testing.assert_close(dark.rgb[same], bright.rgb[same])
 
 
-def test_the_pyramid_halves_down_to_the_coarsest(photo: Frame) -> None:
+def test_the_pyramid_halves_down_to_the_coarsest(floor: Frame) -> None:
     finest = torch.rand(3, 144, 240)  # three times as fine: not a power of two
-    texture = PhotoTexture.of(photo, finest)
+    texture = PhotoTexture.of(floor, finest)
     assert texture.scales == (3.0, 2.0, 1.0, 0.5, DEFAULT_TEXTURE.coarsest)
     assert [tuple(level.shape[1:]) for level in texture.levels] == [
         (round(SIZE[0] * scale), round(SIZE[1] * scale)) for scale in texture.scales
     ]
-    assert torch.equal(texture.levels[2], photo.rgb[0])
+    assert torch.equal(texture.levels[2], floor.rgb[0])
     assert torch.equal(texture.full_res, finest)
 
 
@@ -198,11 +186,11 @@ def test_sampling_agrees_with_torch() -> None:
 
 
 def test_mixed_pixels_of_outlines_are_not_used() -> None:
-    camera = camera_at(size=(96, 160))
+    camera = cameras_at(HOME, size=(96, 160))
     depth = torch.ones(1, 1, 96, 160)
     depth[..., 80:] = 4.0
     photo = Frame(torch.full((1, 3, 96, 160), 0.2), depth, depth > 0.0, depth < 0.0, camera)
-    rendered = PhotoTexture.of(photo, photo.rgb[0]).apply(guide_of(camera, depth, gray=0.8))
+    rendered = PhotoTexture.of(photo, photo.rgb[0]).apply(gray_guide(camera, depth, gray=0.8))
     near, beside, far = (rendered.rgb[..., 10:-10, part] for part in (slice(40, 76), slice(80, 81), slice(90, 120)))
     assert near.max() < 0.21
     assert beside.min() > 0.79

@@ -17,18 +17,7 @@ from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Raster, Splats
 from geometry.camera import Camera
 from geometry.se3 import exp
-
-
-def make_splats(count: int, seed: int = 0, channels: int = 4) -> Splats:
-    rng = torch.Generator().manual_seed(seed)
-    means = torch.randn(count, 3, generator=rng) * torch.tensor([1.2, 0.8, 0.8]) + torch.tensor([0.0, 0.0, 3.0])
-    return Splats(
-        means=means,
-        quats=torch.randn(count, 4, generator=rng),
-        scales=torch.rand(count, 3, generator=rng) * 0.08 + 0.005,
-        opacities=torch.rand(count, generator=rng),
-        values=torch.rand(count, channels, generator=rng),
-    )
+from tests.helpers import random_splats
 
 
 def make_camera(size: tuple[int, int] = (37, 51)) -> Camera:
@@ -52,7 +41,7 @@ def gradients(splats: Splats, camera: Camera, backend: str, dtype: torch.dtype) 
 
 @pytest.mark.parametrize(("count", "eps2d"), [(300, 0.3), (100, 0.1)])
 def test_cpu_kernels_agree_with_the_reference(count: int, eps2d: float) -> None:
-    splats, camera = make_splats(count), make_camera()
+    splats, camera = random_splats(count), make_camera()
     double = Splats(*(getattr(splats, f.name).double() for f in fields(Splats)))
     fast = rasterize(splats, camera, "cpu", eps2d=eps2d)
     slow = rasterize(double, camera.to(torch.float64), "reference", eps2d=eps2d)
@@ -64,7 +53,7 @@ def test_cpu_kernels_agree_with_the_reference(count: int, eps2d: float) -> None:
 
 
 def test_gradients_agree_with_autograd_through_the_reference() -> None:
-    splats, camera = make_splats(200, seed=3), make_camera((25, 34))
+    splats, camera = random_splats(200, seed=3), make_camera((25, 34))
     _, fast = gradients(splats, camera, "cpu", torch.float32)
     _, slow = gradients(splats, camera, "reference", torch.float64)
     assert fast.keys() == slow.keys() == {"means", "quats", "scales", "opacities", "values", "pose"}
@@ -77,7 +66,7 @@ def test_bits_do_not_depend_on_runs_or_threads(monkeypatch: pytest.MonkeyPatch) 
     # Small blocks, so that the toy scene is split over threads at all.
     monkeypatch.setattr(rasterizer_cpu, "PROJECT_BLOCK", 64)
     monkeypatch.setattr(rasterizer_cpu, "TILE_BLOCK", 1)
-    splats, camera = make_splats(500, seed=1), make_camera()
+    splats, camera = random_splats(500, seed=1), make_camera()
     results = []
     before = torch.get_num_threads()
     try:
@@ -109,24 +98,24 @@ def test_equal_depths_are_composited_in_storage_order() -> None:
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_no_visible_gaussians_give_an_empty_image(backend: str) -> None:
     camera = make_camera((5, 7))
-    behind = replace(make_splats(4), means=make_splats(4).means * torch.tensor([1.0, 1, -1]))
-    for splats in (make_splats(0), behind):
+    behind = replace(random_splats(4), means=random_splats(4).means * torch.tensor([1.0, 1, -1]))
+    for splats in (random_splats(0), behind):
         raster = rasterize(splats, camera, backend)  # pyright: ignore[reportArgumentType]
-        assert raster.values.shape == (2, 4, 5, 7)
+        assert raster.values.shape == (2, 3, 5, 7)
         assert not raster.values.any()
         assert not raster.alpha.any()
         assert not raster.depth.any()
 
 
 def test_an_empty_scene_has_empty_gradients() -> None:
-    _, grads = gradients(make_splats(0), make_camera((5, 7)), "cpu", torch.float32)
+    _, grads = gradients(random_splats(0), make_camera((5, 7)), "cpu", torch.float32)
     assert grads["means"].shape == (0, 3)
     assert not grads["pose"].any()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (17, 33)])
 def test_images_of_any_size(size: tuple[int, int]) -> None:
-    splats, camera = make_splats(200, seed=5), make_camera(size)
+    splats, camera = random_splats(200, seed=5), make_camera(size)
     fast, slow = rasterize(splats, camera, "cpu"), rasterize(splats, camera, "reference")
     torch.testing.assert_close(fast.values, slow.values, atol=5e-5, rtol=0)
 
@@ -134,7 +123,7 @@ def test_images_of_any_size(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("part", ["means", "quats", "scales", "opacities"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_a_non_finite_gaussian_shows_nowhere(part: str, backend: str) -> None:
-    splats, camera = make_splats(30), make_camera()
+    splats, camera = random_splats(30), make_camera()
     broken = getattr(splats, part).clone()
     broken[3] = torch.nan
     kept = torch.arange(30) != 3
@@ -144,7 +133,7 @@ def test_a_non_finite_gaussian_shows_nowhere(part: str, backend: str) -> None:
 
 
 def test_needles_and_giants_stay_finite() -> None:
-    splats = make_splats(20)
+    splats = random_splats(20)
     scales = splats.scales.clone()
     scales[:10] = torch.tensor([1e-6, 1e-6, 5.0])
     scales[10:] = 1e3
@@ -155,7 +144,7 @@ def test_needles_and_giants_stay_finite() -> None:
 
 
 def test_invalid_input_is_refused() -> None:
-    splats = make_splats(3)
+    splats = random_splats(3)
     with pytest.raises(ValueError, match=r"camera: want a batch \[t\]"):
         rasterize(splats, make_camera()[0])
     with pytest.raises(ValueError, match="values: want finite"):
@@ -168,7 +157,7 @@ def test_invalid_input_is_refused() -> None:
 def test_warming_up_compiles_once() -> None:
     warm_up(gradients=True)
     assert len(rasterizer_cpu.tiles.composite.signatures) == 1
-    rasterize(make_splats(2, channels=7), make_camera())
+    rasterize(random_splats(2, channels=7), make_camera())
     assert len(rasterizer_cpu.tiles.composite.signatures) == 1
 
 

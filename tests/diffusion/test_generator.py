@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusion.condition import Condition, Prior
+from diffusion.condition import Condition
 from diffusion.generator import Made
 from diffusion.kv_memory import KVMemory, MemoryPolicy
 from diffusion.noise_map import NoiseConfig, noise_map
@@ -17,31 +17,23 @@ from diffusion.passthrough import PassthroughGenerator
 from diffusion.retouch.generator import RetouchGenerator, load_network, median_filtered, package_weights, save_network
 from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
 from diffusion.sampler import sample
-from geometry.camera import Camera
-from geometry.frame import Chunk, Frame, Guide
+from geometry.frame import Chunk, Frame
+from tests.helpers import TOY_NETWORK, cameras_along, chunk_of, guide_of, prior_of, random_rgb
 
-TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
 SIZE = (32, 48)
 
 
 def _network() -> DenoiserNetwork:
     torch.manual_seed(0)
-    network = DenoiserNetwork(TOY)
+    network = DenoiserNetwork(TOY_NETWORK)
     with torch.no_grad():
         network.head.weight.mul_(50.0)
     return network
 
 
-def _camera(frames: int, first: int = 0) -> Camera:
-    pose = torch.eye(4).repeat(frames, 1, 1)
-    pose[:, 0, 3] = 0.1 * (first + torch.arange(frames))
-    return Camera.from_fov(60.0, SIZE, pose)
-
-
 def _seed(depth: float = 1.0) -> Chunk:
-    rgb = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     true = torch.ones(1, 1, *SIZE, dtype=torch.bool)
-    return Chunk(Frame(rgb, depth * torch.ones(1, 1, *SIZE), true, ~true, _camera(1)), 0, True, torch.ones(1, 1, *SIZE))
+    return chunk_of(Frame(random_rgb(SIZE, seed=1), depth * true, true, ~true, cameras_along(0.0, 1, SIZE)))
 
 
 def _condition(frames: int = 2, first: int = 1) -> tuple[Condition, torch.Tensor]:
@@ -49,8 +41,8 @@ def _condition(frames: int = 2, first: int = 1) -> tuple[Condition, torch.Tensor
     rgb, depth = torch.rand(frames, 3, *SIZE, generator=rng), 1.0 + torch.rand(frames, 1, *SIZE, generator=rng)
     coverage = torch.ones_like(depth)
     coverage[..., 30:] = 0.0
-    guide = Guide(rgb, depth, coverage, coverage, 0.0 * coverage, _camera(frames, first))
-    prior = Prior(rgb, depth, 1.0 - coverage, rgb, depth, depth < 0.0)
+    guide = guide_of(cameras_along(0.1, frames, SIZE, first), depth, rgb, coverage == 0.0)
+    prior = prior_of(rgb, depth, 1.0 - coverage)
     return Condition(guide, prior), noise_map(guide, prior, NoiseConfig())
 
 
@@ -137,7 +129,7 @@ def test_weights_round_trip_in_half_precision(tmp_path: Path) -> None:
     network = _network()
     save_network(network, tmp_path / "w.safetensors", {"data": "toy"})
     back = RetouchGenerator(tmp_path / "w.safetensors").network
-    assert back.config == TOY
+    assert back.config == TOY_NETWORK
     for name, tensor in network.state_dict().items():
         assert torch.equal(back.state_dict()[name], tensor.half().float())
 

@@ -8,12 +8,11 @@ from safetensors.torch import load, save
 
 from diffusion.kv_memory import KVMemory, MemoryPolicy, view_distance
 from geometry.camera import Camera
+from tests.helpers import cameras_at
 
 
 def _cameras(x: list[float]) -> Camera:
-    pose = torch.eye(4).repeat(len(x), 1, 1)
-    pose[:, 0, 3] = torch.tensor(x)
-    return Camera.from_fov(60.0, (16, 32), pose)
+    return cameras_at(*((place, 0.0, 0.0) for place in x), size=(16, 32))
 
 
 def _memory(x: list[float]) -> KVMemory:

@@ -13,7 +13,7 @@ from diffusion.retouch.network import DenoiserNetwork, Inputs, NetworkConfig, Pa
 TOY = NetworkConfig(widths=(8, 8, 16), dim=32, blocks=2, heads=2)
 
 
-def _network(dtype: torch.dtype = torch.float64) -> DenoiserNetwork:
+def _random_network(dtype: torch.dtype = torch.float64) -> DenoiserNetwork:
     rng = torch.Generator().manual_seed(0)
     network = DenoiserNetwork(TOY).to(dtype).eval()
     with torch.no_grad():
@@ -50,7 +50,7 @@ def _frames(inputs: Inputs, part: slice) -> Inputs:
 
 @torch.no_grad()
 def test_chunks_with_memory_equal_one_causal_pass() -> None:
-    network, inputs = _network(), _inputs(6)
+    network, inputs = _random_network(), _inputs(6)
     whole, _, _ = network(inputs, chunk_of_frame=torch.tensor([0, 1, 1, 2, 2, 2]))
     past, made = None, []
     for part in (slice(0, 1), slice(1, 3), slice(3, 6)):
@@ -68,7 +68,7 @@ def test_chunks_with_memory_equal_one_causal_pass() -> None:
 
 @torch.no_grad()
 def test_later_chunks_do_not_change_earlier_ones() -> None:
-    network, inputs = _network(), _inputs(4)
+    network, inputs = _random_network(), _inputs(4)
     chunks = torch.tensor([0, 0, 1, 1])
     before, _, _ = network(inputs, chunk_of_frame=chunks)
     state = inputs.state.clone()
@@ -81,7 +81,7 @@ def test_later_chunks_do_not_change_earlier_ones() -> None:
 
 @torch.no_grad()
 def test_output_is_invariant_to_rigid_motion_and_unit_but_not_to_relative_poses() -> None:
-    network, inputs = _network(), _inputs(3)
+    network, inputs = _random_network(), _inputs(3)
     before, _, _ = network(inputs)
     move = torch.eye(4, dtype=torch.float64)
     move[:3, :3] = _rotation(torch.tensor([0.4, -1.2, 2.0]))
@@ -98,7 +98,7 @@ def test_output_is_invariant_to_rigid_motion_and_unit_but_not_to_relative_poses(
 
 @torch.no_grad()
 def test_certain_or_clean_pixels_are_the_prior() -> None:
-    network, inputs = _network(), _inputs(2)
+    network, inputs = _random_network(), _inputs(2)
     one, none = torch.ones_like(inputs.sigma), torch.zeros_like(inputs.sigma)
     sure, _, _ = network(replace(inputs, coverage=one, confidence=one, copied=none))
     assert torch.equal(sure, inputs.prior)
@@ -111,14 +111,14 @@ def test_certain_or_clean_pixels_are_the_prior() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(16, 16), (40, 56), (33, 47)])
 def test_any_size_is_padded_to_tokens(size: tuple[int, int]) -> None:
-    clean, keys, _ = _network()(_inputs(1, size=size))
+    clean, keys, _ = _random_network()(_inputs(1, size=size))
     assert clean.shape == (1, 1, 4, *size)
     assert keys.shape[3] == -(-size[0] // 16) * -(-size[1] // 16)
 
 
 @torch.no_grad()
 def test_first_skips_context_frames() -> None:
-    network, inputs = _network(), _inputs(4)
+    network, inputs = _random_network(), _inputs(4)
     chunks = torch.tensor([0, 0, 1, 1])
     whole, _, _ = network(inputs, chunk_of_frame=chunks)
     tail, _, _ = network(inputs, chunk_of_frame=chunks, first=2)
@@ -126,7 +126,7 @@ def test_first_skips_context_frames() -> None:
 
 
 def test_every_parameter_has_a_gradient() -> None:
-    network = _network().train()
+    network = _random_network().train()
     clean, _, _ = network(_inputs(2))
     clean.square().mean().backward()
     for name, parameter in network.named_parameters():
@@ -137,7 +137,7 @@ def test_every_parameter_has_a_gradient() -> None:
 def test_bad_dim_and_past_with_chunks_are_rejected() -> None:
     with pytest.raises(ValueError, match="dim"):
         CameraAttention(36, 2)
-    network, inputs = _network(), _inputs(2)
+    network, inputs = _random_network(), _inputs(2)
     _, keys, values = network(inputs)
     past = Past(keys, values, inputs.world_from_camera, inputs.intrinsics)
     with pytest.raises(ValueError, match="chunk_of_frame"):
@@ -150,7 +150,7 @@ def test_config_round_trips_through_metadata() -> None:
 
 @torch.no_grad()
 def test_gains_weaken_or_strengthen_detail_where_uncertain() -> None:
-    network, inputs = _network().eval(), _inputs(2)
+    network, inputs = _random_network().eval(), _inputs(2)
     network.config = replace(network.config, draws=False)
     for parameter in network.head.parameters():
         parameter.zero_()
@@ -179,7 +179,7 @@ def test_gains_weaken_or_strengthen_detail_where_uncertain() -> None:
 
 @torch.no_grad()
 def test_nothing_is_synthesized_deep_inside_copies() -> None:
-    network, inputs = _network(), _inputs(2)
+    network, inputs = _random_network(), _inputs(2)
     network.config = replace(network.config, draws=False)
     hole = torch.zeros_like(inputs.copied)
     hole[..., 16:] = 1.0
@@ -204,7 +204,7 @@ def test_nothing_is_synthesized_deep_inside_copies() -> None:
 
 @torch.no_grad()
 def test_rendered_pixels_keep_their_detail_at_any_confidence() -> None:
-    network, inputs = _network(), _inputs(2)
+    network, inputs = _random_network(), _inputs(2)
     for parameter in network.head.parameters():
         parameter.zero_()
     one = torch.ones_like(inputs.copied)

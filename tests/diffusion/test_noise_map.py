@@ -13,23 +13,24 @@ from diffusion.condition import Prior
 from diffusion.noise_map import KINDS, NoiseConfig, noise_map
 from diffusion.rgbd_state import SKY_CODE, decode, encode
 from diffusion.sampler import schedule_matrix
-from geometry.camera import Camera
 from geometry.frame import Guide
+from tests.helpers import cameras_along, guide_of, prior_of, random_rgb
 
 
-def _scene(coverage: torch.Tensor, confidence: torch.Tensor, copied: torch.Tensor) -> tuple[Guide, Prior]:
-    frames, _, height, width = coverage.shape
-    camera = Camera.from_fov(60.0, (height, width), torch.eye(4).repeat(frames, 1, 1))
-    rgb, depth = torch.rand(frames, 3, height, width), torch.ones(frames, 1, height, width)
-    guide = Guide(rgb, depth, coverage, confidence, torch.zeros_like(depth), camera)
-    return guide, Prior(rgb, depth, copied, rgb, depth, torch.zeros_like(depth, dtype=torch.bool))
+def _guide_and_prior(coverage: torch.Tensor, confidence: torch.Tensor, copied: torch.Tensor) -> tuple[Guide, Prior]:
+    frames, _, *size = coverage.shape
+    guide = guide_of(cameras_along(0.0, frames, (size[0], size[1])), 1.0, random_rgb((size[0], size[1]), frames))
+    guide = replace(guide, coverage=coverage, confidence=confidence)
+    return guide, prior_of(guide.rgb, guide.depth, copied)
 
 
 def test_level_by_confidence_copying_and_unknown() -> None:
     coverage = torch.tensor([1.0, 1.0, 0.0, 0.0]).reshape(1, 1, 1, 4)
     confidence = torch.tensor([1.0, 0.5, 0.0, 0.0]).reshape(1, 1, 1, 4)
     copied = torch.tensor([0.0, 0.0, 1.0, 0.0]).reshape(1, 1, 1, 4)
-    sigma = noise_map(*_scene(coverage, confidence, copied), NoiseConfig(seen=0.4, copied=0.7, unknown=1.0)).flatten()
+    sigma = noise_map(
+        *_guide_and_prior(coverage, confidence, copied), NoiseConfig(seen=0.4, copied=0.7, unknown=1.0)
+    ).flatten()
     assert sigma[0] == 0.0
     torch.testing.assert_close(sigma, torch.tensor([0.0, 0.2, 0.7, 1.0]))
 
@@ -39,14 +40,14 @@ def test_level_by_confidence_copying_and_unknown() -> None:
 def test_level_falls_with_confidence(a: float, b: float) -> None:
     one = torch.ones(1, 1, 2, 2)
     low, high = sorted((a, b))
-    noisy = noise_map(*_scene(one, low * one, 0 * one), NoiseConfig())
-    calm = noise_map(*_scene(one, high * one, 0 * one), NoiseConfig())
+    noisy = noise_map(*_guide_and_prior(one, low * one, 0 * one), NoiseConfig())
+    calm = noise_map(*_guide_and_prior(one, high * one, 0 * one), NoiseConfig())
     assert (calm <= noisy + 1e-7).all()
 
 
 def test_values_of_uncovered_pixels_have_no_effect() -> None:
     coverage = (torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(0)) > 0.5).float()
-    guide, prior = _scene(coverage, coverage, 1.0 - coverage)
+    guide, prior = _guide_and_prior(coverage, coverage, 1.0 - coverage)
     other = replace(guide, rgb=torch.where(coverage > 0, guide.rgb, 9.0), depth=guide.depth + 7.0 * (coverage == 0))
     for kind in KINDS:
         config = NoiseConfig(kind=kind)
@@ -55,14 +56,14 @@ def test_values_of_uncovered_pixels_have_no_effect() -> None:
 
 def test_binary_and_uniform() -> None:
     coverage = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)
-    scene = _scene(coverage, 0.3 * coverage, 1.0 - coverage)
+    scene = _guide_and_prior(coverage, 0.3 * coverage, 1.0 - coverage)
     assert noise_map(*scene, NoiseConfig(kind="binary")).flatten().tolist() == [0.0, 1.0]
     assert noise_map(*scene, NoiseConfig(kind="uniform", copied=0.5)).flatten().tolist() == [0.5, 0.5]
 
 
 def test_spatial_is_one_map_and_temporal_one_level_per_frame() -> None:
     coverage = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 0.0, 0.0, 1.0]]).reshape(2, 1, 1, 4)
-    scene = _scene(coverage, coverage, 1.0 - coverage)
+    scene = _guide_and_prior(coverage, coverage, 1.0 - coverage)
     spatial = noise_map(*scene, NoiseConfig(kind="spatial"))
     assert spatial.reshape(2, 4).tolist() == [[0.0, 1.0, 1.0, 0.0]] * 2
     temporal = noise_map(*scene, NoiseConfig(kind="temporal"))
@@ -114,7 +115,7 @@ def test_rgbd_code_round_trip() -> None:
 
 def test_locked_pixels_have_level_zero() -> None:
     hole = torch.zeros(1, 1, 4, 6)
-    guide, prior = _scene(hole, hole, 1.0 - hole)
+    guide, prior = _guide_and_prior(hole, hole, 1.0 - hole)
     locked = torch.zeros(1, 1, 4, 6, dtype=torch.bool)
     locked[..., :3] = True
     sigma = noise_map(guide, replace(prior, locked=locked), NoiseConfig())

@@ -21,14 +21,13 @@ from diffusion.inpainting.source_plausibility import border_dissimilarity
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.warping import forward_warp
+from tests.helpers import cameras_at, guide_of
 
 SIZE = (64, 96)
 
 
-def cameras(count: int) -> Camera:
-    poses = torch.eye(4).repeat(count, 1, 1)
-    poses[:, 0, 3] = torch.linspace(0.0, 0.2, count)
-    return Camera.from_fov(60.0, SIZE, poses)
+def sideways(count: int) -> Camera:
+    return cameras_at(*((x, 0.0, 0.0) for x in torch.linspace(0.0, 0.2, count).tolist()), size=SIZE)
 
 
 def stripes(count: int = 1) -> torch.Tensor:
@@ -37,14 +36,13 @@ def stripes(count: int = 1) -> torch.Tensor:
     return green[None, :, None].expand(count, 3, *SIZE).clone()
 
 
-def guide_of(rgb: torch.Tensor, depth: torch.Tensor, hole: torch.Tensor) -> Guide:
-    covered = (~hole).float()
-    return Guide(rgb * covered, depth * covered, covered, covered, torch.zeros_like(covered), cameras(len(rgb)))
+def holed_guide(rgb: torch.Tensor, depth: torch.Tensor, hole: torch.Tensor) -> Guide:
+    return guide_of(sideways(len(rgb)), depth, rgb, hole)
 
 
 def reference() -> Frame:
     depth = torch.full((1, 1, *SIZE), 2.0)
-    return Frame(stripes(), depth, depth > 0, depth < 0, cameras(2)[:1])
+    return Frame(stripes(), depth, depth > 0, depth < 0, sideways(2)[:1])
 
 
 def wide_hole(count: int = 1) -> torch.Tensor:
@@ -58,7 +56,7 @@ def copied(guide: Guide, seed: int = 0) -> Prior:
 
 
 def test_known_pixels_are_exact_and_holes_complete() -> None:
-    guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
+    guide = holed_guide(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
     prior = copied(guide)
     seen = prior.copied == 0
     assert torch.equal(prior.rgb[seen.expand_as(prior.rgb)], guide.rgb[seen.expand_as(prior.rgb)])
@@ -77,13 +75,13 @@ def test_thin_parts_of_a_wide_hole_are_smoother_than_copies() -> None:
     hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     hole[..., 8:40, 10:42] = True  # wide, with a thin slit attached
     hole[..., 20:24, 42:80] = True
-    guide = guide_of(grainy.clamp(0.0, 1.0), torch.full((1, 1, *SIZE), 2.0), hole)
+    guide = holed_guide(grainy.clamp(0.0, 1.0), torch.full((1, 1, *SIZE), 2.0), hole)
     error = (copied(guide).rgb - truth).abs()
     assert error[..., 20:24, 46:80].mean() < 0.8 * error[..., 12:36, 14:38].mean()
 
 
 def test_guide_without_hole_is_returned_exactly() -> None:
-    guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), torch.zeros(1, 1, *SIZE, dtype=torch.bool))
+    guide = holed_guide(stripes(), torch.full((1, 1, *SIZE), 2.0), torch.zeros(1, 1, *SIZE, dtype=torch.bool))
     prior = copied(guide)
     assert torch.equal(prior.rgb, guide.rgb)
     assert torch.equal(prior.depth, guide.depth)
@@ -91,7 +89,7 @@ def test_guide_without_hole_is_returned_exactly() -> None:
 
 
 def test_wide_holes_get_texture() -> None:
-    guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), wide_hole())
+    guide = holed_guide(stripes(), torch.full((1, 1, *SIZE), 2.0), wide_hole())
     prior = copied(guide)
     contrast = lambda rgb: rgb[0, 1, :, 66:90].std().item()  # noqa: E731
     assert contrast(prior.rgb) > 0.5 * contrast(stripes())
@@ -104,7 +102,7 @@ def test_foreground_is_not_copied() -> None:
     depth[..., 16:48, 20:40] = 1.0
     hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     hole[..., 16:48, 40:60] = True  # what the red box hid
-    guide = replace(guide_of(rgb, depth, hole), camera=cameras(2)[1:])  # the camera moved to the right
+    guide = replace(holed_guide(rgb, depth, hole), camera=sideways(2)[1:])  # the camera moved to the right
     prior = copied(guide)
     inside = prior.rgb[0, :, 18:46, 42:58]
     assert inside[0].max() < 0.3, "red was copied behind the red box"
@@ -118,7 +116,7 @@ def test_foreground_is_not_extended_into_its_disocclusion() -> None:
         depth[..., rows, columns] = 1.0
     hole = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     hole[..., 8:44, 40:60] = True
-    guide = replace(guide_of(rgb, depth, hole), camera=cameras(2)[1:])
+    guide = replace(holed_guide(rgb, depth, hole), camera=sideways(2)[1:])
     prior = copied(guide)
     assert (prior.depth[0, 0, 8:42, 40:60] > 15.0).all(), "the far surface bends towards the ground in front of it"
     assert prior.rgb[0, 0, 8:40, 41:60].max() < 0.5, "the box grew"
@@ -153,7 +151,7 @@ def test_pixels_no_key_frame_reached_take_surrounding_colors() -> None:
     poses = torch.eye(4).repeat(2, 1, 1)
     poses[1, 0, 3] = 0.6  # what is copied here at column 60 is at column 85 in the first frame
     guide = replace(
-        guide_of(rgb, torch.full((2, 1, *SIZE), 2.0), wide_hole(2)), camera=Camera.from_fov(60.0, SIZE, poses)
+        holed_guide(rgb, torch.full((2, 1, *SIZE), 2.0), wide_hole(2)), camera=Camera.from_fov(60.0, SIZE, poses)
     )
     prior = inpaint_prior(guide, reference(), torch.Generator().manual_seed(0), InpaintConfig(key_frames=1))
     red, red_of_smooth = prior.rgb[0, 0, :, 76:82], prior.smooth_rgb[0, 0, :, 76:82]
@@ -165,7 +163,7 @@ def test_depth_is_filled_without_known_pixels() -> None:
     known = torch.zeros(1, *SIZE, dtype=torch.bool)
     assert (fill_inverse_depth(torch.zeros(1, *SIZE), known, DepthConfig()) == 1.0).all()
     disoccluded, foreground = split_sides(
-        torch.ones(1, *SIZE), known, cameras(2)[1:], cameras(2)[:1], DisocclusionConfig()
+        torch.ones(1, *SIZE), known, sideways(2)[1:], sideways(2)[:1], DisocclusionConfig()
     )
     assert not disoccluded.any()
     assert not foreground.any()
@@ -177,7 +175,7 @@ def test_background_of_one_hole_can_be_foreground_of_another() -> None:
     depth[..., 70:] = 1.0
     known = torch.ones(1, *SIZE, dtype=torch.bool)
     known[..., 36:40] = known[..., 66:70] = False
-    _, foreground = split_sides(1.0 / depth, known, cameras(2)[1:], cameras(2)[:1], DisocclusionConfig())
+    _, foreground = split_sides(1.0 / depth, known, sideways(2)[1:], sideways(2)[:1], DisocclusionConfig())
     row = foreground[0, 20]
     assert row[40:60].all()  # foreground of the first hole
     assert not row[63:66].any()  # background of the second hole
@@ -202,7 +200,7 @@ def test_lock_thin_keeps_what_was_copied_for_another_frame() -> None:
     hole = torch.zeros(2, 1, *SIZE, dtype=torch.bool)
     hole[0, ..., 60:64] = True
     hole[1, ..., 50:80] = True
-    guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), hole)
+    guide = holed_guide(stripes(2), torch.full((2, 1, *SIZE), 2.0), hole)
     guide = replace(guide, camera=guide.camera[[0, 0]])
     loose, locked = (
         inpaint_prior(guide, reference(), torch.Generator().manual_seed(0), lock_thin=lock_thin)
@@ -216,14 +214,14 @@ def test_lock_thin_keeps_what_was_copied_for_another_frame() -> None:
 
 
 def test_same_seed_same_bits() -> None:
-    guide = guide_of(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
+    guide = holed_guide(stripes(2), torch.full((2, 1, *SIZE), 2.0), wide_hole(2))
     a, b = copied(guide, 3), copied(guide, 3)
     assert torch.equal(a.rgb, b.rgb)
     assert torch.equal(a.depth, b.depth)
 
 
 def test_frames_of_a_chunk_agree_by_warping() -> None:
-    guide = guide_of(stripes(3), torch.full((3, 1, *SIZE), 2.0), wide_hole(3))
+    guide = holed_guide(stripes(3), torch.full((3, 1, *SIZE), 2.0), wide_hole(3))
     prior = copied(guide)
     frames = Frame(prior.rgb, prior.depth, prior.depth > 0, prior.depth < 0, guide.camera)
     carried, _, hit = forward_warp(frames[2:3], guide.camera[1:2], frames.rgb[2:3])
@@ -247,7 +245,7 @@ def test_sparse_warped_pixels_are_dropped() -> None:
 def test_nearly_empty_guide_copies_from_the_photo() -> None:
     hole = torch.ones(1, 1, *SIZE, dtype=torch.bool)
     hole[..., :4] = False
-    prior = copied(guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), hole))
+    prior = copied(holed_guide(stripes(), torch.full((1, 1, *SIZE), 2.0), hole))
     assert prior.rgb[0, 1, :, 8:].std() > 0.05
 
 
@@ -261,7 +259,7 @@ def test_blending_removes_a_color_step() -> None:
 
 
 def test_reference_of_another_size_is_rejected() -> None:
-    guide = guide_of(stripes(), torch.full((1, 1, *SIZE), 2.0), wide_hole())
+    guide = holed_guide(stripes(), torch.full((1, 1, *SIZE), 2.0), wide_hole())
     small = Camera.from_fov(60.0, (32, 48), torch.eye(4)[None])
     depth = torch.ones(1, 1, 32, 48)
     frame = Frame(torch.zeros(1, 3, 32, 48), depth, depth > 0, depth < 0, small)
@@ -280,8 +278,8 @@ def test_sky_is_extended_per_row_without_mixed_pixels() -> None:
     seen[..., 18:32, 18:32] = 0.0
     covered = (~hole).float()
     depth = torch.where(sky > 0.5, 200.0, 2.0)
-    guide = Guide(seen * covered, depth * covered, covered, covered, sky * covered, cameras(1))
-    far = Frame(seen, depth, depth > 0, sky > 0.5, cameras(2)[:1])
+    guide = Guide(seen * covered, depth * covered, covered, covered, sky * covered, sideways(1))
+    far = Frame(seen, depth, depth > 0, sky > 0.5, sideways(2)[:1])
     prior = inpaint_prior(guide, far, torch.Generator().manual_seed(0))
     new = hole.clone()
     new[..., :52] = False
@@ -303,8 +301,8 @@ def test_wide_sky_hole_takes_the_color_beside_it_not_the_mean() -> None:
     covered = torch.ones(1, 1, *SIZE)
     covered[..., :24] = 0.0
     depth = torch.full((1, 1, *SIZE), 200.0)
-    guide = Guide(bright * covered, depth * covered, covered, covered, covered.clone(), cameras(1))
-    far = Frame(bright, depth, depth > 0, depth > 0, cameras(2)[:1])
+    guide = Guide(bright * covered, depth * covered, covered, covered, covered.clone(), sideways(1))
+    far = Frame(bright, depth, depth > 0, depth > 0, sideways(2)[:1])
     prior = inpaint_prior(guide, far, torch.Generator().manual_seed(0))
     beside, mean = bright[0, 0, 0, 24], bright[0, 0, 0, 24:].mean()
     assert ((prior.rgb[0, :, :, :16] - beside).abs() < 0.25 * (mean - beside)).all()

@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion.condition import Condition, Prior
+from diffusion.condition import Condition
 from diffusion.kv_memory import KVMemory
 from diffusion.passthrough import PassthroughGenerator
 from diffusion.rgbd_state import encode
 from diffusion.sampler import SamplerConfig, sample
-from geometry.camera import Camera
-from geometry.frame import Chunk, Frame, Guide
+from tests.helpers import cameras_along, chunk_of, guide_of, prior_of, textured_wall
 
 SIZE = (8, 12)
 
@@ -36,10 +35,6 @@ class _Oracle(PassthroughGenerator):
         return self.truth
 
 
-def _camera(frames: int) -> Camera:
-    return Camera.from_fov(60.0, SIZE, torch.eye(4).repeat(frames, 1, 1))
-
-
 def _scene(frames: int = 2) -> tuple[Condition, KVMemory, Tensor]:
     rng = torch.Generator().manual_seed(3)
     rgb = torch.rand(frames, 3, *SIZE, generator=rng)
@@ -47,10 +42,10 @@ def _scene(frames: int = 2) -> tuple[Condition, KVMemory, Tensor]:
     depth[:, :, :2] = 100.0
     coverage = torch.ones_like(depth)
     coverage[..., 6:] = 0.0
-    guide = Guide(rgb, depth, coverage, coverage, (depth > 40).float(), _camera(frames))
-    prior = Prior(rgb, depth, 1.0 - coverage, rgb, depth, depth < 0.0)
-    seed = Frame(rgb[:1], torch.ones(1, 1, *SIZE), coverage[:1] > -1, coverage[:1] > 2, _camera(1))
-    memory = PassthroughGenerator().start(Chunk(seed, 0, True, torch.ones(1, 1, *SIZE)))
+    cameras = cameras_along(0.0, frames, SIZE)
+    guide = replace(guide_of(cameras, depth, rgb, coverage == 0.0), sky=(depth > 40).float())
+    prior = prior_of(rgb, depth, 1.0 - coverage)
+    memory = PassthroughGenerator().start(chunk_of(textured_wall(cameras[:1], distance=1.0)))
     return Condition(guide, prior), memory, 1.0 - coverage
 
 
@@ -70,8 +65,8 @@ def test_all_levels_zero_calls_no_network() -> None:
     oracle = _Oracle(torch.zeros(2, 4, *SIZE))
     made = sample(oracle, condition, 0.0 * sigma, memory, torch.Generator().manual_seed(0))
     assert oracle.calls == 0
-    assert torch.equal(made.rgb, condition.guide.rgb)
-    assert torch.equal(made.depth, condition.guide.depth)
+    assert torch.equal(made.rgb, condition.prior.rgb)
+    assert torch.equal(made.depth, condition.prior.depth)
 
 
 def test_every_schedule_reaches_the_oracle() -> None:

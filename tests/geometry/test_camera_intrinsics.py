@@ -22,7 +22,7 @@ from worldwarp.prepare import prepare
 QUICK = ["depth=plane", "generator=passthrough", "viewer=none", "detail=1", "chunk=2"]
 
 
-def transforms(path: Path, **fields: object) -> Path:
+def write_transforms(path: Path, **fields: object) -> Path:
     """A transforms.json of two cameras, the second 0.1 to the right."""
     poses = torch.eye(4).repeat(2, 1, 1)
     poses[1, 0, 3] = 0.1
@@ -76,7 +76,7 @@ def test_square_pixels_stay_square_and_the_crop_is_centered(tmp_path: Path, kind
 
 
 def test_files_of_another_shape_than_the_photo_or_the_frames_are_refused(tmp_path: Path) -> None:
-    path = transforms(tmp_path / "t.json", w=640, h=480, fl_x=500.0)
+    path = write_transforms(tmp_path / "t.json", w=640, h=480, fl_x=500.0)
     with pytest.raises(ValueError, match=r"w, h: .*640x480.*the photo is 1920x1080, of another shape; give the whole"):
         read_cameras(path, size=(192, 336), photo_size=(1080, 1920))
     with pytest.raises(ValueError, match=r"the frames to make are 336x192, .*; 304x224 fits \(size=\[224,304\]\)"):
@@ -89,7 +89,7 @@ def test_files_of_another_shape_than_the_photo_or_the_frames_are_refused(tmp_pat
 
 def test_exploration_crops_cameras_like_the_photo(tmp_path: Path) -> None:
     photo = gray_photo(tmp_path / "p.png", (270, 480))
-    path = transforms(tmp_path / "t.json", w=1920, h=1080, fl_x=1500.0, fl_y=1500.0)
+    path = write_transforms(tmp_path / "t.json", w=1920, h=1080, fl_x=1500.0, fl_y=1500.0)
     walk = prepare(compose_config("explore", [f"image={photo}", f"path={path}", "size=[96,96]", *QUICK]))
     assert walk.cameras.focal_px[0].tolist() == pytest.approx([1500 * 96 / 1080] * 2)
     free = prepare(compose_config("explore", [f"image={photo}", f"path={path}", *QUICK]))
@@ -102,7 +102,7 @@ def test_exploration_crops_cameras_like_the_photo(tmp_path: Path) -> None:
 
 def test_angles_of_both_axes_are_taken(tmp_path: Path) -> None:
     def focal(**fields: object) -> list[float]:
-        return read_cameras(transforms(tmp_path / "t.json", **fields), size=(240, 320)).focal_px[0].tolist()
+        return read_cameras(write_transforms(tmp_path / "t.json", **fields), size=(240, 320)).focal_px[0].tolist()
 
     of_x, of_y = 160 / math.tan(0.6), 120 / math.tan(0.45)
     assert focal(camera_angle_x=1.2, w=640, h=480) == pytest.approx([of_x, of_x])
@@ -114,7 +114,7 @@ def test_angles_of_both_axes_are_taken(tmp_path: Path) -> None:
 
 
 def test_a_frames_own_focal_length_overrides_the_files(tmp_path: Path) -> None:
-    content = json.loads(transforms(tmp_path / "t.json", fl_x=500.0, w=640, h=480).read_text())
+    content = json.loads(write_transforms(tmp_path / "t.json", fl_x=500.0, w=640, h=480).read_text())
     content["frames"][1]["camera_angle_x"] = 1.2
     (tmp_path / "t.json").write_text(json.dumps(content))
     focal = read_cameras(tmp_path / "t.json", size=(240, 320)).focal_px
@@ -135,12 +135,12 @@ def test_a_frames_own_focal_length_overrides_the_files(tmp_path: Path) -> None:
 )
 def test_lens_fields_that_contradict_or_lack_something_are_refused(tmp_path: Path, fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_cameras(transforms(tmp_path / "t.json", **fields), size=(240, 320), fov_deg=60.0)
+        read_cameras(write_transforms(tmp_path / "t.json", **fields), size=(240, 320), fov_deg=60.0)
 
 
 def test_is_fisheye_and_the_fisheye_model_are_no_pinholes(tmp_path: Path) -> None:
     for fields in ({"is_fisheye": True}, {"camera_model": "OPENCV_FISHEYE"}):
-        path = transforms(tmp_path / "t.json", fl_x=500.0, w=640, h=480, k1=0.0, **fields)
+        path = write_transforms(tmp_path / "t.json", fl_x=500.0, w=640, h=480, k1=0.0, **fields)
         lens = open_camera_path(path, size=(240, 320), fov_deg=None).lens
         assert lens is not None
         assert (lens.model, lens.fisheye) == ("OPENCV_FISHEYE", True)

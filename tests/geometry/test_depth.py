@@ -30,16 +30,13 @@ from geometry.depth.mixed_pixels import without_gaps
 from geometry.depth.network import DepthNetwork
 from geometry.depth.policy import DiscontinuityPolicy, EdgeAlignPolicy
 from geometry.frame import Frame
+from tests.helpers import cameras_along, random_rgb
 
 SIZE = (32, 48)
 
 
-def photo() -> torch.Tensor:
-    return torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-
-
 def camera() -> Camera:
-    return Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
+    return cameras_along(0.0, 1, SIZE)
 
 
 class Given:
@@ -57,7 +54,7 @@ def depth_map(depth: torch.Tensor, metric: bool = False) -> DepthMap:
 
 
 def test_plane_is_one_depth() -> None:
-    made = PlaneDepth(2.0).estimate(photo())
+    made = PlaneDepth(2.0).estimate(random_rgb(SIZE))
     assert isinstance(PlaneDepth(), DepthEstimator)
     assert torch.equal(made.depth, torch.full((1, 1, *SIZE), 2.0))
     with pytest.raises(ValueError, match="positive distance"):
@@ -65,7 +62,7 @@ def test_plane_is_one_depth() -> None:
 
 
 def test_the_embedded_network_gives_median_one() -> None:
-    made = EmbeddedDepth().estimate(photo())
+    made = EmbeddedDepth().estimate(random_rgb(SIZE))
     ground = ~made.sky
     assert made.depth.shape == (1, 1, *SIZE)
     assert (made.depth > 0).all()
@@ -76,7 +73,7 @@ def test_the_embedded_network_gives_median_one() -> None:
 
 def test_embedded_depth_is_equivariant_to_mirroring() -> None:
     depth = EmbeddedDepth()
-    a, b = depth.estimate(photo()), depth.estimate(photo().flip(-1))
+    a, b = depth.estimate(random_rgb(SIZE)), depth.estimate(random_rgb(SIZE).flip(-1))
     assert torch.allclose(a.depth.log(), b.depth.flip(-1).log(), atol=1e-3)
 
 
@@ -279,7 +276,7 @@ def test_any_hugging_face_depth_model(metric: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     transformers.DepthAnythingForDepthEstimation(config).save_pretrained(tmp_path)
     transformers.DPTImageProcessor(size={"height": 28, "width": 42}, ensure_multiple_of=14).save_pretrained(tmp_path)
-    made = TransformersDepth(str(tmp_path)).estimate(photo())
+    made = TransformersDepth(str(tmp_path)).estimate(random_rgb(SIZE))
     assert made.metric == metric
     assert made.depth.shape == (1, 1, *SIZE)
     assert (made.depth[made.valid] > 0).all()
@@ -346,7 +343,7 @@ def test_relative_models_give_inverse_depth_and_metric_ones_depth(metric: bool) 
     model = TransformersDepth.__new__(TransformersDepth)
     model.metric, model.device = metric, torch.device("cpu")
     model.model, model.processor = Answers(predicted=[values]), Answers()
-    made = model.estimate(photo())
+    made = model.estimate(random_rgb(SIZE))
     assert made.metric == metric
     right, left = (made.depth[0, 0, 10, x].item() for x in (40, 4))
     assert (right, left) == ((0.5, 4.0) if metric else (2.0, 0.25))
@@ -373,10 +370,10 @@ def test_padding_of_the_processor_is_cut_off(monkeypatch: pytest.MonkeyPatch) ->
     model.metric, model.device = True, torch.device("cpu")
     model.model, model.processor = Answers(predicted_depth=padded), PaddingProcessor()
     monkeypatch.setattr("geometry.depth.transformers.find_spec", lambda name: name)
-    assert torch.equal(model.estimate(photo()).depth[0, 0], depth)
+    assert torch.equal(model.estimate(random_rgb(SIZE)).depth[0, 0], depth)
     monkeypatch.setattr("geometry.depth.transformers.find_spec", lambda _: None)
     with pytest.raises(ImportError, match="pip install torchvision"):
-        model.estimate(photo())
+        model.estimate(random_rgb(SIZE))
 
 
 def test_lifting_sets_the_median_to_one_and_the_sky_far() -> None:
@@ -384,11 +381,11 @@ def test_lifting_sets_the_median_to_one_and_the_sky_far() -> None:
     made = depth_map(depth)
     sky = torch.zeros_like(made.sky)
     sky[..., :8, :] = True
-    frame = lift_photo(photo(), Given(DepthMap(depth, made.valid, sky, False)), camera())
+    frame = lift_photo(random_rgb(SIZE), Given(DepthMap(depth, made.valid, sky, False)), camera())
     assert frame.depth[~frame.sky].median().item() == pytest.approx(1.0, abs=1e-3)
     assert torch.equal(frame.sky, sky)
     assert (frame.depth[sky] > 50).all()
-    metric = lift_photo(photo(), Given(depth_map(depth, metric=True)), camera())
+    metric = lift_photo(random_rgb(SIZE), Given(depth_map(depth, metric=True)), camera())
     assert metric.metric
     assert torch.allclose(metric.depth, depth, rtol=1e-4)
 
@@ -403,7 +400,7 @@ def test_lifting_sets_the_median_to_one_and_the_sky_far() -> None:
 )
 def test_lifting_refuses_bad_depth(depth: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        lift_photo(photo(), Given(depth_map(depth)), camera())
+        lift_photo(random_rgb(SIZE), Given(depth_map(depth)), camera())
 
 
 def test_flying_pixels_are_dropped_and_surfaces_stay() -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import ExifTags, Image
 
 from geometry.depth import FileDepth
+from tests.helpers import random_rgb
 from worldwarp.config import compose_config
 from worldwarp.prepare import prepare
 
@@ -19,11 +20,7 @@ SIZE = (32, 48)
 RAMP = np.linspace(1.0, 4.0, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)  # meters
 
 
-def photo(size: tuple[int, int] = SIZE) -> torch.Tensor:
-    return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
-
-
-def saved(path: Path, values: np.ndarray) -> Path:
+def save_array(path: Path, values: np.ndarray) -> Path:
     np.save(path, values)
     return path
 
@@ -81,7 +78,7 @@ def test_files_are_read_with_their_unit(kind: str, tmp_path: Path) -> None:
     meters = RAMP.copy()
     meters[0, 0] = 0.0
     write_depth(tmp_path / kind, kind, meters * 1000)
-    made = FileDepth(tmp_path / kind, unit_m=0.001).estimate(photo())
+    made = FileDepth(tmp_path / kind, unit_m=0.001).estimate(random_rgb(SIZE))
     assert made.metric
     assert not made.valid[0, 0, 0, 0]
     assert not made.sky.any()
@@ -92,14 +89,14 @@ def test_files_are_read_with_their_unit(kind: str, tmp_path: Path) -> None:
 def test_depth_format_is_recognized_by_contents(tmp_path: Path) -> None:
     Image.fromarray(RAMP).save(tmp_path / "a.tif")
     (tmp_path / "a.tif").rename(tmp_path / "depth.exr")
-    made = FileDepth(tmp_path / "depth.exr").estimate(photo())
+    made = FileDepth(tmp_path / "depth.exr").estimate(random_rgb(SIZE))
     assert torch.equal(made.depth[0, 0], torch.from_numpy(RAMP))
     assert not made.metric
 
 
 def test_counts_of_kitti_are_256_in_a_meter(tmp_path: Path) -> None:
     Image.fromarray((RAMP * 256).round().astype(np.uint16)).save(tmp_path / "d.png")
-    made = FileDepth(tmp_path / "d.png", unit_m=0.00390625).estimate(photo())
+    made = FileDepth(tmp_path / "d.png", unit_m=0.00390625).estimate(random_rgb(SIZE))
     assert torch.allclose(made.depth[0, 0], torch.from_numpy(RAMP), atol=0.002)
 
 
@@ -122,7 +119,7 @@ def test_counts_of_kitti_are_256_in_a_meter(tmp_path: Path) -> None:
 def test_no_surface_values_are_sky(kind: type, far: float, tmp_path: Path) -> None:
     values = np.full(SIZE, 3, kind)
     values[:8] = far
-    made = FileDepth(saved(tmp_path / "d.npy", values), 1.0).estimate(photo())
+    made = FileDepth(save_array(tmp_path / "d.npy", values), 1.0).estimate(random_rgb(SIZE))
     assert made.sky[..., :8, :].all()
     assert made.valid.all()
     assert not made.sky[..., 8:, :].any()
@@ -137,7 +134,7 @@ def test_no_surface_values_are_sky(kind: type, far: float, tmp_path: Path) -> No
 def test_large_depth_is_not_sky(kind: type, far: float, tmp_path: Path) -> None:
     values = np.full(SIZE, 3, kind)
     values[:8] = far
-    made = FileDepth(saved(tmp_path / "d.npy", values), 1.0).estimate(photo())
+    made = FileDepth(save_array(tmp_path / "d.npy", values), 1.0).estimate(random_rgb(SIZE))
     assert not made.sky.any()
     assert (made.depth[..., :8, :] == far).all()
 
@@ -146,7 +143,7 @@ def test_large_depth_is_not_sky(kind: type, far: float, tmp_path: Path) -> None:
 def test_zero_negative_and_nan_are_unknown(unknown: float, tmp_path: Path) -> None:
     values = np.full(SIZE, 3.0, np.float32)
     values[:8] = unknown
-    made = FileDepth(saved(tmp_path / "d.npy", values)).estimate(photo())
+    made = FileDepth(save_array(tmp_path / "d.npy", values)).estimate(random_rgb(SIZE))
     assert not made.valid[..., :8, :].any()
     assert made.valid[..., 8:, :].all()
     assert not made.sky.any()
@@ -158,7 +155,7 @@ def test_disparity_is_inverse_depth_and_zero_is_sky(unit_m: float | None, tmp_pa
     values[8:16] = 0.5
     values[:8] = 0.0
     values[16] = -1.0
-    made = FileDepth(saved(tmp_path / "d.npy", values), unit_m, disparity=True).estimate(photo())
+    made = FileDepth(save_array(tmp_path / "d.npy", values), unit_m, disparity=True).estimate(random_rgb(SIZE))
     unit = unit_m or 1.0
     assert made.metric == (unit_m is not None)
     assert made.depth[0, 0, 20, 0].item() == pytest.approx(0.25 * unit)
@@ -173,7 +170,7 @@ def test_disparity_as_a_png_needs_no_unit_and_its_largest_count_is_near(tmp_path
     counts = np.full(SIZE, 65535, np.uint16)
     counts[:16] = 13107
     Image.fromarray(counts).save(tmp_path / "d.png")
-    made = FileDepth(tmp_path / "d.png", disparity=True).estimate(photo())
+    made = FileDepth(tmp_path / "d.png", disparity=True).estimate(random_rgb(SIZE))
     assert not made.sky.any()
     assert (made.depth[0, 0, 0, 0] / made.depth[0, 0, 20, 0]).item() == pytest.approx(5.0)
 
@@ -198,7 +195,7 @@ def colored() -> np.ndarray:
 )
 def test_bad_depth_files_are_refused(values: np.ndarray, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        FileDepth(saved(tmp_path / "d.npy", values)).estimate(photo())
+        FileDepth(save_array(tmp_path / "d.npy", values)).estimate(random_rgb(SIZE))
 
 
 @pytest.mark.parametrize("palette", [False, True])
@@ -206,19 +203,19 @@ def test_pictures_of_depth_in_colors_are_refused(palette: bool, tmp_path: Path) 
     image = Image.fromarray(colored())
     (image.quantize(64) if palette else image).save(tmp_path / "d.png")
     with pytest.raises(ValueError, match=r"got a colored picture in d\.png"):
-        FileDepth(tmp_path / "d.png", 0.001).estimate(photo())
+        FileDepth(tmp_path / "d.png", 0.001).estimate(random_rgb(SIZE))
 
 
 def test_errors_name_the_content_found(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", near=RAMP, far=RAMP)
     with pytest.raises(ValueError, match="want one array or one called depth, got near, far"):
-        FileDepth(tmp_path / "d.npz").estimate(photo())
+        FileDepth(tmp_path / "d.npz").estimate(random_rgb(SIZE))
     write_exr(tmp_path / "d.exr", {"Normal.X": RAMP, "Normal.Y": RAMP})
     with pytest.raises(ValueError, match=r"want a channel Z or depth, got Normal\.X, Normal\.Y"):
-        FileDepth(tmp_path / "d.exr").estimate(photo())
+        FileDepth(tmp_path / "d.exr").estimate(random_rgb(SIZE))
     write_exr(tmp_path / "e.exr", {"left.depth": RAMP, "right.depth": RAMP})
     with pytest.raises(ValueError, match=r"want one channel called depth, got left\.depth, right\.depth"):
-        FileDepth(tmp_path / "e.exr").estimate(photo())
+        FileDepth(tmp_path / "e.exr").estimate(random_rgb(SIZE))
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +225,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pyte
             FileDepth(tmp_path / name)
     np.save(tmp_path / "objects.npy", np.array([None]), allow_pickle=True)
     with pytest.raises(ValueError, match="is no NPY file that can be read"):
-        FileDepth(tmp_path / "objects.npy").estimate(photo())
+        FileDepth(tmp_path / "objects.npy").estimate(random_rgb(SIZE))
     with pytest.raises(ValueError, match="no file"):
         FileDepth(tmp_path / "gone.npy")
     with pytest.raises(ValueError, match="is a folder"):
@@ -254,13 +251,13 @@ def test_files_cut_short_are_refused(kind: str, tmp_path: Path) -> None:
     write_depth(path, kind, noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match="file that can be read"):
-        FileDepth(path, 0.001).estimate(photo())
+        FileDepth(path, 0.001).estimate(random_rgb(SIZE))
 
 
 @pytest.mark.parametrize("size", [(32, 48), (16, 24), (64, 96), (24, 37), (70, 105), (350, 518)])
 def test_depth_of_the_photos_shape_is_taken_at_any_size(size: tuple[int, int], tmp_path: Path) -> None:
     values = np.ones(size, np.float32) * np.linspace(1, 2, size[1], dtype=np.float32)
-    made = FileDepth(saved(tmp_path / "d.npy", values)).estimate(photo())
+    made = FileDepth(save_array(tmp_path / "d.npy", values)).estimate(random_rgb(SIZE))
     assert (made.depth[0, 0, 0] - torch.linspace(1, 2, 48)).abs().max() < 1.5 / min(size[1], 48)
 
 
@@ -275,19 +272,19 @@ def test_depth_of_the_photos_shape_is_taken_at_any_size(size: tuple[int, int], t
 )
 def test_depth_of_another_shape_is_refused(size: tuple[int, int], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        FileDepth(saved(tmp_path / "d.npy", np.ones(size))).estimate(photo())
+        FileDepth(save_array(tmp_path / "d.npy", np.ones(size))).estimate(random_rgb(SIZE))
 
 
 def test_depth_is_compared_with_the_whole_photo_and_cropped_like_it(tmp_path: Path) -> None:
     depth = FileDepth(
-        saved(tmp_path / "d.npy", np.ones((100, 1)) * np.arange(1.0, 301.0))
+        save_array(tmp_path / "d.npy", np.ones((100, 1)) * np.arange(1.0, 301.0))
     )  # of a photo 3 times as wide
-    made = depth.of_photo((200, 600), turned=False).estimate(photo((32, 32)))
+    made = depth.of_photo((200, 600), turned=False).estimate(random_rgb((32, 32)))
     assert made.depth[0, 0, 0].tolist() == pytest.approx((100.5 + (np.arange(32) + 0.5) * 100 / 32).tolist(), abs=1.0)
     with pytest.raises(ValueError, match="shape of the upright photo, 32x32, got 300x100"):
-        depth.estimate(photo((32, 32)))
+        depth.estimate(random_rgb((32, 32)))
     with pytest.raises(ValueError, match="fits the photo before its EXIF rotation; rotate the depth likewise"):
-        depth.of_photo((600, 200), turned=True).estimate(photo((48, 16)))
+        depth.of_photo((600, 200), turned=True).estimate(random_rgb((48, 16)))
 
 
 def test_exploration_compares_depth_with_its_photo(tmp_path: Path) -> None:
@@ -296,14 +293,14 @@ def test_exploration_compares_depth_with_its_photo(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (60, 120, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)  # upright: 60 wide, 120 high
     chosen = [f"image={tmp_path / 'a.jpg'}", "size=[48,48]", "path=left", "frames=2", "generator=passthrough"]
-    upright = saved(tmp_path / "up.npy", np.linspace(2.0, 4.0, 120)[:, None].repeat(60, 1))
+    upright = save_array(tmp_path / "up.npy", np.linspace(2.0, 4.0, 120)[:, None].repeat(60, 1))
     walk = prepare(compose_config("explore", [*chosen, "depth=file", f"depth.path={upright}", "depth.unit_m=1.0"]))
     rows = walk.photo.depth[0, 0, :, 24]
     assert rows[[0, -1]].tolist() == pytest.approx([2.5, 3.5], abs=0.03)  # the middle half of the photo
-    unrotated = saved(tmp_path / "raw.npy", np.full((60, 120), 2.0))
+    unrotated = save_array(tmp_path / "raw.npy", np.full((60, 120), 2.0))
     with pytest.raises(ValueError, match="fits the photo before its EXIF rotation"):
         prepare(compose_config("explore", [*chosen, "depth=file", f"depth.path={unrotated}"]))
-    inverse = saved(tmp_path / "inverse.npy", 1.0 / np.load(upright))
+    inverse = save_array(tmp_path / "inverse.npy", 1.0 / np.load(upright))
     options = ["depth=file", f"depth.path={inverse}", "depth.disparity=true"]
     rows = prepare(compose_config("explore", [*chosen, *options])).photo.depth[0, 0, :, 24]
     assert math.log(rows[-1] / rows[0]) == pytest.approx(math.log(3.5 / 2.5), abs=0.02)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from geometry import jit
+from tests.helpers import REPOSITORY
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("worldwarp", "geometry", "diffusion", "cache3d", "scenes", "viz")
 
 # Runs in the read-only copy: prints one line per kernel module, then draws one Gaussian.
@@ -30,11 +30,11 @@ print(cpu.__file__, cpu.tiles.composite.signatures)
 
 def kernel_modules() -> list[str]:
     """Every module that compiles kernels."""
-    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    paths = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
     using = [
         path for path in paths if "compiled" in path.read_text() and "from geometry.jit import" in path.read_text()
     ]
-    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in using]
+    return [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in using]
 
 
 def test_compiled_falls_back_to_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,9 @@ def test_kernels_import_and_draw_where_no_folder_is_writable(tmp_path: Path) -> 
     site, blocked = tmp_path / "site", tmp_path / "file"
     blocked.touch()
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, site / package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+        shutil.copytree(
+            REPOSITORY / package, site / package, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
+        )
     for folder in {path.parent for path in site.rglob("*.py")}:
         (folder / "__pycache__").touch()
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("NUMBA_", "XDG_", "PYTHON"))}

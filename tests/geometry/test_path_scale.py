@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from geometry.camera import Camera
 from geometry.camera_io.read_write import rebased, write_cameras
@@ -21,13 +20,6 @@ from worldwarp.session import Session
 
 SIZE = (48, 80)
 QUICK = ["size=[48,80]", "chunk=3", "detail=1", "generator=passthrough", "viewer=none"]
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 255, (48, 80, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from geometry.warping import forward_warp
 SIZE = (12, 20)
 
 
-def camera_at(*twist: float) -> Camera:
+def camera_of(*twist: float) -> Camera:
     return Camera.from_fov(60.0, SIZE, exp(torch.tensor([twist], dtype=torch.float32)))
 
 
@@ -27,14 +27,14 @@ def plane(depth: float = 2.0) -> Frame:
     z = torch.full((1, 1, *SIZE), depth)
     rgb = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     return Frame(
-        rgb, z, torch.ones_like(z, dtype=torch.bool), torch.zeros_like(z, dtype=torch.bool), camera_at(*[0.0] * 6)
+        rgb, z, torch.ones_like(z, dtype=torch.bool), torch.zeros_like(z, dtype=torch.bool), camera_of(*[0.0] * 6)
     )
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.floats(-0.4, 0.4), min_size=6, max_size=6), st.integers(0, 1000))
 def test_project_inverts_unproject(twist: list[float], seed: int) -> None:
-    camera = camera_at(*twist)
+    camera = camera_of(*twist)
     depth = 1.0 + torch.rand(1, 1, *SIZE, generator=torch.Generator().manual_seed(seed))
     points = unproject(depth, camera).flatten(2).transpose(1, 2)
     pixels, z = project(points, camera)
@@ -44,13 +44,13 @@ def test_project_inverts_unproject(twist: list[float], seed: int) -> None:
 
 
 def test_depth_is_z_and_not_ray_length() -> None:
-    points = unproject(torch.full((1, 1, *SIZE), 3.0), camera_at(*[0.0] * 6))
+    points = unproject(torch.full((1, 1, *SIZE), 3.0), camera_of(*[0.0] * 6))
     assert torch.allclose(points[:, 2], torch.full((1, *SIZE), 3.0))
 
 
 def test_projection_is_differentiable() -> None:
     depth = torch.full((1, 1, *SIZE), 2.0, dtype=torch.float64, requires_grad=True)
-    camera = camera_at(0.1, 0, 0, 0, 0.1, 0).to(torch.float64)
+    camera = camera_of(0.1, 0, 0, 0, 0.1, 0).to(torch.float64)
     assert torch.autograd.gradcheck(lambda d: unproject(d, camera).sum(1), (depth,))
 
 
@@ -65,7 +65,7 @@ def test_warp_to_the_same_camera_is_the_identity() -> None:
 def test_a_sideways_plane_shifts_without_cracks() -> None:
     frame = plane()
     focal = frame.camera.focal_px[0, 0].item()
-    target = camera_at(3.0 * 2.0 / focal, 0, 0, 0, 0, 0)  # three pixels to the right
+    target = camera_of(3.0 * 2.0 / focal, 0, 0, 0, 0, 0)  # three pixels to the right
     values, _, hit = forward_warp(frame, target, frame.rgb)
     assert torch.allclose(values[0, :, :, : SIZE[1] - 3], frame.rgb[0, :, :, 3:], atol=1e-6)
     assert hit[0, 0, :, : SIZE[1] - 3].all()
@@ -86,8 +86,8 @@ def test_fast_warp_equals_the_readable_one(twist: list[float], seed: int) -> Non
     rng = torch.Generator().manual_seed(seed)
     depth = 1.0 + torch.rand(1, 1, *SIZE, generator=rng)
     valid = torch.rand(1, 1, *SIZE, generator=rng) > 0.2
-    frame = Frame(torch.rand(1, 3, *SIZE, generator=rng), depth, valid, torch.zeros_like(valid), camera_at(*[0.0] * 6))
-    arguments = warping._warp_arguments(frame, camera_at(*twist), frame.rgb)
+    frame = Frame(torch.rand(1, 3, *SIZE, generator=rng), depth, valid, torch.zeros_like(valid), camera_of(*[0.0] * 6))
+    arguments = warping._warp_arguments(frame, camera_of(*twist), frame.rgb)
     for fast, slow in zip(warping._splat(*arguments), warping._splat_reference(*arguments), strict=True):
         assert np.array_equal(fast, slow)
 
@@ -121,7 +121,7 @@ def test_normals_of_a_plane_face_the_camera() -> None:
 
 def test_projection_agrees_with_kornia() -> None:
     perspective = pytest.importorskip("kornia.geometry.camera.perspective")
-    camera = camera_at(0.2, -0.1, 0.3, 0.1, -0.2, 0.05)
+    camera = camera_of(0.2, -0.1, 0.3, 0.1, -0.2, 0.05)
     points = torch.rand(1, 30, 3, generator=torch.Generator().manual_seed(1)) + torch.tensor([0.0, 0.0, 2.0])
     pixels, depth = project(points, camera)
     local = points @ camera.camera_from_world[:, :3, :3].mT + camera.camera_from_world[:, None, :3, 3]

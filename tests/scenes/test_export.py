@@ -43,6 +43,7 @@ from scenes.io.atomic_files import WorldError
 from scenes.io.open3d_library import load_open3d
 from scenes.io.video import read_video, write_video
 from scenes.store.world_store import WorldStore
+from tests.helpers import cameras_along
 from worldwarp.api import World
 from worldwarp.export import export_world, reexport_agreement_db
 
@@ -50,11 +51,9 @@ SIZE = (48, 80)
 GREEN, RED, BLUE = (51 / 255, 153 / 255, 51 / 255), (204 / 255, 51 / 255, 51 / 255), (128 / 255, 179 / 255, 1.0)
 
 
-def make_chunk(index: int, first: int, frames: int) -> Chunk:
+def painted_chunk(index: int, first: int, frames: int) -> Chunk:
     """A green floor one unit below the camera, a red wall four units ahead, blue sky above; seen while moving right."""
-    poses = torch.eye(4).repeat(frames, 1, 1)
-    poses[:, 0, 3] = 0.05 * torch.arange(first, first + frames)
-    camera = Camera.from_fov(70.0, SIZE, poses)
+    camera = cameras_along(0.05, frames, SIZE, first, fov_deg=70.0)
     position = camera.position[:, :, None, None]
     rays = unproject(torch.ones(frames, 1, *SIZE), camera) - position
     floor = 1.0 / rays[:, 1:2].clamp_min(1e-6)
@@ -84,9 +83,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("worlds") / "w"
     path = Camera.from_fov(70.0, SIZE, torch.eye(4).repeat(13, 1, 1))
     world = WorldStore.create(folder, path=path, seed=0)
-    first, points = 0, points_of(make_chunk(0, 0, 1))
+    first, points = 0, points_of(painted_chunk(0, 0, 1))
     for index, frames in enumerate((1, 6, 6)):
-        chunk = make_chunk(index, first, frames)
+        chunk = painted_chunk(index, first, frames)
         world.append(chunk, change=Change.from_nothing(points), rng_state=torch.Generator().get_state())
         first += frames
     return folder
@@ -97,7 +96,7 @@ def world(saved: Path, tmp_path: Path) -> WorldStore:
     return WorldStore.load(shutil.copytree(saved, tmp_path / "w"))
 
 
-def make_gaussians(count: int = 50) -> Gaussians:
+def random_gaussians(count: int = 50) -> Gaussians:
     rng = torch.Generator().manual_seed(0)
     quats = torch.nn.functional.normalize(torch.randn(count, 4, generator=rng), dim=1)
     scales = torch.rand(count, 3, generator=rng) * 0.1 + 1e-3
@@ -110,7 +109,7 @@ def make_gaussians(count: int = 50) -> Gaussians:
 
 
 def test_gaussians_in_the_standard_layout(tmp_path: Path) -> None:
-    gaussians = make_gaussians()
+    gaussians = random_gaussians()
     write_gaussians_ply(tmp_path / "g.ply", gaussians)
     ply = PlyData.read(str(tmp_path / "g.ply"))
     assert (ply.text, ply.byte_order) == (False, "<")
@@ -133,7 +132,7 @@ def test_gaussians_in_the_standard_layout(tmp_path: Path) -> None:
 
 
 def test_gaussians_round_trip(tmp_path: Path) -> None:
-    gaussians = make_gaussians()
+    gaussians = random_gaussians()
     gaussians.opacities[:2] = torch.tensor([0.0, 1.0])
     write_gaussians_ply(tmp_path / "g.ply", gaussians)
     read = read_gaussians_ply(tmp_path / "g.ply")
@@ -143,7 +142,7 @@ def test_gaussians_round_trip(tmp_path: Path) -> None:
 
 
 def test_spz_is_upright_and_comes_back(tmp_path: Path) -> None:
-    gaussians = make_gaussians()
+    gaussians = random_gaussians()
     write_spz(tmp_path / "g.spz", gaussians)
     content = gzip.decompress((tmp_path / "g.spz").read_bytes())
     # Niantic's layout: magic, version, count, SH degree, fractional bits, flags; then centers, 24 bits each.
@@ -172,7 +171,7 @@ def test_spz_without_its_package_is_refused_first(world: WorldStore, monkeypatch
 
 
 def test_points_round_trip(tmp_path: Path) -> None:
-    points = points_of(make_chunk(0, 0, 1))
+    points = points_of(painted_chunk(0, 0, 1))
     write_points_ply(tmp_path / "p.ply", points)
     vertex = PlyData.read(str(tmp_path / "p.ply"))["vertex"]
     assert [p.name for p in vertex.properties] == ["x", "y", "z", "nx", "ny", "nz", "red", "green", "blue"]
@@ -185,7 +184,7 @@ def test_points_round_trip(tmp_path: Path) -> None:
 
 def test_ply_files_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "g.ply"
-    write_gaussians_ply(path, make_gaussians())
+    write_gaussians_ply(path, random_gaussians())
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="truncated: want 50 vertices, got 48"):
@@ -256,7 +255,7 @@ def test_export_into_the_world_folder_is_refused(world: WorldStore) -> None:
 
 
 def test_points_and_gaussians_convert_to_each_other() -> None:
-    points = points_of(make_chunk(0, 0, 1))[:500]
+    points = points_of(painted_chunk(0, 0, 1))[:500]
     tilted = torch.nn.functional.normalize(torch.randn(500, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     points = Points(
         points.positions,
@@ -459,16 +458,16 @@ def test_ground_up_to_its_horizon_is_one_surface_and_specks_join_it() -> None:
 
 
 def test_surface_that_contradicts_the_photo_is_left_out(tmp_path: Path) -> None:
-    chunk = make_chunk(1, 1, 6)
+    chunk = painted_chunk(1, 1, 6)
     depth, sky = chunk.frames.depth.clone(), chunk.frames.sky.clone()
     depth[:, :, 2:10, 20:50], sky[:, :, 2:10, 20:50] = 1.5, False  # a board before the sky
     depth[:, :, 18:26, 30:50] = 1.0  # and one before the wall
     board = Frame(chunk.frames.rgb, depth, chunk.frames.valid, sky, chunk.frames.camera)
     path = Camera.from_fov(70.0, SIZE, torch.eye(4).repeat(7, 1, 1))
     world = WorldStore.create(tmp_path / "w", path=path, seed=0)
-    change = Change.from_nothing(points_of(make_chunk(0, 0, 1)))
+    change = Change.from_nothing(points_of(painted_chunk(0, 0, 1)))
     state = torch.Generator().get_state()
-    world.append(make_chunk(0, 0, 1), change=change, rng_state=state)
+    world.append(painted_chunk(0, 0, 1), change=change, rng_state=state)
     world.append(Chunk(board, 1, False, chunk.confidence), change=change, rng_state=state)
     vertices = parts_of(export(world, ["glb"])[0].path)["world"].vertices
     assert np.linalg.norm(vertices, axis=1).min() > 1.0
@@ -476,7 +475,7 @@ def test_surface_that_contradicts_the_photo_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_photo_alone_without_sky_is_a_mesh_and_a_model(tmp_path: Path) -> None:
-    chunk = make_chunk(0, 0, 1)
+    chunk = painted_chunk(0, 0, 1)
     wall = replace(chunk.frames, depth=torch.full_like(chunk.frames.depth, 2.0), sky=torch.zeros_like(chunk.frames.sky))
     chunk = replace(chunk, frames=wall)
     world = WorldStore.create(tmp_path / "w", path=wall.camera, seed=0)
@@ -493,7 +492,7 @@ def test_a_photo_alone_without_sky_is_a_mesh_and_a_model(tmp_path: Path) -> None
 
 
 def test_photo_of_only_sky_is_refused(tmp_path: Path) -> None:
-    chunk = make_chunk(0, 0, 1)
+    chunk = painted_chunk(0, 0, 1)
     frames = replace(chunk.frames, sky=torch.ones_like(chunk.frames.sky))
     world = WorldStore.create(tmp_path / "w", path=chunk.frames.camera, seed=0)
     change = Change.from_nothing(points_of(chunk))
@@ -625,7 +624,7 @@ def test_export_to_another_folder_can_be_repeated(world: WorldStore, tmp_path: P
 
 
 def test_export_says_name_path_size_and_agreement_on_a_line(tmp_path: Path) -> None:
-    chunk = make_chunk(0, 0, 1)
+    chunk = painted_chunk(0, 0, 1)
     config = {"cache": {"_target_": "cache3d.point_cache.PointCache"}}
     world = WorldStore.create(tmp_path / "w", path=chunk.frames.camera, seed=0, config=config)
     world.append(chunk, change=Change.from_nothing(points_of(chunk)), rng_state=torch.Generator().get_state())

@@ -5,16 +5,15 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cache3d.store.block_files import Scratch
 from geometry.primitives import Gaussians
 from scenes.io.atomic_files import WorldError
 from scenes.store.world_store import WorldStore
-from worldwarp import Camera, World
+from tests.helpers import same_bits, world_content
+from worldwarp import World
 from worldwarp.cli import main
 from worldwarp.config import compose_config
 from worldwarp.prepare import prepare, resume
@@ -31,12 +30,10 @@ WORDS = [
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def walked(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished walk; tests work on copies."""
     folder = tmp_path_factory.mktemp("walked")
-    coarse = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
-    Image.fromarray(coarse).resize((200, 120), Image.Resampling.BICUBIC).save(folder / "photo.png")
-    start(folder / "photo.png", folder / "world")
+    start(photo, folder / "world")
     return folder / "world"
 
 
@@ -53,19 +50,6 @@ def copy_of(walked: Path, folder: Path) -> World:
     record = WorldStore.load(walked)
     record.branch(folder, len(record.chunks) - 1)
     return World.load(folder)
-
-
-def bits(world: World) -> list[torch.Tensor]:
-    world = World.load(world.folder)
-    guide = world.render(world.cameras[::3])
-    frames, primitives = world.frames(), world.primitives
-    shown = [guide.rgb, guide.depth, guide.coverage, guide.confidence, guide.sky]
-    stored = [getattr(primitives, name) for name in primitives.__dataclass_fields__]
-    return [frames.rgb, frames.depth, world.record.rng_state, *shown, *stored]
-
-
-def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
 def gaussians(world: World) -> Gaussians:
@@ -99,64 +83,58 @@ def test_forget_region_removes_primitives_inside(walked: Path, tmp_path: Path) -
 
 def test_undo_restores_forgotten_primitives(walked: Path, tmp_path: Path) -> None:
     world = copy_of(walked, tmp_path / "w")
-    before = bits(world)
+    before = world_content(world.folder)
     world.forget(chunks=[0])
-    once = bits(world)
+    once = world_content(world.folder)
     world.forget(region=((-9.0, -9.0, -9.0), (9.0, 9.0, 9.0)))
     world.undo()
-    assert same(bits(world), once)
+    assert same_bits(world_content(world.folder), once)
     world.undo()
-    assert same(bits(world), before)
+    assert same_bits(world_content(world.folder), before)
 
 
 @pytest.mark.parametrize("generator", ["passthrough", "retouch"])
-def test_exploring_after_undo_gives_the_same_bits(walked: Path, tmp_path: Path, generator: str) -> None:
-    photo = walked.parent / "photo.png"
+def test_exploring_after_undo_gives_the_same_bits(photo: Path, tmp_path: Path, generator: str) -> None:
     start(photo, tmp_path / "w", "frames=9", f"generator={generator}", "steps=1")
     world = World.load(tmp_path / "w")
-    before = bits(world)
+    before = world_content(world.folder)
     world.undo()
     assert (len(world.cameras), len(World.load(world.folder).cameras)) == (5, 5)
     world.undo()
     assert (tmp_path / "w" / "cameras.json").exists()
     list(resume(world.folder).steps())
-    assert same(bits(world), before)
+    assert same_bits(world_content(world.folder), before)
     cameras_text = (tmp_path / "w" / "cameras.json").read_text()
     assert cameras_text == WorldStore.load(world.folder).cameras_text()
 
 
-def test_exploration_continues_after_forget(walked: Path, tmp_path: Path) -> None:
+def test_exploration_continues_after_forget(photo: Path, tmp_path: Path) -> None:
     """What was taken away is found new again, and stopping in between changes nothing."""
     for name in ("whole", "parts"):
-        start(walked.parent / "photo.png", tmp_path / name, chunks=2)
+        start(photo, tmp_path / name, chunks=2)
         world = World.load(tmp_path / name)
         world.forget(chunks=[1])
     list(resume(tmp_path / "whole").steps())
     while resume(tmp_path / "parts").remaining:
         next(resume(tmp_path / "parts").steps())
     whole, parts = World.load(tmp_path / "whole"), World.load(tmp_path / "parts")
-    assert same(bits(whole), bits(parts))
+    assert same_bits(world_content(whole.folder), world_content(parts.folder))
     assert not (gaussians(whole).chunk == 1).any()
     assert (gaussians(whole).chunk == 3).any()
 
 
 def test_branch_renders_the_same_bits_and_keeps_its_origin(walked: Path, tmp_path: Path) -> None:
     world = World.load(walked)
-    before = bits(world)
-    assert same(bits(world.branch(tmp_path / "all", 4)), before)
+    before = world_content(world.folder)
+    assert same_bits(world_content(world.branch(tmp_path / "all", 4).folder), before)
     branch = world.branch(tmp_path / "early", 2)
     early = World.load(walked, chunks=3)
-    assert same(bits(branch)[3:8], _shown(early, branch.cameras[::3]))
+    assert same_bits(branch.render(branch.cameras[::3]), early.render(branch.cameras[::3]))
     branch.forget(chunks=[0])
     branch.undo()
     list(resume(branch.folder).steps())  # its memory is made again from its chunks
-    assert same(bits(branch), before)
-    assert same(bits(world), before)
-
-
-def _shown(world: World, camera: Camera) -> list[torch.Tensor]:
-    guide = world.render(camera)
-    return [guide.rgb, guide.depth, guide.coverage, guide.confidence, guide.sky]
+    assert same_bits(world_content(branch.folder), before)
+    assert same_bits(world_content(world.folder), before)
 
 
 def test_the_chunks_before_a_damaged_file_still_open(walked: Path, tmp_path: Path) -> None:
@@ -171,20 +149,20 @@ def test_the_chunks_before_a_damaged_file_still_open(walked: Path, tmp_path: Pat
     assert len(opened.cameras) == 9
     saved = opened.branch(tmp_path / "saved", 2)
     list(resume(saved.folder).steps())
-    assert same(bits(saved), bits(World.load(walked)))
+    assert same_bits(world_content(saved.folder), world_content(walked))
     with pytest.raises(ValueError, match="chunks: want 1 to 5"):
         World.load(walked, chunks=6)
 
 
 def test_bad_requests_are_refused(walked: Path, tmp_path: Path) -> None:
     world = copy_of(walked, tmp_path / "w")
-    before = bits(world)
+    before = world_content(world.folder)
     for chunks in ([], [5], [-1]):
         with pytest.raises(ValueError, match=r"forget: want chunks from 0 \(the photo\) to 4"):
             world.forget(chunks=chunks)
     with pytest.raises(ValueError, match="region: want a low corner below the high one"):
         world.forget(region=((1.0, 0.0, 0.0), (0.0, 1.0, 1.0)))
-    assert same(bits(world), before)
+    assert same_bits(world_content(world.folder), before)
     for _ in range(4):
         world.undo()
     with pytest.raises(ValueError, match="nothing but its photo"):
@@ -194,11 +172,11 @@ def test_bad_requests_are_refused(walked: Path, tmp_path: Path) -> None:
 
 def test_commands(walked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world = copy_of(walked, tmp_path / "w")
-    before = bits(world)
+    before = world_content(world.folder)
     assert main(["forget", str(world.folder), "chunks=[1,2]"]) == 0
     assert "brings them back" in capsys.readouterr().out
     assert main(["undo", str(world.folder)]) == 0
-    assert same(bits(world), before)
+    assert same_bits(world_content(world.folder), before)
     assert main(["forget", str(world.folder), "region=[-9,-9,-9,9,9,9]"]) == 0
     assert main(["forget", str(world.folder), "region=[1,2]"]) == 2
     assert "region: want six numbers" in capsys.readouterr().err
@@ -208,8 +186,8 @@ def test_commands(walked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
 LOOK_AROUND = ["path=pan:angle_deg=170", "cache.resident_mib=0.6"]  # not all of it is in view at once
 
 
-def test_paged_exploration_equals_one_in_memory(walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start(walked.parent / "photo.png", tmp_path / "whole", LOOK_AROUND[0])
+def test_paged_exploration_equals_one_in_memory(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(photo, tmp_path / "whole", LOOK_AROUND[0])
     written, real = [], Scratch.write
 
     def counted(self: Scratch, number: int, columns: list[torch.Tensor]) -> object:
@@ -217,17 +195,17 @@ def test_paged_exploration_equals_one_in_memory(walked: Path, tmp_path: Path, mo
         return real(self, number, columns)
 
     monkeypatch.setattr(Scratch, "write", counted)
-    start(walked.parent / "photo.png", tmp_path / "paged", *LOOK_AROUND)
+    start(photo, tmp_path / "paged", *LOOK_AROUND)
     assert len(written) > 5
-    assert same(bits(World.load(tmp_path / "paged")), bits(World.load(tmp_path / "whole")))
+    assert same_bits(world_content(tmp_path / "paged"), world_content(tmp_path / "whole"))
     gc.collect()
     assert not list((tmp_path / "paged").glob("blocks-*"))
 
 
 def test_full_disk_while_paging_keeps_committed_chunks(
-    walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, photo = tmp_path / "w", walked.parent / "photo.png"
+    out = tmp_path / "w"
     words = ["explore", f"image={photo}", f"out={out}", *WORDS, "generator=passthrough", *LOOK_AROUND]
     real = Path.open
 
@@ -245,4 +223,4 @@ def test_full_disk_while_paging_keeps_committed_chunks(
     assert 2 <= len(WorldStore.load(out).chunks) < 5
     assert main(["explore", f"resume={out}", "viewer=none"]) == 0
     start(photo, tmp_path / "whole", LOOK_AROUND[0])
-    assert same(bits(World.load(out)), bits(World.load(tmp_path / "whole")))
+    assert same_bits(world_content(out), world_content(tmp_path / "whole"))

@@ -16,7 +16,7 @@ from scenes.store.packed_tensors import open_tensors, packed
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.int32, torch.int64, torch.uint8, torch.bool)
 
 
-def read(path: Path) -> dict[str, torch.Tensor]:
+def read_all(path: Path) -> dict[str, torch.Tensor]:
     with open_tensors(path) as file:
         return {name: file.get(name) for name in file.names}
 
@@ -31,7 +31,7 @@ def test_tensors_round_trip_exactly(
     tensor = (raw % 2 == 0 if dtype is torch.bool else raw.view(dtype)).reshape(shape)  # NaN and -0.0 included
     path = tmp_path_factory.mktemp("packed") / "a.safetensors"
     path.write_bytes(packed({"one": tensor, "two": tensor.flatten()}))
-    again = read(path)
+    again = read_all(path)
     assert (again["one"].dtype, again["one"].shape) == (dtype, tensor.shape)
     assert again["one"].flatten().view(torch.uint8).equal(tensor.flatten().view(torch.uint8))
     assert again["two"].shape == (tensor.numel(),)
@@ -48,7 +48,7 @@ def test_bytes_do_not_depend_on_memory_layout(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(
         packed({"turned": square.T, "part": square[:, 1], "none": torch.zeros(1).expand(0)}, "Points")
     )
-    again = read(tmp_path / "a")
+    again = read_all(tmp_path / "a")
     assert again["turned"].equal(square.T)
     assert again["part"].equal(square[:, 1])
     assert again["none"].shape == (0,)

@@ -25,11 +25,12 @@ from scenes.store import delta_log
 from scenes.store.manifest import manifest_text, read_manifest
 from scenes.store.packed_tensors import open_tensors
 from scenes.store.world_store import WorldStore
+from tests.helpers import same_bits
 
 SIZE = (16, 32)
 
 
-def make_chunk(index: int, frames: int = 3, seed: int = 0, fov_deg: float = 60.0) -> Chunk:
+def random_chunk(index: int, frames: int = 3, seed: int = 0, fov_deg: float = 60.0) -> Chunk:
     rng = torch.Generator().manual_seed(100 * seed + index)
     poses = torch.eye(4).repeat(frames, 1, 1)
     poses[:, :3, 3] = torch.rand(frames, 3, generator=rng)
@@ -39,7 +40,7 @@ def make_chunk(index: int, frames: int = 3, seed: int = 0, fov_deg: float = 60.0
     return Chunk(Frame(rgb, field + 0.5, field > 0.1, field > 0.9, camera), index, index == 0, field)
 
 
-def make_points(count: int, seed: int = 0) -> Points:
+def random_points(count: int, seed: int = 0) -> Points:
     rng = torch.Generator().manual_seed(seed)
     column = torch.rand(count, 8, generator=rng)
     flag = column[:, 7] > 0.5
@@ -48,8 +49,8 @@ def make_points(count: int, seed: int = 0) -> Points:
     return Points(positions, colors, normals, radii, chunk, flag, column[:, 5].clone(), ~flag)
 
 
-def make_gaussians(count: int, seed: int = 0) -> Gaussians:
-    p = make_points(count, seed)
+def gaussians_of_points(count: int, seed: int = 0) -> Gaussians:
+    p = random_points(count, seed)
     quats = torch.nn.functional.normalize(torch.cat([p.positions, p.radii[:, None]], 1), dim=1)
     rest = (p.confidence, p.colors, p.chunk, p.observed, p.confidence, p.sky, 9.0 * p.radii)
     return Gaussians(p.positions, quats, p.normals + 0.1, *rest)
@@ -69,24 +70,15 @@ def added(primitives: Points | Gaussians, first: int) -> Change:
 def add(world: WorldStore, index: int, primitives: Points | Gaussians | None = None, fov_deg: float = 60.0) -> None:
     rng = torch.Generator().manual_seed(index)
     if primitives is None:
-        change = added(make_points(10 + 5 * index), world.chunks[-1].primitives if world.chunks else 0)
+        change = added(random_points(10 + 5 * index), world.chunks[-1].primitives if world.chunks else 0)
     else:
         change = Change.from_nothing(primitives)
     world.append(
-        make_chunk(index, 1 if index == 0 else 3, fov_deg=fov_deg),
+        random_chunk(index, 1 if index == 0 else 3, fov_deg=fov_deg),
         change=change,
         rng_state=rng.get_state(),
         gauges={"hole_ratio": 0.25},
     )
-
-
-def same(a: object, b: object) -> bool:
-    """Equality of dataclasses of tensors, to the bit."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
-    if hasattr(a, "__dataclass_fields__"):
-        return type(a) is type(b) and all(same(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))  # type: ignore[arg-type]
-    return a == b
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -97,9 +89,9 @@ def check_state(world: WorldStore, chunks: int) -> None:
     """A loaded world holds exactly its first ``chunks`` chunks."""
     assert len(world.chunks) == chunks
     for index in range(chunks):
-        assert same(world.chunk(index), make_chunk(index, 1 if index == 0 else 3))
+        assert same_bits(world.chunk(index), random_chunk(index, 1 if index == 0 else 3))
     if chunks:
-        assert same(world.primitives, make_points(10 + 5 * (chunks - 1)))
+        assert same_bits(world.primitives, random_points(10 + 5 * (chunks - 1)))
         assert torch.equal(world.rng_state, torch.Generator().manual_seed(chunks - 1).get_state())
 
 
@@ -111,8 +103,8 @@ def test_world_round_trips_exactly(tmp_path: Path) -> None:
     loaded = WorldStore.load(tmp_path / "w")
     check_state(loaded, 3)
     assert len(loaded) == len(world) == 7
-    assert same(loaded.path, world.path)
-    assert same(loaded.cameras, world.cameras)
+    assert same_bits(loaded.path, world.path)
+    assert same_bits(loaded.cameras, world.cameras)
     assert loaded.config == {"path": "orbit", "size": [16, 32]}
     assert (loaded.manifest.seed, loaded.manifest.size, loaded.manifest.metric) == (7, SIZE, False)
     assert loaded.chunks[1].gauges == {"hole_ratio": 0.25}
@@ -127,8 +119,8 @@ def test_ranges_of_frames_cross_chunks(tmp_path: Path) -> None:
         add(world, index)
     everything = world.frames()
     assert len(everything) == 7
-    assert same(world.frames(0, 2), everything[0:2])
-    assert same(world.frames(3, 5), everything[3:5])
+    assert same_bits(world.frames(0, 2), everything[0:2])
+    assert same_bits(world.frames(3, 5), everything[3:5])
     for first, last in ((0, 8), (3, 3), (-1, 2)):
         with pytest.raises(ValueError, match="within the 7 finished frames"):
             world.frames(first, last)
@@ -186,7 +178,7 @@ def test_cameras_file_holds_changing_intrinsics(tmp_path: Path) -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 20), st.integers(0, 20), st.sets(st.integers(0, 39)), st.sets(st.integers(0, 39)))
 def test_changes_replay_exactly(before: int, more: int, changed: set[int], removed: set[int]) -> None:
-    old, new, total = make_points(before), make_points(before + more), before + more
+    old, new, total = random_points(before), random_points(before + more), before + more
     for i in changed:
         if i < total:
             new.positions[i] = torch.tensor([float("nan"), -0.0, 1.0])
@@ -201,7 +193,7 @@ def test_changes_replay_exactly(before: int, more: int, changed: set[int], remov
 
 
 def test_inconsistent_changes_are_refused() -> None:
-    points, none = make_points(4), torch.zeros(0, dtype=torch.int64)
+    points, none = random_points(4), torch.zeros(0, dtype=torch.int64)
     first = Change.from_nothing(points)
     for total, index, removed in ((4, [0, 9], []), (6, [4], []), (3, [-1], []), (4, [1, 0], []), (4, [], [4])):
         rows = points[: len(index)]
@@ -213,12 +205,12 @@ def test_inconsistent_changes_are_refused() -> None:
     with pytest.raises(WorldError, match="does not fit"):
         delta_log.replay([first, without, again], 4)
     with pytest.raises(WorldError, match="Points follows Gaussians"):
-        delta_log.replay([Change.from_nothing(make_gaussians(4)), Change(4, none, points[:0], none)], 4)
+        delta_log.replay([Change.from_nothing(gaussians_of_points(4)), Change(4, none, points[:0], none)], 4)
 
 
 def test_gaussians_of_older_worlds_have_zero_updates(tmp_path: Path) -> None:
     new, old = tmp_path / "new", tmp_path / "old"
-    delta_log.write_change(new, Change.from_nothing(make_gaussians(5)[torch.arange(5)]))
+    delta_log.write_change(new, Change.from_nothing(gaussians_of_points(5)[torch.arange(5)]))
     with open_tensors(new) as file:
         tensors = {name: file.get(name) for name in file.names - {"looks"}}
     save_file(tensors, old, {"kind": "Gaussians"})
@@ -358,7 +350,7 @@ def test_kill_during_redirect_keeps_old_or_new_path(tmp_path: Path, target: str)
                 world.redirect(new, {"path": "back"})
         resumed = WorldStore.load(world.folder)
         turned = resumed.config["path"] == "back"
-        assert same(resumed.path, new if turned else old)
+        assert same_bits(resumed.path, new if turned else old)
         seen.add(turned)
         add(resumed, 2)
         assert len(list(world.folder.glob("path-*"))) == 1
@@ -424,8 +416,8 @@ def test_config_must_be_plain(tmp_path: Path) -> None:
 
 def test_photo_keeps_its_resolution(tmp_path: Path) -> None:
     world, fine = make_world(tmp_path / "w"), torch.randint(0, 256, (3, 40, 80)).float() / 255.0
-    rest = {"change": added(make_points(15), 0), "rng_state": torch.Generator().get_state()}
-    world.append(make_chunk(0, 1), photo=fine, **rest)
+    rest = {"change": added(random_points(15), 0), "rng_state": torch.Generator().get_state()}
+    world.append(random_chunk(0, 1), photo=fine, **rest)
     add(world, 1)
     assert torch.equal(WorldStore.load(tmp_path / "w").photo, fine)
     assert torch.equal(world.branch(tmp_path / "b", 0).photo, fine)
@@ -440,7 +432,7 @@ def test_photo_keeps_its_resolution(tmp_path: Path) -> None:
 def test_photo_falls_back_to_the_first_frame(tmp_path: Path) -> None:
     world = make_world(tmp_path / "w")
     add(world, 0)
-    assert torch.equal(world.photo, make_chunk(0, 1).frames.rgb[0])
+    assert torch.equal(world.photo, random_chunk(0, 1).frames.rgb[0])
 
 
 def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
@@ -448,10 +440,10 @@ def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"chunk.index: want 0, the next one, got 1"):
         add(world, 1)
     add(world, 0)
-    chunk = make_chunk(1)
+    chunk = random_chunk(1)
     small = Camera.from_fov(60.0, (8, 16), torch.eye(4)[None])
     frame = Frame(*(torch.zeros(1, c, 8, 16) for c in (3, 1)), *(2 * [torch.ones(1, 1, 8, 16).bool()]), small)  # type: ignore[arg-type]
-    rest = {"change": added(make_points(15), 10), "rng_state": torch.Generator().get_state()}
+    rest = {"change": added(random_points(15), 10), "rng_state": torch.Generator().get_state()}
     with pytest.raises(ValueError, match=r"want frames of \(16, 32\), got \(8, 16\)"):
         world.append(Chunk(frame, 1, False, torch.zeros(1, 1, 8, 16)), **rest)
     f = chunk.frames
@@ -466,7 +458,7 @@ def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
 def test_metric_that_is_not_finite_is_stored_as_none(tmp_path: Path) -> None:
     world, state = make_world(tmp_path / "w"), torch.Generator().get_state()
     gauges = {"psnr": float("inf"), "residual": float("nan"), "hole_ratio": 0.5}
-    world.append(make_chunk(0), change=added(make_points(3), 0), rng_state=state, gauges=gauges)
+    world.append(random_chunk(0), change=added(random_points(3), 0), rng_state=state, gauges=gauges)
     assert WorldStore.load(tmp_path / "w").chunks[0].gauges == {"psnr": None, "residual": None, "hole_ratio": 0.5}
 
 
@@ -568,9 +560,9 @@ def test_branches_share_chunks_and_change_independently(tmp_path: Path) -> None:
     before = contents(folder)
     branch = world.branch(tmp_path / "b", chunk=1)
     assert len(branch) == len(WorldStore.load(tmp_path / "b")) == 4
-    assert same(branch.primitives, make_points(15))
-    add(branch, 2, make_points(40, seed=9))
-    assert same(WorldStore.load(tmp_path / "b").primitives, make_points(40, seed=9))
+    assert same_bits(branch.primitives, random_points(15))
+    add(branch, 2, random_points(40, seed=9))
+    assert same_bits(WorldStore.load(tmp_path / "b").primitives, random_points(40, seed=9))
     assert contents(folder) == before
     last = world.branch(tmp_path / "c", chunk=2)
     assert contents(tmp_path / "c") == before

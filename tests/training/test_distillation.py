@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -21,11 +20,12 @@ from diffusion.flow import clean_to_velocity
 from diffusion.kv_memory import MemoryPolicy
 from diffusion.noise_map import noise_map
 from diffusion.retouch.generator import RetouchGenerator, load_network, save_network
-from diffusion.retouch.network import DenoiserNetwork, Inputs, NetworkConfig, Past
+from diffusion.retouch.network import DenoiserNetwork, Inputs, Past
 from diffusion.rgbd_state import encode
 from diffusion.sampler import SamplerConfig, sample
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
+from tests.helpers import TOY_NETWORK, cameras_along, write_clip
 from worldwarp.commands.train import train_command
 from worldwarp.config import ConfigError
 from worldwarp.recording import TrainingWatch
@@ -48,7 +48,6 @@ from worldwarp.training.train_teacher import TeacherTask, frame_levels
 from worldwarp.training.trainer import TrainConfig, Trainer
 from worldwarp.training.trajectories import Trajectories, follow, list_shards
 
-TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
 SIZE = (16, 16)
 CHUNKED = RolloutConfig(context=1, chunk=2, steps=4)
 WHOLE = RolloutConfig(context=1, chunk=4, steps=20)
@@ -56,14 +55,14 @@ WHOLE = RolloutConfig(context=1, chunk=4, steps=20)
 
 def network(seed: int = 0) -> DenoiserNetwork:
     torch.manual_seed(seed)
-    return DenoiserNetwork(TOY)
+    return DenoiserNetwork(TOY_NETWORK)
 
 
 class PixelNetwork(DenoiserNetwork):
     """One pixel and its level to its clean end, affine in the pixel: enough for Gaussian pixels, and quick to train."""
 
     def __init__(self, seed: int = 0) -> None:
-        super().__init__(TOY)
+        super().__init__(TOY_NETWORK)
         torch.manual_seed(seed)
         self.gains = torch.nn.Sequential(torch.nn.Linear(1, 64), torch.nn.GELU(), torch.nn.Linear(64, 2))
 
@@ -134,6 +133,12 @@ def test_the_teachers_velocity_is_the_closed_form(sigma: float, teacher: Denoise
     assert error < 0.08 * exact.std()
     if sigma < 0.9:  # there the noisy state says something
         assert error < 0.5 * (blind - exact).square().mean().sqrt()
+
+
+def textured_clip(folder: Path) -> None:
+    """Four frames of a textured wall, passed sideways."""
+    rgb = np.random.default_rng(0).integers(0, 255, (1, 3, 20, 40), dtype=np.uint8).repeat(4, 0)
+    write_clip(folder, rgb, np.full((4, 1, 20, 40), 0.5), cameras_along(0.3, 4, (20, 40), fov_deg=70.0))
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +359,7 @@ def test_a_student_learns_the_trajectories(teacher: DenoiserNetwork, tmp_path: P
     task.save(net, tmp_path / "ema.safetensors", {"steps": "60"})
     with safe_open(tmp_path / "ema.safetensors", "pt") as file:
         assert file.metadata()["role"].startswith("student")
-    assert load_network(tmp_path / "ema.safetensors").config == TOY
+    assert load_network(tmp_path / "ema.safetensors").config == TOY_NETWORK
 
 
 def pair() -> Pair:
@@ -362,7 +367,7 @@ def pair() -> Pair:
 
 
 def test_distillation_runs_on_clips_and_resumes_exactly(tmp_path: Path) -> None:
-    write_clip(tmp_path)
+    textured_clip(tmp_path)
     shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
     rollout = RolloutConfig(context=1, chunk=1, steps=2)
     config = TrainConfig(steps=8, learning_rate=1e-3, warmup=2, ema=0.9)
@@ -385,7 +390,7 @@ def test_distillation_runs_on_clips_and_resumes_exactly(tmp_path: Path) -> None:
 
 def test_two_time_scales(tmp_path: Path) -> None:
     """The online score moves in its turns, the student in its own, and neither drifts in the other's."""
-    write_clip(tmp_path)
+    textured_clip(tmp_path)
     task = MatchingTask(
         tmp_path, None, network(0), RolloutConfig(1, 1, 2), SampleConfig((16, 32), False, context=1, targets=2), batch=1
     )
@@ -401,7 +406,7 @@ def test_two_time_scales(tmp_path: Path) -> None:
 
 
 def test_a_teacher_trains_on_clips(tmp_path: Path) -> None:
-    write_clip(tmp_path)
+    textured_clip(tmp_path)
     shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
     task = TeacherTask(tmp_path, None, RolloutConfig(1, 2, 3), shape, batch=1)
     Trainer(network(), task, TrainConfig(steps=2, learning_rate=1e-3), tmp_path / "run").run()
@@ -409,11 +414,11 @@ def test_a_teacher_trains_on_clips(tmp_path: Path) -> None:
         assert file.metadata()["role"] == "teacher"
     trained = load_network(tmp_path / "run" / "ema.safetensors")
     save_network(trained, tmp_path / "again.safetensors")
-    assert trained.config == TOY
+    assert trained.config == TOY_NETWORK
 
 
 def test_stages_report_missing_inputs(tmp_path: Path) -> None:
-    write_clip(tmp_path)
+    textured_clip(tmp_path)
     with pytest.raises(ConfigError, match="initial-student"):
         train_command(["pupil"])
     with pytest.raises(ValueError, match="worldwarp train trajectories"):
@@ -428,7 +433,7 @@ def test_stages_report_missing_inputs(tmp_path: Path) -> None:
 
 
 def test_a_watched_training_is_recorded_in_its_folder(tmp_path: Path) -> None:
-    write_clip(tmp_path)
+    textured_clip(tmp_path)
     shape = SampleConfig((16, 32), halved=False, context=1, targets=2)
     task = TeacherTask(tmp_path, None, RolloutConfig(1, 2, 3), shape, batch=1)
     for name, steps in (("training.rrd", 1), ("training-2.rrd", 2)):
@@ -454,22 +459,3 @@ def test_losses_are_on_the_device_of_the_batch(monkeypatch: pytest.MonkeyPatch) 
     for name, loss in losses.items():
         with FakeTensorMode(allow_non_fake_inputs=True):
             assert loss(torch.Generator().manual_seed(0)).device == elsewhere, name
-
-
-def write_clip(folder: Path, frames: int = 4) -> None:
-    """A textured wall, passed sideways, as training and as held-out clip."""
-    size = (20, 40)
-    rng = np.random.default_rng(0)
-    pose = torch.eye(4).repeat(frames, 1, 1)
-    pose[:, 0, 3] = 0.3 * torch.arange(frames)
-    camera = Camera.from_fov(70.0, size, pose)
-    tensors = {
-        "rgb": torch.from_numpy(np.repeat(rng.integers(0, 255, (1, 3, *size), dtype=np.uint8), frames, 0)),
-        "inverse_depth": torch.full((frames, 1, *size), 0.5, dtype=torch.float16),
-        "world_from_camera": pose,
-        "focal_px": camera.focal_px,
-        "center_px": camera.center_px,
-    }
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "clip.safetensors")
-    clips = [{"file": "clip.safetensors", "split": split} for split in ("train", "heldout")]
-    (folder / "manifest.json").write_text(json.dumps({"clips": clips}))

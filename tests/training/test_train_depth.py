@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from geometry.depth.embedded import load_depth_network, save_depth_network
 from geometry.depth.network import DepthNetwork
+from tests.helpers import cameras_along, write_clip
 from worldwarp.training.run import TrainingRun
 from worldwarp.training.train_depth import train_depth
 from worldwarp.training.trainer import LOG
@@ -19,16 +19,8 @@ from worldwarp.training.trainer import LOG
 def _data(folder: Path) -> Path:
     """A folder of one clip that is both trained on and held out: a floor that rises to a wall."""
     inverse = torch.linspace(0.1, 1.0, 48)[:, None].expand(2, 1, 48, 80).contiguous()
-    clip = {
-        "rgb": (255 * inverse).expand(2, 3, 48, 80).to(torch.uint8).contiguous(),
-        "inverse_depth": inverse.half(),
-        "world_from_camera": torch.eye(4).repeat(2, 1, 1),
-        "focal_px": torch.full((2, 2), 50.0),
-        "center_px": torch.tensor([[40.0, 24.0]] * 2),
-    }
-    save_file(clip, folder / "a.safetensors")
-    entries = [{"file": "a.safetensors", "split": split} for split in ("train", "heldout")]
-    (folder / "manifest.json").write_text(json.dumps({"clips": entries}))
+    rgb = (255 * inverse).expand(2, 3, 48, 80).to(torch.uint8)
+    write_clip(folder, rgb.numpy(), inverse.numpy(), cameras_along(0.0, 2, (48, 80)))
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from diffusion.inpainting.masks import thin
 from diffusion.noise_map import NoiseConfig
 from diffusion.retouch.generator import load_network, save_network
-from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
+from diffusion.retouch.network import DenoiserNetwork
 from diffusion.rgbd_state import encode
-from geometry.camera import Camera
 from scenes.dataset.clips import read_clip
+from tests.helpers import TOY_NETWORK, cameras_along, write_clip
 from worldwarp.training import samples as guides
 from worldwarp.training.augmentation import copy_far, copy_near, hairlines, spoil_seen
 from worldwarp.training.generator_loss import generator_loss, loss_terms, noisy_inputs
@@ -27,7 +26,6 @@ from worldwarp.training.samples import Sample, SampleConfig, recorded_sample, wa
 from worldwarp.training.train_generator import GeneratorTask, Stage, train_generator
 from worldwarp.training.trainer import TrainConfig, Trainer
 
-TOY = NetworkConfig(widths=(8, 8, 8), dim=16, blocks=1, heads=1)
 SHAPE = SampleConfig((32, 48), halved=False, context=1, targets=2)
 
 
@@ -39,21 +37,7 @@ def _clip(folder: Path, frames: int = 6) -> Path:
     inverse = np.full((frames, 1, *size), 0.5, np.float16)
     inverse[..., 10:24, 20:34] = 1.0
     inverse[..., :4, :] = 0.0
-    pose = torch.eye(4).repeat(frames, 1, 1)
-    pose[:, 0, 3] = 0.15 * torch.arange(frames)
-    camera = Camera.from_fov(70.0, size, pose)
-    tensors = {
-        "rgb": torch.from_numpy(rgb),
-        "inverse_depth": torch.from_numpy(inverse),
-        "world_from_camera": pose,
-        "focal_px": camera.focal_px,
-        "center_px": camera.center_px,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "clip.safetensors")
-    clips = [{"file": "clip.safetensors", "split": split} for split in ("train", "heldout")]
-    (folder / "manifest.json").write_text(json.dumps({"clips": clips}))
-    return folder / "clip.safetensors"
+    return write_clip(folder, rgb, inverse, cameras_along(0.15, frames, size, fov_deg=70.0))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -243,7 +227,7 @@ def test_noise_levels_are_those_of_the_sampler(tmp_path: Path) -> None:
 def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
     _clip(tmp_path / "data")
     torch.manual_seed(0)
-    network = DenoiserNetwork(TOY)
+    network = DenoiserNetwork(TOY_NETWORK)
     batch = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=2),)).batch(0.0, np.random.default_rng(0))
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     losses = []
@@ -263,14 +247,14 @@ def test_training_resumes_exactly(tmp_path: Path) -> None:
 
     def trainer(folder: str) -> tuple[Trainer, DenoiserNetwork]:
         torch.manual_seed(0)
-        network = DenoiserNetwork(TOY)
+        network = DenoiserNetwork(TOY_NETWORK)
         return Trainer(network, task, config, tmp_path / folder), network
 
     at_once, whole = trainer("whole")
     figures = at_once.run()
     assert set(figures) == {"made_color", "made_depth", "prior_color", "prior_depth"}
     assert (tmp_path / "whole" / "sheet.png").is_file()
-    assert load_network(tmp_path / "whole" / "ema.safetensors").config == TOY
+    assert load_network(tmp_path / "whole" / "ema.safetensors").config == TOY_NETWORK
     stopped, _ = trainer("parts")
     stopped._advance()
     stopped._advance()
@@ -292,7 +276,11 @@ def test_checkpoint_resumes_between_cpu_and_gpu(tmp_path: Path) -> None:
     def trainer(device: torch.device) -> Trainer:
         torch.manual_seed(0)
         return Trainer(
-            DenoiserNetwork(TOY), task, TrainConfig(steps=6, learning_rate=3e-3), tmp_path / "run", device=device
+            DenoiserNetwork(TOY_NETWORK),
+            task,
+            TrainConfig(steps=6, learning_rate=3e-3),
+            tmp_path / "run",
+            device=device,
         )
 
     for device, step in ((gpu, 2), (cpu, 4)):
@@ -314,7 +302,7 @@ def test_training_continues_from_given_weights(tmp_path: Path) -> None:
     _clip(tmp_path / "data")
     (tmp_path / "data" / "manifest.json").write_text('{"clips": [{"file": "clip.safetensors", "split": "train"}]}')
     weights, out = tmp_path / "weights.safetensors", tmp_path / "out"
-    save_network(DenoiserNetwork(TOY), weights)
+    save_network(DenoiserNetwork(TOY_NETWORK), weights)
     train_generator(TrainingRun(tmp_path / "data", out, steps=0), start=weights)
     kept, given = (load_file(path) for path in (out / "ema.safetensors", weights))
     assert all(torch.equal(kept[name], value) for name, value in given.items())

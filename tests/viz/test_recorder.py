@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import signal
 import socket
 import subprocess
@@ -11,9 +10,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +21,10 @@ from PIL import Image
 from rerun import chunk as rerun_chunk
 from torch import Tensor
 
-from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
+from tests.helpers import cameras_along, command_line, program_environment, wait_until
+from tests.recordings import Recorded
 from viz import entities
 from viz import viewer_process as viewer
 from viz.colormaps import guide_picture, half_depth, noise_picture
@@ -46,15 +44,13 @@ HEIGHT, WIDTH, FRAMES, CHUNKS = 24, 40, 4, 3
 
 def toy_frames(first: int, count: int) -> Frame:
     """Frames of a textured wall at depth 2, camera moving right; the top rows are sky."""
-    poses = torch.eye(4).repeat(count, 1, 1)
-    poses[:, 0, 3] = 0.1 * torch.arange(first, first + count)
     row, column = torch.meshgrid(torch.linspace(0, 1, HEIGHT), torch.linspace(0, 1, WIDTH), indexing="ij")
     rgb = torch.stack([row, column, 1 - row]).expand(count, 3, HEIGHT, WIDTH).contiguous()
     depth = torch.full((count, 1, HEIGHT, WIDTH), 2.0)
     sky = torch.zeros(count, 1, HEIGHT, WIDTH, dtype=torch.bool)
     sky[..., :4, :] = True
     depth[sky] = 200.0
-    return Frame(rgb, depth, torch.ones_like(sky), sky, Camera.from_fov(60.0, (HEIGHT, WIDTH), poses))
+    return Frame(rgb, depth, torch.ones_like(sky), sky, cameras_along(0.1, count, (HEIGHT, WIDTH), first))
 
 
 def toy_gaussians(count: int, chunk: int, sky: int = 0) -> Gaussians:
@@ -115,36 +111,6 @@ def record_session(recorder: RerunRecorder, chunks: int = CHUNKS) -> None:
         recorder.chunk(toy_event(index, toy_gaussians(10 * index, index, sky=2)))
         recorder.text(f"chunk {index} done")
     recorder.close()
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """A recording read back."""
-
-    rows: Counter[str]
-    chunks: dict[str, list[rerun_chunk.Chunk]]
-    application: str
-    blueprints: int
-
-    @staticmethod
-    def read(path: Path) -> Recorded:
-        reader = rerun_chunk.RrdReader(path)
-        rows: Counter[str] = Counter()
-        chunks: dict[str, list[rerun_chunk.Chunk]] = {}
-        for chunk in reader.stream():
-            entity = chunk.entity_path.lstrip("/")
-            rows[entity] += chunk.num_rows
-            chunks.setdefault(entity, []).append(chunk)
-        return Recorded(rows, chunks, reader.recordings()[0].application_id, len(reader.blueprints()))
-
-    def column(self, entity: str, name: str) -> list:
-        """All values of a column of an entity."""
-        found = []
-        for chunk in self.chunks[entity]:
-            batch = chunk.to_record_batch()
-            if name in batch.schema.names:
-                found += batch.column(name).to_pylist()
-        return found
 
 
 def test_a_recording_has_every_entity(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -368,14 +334,16 @@ def test_recorder_never_raises(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     assert "exploration goes on, its recording has a gap" in warning
 
 
+def run_python(code: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=program_environment())
+
+
 def test_a_frozen_remote_viewer_does_not_block(tmp_path: Path) -> None:
     """A server that never answers blocks neither the session, nor the file, nor the exit of the program."""
     program = f"""
-        import importlib.util, time
-        spec = importlib.util.spec_from_file_location("toy", {str(Path(__file__))!r})
-        toy = importlib.util.module_from_spec(spec); __import__("sys").modules["toy"] = toy
-        spec.loader.exec_module(toy)
-        import socket
+        import socket, time
+        from tests.viz import test_recorder as toy
         from pathlib import Path
         silent = socket.socket(); silent.bind(("127.0.0.1", 0)); silent.listen()
         url = f"rerun+http://127.0.0.1:{{silent.getsockname()[1]}}/proxy"
@@ -384,11 +352,8 @@ def test_a_frozen_remote_viewer_does_not_block(tmp_path: Path) -> None:
         toy.record_session(recorder)
         print("seconds", time.monotonic() - start)
     """
-    environment = {**os.environ, "PYTHONPATH": str(Path(entities.__file__).parents[1])}
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60, env=environment
-    )
+    done = run_python(program, timeout_s=60.0)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 15.0
     assert time.monotonic() - started < 40.0
@@ -505,10 +470,7 @@ def test_view_serves_a_page_on_loopback_only(tmp_path: Path) -> None:
     port = viewer.free_port()
     program, address = open_recording(tmp_path, "web", port)
     try:
-        until = time.monotonic() + 15.0
-        while not (viewer.is_listening("127.0.0.1", port) and viewer.is_listening("127.0.0.1", port + 1)):
-            assert time.monotonic() < until
-            time.sleep(0.05)
+        wait_until(lambda: viewer.is_listening("127.0.0.1", port) and viewer.is_listening("127.0.0.1", port + 1))
         assert address.splitlines()[1].startswith(
             f"http://127.0.0.1:{port}/?url=rerun%2Bhttp%3A%2F%2F127.0.0.1%3A{port + 1}%2Fproxy"
         )
@@ -593,20 +555,15 @@ def test_the_photo_is_recorded_at_full_resolution(tmp_path: Path) -> None:
 def test_a_full_disk_ends_the_recording_and_not_the_session(tmp_path: Path) -> None:
     """The full disk is simulated by a limit on file size, beyond which every write fails."""
     program = f"""
-        import importlib.util, resource, time
-        spec = importlib.util.spec_from_file_location("toy", {str(Path(__file__))!r})
-        toy = importlib.util.module_from_spec(spec); __import__("sys").modules["toy"] = toy
-        spec.loader.exec_module(toy)
+        import resource, time
+        from tests.viz import test_recorder as toy
         from pathlib import Path
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         start = time.monotonic()
         toy.record_session(toy.RerunRecorder(Path({str(tmp_path / "recording.rrd")!r})))
         print("seconds", time.monotonic() - start)
     """
-    environment = {**os.environ, "PYTHONPATH": str(Path(entities.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=100, env=environment
-    )
+    done = run_python(program, timeout_s=100.0)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 20.0
     assert 0 < (tmp_path / "recording.rrd").stat().st_size <= 20_000
@@ -692,19 +649,17 @@ def test_is_interactive_needs_a_display_and_a_terminal(monkeypatch: pytest.Monke
 def test_no_page_is_left_behind_when_view_is_ended(how: signal.Signals, tmp_path: Path) -> None:
     record_session(RerunRecorder(tmp_path / "recording.rrd"), chunks=1)
     port = viewer.free_port()
-    environment = {**os.environ, "PYTHONPATH": str(Path(entities.__file__).parents[1]), "CI": "1"}
+    environment = program_environment(CI="1")
     words = ["view", str(tmp_path), "mode=web", f"port={port}"]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "worldwarp.cli", *words], stdout=subprocess.PIPE, text=True, env=environment
-    )
+    program = subprocess.Popen(command_line(words), stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert program.stdout is not None
         assert program.stdout.readline() == "look at a page on this machine, for a browser:\n"
         assert program.stdout.readline().startswith(f"http://127.0.0.1:{port}/?url=")
-        _wait_until(lambda: not viewer.is_port_free(port) and not viewer.is_port_free(port + 1))
+        wait_until(lambda: not viewer.is_port_free(port) and not viewer.is_port_free(port + 1))
         program.send_signal(how)
         assert program.wait(20.0) == (-how if how == signal.SIGKILL else 128 + how)
-        _wait_until(lambda: viewer.is_port_free(port) and viewer.is_port_free(port + 1))
+        wait_until(lambda: viewer.is_port_free(port) and viewer.is_port_free(port + 1))
     finally:
         program.kill()
         program.communicate()
@@ -728,13 +683,6 @@ def test_started_viewers_collect_no_usage_statistics(tmp_path: Path) -> None:
     program.kill()
     program.wait()
     program.stdout.close()
-
-
-def _wait_until(done: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    until = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("head", [b"RRF2\x00\x16\x00\x00", b"RRF0\x00\x0a\x00\x00"])
@@ -765,11 +713,9 @@ def recording_ids(folder: Path) -> list[str]:
 
 
 def test_recordings_of_a_moved_world_share_an_id_and_other_worlds_have_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    colors = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
-    Image.fromarray(colors).save(tmp_path / "photo.png")
-    words = ["explore", f"image={tmp_path / 'photo.png'}", "path=left", "frames=3", "out=w", "viewer=file"]
+    words = ["explore", f"image={photo}", "path=left", "frames=3", "out=w", "viewer=file"]
     words += ["size=[48,64]", "chunk=2", "detail=1", "depth=plane", "generator=passthrough"]
     for place in ("here", "there"):
         (tmp_path / place).mkdir()

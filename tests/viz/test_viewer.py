@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from rerun.experimental import ViewerClient
 
-from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians
+from tests.helpers import cameras_along
 from viz import viewer_process as viewer
 from viz.recorder import ChunkEvent, StartEvent, UndoEvent
 from viz.rerun_recorder import IDENTITY, RerunRecorder, open_recorder
@@ -37,19 +37,17 @@ pytestmark = [
 ]
 
 
-def wall(first: int, count: int) -> Frame:
+def numbered_frames(first: int, count: int) -> Frame:
     """Frames of a wall at depth 2; each frame has another red level."""
-    poses = torch.eye(4).repeat(count, 1, 1)
-    poses[:, 0, 3] = 0.05 * torch.arange(first, first + count)
     number = torch.arange(first, first + count)[:, None, None].expand(count, HEIGHT, WIDTH) / (CHUNKS * FRAMES)
     row = torch.linspace(0, 1, HEIGHT)[:, None].expand(count, HEIGHT, WIDTH)
     column = torch.linspace(0, 1, WIDTH).expand(count, HEIGHT, WIDTH)
     depth = torch.full((count, 1, HEIGHT, WIDTH), 2.0)
-    camera = Camera.from_fov(60.0, (HEIGHT, WIDTH), poses)
+    camera = cameras_along(0.05, count, (HEIGHT, WIDTH), first)
     return Frame(torch.stack([number, row, column], 1), depth, depth > 0, depth < 0, camera)
 
 
-def splats(chunk: int) -> Gaussians:
+def green_patch(chunk: int) -> Gaussians:
     """A green patch of the wall, shifted by half a unit per chunk."""
     row, column = torch.meshgrid(torch.linspace(-0.6, 0.6, 20), torch.linspace(-0.5, 0.5, 20), indexing="ij")
     means = torch.stack([column.flatten() + 0.5 * chunk, row.flatten(), torch.full((400,), 2.0)], 1)
@@ -69,13 +67,13 @@ def splats(chunk: int) -> Gaussians:
 
 def begin(recorder: RerunRecorder) -> None:
     """Record the photo."""
-    photo, planned = wall(0, 1), wall(1, CHUNKS * FRAMES).camera
-    recorder.begin(StartEvent(photo, photo.rgb[0], splats(0), torch.arange(400), planned, "# Settings"))
+    photo, planned = numbered_frames(0, 1), numbered_frames(1, CHUNKS * FRAMES).camera
+    recorder.begin(StartEvent(photo, photo.rgb[0], green_patch(0), torch.arange(400), planned, "# Settings"))
 
 
 def chunk(recorder: RerunRecorder, index: int) -> None:
     """Record chunk ``index``."""
-    frames = wall(1 + (index - 1) * FRAMES, FRAMES)
+    frames = numbered_frames(1 + (index - 1) * FRAMES, FRAMES)
     one = torch.ones_like(frames.depth)
     guide = Guide(frames.rgb, frames.depth, one, one, 0.0 * one, frames.camera)
     first = 1 + (index - 1) * FRAMES
@@ -89,7 +87,7 @@ def chunk(recorder: RerunRecorder, index: int) -> None:
             guide,
             frames.rgb,
             0.3 * one,
-            splats(index),
+            green_patch(index),
             ids,
             torch.arange(0),
             {"all": 1.0},
@@ -169,10 +167,10 @@ def test_a_session_in_the_real_viewer(
             # Repeated at every try, since a blueprint that arrives late sets the cursor back to following.
             client.set_time("frame", sequence=number, play_state="paused")
             shown = screenshot(client, "3  Result")
-            return shown if shown is not None and difference(shown, wall(number, 1)) < 0.02 else None
+            return shown if shown is not None and difference(shown, numbered_frames(number, 1)) < 0.02 else None
 
         shown = eventually(shows_it, client.get_state)
-        assert difference(shown, wall(number - 3, 1)) > 0.05  # and differs from another frame
+        assert difference(shown, numbered_frames(number - 3, 1)) > 0.05  # and differs from another frame
     world = eventually(lambda: screenshot(client, "The world so far")).astype(int)
     assert ((world[..., 1] > 150) & (world[..., 0] < 130)).mean() > 0.01  # the green splats are there
     assert not [entry for entry in client.get_logs() if entry.level == "ERROR"]
@@ -201,9 +199,9 @@ def test_the_3d_view_starts_at_the_photo_and_hides_an_undone_chunk(
     # The patch of the photo is 1 wide at depth 2 and in the middle; those of the chunks are each half a unit further
     # right.
     eventually(lambda: (green(middle) > 0.25 and green(right) > 0.3) or None)
-    frames, here = wall(1 + FRAMES, FRAMES), wall(FRAMES, 1).camera[0]
+    frames, here = numbered_frames(1 + FRAMES, FRAMES), numbered_frames(FRAMES, 1).camera[0]
     ids = torch.arange(400)
-    recorder.undo(UndoEvent(2, 1 + FRAMES, len(frames), here, splats(0), ids))
+    recorder.undo(UndoEvent(2, 1 + FRAMES, len(frames), here, green_patch(0), ids))
     eventually(lambda: (green(middle) > 0.25 and green(right) < 0.02) or None)
     recorder.close()
 

@@ -12,11 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import worldwarp
+from tests.helpers import REPOSITORY, command_line, program_environment, write_photo
 from worldwarp.arguments import (
     check_image,
     command_words,
@@ -34,7 +33,6 @@ from worldwarp.config import ConfigError, build, check_explore, compose_config
 from worldwarp.console import open_console
 from worldwarp.pages import PAGES, TRAININGS, has_conf
 
-HOME = Path(__file__).parents[2]
 CONSOLES = {
     "a pipe": {},
     "LC_ALL=C": {"LC_ALL": "C"},
@@ -114,21 +112,15 @@ for typed in json.load(sys.stdin):
 """
 
 
-def environment(**more: str) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHONIO", "LC_", "LANG"))}
-    return kept | {"PYTHONPATH": str(HOME), "LANG": "C.UTF-8"} | more
-
-
 def run(folder: Path, words: Sequence[str | bytes], **more: str) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "worldwarp.cli", *words]
-    return subprocess.run(command, cwd=folder, env=environment(**more), capture_output=True, check=False)
+    environment = program_environment(**more)
+    return subprocess.run(command_line(words), cwd=folder, env=environment, capture_output=True, check=False)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder with a photo and a folder that is not empty."""
-    pixels = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
-    Image.fromarray(pixels).resize((200, 120), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg")
+    write_photo(tmp_path / "photo.jpg")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     return tmp_path
@@ -136,7 +128,7 @@ def place(tmp_path: Path) -> Path:
 
 def test_help_and_refusals_are_short_and_do_not_load_torch(place: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ANSWERS], cwd=place, env=environment(), input=json.dumps(list(CHEAP)).encode(),
+        [sys.executable, "-c", ANSWERS], cwd=place, env=program_environment(), input=json.dumps(list(CHEAP)).encode(),
         stdout=subprocess.PIPE, check=True,
     )  # fmt: skip
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -177,7 +169,7 @@ def test_characters_outside_an_encoding_are_replaced(monkeypatch: pytest.MonkeyP
 
 def test_a_closed_output_pipe_is_no_error(place: Path) -> None:
     command = f"{sys.executable} -m worldwarp.cli explore --help | head -n 1"
-    done = subprocess.run(command, shell=True, cwd=place, env=environment(), capture_output=True, check=True)
+    done = subprocess.run(command, shell=True, cwd=place, env=program_environment(), capture_output=True, check=True)
     assert done.stdout.startswith(b"worldwarp explore")
     assert done.stderr == b""
 
@@ -193,7 +185,7 @@ def test_waiting_fits_a_narrow_terminal_and_is_cleared() -> None:
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 30, 0, 0))
     code = "import time\nfrom worldwarp.console import waiting\nwith waiting('reading the photo and its depth'):\n    "
     child = subprocess.Popen(
-        [sys.executable, "-c", code + "time.sleep(2.3)"], stderr=other, env=environment(COLUMNS="30")
+        [sys.executable, "-c", code + "time.sleep(2.3)"], stderr=other, env=program_environment(COLUMNS="30")
     )
     child.wait()
     os.close(other)
@@ -341,7 +333,7 @@ def test_public_names_are_imported_on_access() -> None:
 
 
 def documented_commands() -> list[str]:
-    readme = (HOME / "README.md").read_text(encoding="utf-8")
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line]
     lines += [example for page in PAGES.values() for example in page.examples.values()]
@@ -359,7 +351,7 @@ def words_in(shell: Sequence[str], folder: Path) -> list[str]:
         (stubs / name).chmod(0o755)
     script = "\n".join(documented_commands())
     paths = f"{stubs}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run([*shell, script], cwd=folder, env=environment(PATH=paths, HOME=str(folder)), check=True)
+    subprocess.run([*shell, script], cwd=folder, env=program_environment(PATH=paths, HOME=str(folder)), check=True)
     return log.read_text(encoding="utf-8").split("\n\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-HOME = Path(__file__).parents[2]
+from tests.helpers import REPOSITORY, program_environment
 
 
 def started(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run an example in ``folder``."""
-    command = [sys.executable, str(HOME / "examples" / f"{name}.py"), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(HOME)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, str(REPOSITORY / "examples" / f"{name}.py"), *arguments]
+    return subprocess.run(command, cwd=folder, env=program_environment(), capture_output=True, text=True, check=False)
 
 
 @pytest.mark.timeout(480)
@@ -34,9 +32,9 @@ def test_examples(tmp_path: Path) -> None:
     with Image.open(tmp_path / "again.png") as picture:
         assert picture.size == (320, 192)
     assert "frames 1 to 8 done" in run(
-        "own_path", str(HOME / "worldwarp" / "photos" / "pagoda.jpg"), str(tmp_path / "own")
+        "own_path", str(REPOSITORY / "worldwarp" / "photos" / "pagoda.jpg"), str(tmp_path / "own")
     )
-    assert "chunk 2" in run("own_generator", str(HOME / "worldwarp" / "photos" / "pagoda.jpg"))
+    assert "chunk 2" in run("own_generator", str(REPOSITORY / "worldwarp" / "photos" / "pagoda.jpg"))
     path = json.loads((tmp_path / "own" / "path.json").read_text())
     assert len(path["frames"]) == 9
 

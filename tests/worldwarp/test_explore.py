@@ -6,16 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from scenes.store.world_store import WorldStore
+from tests.helpers import command_line, program_environment, same_bits, wait_until, world_content
 from worldwarp import Camera, World, explore
 from worldwarp.cli import main
 from worldwarp.config import compose_config
@@ -24,24 +21,8 @@ from worldwarp.prepare import prepare, resume
 SMALL = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough", "viewer=none"]
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 255, (12, 20, 3), dtype=np.uint8)
-    path = tmp_path / "photo.png"
-    Image.fromarray(coarse).resize((200, 120), Image.Resampling.BICUBIC).save(path)
-    return path
-
-
 def words(photo: Path, out: Path, *more: str) -> list[str]:
     return ["explore", f"image={photo}", f"out={out}", "path=left,back", "frames=9", *SMALL, *more]
-
-
-def bits(folder: Path) -> list[torch.Tensor]:
-    world = WorldStore.load(folder)
-    frames = world.frames()
-    primitives = world.primitives
-    return [frames.rgb, frames.depth, *(getattr(primitives, name) for name in primitives.__dataclass_fields__)]
 
 
 def test_the_command_makes_a_world(photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +48,7 @@ def test_the_command_makes_a_world(photo: Path, tmp_path: Path, capsys: pytest.C
 def test_one_seed_gives_one_world_to_the_bit(photo: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert main(words(photo, tmp_path / name)) == 0
-    assert all(torch.equal(a, b) for a, b in zip(bits(tmp_path / "a"), bits(tmp_path / "b"), strict=True))
+    assert same_bits(world_content(tmp_path / "a"), world_content(tmp_path / "b"))
 
 
 def test_a_stopped_session_resumes_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
@@ -78,8 +59,7 @@ def test_a_stopped_session_resumes_to_the_same_bits(photo: Path, tmp_path: Path)
     rest = resume(tmp_path / "parts")
     assert len(rest.remaining) == 1
     list(rest.steps())
-    whole, parts = bits(tmp_path / "whole"), bits(tmp_path / "parts")
-    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    assert same_bits(world_content(tmp_path / "whole"), world_content(tmp_path / "parts"))
 
 
 def test_a_finished_world_continues_along_another_path(photo: Path, tmp_path: Path) -> None:
@@ -105,8 +85,7 @@ def test_an_unfinished_world_with_a_new_path_resumes_to_the_same_bits(photo: Pat
     list(resume(tmp_path / "whole", onward={"path": "right", "frames": 9}).steps())
     next(resume(tmp_path / "parts", onward={"path": "right", "frames": 9}).steps())
     list(resume(tmp_path / "parts").steps())
-    whole, parts = bits(tmp_path / "whole"), bits(tmp_path / "parts")
-    assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
+    assert same_bits(world_content(tmp_path / "whole"), world_content(tmp_path / "parts"))
 
 
 @pytest.mark.parametrize("path", ["pan:angle_deg=80", "left:distance=0.8"])
@@ -124,8 +103,7 @@ def test_uncovered_sides_are_outpainted_and_resume_to_the_same_bits(photo: Path,
     assert 0 < len(wide) < len(steps)
     assert all(step.guide.coverage.mean() > 0.95 for step in wide)
     assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # measured before outpainting
-    pairs = zip(bits(tmp_path / "whole"), bits(tmp_path / "parts"), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
+    assert same_bits(world_content(tmp_path / "whole"), world_content(tmp_path / "parts"))
     rows = WorldStore.load(tmp_path / "whole").primitives
     assert set(rows.chunk.tolist()) <= set(range(len(steps) + 1))
     pixels = sum(step.chunk.frames.depth[0].numel() for step in wide)
@@ -150,20 +128,19 @@ def test_a_killed_session_resumes_to_the_same_bits(photo: Path, tmp_path: Path) 
     more = ("frames=41", "chunk=1")
     out = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-m", "worldwarp.cli", *words(photo, out, *more)],
+        command_line(words(photo, out, *more)),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env=program_environment(),
     )
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and not _chunks(out) >= 4:
-        time.sleep(0.02)
+    wait_until(lambda: _chunks(out) >= 4, timeout_s=240.0)
     process.send_signal(signal.SIGKILL)
     process.wait()
     finished = _chunks(out)
     assert 4 <= finished < 41
     assert main(["explore", f"resume={out}", "viewer=none"]) == 0
     assert main(words(photo, tmp_path / "whole", *more)) == 0
-    assert all(torch.equal(a, b) for a, b in zip(bits(tmp_path / "whole"), bits(out), strict=True))
+    assert same_bits(world_content(tmp_path / "whole"), world_content(out))
 
 
 def _chunks(folder: Path) -> int:
@@ -176,11 +153,11 @@ def _chunks(folder: Path) -> int:
 @pytest.mark.timeout(600)
 def test_ctrl_c_finishes_the_chunk_and_saves(photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
-    command = [sys.executable, "-m", "worldwarp.cli", *words(photo, out, "frames=401", "chunk=1")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 240  # kernels may have to be compiled first
-    while time.monotonic() < deadline and not _chunks(out) >= 3:
-        time.sleep(0.02)
+    command = command_line(words(photo, out, "frames=401", "chunk=1"))
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=program_environment()
+    )
+    wait_until(lambda: _chunks(out) >= 3, timeout_s=240.0)  # kernels may have to be compiled first
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=180)
     assert process.returncode == 130, text

@@ -15,12 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from geometry.camera import Camera
+from tests.helpers import command_line, program_environment
 from viz import viewer_process as viewer
 from worldwarp import World
 from worldwarp.cli import main
@@ -173,13 +172,6 @@ def test_keys_end_when_the_terminal_closes() -> None:
         timer.join()
 
 
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)).save(path)
-    return path
-
-
 def test_a_world_is_made_and_continued_by_keys(
     tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,14 +213,12 @@ class Terminal:
 
         self._ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, (40, 200))
-        environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
-        environment |= {"PYTHONPATH": str(Path(__file__).parents[2]), "CI": "1"}
         self.program = subprocess.Popen(
-            [sys.executable, "-m", "worldwarp.cli", *words],
+            command_line(words),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=environment,
+            env=program_environment(DISPLAY="", WAYLAND_DISPLAY="", CI="1"),
             start_new_session=True,
         )
         os.close(theirs)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers import REPOSITORY
 from worldwarp.siblings import SIBLINGS, check_siblings, shadowed_packages
 
-HOME = Path(__file__).parents[2]
 PACKAGES = {"worldwarp", *SIBLINGS}
 
 
@@ -19,7 +19,7 @@ PACKAGES = {"worldwarp", *SIBLINGS}
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
-    subprocess.run(command, cwd=HOME, check=True, capture_output=True)
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     return zipfile.ZipFile(next(out.glob("*.whl")))
 
 
@@ -31,9 +31,9 @@ def test_wheel_has_exactly_the_six_packages(wheel: zipfile.ZipFile) -> None:
 def test_wheel_has_every_file_of_the_packages(wheel: zipfile.ZipFile) -> None:
     inside = set(wheel.namelist())
     ours = {
-        str(file.relative_to(HOME))
+        str(file.relative_to(REPOSITORY))
         for package in PACKAGES
-        for file in (HOME / package).rglob("*")
+        for file in (REPOSITORY / package).rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
     assert ours <= inside, f"missing from the wheel: {sorted(ours - inside)}"
@@ -45,11 +45,11 @@ def test_wheel_is_small(wheel: zipfile.ZipFile) -> None:
 
 def test_no_sibling_is_shadowed() -> None:
     check_siblings()
-    assert shadowed_packages(HOME) == {}
+    assert shadowed_packages(REPOSITORY) == {}
 
 
 def test_a_shadowed_sibling_is_named(tmp_path: Path) -> None:
     shadowed = shadowed_packages(tmp_path)
     assert set(shadowed) == set(SIBLINGS)
-    assert str(HOME / "geometry" / "__init__.py") == shadowed["geometry"]
+    assert str(REPOSITORY / "geometry" / "__init__.py") == shadowed["geometry"]
     assert shadowed_packages(tmp_path, ("no_such_package_anywhere",)) == {"no_such_package_anywhere": "nowhere"}

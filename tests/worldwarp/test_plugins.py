@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from cache3d.point_cache import PointCache
 from geometry.depth import PlaneDepth
@@ -80,13 +79,6 @@ class CountingRecorder(NullRecorder):
 
     def chunk(self, event: ChunkEvent) -> None:
         self.chunks.append(event.index)
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    path = tmp_path / "photo.png"
-    Image.linear_gradient("L").convert("RGB").resize((128, 96)).save(path)
-    return path
 
 
 def test_components_may_be_objects(photo: Path) -> None:

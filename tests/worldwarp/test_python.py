@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from rerun import chunk as rerun_chunk
 
 from geometry.camera import Camera
 from scenes.io.video import FPS, read_video
+from tests.helpers import same_bits, world_content
+from tests.recordings import Recorded
 from viz import entities
 from worldwarp import World, explore
 from worldwarp.cli import main
@@ -25,14 +24,6 @@ from worldwarp.session import VIDEO
 SIZE = (48, 80)
 SMALL = {"size": SIZE, "chunk": 4, "depth": "plane", "generator": "passthrough"}
 WORDS = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough"]
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    coarse = np.random.default_rng(0).integers(0, 255, (12, 20, 3), dtype=np.uint8)
-    path = tmp_path_factory.mktemp("photo") / "photo.png"
-    Image.fromarray(coarse).resize((200, 120), Image.Resampling.BICUBIC).save(path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -48,46 +39,14 @@ def world(made: Path, tmp_path: Path) -> World:
     return World.load(shutil.copytree(made, tmp_path / "copy"))
 
 
-def bits(folder: Path) -> list[torch.Tensor]:
-    world = World.load(folder)
-    frames, primitives = world.frames(), world.primitives
-    columns = [getattr(primitives, name) for name in primitives.__dataclass_fields__]
-    return [frames.rgb, frames.depth, world.record.rng_state, *columns]
-
-
-def same(a: Path, b: Path) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(bits(a), bits(b), strict=True))
-
-
-def recorded(path: Path) -> dict[str, int]:
-    """Number of rows of a recording by entity."""
-    rows: dict[str, int] = {}
-    for chunk in rerun_chunk.RrdReader(path).stream():
-        entity = chunk.entity_path.lstrip("/")
-        rows[entity] = rows.get(entity, 0) + chunk.num_rows
-    return rows
-
-
-def splats(path: Path) -> dict[str, int]:
-    """Number of splats in a recording by entity."""
-    counts: dict[str, int] = {}
-    for chunk in rerun_chunk.RrdReader(path).stream():
-        batch = chunk.to_record_batch()
-        for name in batch.schema.names:
-            if name.endswith("GaussianSplats3D:centers"):
-                entity = chunk.entity_path.lstrip("/")
-                counts[entity] = counts.get(entity, 0) + sum(len(row) for row in batch.column(name).to_pylist() if row)
-    return counts
-
-
 def test_python_makes_the_world_of_the_command_with_video_and_recording(
     photo: Path, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     steps = list(explore(image=photo, path="left", frames=9, out=tmp_path / "w", **SMALL))
-    assert same(tmp_path / "w", made)
+    assert same_bits(world_content(tmp_path / "w"), world_content(made))
     frames, fps = read_video(tmp_path / "w" / VIDEO)
     assert (len(frames), fps) == (9, FPS)
-    assert recorded(tmp_path / "w" / "recording.rrd")[entities.IMAGE] == 9
+    assert Recorded.read(tmp_path / "w" / "recording.rrd").rows[entities.IMAGE] == 9
     assert capsys.readouterr() == ("", "")
     assert repr(steps[1]).startswith("Step(chunk 2, frames 5 to 8, ")
     assert "tensor" not in repr(steps[1])
@@ -104,7 +63,7 @@ def test_a_closed_iterator_leaves_a_video_and_resumes_to_the_same_bits(
     rest = list(explore(resume=out, progress=True))
     assert "4/4" in capsys.readouterr().err
     assert [step.chunk.index for step in rest] == [2]
-    assert same(out, made)
+    assert same_bits(world_content(out), world_content(made))
     assert list(explore(resume=out)) == []  # finished
 
 
@@ -114,7 +73,7 @@ def test_explore_along_another_path_equals_the_command(world: World, made: Path,
     steps = list(world.explore("up", frames=5, viewer="none"))
     assert [len(step.chunk.frames) for step in steps] == [4]
     assert len(world.cameras) == 13
-    assert same(world.folder, other)
+    assert same_bits(world_content(world.folder), world_content(other))
 
 
 def test_explore_along_cameras_starts_at_the_last_frame(world: World) -> None:
@@ -172,8 +131,8 @@ def test_undo_removes_a_chunk_from_video_and_recording(world: World) -> None:
     assert len(read_video(world.folder / VIDEO)[0]) == 5
     assert not (world.folder / "recording.rrd").exists()
     path = rebuild_recording(world.record)
-    assert recorded(path)[entities.IMAGE] == 5
-    assert sum(splats(path).values()) == len(world.primitives)
+    assert Recorded.read(path).rows[entities.IMAGE] == 5
+    assert Recorded.read(path).splats == len(world.primitives)
 
 
 def test_forgotten_primitives_are_in_no_recording(world: World) -> None:
@@ -182,9 +141,9 @@ def test_forgotten_primitives_are_in_no_recording(world: World) -> None:
     assert 0 < gone < count
     assert not list(world.folder.glob("*.rrd"))
     path = rebuild_recording(world.record)
-    assert sum(splats(path).values()) == count - gone
-    assert recorded(path)[entities.IMAGE] == recorded(path)[entities.DEPTH] == 9
-    assert entities.GUIDE not in recorded(path)
+    assert Recorded.read(path).splats == count - gone
+    assert Recorded.read(path).rows[entities.IMAGE] == Recorded.read(path).rows[entities.DEPTH] == 9
+    assert entities.GUIDE not in Recorded.read(path).rows
 
 
 def test_the_commands_undo_and_forget_delete_recordings_and_rewrite_the_video(world: World) -> None:
@@ -208,7 +167,7 @@ def test_view_records_a_world_that_has_no_recording(world: World, monkeypatch: p
     monkeypatch.setattr("viz.open_recording.open_recording", open_nothing)
     (world.folder / "recording.rrd").unlink()
     open_world(world.folder, "web")
-    assert recorded(world.folder / "recording.rrd")[entities.IMAGE] == 9
+    assert Recorded.read(world.folder / "recording.rrd").rows[entities.IMAGE] == 9
     made = (world.folder / "recording.rrd").stat().st_mtime_ns
     open_world(world.folder, "web")
     assert (world.folder / "recording.rrd").stat().st_mtime_ns == made
@@ -220,7 +179,7 @@ def test_continuing_after_undo_records_the_earlier_chunks_too(world: World) -> N
     list(world.explore())
     files = sorted(path.name for path in world.folder.glob("*.rrd"))
     assert files == ["recording-2.rrd", "recording.rrd"]
-    counts = [recorded(world.folder / name)[entities.IMAGE] for name in files]
+    counts = [Recorded.read(world.folder / name).rows[entities.IMAGE] for name in files]
     assert counts == [1 + 4, 5]  # the photo and the new chunk; the photo and the chunk before it
 
 
