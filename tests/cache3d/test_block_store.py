@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import threading
 from concurrent.futures import wait
@@ -63,15 +64,28 @@ def walk(cache: WorldCache, steps: int = STEPS) -> list[Integration]:
     return made
 
 
+@functools.cache
+def walked(make: type[GaussianCache], steps: int = STEPS) -> list[Integration]:
+    """The changes of a walk, made once."""
+    return walk(make(), steps)
+
+
+def replayed(cache: GaussianCache, steps: int = STEPS) -> GaussianCache:
+    """The cache, told of the changes of a walk."""
+    for made in walked(type(cache), steps):
+        cache.apply(made.change)
+    return cache
+
+
 def block_files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.block"))
 
 
 @pytest.mark.parametrize("make", CACHES)
 def test_paging_changes_no_bit(make: type[GaussianCache], tmp_path: Path) -> None:
-    whole, paged = make(), make(resident_mib=TINY)
+    whole, paged = replayed(make()), make(resident_mib=TINY)
     paged.page_to(tmp_path)
-    for a, b in zip(walk(whole), walk(paged), strict=True):
+    for a, b in zip(walked(make), walk(paged), strict=True):
         assert a == b
         assert same_bits(a.change.rows, b.change.rows)
         assert torch.equal(a.change.index, b.change.index)
@@ -84,8 +98,7 @@ def test_paging_changes_no_bit(make: type[GaussianCache], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("make", CACHES)
 def test_cell_size_changes_no_bit(make: type[GaussianCache], monkeypatch: pytest.MonkeyPatch) -> None:
-    fine, coarse = make(), make()
-    walk(fine)
+    fine, coarse = replayed(make()), make()
     monkeypatch.setattr(cells, "CELL_BITS", 40)  # all in one cell
     walk(coarse)
     assert same_bits(fine.snapshot(), coarse.snapshot())
@@ -97,8 +110,8 @@ def test_cell_size_changes_no_bit(make: type[GaussianCache], monkeypatch: pytest
 def test_applied_changes_render_the_same_bits(make: type[GaussianCache], tmp_path: Path) -> None:
     cache, again = make(), make(resident_mib=TINY)
     again.page_to(tmp_path)
-    for made in walk(cache):
-        again.apply(made.change)
+    walk(cache)
+    replayed(again)
     assert len(cache) == len(again)
     assert same_bits(cache.snapshot(), again.snapshot())
     later = wavy_chunk(corridor(5.2), STEPS)
@@ -120,8 +133,7 @@ def test_a_change_lists_added_changed_and_removed_ids(make: type[GaussianCache])
 
 
 def test_integration_loads_only_nearby_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = PointCache()
-    walk(cache, 40)
+    cache = replayed(PointCache(), 40)
     store, seen = cache._store, set()
     load = store._memory.load
 
@@ -156,7 +168,7 @@ def test_prefetched_blocks_are_loaded(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_prefetch_respects_the_memory_bound(tmp_path: Path) -> None:
     cache = PointCache(resident_mib=TINY)
     cache.page_to(tmp_path)
-    walk(cache, 40)
+    replayed(cache, 40)
     cache.prefetch(Camera.from_fov(150.0, SIZE, corridor(8.0).world_from_camera))
     memory = cache._store._memory
     assert memory.resident_bytes - memory.blocks[0].count * memory._row_bytes <= TINY * 2**20
@@ -164,9 +176,7 @@ def test_prefetch_respects_the_memory_bound(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", CACHES)
 def test_removed_rows_are_gone_and_others_stay(make: type[GaussianCache]) -> None:
-    cache, again = make(), make(resident_mib=TINY)
-    for made in walk(cache):
-        again.apply(made.change)
+    cache, again = replayed(make()), replayed(make(resident_mib=TINY))
     store = cache._store
     view = store.near(corridor(2.0))
     every_third = torch.arange(0, len(view.ids), 3)
@@ -187,10 +197,9 @@ def test_removed_rows_are_gone_and_others_stay(make: type[GaussianCache]) -> Non
 
 def test_moved_rows_are_found_at_their_new_place(tmp_path: Path) -> None:
     """Geometry may change a little; whatever it does, what a camera sees is never left out."""
-    cache, again = GaussianCache(), GaussianCache(resident_mib=TINY)
+    cache, again = replayed(GaussianCache()), GaussianCache(resident_mib=TINY)
     again.page_to(tmp_path)
-    for made in walk(cache):
-        again.apply(made.change)
+    replayed(again)
     view, far = cache._store.near(corridor(2.0)), corridor(60.0)
     which = torch.nonzero(~view.rows.sky)[:, 0]
     names = view.ids[which]
@@ -207,7 +216,7 @@ def test_moved_rows_are_found_at_their_new_place(tmp_path: Path) -> None:
 def paged_walk(folder: Path) -> PointCache:
     cache = PointCache(resident_mib=TINY)
     cache.page_to(folder)
-    walk(cache)
+    replayed(cache)
     cache.render(corridor(4.4))
     return cache
 
@@ -230,8 +239,7 @@ def test_a_damaged_block_is_named_in_the_error(damage: str, tmp_path: Path) -> N
             cache.render(corridor(0.0))
     assert cache.render(corridor(4.4)).coverage.mean() > 0.9
     stored.path.write_bytes(content)
-    whole = PointCache()
-    walk(whole)
+    whole = replayed(PointCache())
     assert same_bits(cache.render(corridor(0.0)), whole.render(corridor(0.0)))
 
 
@@ -263,7 +271,7 @@ def test_a_full_disk_raises_and_loses_nothing(tmp_path: Path, monkeypatch: pytes
 def test_blocks_to_evict_next_are_written_in_the_background(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = PointCache()
     cache.page_to(tmp_path)
-    walk(cache, 40)
+    replayed(cache, 40)
     store = cache._store
     store._memory.limit_bytes = store.resident_bytes - 1
     writers: list[int] = []
@@ -274,8 +282,7 @@ def test_blocks_to_evict_next_are_written_in_the_background(tmp_path: Path, monk
         return write(self, number, columns)
 
     monkeypatch.setattr(Scratch, "write", noted)
-    whole = PointCache()
-    walk(whole, 40)
+    whole = replayed(PointCache(), 40)
     cache.prefetch(corridor(14.0))
     saving = [block.saving for block in store._memory.blocks if block.saving is not None]
     assert saving
@@ -305,7 +312,7 @@ def test_scratch_folders_of_ended_processes_are_removed(tmp_path: Path) -> None:
 
 def test_a_camera_inside_a_surface_renders() -> None:
     for cache in (GaussianCache(), PointCache()):
-        walk(cache)
+        replayed(cache)
         inside = corridor(1.0)
         inside.world_from_camera[:, 2, 3] = 1.2 + 0.3 * torch.sin(3.0 * inside.position[:, 0])
         guide = cache.render(inside)
@@ -366,18 +373,14 @@ def test_an_empty_change_changes_nothing() -> None:
 
 @pytest.mark.parametrize("make", CACHES)
 def test_combined_changes_equal_two_changes(make: type[GaussianCache]) -> None:
-    cache, told, told_at_once = make(), make(), make()
-    made = walk(cache)
+    cache, at_once, made = replayed(make()), make(), walked(make)
     assert any(len(step.change.removed) for step in made)
-    for step in made:
-        told.apply(step.change)
     for k in range(0, STEPS, 3):
         both = made[k].then(made[k + 1]).then(made[k + 2])
         assert both.added == sum(step.added for step in made[k : k + 3])
         assert both.first == made[k].first
         assert (both.change.index.diff() > 0).all()
         assert not torch.isin(both.change.index, both.change.removed).any()
-        told_at_once.apply(both.change)
-    assert same_bits(told_at_once.snapshot(), cache.snapshot())
-    assert torch.equal(told_at_once.ids(), cache.ids())
-    assert same_bits(told.snapshot(), told_at_once.snapshot())
+        at_once.apply(both.change)
+    assert same_bits(at_once.snapshot(), cache.snapshot())
+    assert torch.equal(at_once.ids(), cache.ids())

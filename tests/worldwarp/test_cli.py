@@ -146,13 +146,17 @@ def test_help_and_refusals_are_short_and_do_not_load_torch(place: Path) -> None:
 
 @pytest.mark.parametrize("console", CONSOLES)
 def test_every_console_encoding_is_supported(place: Path, console: str) -> None:
+    commands = {"paths": 0, "explore --help": 0, "explore ü▂.jpg": 2}
+    code = "import json, sys\nfrom worldwarp.cli import main\nprint([main(t.split()) for t in json.loads(sys.argv[1])])"
+    command = [sys.executable, "-c", code, json.dumps(list(commands))]
+    environment = program_environment(**CONSOLES[console])
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
     encoding = CONSOLES[console].get("PYTHONIOENCODING", "utf-8")
-    for words, code in ((["paths"], 0), (["explore", "--help"], 0), (["explore", "ü▂.jpg"], 2)):
-        done = run(place, words, **CONSOLES[console])
-        assert done.returncode == code, done.stderr
-        assert b"Traceback" not in done.stderr
-        assert (done.stdout + done.stderr).decode(encoding)
-    assert (b"'?2.jpg'" in done.stderr) == (encoding == "ascii")
+    assert done.stdout.decode(encoding).endswith(f"{list(commands.values())}\n")
+    refusal = done.stderr.decode(encoding)
+    assert refusal.startswith("worldwarp: image: ")
+    assert ("'?2.jpg'" in refusal) == (encoding == "ascii")
 
 
 def test_characters_outside_an_encoding_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
