@@ -8,6 +8,7 @@ import os
 import threading
 from concurrent.futures import wait
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from geometry.frame import Chunk, Frame
 from geometry.primitives import Change, Points
 from tests.helpers import same_bits
 
+Cache = TypeVar("Cache", GaussianCache, PointCache)
 SIZE = (24, 40)
 CACHES = [GaussianCache, PointCache]
 STEPS = 12
@@ -65,12 +67,12 @@ def walk(cache: WorldCache, steps: int = STEPS) -> list[Integration]:
 
 
 @functools.cache
-def walked(make: type[GaussianCache], steps: int = STEPS) -> list[Integration]:
+def walked(make: type[GaussianCache] | type[PointCache], steps: int = STEPS) -> list[Integration]:
     """The changes of a walk, made once."""
     return walk(make(), steps)
 
 
-def replayed(cache: GaussianCache, steps: int = STEPS) -> GaussianCache:
+def replayed(cache: Cache, steps: int = STEPS) -> Cache:
     """The cache, told of the changes of a walk."""
     for made in walked(type(cache), steps):
         cache.apply(made.change)

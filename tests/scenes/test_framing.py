@@ -94,10 +94,10 @@ def test_frame_size_follows_given_cameras(tmp_path: Path) -> None:
 
 def test_plan_reports_the_share_of_the_photo(tmp_path: Path) -> None:
     photo = save_photo(tmp_path / "a.jpg", (200, 300))
-    walk = prepare(compose_config("explore", [f"image={photo}", *QUICK]))
+    walk = prepare(compose_config("explore", [f"image={photo}", "size=[64,96]", *QUICK]))
     assert walk.plan().lines()[0] == "photo    300x200, whole"
     cut = prepare(compose_config("explore", [f"image={photo}", "size=[80,48]", *QUICK]))
     assert "its middle 120x200 (leave out size to see all)" in cut.plan().lines()[0]
-    small = save_photo(tmp_path / "b.png", (60, 90))
-    lines = prepare(compose_config("explore", [f"image={small}", *QUICK])).plan().lines()
+    small = save_photo(tmp_path / "b.png", (20, 30))
+    lines = prepare(compose_config("explore", [f"image={small}", "size=[64,96]", *QUICK])).plan().lines()
     assert "3.2 times smaller than the frames" in lines[1]

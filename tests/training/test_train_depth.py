@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from geometry.depth.embedded import load_depth_network, save_depth_network
 from geometry.depth.network import DepthNetwork
 from tests.helpers import cameras_along, write_clip
+from worldwarp.training import train_depth as depth_training
 from worldwarp.training.run import TrainingRun
-from worldwarp.training.train_depth import train_depth
 from worldwarp.training.trainer import LOG
 
 
@@ -24,11 +25,12 @@ def _data(folder: Path) -> Path:
     return folder
 
 
-def test_training_starts_from_given_weights(tmp_path: Path) -> None:
+def test_training_starts_from_given_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depth_training, "FRAMES_PER_CLIP", 1)  # a quicker batch
     torch.manual_seed(0)
     start = tmp_path / "start.safetensors"
     save_depth_network(DepthNetwork(channels=8), start, {})
-    train_depth(TrainingRun(_data(tmp_path), tmp_path / "out", steps=2), start=start)
+    depth_training.train_depth(TrainingRun(_data(tmp_path), tmp_path / "out", steps=2), start=start)
     before, after = load_depth_network(start), load_depth_network(tmp_path / "out" / "ema.safetensors")
     assert after.channels == 8
     moved = {name for name, value in after.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
