@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import wait
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +28,7 @@ from geometry.frame import Chunk, Frame
 from geometry.primitives import Change, Points
 from tests.helpers import same_bits
 
-Cache = TypeVar("Cache", GaussianCache, PointCache)
+Cache = TypeVar("Cache", bound=WorldCache)
 SIZE = (24, 40)
 CACHES = [GaussianCache, PointCache]
 STEPS = 12
@@ -67,7 +68,7 @@ def walk(cache: WorldCache, steps: int = STEPS) -> list[Integration]:
 
 
 @functools.cache
-def walked(make: type[GaussianCache] | type[PointCache], steps: int = STEPS) -> list[Integration]:
+def walked(make: Callable[[], WorldCache], steps: int = STEPS) -> list[Integration]:
     """The changes of a walk, made once."""
     return walk(make(), steps)
 
