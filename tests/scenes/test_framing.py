@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
@@ -17,7 +17,7 @@ from worldwarp import Camera, explore
 from worldwarp.config import compose_config
 from worldwarp.prepare import prepare
 
-QUICK = ["path=left", "frames=3", "depth=plane", "generator=passthrough", "viewer=none"]
+QUICK = ["path=left", "frames=3", "detail=1", "depth=plane", "generator=passthrough", "viewer=none"]
 sides = st.integers(16, 6000)
 
 
@@ -31,6 +31,7 @@ def save_photo(path: Path, size: tuple[int, int], *, film_mm: int = 0, orientati
     return path
 
 
+@settings(deadline=None)
 @given(sides, sides)
 def test_frames_show_nearly_all_of_a_photo_at_about_the_usual_cost(height: int, width: int) -> None:
     size = natural_size((height, width))
@@ -47,6 +48,7 @@ def test_usual_photos() -> None:
     assert natural_size((96, 160)) == (192, 320)
 
 
+@settings(deadline=None)
 @given(sides, sides, st.floats(10.0, 300.0))
 def test_field_of_view_follows_the_crop(height: int, width: int, film_mm: float) -> None:
     whole = photo_fov_deg((height, width), (height, width), film_mm)
