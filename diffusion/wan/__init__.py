@@ -1,0 +1,1 @@
+"""Latent causal video diffusion with models of the Wan architecture."""
