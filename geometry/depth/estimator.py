@@ -19,12 +19,15 @@ class DepthMap:
         valid: where depth is known, sky included.
         sky: mask of the sky, which has no parallax; ``depth`` is large there.
         metric: whether the unit is a meter.
+        focal_px: horizontal focal length that the estimator found in each image, in pixels of the image; None if it
+            finds none or was given one.
     """
 
     depth: Float[Tensor, "b 1 h w"]
     valid: Bool[Tensor, "b 1 h w"]
     sky: Bool[Tensor, "b 1 h w"]
     metric: bool
+    focal_px: Float[Tensor, "b"] | None = None
 
 
 @runtime_checkable
@@ -32,7 +35,7 @@ class DepthEstimator(Protocol):
     """Estimates the depth of images."""
 
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None) -> DepthMap:
-        """Depth of colors in 0..1; ``focal_px`` is used by some estimators."""
+        """Depth of colors in 0..1; ``focal_px`` is used by some estimators, of which some find one if it is None."""
         ...
 
 
