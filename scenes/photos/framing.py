@@ -44,3 +44,12 @@ def photo_fov_deg(photo: tuple[int, int], size: tuple[int, int], film_mm: float 
         focal_px = math.hypot(*photo) * film_mm / FILM_DIAGONAL_MM
     kept_px = min(photo[1], photo[0] * size[1] / size[0])
     return math.degrees(2.0 * math.atan(0.5 * kept_px / focal_px))
+
+
+def center_box(original: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest centered box of the aspect of ``size`` inside an image of size ``original``."""
+    height, width = original
+    scale = min(height / size[0], width / size[1])
+    box_height, box_width = min(height, size[0] * scale), min(width, size[1] * scale)
+    left, top = (width - box_width) / 2.0, (height - box_height) / 2.0
+    return (left, top, left + box_width, top + box_height)

@@ -21,6 +21,7 @@ from geometry.input_files import read_head
 from scenes.io.png import from_bytes
 from scenes.photos.color_profiles import as_srgb
 from scenes.photos.file_kinds import RAW, TIFF_STARTS, prepare_for
+from scenes.photos.framing import center_box
 
 MIN_SIDE_PX = 16
 MAX_SIDE_PX = 16384
@@ -90,7 +91,7 @@ class DecodedPhoto:
         """
         if max_scale < 1.0:
             raise ValueError(f"max_scale: want 1 or more, got {max_scale}")
-        box = _center_box((self.image.height, self.image.width), size)
+        box = center_box((self.image.height, self.image.width), size)
         # Scaled by height alone: the box has the aspect of the frames.
         kept_height = box[3] - box[1]
         steps = math.gcd(*size)  # multiples of 1 / steps keep both sides whole
@@ -233,12 +234,3 @@ def _too_large(path: str | Path, found: str) -> ValueError:
         f"image: want at most {MAX_SIDE_PX} pixels on a side and {MAX_PIXELS // 1_000_000} megapixels{found} "
         f"in {str(path)!r}; make it smaller first"
     )
-
-
-def _center_box(original: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The largest centered box of the aspect of ``size`` inside an image of size ``original``."""
-    height, width = original
-    scale = min(height / size[0], width / size[1])
-    box_height, box_width = min(height, size[0] * scale), min(width, size[1] * scale)
-    left, top = (width - box_width) / 2.0, (height - box_height) / 2.0
-    return (left, top, left + box_width, top + box_height)
