@@ -55,7 +55,8 @@ def encode(
         if len(row) > tokens:
             shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
             raise ValueError(f"prompt: want at most {tokens} tokens, got {len(row)} in {shown!r}; shorten it")
-    model: Any = load_encoder(folder / "text_encoder", dtype).to(device)
+    model: Any = load_encoder(folder / "text_encoder", dtype)
+    model.to(device)
     rows = [model(torch.tensor([row], device=device)).last_hidden_state[0].cpu() for row in ids]
     del model
     gc.collect()

@@ -11,6 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.container import InputContainer
+from av.error import FFmpegError
 from av.video.reformatter import Colorspace
 from jaxtyping import Float
 from PIL import Image
@@ -123,7 +125,7 @@ class ClipReader:
             for frame in self._container.decode(self._stream):
                 yield frame
                 count += 1
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             reason = error.strerror or type(error).__name__
             raise ValueError(
                 f"video: {str(self.path)!r} is damaged after {count} frames ({reason}); copy it again"
@@ -167,11 +169,11 @@ def clip_outline(path: str | Path) -> ClipOutline:
         return clip.outline
 
 
-def _opened(path: str | Path) -> av.container.InputContainer:
+def _opened(path: str | Path) -> InputContainer:
     head = read_head(path, "video")
     try:
         return av.open(str(path))
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         if head[4:8] == b"ftyp":
             raise ValueError(
                 f"video: {str(path)!r} is damaged or was cut off ({error.strerror}); copy it again"
@@ -179,7 +181,7 @@ def _opened(path: str | Path) -> av.container.InputContainer:
         raise ValueError(f"video: {str(path)!r} is not a video that can be read; want MP4, MOV, WebM or MKV") from None
 
 
-def _video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
+def _video_stream(container: InputContainer, path: str | Path) -> av.VideoStream:
     """The first stream of moving pictures; the cover picture of an audio file is none."""
     for stream in container.streams.video:
         if not stream.disposition & stream.disposition.attached_pic:

@@ -86,7 +86,8 @@ def zoedepth() -> tuple[Any, Any, nn.Module]:
         bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0, "name": "nyu"}], **FOUR,
     )  # fmt: skip
     model = transformers.ZoeDepthForDepthEstimation(config)
-    return model, transformers.ZoeDepthImageProcessor(), model.relative_head.conv3
+    last = [part.conv2 for part in (model.metric_head.seed_bin_regressor, *model.metric_head.attractors)]
+    return model, transformers.ZoeDepthImageProcessor(), nn.ModuleList(last)  # all bins at one distance
 
 
 def depth_pro() -> tuple[Any, Any, nn.Module]:
@@ -104,7 +105,17 @@ def depth_pro() -> tuple[Any, Any, nn.Module]:
     return model, processor, model.head.layers[4]
 
 
-TORCHVISION = (zoedepth, depth_pro)  # their processors need it
+def tipsv2() -> tuple[Any, Any, nn.Module]:
+    backbone = {
+        "model_type": "tipsv2_vision_model", "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2,
+        "image_size": 56, "out_indices": [1, 2, 3, 4], "reshape_hidden_states": False,
+    }  # fmt: skip
+    config = transformers.Tipsv2DptConfig(backbone_config=backbone, num_depth_bins=8, **FOUR)
+    model = transformers.Tipsv2DptForDepthEstimation(config)
+    return model, transformers.Tipsv2DptImageProcessor(size={"height": 56, "width": 56}), model.decoder.head
+
+
+TORCHVISION = (zoedepth, depth_pro, tipsv2)  # their processors need it
 CLASSES = (depth_anything, prompt_depth_anything, dpt, glpn, *TORCHVISION)
 
 
@@ -114,8 +125,8 @@ def stored(make: Any, folder: Path, value: float, *args: Any) -> Path:
         pytest.importorskip("torchvision")
     model, processor, last = make(*args)
     with torch.no_grad():
-        last.weight.zero_()
-        last.bias.fill_(value)
+        for name, parameter in last.named_parameters():
+            parameter.fill_(value if name.endswith("bias") else 0.0)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -132,6 +143,8 @@ def picture(size: tuple[int, int] = SIZE) -> Tensor:
         (prompt_depth_anything, 0.25, 4.0, False),
         (dpt, 0.5, 2.0, False),
         (glpn, math.log(3.0), 7.5, True),  # sigmoid(log 3) = 3/4 of 10 m
+        (zoedepth, math.log(math.exp(3.0) - 1.0), 3.0, True),  # inverse of softplus
+        (tipsv2, 1.0, 5.0005, True),  # all bins from 0.001 to 10 m alike
     ],
 )
 def test_a_plane_is_at_its_distance(make: Any, value: float, depth: float, metric: bool, tmp_path: Path) -> None:
@@ -398,11 +411,21 @@ def test_a_missing_package_has_an_install_line(
         make("any")
 
 
+class Given:
+    """Gives the depth map it was made with."""
+
+    def __init__(self, made: DepthMap) -> None:
+        self.made = made
+
+    def estimate(self, rgb: Tensor, focal_px: Tensor | None = None) -> DepthMap:  # noqa: ARG002
+        return self.made
+
+
 def test_lifting_a_depth_that_was_made_before_is_lifting_the_photo() -> None:
     ones = torch.ones(1, 1, *SIZE)
     made = DepthMap(3.0 * ones, ones.bool(), ~ones.bool(), False, torch.tensor([100.0]))
     camera = Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
-    whole = lift_photo(picture(), SimpleNamespace(estimate=lambda *_: made), camera)
+    whole = lift_photo(picture(), Given(made), camera)
     frame = lift_depth(picture(), made, camera)
     assert torch.equal(frame.depth, whole.depth)
     assert torch.equal(frame.valid, whole.valid)
