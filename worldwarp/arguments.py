@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from geometry.trajectory.path_text import PRESETS
+from geometry.trajectory.path_text import PRESETS, names_a_file
 
 LIVE = "keys"  # value of `path=` for keyboard control
+SAME = "same"  # value of `path=` with `video=`: the camera stands still
 
-NO_PROMPT = "the generator takes no text: it goes on from what the photo shows (generator= chooses another)"
 # Names of settings in other programs: our name, or a sentence where there is none.
 SYNONYMS = {
     "picture": "image", "photo": "image", "input": "image", "file": "image",
@@ -24,7 +24,8 @@ SYNONYMS = {
     "gpu": "device", "cuda": "device", "continue": "resume", "world": "resume", "format": "formats",
     "estimator": "depth", "model": "generator", "version": "--version", "play": "view", "open": "view", "show": "view",
     "run": "explore", "walk": "explore", "generate": "explore", "create": "explore", "delete": "forget",
-    "prompt": NO_PROMPT, "text": NO_PROMPT, "negative_prompt": NO_PROMPT,
+    "text": "prompt", "caption": "prompt", "clip": "video", "strength": "video_level",
+    "negative_prompt": "generator.negative_prompt",
 }  # fmt: skip
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".bmp", ".gif", ".avif")
@@ -149,7 +150,7 @@ def check_image(image: str) -> None:
     if re.match(r"[a-z]+://", image, re.IGNORECASE):
         raise ConfigError(f"image: want a file on this machine, got {image}; download it first")
     if path.suffix.lower() in VIDEOS:
-        raise ConfigError(f"image: want one photo, got the video '{image}'; save one of its frames as an image")
+        raise ConfigError(f"image: want one photo, got the video '{image}'; save one of its frames, or set video=")
     if path.is_dir():
         raise ConfigError(f"image: want one photo, got the folder '{image}'; name the file in it")
     # `explore orbit`: the path is there and the photo was forgotten.
@@ -160,6 +161,18 @@ def check_image(image: str) -> None:
     if len(items(image)) > 1 and sum(part.lower().endswith(IMAGES) for part in items(image)) > 1:
         raise ConfigError(f"image: want one photo, got {len(items(image))} files in '{image}'; choose one")
     raise ConfigError(f"image: no file '{image}'; check the name")
+
+
+def check_video(video: str, path: str) -> None:
+    """Refuse a clip that does not exist, and a path that is not the clip's own.
+
+    Raises:
+        ConfigError: naming what is wanted.
+    """
+    if not Path(video).is_file():
+        raise ConfigError(f"video: no file '{video}'; check the name")
+    if path != SAME and not names_a_file(path):
+        raise ConfigError(f"path: with video=, want {SAME} (the camera stands still) or a camera file, got '{path}'")
 
 
 def check_world(command: str, folder: Path) -> None:

@@ -11,8 +11,10 @@ from cache3d.cache import WorldCache
 from diffusion.generator import Generator
 from diffusion.noise_map import NoiseConfig
 from geometry.depth import DepthEstimator, EmbeddedDepth, FileDepth
-from worldwarp.config import ConfigError, build
+from scenes.photos.clip import ClipReader
+from worldwarp.config import ConfigError, Settings, build
 from worldwarp.loop import Components
+from worldwarp.video_guide import VideoGuide
 
 PROTOCOLS = {"depth": DepthEstimator, "cache": WorldCache, "generator": Generator}  # of components given as objects
 
@@ -65,6 +67,22 @@ def components(config: DictConfig, generator: Generator, depth: DepthEstimator |
         prior=build(config, "prior"),
         depth=None if generator.capabilities.depth else of_frames,
     )
+
+
+def video_guide(settings: Settings, depth: DepthEstimator, done: int) -> VideoGuide | None:
+    """The clip of ``video=`` as guide, from its frame ``done`` on; None without one.
+
+    Raises:
+        ConfigError: a depth file, which shows one frame alone.
+        ValueError: a clip that cannot be read.
+    """
+    if settings.video is None:
+        return None
+    if isinstance(depth, FileDepth):
+        raise ConfigError("depth: with video=, want an estimator for its frames, got a file; set depth=embedded")
+    clip = ClipReader(settings.video, settings.size, settings.fps)
+    clip.skip(done)
+    return VideoGuide(clip, depth, settings.video_level)
 
 
 def _noise(config: DictConfig, levels: NoiseConfig) -> NoiseConfig:

@@ -25,8 +25,10 @@ from geometry.trajectory.path_text import names_a_file, parse_legs
 from scenes.photos.framing import STEP
 from worldwarp.arguments import (
     LIVE,
+    SAME,
     ConfigError,
     check_image,
+    check_video,
     frame_size,
     items,
     nearest,
@@ -36,13 +38,14 @@ from worldwarp.stored_config import current_options
 
 FREE_TEXT = (
     *("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights"),
+    *("prompt", "video", "generator.pretrained", "generator.negative_prompt"),
     *("data", "assets", "shards", "start", "teacher", "trajectories"),
 )
 # Of `explore`, listed when no setting has a similar name.
 MAIN = ("image", "path", "frames", "size", "out", "resume", "device", "seed")
 VIEWERS = ("auto", "native", "web", "remote", "file", "none")  # values of viewer.mode
 
-ONWARD = ("path", "frames", "convention", "path_scale")  # settings that may change on resume
+ONWARD = ("path", "frames", "convention", "path_scale", "prompt")  # settings that may change on resume
 
 AUTO = "auto"  # path_scale that fits a path to the photo
 
@@ -52,6 +55,8 @@ class Settings:
     """The checked plain settings of `worldwarp explore` (its groups stay in the composed config)."""
 
     image: str | None
+    video: str | None
+    video_level: float
     path: str
     convention: str | None
     path_scale: float | str | None
@@ -93,6 +98,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         if option not in groups[group]:
             raise ConfigError(f"{group}: there is no '{option}'; {nearest(option, groups[group])}")
     config = _compose(name, [f"{group}={option}" for group, option in chosen.items()])
+    if "video" in given and "path" not in given:
+        config.path = SAME
     for group in foreign:
         config[group] = {"_target_": given[f"{group}._target_"]}
     known = _flat_keys(config)
@@ -129,14 +136,18 @@ def check_explore(config: DictConfig) -> None:
         raise ConfigError(f"{key}: {key.partition('.')[0]}={option} needs one ({meaning}); add {key}=...")
     _check_values(config)
     check_viewer(config.viewer)
-    if config.resume is None:
+    if config.resume is None and config.video is None:
         check_image(config.image)
-    if config.path != LIVE and not names_a_file(config.path):
+    if config.video is not None:
+        check_video(config.video, config.path)
+    elif config.path not in (LIVE, SAME) and not names_a_file(config.path):
         parse_legs(config.path)
+    if config.prompt is not None and "prompt" not in config.generator:
+        raise ConfigError("prompt: this generator takes no text; leave prompt= out, or set generator=wan")
 
 
 def _check_values(config: DictConfig) -> None:
-    if config.image is None and config.resume is None:
+    if config.image is None and config.resume is None and config.video is None:
         raise ConfigError("image: want a photo, e.g. `worldwarp explore photo.jpg orbit`")
     wanted = frame_size(_plain(config.size))
     if isinstance(wanted, tuple):
@@ -145,6 +156,7 @@ def _check_values(config: DictConfig) -> None:
         raise ConfigError(f"size: want a longer side of {2 * STEP} pixels or more, got {wanted}")
     check_number(config, "fov_deg", 1.0, 150.0, optional=True)
     check_number(config, "detail", 1.0, 4.0)
+    check_number(config, "video_level", 0.0, 1.0)
     check_number(config, "fps", 1.0, 120.0)
     if config.get("path_scale") not in (None, AUTO):
         _check_path_scale(config.path_scale)
@@ -227,7 +239,7 @@ def explore_settings(config: DictConfig) -> Settings:
         if not torch.cuda.is_available():
             raise ConfigError("device: want a CUDA GPU for device=cuda, found none; leave it out to run on the CPU")
     values: dict[str, Any] = {key: config.get(key) for key in Settings.__dataclass_fields__}
-    fractions = ("fov_deg", "detail", "fps", "path_scale")
+    fractions = ("fov_deg", "detail", "fps", "path_scale", "video_level")
     values |= {key: float(values[key]) for key in fractions if isinstance(values[key], int)}
     values["size"] = checked_size(config.size)
     return Settings(**values)

@@ -25,6 +25,7 @@ from geometry.depth import DepthEstimator, align_depth, clean_discontinuities
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
 from worldwarp.metrics import measure
+from worldwarp.video_guide import VideoGuide
 
 REFERENCE_FRAMES = 4  # the photo and the last frames of three chunks: to copy texture from and to optimize against
 GENERATED_CONFIDENCE = 0.6  # of a generated pixel at noise level 0; an observed pixel has 1
@@ -34,13 +35,14 @@ GENERATED_CONFIDENCE = 0.6  # of a generated pixel at noise level 0; an observed
 class Components:
     """The parts of the loop besides the cache; each can be replaced (`worldwarp/conf`, `worldwarp.plugins`).
 
-    ``depth`` estimates the depth of generated frames, where the generator makes none.
+    ``depth`` estimates the depth of generated frames, where the generator makes none; ``video`` replaces the guide.
     """
 
     generator: Generator
     noise: NoiseConfig
     prior: InpaintConfig
     depth: DepthEstimator | None = None
+    video: VideoGuide | None = None
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,13 @@ def explore(state: ExploreState, chunks: Iterable[Camera], components: Component
         clock.lap("render")
         outpainted = _outpaint(known, state, components)
         guide = known if outpainted is None else state.view.render(cameras)
-        if outpainted is not None:
-            clock.lap("outpaint")
+        guide = guide if components.video is None else components.video.over(guide)
+        if guide is not known:
+            clock.lap("outpaint" if components.video is None else "video")
         prior = _inpaint(guide, state, components)
         clock.lap("inpaint")
-        sigma = noise_map(guide, prior, components.noise)
+        noise = components.noise
+        sigma = noise_map(guide, prior, noise) if components.video is None else components.video.sigma(guide)
         made = components.generator.make(Condition(guide, prior), sigma, state.memory, state.rng)
         clock.lap("denoise")
         chunk, residual = _to_chunk(made, guide, sigma, state, components)
@@ -199,7 +203,7 @@ def _outpaint(known: Guide, state: ExploreState, components: Components) -> Inte
 
     Filled chunk by chunk, such a side would become strips with a seam at each chunk.
     """
-    if not components.generator.capabilities.wide:
+    if components.video is not None or not components.generator.capabilities.wide:
         return None
     wide = outpaint_camera(known, components.prior.outpaint)
     if wide is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 
 from geometry.camera import Camera
 from geometry.camera_io.read_write import CameraPath, continued, open_camera_path, rebased, scaled
 from geometry.frame import Frame
-from worldwarp.arguments import LIVE
+from scenes.photos.clip import ClipReader
+from worldwarp.arguments import LIVE, SAME
 from worldwarp.config import AUTO, ConfigError, Settings
 from worldwarp.plan import collisions
 
@@ -18,7 +21,11 @@ SMALLER_SCALES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # scales to try for a path t
 def open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> CameraPath:
     """The path of the settings, in its own unit; ``photo_size`` if the photo is its first frame."""
     text, size = settings.path, settings.size
-    if text == LIVE:
+    if text == SAME:
+        count = settings.frames or _frames_of(settings)
+        pose = torch.eye(4).repeat(count, 1, 1)
+        given = CameraPath(Camera.from_fov(float(settings.fov_deg), size, pose), from_file=False)
+    elif text == LIVE:
         given = CameraPath(Camera.from_fov(float(settings.fov_deg), size, torch.eye(4)[None]), from_file=False)
     else:
         given = open_camera_path(
@@ -32,6 +39,18 @@ def open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> 
     if settings.path_scale is not None and not given.from_file:
         raise ConfigError("path_scale: it is for camera files; remove it, moves have distance= (orbit:distance=0.5)")
     return given
+
+
+def _frames_of(settings: Settings) -> int:
+    """Number of frames of the clip at the rate of the session; reads all of it.
+
+    Raises:
+        ConfigError: there is no clip.
+    """
+    if settings.video is None:
+        raise ConfigError(f"path={SAME}: it is for video=; want a preset, a camera file or {LIVE}")
+    with ClipReader(settings.video, settings.size, settings.fps) as clip:
+        return clip.skip(sys.maxsize)
 
 
 def unit_of(photo: Frame) -> float:

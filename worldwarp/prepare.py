@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from PIL import Image
 from torch.nn.functional import interpolate
 
 from cache3d.photo_texture import PhotoTexture
@@ -16,14 +18,16 @@ from cache3d.world_view import WorldView
 from diffusion.generator import Cadence, Generator
 from geometry.camera import Camera
 from geometry.camera_io.read_write import CameraPath, continued, rebased, scaled
-from geometry.depth import FileDepth, clear_far, lift_photo
+from geometry.depth import FileDepth, clear_far, lift_depth
 from geometry.frame import Frame
 from geometry.trajectory.path_text import begins_with_preset
+from scenes.io.png import to_bytes
+from scenes.photos.clip import ClipReader, clip_outline
 from scenes.photos.framing import PIXELS, natural_size, photo_fov_deg, sized
-from scenes.photos.photo import decode_photo, photo_outline
+from scenes.photos.photo import DecodedPhoto, Straighten, decode_photo, photo_outline
 from scenes.store.world_store import WorldStore
-from worldwarp.arguments import LIVE, user_path
-from worldwarp.components import components, part
+from worldwarp.arguments import LIVE, SAME, user_path
+from worldwarp.components import components, part, video_guide
 from worldwarp.config import (
     ONWARD,
     ConfigError,
@@ -65,13 +69,13 @@ def prepare(
     """
     check_explore(config)
     generator: Generator = part(config, "generator", given)
-    config = _with_frame_size(config, path, generator.cadence)
+    config, assumed = _with_frame_size(config, path, generator.cadence)
     settings = explore_settings(config)
     _check_multiple(settings.size, generator.cadence)
-    assert settings.image is not None
-    outline, _ = photo_outline(settings.image)
+    outline = _outline(config)[0]
     planned = open_path(settings, outline) if path is None else CameraPath(rebased(path), from_file=True)
     cameras, lens = planned.cameras, planned.lens
+    assumed = assumed and not planned.from_file
     if lens is not None and "path" in config.depth:
         raise ConfigError(
             f"depth: a depth file shows the photo as it is, but its lens has {lens.model} distortion and the photo is "
@@ -83,17 +87,24 @@ def prepare(
     for line in _needs(config, settings, len(cameras), scale, generator).lines(out):
         tell(line)
     straighten = None if lens is None else lens.straightened
-    decoded = decode_photo(settings.image, straighten)
+    decoded = _decoded(settings, straighten)
     picture, full_res = decoded.at(settings.size, settings.detail), decoded.at(settings.size, MAX_PHOTO_SCALE).rgb
     _check_gpu(generator, settings, len(cameras))
-    camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
-    detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
     estimator = part(config, "depth", given)
     if isinstance(estimator, FileDepth):
         estimator = estimator.of_photo(picture.original_size, picture.turned)
-    detail = lift_photo(picture.rgb[None], estimator, camera.resized(detail_size))
+    detail_size = (picture.rgb.shape[1], picture.rgb.shape[2])
+    given_px = None if assumed else cameras[:1].resized(detail_size).focal_px
+    made = estimator.estimate(picture.rgb[None], given_px)
+    if assumed and made.focal_px is not None:
+        config.fov_deg = math.degrees(2.0 * math.atan(0.5 * detail_size[1] / made.focal_px[0].item()))
+        settings = explore_settings(config)
+        planned = open_path(settings, outline)
+        cameras = planned.cameras
+    camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
+    detail = lift_depth(picture.rgb[None], made, camera.resized(detail_size))
     photo = _at_frame_size(detail, camera)
-    parts = components(config, generator, estimator)
+    parts = replace(components(config, generator, estimator), video=video_guide(settings, estimator, 1))
     rng = torch.Generator().manual_seed(settings.seed)
     lifted = LiftedPhoto(photo, clear_far(detail), full_res)
     state = start(lifted, part(config, "cache", given), parts, rng)
@@ -125,6 +136,22 @@ def _needs(config: DictConfig, settings: Settings, frames: int, scale: float, ge
     )
 
 
+def _outline(config: DictConfig) -> tuple[tuple[int, int], float | None]:
+    """Size ``(H, W)`` of the photo, or of the clip's frames, and its equivalent focal length, mm, or None."""
+    return photo_outline(config.image) if config.video is None else (clip_outline(config.video).size, None)
+
+
+def _decoded(settings: Settings, straighten: Straighten | None) -> DecodedPhoto:
+    """The photo, or the first frame of the clip."""
+    if settings.video is None:
+        assert settings.image is not None
+        return decode_photo(settings.image, straighten)
+    outline = clip_outline(settings.video)
+    with ClipReader(settings.video, outline.size) as clip:
+        pixels = to_bytes(clip.take(1)[0]).permute(1, 2, 0).numpy()
+    return DecodedPhoto(Image.fromarray(pixels), turned=False, remarks=outline.remarks)
+
+
 def _check_gpu(generator: Generator, settings: Settings, frames: int) -> None:
     """Refuse a generator that does not fit into the free memory of the GPU.
 
@@ -149,23 +176,28 @@ def _check_multiple(size: tuple[int, int], cadence: Cadence) -> None:
         )
 
 
-def _with_frame_size(config: DictConfig, path: Camera | None, cadence: Cadence) -> DictConfig:
+def _with_frame_size(config: DictConfig, path: Camera | None, cadence: Cadence) -> tuple[DictConfig, bool]:
     """The configuration with frame size and field of view, from itself, else from the cameras, else from the photo.
 
     A size that follows from the photo has about the number of pixels that the generator was trained for.
+
+    Returns:
+        The configuration, and whether nothing tells the field of view: it was assumed.
     """
     longer_side = config.size if isinstance(config.size, int) else None
-    if config.image is None or (config.size is not None and longer_side is None and config.fov_deg is not None):
-        return config
+    has_photo, has_size = not (config.image is None and config.video is None), isinstance(config.size, ListConfig)
+    if not has_photo or (has_size and config.fov_deg is not None):
+        return config, False
     framed = config.copy()
-    outline, film_mm = photo_outline(config.image)
+    outline, film_mm = _outline(config)
     if longer_side is not None:
         framed.size = list(sized(outline, longer_side))
     elif config.size is None:
         framed.size = list(natural_size(outline, cadence.pixels or PIXELS) if path is None else path.size)
+    assumed = config.fov_deg is None and film_mm is None and path is None
     if config.fov_deg is None:
         framed.fov_deg = photo_fov_deg(outline, checked_size(framed.size), film_mm)
-    return framed
+    return framed, assumed
 
 
 def resume(
@@ -205,7 +237,7 @@ def resume(
     settings = explore_settings(config)
     generator: Generator = part(config, "generator", given)
     photo, cameras = world.chunk(0).frames, world.path
-    from_file, factor, notes = settings.path != LIVE and not begins_with_preset(settings.path), 1.0, ()
+    from_file, factor, notes = settings.path not in (LIVE, SAME) and not begins_with_preset(settings.path), 1.0, ()
     if onward or path is not None:
         if path is None:
             planned = open_path(replace(settings, fov_deg=float(world.cameras.fov_deg[-1, 0])))
@@ -224,6 +256,8 @@ def resume(
             tell(line)
     depth = None if generator.capabilities.depth else part(config, "depth", given)
     cache, parts = part(config, "cache", given), components(config, generator, depth)
+    if settings.video is not None:
+        parts = replace(parts, video=video_guide(settings, part(config, "depth", given), len(world)))
     if cameras is not world.path:
         stored: Any = OmegaConf.to_container(config)
         world.redirect(cameras, stored)

@@ -36,10 +36,15 @@ def lift_photo(
     Raises:
         ValueError: depth of another size, not finite, not positive, or nowhere valid.
     """
-    return lift_depth(rgb, estimator.estimate(rgb, camera.focal_px), camera)
+    return lift_depth(rgb, estimator.estimate(rgb, camera.focal_px), camera, policy)
 
 
-def lift_depth(rgb: Float[Tensor, "1 3 h w"], made: DepthMap, camera: Camera) -> Frame:
+def lift_depth(
+    rgb: Float[Tensor, "1 3 h w"],
+    made: DepthMap,
+    camera: Camera,
+    policy: DiscontinuityPolicy = DEFAULT_DISCONTINUITIES,
+) -> Frame:
     """As `lift_photo`, from an estimate that was made before, e.g. to find the focal length of the camera."""
     _check(made, rgb)
     # Edges first: pixels that snapping puts on a surface are neither gaps nor flying.

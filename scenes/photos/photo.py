@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -64,6 +65,10 @@ class Photo:
     remarks: tuple[str, ...] = ()
 
 
+# Removes the lens distortion of an upright photo.
+Straighten: TypeAlias = Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h2 w2 3"]]
+
+
 @dataclass(frozen=True)
 class DecodedPhoto:
     """A photo, decoded once: upright and in sRGB, at full resolution.
@@ -105,7 +110,7 @@ class DecodedPhoto:
 
 def decode_photo(
     path: str | Path,
-    straighten: Callable[[UInt8[np.ndarray, "h w 3"]], UInt8[np.ndarray, "h2 w2 3"]] | None = None,
+    straighten: Straighten | None = None,
 ) -> DecodedPhoto:
     """Decode a photo of any common kind: EXIF rotation, color profile, alpha, palette, 16 bits or gray, HEIC.
 

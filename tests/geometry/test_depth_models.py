@@ -260,7 +260,7 @@ def test_a_missing_torchvision_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class Moge:
-    """Has the interface of ``moge.model.v2.MoGeModel`` (0744441): a sloping ground below a sky."""
+    """Has the interface of ``moge.model.v2.MoGeModel`` (637e23e): a sloping ground below a sky."""
 
     asked: dict[str, Any]
 
@@ -325,7 +325,7 @@ def test_a_moge_checkpoint_that_does_not_load_is_refused() -> None:
 
 
 class Da3:
-    """Has the interface of ``depth_anything_3.api.DepthAnything3`` (2c21ea8): 504 pixels wide, in multiples of 14."""
+    """Has the interface of ``depth_anything_3.api.DepthAnything3`` (11a70dd): 504 pixels wide, in multiples of 14."""
 
     def __init__(self, model_name: str) -> None:
         self.model_name = model_name

@@ -79,7 +79,7 @@ CHEAP = {  # command line, and a part of its output
     "explore photo.jpg left:angle_deg=3": "angle_deg: left has no angle_deg",
     "explore photo.jpg imagee=x": "did you mean `image`?",
     "explore photo.jpg resolution=9": "did you mean `size`?",
-    "explore photo.jpg prompt=castle": "the generator takes no text",
+    "explore photo.jpg prompt=castle": "this generator takes no text",
     "explore photo.jpg fps=0": "fps: want a number from 1 to 120",
     "explore photo.jpg size=100x320": "try size=96x320",
     "explore photo.jpg size=20": "a longer side of 32 pixels or more",

@@ -35,7 +35,7 @@ def explore_command(words: list[str]) -> int:
     check_explore(config)
     changes: dict[str, Any] = {}
     if config.resume is None:
-        folder = user_path("out", config.out or default_folder(config.image))
+        folder = user_path("out", config.out or default_folder(config.video or config.image))
         _check_free(folder)
     else:
         folder = user_path("resume", config.resume)
