@@ -30,23 +30,13 @@ from geometry.depth.mixed_pixels import without_gaps
 from geometry.depth.network import DepthNetwork
 from geometry.depth.policy import DiscontinuityPolicy, EdgeAlignPolicy
 from geometry.frame import Frame
-from tests.helpers import cameras_along, random_rgb
+from tests.helpers import GivenDepth, cameras_along, random_rgb
 
 SIZE = (32, 48)
 
 
 def camera() -> Camera:
     return cameras_along(0.0, 1, SIZE)
-
-
-class Given:
-    """Gives the depth map it was made with."""
-
-    def __init__(self, made: DepthMap) -> None:
-        self.made = made
-
-    def estimate(self, rgb: torch.Tensor, focal_px: torch.Tensor | None = None) -> DepthMap:  # noqa: ARG002
-        return self.made
 
 
 def depth_map(depth: torch.Tensor, metric: bool = False) -> DepthMap:
@@ -381,11 +371,11 @@ def test_lifting_sets_the_median_to_one_and_the_sky_far() -> None:
     made = depth_map(depth)
     sky = torch.zeros_like(made.sky)
     sky[..., :8, :] = True
-    frame = lift_photo(random_rgb(SIZE), Given(DepthMap(depth, made.valid, sky, False)), camera())
+    frame = lift_photo(random_rgb(SIZE), GivenDepth(DepthMap(depth, made.valid, sky, False)), camera())
     assert frame.depth[~frame.sky].median().item() == pytest.approx(1.0, abs=1e-3)
     assert torch.equal(frame.sky, sky)
     assert (frame.depth[sky] > 50).all()
-    metric = lift_photo(random_rgb(SIZE), Given(depth_map(depth, metric=True)), camera())
+    metric = lift_photo(random_rgb(SIZE), GivenDepth(depth_map(depth, metric=True)), camera())
     assert metric.metric
     assert torch.allclose(metric.depth, depth, rtol=1e-4)
 
@@ -400,7 +390,7 @@ def test_lifting_sets_the_median_to_one_and_the_sky_far() -> None:
 )
 def test_lifting_refuses_bad_depth(depth: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        lift_photo(random_rgb(SIZE), Given(depth_map(depth)), camera())
+        lift_photo(random_rgb(SIZE), GivenDepth(depth_map(depth)), camera())
 
 
 def test_flying_pixels_are_dropped_and_surfaces_stay() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from geometry.camera import Camera
 from geometry.depth import Da3Depth, DepthEstimator, DepthMap, MogeDepth, TransformersDepth, lift_depth, lift_photo
+from tests.helpers import GivenDepth
 
 SIZE = (96, 160)
 VIT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
@@ -411,21 +412,11 @@ def test_a_missing_package_has_an_install_line(
         make("any")
 
 
-class Given:
-    """Gives the depth map it was made with."""
-
-    def __init__(self, made: DepthMap) -> None:
-        self.made = made
-
-    def estimate(self, rgb: Tensor, focal_px: Tensor | None = None) -> DepthMap:  # noqa: ARG002
-        return self.made
-
-
 def test_lifting_a_depth_that_was_made_before_is_lifting_the_photo() -> None:
     ones = torch.ones(1, 1, *SIZE)
     made = DepthMap(3.0 * ones, ones.bool(), ~ones.bool(), False, torch.tensor([100.0]))
     camera = Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
-    whole = lift_photo(picture(), Given(made), camera)
+    whole = lift_photo(picture(), GivenDepth(made), camera)
     frame = lift_depth(picture(), made, camera)
     assert torch.equal(frame.depth, whole.depth)
     assert torch.equal(frame.valid, whole.valid)
