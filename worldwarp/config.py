@@ -5,12 +5,14 @@ Hydra selects the options of the groups; values are set afterwards, so that file
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from hydra import compose, initialize_config_module
@@ -402,6 +404,11 @@ def _flat_keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    return copy.deepcopy(_composed(name, tuple(overrides)))
+
+
+@cache  # one composition takes 0.25 s, and a process may ask for the same one many times
+def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
     # The caller may itself be a Hydra application: restore its global state.
     state = Singleton.get_state()
     GlobalHydra.instance().clear()
