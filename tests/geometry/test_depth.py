@@ -331,7 +331,7 @@ def test_relative_models_give_inverse_depth_and_metric_ones_depth(metric: bool) 
     values[:, :24] = 4.0
     values[:4] = 0.0
     model = TransformersDepth.__new__(TransformersDepth)
-    model.metric, model.device = metric, torch.device("cpu")
+    model.metric, model.sky_m, model.device = metric, 1000.0, torch.device("cpu")
     model.model, model.processor = Answers(predicted=[values]), Answers()
     made = model.estimate(random_rgb(SIZE))
     assert made.metric == metric
@@ -357,7 +357,7 @@ def test_padding_of_the_processor_is_cut_off(monkeypatch: pytest.MonkeyPatch) ->
     depth = 1.0 + torch.rand(SIZE, generator=torch.Generator().manual_seed(1))
     padded = torch.nn.functional.pad(depth[None], (4, 4, 4, 4), value=9.0)
     model = TransformersDepth.__new__(TransformersDepth)
-    model.metric, model.device = True, torch.device("cpu")
+    model.metric, model.sky_m, model.device = True, 1000.0, torch.device("cpu")
     model.model, model.processor = Answers(predicted_depth=padded), PaddingProcessor()
     monkeypatch.setattr("geometry.depth.transformers.find_spec", lambda name: name)
     assert torch.equal(model.estimate(random_rgb(SIZE)).depth[0, 0], depth)
