@@ -1,1 +1,1 @@
-"""Latent causal video diffusion with models of the Wan architecture."""
+"""Published latent video diffusion models of the Wan architecture: lines, weights, and what runs them."""
