@@ -17,6 +17,7 @@ from worldwarp.siblings import SIBLINGS, shadowed_packages
 EXTRAS = {
     "gsplat": ("cuda", "Gaussian rasterization on a CUDA GPU (the CPU kernel is used otherwise)"),
     "transformers": ("transformers", "any Hugging Face depth model: depth=transformers depth.checkpoint=..."),
+    "diffusers": ("wan", "models of the Wan architecture: worldwarp models list"),
     "OpenEXR": ("exr", "depth maps from .exr files: depth=file"),
     "gsply": ("spz", "Gaussians as SPZ: worldwarp export DIR formats=spz"),
     "pillow_heif": ("heic", "photos of many telephones: .heic and .heif"),
