@@ -39,7 +39,8 @@ def detect_line(config: Config, where: str, line: str = "auto") -> Line:
         )
     if len(fitting) == 1:
         return fitting[0]
-    published = [fit for fit in fitting if any(where.endswith(file) for file in fit.files)]
+    where = where.replace("\\", "/")
+    published = [fit for fit in fitting if fit.files and where.endswith(fit.files)]
     named = published or [fit for fit in fitting if _is_named(fit, where)]
     if len(named) > 1:  # a student is named after its base as well
         named = [fit for fit in named if fit.name != "wan"]
@@ -50,7 +51,7 @@ def detect_line(config: Config, where: str, line: str = "auto") -> Line:
 
 
 def _is_named(line: Line, where: str) -> bool:
-    last = where.replace("\\", "/").rsplit("/", 1)[-1]
+    last = where.rsplit("/", 1)[-1]
     same_file = any(last == file.rsplit("/", 1)[-1] and not last.startswith("model.") for file in line.files)
     return same_file or _letters(_HINTS.get(line.name, line.name)) in _letters(where)
 

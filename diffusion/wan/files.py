@@ -155,7 +155,12 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
     """
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
     except ImportError:
         raise ImportError("pretrained: a Hugging Face id needs more: pip install 'worldwarp[wan]'") from None
     try:
@@ -163,11 +168,14 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
     except GatedRepoError:
         raise ValueError(f"{repository}: want access, got none; accept its licence and run `hf auth login`") from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise ValueError(f"{repository}: want a Hugging Face id, got one that does not exist; check it") from None
-    except Exception as error:  # the client's errors of connection are of many kinds, some of other libraries
+        raise ValueError(f"{repository}: want a folder or a Hugging Face id, got neither; check the name") from None
+    except Exception as error:
+        # The client reports a lost connection by errors of several libraries; a full disk is not one of them.
+        if isinstance(error, OSError) and not isinstance(error, LocalEntryNotFoundError | ConnectionError):
+            raise
         raise ValueError(
-            f"{repository}: want it from Hugging Face, got no connection ({type(error).__name__}); connect, or "
-            "download it elsewhere and name the folder"
+            f"{repository}: want it from Hugging Face, as there is no such folder, got no connection "
+            f"({type(error).__name__}); connect, or download it elsewhere and name the folder"
         ) from None
 
 

@@ -20,6 +20,7 @@ Rotary = Literal["absolute", "relative", "fixed"]
 NoiseMode = Literal["hold", "scale", "uniform", "blend", "mask"]
 First = Literal["own", "inside", "reference"]
 Precision = Literal["wan", "bf16", "float32"]
+PRECISIONS: tuple[Precision, ...] = ("wan", "bf16", "float32")
 Config = Mapping[str, Any]
 
 
@@ -336,7 +337,7 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 code="NVlabs/LongLive",
                 weights="Efficient-Large-Model/LongLive-1.3B",
                 files=("models/longlive_base.pt", "models/lora.pt"),
-                licence="Apache-2.0 (some files: CC-BY-NC-SA-4.0)",
+                licence="Apache-2.0, parts CC-BY-NC-SA",
                 commercial=None,
                 download_gb=None,
                 window=12,

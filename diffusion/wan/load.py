@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from diffusion.wan.detect import Shapes, base_repository, detect_line, transformer_config
 from diffusion.wan.files import StoredTensors, download, listed, read_json, stored_tensors
 from diffusion.wan.keys import Part, renamed, strip_prefixes, to_diffusers, vae_part
-from diffusion.wan.lines import LINES, VAES, Config, Line, Precision
+from diffusion.wan.lines import LINES, PRECISIONS, VAES, Config, Line, Precision
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan, WanTransformer3DModel
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 LINE_FILE = "worldwarp_line.json"
-EMBEDDINGS_FILE = "prompt_embeds.safetensors"  # of a folder without a text encoder
+EMBEDDINGS_FILE = "prompt_embeds.safetensors"  # of a folder without a text encoder: ``embedding`` ``[n d]``, any prompt
 # Layers that the original program computes in float32: the profile `wan` keeps their weights in it.
 FLOAT32_LAYERS = frozenset({"rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
 _CLASSES = ("WanTransformer3DModel", "SkyReelsV2Transformer3DModel")
@@ -39,33 +40,39 @@ class Checkpoint:
     Attributes:
         line: how it is run.
         config: arguments of ``WanTransformer3DModel``.
+        precision: profile in which it was written, or else the line's.
+        base: Hugging Face id that parts are taken from which it does not have itself.
         file: safetensors file of the transformer, if it comes as one file.
         folder: folder on this machine, if it comes as one.
         repository: Hugging Face id, if it comes from there; parts are fetched when they are asked for.
-        base: Hugging Face id that other parts are taken from.
     """
 
     line: Line
     config: Config
+    precision: Precision
     base: str
     file: Path | None = None
     folder: Path | None = None
     repository: str | None = None
 
-    def part(self, name: str) -> Path:
-        """Folder of a part: ``transformer``, ``vae``, ``text_encoder`` or ``tokenizer``.
+    def folder_with(self, *parts: str) -> Path:
+        """The folder that holds parts of the model, fetched if need be.
+
+        Args:
+            parts: ``transformer``, ``vae``, or ``text_encoder`` and ``tokenizer``.
 
         Raises:
-            ValueError: it is nowhere, or cannot be fetched.
+            ValueError: they are nowhere, or cannot be fetched.
         """
-        if self.folder is not None and (self.folder / name).is_dir():
-            return self.folder / name
+        if self.folder is not None and all((self.folder / part).is_dir() for part in parts):
+            return self.folder
         for repository in filter(None, (self.repository, self.base)):
-            found = download(repository, [f"{name}/*"]) / name
-            if found.is_dir():
+            found = download(repository, [f"{part}/*" for part in parts])
+            if all((found / part).is_dir() for part in parts):
                 return found
+        wanted = " and ".join(parts)
         raise ValueError(
-            f"pretrained: want a folder '{name}' in {self.folder or self.repository or self.base}, got none"
+            f"pretrained: want {wanted} in {self.repository or self.folder}, got none; name another folder"
         )
 
 
@@ -85,19 +92,23 @@ def find_checkpoint(pretrained: str | Path, line: str = "auto") -> Checkpoint:
         stored = stored_tensors(path)
         config = transformer_config(renamed_shapes(stored, "transformer")[0])
         found = detect_line(config, str(path), line)
-        return Checkpoint(found, config, base_repository(found, config), file=path)
+        return Checkpoint(found, config, found.precision, base_repository(found, config), file=path)
     if path.is_dir():
         folder, repository = path, None
     else:
         repository = _repository(str(pretrained))
         folder = download(repository, [LINE_FILE, "model_index.json", "transformer/*.json"])
-    config = _stored_config(folder / "transformer")
-    recorded = read_json(folder / LINE_FILE).get("line") if (folder / LINE_FILE).is_file() else None
-    if recorded is not None and line not in ("auto", recorded):
-        raise ValueError(f"line: {pretrained} was made for {recorded}, got line={line}; leave it out")
-    found = detect_line(config, str(pretrained), recorded or line)
-    base = base_repository(found, config)
-    return Checkpoint(found, config, base, folder=path if repository is None else None, repository=repository)
+    config, kind = _stored_config(folder / "transformer")
+    record = read_json(folder / LINE_FILE) if (folder / LINE_FILE).is_file() else {}
+    if line not in ("auto", record.get("line", line)):
+        raise ValueError(f"line: {pretrained} was made for {record['line']}, got line={line}; leave line= out")
+    told = "skyreels-df" if line == "auto" and kind == _CLASSES[1] else line
+    found = detect_line(config, str(pretrained), record.get("line", told))
+    precision = record.get("precision", found.precision)
+    if precision not in PRECISIONS:
+        raise ValueError(f"{folder / LINE_FILE}: want a precision of {PRECISIONS}, got {precision}")
+    local = path if repository is None else None
+    return Checkpoint(found, config, precision, base_repository(found, config), folder=local, repository=repository)
 
 
 def _repository(name: str) -> str:
@@ -113,12 +124,13 @@ def _repository(name: str) -> str:
     return name
 
 
-def _stored_config(folder: Path) -> Config:
+def _stored_config(folder: Path) -> tuple[Config, str]:
+    """Arguments of the transformer, and the name of its class."""
     stored, defaults = read_json(folder / "config.json"), LINES["wan"].transformer_config()
     kind = stored.get("_class_name", _CLASSES[0])
     if kind not in _CLASSES:
         raise ValueError(f"{folder}: want a {_CLASSES[0]}, got a {kind}; `worldwarp models list` has what runs")
-    return {**defaults, **{key: value for key, value in stored.items() if key in defaults}}
+    return {**defaults, **{key: value for key, value in stored.items() if key in defaults}}, kind
 
 
 def load_transformer(
@@ -130,15 +142,15 @@ def load_transformer(
 
     Args:
         checkpoint: what `find_checkpoint` found.
-        precision: profile; None takes the line's.
+        precision: profile; None takes that of the checkpoint.
         device: where to put it.
 
     Raises:
         ValueError: a file is missing or damaged, or its tensors are not those of the model.
     """
-    profile = precision or checkpoint.line.precision
+    profile = precision or checkpoint.precision
     model = empty_transformer(checkpoint.config)
-    stored = stored_tensors(checkpoint.file or checkpoint.part("transformer"))
+    stored = stored_tensors(checkpoint.file or checkpoint.folder_with("transformer") / "transformer")
     state = _read(stored, "transformer", model, lambda name: dtype_of(name, profile), device)
     if frame_rate := {name: state.pop(name).float() for name in frame_rate_shapes(1) if name in state}:
         bias = state["condition_embedder.time_proj.bias"]
@@ -157,7 +169,7 @@ def load_vae(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Auto
         ValueError: a file is missing or damaged, its tensors are not those of the model, or its latents are another
             line's.
     """
-    folder, wanted = checkpoint.part("vae"), checkpoint.line.latent_channels
+    folder, wanted = checkpoint.folder_with("vae") / "vae", checkpoint.line.latent_channels
     config = read_json(folder / "config.json")
     channels = config.get("z_dim", VAES["2.1"]["z_dim"])
     if channels != wanted:
@@ -171,14 +183,14 @@ def load_vae(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Auto
 
 def empty_transformer(config: Config) -> WanTransformer3DModel:
     """A transformer without storage, on the meta device."""
-    from diffusers import WanTransformer3DModel
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
     return _empty(WanTransformer3DModel, config)
 
 
 def empty_vae(config: Config) -> AutoencoderKLWan:
     """A VAE without storage, on the meta device."""
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     return _empty(AutoencoderKLWan, config)
 
@@ -216,7 +228,7 @@ def check_shapes(model: nn.Module, found: Shapes, where: Path, names: Mapping[st
     """
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if not frame_rate_shapes(1).keys().isdisjoint(found):
-        wanted |= frame_rate_shapes(model.get_submodule("patch_embedding").weight.shape[0])
+        wanted |= frame_rate_shapes(wanted["patch_embedding.weight"][0])
     other = [name for name in found if name in wanted and found[name] != wanted[name]]
     faults = {
         "missing": [name for name in wanted if name not in found],
