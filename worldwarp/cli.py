@@ -20,6 +20,7 @@ MODULES = {
     "forget": "world",
     "paths": "info",
     "doctor": "info",
+    "models": "models",
     "render-data": "train",
     "pack-data": "train",
     "unpack-data": "train",

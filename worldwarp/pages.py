@@ -26,6 +26,7 @@ class Page:
 
 
 TRAININGS = ("depth", "generator", "teacher", "trajectories", "initial-student", "student")  # ``conf/train/*.yaml``
+MODEL_ACTIONS = ("convert", "toy")  # ``conf/models/*.yaml``
 
 PAGES = {
     "explore": Page(
@@ -71,6 +72,17 @@ PAGES = {
     "paths": Page("paths", "values of path=", {"the list": "worldwarp paths"}),
     "doctor": Page(
         "doctor", "versions, hardware, weights, and what each missing extra provides", {"check": "worldwarp doctor"}
+    ),
+    "models": Page(
+        "models WHAT",
+        "list published video models that can generate, and convert their files",
+        {
+            "which there are": "worldwarp models list",
+            "a checkpoint, from a pickle of tensors": "worldwarp models convert self_forcing_dmd.pt out=models/mine",
+            "with a LoRA merged into it": "worldwarp models convert longlive_base.pt lora.pt line=longlive",
+            "a small random model, to try everything without a download": "worldwarp models toy models/toy",
+        },
+        ("WHAT: list; convert FILE, then any LoRA files; toy DIR. Pickles with code are refused, not run.",),
     ),
     "render-data": Page(
         "render-data",
@@ -143,6 +155,9 @@ def _settings(command: str) -> list[str]:
     """The settings of a command, as its files in ``worldwarp/conf`` list them; none for a command without a file."""
     # Settings are printed from the files that set them, so that help cannot disagree with the defaults.
     names = [f"train/{name}" for name in ("common", "network")] if command == "train" else [command.replace("-", "_")]
+    if command == "models":
+        lines = ["", "Settings (key=value; the values shown are the defaults):"]
+        return lines + [f"  {name:<8} {line}" for name in MODEL_ACTIONS for line in _body(f"models/{name}")]
     if not has_conf(names[0]):
         return []
     lines = ["", "Settings (key=value; the values shown are the defaults):"]
