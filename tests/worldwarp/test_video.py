@@ -14,7 +14,7 @@ from torch import Tensor
 from geometry.depth import DepthMap, PlaneDepth
 from scenes.io.video import write_video
 from scenes.photos.clip import ClipReader
-from tests.helpers import same_bits, write_photo
+from tests.helpers import write_photo
 from worldwarp import World, explore
 from worldwarp.config import ConfigError
 
