@@ -7,7 +7,7 @@ finished frames. `PassthroughGenerator` returns the prior; `diffusion.retouch` a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -78,6 +78,24 @@ class MadeRGBD(Made):
 
     depth: Float[Tensor, "t 1 h w"]
     sky: Bool[Tensor, "t 1 h w"]
+
+
+@runtime_checkable
+class TakesPrompts(Protocol):
+    """A generator that text describes the frames to."""
+
+    @property
+    def prompts(self) -> Mapping[int, str]:
+        """Texts by the chunk at which each begins; chunk 0 is the photo."""
+        ...
+
+    def prompted(self, text: str, from_chunk: int) -> Generator:
+        """The generator with another text from a chunk on; this one does not change.
+
+        Raises:
+            ValueError: a text that it cannot take.
+        """
+        ...
 
 
 @runtime_checkable

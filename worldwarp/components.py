@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cache3d.cache import WorldCache
-from diffusion.generator import Generator
+from diffusion.generator import Generator, TakesPrompts
 from diffusion.noise_map import NoiseConfig
 from geometry.depth import DepthEstimator, EmbeddedDepth, FileDepth
 from scenes.photos.clip import ClipReader
-from worldwarp.config import ConfigError, Settings, build
+from worldwarp.config import ConfigError, Settings, build, escaped
 from worldwarp.loop import Components
 from worldwarp.video_guide import VideoGuide
 
@@ -67,6 +67,13 @@ def components(config: DictConfig, generator: Generator, depth: DepthEstimator |
         prior=build(config, "prior"),
         depth=None if generator.capabilities.depth else of_frames,
     )
+
+
+def keep_prompts(config: DictConfig, generator: Generator) -> None:
+    """Write the texts of a generator into a configuration, by chunk: a resumed session needs no file of prompts."""
+    if isinstance(generator, TakesPrompts):
+        config.prompt = {str(chunk): escaped(text) for chunk, text in generator.prompts.items()}
+        OmegaConf.update(config, "generator.prompt", "${prompt}", force_add=True)
 
 
 def video_guide(settings: Settings, depth: DepthEstimator, done: int) -> VideoGuide | None:

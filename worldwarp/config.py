@@ -104,6 +104,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         config.path = SAME
     for group in foreign:
         config[group] = {"_target_": given[f"{group}._target_"]}
+    if "prompt" in given and "generator" in foreign:
+        OmegaConf.update(config, "generator.prompt", "${prompt}", force_add=True)
     known = _flat_keys(config)
     for key, value in given.items():
         if key in chosen:
@@ -144,7 +146,7 @@ def check_explore(config: DictConfig) -> None:
         check_video(config.video, config.path)
     elif config.path not in (LIVE, SAME) and not names_a_file(config.path):
         parse_legs(config.path)
-    if config.prompt is not None and "prompt" not in config.generator:
+    if config.resume is None and config.prompt is not None and "prompt" not in config.generator:
         raise ConfigError("prompt: this generator takes no text; leave prompt= out, or set generator=wan")
 
 
@@ -428,7 +430,7 @@ def onward(words: list[str], config: DictConfig) -> dict[str, Any]:
         if key not in (*ONWARD, "resume", "device", "viewer") and not key.startswith("viewer."):
             raise ConfigError(f"resume: the world keeps its own settings; remove {key}= (or start anew with out=)")
     # They would silently change nothing: the stored path is already sampled.
-    if given & set(ONWARD) and "path" not in given:
+    if given & {"frames", "convention", "path_scale"} and "path" not in given:
         raise ConfigError("resume: frames=, convention= and path_scale= belong to a new path; give path= as well")
     values = {key: config[key] for key in ONWARD if key in given}
     return {key: escaped(value) if isinstance(value, str) else value for key, value in values.items()}

@@ -35,7 +35,8 @@ def drive(
     steps, hinted = 0, False
     with closing(keys):
         for key in keys:
-            if key in keyboard.ENDS:
+            command = key.lower()  # a typed prompt keeps its capitals
+            if command in keyboard.ENDS:
                 return
             if key in keyboard.IGNORED:
                 continue
@@ -53,13 +54,40 @@ def drive(
                 tell(f"step size {keyboard.STEP_RATIO**steps:.2g}")
             elif key == keyboard.HELP_KEY:
                 tell(keyboard.HELP)
-            elif key == keyboard.UNDO:
+            elif command == keyboard.UNDO:
                 _undo(session, recorder, tell, working)
+            elif command == keyboard.PROMPT:
+                _prompt(session, keys, tell, working)
             else:
                 is_unknown = True
                 if not hinted:  # once per series of unknown keys
-                    tell("pasted text is no key; ? lists the keys" if key == keyboard.PASTE else HINT)
+                    tell("pasted text is no key; ? lists the keys" if key.startswith(keyboard.PASTE) else HINT)
             hinted = is_unknown
+
+
+def _prompt(
+    session: Session,
+    keys: Iterator[str],
+    tell: Callable[[str], None],
+    working: Callable[[str], AbstractContextManager[None]],
+) -> None:
+    """Read a text up to Enter, and let it describe the chunks that come."""
+    if not session.takes_prompts:
+        tell("this generator takes no text; generator=wan does")
+        return
+    tell("prompt: type or paste a text, Enter ends it (an empty one changes nothing)")
+    text = keyboard.entered(keys)
+    if not text:
+        return
+    try:
+        with working("encoding the prompt"):
+            session.prompt(text)
+    except ValueError as error:
+        if isinstance(error, WorldError):
+            raise
+        tell(str(error))
+        return
+    tell(f"prompt from the next chunk on: {text}")
 
 
 def _undo(

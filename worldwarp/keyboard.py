@@ -17,11 +17,12 @@ from geometry.trajectory.expressions import parse_path_expression
 from worldwarp.plan import Plan
 
 ENDS = ("x", "\x04")  # x, Ctrl-D
-UNDO, HELP_KEY = "u", "?"
+UNDO, HELP_KEY, PROMPT = "u", "?", "p"
+ENTER, ERASE = ("\n", "\r"), ("\x7f", "\x08")
 WIDER, NARROWER = ("+", "="), ("-", "_")
 IGNORED = (" ", "\n", "\r")
 UNKNOWN = "unknown"  # a key whose sequence has no meaning here
-PASTE = "paste"
+PASTE = "paste:"  # before pasted text
 STRINGS = "]P_^X"  # after ESC: OSC, DCS, APC, PM, SOS
 
 STEP_RATIO = 1.5  # ratio of consecutive step sizes
@@ -51,7 +52,10 @@ MOVES = {
     "o": Move("orbit", "angle_deg", 15.0, "orbit"),
 }
 ARROWS = {"up": "w", "down": "s", "left": "a", "right": "d"}
-HELP = "w a s d or arrows move · r f up, down · q e turn · t g tilt · o orbit · + - step size · u undo · ? help · x end"
+HELP = (
+    "w a s d or arrows move · r f up, down · q e turn · t g tilt · o orbit · + - step size · u undo · p prompt · "
+    "? help · x end"
+)
 
 
 def move(key: str, here: Camera, chunk: int, steps: int = 0) -> Camera | None:
@@ -63,7 +67,7 @@ def move(key: str, here: Camera, chunk: int, steps: int = 0) -> Camera | None:
         chunk: cameras per move.
         steps: exponent of `STEP_RATIO` on the value in `MOVES`.
     """
-    wanted = MOVES.get(ARROWS.get(key, key))
+    wanted = MOVES.get(ARROWS.get(key, key.lower()))
     if wanted is None:
         return None
     text = f"{wanted.preset}:{wanted.parameter}={wanted.value * STEP_RATIO**steps:.6f}"
@@ -72,7 +76,7 @@ def move(key: str, here: Camera, chunk: int, steps: int = 0) -> Camera | None:
 
 def move_name(key: str) -> str:
     """Display name of a key's move."""
-    return MOVES[ARROWS.get(key, key)].name
+    return MOVES[ARROWS.get(key, key.lower())].name
 
 
 def introduction(plan: Plan, chunk: int) -> list[str]:
@@ -82,6 +86,21 @@ def introduction(plan: Plan, chunk: int) -> list[str]:
         f"plan     a key makes {chunk} frames of {width}x{height} in about {plan.seconds_per_chunk:.1f} s",
         f"keys     {HELP}",
     ]
+
+
+def entered(keys: Iterator[str]) -> str:
+    """A line of text that is typed or pasted next, up to the Enter key."""
+    text = ""
+    for key in keys:
+        if key in ENTER:
+            break
+        if key in ERASE:
+            text = text[:-1]
+        elif key.startswith(PASTE):
+            text += key.removeprefix(PASTE)
+        elif len(key) == 1:
+            text += key
+    return text.strip()
 
 
 class KeyParser:
@@ -95,6 +114,7 @@ class KeyParser:
     def __init__(self) -> None:
         self._pending = ""  # a sequence that is not complete yet
         self._pasting = False
+        self._pasted = ""
 
     @property
     def is_waiting(self) -> bool:
@@ -102,7 +122,7 @@ class KeyParser:
         return bool(self._pending)
 
     def feed(self, text: str) -> list[str]:
-        """The keys that ``text`` completes: single lower-case characters, arrows by name, `PASTE` or `UNKNOWN`."""
+        """The keys that ``text`` completes: single characters, arrows by name, `PASTE` with a text, or `UNKNOWN`."""
         keys = []
         for character in text:
             self._pending += character
@@ -111,11 +131,13 @@ class KeyParser:
                 continue
             self._pending = ""
             if key == "paste begins":
-                self._pasting = True
-                keys.append(PASTE)
+                self._pasting, self._pasted = True, ""
             elif key == "paste ends":
                 self._pasting = False
-            elif key and not self._pasting:
+                keys.append(f"{PASTE}{self._pasted}")
+            elif self._pasting:
+                self._pasted += key if len(key) == 1 else ""
+            elif key:
                 keys.append(key)
         return keys
 
@@ -128,7 +150,7 @@ class KeyParser:
         """The key of the pending characters; None for an incomplete sequence, empty for one that is no key."""
         text = self._pending
         if text[0] != "\x1b":
-            return text.lower()
+            return text
         if len(text) == 1:
             return None
         kind = text[1]

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from cache3d.photo_texture import PhotoTexture
 from cache3d.world_view import WorldView
-from diffusion.generator import Cadence, Generator
+from diffusion.generator import Cadence, Generator, TakesPrompts
 from geometry.camera import Camera
 from geometry.camera_io.read_write import CameraPath, continued, rebased, scaled
 from geometry.depth import FileDepth, clear_far, lift_depth
@@ -27,7 +27,7 @@ from scenes.photos.framing import PIXELS, natural_size, photo_fov_deg, sized
 from scenes.photos.photo import DecodedPhoto, Straighten, decode_photo, photo_outline
 from scenes.store.world_store import WorldStore
 from worldwarp.arguments import LIVE, SAME, user_path
-from worldwarp.components import components, part, video_guide
+from worldwarp.components import components, keep_prompts, part, video_guide
 from worldwarp.config import (
     ONWARD,
     ConfigError,
@@ -70,6 +70,7 @@ def prepare(
     check_explore(config)
     generator: Generator = part(config, "generator", given)
     config, assumed = _with_frame_size(config, path, generator.cadence)
+    keep_prompts(config, generator)
     settings = explore_settings(config)
     _check_multiple(settings.size, generator.cadence)
     outline = _outline(config)[0]
@@ -213,7 +214,8 @@ def resume(
     Args:
         folder: of the world.
         device: to run on.
-        onward: new `path`, `frames`, `convention` and `path_scale`; replace the path after the last frame.
+        onward: new `path`, `frames`, `convention` and `path_scale`; replace the path after the last frame. `prompt`
+            describes the chunks after it.
         path: or cameras ``[n]`` of frame size; the first is placed at the last finished frame.
         tell: receives lines about needed memory and disk, before the slow steps.
         given: objects that replace those of the stored configuration, by group: ``cache``, ``generator``.
@@ -232,10 +234,14 @@ def resume(
     config = OmegaConf.create({**compose_config("explore", []), **current_config(world.config)})
     assert isinstance(config, DictConfig)
     config.device = device
+    text = onward.pop("prompt", None) if (onward := dict(onward or {})) else None
     if onward:
-        config.update(dict.fromkeys(ONWARD) | dict(onward))
+        config.update(dict.fromkeys(ONWARD) | {"prompt": config.prompt} | onward)
     settings = explore_settings(config)
     generator: Generator = part(config, "generator", given)
+    if text is not None:
+        generator = _prompted(generator, text, len(world.chunks))
+        keep_prompts(config, generator)
     photo, cameras = world.chunk(0).frames, world.path
     from_file, factor, notes = settings.path not in (LIVE, SAME) and not begins_with_preset(settings.path), 1.0, ()
     if onward or path is not None:
@@ -258,7 +264,7 @@ def resume(
     cache, parts = part(config, "cache", given), components(config, generator, depth)
     if settings.video is not None:
         parts = replace(parts, video=video_guide(settings, part(config, "depth", given), len(world)))
-    if cameras is not world.path:
+    if cameras is not world.path or text is not None:
         stored: Any = OmegaConf.to_container(config)
         world.redirect(cameras, stored)
     cache.page_to(folder)
@@ -291,6 +297,12 @@ def undo(session: Session) -> None:
         resumed.state,
         resumed.world,
     )
+
+
+def _prompted(generator: Generator, text: str, from_chunk: int) -> Generator:
+    if not isinstance(generator, TakesPrompts):
+        raise ConfigError("prompt: the generator of this world takes no text; leave prompt= out")
+    return generator.prompted(text, from_chunk)
 
 
 def _at_frame_size(detail: Frame, camera: Camera) -> Frame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from diffusion.generator import TakesPrompts
 from geometry.camera import Camera
 from geometry.camera_io.read_write import continued, rebased, scaled
 from geometry.frame import Chunk, Frame
@@ -20,6 +21,7 @@ from scenes.io.video import write_video
 from scenes.photos.photo import Photo
 from scenes.store.world_store import WorldStore
 from worldwarp.arguments import LIVE, user_path
+from worldwarp.components import keep_prompts
 from worldwarp.config import Settings
 from worldwarp.keyboard import MOVES, move
 from worldwarp.loop import Components, ExploreState, Step, explore, photo_chunk
@@ -90,6 +92,27 @@ class Session:
             self.world.redirect(self.cameras, self.world.config)
         (step,) = self.steps([self.cameras[len(done) :]])
         return step
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether text describes the frames to the generator."""
+        return isinstance(self.components.generator, TakesPrompts)
+
+    def prompt(self, text: str) -> None:
+        """Describe the chunks that come by another text; stored with the world.
+
+        Raises:
+            ValueError: a text that the generator cannot take.
+        """
+        generator = self.components.generator
+        if not isinstance(generator, TakesPrompts):
+            raise ValueError("prompt: this generator takes no text; leave prompt= out, or set generator=wan")
+        changed = generator.prompted(text, self.state.chunks)
+        self.components = replace(self.components, generator=changed)
+        keep_prompts(self.config, changed)
+        if self.world is not None:
+            config: Any = OmegaConf.to_container(self.config)
+            self.world.redirect(self.cameras, config)
 
     def store_in(self, folder: Path) -> None:
         """Start a world in ``folder`` with the photo as its chunk 0.

@@ -23,7 +23,7 @@ from tests.helpers import command_line, program_environment, same_bits, wait_unt
 from viz import viewer_process as viewer
 from worldwarp import World
 from worldwarp.cli import main
-from worldwarp.keyboard import ARROWS, MOVES, PASTE, UNKNOWN, KeyParser, console_pieces, move, typed
+from worldwarp.keyboard import ARROWS, MOVES, PASTE, UNKNOWN, KeyParser, console_pieces, entered, move, typed
 
 SIZE = (48, 80)
 SMALL = ["size=[48,64]", "chunk=2", "detail=1", "depth=plane", "generator=passthrough", "viewer=none"]
@@ -76,7 +76,7 @@ def test_the_step_size_scales_a_move() -> None:
 @pytest.mark.parametrize(
     ("sent", "keys"),
     [
-        (b"Wad", ["w", "a", "d"]),
+        (b"Wad", ["W", "a", "d"]),
         (b"\x1b[A\x1b[B\x1b[C\x1b[D", ["up", "down", "right", "left"]),
         (b"\x1bOA\x1bOB\x1bOC\x1bOD", ["up", "down", "right", "left"]),  # application mode
         (b"\x1b[1;5A\x1b[1;2D\x1bO5C", ["up", "left", "right"]),  # with Ctrl, Shift
@@ -86,7 +86,7 @@ def test_the_step_size_scales_a_move() -> None:
         (b"\x1bw", [UNKNOWN]),  # Alt+w
         (b"\x1b[\x1b[A", ["up"]),  # a sequence that was cut off
         (b"\x1b]11;rgb:0000/1111/aaaa\x07d\x1bP1$r\x1b\\s", ["d", "s"]),  # answers of a terminal
-        (b"w\x1b[200~wasd\nu\x1b[Ax\x1b[201~s", ["w", PASTE, "s"]),  # pasted
+        (b"w\x1b[200~wasd\nu\x1b[Ax\x1b[201~s", ["w", f"{PASTE}wasd\nux", "s"]),  # pasted
         ("é→w".encode(), ["é", "→", "w"]),
         (b"\xff\xc3w", ["\ufffd", "\ufffd", "w"]),
     ],
@@ -126,8 +126,14 @@ def keys_of_terminal(pieces: list[bytes], wait_s: float = 0.0) -> list[str]:
 
 
 def test_keys_of_a_pipe_end_with_it_or_when_stopped() -> None:
-    assert list(typed(io.StringIO("Wad\x1b[A\x1b"), lambda: False)) == ["w", "a", "d", "up", UNKNOWN]
+    assert list(typed(io.StringIO("Wad\x1b[A\x1b"), lambda: False)) == ["W", "a", "d", "up", UNKNOWN]
     assert list(typed(io.StringIO("wad"), lambda: True)) == []
+
+
+def test_a_line_of_text_is_typed_or_pasted() -> None:
+    keys = iter([*"A dxg", "\x7f", "\x7f", "up", f"{PASTE}og\nRuns", UNKNOWN, "\n", "w"])
+    assert entered(keys) == "A dog\nRuns"
+    assert list(keys) == ["w"]
 
 
 def test_windows_console_input_is_parsed_to_keys() -> None:

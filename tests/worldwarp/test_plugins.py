@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 from cache3d.point_cache import PointCache
 from geometry.depth import PlaneDepth
 from worldwarp import World, explore
+from worldwarp.cli import main
 from worldwarp.config import ConfigError, build, compose_config
 from worldwarp.plugins import (
     Cadence,
@@ -71,6 +74,32 @@ class FlatGenerator:
         return MemoryPlan((Stage("make", {"shades": 12}),))
 
 
+class ToldGenerator(FlatGenerator):
+    """As red as the prompt of the chunk is long."""
+
+    def __init__(self, prompt: Mapping[str, str] | str | None = None) -> None:
+        given = prompt if isinstance(prompt, Mapping) else {"0": prompt or ""}
+        self.prompts = {int(chunk): text for chunk, text in given.items()}
+        self.made = 0
+
+    def prompted(self, text: str, from_chunk: int) -> ToldGenerator:
+        kept = {str(chunk): old for chunk, old in self.prompts.items() if chunk < from_chunk}
+        changed = ToldGenerator({**kept, str(from_chunk): text})
+        changed.made = self.made
+        return changed
+
+    def make(self, condition: Condition, sigma: torch.Tensor, memory: torch.Tensor, rng: torch.Generator) -> Made:
+        made = super().make(condition, sigma, memory, rng)
+        self.made += 1
+        red = len(self.prompts[max(chunk for chunk in self.prompts if chunk <= self.made)]) / 100.0
+        return replace(made, rgb=torch.full_like(made.rgb, red))
+
+    def rebuild(self, chunks: Iterable[tuple[Chunk, dict[str, torch.Tensor]]]) -> torch.Tensor:
+        stored = list(chunks)
+        self.made = len(stored) - 1
+        return super().rebuild(stored)
+
+
 class CountingRecorder(NullRecorder):
     """Collects the indices of recorded chunks."""
 
@@ -124,6 +153,24 @@ def test_a_generator_without_depth_sets_the_chunks_and_rebuilds_its_memory_from_
     assert torch.equal(rest[-1].chunk.frames.depth, whole[-1].chunk.frames.depth)
     stored = World.load(tmp_path / "parts").record.carried(2)
     assert torch.equal(stored["shade"], whole[-1].carried["shade"])
+
+
+def test_prompts_are_stored_by_chunk_and_change_on_resume_and_by_keys(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = tmp_path / "world"
+    words = ["generator._target_=tests.worldwarp.test_plugins.ToldGenerator"]
+    words += ["size=48,64", "detail=1", "depth=plane", "viewer=none", "path=keys", f"out={world}"]
+    text = "p" + 40 * "A" + "\x08" + "\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"w{text}dx"))
+    assert main(["explore", f"image={photo}", "prompt=a dog", *words]) == 0
+    assert World.load(world).record.config["prompt"] == {"0": "a dog", "2": 39 * "A"}
+    monkeypatch.setattr(sys, "stdin", io.StringIO("ax"))
+    assert main(["explore", f"resume={world}", "prompt=twenty letters or so", "viewer=none"]) == 0
+    record = World.load(world).record
+    assert record.config["prompt"] == {"0": "a dog", "2": 39 * "A", "3": "twenty letters or so"}
+    reds = [round(100.0 * record.chunk(index).frames.rgb[0, 0, 0, 0].item()) for index in (1, 2, 3)]
+    assert reds == [5, 39, 20]
 
 
 def test_a_size_that_the_generator_cannot_take_is_refused_with_the_nearest(photo: Path) -> None:
