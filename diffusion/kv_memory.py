@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion.view_selection import frames_kept, frames_recalled
 from geometry.camera import Camera
 from geometry.frame import Chunk
 
@@ -109,26 +110,14 @@ class KVMemory:
         )
         if len(joined) <= policy.bank:
             return joined
-        distance = view_distance(joined.camera, joined.camera, self.unit).double()
-        distance.fill_diagonal_(torch.inf)
-        kept = torch.ones(len(joined), dtype=torch.bool)
-        for _ in range(len(joined) - policy.bank):
-            nearest = distance.masked_fill(~kept[None, :], torch.inf).amin(dim=1)
-            nearest[~kept] = torch.inf
-            nearest[0] = nearest[-policy.recent :] = torch.inf
-            kept[nearest.argmin()] = False
-        return joined[kept.nonzero()[:, 0]]
+        return joined[frames_kept(joined.camera, self.unit, bank=policy.bank, sink=1, recent=policy.recent)]
 
     def recall(self, camera: Camera, policy: MemoryPolicy) -> KVMemory:
         """The frames that a chunk seen from ``camera [t]`` attends to, oldest first: sink, nearest in view, recent."""
         if len(self) <= 1 + policy.recent + policy.nearest:
             return self
-        to_chunk = view_distance(self.camera, camera, self.unit).amin(dim=1)
-        chosen = torch.zeros(len(self), dtype=torch.bool)
-        chosen[0] = chosen[-policy.recent :] = True
-        for _ in range(policy.nearest):
-            chosen[to_chunk.masked_fill(chosen, torch.inf).argmin()] = True
-        return self[chosen.nonzero()[:, 0]]
+        counts = {"sink": 1, "recent": policy.recent, "nearest": policy.nearest}
+        return self[frames_recalled(self.camera, camera, self.unit, **counts)]
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Everything as named tensors (for safetensors files); `from_tensors` restores the same bits."""
@@ -158,10 +147,3 @@ class KVMemory:
         height, width = tensors["size"].tolist()
         camera = Camera(tensors["world_from_camera"], tensors["focal_px"], tensors["center_px"], (height, width))
         return KVMemory(tensors["keys"], tensors["values"], camera, tensors["unit"].item())
-
-
-def view_distance(a: Camera, b: Camera, unit: float) -> Float[Tensor, "a b"]:
-    """Distance of two views: between camera centers, in units, plus one minus the cosine between optical axes."""
-    apart = (a.position[:, None] - b.position[None]).norm(dim=-1) / unit
-    axes = a.world_from_camera[:, :3, 2] @ b.world_from_camera[:, :3, 2].T
-    return apart + (1.0 - axes)

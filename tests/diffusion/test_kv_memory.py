@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from diffusion.kv_memory import KVMemory, MemoryPolicy, view_distance
+from diffusion.kv_memory import KVMemory, MemoryPolicy
 from geometry.camera import Camera
 from tests.helpers import cameras_at
 
@@ -42,14 +42,6 @@ def test_recall_returns_sink_nearest_and_recent_oldest_first() -> None:
     recalled = memory.recall(_cameras([2.2, 2.3]), MemoryPolicy(bank=9, recent=2, nearest=2))
     assert recalled.camera.position[:, 0].tolist() == [0.0, 2.0, 3.0, 5.0, 6.0]
     assert recalled.keys[:, 0, 0, 0].tolist() == [0.0, 2.0, 3.0, 5.0, 6.0]
-
-
-def test_view_distance_adds_position_and_direction() -> None:
-    pose = torch.eye(4).repeat(2, 1, 1)
-    pose[1, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))  # rotated by 180 degrees
-    pose[1, 0, 3] = 2.0
-    distance = view_distance(Camera.from_fov(60.0, (8, 8), pose), Camera.from_fov(60.0, (8, 8), pose), unit=2.0)
-    torch.testing.assert_close(distance, torch.tensor([[0.0, 3.0], [3.0, 0.0]]))
 
 
 def test_safetensors_round_trip_is_exact() -> None:
