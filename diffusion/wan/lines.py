@@ -150,11 +150,14 @@ class Line:
         trained_span: latents of the longest clip it was trained on; positions beyond are out of distribution.
         steps: published timesteps (0..1000), or the number of even steps from 1000 down to 0 (which is left out).
         shift: of the schedule, ``shift * sigma / (1 + (shift - 1) * sigma)``.
+        table_end: place of the last of even ``steps`` before the shift; 0: one step short of 0. The default scheduler
+            of diffusers shifts its 1000 levels, and then even steps between the first and the last of them.
         warped: whether ``steps`` are places in the shifted table (a step of 750 becomes 937.5 for shift 5); if not,
             they are timesteps as they are.
         stepper: ``euler`` along the velocity; ``renoise``: predict the clean latents, then noise them afresh.
         guidance: scale of classifier-free guidance; 1 is none.
         fps: frames per second of its training clips.
+        size: height and width of its training clips, pixels.
         attention: ``causal``: a chunk sees itself and remembered chunks; ``bidirectional``: one clip, no memory;
             ``reference``: a chunk sees itself, the reference and the chunk before, no more.
         window: latents that attention may see at once, the chunk included; None: all of `trained_span`.
@@ -195,9 +198,11 @@ class Line:
     vram_gib: float | None = None
     verified: bool = False
     overlap: int = 0
+    table_end: float = 0.0
     warped: bool = True
     guidance: float = 1.0
     fps: int = 16
+    size: tuple[int, int] = (480, 832)
     window: int | None = None
     sink: int = 0
     rotary: Rotary = "absolute"
@@ -215,6 +220,11 @@ class Line:
         return BASES[self.bases[0]].vae
 
     @property
+    def size_multiple(self) -> int:
+        """What height and width of a frame are multiples of: the pixels of a token, 16 or 32."""
+        return VAES[self.vae].get("scale_factor_spatial", 8) * BASES[self.bases[0]].config["patch_size"][-1]
+
+    @property
     def latent_channels(self) -> int:
         """Channels of its latents."""
         return VAES[self.vae]["z_dim"]
@@ -230,7 +240,18 @@ class Line:
 
     def schedule(self) -> dict[str, Any]:
         """What a converted checkpoint records about its sampling."""
-        keys = ("chunk", "overlap", "trained_span", "steps", "shift", "warped", "stepper", "guidance", "fps")
+        keys = (
+            "chunk",
+            "overlap",
+            "trained_span",
+            "steps",
+            "shift",
+            "table_end",
+            "warped",
+            "stepper",
+            "guidance",
+            "fps",
+        )
         keys += ("attention", "window", "sink", "rotary", "first", "noise_mode")
         return {key: value for key, value in asdict(self).items() if key in keys}
 
@@ -301,6 +322,7 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 trained_span=31,
                 shift=5.0,
                 fps=24,
+                size=(704, 1280),
                 noise_mode="hold",
             ),
             replace(
@@ -318,6 +340,8 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 chunk=11,
                 overlap=2,
                 shift=5.0,
+                size=(480, 720),
+                table_end=0.005 / 1.004,  # .001 shifted by 5
                 noise_mode="hold",
                 seen=0.9515,  # skips .2 of 50 steps at shift 5: step 10
             ),
@@ -387,6 +411,7 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 steps=30,
                 shift=5.0,
                 fps=24,
+                size=(544, 960),
                 noise_mode="hold",
             ),
         )
