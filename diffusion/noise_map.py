@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion.condition import Prior
 from geometry.frame import Guide
 
-KINDS = ("confidence", "binary", "spatial", "temporal", "uniform")
+KINDS = ("confidence", "regions", "binary", "spatial", "temporal", "uniform")
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,11 @@ class NoiseConfig:
     Figures: ``docs/results.md``, Ablations.
 
     Attributes:
-        kind: ``confidence``: by coverage, confidence and copying; ``binary``: 0 where covered, ``unknown`` in holes;
-            ``spatial``: the union of ``binary`` over the frames of a chunk; ``temporal``: one level per frame, the
-            mean of ``binary``; ``uniform``: ``copied`` everywhere. WorldWarp (table 3) compares such shapes. Default
-            ``confidence``: chunk 10 within .16 dB of all others.
+        kind: ``confidence``: by coverage, confidence and copying; ``regions``: ``seen`` where covered, ``copied`` where
+            filled, else ``unknown``, as models with a level per token were trained; ``binary``: 0 where covered,
+            ``unknown`` in holes; ``spatial``: the union of ``binary`` over the frames of a chunk; ``temporal``: one
+            level per frame, the mean of ``binary``; ``uniform``: ``copied`` everywhere. WorldWarp (table 3) compares
+            such shapes. Default ``confidence``: chunk 10 within .16 dB of all others.
         seen: level of a covered pixel with confidence 0. Default .4; not measured.
         copied: level of a copied pixel. Default .3: depth in holes has delta1 .814, at full noise (``binary``) .792.
         unknown: level of the share of a pixel that was neither rendered nor copied. Default 1: pure noise. The prior
@@ -61,6 +62,9 @@ def noise_map(guide: Guide, prior: Prior, config: NoiseConfig) -> Float[Tensor, 
     """
     if config.kind == "uniform":
         return torch.full_like(guide.coverage, config.copied)
+    if config.kind == "regions":
+        hole = torch.where(prior.copied > 0.5, config.copied, config.unknown)
+        return torch.where(guide.covered, config.seen, hole).to(guide.coverage)
     if config.kind != "confidence":
         level = torch.where(guide.covered, 0.0, config.unknown).to(guide.coverage)
         if config.kind == "spatial":
