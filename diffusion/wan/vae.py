@@ -8,14 +8,14 @@ is the caller's value, so that a walk of any length is encoded and decoded as on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class StreamingVAE:
         """
         from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
-        config = vae.config
+        config: Any = vae.config
         self._vae = vae.eval().requires_grad_(False)
         self._patch: int = config.patch_size or 1
         self._dtype = dtype
@@ -67,7 +67,7 @@ class StreamingVAE:
             module.float()
         for module in (vae.decoder, vae.post_quant_conv):
             module.to(dtype)
-        self._slots = {
+        self._slots: dict[torch.nn.Module, int] = {
             half: sum(isinstance(module, WanCausalConv3d) for module in half.modules())
             for half in (vae.encoder, vae.decoder)
         }
