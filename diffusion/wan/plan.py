@@ -1,0 +1,287 @@
+"""How much memory a Wan model will need, from its configuration alone.
+
+The real classes run on tensors without storage while the storages that are alive at once are counted. What attends to
+remembered frames adds their keys and values, which is arithmetic.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from diffusion.memory_plan import Change, MemoryPlan, Stage
+from diffusion.wan.attention import KVAttention
+from diffusion.wan.lines import Config, Precision
+from diffusion.wan.load import dtype_of, empty_transformer, empty_vae
+from diffusion.wan.tiny import TinyDecoder
+from diffusion.wan.vae import StreamingVAE
+
+ALLOCATOR = 0.05  # of all that is allocated: what allocators keep beyond it
+SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)  # sizes that are tried when nothing else is enough
+TEXT_TOKENS = 512
+
+
+class StorageTracker(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make, while they are alive.
+
+    Storages that exist before are not counted. What a kernel uses inside itself is not seen.
+
+    Attributes:
+        live: bytes now.
+        peak: most bytes at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operation; count what is new in its results."""
+        kwargs = kwargs or {}
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):
+                self._add(leaf, counted=False)
+        made = func(*args, **kwargs)
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self._add(leaf, counted=True)
+        return made
+
+    def _add(self, tensor: Tensor, *, counted: bool) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)  # one Python object for a storage as long as it lives
+        if key in self._known:
+            return
+        size = storage.nbytes() if counted else 0
+        self._known.add(key)
+        weakref.finalize(storage, self._remove, key, size).atexit = False
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Attention as a fused kernel allocates it: the output, and a sum for each query.
+
+    Without storage torch would take the unfused path, whose weights of all pairs no device ever holds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        named = dict(zip(("query", "key", "value"), args, strict=False)) | (kwargs or {})
+        query, value = named["query"], named["value"]
+        out = torch.empty_like(query) if query.shape == (*query.shape[:-1], value.shape[-1]) else query @ value.mT
+        query.new_empty(query.shape[:-1], dtype=torch.float32)  # the sums, freed with the call
+        return out
+
+
+@contextmanager
+def tracked() -> Iterator[StorageTracker]:
+    """Count what runs inside, on the meta device; attention counts as fused."""
+    tracker = StorageTracker()
+    with torch.no_grad(), _FusedAttention(), tracker:
+        yield tracker
+
+
+@dataclass(frozen=True)
+class WanSetup:
+    """What decides how much memory a Wan model needs.
+
+    Attributes:
+        transformer: arguments of ``WanTransformer3DModel``.
+        vae: arguments of ``AutoencoderKLWan``.
+        size: of a frame, ``(H, W)``.
+        chunk: latents of one pass.
+        context: earlier latents that a pass attends to.
+        recent: how many of these are the newest ones (``memory.recent``), the number that a user would lower.
+        bank: latents remembered, 0 for models without memory.
+        rows: of a pass: 1, with guidance 2.
+        per_token: whether tokens of one pass have different levels, which takes more than twice the activations.
+        precision: of the transformer.
+        decoder_dtype: of the VAE's decoder, or of the tiny one.
+        tiny: whether frames come from a `TinyDecoder`.
+        text_encoder: bytes of its weights, 0 if the prompt's embedding is on disk. It is freed before the rest is
+            loaded.
+        process: bytes in use before: of this process on a CPU, of the context on a GPU.
+    """
+
+    transformer: Config
+    vae: Config
+    size: tuple[int, int]
+    chunk: int
+    context: int = 0
+    recent: int = 0
+    bank: int = 0
+    rows: int = 1
+    per_token: bool = True
+    precision: Precision = "bf16"
+    decoder_dtype: torch.dtype = torch.bfloat16
+    tiny: bool = False
+    text_encoder: int = 0
+    process: int = 0
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Bytes that depend on sizes and models, not on how much is remembered."""
+
+    transformer: int
+    slot: int
+    prompt: int
+    predict: int
+    record: int
+    vae: int
+    encoder_state: int
+    encode: int
+    decoder_state: int
+    decode: int
+
+
+def plan_wan(setup: WanSetup) -> MemoryPlan:
+    """The memory plan of a Wan model; nothing is loaded.
+
+    Raises:
+        ValueError: the model cannot take the size.
+    """
+    return _plan(setup, _measure(setup))
+
+
+def _plan(setup: WanSetup, measured: _Measured) -> MemoryPlan:
+    buffer = (setup.context + setup.chunk) * measured.slot if setup.context else 0
+    held = {
+        "process": setup.process,
+        "transformer": measured.transformer,
+        "VAE": measured.vae,
+        "keys and values of remembered latents": setup.bank * measured.slot,
+        "keys and values that a pass attends to": buffer,
+        "keys and values of the prompt": measured.prompt,
+        "state of the VAE": measured.encoder_state + measured.decoder_state,
+    }
+    calls = {"encode": measured.encode, "denoise": measured.predict, "decode": measured.decode}
+    if setup.bank:
+        calls["remember"] = measured.record + setup.chunk * measured.slot
+    stages = [_with_slack(Stage(name, {**held, "activations": size})) for name, size in calls.items()]
+    if setup.text_encoder:
+        text = Stage("text", {"process": setup.process, "text encoder": setup.text_encoder})
+        stages.insert(0, _with_slack(text))
+    return MemoryPlan(tuple(stages), tuple(_changes(setup, measured)))
+
+
+def _with_slack(stage: Stage) -> Stage:
+    allocated = stage.bytes - stage.parts["process"]
+    return Stage(stage.name, {**stage.parts, "allocator": round(ALLOCATOR * allocated)})
+
+
+def _changes(setup: WanSetup, measured: _Measured) -> Iterator[Change]:
+    """From the least loss to the largest."""
+    if setup.text_encoder:
+        without = replace(setup, text_encoder=0)
+        yield Change("generator.prompt to one whose embedding is cached", lambda: _plan(without, measured))
+    if not setup.tiny:
+        yield Change("generator.decoder=tiny", lambda: plan_wan(replace(setup, tiny=True)))
+    for recent in range(setup.recent - 1, 0, -1):
+        less = _remembering(setup, recent)
+        yield Change(f"generator.settings.memory.recent={recent}", lambda less=less: _plan(less, measured))
+    if setup.rows > 1:
+        yield Change("generator.settings.guidance=1", lambda: plan_wan(replace(setup, rows=1)))
+    multiple = _size_multiple(setup)
+    for share in SHARES:
+        height, width = (max(1, round(share * side / multiple)) * multiple for side in setup.size)
+        smaller = replace(setup, size=(height, width))
+        yield Change(f"size=[{height},{width}]", lambda smaller=smaller: plan_wan(smaller))
+
+
+def _remembering(setup: WanSetup, recent: int) -> WanSetup:
+    fewer = setup.recent - recent
+    return replace(setup, recent=recent, context=setup.context - fewer, bank=setup.bank - fewer)
+
+
+def _size_multiple(setup: WanSetup) -> int:
+    factor = (setup.vae.get("patch_size") or 1) * 2 ** (len(setup.vae["dim_mult"]) - 1)
+    return factor * setup.transformer["patch_size"][-1]
+
+
+def _measure(setup: WanSetup) -> _Measured:
+    multiple, (height, width) = _size_multiple(setup), setup.size
+    if height % multiple or width % multiple:
+        nearest = [max(1, round(side / multiple)) * multiple for side in setup.size]
+        raise ValueError(
+            f"size: want height and width in multiples of {multiple} for this model, got [{height},{width}]; "
+            f"set size=[{nearest[0]},{nearest[1]}]"
+        )
+    return _Measured(*_measure_transformer(setup), *_measure_vae(setup))
+
+
+def _measure_transformer(setup: WanSetup) -> tuple[int, int, int, int, int]:
+    """Bytes of the weights, of one remembered latent, of the prompt's keys, and activations of both kinds of pass."""
+    model = empty_transformer(setup.transformer)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(dtype_of(name, setup.precision))
+    config, dtype = setup.transformer, model.patch_embedding.weight.dtype
+    factor = _size_multiple(setup) // config["patch_size"][-1]
+    size = (setup.size[0] // factor, setup.size[1] // factor)
+    grid = (size[0] // config["patch_size"][-2], size[1] // config["patch_size"][-1])
+    tokens, attention = grid[0] * grid[1], KVAttention(model)
+    text = torch.empty(setup.rows, TEXT_TOKENS, config["text_dim"], dtype=dtype, device="meta")
+    clip = torch.empty(setup.rows, config["in_channels"], setup.chunk, *size, dtype=dtype, device="meta")
+    past = attention.record(1 if setup.context else 0, tokens, text)
+    attention.stop_recording()
+    shape = (setup.rows, setup.chunk * tokens) if setup.per_token else (setup.rows,)
+    with tracked() as tracker:
+        attention.load(past, range(len(past)), setup.chunk, grid)
+        attention.rope.positions = tuple(range(len(past), len(past) + setup.chunk))
+        attention.read(text)
+        before = tracker.live
+        model(clip, torch.empty(shape, device="meta"), text, return_dict=False)
+        prompt = tracker.live - before
+        predict = tracker.peak - tracker.live
+        recorded = attention.record(setup.chunk, tokens, text)
+        before = tracker.live
+        tracker.peak = before
+        model(clip, torch.empty(setup.rows, device="meta"), text, return_dict=False)
+        record = tracker.peak - before
+        slot = _bytes(recorded[:1])
+    return _bytes(model.parameters()) + _bytes(model.buffers()), slot, prompt, predict, record
+
+
+def _measure_vae(setup: WanSetup) -> tuple[int, int, int, int, int]:
+    """Bytes of the weights, and of state and call of the encoder and of the decoder."""
+    vae = empty_vae(setup.vae)
+    streaming = StreamingVAE(vae, setup.decoder_dtype)
+    weights = _bytes(vae.parameters())
+    frames = torch.empty(streaming.frames_per_latent * setup.chunk, 3, *setup.size, device="meta")
+    size = [side // streaming.factor for side in setup.size]
+    latents = torch.empty(setup.chunk, streaming.channels, *size, device="meta")
+    decode = streaming.decode
+    if setup.tiny:
+        with torch.device("meta"):
+            tiny = TinyDecoder(streaming.channels, streaming.factor // 8).to(setup.decoder_dtype)
+        weights += _bytes(tiny.parameters())
+        decode = tiny.decode
+    made = []
+    for call, first, rest in ((streaming.encode, frames[:1], frames), (decode, latents[:1], latents)):
+        with tracked() as tracker:
+            _, state = call(first)
+            kept = _bytes(entry for entry in state.cache if isinstance(entry, Tensor))
+            tracker.peak = 0
+            call(rest, state)
+            made += [kept, tracker.peak - kept]
+    return weights, *made
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
