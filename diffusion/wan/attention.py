@@ -11,14 +11,14 @@ Shapes: L blocks, b batch (2 with guidance), n tokens of a latent frame, H heads
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from diffusers import WanTransformer3DModel
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 Slot = Tensor
 """Keys (unrotated) and values of one latent frame, ``[2 L b n H E]``."""
@@ -27,13 +27,16 @@ Slot = Tensor
 class FrameRope(nn.Module):
     """Rotary tables of chosen frame positions; takes the place of the model's own, which counts from 0."""
 
-    def __init__(self, stock: nn.Module) -> None:
+    freqs_cos: Tensor
+    freqs_sin: Tensor
+
+    def __init__(self, stock: Any) -> None:
         """Take over the tables of ``stock``, a `WanRotaryPosEmbed`."""
         super().__init__()
         self.register_buffer("freqs_cos", stock.freqs_cos, persistent=False)
         self.register_buffer("freqs_sin", stock.freqs_sin, persistent=False)
-        self.parts: list[int] = [stock.t_dim, stock.h_dim, stock.w_dim]  # pyright: ignore[reportAttributeAccessIssue]
-        self.patch: tuple[int, int, int] = tuple(stock.patch_size)  # pyright: ignore
+        self.parts: list[int] = [stock.t_dim, stock.h_dim, stock.w_dim]
+        self.patch: tuple[int, int, int] = tuple(stock.patch_size)
         self.positions: tuple[int, ...] | None = None
 
     def forward(self, hidden_states: Float[Tensor, "b c f h w"]) -> tuple[Tensor, Tensor]:
@@ -76,15 +79,16 @@ class KVAttention:
         Raises:
             ValueError: the model reads image embeddings in its cross-attention.
         """
-        if model.config.image_dim is not None:
+        config: Any = model.config
+        if config.image_dim is not None:
             raise ValueError(
                 "model: want one that reads text alone, got one with image embeddings (image_dim is set); "
                 "take a text-to-video checkpoint"
             )
         self.rope = FrameRope(model.rope)
-        model.rope = self.rope
-        self.blocks, self.heads = len(model.blocks), model.config.num_attention_heads
-        self.head_dim = model.config.attention_head_dim
+        model.rope = self.rope  # pyright: ignore[reportAttributeAccessIssue] (by design not theirs)
+        self.blocks: int = config.num_layers
+        self.heads, self.head_dim = config.num_attention_heads, config.attention_head_dim
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
         self._loaded: tuple[Sequence[Slot], Sequence[int], int] | None = None
@@ -159,7 +163,7 @@ class KVAttention:
         self._keys[block][:, -own:], self._values[block][:, -own:] = turned, values
         return self._keys[block], self._values[block]
 
-    def cross_attention(self, block: int, attn: nn.Module, text: Tensor) -> tuple[Tensor, Tensor]:
+    def cross_attention(self, block: int, attn: Any, text: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of the text in ``block``."""
         if block not in self._cross:
             self._cross[block] = _keys_values(attn, text)
@@ -175,11 +179,11 @@ class _Processor:
     def __init__(self, state: KVAttention, block: int) -> None:
         self.state, self.block = state, block
 
-    def attend(self, attn: nn.Module, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def attend(self, attn: Any, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         from diffusers.models.attention_dispatch import dispatch_attention_fn
 
         out = dispatch_attention_fn(query, keys, values, backend=self._attention_backend).flatten(2, 3).type_as(query)
-        return attn.to_out[1](attn.to_out[0](out))  # pyright: ignore[reportIndexIssue]
+        return attn.to_out[1](attn.to_out[0](out))
 
 
 class _SelfAttention(_Processor):
@@ -187,7 +191,7 @@ class _SelfAttention(_Processor):
 
     def __call__(
         self,
-        attn: nn.Module,
+        attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,  # noqa: ARG002
         attention_mask: Tensor | None = None,  # noqa: ARG002
@@ -205,7 +209,7 @@ class _CrossAttention(_Processor):
 
     def __call__(
         self,
-        attn: nn.Module,
+        attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,  # noqa: ARG002
@@ -229,11 +233,10 @@ def rotated(x: Float[Tensor, "*l b n e d"], cos: Float[Tensor, "1 n 1 d"], sin: 
     return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2).type_as(x)
 
 
-def _query(attn: nn.Module, x: Tensor) -> Tensor:
-    return attn.norm_q(attn.to_q(x)).unflatten(2, (attn.heads, -1))  # pyright: ignore
+def _query(attn: Any, x: Tensor) -> Tensor:
+    return attn.norm_q(attn.to_q(x)).unflatten(2, (attn.heads, -1))
 
 
-def _keys_values(attn: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    heads: int = attn.heads  # pyright: ignore[reportAssignmentType]
-    keys, values = attn.norm_k(attn.to_k(x)), attn.to_v(x)  # pyright: ignore[reportCallIssue]
-    return keys.unflatten(2, (heads, -1)), values.unflatten(2, (heads, -1))
+def _keys_values(attn: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    keys, values = attn.norm_k(attn.to_k(x)), attn.to_v(x)
+    return keys.unflatten(2, (attn.heads, -1)), values.unflatten(2, (attn.heads, -1))

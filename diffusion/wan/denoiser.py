@@ -7,7 +7,7 @@ differ, as Wan 2.2 does for its first frame (``timestep [b tokens]``).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from diffusion.wan.memory import Bounds, Context, LatentBank, Remembered
 from geometry.camera import Camera
 
 if TYPE_CHECKING:
-    from diffusers import WanTransformer3DModel
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 
 class WanDenoiser:
@@ -42,9 +42,10 @@ class WanDenoiser:
         """
         self.model = model.eval().requires_grad_(False)
         self.attention = KVAttention(model)
-        self.patch: int = model.config.patch_size[-1]
-        self.channels: int = model.config.out_channels
-        self.extra_channels: int = model.config.in_channels - self.channels
+        config: Any = model.config
+        self.patch: int = config.patch_size[-1]
+        self.channels: int = config.out_channels
+        self.extra_channels: int = config.in_channels - self.channels
         self.guidance = guidance
         self._whole = whole_timesteps
 

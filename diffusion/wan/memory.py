@@ -78,8 +78,8 @@ class LatentPolicy:
             )
         if (total := first + newest + self.nearest + chunk) > span:
             raise ValueError(
-                f"memory: want sink + recent + nearest + the {chunk} latents of a chunk within the {span} that this "
-                f"line was trained on, got {total}; lower memory.recent"
+                f"generator.memory: want sink + recent + nearest + the {chunk} latents of a chunk within the {span} "
+                f"that this line was trained on, got {total}; lower memory.recent"
             )
         if self.trust > 0.0 and first == 0:
             raise ValueError("memory.trust: want a sink whose statistics are trusted, got sink=0; set memory.sink=1")

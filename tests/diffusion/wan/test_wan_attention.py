@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
 from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
 from diffusion.wan.attention import KVAttention, rotated
@@ -82,7 +83,7 @@ def test_chunks_with_memory_are_one_pass_under_a_block_causal_mask_wherever_they
 ) -> None:
     latents = _latents(6)
     level = _constant(latents, 0.0, 0.7)
-    masked = transformer()
+    masked: Any = transformer()
     for block in masked.blocks:
         block.attn1.set_processor(_Masked(3 * 24))
     timestep = 1000.0 * level[:, 0, ::2, ::2].reshape(1, -1)
@@ -117,7 +118,8 @@ def test_the_buffer_is_the_concatenation_of_any_recalled_frames(transformer: Mak
 
 
 def test_a_prompt_is_projected_once_and_a_new_one_again(transformer: Make, text: Tensor) -> None:
-    model, latents, level = transformer(), _latents(1), torch.ones(1, 1, 8, 12)
+    model: Any = transformer()
+    latents, level = _latents(1), torch.ones(1, 1, 8, 12)
     calls: list[int] = []
     model.blocks[0].attn2.to_k.register_forward_hook(lambda *_: calls.append(1))
     denoiser = WanDenoiser(model)

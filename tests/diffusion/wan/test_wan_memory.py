@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
 from diffusion.wan.attention import rotated
@@ -116,7 +117,7 @@ class _Twin:
     _attention_backend = None
     _parallel_config = None
 
-    def __init__(self, model: WanTransformer3DModel) -> None:
+    def __init__(self, model: Any) -> None:
         self.model, self.past, self.own = model, [[] for _ in model.blocks], []
         for block, layer in enumerate(model.blocks):
             layer.attn1.set_processor(lambda *a, block=block: self.attend(block, *a))
