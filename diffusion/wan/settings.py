@@ -1,0 +1,110 @@
+"""How a line is run: what was published for it, with what a user changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import get_args
+
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion.wan.lines import Line, NoiseMode
+from diffusion.wan.memory import Bounds, LatentPolicy
+from diffusion.wan.schedule import schedule_levels, token_rows
+from diffusion.wan.tokens import FRAMES_PER_LATENT, Pooling
+
+
+@dataclass(frozen=True)
+class WanSettings:
+    """What differs from run to run. None is what the line was published with.
+
+    Attributes:
+        steps: a number of even steps, or falling timesteps in 0..1000.
+        shift: of the schedule.
+        lag: steps by which each latent frame of a chunk trails the one before it; for models that were trained with a
+            level per frame (Diffusion Forcing).
+        guidance: scale of classifier-free guidance; 1 is none.
+        mode: what a noise level does (`Line.noise_mode`).
+        pooling: of levels over the pixels of a token (`diffusion.wan.tokens.token_levels`).
+        chunk: new latents of a chunk, 4 frames each.
+        overlap: latents of the past that a line without memory holds at level 0 before a chunk.
+        memory: what a causal line remembers.
+    """
+
+    steps: int | Sequence[float] | None = None
+    shift: float | None = None
+    lag: float = 0.0
+    guidance: float | None = None
+    mode: str | None = None
+    pooling: str = "max"
+    chunk: int | None = None
+    overlap: int | None = None
+    memory: LatentPolicy = field(default_factory=LatentPolicy)
+
+    def of(self, line: Line) -> Recipe:
+        """The settings with what the line was published with filled in.
+
+        Raises:
+            ValueError: settings that the line cannot have.
+        """
+        mode = self.mode or line.noise_mode
+        if mode not in get_args(NoiseMode):
+            raise ValueError(f"noise mode: want one of {', '.join(get_args(NoiseMode))}, got '{mode}'")
+        if (mode == "mask") != (line.noise_mode == "mask"):
+            raise ValueError(f"noise mode: want '{line.noise_mode}' for {line.name}, got '{mode}'; leave it out")
+        if self.pooling not in get_args(Pooling):
+            raise ValueError(f"pooling: want one of {', '.join(get_args(Pooling))}, got '{self.pooling}'")
+        chunk = line.chunk if self.chunk is None else self.chunk
+        overlap = line.overlap if self.overlap is None else self.overlap
+        if chunk < 1 or overlap < 0 or (line.attention == "bidirectional" and overlap < 1):
+            raise ValueError(f"chunk, overlap: want at least 1 latent of each, got {chunk} and {overlap}")
+        bounds = None
+        if line.attention == "causal":
+            bounds = self.memory.bounds(chunk=chunk, span=line.trained_span, window=line.window, sink=line.sink)
+        elif chunk + overlap > line.trained_span:
+            raise ValueError(
+                f"chunk: want chunk + overlap within the {line.trained_span} latents that {line.name} was trained on, "
+                f"got {chunk} + {overlap}"
+            )
+        steps = line.steps if self.steps is None else self.steps
+        if not isinstance(steps, int):
+            steps = [float(step) for step in steps]
+        shift = line.shift if self.shift is None else self.shift
+        levels = schedule_levels(steps, shift, warped=line.warped, last=line.table_end)
+        guidance = line.guidance if self.guidance is None else self.guidance
+        return Recipe(line, levels, self.lag, guidance, mode, self.pooling, chunk, overlap, bounds)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A line and how it is run, every number known; attributes as in `WanSettings`."""
+
+    line: Line
+    levels: Float[Tensor, "r"]
+    lag: float
+    guidance: float
+    mode: str
+    pooling: str
+    chunk: int
+    overlap: int
+    bounds: Bounds | None
+
+    @property
+    def frames(self) -> int:
+        """Frames of a chunk."""
+        return FRAMES_PER_LATENT * self.chunk
+
+    @property
+    def mixes(self) -> bool:
+        """Whether tokens start at levels of their own, rather than all at 1."""
+        return self.mode in ("hold", "scale")
+
+    def rows(self, start: Float[Tensor, "f 1 h w"], schedule: Float[Tensor, "r f"]) -> Float[Tensor, "r f 1 h w"]:
+        """The level of every latent pixel in every step, from its first one."""
+        return token_rows(schedule, start, "scale" if self.mode == "scale" else "hold")
+
+    def overlap_frames(self, available: int) -> int:
+        """Frames of as many latents of overlap as there are: one for the first and four for each further latent."""
+        latents = min(self.overlap, (available - 1) // FRAMES_PER_LATENT + 1)
+        return 1 + FRAMES_PER_LATENT * (latents - 1)
