@@ -154,7 +154,7 @@ class WanGenerator:
         precision: Precision | None = None,
         attention: str = "native",
         decoder: str = "full",
-        steps: int | Sequence[float] | None = None,
+        steps: int | str | Sequence[float] | None = None,
         shift: float | None = None,
         lag: float = 0.0,
         guidance: float | None = None,
@@ -236,8 +236,10 @@ class WanGenerator:
         checkpoint, recipe, line = self._checkpoint, self.recipe, self.recipe.line
         walk = 1 + recipe.chunk * -(-max(frames - 1, 0) // recipe.frames)
         context = bank = 2 * recipe.chunk if line.attention == "reference" else 0
+        recent = 0
         if (bounds := recipe.bounds) is not None:
             context, bank = min(bounds.sink + bounds.recent + bounds.nearest, walk), min(bounds.bank, walk)
+            recent = max(context - bounds.sink - bounds.nearest, 0)
         held = recipe.overlap if line.attention == "bidirectional" else 0
         stored = None if checkpoint.folder is None else checkpoint.folder / "vae" / "config.json"
         return plan_wan(
@@ -247,6 +249,7 @@ class WanGenerator:
                 size=size,
                 chunk=recipe.chunk + held,
                 context=context,
+                recent=recent,
                 bank=bank,
                 rows=1 if recipe.guidance == 1.0 else 2,
                 per_token=recipe.mixes or held > 0,

@@ -171,10 +171,19 @@ def _plan(setup: WanSetup, measured: _Measured) -> MemoryPlan:
         "keys and values of the prompt": measured.prompt,
         "state of the VAE": measured.encoder_state + measured.decoder_state,
     }
-    calls = {"encode": measured.encode, "denoise": measured.predict, "decode": measured.decode}
+    # A memory is not changed: the state after a chunk is made beside the one before it.
+    encoded, decoded = (measured.encoder_state, measured.decoder_state) if setup.context else (0, 0)
+    calls = {
+        "encode": (measured.encode, 0),
+        "denoise": (measured.predict, encoded),
+        "decode": (measured.decode, encoded),
+    }
     if setup.bank:
-        calls["remember"] = measured.record + setup.chunk * measured.slot
-    stages = [_with_slack(Stage(name, {**held, "activations": size})) for name, size in calls.items()]
+        calls["remember"] = (measured.record + setup.chunk * measured.slot, encoded + decoded)
+    stages = [
+        _with_slack(Stage(name, {**held, "state of the VAE after the chunk": state, "activations": size}))
+        for name, (size, state) in calls.items()
+    ]
     if setup.text_encoder:
         text = Stage("text", {"process": setup.process, "text encoder": setup.text_encoder})
         stages.insert(0, _with_slack(text))
@@ -195,9 +204,9 @@ def _changes(setup: WanSetup, measured: _Measured) -> Iterator[Change]:
         yield Change("generator.decoder=tiny", lambda: plan_wan(replace(setup, tiny=True)))
     for recent in range(setup.recent - 1, 0, -1):
         less = _remembering(setup, recent)
-        yield Change(f"generator.settings.memory.recent={recent}", lambda less=less: _plan(less, measured))
+        yield Change(f"generator.memory.recent={recent}", lambda less=less: _plan(less, measured))
     if setup.rows > 1:
-        yield Change("generator.settings.guidance=1", lambda: plan_wan(replace(setup, rows=1)))
+        yield Change("generator.guidance=1", lambda: plan_wan(replace(setup, rows=1)))
     multiple = _size_multiple(setup)
     for share in SHARES:
         height, width = (max(1, round(share * side / multiple)) * multiple for side in setup.size)

@@ -124,7 +124,7 @@ def test_smallest_change_and_refusal() -> None:
     assert change.setting.startswith("generator.prompt")
     full = plan_wan(replace(SETUP, text_encoder=0))
     settings = [change.setting for change in full.changes]
-    assert settings[:2] == ["generator.decoder=tiny", "generator.settings.memory.recent=2"]
+    assert settings[:2] == ["generator.decoder=tiny", "generator.memory.recent=2"]
     smaller = full.smallest_change(int(0.6 * (full.peak - SETUP.process)) + SETUP.process)
     assert smaller is not None
     assert smaller.setting.startswith("size=[")
