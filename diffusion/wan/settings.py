@@ -20,7 +20,7 @@ class WanSettings:
     """What differs from run to run. None is what the line was published with.
 
     Attributes:
-        steps: a number of even steps, or falling timesteps in 0..1000.
+        steps: a number of even steps, or falling timesteps in 0..1000; as text, "1000,500".
         shift: of the schedule.
         lag: steps by which each latent frame of a chunk trails the one before it; for models that were trained with a
             level per frame (Diffusion Forcing).
@@ -32,7 +32,7 @@ class WanSettings:
         memory: what a causal line remembers.
     """
 
-    steps: int | Sequence[float] | None = None
+    steps: int | str | Sequence[float] | None = None
     shift: float | None = None
     lag: float = 0.0
     guidance: float | None = None
@@ -67,9 +67,7 @@ class WanSettings:
                 f"chunk: want chunk + overlap within the {line.trained_span} latents that {line.name} was trained on, "
                 f"got {chunk} + {overlap}"
             )
-        steps = line.steps if self.steps is None else self.steps
-        if not isinstance(steps, int):
-            steps = [float(step) for step in steps]
+        steps = line.steps if self.steps is None else _steps(self.steps)
         shift = line.shift if self.shift is None else self.shift
         levels = schedule_levels(steps, shift, warped=line.warped, last=line.table_end)
         guidance = line.guidance if self.guidance is None else self.guidance
@@ -108,3 +106,14 @@ class Recipe:
         """Frames of as many latents of overlap as there are: one for the first and four for each further latent."""
         latents = min(self.overlap, (available - 1) // FRAMES_PER_LATENT + 1)
         return 1 + FRAMES_PER_LATENT * (latents - 1)
+
+
+def _steps(steps: int | str | Sequence[float]) -> int | list[float]:
+    """A number of steps or timesteps, from what a configuration or a command line holds."""
+    if isinstance(steps, int):
+        return steps
+    words = steps.strip("[] ").split(",") if isinstance(steps, str) else steps
+    try:
+        return [float(step) for step in words]
+    except ValueError:
+        raise ValueError(f"steps: want a whole number, or timesteps such as '1000,500', got '{steps}'") from None
