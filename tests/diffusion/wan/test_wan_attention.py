@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2Transformer3DModel
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from torch import Tensor
 
 from diffusion.wan.attention import KVAttention, rotated
 from diffusion.wan.denoiser import WanDenoiser
 from diffusion.wan.memory import Context
+from diffusion.wan.tokens import expanded, token_levels
 
 Make = Callable[..., WanTransformer3DModel]
 GRID = (4, 6)
@@ -54,6 +56,22 @@ def test_levels_of_tokens_reach_the_model_in_the_order_of_its_tokens(transformer
     stock = transformer()(latents.transpose(0, 1)[None], 1000.0 * level.reshape(1, -1), text, return_dict=False)[0]
     made = WanDenoiser(transformer()).predict(latents, wide, text, Context.none(2))
     assert torch.equal(made, _clean(latents, wide, stock))
+
+
+def test_levels_of_frames_are_those_of_the_class_that_takes_one_per_frame(transformer: Make, text: Tensor) -> None:
+    """SkyReels-V2 (diffusion forcing) has the weights of Wan and reads ``timestep [b f]``."""
+    model, latents, levels = transformer(), _latents(3), torch.tensor([0.2, 0.6, 0.9])
+    sizes: Any = {key: value for key, value in model.config.items() if not key.startswith("_")}
+    with torch.random.fork_rng():
+        theirs = SkyReelsV2Transformer3DModel(**sizes, inject_sample_info=False).eval()
+    theirs.load_state_dict(model.state_dict())
+    clip, timestep = latents.transpose(0, 1)[None], 1000.0 * levels[None]
+    with torch.no_grad():
+        wanted = theirs(clip, timestep, text, enable_diffusion_forcing=True, return_dict=False)[0]
+    sigma = levels.reshape(3, 1, 1, 1).repeat_interleave(4, 0).expand(12, 1, 64, 96)[3:]  # the photo is latent 0
+    level = expanded(token_levels(sigma, 8))
+    made = WanDenoiser(model).predict(latents, level, text, Context.none(3))
+    torch.testing.assert_close(made, _clean(latents, level, wanted), rtol=0.0, atol=5e-6)
 
 
 class _Masked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from diffusion.wan.generator import Parts, WanGenerator, WanMemory
 from diffusion.wan.lines import LINES
 from diffusion.wan.memory import LatentPolicy
 from diffusion.wan.settings import WanSettings
+from diffusion.wan.tiny import TinyDecoder
+from diffusion.wan.toy import make_toy
 from diffusion.wan.vae import StreamingVAE
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
@@ -241,6 +244,45 @@ def test_what_a_line_cannot_do_is_refused(
         Parts(one.parts.denoiser, StreamingVAE(vae("2.2")), _Prompts({0: text[0]}))
 
 
+def test_timesteps_are_read_from_a_command_line_too() -> None:
+    for steps in ("1000,500", "[1000, 500]", [1000.0, 500.0], 2):
+        levels = WanSettings(steps=steps).of(LINES["longlive"]).levels
+        torch.testing.assert_close(levels, torch.tensor([1.0, 2.5 / 3.0, 0.0], dtype=torch.float64))
+
+
+def test_a_folder_is_planned_without_loading_and_makes_a_chunk(tmp_path: Path) -> None:
+    make_toy(tmp_path / "toy", LINES["longlive"])
+    one = WanGenerator(tmp_path / "toy", prompt="a square at noon", steps=1, chunk=1, memory=LatentPolicy(recent=2))
+    plans = [one.plan(SIZE, frames) for frames in (5, 100)]
+    assert [stage.name for stage in plans[1].stages] == ["encode", "denoise", "decode", "remember"]
+    kept = [plan.stages[0].parts["keys and values of remembered latents"] for plan in plans]
+    assert kept[1] == kept[0] / 2 * 5  # a sink of 3 and 2 recent, against the photo and one chunk
+    assert one._loaded is None
+    made = one.make(_condition(4, 1), torch.ones(4, 1, *SIZE), one.start(_photo()), torch.Generator().manual_seed(1))
+    assert made.rgb.shape == (4, 3, *SIZE)
+    with pytest.raises(ValueError, match="taew2_1"):
+        WanGenerator(tmp_path / "toy", decoder="tiny")
+
+
+def test_a_tiny_decoder_decodes_the_same_stream(
+    generator: Callable[..., WanGenerator],
+) -> None:
+    one = generator("causal-forcing-frame")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tiny = TinyDecoder(16, widths=(8, 6, 4, 4)).eval()
+    small = WanGenerator.of(replace(one.parts, tiny=tiny), one.recipe)
+    stored, memories = _walk(small, [4, 4])
+    latents = [carried["latents"].float() for _, carried in stored[1:]]
+    photo, _ = one.parts.vae.encode(_photo().frames.rgb)
+    frames, _ = tiny.decode(torch.cat([photo.bfloat16().float(), *latents]))
+    assert torch.equal(
+        torch.cat([(255.0 * f).round() / 255.0 for f in frames[1:, None]]),
+        torch.cat([chunk.frames.rgb for chunk, _ in stored[1:]]),
+    )
+    _assert_same(small.rebuild(iter(stored)), memories[-1])
+
+
 @pytest.mark.parametrize(
     ("line", "settings", "word"),
     [
@@ -251,6 +293,8 @@ def test_what_a_line_cannot_do_is_refused(
         ("st-diff", {"overlap": 0}, "overlap"),
         ("longlive", {"memory": LatentPolicy(recent=20)}, "lower memory.recent"),
         ("longlive", {"steps": 0}, "steps"),
+        ("longlive", {"steps": "many"}, "want a whole number"),
+        ("longlive", {"pooling": "median"}, "pooling"),
     ],
 )
 def test_settings_that_a_line_cannot_have_are_refused(line: str, settings: dict[str, Any], word: str) -> None:
