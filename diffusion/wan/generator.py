@@ -287,7 +287,7 @@ class WanGenerator:
         Raises:
             ValueError: a size that the model cannot take.
         """
-        photo, text = seed.frames.rgb, self._text(0, None)
+        photo = seed.frames.rgb
         if any(side % self.cadence.size_multiple for side in photo.shape[-2:]):
             multiple = self.cadence.size_multiple
             nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in photo.shape[-2:])
@@ -295,6 +295,7 @@ class WanGenerator:
                 f"size: want height and width in multiples of {multiple}, got "
                 f"{photo.shape[-2]}x{photo.shape[-1]}; take {nearest}"
             )
+        text = self._text(0, None)
         if self.recipe.line.attention == "bidirectional":
             return WanMemory(1, 1, text, overlap=photo)
         latent, encoder = self.parts.vae.encode(photo)
