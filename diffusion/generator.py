@@ -29,11 +29,13 @@ class Cadence:
 
     Attributes:
         frames: frames of one chunk. A shorter chunk is allowed; it may cost as much as a whole one.
+        longest: most frames that a chunk may have; None: any number.
         size_multiple: height and width of a frame are multiples of it, pixels.
         pixels: pixels of a frame that the generator was trained for; None: any.
     """
 
     frames: int = 8
+    longest: int | None = None
     size_multiple: int = 16
     pixels: int | None = None
 
@@ -46,7 +48,7 @@ class Capabilities:
         depth: makes depth and sky. If not, the loop estimates both and aligns the depth to the guide.
         wide: completes one wide view of another size: the margin of the photo and outpainted sides. If not, the loop
             leaves them to the chunks.
-        noise: levels that the noise map has where the configuration gives none.
+        noise: kind and levels of the noise map where the configuration gives none.
     """
 
     depth: bool = True

@@ -93,9 +93,9 @@ def video_guide(settings: Settings, depth: DepthEstimator, done: int) -> VideoGu
 
 
 def _noise(config: DictConfig, levels: NoiseConfig) -> NoiseConfig:
-    """The noise map's settings; a level that is not set is the generator's own."""
+    """The noise map's settings; kind and levels that are not set are the generator's own."""
     noise = config.noise.copy()
-    for key in ("seen", "copied"):
+    for key in ("kind", "seen", "copied", "unknown"):
         if key in noise and noise[key] is None:
             noise[key] = getattr(levels, key)
     return build({"noise": noise}, "noise")

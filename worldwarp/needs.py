@@ -83,16 +83,20 @@ class Needs:
             ConfigError: more than available; the message has the size or the number of frames that would fit.
         """
         memory = available_memory_mib()
-        self._refuse("memory", self.memory_mib, memory, self._less_memory(memory))
-        parts = [f"memory about {_gib(self.memory_mib)} of {_gib(memory)}"]
-        close = self.memory_mib > WARNED_RATIO * memory
+        wanted = self.memory_mib
+        self._refuse("memory", wanted, memory, lambda: self._less_memory(memory))
+        parts = [f"memory about {_gib(wanted)} of {_gib(memory)}"]
+        close = wanted > WARNED_RATIO * memory
         if out is not None:
             disk = free_disk_mib(out)
             spare = WARNED_RATIO * disk - replace(self, frames=self.done).disk_mib
             more = int(spare * MIB / self._disk_per_frame)
-            smaller = self._smaller(disk, lambda needs: needs.disk_mib)
-            advice = f"set frames={self.done + more}, which fits" if more > 1 else smaller
-            self._refuse(f"disk in {out}", self.disk_mib, disk, advice)
+
+            def less() -> str:
+                fewer = f"set frames={self.done + more}, which fits"
+                return fewer if more > 1 else self._smaller(disk, lambda needs: needs.disk_mib)
+
+            self._refuse(f"disk in {out}", self.disk_mib, disk, less)
             parts.append(f"disk about {_gib(self.disk_mib)} of {_gib(disk)}")
             close |= self.disk_mib > WARNED_RATIO * disk
         lines = [f"needs    {self._frames_text}: {', '.join(parts)} free"]
@@ -109,10 +113,10 @@ class Needs:
     def _disk_per_frame(self) -> float:
         return self.size[0] * self.size[1] * (FRAME_BYTES + self.recorded * RECORDED_FRAME_BYTES)
 
-    def _refuse(self, what: str, wanted_mib: float, there_mib: float, advice: str) -> None:
+    def _refuse(self, what: str, wanted_mib: float, there_mib: float, advice: Callable[[], str]) -> None:
         if wanted_mib > REFUSED_RATIO * there_mib:
             raise ConfigError(
-                f"{what}: want about {_gib(wanted_mib)} free for {self._frames_text}, got {_gib(there_mib)}; {advice}"
+                f"{what}: want about {_gib(wanted_mib)} free for {self._frames_text}, got {_gib(there_mib)}; {advice()}"
             )
 
     @property

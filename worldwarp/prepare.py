@@ -70,9 +70,8 @@ def prepare(
     check_explore(config)
     generator: Generator = part(config, "generator", given)
     config, assumed = _with_frame_size(config, path, generator.cadence)
-    keep_prompts(config, generator)
     settings = explore_settings(config)
-    _check_multiple(settings.size, generator.cadence)
+    _check_cadence(settings, generator.cadence)
     outline = _outline(config)[0]
     planned = open_path(settings, outline) if path is None else CameraPath(rebased(path), from_file=True)
     cameras, lens = planned.cameras, planned.lens
@@ -109,6 +108,7 @@ def prepare(
     rng = torch.Generator().manual_seed(settings.seed)
     lifted = LiftedPhoto(photo, clear_far(detail), full_res)
     state = start(lifted, part(config, "cache", given), parts, rng)
+    keep_prompts(config, generator)  # a captioner has described the photo by now
     factor = path_scale(planned, settings, photo)
     notes = notes_of(planned, factor)
     return Session(
@@ -163,13 +163,15 @@ def _check_gpu(generator: Generator, settings: Settings, frames: int) -> None:
         generator.plan(settings.size, frames).check(torch.cuda.mem_get_info()[0], "GPU memory")
 
 
-def _check_multiple(size: tuple[int, int], cadence: Cadence) -> None:
-    """Refuse a frame size that the generator cannot take.
+def _check_cadence(settings: Settings, cadence: Cadence) -> None:
+    """Refuse frames and chunks that the generator cannot take.
 
     Raises:
-        ConfigError: naming the nearest size that it takes.
+        ConfigError: naming the nearest size, or the longest chunk, that it takes.
     """
-    step = cadence.size_multiple
+    size, step = settings.size, cadence.size_multiple
+    if cadence.longest is not None and (settings.chunk or 0) > cadence.longest:
+        raise ConfigError(f"chunk: this generator makes at most {cadence.longest} frames, got {settings.chunk}")
     if any(side % step for side in size):
         height, width = (max(step, step * round(side / step)) for side in size)
         raise ConfigError(

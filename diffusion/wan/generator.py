@@ -14,14 +14,14 @@ What is remembered are the latents that the model made, rounded to bfloat16 as t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file
 from torch import Tensor
 
 from diffusion.condition import Condition, Prior
@@ -32,10 +32,10 @@ from diffusion.noise_map import NoiseConfig
 from diffusion.wan.denoiser import WanDenoiser
 from diffusion.wan.files import read_json
 from diffusion.wan.lines import VAES, Precision
-from diffusion.wan.load import EMBEDDINGS_FILE, Checkpoint, find_checkpoint, load_transformer, load_vae
+from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae
 from diffusion.wan.memory import Context, LatentBank, LatentPolicy
 from diffusion.wan.plan import WanSetup, plan_wan
-from diffusion.wan.prompts import CachedTextEncoder, EncodeTexts, PromptSource, read_prompts
+from diffusion.wan.prompts import CachedTextEncoder, Captioner, Prompts, PromptSource, clean_prompt, read_prompts
 from diffusion.wan.schedule import blended, denoise, draw, staggered
 from diffusion.wan.settings import Recipe, WanSettings
 from diffusion.wan.tiny import TinyDecoder, load_tiny
@@ -144,11 +144,13 @@ class WanGenerator:
         recipe: the line and how it is run.
     """
 
+    _captioner: Captioner | None = None
+
     def __init__(
         self,
         pretrained: str | Path,
         line: str = "auto",
-        prompt: str = "",
+        prompt: str | Mapping[str, str] | None = None,
         negative: str = "",
         device: str = "cpu",
         precision: Precision | None = None,
@@ -163,13 +165,15 @@ class WanGenerator:
         chunk: int | None = None,
         overlap: int | None = None,
         memory: LatentPolicy | None = None,
+        captioner: Captioner | None = None,
     ) -> None:
         """Find the model and check the settings.
 
         Args:
             pretrained: folder, file or Hugging Face id (`diffusion.wan.load.find_checkpoint`).
             line: a name in `diffusion.wan.lines.LINES`, or ``auto``.
-            prompt: text, or a YAML file of texts by chunk or frame (`diffusion.wan.prompts.read_prompts`).
+            prompt: text, or a YAML file of texts by chunk or frame (`diffusion.wan.prompts.read_prompts`), or texts by
+                chunk; None: the captioner's text for the photo, or the empty one.
             negative: prompt that guidance leads away from.
             device: where to run.
             precision: profile of the transformer; None: that of the checkpoint.
@@ -184,6 +188,7 @@ class WanGenerator:
             chunk: latents.
             overlap: latents.
             memory: policy.
+            captioner: describes the photo where no prompt is given.
 
         Raises:
             ValueError: there is no such model, line or file of prompts, or the line cannot have these settings.
@@ -193,7 +198,11 @@ class WanGenerator:
         settings = WanSettings(steps, shift, lag, guidance, mode, pooling, chunk, overlap, policy)
         self.recipe = settings.of(self._checkpoint.line)
         self._tiny = None if decoder == "full" else _tiny_file(decoder, self._checkpoint)
-        self._prompts = read_prompts(prompt, self.recipe.frames)
+        self._captioner = captioner if prompt is None else None
+        if isinstance(prompt, Mapping):
+            self._prompts = Prompts.of({int(chunk): text for chunk, text in prompt.items()})
+        else:
+            self._prompts = read_prompts(prompt or "", self.recipe.frames)
         self._negative, self._device, self._attention = negative, device, attention
         self._precision: Precision | None = precision
         self._loaded: Parts | None = None
@@ -211,7 +220,7 @@ class WanGenerator:
         if self._loaded is None:
             checkpoint, recipe = self._checkpoint, self.recipe
             negative = None if recipe.guidance == 1.0 else self._negative
-            prompts = PromptSource.of(self._prompts, text_encoder(checkpoint, self._device), negative)
+            prompts = PromptSource.of(self._prompts, self._text_encoder, negative)
             vae = StreamingVAE(load_vae(checkpoint, self._device), self._decoder_dtype)
             model = load_transformer(checkpoint, self._precision, self._device)
             denoiser = WanDenoiser(model, recipe.guidance, whole_timesteps=not recipe.line.warped)
@@ -256,24 +265,51 @@ class WanGenerator:
                 precision=self._precision or checkpoint.precision,
                 decoder_dtype=self._decoder_dtype,
                 tiny=self._tiny is not None,
-                text_encoder=_text_encoder_bytes(checkpoint),
+                text_encoder=self._text_encoder_bytes,
             )
         )
+
+    @property
+    def _text_encoder_bytes(self) -> int:
+        """Bytes of the text encoder while it runs; 0 where the prompts were encoded before."""
+        folder = self._checkpoint.folder
+        files = [] if folder is None else [*(folder / "text_encoder").glob("*.safetensors")]
+        if not files:
+            return TEXT_ENCODER_BYTES
+        negative = [] if self.recipe.guidance == 1.0 else [clean_prompt(self._negative)]
+        known = self._text_encoder.has([*self._prompts.texts, *negative])
+        return 0 if known else sum(file.stat().st_size for file in files)
 
     @property
     def _decoder_dtype(self) -> torch.dtype:
         """bfloat16 where it is fast; errors of the decoder do not add up, as those of the encoder would."""
         return torch.bfloat16 if torch.device(self._device).type == "cuda" else torch.float32
 
-    def say(self, prompts: PromptEmbeddings) -> None:
-        """Take other prompts from the next chunk on."""
-        self._loaded = replace(self.parts, prompts=prompts)
+    @property
+    def _text_encoder(self) -> CachedTextEncoder:
+        return CachedTextEncoder(self._checkpoint.folder_with("text_encoder", "tokenizer"), device=self._device)
+
+    @property
+    def prompts(self) -> Mapping[int, str]:
+        """Texts by the chunk at which each begins."""
+        return self._prompts.by_chunk()
+
+    def prompted(self, text: str, from_chunk: int) -> WanGenerator:
+        """The generator with another text from a chunk on; its models are shared, this one does not change."""
+        changed = copy.copy(self)
+        changed._prompts = self._prompts.set(text, from_chunk)
+        if self._loaded is not None:
+            negative = None if self.recipe.guidance == 1.0 else self._negative
+            source = PromptSource.of(changed._prompts, self._text_encoder, negative)
+            changed._loaded = replace(self._loaded, prompts=source)
+        return changed
 
     @property
     def cadence(self) -> Cadence:
         """Frames of a chunk; sides are whole tokens; the line's training size."""
         line = self.recipe.line
-        return Cadence(self.recipe.frames, line.size_multiple, line.size[0] * line.size[1])
+        frames = self.recipe.frames
+        return Cadence(frames, frames, line.size_multiple, line.size[0] * line.size[1])
 
     @property
     def capabilities(self) -> Capabilities:
@@ -295,6 +331,8 @@ class WanGenerator:
                 f"size: want height and width in multiples of {multiple}, got "
                 f"{photo.shape[-2]}x{photo.shape[-1]}; take {nearest}"
             )
+        if self._captioner is not None:
+            self._prompts, self._captioner = Prompts.of({0: self._captioner.caption(photo[0])}), None
         text = self._text(0, None)
         if self.recipe.line.attention == "bidirectional":
             return WanMemory(1, 1, text, overlap=photo)
@@ -471,28 +509,6 @@ class WanGenerator:
 
         follow = blended(predict, known, level) if recipe.mode == "blend" else predict
         return denoise(follow, noisy, recipe.rows(start, schedule), rng if recipe.line.stepper == "renoise" else None)
-
-
-def text_encoder(checkpoint: Checkpoint, device: str) -> EncodeTexts:
-    """What embeds prompts for a model: its text encoder, or in a folder without one the stored embedding for any."""
-    stored = None if checkpoint.folder is None else checkpoint.folder / EMBEDDINGS_FILE
-    if stored is None or not stored.is_file():
-        return CachedTextEncoder(checkpoint.folder_with("text_encoder", "tokenizer"), device=device)
-    embedding = load_file(stored)["embedding"]
-
-    def encode(texts: Sequence[str]) -> list[Float[Tensor, "n d"]]:
-        return [embedding for _ in texts]
-
-    return encode
-
-
-def _text_encoder_bytes(checkpoint: Checkpoint) -> int:
-    """Bytes of the text encoder while it runs; 0 where a stored embedding takes its place."""
-    folder = checkpoint.folder
-    if folder is not None and (folder / EMBEDDINGS_FILE).is_file():
-        return 0
-    files = [] if folder is None else [*(folder / "text_encoder").glob("*.safetensors")]
-    return sum(file.stat().st_size for file in files) if files else TEXT_ENCODER_BYTES
 
 
 def _tiny_file(decoder: str, checkpoint: Checkpoint) -> Path:

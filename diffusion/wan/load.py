@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 LINE_FILE = "worldwarp_line.json"
-EMBEDDINGS_FILE = "prompt_embeds.safetensors"  # of a folder without a text encoder: ``embedding`` ``[n d]``, any prompt
 # Layers that the original program computes in float32: the profile `wan` keeps their weights in it.
 FLOAT32_LAYERS = frozenset({"rope", "time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
 _CLASSES = ("WanTransformer3DModel", "SkyReelsV2Transformer3DModel")

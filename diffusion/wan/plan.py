@@ -6,10 +6,12 @@ remembered frames adds their keys and values, which is arithmetic.
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -232,6 +234,20 @@ def _measure(setup: WanSetup) -> _Measured:
             f"size: want height and width in multiples of {multiple} for this model, got [{height},{width}]; "
             f"set size=[{nearest[0]},{nearest[1]}]"
         )
+    # The number of context latents and what is held change no activations; a plan asks for the same ones again.
+    same = replace(setup, context=min(setup.context, 1), recent=0, bank=0, text_encoder=0, process=0)
+    models = json.dumps([dict(same.transformer), dict(same.vae)], sort_keys=True)
+    return _measured(models, *(getattr(same, name) for name in _DECIDING))
+
+
+# Of a `WanSetup`, besides the models.
+_DECIDING = ("size", "chunk", "context", "rows", "per_token", "precision", "decoder_dtype", "tiny")
+
+
+@cache  # a measurement takes 2 to 4 s
+def _measured(models: str, *deciding: Any) -> _Measured:
+    transformer, vae = json.loads(models)
+    setup = WanSetup(transformer, vae, **dict(zip(_DECIDING, deciding, strict=True)))
     return _Measured(*_measure_transformer(setup), *_measure_vae(setup))
 
 

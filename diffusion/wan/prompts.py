@@ -162,15 +162,6 @@ def _refuse_repeated_keys(node: yaml.Node | None) -> None:
             _refuse_repeated_keys(value)
 
 
-def starting_prompts(
-    prompt: str, chunk_frames: int, photo: Float[Tensor, "3 h w"], captioner: Captioner | None = None
-) -> Prompts:
-    """As `read_prompts`; without a prompt, the captioner's text for the photo, or the empty one without a captioner."""
-    if prompt.strip() or captioner is None:
-        return read_prompts(prompt, chunk_frames)
-    return Prompts.of({0: captioner.caption(photo)})
-
-
 @dataclass(frozen=True)
 class PromptSource:
     """Embeddings of the prompts of a walk.
@@ -232,6 +223,13 @@ class CachedTextEncoder:
     dtype: torch.dtype = torch.bfloat16
     device: str = "cpu"
     cache: EmbeddingCache | None = field(default_factory=EmbeddingCache)
+
+    def has(self, texts: Sequence[str]) -> bool:
+        """Whether no text has to be encoded."""
+        cache, revision = self.cache, encoder_revision(self.folder)
+        return cache is not None and all(
+            cache.get(text, revision, str(TOKENS), str(self.dtype)) is not None for text in texts
+        )
 
     def __call__(self, texts: Sequence[str]) -> list[Float[Tensor, "n d"]]:
         """Embeddings of cleaned texts, without padding.

@@ -5,20 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion.wan.convert import write_line, write_model
 from diffusion.wan.lines import VAES, Line
-from diffusion.wan.load import EMBEDDINGS_FILE, empty_transformer, empty_vae
+from diffusion.wan.load import empty_transformer, empty_vae
+from diffusion.wan.text_encoder import write_toy_text_encoder
 
 _SMALL = {"num_attention_heads": 2, "attention_head_dim": 32, "ffn_dim": 192, "num_layers": 3}
 _SMALL |= {"text_dim": 32, "freq_dim": 64}
-_TOKENS = 20  # of the prompt that the folder holds
 
 
 def make_toy(folder: Path, line: Line, seed: int = 0) -> None:
-    """Write a random diffusers folder: transformer of 3 layers, VAE of 8 channels, one embedded prompt.
+    """Write a random diffusers folder: transformer of 3 layers, VAE of 8 channels, text encoder of 2 layers.
 
     Args:
         folder: to write to; must not hold a model.
@@ -39,8 +38,7 @@ def make_toy(folder: Path, line: Line, seed: int = 0) -> None:
     config = {**published, "base_dim": 8, "decoder_base_dim": 8}
     vae = empty_vae(config)
     write_model(folder / "vae", vae, config, _random(vae, rng), lambda _: torch.float32)
-    embeddings = torch.randn(_TOKENS, _SMALL["text_dim"], generator=rng)
-    save_file({"embedding": embeddings}, folder / EMBEDDINGS_FILE)
+    write_toy_text_encoder(folder, _SMALL["text_dim"], seed)
     write_line(folder, line, "float32", ())
 
 

@@ -18,7 +18,6 @@ from diffusion.wan.files import WEIGHTS, download
 from diffusion.wan.keys import to_original
 from diffusion.wan.lines import BASES, LINES, VAES, Line
 from diffusion.wan.load import (
-    EMBEDDINGS_FILE,
     FLOAT32_LAYERS,
     LINE_FILE,
     dtype_of,
@@ -145,8 +144,8 @@ def test_a_toy_of_each_kind_of_line_runs(tmp_path: Path, line: str) -> None:
     assert vae.decode(latents, return_dict=False)[0].shape == frames.shape
     state = torch.zeros(1, checkpoint.line.in_channels, *latents.shape[2:])
     state[:, : latents.shape[1]] = latents
-    text = load_file(tmp_path / "toy" / EMBEDDINGS_FILE)["embedding"]
-    velocity = model(state, torch.tensor([500.0]), text[None]).sample
+    text = torch.randn(1, 20, checkpoint.config["text_dim"], generator=torch.Generator().manual_seed(0))
+    velocity = model(state, torch.tensor([500.0]), text).sample
     assert velocity.shape == latents.shape
     assert 0.1 < velocity.std() < 10.0
 
@@ -154,7 +153,7 @@ def test_a_toy_of_each_kind_of_line_runs(tmp_path: Path, line: str) -> None:
 def test_a_toy_is_made_by_its_seed_and_read_by_diffusers_too(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         make_toy(tmp_path / name, LINES["self-forcing"], seed)
-    files = ("transformer/" + WEIGHTS, "vae/" + WEIGHTS, EMBEDDINGS_FILE, LINE_FILE)
+    files = ("transformer/" + WEIGHTS, "vae/" + WEIGHTS, "text_encoder/model.safetensors", LINE_FILE)
     a, b, c = ([(tmp_path / name / file).read_bytes() for file in files] for name in "abc")
     assert a == b
     assert all(x != y for x, y in zip(a[:3], c[:3], strict=True))

@@ -17,12 +17,10 @@ from diffusion.wan.embedding_cache import EmbeddingCache, cache_folder, encoder_
 from diffusion.wan.prompts import (
     TOKENS,
     CachedTextEncoder,
-    Captioner,
     Prompts,
     PromptSource,
     clean_prompt,
     read_prompts,
-    starting_prompts,
 )
 from diffusion.wan.text_encoder import encode, load_encoder, write_toy_text_encoder
 
@@ -131,18 +129,6 @@ def test_an_embedding_has_512_tokens_with_zeros_after_the_text() -> None:
     assert negative is not None
     assert negative.shape == (512, 4)
     assert PromptSource.of(Prompts.of({0: "abc"}), Counts()).negative() is None
-
-
-def test_a_captioner_speaks_only_where_no_prompt_is_given() -> None:
-    class Sees:
-        def caption(self, rgb: torch.Tensor) -> str:
-            return f"a picture of {rgb.shape[-1]} columns"
-
-    photo = torch.zeros(3, 4, 6)
-    assert isinstance(Sees(), Captioner)
-    assert starting_prompts(" ", 12, photo, Sees()).at(0) == "a picture of 6 columns"
-    assert starting_prompts("a lake", 12, photo, Sees()).at(0) == "a lake"
-    assert starting_prompts("", 12, photo).at(0) == ""
 
 
 def test_embeddings_equal_those_of_the_pipeline(folder: Path) -> None:

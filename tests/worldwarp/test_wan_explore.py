@@ -1,0 +1,145 @@
+"""`generator=wan` through the whole loop, on random models of a few kilobytes: resume, prompts, lines, video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from diffusion.wan.generator import WanGenerator
+from diffusion.wan.lines import LINES
+from diffusion.wan.toy import make_toy
+from scenes.io.video import write_video
+from tests.helpers import write_photo
+from worldwarp import World, explore
+from worldwarp.cli import main
+
+SIZE = (48, 64)
+SETTINGS: Mapping[str, Any] = {
+    "path": "left:distance=0.3", "size": SIZE, "detail": 1, "depth": "plane", "viewer": "none", "steps": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random model for each way in which the past reaches a chunk."""
+    folder = tmp_path_factory.mktemp("models")
+    for line in ("self-forcing", "st-diff", "inspatio"):
+        make_toy(folder / line, LINES[line])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photo(tmp_path_factory.mktemp("photo") / "photo.png")
+
+
+@pytest.fixture(autouse=True)
+def embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embedded prompts go to a folder of their own."""
+    monkeypatch.setenv("WORLDWARP_CACHE", str(tmp_path / "cache"))
+
+
+def made(out: Path, photo: Path, model: Path, **more: Any) -> World:
+    """A world of two chunks; the second one is short."""
+    overrides = [f"generator.pretrained={model}", *more.pop("overrides", ())]
+    settings = {**SETTINGS, "frames": 18, **more}
+    list(explore(image=photo, out=out, generator="wan", overrides=overrides, **settings))
+    return World.load(out)
+
+
+@pytest.mark.parametrize(
+    ("line", "overrides"),
+    [
+        ("self-forcing", ["generator.memory.context_noise=0.1"]),
+        ("st-diff", ["generator.chunk=3", "generator.guidance=2.0"]),
+        ("inspatio", []),
+    ],
+)
+def test_a_world_that_was_interrupted_continues_to_the_same_bits(
+    tmp_path: Path, photo: Path, models: Path, line: str, overrides: list[str]
+) -> None:
+    whole = made(tmp_path / "whole", photo, models / line, overrides=overrides)
+    assert [record.frames for record in whole.record.chunks] == [1, 12, 5]
+    words = [f"generator.pretrained={models / line}", *overrides]
+    next(explore(image=photo, out=tmp_path / "parts", generator="wan", overrides=words, **SETTINGS, frames=18))
+    list(explore(resume=tmp_path / "parts", viewer="none"))
+    frames, again = whole.frames(), World.load(tmp_path / "parts").frames()
+    assert torch.equal(frames.rgb, again.rgb)
+    assert torch.equal(frames.depth, again.depth)
+    assert frames.rgb[1:].std() > 0.01
+    carried = whole.record.carried(1)
+    if line == "st-diff":  # remembers frames
+        assert carried == {}
+    else:
+        assert carried["latents"].shape == (3, 16, SIZE[0] // 8, SIZE[1] // 8)
+        assert carried["latents"].dtype == torch.bfloat16
+
+
+def test_the_same_seed_gives_the_same_frames_and_another_prompt_others(
+    tmp_path: Path, photo: Path, models: Path
+) -> None:
+    a, b, c = (
+        made(tmp_path / name, photo, models / "self-forcing", frames=13, prompt=prompt).frames().rgb
+        for name, prompt in (("a", "a lake"), ("b", "a lake"), ("c", "a busy street at night"))
+    )
+    assert torch.equal(a, b)
+    assert not torch.equal(a[1:], c[1:])
+
+
+def test_a_prompt_changes_at_a_chunk_and_is_rebuilt_with_it(tmp_path: Path, photo: Path, models: Path) -> None:
+    file = tmp_path / "prompts.yaml"
+    file.write_text("chunks: {0: a lake, 2: a busy street}")
+    scheduled = made(tmp_path / "scheduled", photo, models / "self-forcing", prompt=str(file), frames=37)
+    file.unlink()  # the world has the texts
+    assert scheduled.record.config["prompt"] == {"0": "a lake", "2": "a busy street"}
+    words = [f"generator.pretrained={models / 'self-forcing'}"]
+    live = tmp_path / "live"
+    next(
+        explore(image=photo, out=live, generator="wan", overrides=words, **{**SETTINGS, "frames": 37}, prompt="a lake")
+    )
+    next(explore(resume=live, prompt="a busy street", viewer="none"))
+    list(explore(resume=live, viewer="none"))  # rebuilds a memory that was made under two prompts
+    assert torch.equal(World.load(live).frames().rgb, scheduled.frames().rgb)
+
+
+def test_a_captioner_describes_the_photo_once(tmp_path: Path, photo: Path, models: Path) -> None:
+    class Sees:
+        def caption(self, rgb: torch.Tensor) -> str:
+            return f"a picture of {rgb.shape[-1]} columns"
+
+    generator = WanGenerator(models / "self-forcing", steps=2, captioner=Sees())
+    list(explore(image=photo, out=tmp_path / "w", generator=generator, **{**SETTINGS, "frames": 13, "steps": None}))
+    assert World.load(tmp_path / "w").record.config["prompt"] == {"0": "a picture of 64 columns"}
+
+
+def test_a_clip_is_streamed_through_the_model_from_its_level(tmp_path: Path, models: Path) -> None:
+    rows = torch.linspace(0.1, 0.9, SIZE[0])[:, None].expand(SIZE)
+    write_video(tmp_path / "clip.mp4", [torch.stack([rows, rows.roll(k, 0), rows.flip(0)]) for k in range(13)])
+    words = [f"generator.pretrained={models / 'self-forcing'}"]
+    settings = {**SETTINGS, "path": None}
+    near, far = (
+        next(explore(video=tmp_path / "clip.mp4", video_level=level, generator="wan", overrides=words, **settings))
+        for level in (0.0, 1.0)
+    )
+    assert len(near.chunk.frames) == 12
+    assert not torch.equal(near.chunk.frames.rgb, far.chunk.frames.rgb)
+
+
+def test_what_the_model_cannot_take_is_refused_in_one_sentence(
+    tmp_path: Path, photo: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = models / "self-forcing"
+    words = ["explore", str(photo), "generator=wan", "viewer=none", "depth=plane", f"out={tmp_path / 'w'}"]
+    for more, message in (
+        ([f"generator.pretrained={model}", "generator.line=inspatio"], "line: "),
+        ([f"generator.pretrained={tmp_path / 'none'}"], "pretrained: "),
+        ([f"generator.pretrained={model}", "size=64x96", "prompt=" + 600 * "x"], "prompt: want at most 512 tokens"),
+    ):
+        assert main([*words, *more]) == 2
+        told = capsys.readouterr().err.strip().splitlines()[-1]
+        assert message in told
+        assert not (tmp_path / "w").exists()
