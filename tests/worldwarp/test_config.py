@@ -169,7 +169,15 @@ def test_lists_and_files_of_every_command_are_read_as_those_of_explore() -> None
 
 
 OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
-PRESETS = {"binary", "spatial", "temporal", "uniform", "smooth", "none"}  # options that only change other values
+PRESETS = {
+    "regions",
+    "binary",
+    "spatial",
+    "temporal",
+    "uniform",
+    "smooth",
+    "none",
+}  # options that only change other values
 
 
 @pytest.mark.parametrize(("group", "option"), [pair for pair in OPTIONS if pair[1] not in PRESETS])

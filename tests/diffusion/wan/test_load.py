@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -349,6 +350,7 @@ def test_an_id_in_the_cache_is_used_without_network(offline: Path, toy: Path) ->
     (home / "refs").mkdir(parents=True)
     (home / "refs" / "main").write_text("0" * 40)
     (home / "snapshots").mkdir()
+    shutil.rmtree(toy / "text_encoder")
     toy.rename(home / "snapshots" / ("0" * 40))
     checkpoint = find_checkpoint("nobody/model")
     assert (checkpoint.line.name, checkpoint.repository) == ("self-forcing", "nobody/model")
