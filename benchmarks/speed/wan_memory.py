@@ -28,7 +28,7 @@ from diffusion.wan.plan import ALLOCATOR, WanSetup, plan_wan
 NOT_RUN = ("VAE", "state of the VAE", "allocator")
 
 
-def random_transformer(setup: WanSetup, rng: torch.Generator) -> WanDenoiser:
+def random_transformer(setup: WanSetup, rng: torch.Generator, device: str = "cpu") -> WanDenoiser:
     """The model of ``setup``, drawn tensor by tensor so that it never exists in float32."""
     model = empty_transformer(setup.transformer)
     weights = {}
@@ -41,7 +41,7 @@ def random_transformer(setup: WanSetup, rng: torch.Generator) -> WanDenoiser:
     model.load_state_dict(weights, assign=True)
     rope = model.rope  # its tables are no weights
     model.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len)
-    return WanDenoiser(model)
+    return WanDenoiser(model.to(device))
 
 
 def measure(setup: WanSetup) -> dict[str, float | bool]:
