@@ -22,9 +22,9 @@ def at(right: float, down: float, forward: float) -> torch.Tensor:
 
 size = (96, 160)
 keys = [
-    Keyframe(0, at(0, 0, 0), fov_deg=60),
-    Keyframe(1, at(0.1, 0, 0.1), fov_deg=55),
-    Keyframe(3, at(0.2, -0.05, 0), fov_deg=65),
+    Keyframe(0.0, at(0, 0, 0), fov_deg=60.0),
+    Keyframe(1.0, at(0.1, 0, 0.1), fov_deg=55.0),
+    Keyframe(3.0, at(0.2, -0.05, 0), fov_deg=65.0),
 ]
 cameras = CameraSpline(keys, size).sample(9)
 for step in explore(image=photo, path=cameras, size=size, out=out):

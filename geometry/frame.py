@@ -112,7 +112,7 @@ class Chunk:
 
     def every_second(self) -> Chunk:
         """Every second frame, always the last one: the others show the same surfaces at the same cost."""
-        kept = list(range((len(self.frames) - 1) % 2, len(self.frames), 2))
+        kept = every_second(len(self.frames))
         return replace(self, frames=self.frames[kept], confidence=self.confidence[kept])
 
     def observation(self, k: int) -> Observation:
@@ -181,3 +181,8 @@ class Guide:
             torch.cat([g.sky for g in guides]),
             Camera.concatenate([g.camera for g in guides]),
         )
+
+
+def every_second(frames: int) -> list[int]:
+    """Indices of the frames of a chunk that enter the cache: every second one, always the last."""
+    return list(range((frames - 1) % 2, frames, 2))

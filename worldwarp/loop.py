@@ -22,7 +22,7 @@ from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import NoiseConfig, noise_map
 from geometry.camera import Camera
 from geometry.depth import DepthEstimator, align_depth, clean_discontinuities
-from geometry.frame import Chunk, Frame, Guide
+from geometry.frame import Chunk, Frame, Guide, every_second
 from geometry.primitives import Gaussians, Points
 from worldwarp.metrics import measure
 from worldwarp.video_guide import VideoGuide
@@ -246,22 +246,30 @@ def _to_chunk(
     """
     # Frames are stored losslessly as 8-bit images: rounding here keeps a resumed session on the same bits.
     rgb = (made.rgb * 255.0).round().clamp(0.0, 255.0) / 255.0
-    made_depth, sky = (made.depth, made.sky) if made.depth is not None else _estimated(rgb, guide, components)
-    sky = guide.covered & guide.sky_mask if sky is None else sky
-    weight = guide.coverage * guide.confidence * (1.0 - guide.sky)
-    aligned = align_depth(made_depth, ~sky, guide.depth, weight)
-    depth = torch.where(sky, made_depth, aligned.depth)
-    if made.depth is None:  # what was sure keeps the surface that the cache has there
-        sure = (sigma == 0.0) & guide.covered
-        depth, sky = torch.where(sure, guide.depth, depth), torch.where(sure, guide.sky_mask, sky)
-    valid = sky | clean_discontinuities(depth, ~sky)
+    if made.depth is None:
+        depth, sky, valid, residual = _estimated_depth(rgb, guide, sigma, components)
+    else:
+        sky = guide.covered & guide.sky_mask if made.sky is None else made.sky
+        depth, residual = _aligned(made.depth, sky, guide)
+        valid = sky | clean_discontinuities(depth, ~sky)
     confidence = guide.confidence + (1.0 - guide.confidence) * (1.0 - 0.5 * sigma) * GENERATED_CONFIDENCE
     frames = Frame(rgb, depth, valid, sky, guide.camera, state.reference.metric)
-    return Chunk(frames, state.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), aligned.residual
+    return Chunk(frames, state.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), residual
 
 
-def _estimated(rgb: Tensor, guide: Guide, components: Components) -> tuple[Tensor, Tensor]:
-    """Depth and sky of frames whose generator makes none.
+def _aligned(depth: Tensor, sky: Tensor, guide: Guide) -> tuple[Tensor, float]:
+    """Depth whose surfaces are scaled and shifted to the guide's, and the median relative error after it."""
+    weight = guide.coverage * guide.confidence * (1.0 - guide.sky)
+    aligned = align_depth(depth, ~sky, guide.depth, weight)
+    return torch.where(sky, depth, aligned.depth), aligned.residual
+
+
+def _estimated_depth(
+    rgb: Tensor, guide: Guide, sigma: Tensor, components: Components
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Depth, sky and validity of frames whose generator makes none, and the error of the alignment.
+
+    Estimated for the frames that enter the cache; the others have the guide's depth, and none in holes.
 
     Raises:
         ValueError: there is no estimator.
@@ -271,9 +279,21 @@ def _estimated(rgb: Tensor, guide: Guide, components: Components) -> tuple[Tenso
             "generator: this one makes no depth, and there is no estimator for the depth of its frames; "
             "set depth=embedded or another one"
         )
-    estimated = components.depth.estimate(rgb, guide.camera.focal_px)
-    depth = torch.where(estimated.valid, estimated.depth, estimated.depth[estimated.valid].median())
-    return depth.to(rgb), estimated.sky.to(rgb.device)
+    kept = every_second(len(rgb))
+    part = guide[kept]
+    estimated = components.depth.estimate(rgb[kept], part.camera.focal_px)
+    known = estimated.valid.to(rgb.device)
+    made = torch.where(known, estimated.depth.to(rgb), estimated.depth[estimated.valid].median().to(rgb))
+    part_sky = estimated.sky.to(rgb.device)
+    part_depth, residual = _aligned(made, part_sky, part)
+    # What was sure keeps the surface that the cache has there.
+    sure = (sigma[kept] == 0.0) & part.covered
+    part_depth = torch.where(sure, part.depth, part_depth)
+    part_sky = torch.where(sure, part.sky_mask, part_sky)
+    depth, sky, valid = guide.depth.clamp_min(1e-6), guide.covered & guide.sky_mask, guide.covered.clone()
+    depth[kept], sky[kept] = part_depth, part_sky
+    valid[kept] = part_sky | (known & clean_discontinuities(part_depth, ~part_sky))
+    return depth, sky, valid, residual
 
 
 def _advance(state: ExploreState, chunk: Chunk) -> int:

@@ -29,6 +29,18 @@ class DepthMap:
     metric: bool
     focal_px: Float[Tensor, "b"] | None = None
 
+    @staticmethod
+    def concatenate(maps: list[DepthMap]) -> DepthMap:
+        """Join batches; without a focal length unless each has one."""
+        focal_px = [part.focal_px for part in maps if part.focal_px is not None]
+        return DepthMap(
+            torch.cat([part.depth for part in maps]),
+            torch.cat([part.valid for part in maps]),
+            torch.cat([part.sky for part in maps]),
+            maps[0].metric,
+            torch.cat(focal_px) if len(focal_px) == len(maps) else None,
+        )
+
 
 @runtime_checkable
 class DepthEstimator(Protocol):

@@ -32,7 +32,7 @@ def kernel_modules() -> list[str]:
     """Every module that compiles kernels."""
     paths = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
     using = [
-        path for path in paths if "compiled" in path.read_text() and "from geometry.jit import" in path.read_text()
+        path for path in paths if "@compiled" in path.read_text() and "from geometry.jit import" in path.read_text()
     ]
     return [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in using]
 
