@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,9 +32,7 @@ print(cpu.__file__, cpu.tiles.composite.signatures)
 def kernel_modules() -> list[str]:
     """Every module that compiles kernels."""
     paths = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
-    using = [
-        path for path in paths if "@compiled" in path.read_text() and "from geometry.jit import" in path.read_text()
-    ]
+    using = [path for path in paths if re.search(r"@compiled|= compiled\(", path.read_text())]
     return [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in using]
 
 
