@@ -32,7 +32,7 @@ print(cpu.__file__, cpu.tiles.composite.signatures)
 def kernel_modules() -> list[str]:
     """Every module that compiles kernels."""
     paths = [path for package in PACKAGES for path in sorted((REPOSITORY / package).rglob("*.py"))]
-    using = [path for path in paths if re.search(r"@compiled|= compiled\(", path.read_text())]
+    using = [path for path in paths if re.search(r"^(@compiled|\w+ = compiled\()", path.read_text(), re.MULTILINE)]
     return [".".join(path.relative_to(REPOSITORY).with_suffix("").parts) for path in using]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_an_interrupted_video_goes_on_to_the_same_bits(clip: Path, tmp_path: Pat
         ({"video_level": 1.5}, "video_level: want a number from 0 to 1, got 1.5"),
     ],
 )
-def test_what_does_not_fit_the_clip_is_refused(clip: Path, more: dict[str, object], message: str) -> None:
+def test_what_does_not_fit_the_clip_is_refused(clip: Path, more: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         list(explore(video=clip, **SETTINGS, **more))
 
