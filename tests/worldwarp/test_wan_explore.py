@@ -13,7 +13,6 @@ from diffusion.wan.generator import WanGenerator
 from diffusion.wan.lines import LINES
 from diffusion.wan.toy import make_toy
 from scenes.io.video import write_video
-from tests.helpers import write_photo
 from worldwarp import World, explore
 from worldwarp.cli import main
 
@@ -30,17 +29,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for line in ("self-forcing", "st-diff", "inspatio"):
         make_toy(folder / line, LINES[line])
     return folder
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_photo(tmp_path_factory.mktemp("photo") / "photo.png")
-
-
-@pytest.fixture(autouse=True)
-def embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Embedded prompts go to a folder of their own."""
-    monkeypatch.setenv("WORLDWARP_CACHE", str(tmp_path / "cache"))
 
 
 def made(out: Path, photo: Path, model: Path, **more: Any) -> World:

@@ -175,6 +175,7 @@ def test_the_backend_that_the_user_chose_runs(transformer: Make, text: Tensor) -
     backends = {str(p._attention_backend.value) for p in model.attn_processors.values()}  # pyright: ignore
     assert backends == {"_native_math"}
     assert denoiser.predict(_latents(1), torch.ones(1, 1, 8, 12), text, Context.none(1)).isfinite().all()
+    model.set_attention_backend("native")  # diffusers keeps the last choice for all models
 
 
 def test_positions_outside_the_table_and_models_with_image_embeddings_are_refused(

@@ -254,12 +254,14 @@ def test_a_folder_is_planned_without_loading_and_makes_a_chunk(tmp_path: Path) -
     make_toy(tmp_path / "toy", LINES["longlive"])
     one = WanGenerator(tmp_path / "toy", prompt="a square at noon", steps=1, chunk=1, memory=LatentPolicy(recent=2))
     plans = [one.plan(SIZE, frames) for frames in (5, 100)]
-    assert [stage.name for stage in plans[1].stages] == ["encode", "denoise", "decode", "remember"]
-    kept = [plan.stages[0].parts["keys and values of remembered latents"] for plan in plans]
+    assert [stage.name for stage in plans[1].stages] == ["text", "encode", "denoise", "decode", "remember"]
+    kept = [plan.stages[1].parts["keys and values of remembered latents"] for plan in plans]
     assert kept[1] == kept[0] / 2 * 5  # a sink of 3 and 2 recent, against the photo and one chunk
     assert one._loaded is None
     made = one.make(_condition(4, 1), torch.ones(4, 1, *SIZE), one.start(_photo()), torch.Generator().manual_seed(1))
     assert made.rgb.shape == (4, 3, *SIZE)
+    again = WanGenerator(tmp_path / "toy", prompt="a square at noon", steps=1, chunk=1)
+    assert again.plan(SIZE, 5).stages[0].name == "encode"  # the prompt was encoded before
     with pytest.raises(ValueError, match="taew2_1"):
         WanGenerator(tmp_path / "toy", decoder="tiny")
 
