@@ -101,6 +101,16 @@ class TakesPrompts(Protocol):
 
 
 @runtime_checkable
+class Licensed(Protocol):
+    """A generator whose weights have terms of their own."""
+
+    @property
+    def terms(self) -> str:
+        """Model, licence and what it allows, in a line that a user is shown."""
+        ...
+
+
+@runtime_checkable
 class Generator(Protocol):
     """Completes chunks of frames, one after the other. Memories are immutable: `remember` returns a new one."""
 

@@ -25,7 +25,7 @@ SYNONYMS = {
     "estimator": "depth", "model": "generator", "version": "--version", "play": "view", "open": "view", "show": "view",
     "run": "explore", "walk": "explore", "generate": "explore", "create": "explore", "delete": "forget",
     "text": "prompt", "caption": "prompt", "clip": "video", "strength": "video_level",
-    "negative_prompt": "generator.negative_prompt",
+    "negative_prompt": "generator.negative",
 }  # fmt: skip
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".bmp", ".gif", ".avif")

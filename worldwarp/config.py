@@ -40,7 +40,7 @@ from worldwarp.stored_config import current_options
 
 FREE_TEXT = (
     *("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights"),
-    *("prompt", "video", "generator.pretrained", "generator.negative_prompt"),
+    *("prompt", "video", "generator.pretrained", "generator.negative", "generator.decoder"),
     *("data", "assets", "shards", "start", "teacher", "trajectories"),
 )
 # Of `explore`, listed when no setting has a similar name.

@@ -128,9 +128,12 @@ class Needs:
         """The least that the generator would change to fit, else the largest size that fits, as advice."""
         if self.generator is not None:
             loop_mib = replace(self, generator=None).memory_mib
-            change = self.generator(self.size, self._frames).smallest_change(int((there_mib - loop_mib) * MIB))
+            plan = self.generator(self.size, self._frames)
+            change = plan.smallest_change(int((there_mib - loop_mib) * MIB))
             if change is not None:
                 return f"set {change.setting}, which fits"
+            if plan.changes:  # smaller sizes are among them
+                return "no single setting is enough; take a smaller model or a machine with more"
         return self._smaller(there_mib, lambda needs: needs.memory_mib)
 
     @property

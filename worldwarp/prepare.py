@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from cache3d.photo_texture import PhotoTexture
 from cache3d.world_view import WorldView
-from diffusion.generator import Cadence, Generator, TakesPrompts
+from diffusion.generator import Cadence, Generator, Licensed, TakesPrompts
 from geometry.camera import Camera
 from geometry.camera_io.read_write import CameraPath, continued, rebased, scaled
 from geometry.depth import FileDepth, clear_far, lift_depth
@@ -84,7 +84,8 @@ def prepare(
     if cameras.size != settings.size:
         raise ConfigError(f"path: want cameras of size {settings.size}, got {cameras.size}; set size to match")
     scale = min(settings.detail, *(side / size for side, size in zip(outline, settings.size, strict=True)))
-    for line in _needs(config, settings, len(cameras), scale, generator).lines(out):
+    needs = _needs(config, settings, len(cameras), scale, generator)
+    for line in (*needs.lines(out), *_about(generator, settings.size, len(cameras))):
         tell(line)
     straighten = None if lens is None else lens.straightened
     decoded = _decoded(settings, straighten)
@@ -135,6 +136,13 @@ def _needs(config: DictConfig, settings: Settings, frames: int, scale: float, ge
         generator=generator.plan if settings.device == "cpu" else None,
         recorded=config.viewer.mode != "none",
     )
+
+
+def _about(generator: Generator, size: tuple[int, int], frames: int) -> list[str]:
+    """Lines about the generator: what its licence allows, and its memory by stage."""
+    stages = generator.plan(size, frames)
+    lines = [f"model    {generator.terms}"] if isinstance(generator, Licensed) else []
+    return [*lines, *(f"memory   {line}" for line in stages.lines() if len(stages.stages) > 1)]
 
 
 def _outline(config: DictConfig) -> tuple[tuple[int, int], float | None]:
@@ -260,12 +268,17 @@ def resume(
     if len(cameras) > len(world):
         scale = min(settings.detail, finest.shape[1] / settings.size[0])
         needs = _needs(config, settings, len(cameras), scale, generator)
-        for line in replace(needs, done=len(world)).lines(folder):
+        lines = replace(needs, done=len(world)).lines(folder)
+        for line in (*lines, *_about(generator, settings.size, len(cameras))):
             tell(line)
+        _check_gpu(generator, settings, len(cameras))
     depth = None if generator.capabilities.depth else part(config, "depth", given)
     cache, parts = part(config, "cache", given), components(config, generator, depth)
     if settings.video is not None:
         parts = replace(parts, video=video_guide(settings, part(config, "depth", given), len(world)))
+    # Before anything is written: the models of the generator may refuse a new prompt.
+    count = len(world.chunks)
+    memory = generator.rebuild((world.chunk(index), world.carried(index)) for index in range(count))
     if cameras is not world.path or text is not None:
         stored: Any = OmegaConf.to_container(config)
         world.redirect(cameras, stored)
@@ -274,9 +287,7 @@ def resume(
         cache.apply(change)
     rng = torch.Generator()
     rng.set_state(world.rng_state)
-    count = len(world.chunks)
     last_frames = [world.chunk(i).frames[-1:] for i in range(max(1, count - REFERENCE_FRAMES + 1), count)]
-    memory = generator.rebuild((world.chunk(index), world.carried(index)) for index in range(count))
     view = WorldView(cache, PhotoTexture.of(photo, finest))
     state = ExploreState(view, memory, reference_of(photo, last_frames), rng, chunks=count, frames=len(world))
     return Session(settings, config, parts, photo, world.path, state, world, None, from_file, factor, notes)
@@ -292,7 +303,9 @@ def undo(session: Session) -> None:
         raise ValueError("undo: want a stored world (out=), got one that is not stored")
     session.world.undo()
     session.world.redirect(session.world.cameras, session.world.config)
-    resumed = resume(session.world.folder, session.settings.device)
+    # The generator stays, with its loaded models.
+    generator = {"generator": session.components.generator}
+    resumed = resume(session.world.folder, session.settings.device, given=generator)
     session.components, session.cameras, session.state, session.world = (
         resumed.components,
         resumed.cameras,

@@ -151,7 +151,7 @@ class Session:
             chunks=len(chunks),
             size=self.settings.size,
             fov_deg=float(self.cameras.fov_deg[0, 0]),
-            backends=names | {"noise": self.config.noise.kind, "device": self.settings.device},
+            backends=names | {"noise": self.components.noise.kind, "device": self.settings.device},
             seconds_per_chunk=seconds,
             hole_ratio=predicted_holes(self.state.view.cache, chunks),
             collisions=collisions(self.photo, self.cameras),

@@ -295,14 +295,22 @@ class WanGenerator:
         return self._prompts.by_chunk()
 
     def prompted(self, text: str, from_chunk: int) -> WanGenerator:
-        """The generator with another text from a chunk on; its models are shared, this one does not change."""
+        """The generator with another text, or file of texts, from a chunk on.
+
+        Its models are shared, this one does not change.
+        """
         changed = copy.copy(self)
-        changed._prompts = self._prompts.set(text, from_chunk)
+        changed._prompts = self._prompts.then(read_prompts(text, self.recipe.frames), from_chunk)
         if self._loaded is not None:
             negative = None if self.recipe.guidance == 1.0 else self._negative
             source = PromptSource.of(changed._prompts, self._text_encoder, negative)
             changed._loaded = replace(self._loaded, prompts=source)
         return changed
+
+    @property
+    def terms(self) -> str:
+        """The line, with the licence of its weights."""
+        return f"{self.recipe.line.name}, {self.recipe.line.terms}"
 
     @property
     def cadence(self) -> Cadence:

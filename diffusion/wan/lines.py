@@ -234,6 +234,12 @@ class Line:
         """Input channels of its transformer."""
         return self.latent_channels + self.extra_channels
 
+    @property
+    def terms(self) -> str:
+        """The licence of the weights, and whether it allows commercial use."""
+        use = {True: "allowed", False: "not allowed", None: "unclear, read the licence"}[self.commercial]
+        return f"licence of the weights: {self.licence}; commercial use: {use}"
+
     def transformer_config(self, base: str | None = None) -> dict[str, Any]:
         """Arguments of ``WanTransformer3DModel`` for one of its `bases`; by default the first."""
         return {**BASES[base or self.bases[0]].config, "in_channels": self.in_channels}

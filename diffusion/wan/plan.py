@@ -201,7 +201,7 @@ def _changes(setup: WanSetup, measured: _Measured) -> Iterator[Change]:
     """From the least loss to the largest."""
     if setup.text_encoder:
         without = replace(setup, text_encoder=0)
-        yield Change("generator.prompt to one whose embedding is cached", lambda: _plan(without, measured))
+        yield Change("prompt= to a text that was encoded before", lambda: _plan(without, measured))
     if not setup.tiny:
         yield Change("generator.decoder=tiny", lambda: plan_wan(replace(setup, tiny=True)))
     for recent in range(setup.recent - 1, 0, -1):

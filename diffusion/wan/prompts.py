@@ -88,8 +88,13 @@ class Prompts:
 
     def set(self, text: str, from_chunk: int) -> Prompts:
         """Prompts with ``text`` from a chunk on; what was to begin there or later is dropped."""
-        kept = {start: old for start, old in self.by_chunk().items() if start < from_chunk}
-        return Prompts.of(kept | {from_chunk: text})
+        return self.then(Prompts.of({0: text}), from_chunk)
+
+    def then(self, others: Prompts, from_chunk: int) -> Prompts:
+        """Prompts that are those of ``others`` from a chunk on, counted from the photo as well."""
+        kept = {start: text for start, text in self.by_chunk().items() if start < from_chunk}
+        later = {start: text for start, text in others.by_chunk().items() if start > from_chunk}
+        return Prompts.of({**kept, from_chunk: others.at(from_chunk), **later})
 
     def by_chunk(self) -> dict[int, str]:
         """Texts by the chunk at which each begins; `Prompts.of` makes the same prompts of it."""

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from diffusion.kv_memory import MemoryPolicy
+from diffusion.memory_plan import Change, MemoryPlan, Stage
 from diffusion.retouch.generator import RetouchGenerator
 from worldwarp import needs as needs_module
 from worldwarp.cli import main
@@ -74,6 +75,22 @@ def test_too_little_memory_is_refused_with_a_size_that_fits(monkeypatch: pytest.
     height, width = (int(side) for side in str(refusal.value).partition("[")[2].partition("]")[0].split(","))
     assert height % 16 == width % 16 == 0
     assert 0.6 * 3000 < replace(BASE, size=(height, width)).memory_mib < 0.8 * 3000
+
+
+def test_a_generator_that_no_single_setting_makes_fit_is_refused_without_a_search(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def plan(size: tuple[int, int], _: int) -> MemoryPlan:
+        asked.append(size)
+        stage = Stage("denoise", {"transformer": 20 * 2**30})
+        return MemoryPlan((stage,), (Change("size=[240,368]", lambda: MemoryPlan((stage,))),))
+
+    set_available(monkeypatch, memory_mib=9000.0)
+    with pytest.raises(ConfigError, match="no single setting is enough; take a smaller model or a machine with more"):
+        replace(BASE, generator=plan).lines(tmp_path)
+    assert set(asked) == {BASE.size}  # other sizes may be none that the model takes
 
 
 def test_too_little_disk_is_refused_with_frames_that_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

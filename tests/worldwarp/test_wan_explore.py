@@ -15,6 +15,8 @@ from diffusion.wan.toy import make_toy
 from scenes.io.video import write_video
 from worldwarp import World, explore
 from worldwarp.cli import main
+from worldwarp.config import compose_config
+from worldwarp.prepare import prepare, undo
 
 SIZE = (48, 64)
 SETTINGS: Mapping[str, Any] = {
@@ -131,3 +133,49 @@ def test_what_the_model_cannot_take_is_refused_in_one_sentence(
         told = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in told
         assert not (tmp_path / "w").exists()
+
+
+def test_licence_and_memory_by_stage_are_told_once_a_run(
+    tmp_path: Path, photo: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, model = tmp_path / "w", models / "self-forcing"
+    words = ["explore", str(photo), "left:distance=0.1", "generator=wan", "viewer=none", "depth=plane", f"out={out}"]
+    words += [f"generator.pretrained={model}", "size=48,64", "frames=3", "steps=1"]
+    for command in (words, ["explore", str(out), "left:distance=0.1", "frames=2", "viewer=none"]):
+        assert main(command) == 0
+        told = capsys.readouterr().out.splitlines()
+        terms = [line for line in told if "licence" in line]
+        assert terms == ["model    self-forcing, licence of the weights: Apache-2.0; commercial use: allowed"]
+        assert any(line.endswith("generator WanGenerator, noise confidence, device cpu") for line in told)
+        stages = [line.split()[1] for line in told if line.startswith("memory ")]
+        assert stages[-4:] == ["encode", "denoise", "decode", "remember"]
+
+
+def test_a_world_goes_on_under_a_file_of_prompts_and_a_prompt_that_is_refused_changes_nothing(
+    tmp_path: Path, photo: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(tmp_path / "w", photo, models / "self-forcing", frames=2, prompt="a lake")
+    before = (tmp_path / "w" / "world.json").read_bytes()
+    words = ["explore", str(tmp_path / "w"), "left:distance=0.1", "frames=2", "viewer=none"]
+    assert main([*words, "prompt=" + 600 * "x"]) == 2
+    assert "prompt: want at most 512 tokens" in capsys.readouterr().err
+    assert (tmp_path / "w" / "world.json").read_bytes() == before
+    (tmp_path / "later.yaml").write_text("chunks: {0: a road, 1: a busy street, 3: rain}")
+    assert main([*words, f"prompt={tmp_path / 'later.yaml'}"]) == 0
+    prompts = World.load(tmp_path / "w").record.config["prompt"]
+    assert prompts == {"0": "a lake", "2": "a busy street", "3": "rain"}
+
+
+def test_undo_keeps_the_loaded_models(tmp_path: Path, photo: Path, models: Path) -> None:
+    words = ["generator=wan", f"generator.pretrained={models / 'self-forcing'}", f"image={photo}", "frames=14"]
+    words += [f"{key}={value}" for key, value in SETTINGS.items() if key != "size"]
+    session = prepare(compose_config("explore", [*words, "size=48,64"]))
+    session.store_in(tmp_path / "w")
+    first, second = (step.chunk.frames.rgb for step in session.steps())
+    generator = session.components.generator
+    undo(session)
+    assert session.components.generator is generator
+    assert session.state.frames == 13
+    (again,) = session.steps()
+    assert len(first) == 12
+    assert torch.equal(again.chunk.frames.rgb, second)

@@ -64,9 +64,8 @@ def _convert(words: Sequence[str]) -> int:
     if line is None:
         print(f"the VAE is in {out}")
         return 0
-    print(f"{line.name}: the transformer is in {out}; licence of the weights: {line.licence}")
-    if not line.commercial:
-        print("  commercial use is " + ("not allowed" if line.commercial is False else "unclear: read the licence"))
+    print(f"{line.name}: the transformer is in {out}")
+    print(f"  {line.terms}")
     return 0
 
 
