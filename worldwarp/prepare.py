@@ -23,7 +23,7 @@ from geometry.frame import Frame
 from geometry.trajectory.path_text import begins_with_preset
 from scenes.io.png import to_bytes
 from scenes.photos.clip import ClipReader, clip_outline
-from scenes.photos.framing import PIXELS, natural_size, photo_fov_deg, sized
+from scenes.photos.framing import PIXELS, STEP, natural_size, photo_fov_deg, sized
 from scenes.photos.photo import DecodedPhoto, Straighten, decode_photo, photo_outline
 from scenes.store.world_store import WorldStore
 from worldwarp.arguments import LIVE, SAME, user_path
@@ -179,7 +179,9 @@ def _check_cadence(settings: Settings, cadence: Cadence) -> None:
     """
     size, step = settings.size, cadence.size_multiple
     if cadence.longest is not None and (settings.chunk or 0) > cadence.longest:
-        raise ConfigError(f"chunk: this generator makes at most {cadence.longest} frames, got {settings.chunk}")
+        raise ConfigError(
+            f"chunk: this generator makes at most {cadence.longest} frames, got {settings.chunk}; leave chunk= out"
+        )
     if any(side % step for side in size):
         height, width = (max(step, step * round(side / step)) for side in size)
         raise ConfigError(
@@ -199,12 +201,12 @@ def _with_frame_size(config: DictConfig, path: Camera | None, cadence: Cadence) 
     has_photo, has_size = not (config.image is None and config.video is None), isinstance(config.size, ListConfig)
     if not has_photo or (has_size and config.fov_deg is not None):
         return config, False
-    framed = config.copy()
+    framed, step = config.copy(), math.lcm(STEP, cadence.size_multiple)
     outline, film_mm = _outline(config)
     if longer_side is not None:
-        framed.size = list(sized(outline, longer_side))
+        framed.size = list(sized(outline, longer_side, step))
     elif config.size is None:
-        framed.size = list(natural_size(outline, cadence.pixels or PIXELS) if path is None else path.size)
+        framed.size = list(natural_size(outline, cadence.pixels or PIXELS, step) if path is None else path.size)
     assumed = config.fov_deg is None and film_mm is None and path is None
     if config.fov_deg is None:
         framed.fov_deg = photo_fov_deg(outline, checked_size(framed.size), film_mm)

@@ -5,28 +5,31 @@ from __future__ import annotations
 import math
 
 PIXELS = 192 * 320  # target number of pixels of a frame when no size is given
-STEP = 16  # pixels; both sides of a frame are multiples of it
+STEP = 16  # pixels; both sides of a frame are multiples of it, or of what a generator takes
 CROP_WORTH = 5.0  # cropping 1 % of the photo costs as much as a deviation of 5 % from PIXELS
 ASSUMED_FOV_DEG = 60.0  # along the photo's longer side, when its EXIF has no focal length
 FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)  # of 35 mm film, to which equivalent focal lengths refer
 
 
-def natural_size(photo: tuple[int, int], pixels: int = PIXELS) -> tuple[int, int]:
-    """Frame size ``(H, W)`` near ``pixels`` pixels whose aspect is close to that of a photo of size ``(H, W)``."""
+def natural_size(photo: tuple[int, int], pixels: int = PIXELS, step: int = STEP) -> tuple[int, int]:
+    """Frame size ``(H, W)`` near ``pixels`` pixels whose aspect is close to that of a photo of size ``(H, W)``.
+
+    Both sides are multiples of ``step``.
+    """
     aspect = photo[1] / photo[0]
 
     def cost(size: tuple[int, int]) -> float:
         return CROP_WORTH * abs(math.log(size[1] / size[0] / aspect)) + abs(math.log(size[0] * size[1] / pixels))
 
-    heights = range(2 * STEP, pixels // (2 * STEP) + 1, STEP)
-    widths = (max(2 * STEP, STEP * round(height * aspect / STEP)) for height in heights)
+    heights = range(2 * step, pixels // (2 * step) + 1, step)
+    widths = (max(2 * step, step * round(height * aspect / step)) for height in heights)
     return min(zip(heights, widths, strict=True), key=cost)
 
 
-def sized(photo: tuple[int, int], longer_side: int) -> tuple[int, int]:
-    """Frame size ``(H, W)`` with a photo's aspect and a longer side of about ``longer_side`` pixels."""
+def sized(photo: tuple[int, int], longer_side: int, step: int = STEP) -> tuple[int, int]:
+    """Frame size ``(H, W)`` with a photo's aspect and a longer side of about ``longer_side``, multiples of ``step``."""
     scale = longer_side / max(photo)
-    height, width = (max(2 * STEP, STEP * round(side * scale / STEP)) for side in photo)
+    height, width = (max(2 * step, step * round(side * scale / step)) for side in photo)
     return height, width
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from scenes.photos.framing import PIXELS, STEP, natural_size, photo_fov_deg
+from scenes.photos.framing import PIXELS, STEP, natural_size, photo_fov_deg, sized
 from scenes.photos.photo import photo_outline
 from worldwarp import Camera, explore
 from worldwarp.config import compose_config
@@ -46,6 +46,8 @@ def test_usual_photos() -> None:
     assert natural_size((2000, 3000)) == (192, 288)
     assert natural_size((3000, 2000)) == (288, 192)
     assert natural_size((96, 160)) == (192, 320)
+    assert natural_size((2000, 3000), 704 * 1280, 32) == (768, 1152)
+    assert sized((2000, 3000), 720, 32) == (480, 704)
 
 
 @settings(deadline=None)

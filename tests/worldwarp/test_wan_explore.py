@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from diffusion.generator import Cadence
+from diffusion.passthrough import PassthroughGenerator
 from diffusion.wan.generator import WanGenerator
 from diffusion.wan.lines import LINES
 from diffusion.wan.toy import make_toy
@@ -179,3 +181,13 @@ def test_undo_keeps_the_loaded_models(tmp_path: Path, photo: Path, models: Path)
     (again,) = session.steps()
     assert len(first) == 12
     assert torch.equal(again.chunk.frames.rgb, second)
+
+
+@pytest.mark.parametrize("size", [None, 112])
+def test_a_size_that_follows_from_the_photo_is_one_that_the_model_takes(photo: Path, size: int | None) -> None:
+    class Coarse(PassthroughGenerator):
+        cadence = Cadence(size_multiple=32, pixels=100 * 130)
+
+    words = [f"image={photo}", "depth=plane", "detail=1", "frames=2", *([] if size is None else [f"size={size}"])]
+    session = prepare(compose_config("explore", words), given={"generator": Coarse()})
+    assert all(side % 32 == 0 for side in session.settings.size)
