@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +18,7 @@ from diffusion.wan.vae import StreamingVAE
 SETUP = WanSetup(
     {**LINES["self-forcing"].transformer_config(), "num_attention_heads": 2, "attention_head_dim": 24, "ffn_dim": 96,
      "num_layers": 3, "text_dim": 32, "freq_dim": 64},
-    {**VAES["2.1"], "base_dim": 4}, (64, 96), chunk=3, context=4, recent=3, bank=6, text_encoder=10**9, process=10**8,
+    {**VAES["2.1"], "base_dim": 4}, (32, 48), chunk=3, context=4, recent=3, bank=6, text_encoder=10**9, process=10**8,
 )  # fmt: skip
 
 
@@ -89,7 +85,7 @@ def _parts(setup: WanSetup, stage: str) -> dict[str, int]:
 
 def test_keys_and_values_are_the_arithmetic_of_their_shapes() -> None:
     parts = _parts(SETUP, "denoise")
-    slot = 2 * 3 * (4 * 6) * 48 * 2  # keys and values, layers, tokens, width, bfloat16
+    slot = 2 * 3 * (2 * 3) * 48 * 2  # keys and values, layers, tokens, width, bfloat16
     assert parts["keys and values of remembered latents"] == 6 * slot
     assert parts["keys and values that a pass attends to"] == (4 + 3) * slot
     assert parts["keys and values of the prompt"] == 2 * 3 * 512 * 48 * 2
@@ -121,11 +117,11 @@ def test_smallest_change_and_refusal() -> None:
     assert plan.largest.name == "text"
     change = plan.smallest_change(5 * 10**8)
     assert change is not None
-    assert change.setting.startswith("generator.prompt")
+    assert change.setting.startswith("prompt=")
     full = plan_wan(replace(SETUP, text_encoder=0))
     settings = [change.setting for change in full.changes]
     assert settings[:2] == ["generator.decoder=tiny", "generator.memory.recent=2"]
-    smaller = full.smallest_change(int(0.6 * (full.peak - SETUP.process)) + SETUP.process)
+    smaller = full.smallest_change(int(0.8 * (full.peak - SETUP.process)) + SETUP.process)
     assert smaller is not None
     assert smaller.setting.startswith("size=[")
     assert smaller.plan().peak < full.peak
@@ -136,13 +132,3 @@ def test_smallest_change_and_refusal() -> None:
 def test_size_that_the_model_cannot_take_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"multiples of 16 for this model, got \[60,100\]; set size=\[64,96\]"):
         plan_wan(replace(SETUP, size=(60, 100)))
-
-
-def test_plan_of_the_true_width_is_near_the_peak_of_a_process() -> None:
-    """Two layers, one latent; the whole model takes minutes: ``python -m benchmarks.speed.wan_memory``."""
-    root = Path(__file__).parents[3]
-    command = [sys.executable, "-m", "benchmarks.speed.wan_memory", "--layers=2", "--latents=1", "--size=240x416"]
-    told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
-    found = json.loads(told.splitlines()[-1])
-    assert found["finite"]
-    assert 0.9 < found["planned_over_measured"] < 1.1
