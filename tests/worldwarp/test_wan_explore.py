@@ -186,7 +186,7 @@ def test_undo_keeps_the_loaded_models(tmp_path: Path, photo: Path, models: Path)
 @pytest.mark.parametrize("size", [None, 112])
 def test_a_size_that_follows_from_the_photo_is_one_that_the_model_takes(photo: Path, size: int | None) -> None:
     class Coarse(PassthroughGenerator):
-        cadence = Cadence(size_multiple=32, pixels=100 * 130)
+        cadence = Cadence(size_multiple=32, pixels=20_000)
 
     words = [f"image={photo}", "depth=plane", "detail=1", "frames=2", *([] if size is None else [f"size={size}"])]
     session = prepare(compose_config("explore", words), given={"generator": Coarse()})
