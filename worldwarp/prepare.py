@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 from cache3d.photo_texture import PhotoTexture
 from cache3d.world_view import WorldView
 from diffusion.generator import Cadence, Generator, Licensed, TakesPrompts
+from diffusion.memory_plan import in_words
 from geometry.camera import Camera
 from geometry.camera_io.read_write import CameraPath, continued, rebased, scaled
 from geometry.depth import FileDepth, clear_far, lift_depth
@@ -140,9 +141,9 @@ def _needs(config: DictConfig, settings: Settings, frames: int, scale: float, ge
 
 def _about(generator: Generator, size: tuple[int, int], frames: int) -> list[str]:
     """Lines about the generator: what its licence allows, and its memory by stage."""
-    stages = generator.plan(size, frames)
     lines = [f"model    {generator.terms}"] if isinstance(generator, Licensed) else []
-    return [*lines, *(f"memory   {line}" for line in stages.lines() if len(stages.stages) > 1)]
+    stages = [f"{stage.name} {in_words(stage.bytes)}" for stage in generator.plan(size, frames).stages]
+    return [*lines, f"memory   of the model, one after the other: {', '.join(stages)}"] if len(stages) > 1 else lines
 
 
 def _outline(config: DictConfig) -> tuple[tuple[int, int], float | None]:
