@@ -60,8 +60,8 @@ class Needs:
     def memory_mib(self) -> float:
         """Peak memory of the process, MiB."""
         pixels = self.size[0] * self.size[1]
-        per_chunk = min(self.chunk, self._frames - 1)
-        generator_bytes = 0 if self.generator is None else self.generator(self.size, self._frames).peak
+        per_chunk = min(self.chunk, self.planned_frames - 1)
+        generator_bytes = 0 if self.generator is None else self.generator(self.size, self.planned_frames).peak
         bytes_per_pixel = (
             BYTES_PER_PIXEL + BYTES_PER_PRIMITIVE * (self.scale**2 + MARGIN) + BYTES_PER_CHUNK_PIXEL * per_chunk
         )
@@ -128,7 +128,7 @@ class Needs:
         """The least that the generator would change to fit, else the largest size that fits, as advice."""
         if self.generator is not None:
             loop_mib = replace(self, generator=None).memory_mib
-            plan = self.generator(self.size, self._frames)
+            plan = self.generator(self.size, self.planned_frames)
             change = plan.smallest_change(int((there_mib - loop_mib) * MIB))
             if change is not None:
                 return f"set {change.setting}, which fits"
@@ -137,7 +137,8 @@ class Needs:
         return self._smaller(there_mib, lambda needs: needs.memory_mib)
 
     @property
-    def _frames(self) -> int:
+    def planned_frames(self) -> int:
+        """Frames to plan for: with keys their number is unknown, and the path holds the photo alone."""
         return MANY_FRAMES if self.frames == 1 else self.frames
 
     def _smaller(self, there_mib: float, needed: Callable[[Needs], float]) -> str:

@@ -86,12 +86,12 @@ def prepare(
         raise ConfigError(f"path: want cameras of size {settings.size}, got {cameras.size}; set size to match")
     scale = min(settings.detail, *(side / size for side, size in zip(outline, settings.size, strict=True)))
     needs = _needs(config, settings, len(cameras), scale, generator)
-    for line in (*needs.lines(out), *_about(generator, settings.size, len(cameras))):
+    for line in (*needs.lines(out), *_about(generator, settings.size, needs.planned_frames)):
         tell(line)
     straighten = None if lens is None else lens.straightened
     decoded = _decoded(settings, straighten)
     picture, full_res = decoded.at(settings.size, settings.detail), decoded.at(settings.size, MAX_PHOTO_SCALE).rgb
-    _check_gpu(generator, settings, len(cameras))
+    _check_gpu(generator, settings, needs.planned_frames)
     estimator = part(config, "depth", given)
     if isinstance(estimator, FileDepth):
         estimator = estimator.of_photo(picture.original_size, picture.turned)
@@ -268,13 +268,14 @@ def resume(
         notes = notes_of(replace(planned, lens=None), factor)  # the lens applies to the photo only
         cameras = continued(world.cameras, scaled(planned.cameras, factor))
     finest = world.photo
-    if len(cameras) > len(world):
+    by_keys = settings.path == LIVE
+    if by_keys or len(cameras) > len(world):
         scale = min(settings.detail, finest.shape[1] / settings.size[0])
-        needs = _needs(config, settings, len(cameras), scale, generator)
-        lines = replace(needs, done=len(world)).lines(folder)
-        for line in (*lines, *_about(generator, settings.size, len(cameras))):
+        needs = _needs(config, settings, 1 if by_keys else len(cameras), scale, generator)
+        lines = [] if by_keys else replace(needs, done=len(world)).lines(folder)
+        for line in (*lines, *_about(generator, settings.size, needs.planned_frames)):
             tell(line)
-        _check_gpu(generator, settings, len(cameras))
+        _check_gpu(generator, settings, needs.planned_frames)
     depth = None if generator.capabilities.depth else part(config, "depth", given)
     cache, parts = part(config, "cache", given), components(config, generator, depth)
     if settings.video is not None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from diffusion.generator import Cadence
+from diffusion.memory_plan import MemoryPlan
 from diffusion.passthrough import PassthroughGenerator
 from diffusion.wan.generator import WanGenerator
 from diffusion.wan.lines import LINES
@@ -19,7 +20,8 @@ from scenes.io.video import write_video
 from worldwarp import World, explore
 from worldwarp.cli import main
 from worldwarp.config import compose_config
-from worldwarp.prepare import prepare, undo
+from worldwarp.needs import MANY_FRAMES
+from worldwarp.prepare import prepare, resume, undo
 
 SIZE = (48, 64)
 SETTINGS: Mapping[str, Any] = {
@@ -192,3 +194,25 @@ def test_a_size_that_follows_from_the_photo_is_one_that_the_model_takes(photo: P
     words = [f"image={photo}", "depth=plane", "detail=1", "frames=2", *([] if size is None else [f"size={size}"])]
     session = prepare(compose_config("explore", words), given={"generator": Coarse()})
     assert all(side % 32 == 0 for side in session.settings.size)
+
+
+def test_a_walk_by_keys_is_planned_as_a_long_one_and_says_the_licence_when_it_goes_on(
+    tmp_path: Path, photo: Path
+) -> None:
+    planned: list[int] = []
+    told: list[str] = []
+
+    class Counts(PassthroughGenerator):
+        terms = "of our own"
+
+        def plan(self, size: tuple[int, int], frames: int) -> MemoryPlan:
+            planned.append(frames)
+            return super().plan(size, frames)
+
+    words = [f"image={photo}", "depth=plane", "detail=1", "size=48,64", "path=keys"]
+    session = prepare(compose_config("explore", words), given={"generator": Counts()}, tell=told.append)
+    session.store_in(tmp_path / "w")
+    assert told[-1] == "model    of our own"
+    resume(tmp_path / "w", given={"generator": Counts()}, tell=told.append)
+    assert told[-1] == told[-2] == "model    of our own"
+    assert set(planned) == {MANY_FRAMES}
