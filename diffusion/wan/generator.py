@@ -254,7 +254,8 @@ class WanGenerator:
         return plan_wan(
             WanSetup(
                 transformer=checkpoint.config,
-                vae=read_json(stored) if stored is not None and stored.is_file() else VAES[line.vae],
+                # What a file leaves out is as in 2.1, the defaults of the class.
+                vae={**VAES["2.1"], **read_json(stored)} if stored and stored.is_file() else VAES[line.vae],
                 size=size,
                 chunk=recipe.chunk + held,
                 context=context,

@@ -216,3 +216,13 @@ def test_a_walk_by_keys_is_planned_as_a_long_one_and_says_the_licence_when_it_go
     resume(tmp_path / "w", given={"generator": Counts()}, tell=told.append)
     assert told[-1] == told[-2] == "model    of our own"
     assert set(planned) == {MANY_FRAMES}
+
+
+def test_a_vae_whose_configuration_leaves_everything_out_is_refused(
+    tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_toy(tmp_path / "toy", LINES["self-forcing"])
+    (tmp_path / "toy" / "vae" / "config.json").write_text("{}")
+    words = ["explore", str(photo), "generator=wan", "viewer=none", "depth=plane", f"out={tmp_path / 'w'}"]
+    assert main([*words, f"generator.pretrained={tmp_path / 'toy'}", "size=48,64"]) == 2
+    assert "tensors of a AutoencoderKLWan, got" in capsys.readouterr().err
