@@ -31,7 +31,7 @@ from diffusion.memory_plan import MemoryPlan
 from diffusion.noise_map import NoiseConfig
 from diffusion.wan.denoiser import WanDenoiser
 from diffusion.wan.files import read_json
-from diffusion.wan.lines import VAES, Precision
+from diffusion.wan.lines import PRECISIONS, VAES, Precision
 from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae
 from diffusion.wan.memory import Context, LatentBank, LatentPolicy
 from diffusion.wan.plan import WanSetup, plan_wan
@@ -193,6 +193,8 @@ class WanGenerator:
         Raises:
             ValueError: there is no such model, line or file of prompts, or the line cannot have these settings.
         """
+        if precision not in (None, *PRECISIONS):
+            raise ValueError(f"precision: want one of {', '.join(PRECISIONS)}, got '{precision}'")
         self._checkpoint = find_checkpoint(pretrained, line)
         policy = memory or LatentPolicy()
         settings = WanSettings(steps, shift, lag, guidance, mode, pooling, chunk, overlap, policy)

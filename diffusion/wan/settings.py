@@ -59,14 +59,14 @@ class WanSettings:
         overlap = line.overlap if self.overlap is None else self.overlap
         if chunk < 1 or overlap < 0 or (line.attention == "bidirectional" and overlap < 1):
             raise ValueError(f"chunk, overlap: want at least 1 latent of each, got {chunk} and {overlap}")
+        if chunk + overlap > line.trained_span:
+            raise ValueError(
+                f"chunk: want chunk + overlap within the {line.trained_span} latents that {line.name} was trained on, "
+                f"got {chunk} + {overlap}; lower generator.chunk"
+            )
         bounds = None
         if line.attention == "causal":
             bounds = self.memory.bounds(chunk=chunk, span=line.trained_span, window=line.window, sink=line.sink)
-        elif chunk + overlap > line.trained_span:
-            raise ValueError(
-                f"chunk: want chunk + overlap within the {line.trained_span} latents that {line.name} was trained on, "
-                f"got {chunk} + {overlap}"
-            )
         steps = line.steps if self.steps is None else _steps(self.steps)
         shift = line.shift if self.shift is None else self.shift
         levels = schedule_levels(steps, shift, warped=line.warped, last=line.table_end)

@@ -132,6 +132,11 @@ def test_what_the_model_cannot_take_is_refused_in_one_sentence(
     for more, message in (
         ([f"generator.pretrained={model}", "generator.line=inspatio"], "line: "),
         ([f"generator.pretrained={tmp_path / 'none'}"], "pretrained: "),
+        (
+            [f"generator.pretrained={model}", "generator.precision=fp8"],
+            "precision: want one of wan, bf16, float32, got",
+        ),
+        ([f"generator.pretrained={model}", "generator.chunk=40"], "got 40 + 0; lower generator.chunk"),
         ([f"generator.pretrained={model}", "size=64x96", "prompt=" + 600 * "x"], "prompt: want at most 512 tokens"),
     ):
         assert main([*words, *more]) == 2
