@@ -120,8 +120,9 @@ def read_prompts(prompt: str, chunk_frames: int) -> Prompts:
     path = Path(prompt.strip())
     read_head(path, "prompt")
     unit, texts = _mapping(path)
+    as_given = Prompts.of(texts)  # refuses indices as they stand in the file
     if unit == "chunks":
-        return Prompts.of(texts)
+        return as_given
     by_chunk: dict[int, str] = {}
     frame_of: dict[int, int] = {}
     for frame in sorted(texts):

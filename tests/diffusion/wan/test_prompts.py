@@ -76,6 +76,7 @@ def test_a_file_switches_prompts_at_chunks(tmp_path: Path, unit: str, second: in
     ("content", "message"),
     [
         ("chunks: {1: a}", "first one at 0, got 1"),
+        ("frames: {5: a}", "first one at 0, got 5"),
         ("chunks: {}", "first one at 0, got none"),
         ("0: a", "want `chunks:` or `frames:` alone .* got the keys"),
         ("chunks: {0: a}\nframes: {0: b}", "alone"),
