@@ -168,6 +168,11 @@ def _check_values(config: DictConfig) -> None:
     check_whole(config, "chunk", 1, 64, optional=True)
     check_whole(config, "steps", 1, 64, optional=True)
     check_whole(config, "frames", 2, 1_000_000, optional=True)
+    # Settings of generator=wan whose default, null, tells no type.
+    for key in ("guidance", "shift"):
+        check_number(config, f"generator.{key}", 0.0, 1000.0, optional=True)
+    for key in ("chunk", "overlap", "memory.sink", "memory.recent", "memory.bank"):
+        check_whole(config, f"generator.{key}", 0, 1_000_000, optional=True)
     if "refine_steps" in config.cache:
         check_whole(config, "cache.refine_steps", 0, 1000)
     unit_m = config.depth.get("unit_m")

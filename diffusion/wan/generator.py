@@ -18,7 +18,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -43,6 +43,9 @@ from diffusion.wan.tokens import FRAMES_PER_LATENT, expanded, mask_channels, pad
 from diffusion.wan.vae import StreamingVAE, StreamState
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
+
+if TYPE_CHECKING:
+    from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 TINY = {"2.1": "taew2_1.safetensors", "2.2": "taew2_2.safetensors"}  # weights of the tiny decoder, by VAE
 TEXT_ENCODER_BYTES = 2 * 5_680_910_336  # of UMT5-XXL in bfloat16
@@ -227,7 +230,7 @@ class WanGenerator:
             model = load_transformer(checkpoint, self._precision, self._device)
             denoiser = WanDenoiser(model, recipe.guidance, whole_timesteps=not recipe.line.warped)
             if self._attention != "native":
-                model.set_attention_backend(self._attention)
+                _set_attention(model, self._attention)
             tiny = (
                 None if self._tiny is None else load_tiny(self._tiny, vae.channels, self._device, self._decoder_dtype)
             )
@@ -520,6 +523,20 @@ class WanGenerator:
 
         follow = blended(predict, known, level) if recipe.mode == "blend" else predict
         return denoise(follow, noisy, recipe.rows(start, schedule), rng if recipe.line.stepper == "renoise" else None)
+
+
+def _set_attention(model: WanTransformer3DModel, backend: str) -> None:
+    """Choose a backend of diffusers' attention.
+
+    Raises:
+        ValueError: there is none of that name, or it is not installed.
+    """
+    try:
+        model.set_attention_backend(backend)
+    except (ValueError, RuntimeError):
+        raise ValueError(
+            f"attention: want native or another backend of diffusers that is installed, got '{backend}'"
+        ) from None
 
 
 def _tiny_file(decoder: str, checkpoint: Checkpoint) -> Path:

@@ -132,6 +132,9 @@ def test_what_the_model_cannot_take_is_refused_in_one_sentence(
     for more, message in (
         ([f"generator.pretrained={model}", "generator.line=inspatio"], "line: "),
         ([f"generator.pretrained={tmp_path / 'none'}"], "pretrained: "),
+        ([f"generator.pretrained={model}", "generator.guidance=abc"], "generator.guidance: want a number"),
+        ([f"generator.pretrained={model}", "generator.memory.sink=x"], "generator.memory.sink: want a whole number"),
+        ([f"generator.pretrained={model}", "generator.attention=flashy", "size=48,64"], "attention: want native or"),
         (
             [f"generator.pretrained={model}", "generator.precision=fp8"],
             "precision: want one of wan, bf16, float32, got",
