@@ -277,7 +277,9 @@ def measured(
 
 def compared(clip: Frame, photo: Path, models: dict[str, Path]) -> dict[str, float]:
     """The walks of each model; figures as in `measured`."""
-    settings = {name: (*WAN, "noise=regions", f"generator.pretrained={model}") for name, model in models.items()}
+    settings: dict[str, tuple[str, ...]] = {
+        name: (*WAN, "noise=regions", f"generator.pretrained={model}") for name, model in models.items()
+    }
     settings["memory alone"] = (*WAN, "noise=uniform", "noise.copied=1.0", f"generator.pretrained={models['trained']}")
     walks = {name: walked(clip, photo, *words) for name, words in {"prior": PRIOR, **settings}.items()}
     made = {name: torch.cat([step.chunk.frames.rgb for step in steps]) for name, steps in walks.items()}
@@ -287,7 +289,8 @@ def compared(clip: Frame, photo: Path, models: dict[str, Path]) -> dict[str, flo
         name: decibels((rgb - clip.rgb[1:]).square().mean(1, keepdim=True)[hidden]) for name, rgb in made.items()
     }
     vae = load_vae(find_checkpoint(models["trained"]))
-    again = vae.decode(vae.encode(2.0 * clip.rgb.transpose(0, 1)[None] - 1.0).latent_dist.mode()).sample
+    (latent,) = vae.encode(2.0 * clip.rgb.transpose(0, 1)[None] - 1.0, return_dict=False)
+    (again,) = vae.decode(latent.mode(), return_dict=False)
     figures["decoder"] = decibels((0.5 * again[0].transpose(0, 1) + 0.5 - clip.rgb).square())
     figures["hidden_share"] = float(hidden.float().mean())
     truth = encoded(vae, clip.rgb[:1], clip.rgb[1:])

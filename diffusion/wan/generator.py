@@ -156,7 +156,7 @@ class WanGenerator:
         prompt: str | Mapping[str, str] | None = None,
         negative: str = "",
         device: str = "cpu",
-        precision: Precision | None = None,
+        precision: str | None = None,
         attention: str = "native",
         decoder: str = "full",
         steps: int | str | Sequence[float] | None = None,
@@ -196,7 +196,8 @@ class WanGenerator:
         Raises:
             ValueError: there is no such model, line or file of prompts, or the line cannot have these settings.
         """
-        if precision not in (None, *PRECISIONS):
+        profile: Precision | None = next((name for name in PRECISIONS if name == precision), None)
+        if precision is not None and profile is None:
             raise ValueError(f"precision: want one of {', '.join(PRECISIONS)}, got '{precision}'")
         self._checkpoint = find_checkpoint(pretrained, line)
         policy = memory or LatentPolicy()
@@ -209,7 +210,7 @@ class WanGenerator:
         else:
             self._prompts = read_prompts(prompt or "", self.recipe.frames)
         self._negative, self._device, self._attention = negative, device, attention
-        self._precision: Precision | None = precision
+        self._precision: Precision | None = profile
         self._loaded: Parts | None = None
 
     @classmethod
