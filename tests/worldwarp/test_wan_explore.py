@@ -157,7 +157,7 @@ def test_licence_and_memory_by_stage_are_told_once_a_run(
     for command in (words, ["explore", str(out), "left:distance=0.1", "frames=2", "viewer=none"]):
         assert main(command) == 0
         told = capsys.readouterr().out.splitlines()
-        terms = [line for line in told if "licence" in line]
+        terms = [line for line in told if line.startswith("model ")]
         assert terms == ["model    self-forcing, licence of the weights: Apache-2.0; commercial use: allowed"]
         assert any(line.endswith("generator WanGenerator, noise confidence, device cpu") for line in told)
         (memory,) = (line for line in told if line.startswith("memory "))
