@@ -142,8 +142,8 @@ class Line:
         licence: of the weights.
         commercial: whether the licence allows commercial use; None where it is not stated or depends on terms.
         download_gb: size of the transformer's files, 10^9 bytes; None if not known.
-        vram_gib: expected peak at 480x832 (`ti2v`: 704x1280) with prompts encoded beforehand, by arithmetic from the
-            shapes, or as published; None if not known.
+        vram_gib: expected peak at 480x832 (`ti2v`: 704x1280) with prompts encoded beforehand, by the memory plan,
+            or as published; None if not known.
         verified: whether published weights have been run with this program.
         chunk: new latents of one chunk. A latent stands for 4 frames, the first one of a video for 1.
         overlap: latents of the chunk before that are put before a chunk and held at level 0 (lines without memory).
@@ -292,7 +292,7 @@ _SELF_FORCING = Line(
     licence="Apache-2.0",
     commercial=True,
     download_gb=5.7,
-    vram_gib=15.7,
+    vram_gib=17.5,
     chunk=3,
     trained_span=21,
     steps=(1000.0, 750.0, 500.0, 250.0),
