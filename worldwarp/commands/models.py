@@ -31,7 +31,7 @@ def _list(words: Sequence[str]) -> int:
         print(f"    https://huggingface.co/{line.weights}" + "".join(f" {file}" for file in line.files))
     print("Download: the transformer; its text encoder and VAE (23 GB) come once for all lines of a size.")
     print(
-        "VRAM: by the memory plan or as published, at 480x832 (ti2v: 704x1280), prompts encoded beforehand; - is not known."
+        "VRAM: by the memory plan or as published, at 480x832 (ti2v: 704x1280), prompts encoded before; - is not known."
     )
     print("Tried here: whether published weights were run with this program, and not only random ones of their shapes.")
     return 0
