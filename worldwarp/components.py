@@ -59,13 +59,14 @@ def components(config: DictConfig, generator: Generator, depth: DepthEstimator |
         generator: of the chunks.
         depth: the estimator of the photo, if any; used for generated frames too, if it can.
     """
-    # A depth file shows the photo alone.
-    of_frames = EmbeddedDepth() if isinstance(depth, FileDepth) else depth
+    of_frames = None if generator.capabilities.depth else depth
+    if isinstance(of_frames, FileDepth):  # it shows the photo alone
+        of_frames = EmbeddedDepth(device=config.device)
     return Components(
         generator=generator,
         noise=_noise(config, generator.capabilities.noise),
         prior=build(config, "prior"),
-        depth=None if generator.capabilities.depth else of_frames,
+        depth=of_frames,
     )
 
 

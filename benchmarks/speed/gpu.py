@@ -83,6 +83,7 @@ def random_wan(size: tuple[int, int], device: str, *, tiny: bool, rehearse: bool
     vae = empty_vae(vae_config)
     weights = {name: _drawn(tensor, rng) for name, tensor in vae.state_dict().items()}
     vae.load_state_dict(weights, assign=True)
+    # diffusers wraps `to` in a decorator that loses its types.
     streaming = StreamingVAE(vae.to(device), dtype)  # pyright: ignore[reportArgumentType]
     decoder = TinyDecoder(streaming.channels).to(device, dtype).eval() if tiny else None
     generator = RandomWan.of(Parts(denoiser, streaming, RandomPrompt(config["text_dim"], device), decoder), recipe)

@@ -41,6 +41,7 @@ def random_transformer(setup: WanSetup, rng: torch.Generator, device: str = "cpu
     model.load_state_dict(weights, assign=True)
     rope = model.rope  # its tables are no weights
     model.rope = type(rope)(rope.attention_head_dim, rope.patch_size, rope.max_seq_len)
+    # diffusers wraps `to` in a decorator that loses its types.
     return WanDenoiser(model.to(device))  # pyright: ignore[reportArgumentType]
 
 
