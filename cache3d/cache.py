@@ -52,7 +52,8 @@ class WorldCache(Protocol):
     def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:
         """Integrate a chunk; ``remembered`` frames ``[k]``, the photo first, are fitted along with it.
 
-        A cache keeps no frames: to continue a world, pass the same remembered frames again.
+        A cache keeps no frames: to continue a world, pass the same remembered frames again. A chunk without frames
+        changes nothing.
         """
         ...
 

@@ -181,7 +181,7 @@ class GaussianCache:
 
     def _optimize(self, chunk: Chunk, remembered: Frame | None) -> None:
         """Optimize what is stored towards the chunk's frames, then the remembered ones, the photo last."""
-        if self._refine_steps == 0:
+        if self._refine_steps == 0 or len(chunk.frames) == 0:
             return
         frames, confidence = chunk.frames.to(self._device), chunk.confidence.to(self._device)
         targets = [TargetView(frames[k], confidence[k], is_photo=False) for k in range(len(frames))]

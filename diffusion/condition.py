@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geometry.frame import Guide
@@ -22,6 +23,8 @@ class Prior:
         smooth_depth: as ``smooth_rgb``, for ``depth``, ``[t 1 h w]``.
         locked: thin parts of holes that keep what was copied for another frame, where the same place is part of a wide
             hole, ``[t 1 h w]``. The generator must not change them.
+        source: from where a pixel was copied: picture, row, column, ``-1`` where it was not, ``[t 3 h w]``; pictures
+            are the frames that were filled together, then the photo. None: nothing was copied.
     """
 
     rgb: Float[Tensor, "t 3 h w"]
@@ -30,11 +33,27 @@ class Prior:
     smooth_rgb: Float[Tensor, "t 3 h w"]
     smooth_depth: Float[Tensor, "t 1 h w"]
     locked: Bool[Tensor, "t 1 h w"]
+    source: Int[Tensor, "t 3 h w"] | None = None
 
-    def __getitem__(self, index: slice) -> Prior:
+    @staticmethod
+    def known(guide: Guide) -> Prior:
+        """The prior of views in which nothing is filled: the guide itself."""
+        depth, none = guide.depth.clamp_min(1e-6), torch.zeros_like(guide.coverage)
+        return Prior(guide.rgb, depth, none, guide.rgb, depth, none > 0.0)
+
+    def __getitem__(self, index: slice | list[int]) -> Prior:
         """Select frames."""
-        parts = (self.rgb, self.depth, self.copied, self.smooth_rgb, self.smooth_depth, self.locked)
-        return Prior(*(part[index] for part in parts))
+        source = None if self.source is None else self.source[index]
+        return Prior(*(part[index] for part in self._maps), source)
+
+    @staticmethod
+    def concatenate(priors: list[Prior]) -> Prior:
+        """Join views that were filled apart, without their sources."""
+        return Prior(*(torch.cat(parts) for parts in zip(*(prior._maps for prior in priors), strict=True)))
+
+    @property
+    def _maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return self.rgb, self.depth, self.copied, self.smooth_rgb, self.smooth_depth, self.locked
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,15 @@ class Capabilities:
         wide: completes one wide view of another size: the margin of the photo and outpainted sides. If not, the loop
             leaves them to the chunks.
         noise: kind and levels of the noise map where the configuration gives none.
+        per_view: completes single views of the world, and what it makes stands still. The loop then asks only for views
+            with holes, puts them into the world and renders all frames from there. If not, every frame is shown as the
+            generator makes it.
     """
 
     depth: bool = True
     wide: bool = True
     noise: NoiseConfig = NoiseConfig()  # noqa: RUF009 (frozen)
+    per_view: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,10 @@ class Generator(Protocol):
         ...
 
     def remember(self, chunk: Chunk, made: Made, memory: Memory) -> Memory:
-        """The memory after a finished chunk: its frames as they were stored, and as the generator made them."""
+        """The memory after a finished chunk: its frames as they were stored, and as the generator made them.
+
+        A generator of single views gets the frames at the size at which it works, and for ``made`` the same again.
+        """
         ...
 
     def rebuild(self, chunks: Iterable[tuple[Chunk, dict[str, Tensor]]]) -> Memory:

@@ -21,7 +21,7 @@ class PassthroughGenerator:
     """Returns the inpainted prior unchanged."""
 
     cadence = Cadence(frames=8, size_multiple=16)
-    capabilities = Capabilities()
+    capabilities = Capabilities(per_view=True)
 
     def start(self, seed: Chunk) -> KVMemory:
         """An empty memory in the photo's unit."""

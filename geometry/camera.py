@@ -83,6 +83,10 @@ class Camera:
         scale = self.focal_px.new_tensor([size[1] / self.size[1], size[0] / self.size[0]])
         return replace(self, focal_px=self.focal_px * scale, center_px=self.center_px * scale, size=size)
 
+    def pooled(self, factor: int) -> Camera:
+        """The same camera with pixels of ``factor`` x ``factor`` of its own."""
+        return self.resized((self.size[0] // factor, self.size[1] // factor))
+
     @staticmethod
     def from_fov(fov_deg: float, size: tuple[int, int], world_from_camera: Tensor | None = None) -> Camera:
         """A camera of square pixels with horizontal field of view ``fov_deg`` and a centered principal point.

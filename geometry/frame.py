@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from geometry.camera import Camera
 
@@ -56,6 +57,23 @@ class Frame:
         """Median depth of the surface pixels of all frames, scene units; 1 where there is none."""
         surface = self.surface
         return self.depth[surface].median().item() if surface.any() else 1.0
+
+    def pooled(self, factor: int) -> Frame:
+        """Frames ``[t]`` of a ``factor``-th of the size: the mean color, and the surface that most of a square shows.
+
+        Depth is the harmonic mean of that surface's pixels, because inverse depth is linear over a plane. Colors are
+        rounded to 8 bits, as stored frames are.
+        """
+        if factor == 1:
+            return self
+        surface = _shares(self.surface, factor)
+        inverse = avg_pool2d(torch.where(self.surface, 1.0 / self.depth, 0.0), factor)
+        sky = _shares(self.sky & self.valid, factor) > surface
+        far = avg_pool2d(torch.where(self.sky, self.depth, 0.0), factor) / _shares(self.sky, factor).clamp_min(1e-6)
+        near = torch.where(surface > 0.0, surface / inverse.clamp_min(1e-10), 1.0)
+        rgb = (avg_pool2d(self.rgb, factor) * 255.0).round() / 255.0
+        valid = _shares(self.valid, factor) >= 0.5
+        return Frame(rgb, torch.where(sky, far, near), valid, sky, self.camera.pooled(factor), self.metric)
 
     def to(self, device: torch.device | str) -> Frame:
         """Move every tensor to a device."""
@@ -170,6 +188,26 @@ class Guide:
             self.camera[index],
         )
 
+    def pooled(self, factor: int) -> Guide:
+        """The guide at a ``factor``-th of its size: means over squares, weighted as the maps are defined.
+
+        Depth is the harmonic mean of what covers most of the square, surface or sky.
+        """
+        if factor == 1:
+            return self
+        coverage = avg_pool2d(self.coverage, factor)
+        over = coverage.clamp_min(1e-6)
+        rgb, sky = (avg_pool2d(part * self.coverage, factor) / over for part in (self.rgb, self.sky))
+        inverse = torch.where(self.depth > 0.0, 1.0 / self.depth.clamp_min(1e-10), 0.0)
+        depth = torch.zeros_like(coverage)
+        for kind in (self.covered & ~self.sky_mask, self.covered & self.sky_mask):
+            share = _shares(kind, factor)
+            mean = share / avg_pool2d(inverse * kind, factor).clamp_min(1e-10)
+            larger = share >= 0.5 * _shares(self.covered, factor)
+            depth = torch.where(larger & (share > 0.0), mean, depth)
+        confidence = avg_pool2d(self.confidence, factor)
+        return Guide(rgb, depth, coverage, confidence, sky, self.camera.pooled(factor))
+
     @staticmethod
     def concatenate(guides: list[Guide]) -> Guide:
         """Join batches ``[t_i]`` into one ``[sum t_i]``."""
@@ -186,3 +224,8 @@ class Guide:
 def every_second(frames: int) -> list[int]:
     """Indices of the frames of a chunk that enter the cache: every second one, always the last."""
     return list(range((frames - 1) % 2, frames, 2))
+
+
+def _shares(mask: Bool[Tensor, "t 1 h w"], factor: int) -> Float[Tensor, "t 1 h2 w2"]:
+    """Share of a mask in each square of ``factor`` x ``factor`` pixels."""
+    return avg_pool2d(mask.float(), factor)

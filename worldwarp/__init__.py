@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from geometry.primitives import Gaussians, Points
     from geometry.trajectory.spline import CameraSpline, Keyframe
     from worldwarp.api import World, explore
-    from worldwarp.loop import Step
+    from worldwarp.state import Step
 
 # Module of each public name; imported on first access, so that `worldwarp --help` does not load torch.
 _MODULES = {
@@ -29,7 +29,7 @@ _MODULES = {
     "Guide": "geometry.frame",
     "Keyframe": "geometry.trajectory.spline",
     "Points": "geometry.primitives",
-    "Step": "worldwarp.loop",
+    "Step": "worldwarp.state",
     "World": "worldwarp.api",
     "explore": "worldwarp.api",
     "read_cameras": "geometry.camera_io.read_write",

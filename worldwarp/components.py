@@ -13,8 +13,9 @@ from diffusion.noise_map import NoiseConfig
 from geometry.depth import DepthEstimator, EmbeddedDepth, FileDepth
 from scenes.photos.clip import ClipReader
 from worldwarp.config import ConfigError, Settings, build, escaped
-from worldwarp.loop import Components
+from worldwarp.state import Components
 from worldwarp.video_guide import VideoGuide
+from worldwarp.working_size import working_scale
 
 PROTOCOLS = {"depth": DepthEstimator, "cache": WorldCache, "generator": Generator}  # of components given as objects
 
@@ -51,13 +52,16 @@ def check_part(group: str, part: object) -> None:
         )
 
 
-def components(config: DictConfig, generator: Generator, depth: DepthEstimator | None) -> Components:
+def components(
+    config: DictConfig, generator: Generator, depth: DepthEstimator | None, size: tuple[int, int]
+) -> Components:
     """The parts of the loop besides the cache.
 
     Args:
         config: a composed `explore` configuration.
         generator: of the chunks.
         depth: the estimator of the photo, if any; used for generated frames too, if it can.
+        size: of the frames, ``(H, W)``.
     """
     of_frames = None if generator.capabilities.depth else depth
     if isinstance(of_frames, FileDepth):  # it shows the photo alone
@@ -67,6 +71,7 @@ def components(config: DictConfig, generator: Generator, depth: DepthEstimator |
         noise=_noise(config, generator.capabilities.noise),
         prior=build(config, "prior"),
         depth=of_frames,
+        scale=1 if config.video is not None else working_scale(size, generator),
     )
 
 

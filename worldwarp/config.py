@@ -159,7 +159,7 @@ def _check_values(config: DictConfig) -> None:
     elif wanted is not None and wanted < 2 * STEP:
         raise ConfigError(f"size: want a longer side of {2 * STEP} pixels or more, got {wanted}")
     check_number(config, "fov_deg", 1.0, 150.0, optional=True)
-    check_number(config, "detail", 1.0, 4.0)
+    check_number(config, "detail", 1.0, 4.0, optional=True)
     check_number(config, "video_level", 0.0, 1.0)
     check_number(config, "fps", 1.0, 120.0)
     if config.get("path_scale") not in (None, AUTO):
@@ -174,7 +174,7 @@ def _check_values(config: DictConfig) -> None:
     for key in ("chunk", "overlap", "memory.sink", "memory.recent", "memory.bank"):
         check_whole(config, f"generator.{key}", 0, 1_000_000, optional=True)
     if "refine_steps" in config.cache:
-        check_whole(config, "cache.refine_steps", 0, 1000)
+        check_whole(config, "cache.refine_steps", 0, 1000, optional=True)
     unit_m = config.depth.get("unit_m")
     if unit_m is not None and not (isinstance(unit_m, int | float) and unit_m > 0):
         raise ConfigError(f"depth.unit_m: want a positive number of meters per unit, got {unit_m!r}")

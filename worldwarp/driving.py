@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, closing
 from scenes.io.atomic_files import WorldError
 from viz.recorder import Recorder
 from worldwarp import keyboard
-from worldwarp.loop import Step
 from worldwarp.prepare import undo
 from worldwarp.recording import record_undo
 from worldwarp.session import Session
+from worldwarp.state import Step
 
 HINT = "no such key; ? lists them"
 

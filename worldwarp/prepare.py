@@ -38,11 +38,13 @@ from worldwarp.config import (
     compose_config,
     explore_settings,
 )
-from worldwarp.loop import REFERENCE_FRAMES, ExploreState, LiftedPhoto, reference_of, start
+from worldwarp.loop import start
 from worldwarp.needs import Needs
 from worldwarp.planned_path import notes_of, open_path, path_scale
 from worldwarp.session import Session
+from worldwarp.state import REFERENCE_FRAMES, ExploreState, LiftedPhoto, reference_of
 from worldwarp.stored_config import current_config
+from worldwarp.working_size import with_following, working_scale
 
 MAX_PHOTO_SCALE = 4.0  # largest resolution of the photo texture over the frame size, however close the camera comes
 
@@ -71,6 +73,8 @@ def prepare(
     check_explore(config)
     generator: Generator = part(config, "generator", given)
     config, assumed = _with_frame_size(config, path, generator.cadence)
+    size = checked_size(config.size)
+    config = with_following(config, 1 if config.video is not None else working_scale(size, generator))
     settings = explore_settings(config)
     _check_cadence(settings, generator.cadence)
     outline = _outline(config)[0]
@@ -106,7 +110,7 @@ def prepare(
     camera = replace(cameras[:1], world_from_camera=torch.eye(4)[None])
     detail = lift_depth(picture.rgb[None], made, camera.resized(detail_size))
     photo = _at_frame_size(detail, camera)
-    parts = replace(components(config, generator, estimator), video=video_guide(settings, estimator, 1))
+    parts = replace(components(config, generator, estimator, settings.size), video=video_guide(settings, estimator, 1))
     rng = torch.Generator().manual_seed(settings.seed)
     lifted = LiftedPhoto(photo, clear_far(detail), full_res)
     state = start(lifted, part(config, "cache", given), parts, rng)
@@ -277,7 +281,7 @@ def resume(
             tell(line)
         _check_gpu(generator, settings, needs.planned_frames)
     depth = None if generator.capabilities.depth else part(config, "depth", given)
-    cache, parts = part(config, "cache", given), components(config, generator, depth)
+    cache, parts = part(config, "cache", given), components(config, generator, depth, settings.size)
     if settings.video is not None:
         parts = replace(parts, video=video_guide(settings, part(config, "depth", given), len(world)))
     # Before anything is written: the models of the generator may refuse a new prompt.

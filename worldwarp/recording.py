@@ -17,9 +17,9 @@ from viz.rerun_recorder import new_recording_path
 from viz.training import TrainingRecorder
 from worldwarp.arguments import pasted
 from worldwarp.config import check_viewer
-from worldwarp.loop import Step
 from worldwarp.plan import Plan
 from worldwarp.session import VIDEO, Session
+from worldwarp.state import Step
 from worldwarp.training.trainer import SHEET, Validation
 
 RECORDINGS = "recording*.rrd"  # of a world, in its folder

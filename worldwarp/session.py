@@ -24,9 +24,10 @@ from worldwarp.arguments import LIVE, user_path
 from worldwarp.components import keep_prompts
 from worldwarp.config import Settings
 from worldwarp.keyboard import MOVES, move
-from worldwarp.loop import Components, ExploreState, Step, explore, photo_chunk
+from worldwarp.loop import explore
 from worldwarp.plan import Plan, collisions, predicted_holes, time_render
 from worldwarp.planned_path import smaller_scale, unit_of
+from worldwarp.state import Components, ExploreState, Step, photo_chunk
 
 VIDEO = "video.mp4"
 

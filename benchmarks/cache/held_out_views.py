@@ -30,7 +30,7 @@ from cache3d.gaussian_cache import GaussianCache
 from cache3d.point_cache import PointCache
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
-from worldwarp.loop import reference_of
+from worldwarp.state import reference_of
 
 SIZE = (144, 240)
 CHUNK = 4

@@ -21,7 +21,8 @@ from geometry.camera import Camera
 from geometry.frame import Frame
 from geometry.project import project, unproject
 from scenes.dataset.clips import list_clips, read_clip
-from worldwarp.loop import Components, LiftedPhoto, explore, start
+from worldwarp.loop import explore, start
+from worldwarp.state import Components, LiftedPhoto
 
 CHUNKS, FRAMES = 10, 4
 LAST = CHUNKS * FRAMES

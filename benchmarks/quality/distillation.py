@@ -32,7 +32,7 @@ from benchmarks.data.hole_figures import Tally, patches
 from benchmarks.data.patch_features import PatchFeatures, kernel_distance
 from benchmarks.quality.generator_quality import Scene, normalized, sheet
 from cache3d.gaussian_cache import GaussianCache
-from diffusion.condition import Condition, Prior
+from diffusion.condition import Condition
 from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.masks import thin
 from diffusion.inpainting.prior import inpaint_prior
@@ -118,7 +118,7 @@ def make(method: Method, generator: RetouchGenerator, scene: Scene, seed: int, l
 
 def _cut(condition: Condition, frames: list[int]) -> Condition:
     guide = Guide(**{name: value[frames] for name, value in vars(condition.guide).items()})
-    return Condition(guide, Prior(**{name: value[frames] for name, value in vars(condition.prior).items()}))
+    return Condition(guide, condition.prior[frames])
 
 
 def methods(teacher: Path, student: Path, others: dict[str, Path]) -> dict[str, Method]:

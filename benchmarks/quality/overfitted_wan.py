@@ -58,7 +58,7 @@ from geometry.frame import Frame
 from scenes.io.png import to_bytes
 from tests.helpers import cameras_along, pillar_before_wall
 from worldwarp import explore
-from worldwarp.loop import Step
+from worldwarp.state import Step
 
 LINE = LINES["causal-forcing-frame"]
 REACH = 0.8  # of the camera over the whole clip, scene units; the wall is at 2.5

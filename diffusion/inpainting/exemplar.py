@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from torch import Tensor
 
@@ -78,7 +78,9 @@ def from_features(
     return np.moveaxis(rgb, -1, 0), features[None, ..., 3] / depth_scale
 
 
-def fill(target: Target, sources: Sources, seed: int, config: ExemplarConfig) -> Float[np.ndarray, "h w 4"]:
+def fill(
+    target: Target, sources: Sources, seed: int, config: ExemplarConfig
+) -> tuple[Float[np.ndarray, "h w 4"], Int[np.ndarray, "h w 3"]]:
     """Fill the hole with source patches that match the known around it, the target depth and each other.
 
     Args:
@@ -88,7 +90,8 @@ def fill(target: Target, sources: Sources, seed: int, config: ExemplarConfig) ->
         config: search, plausibility and costs.
 
     Returns:
-        Features, changed only inside the hole.
+        Features, changed only inside the hole; and from where each pixel of the hole was copied: picture, row, column,
+        -1 elsewhere.
     """
     levels = max(int(np.log2(target.hole.shape[0] / config.coarsest_rows)), 0)
     rng = np.random.default_rng(seed)
@@ -115,7 +118,9 @@ def fill(target: Target, sources: Sources, seed: int, config: ExemplarConfig) ->
             picture, small, segment[::factor, ::factor], patches, centers, nnf, passes, config,
             first=level == levels, last=level == 0, rng=rng,
         )  # fmt: skip
-    return target.features if picture is None else picture
+    if picture is None or nnf is None:
+        return target.features, np.full((*target.hole.shape, 3), -1, np.int64)
+    return picture, np.where(target.hole[..., None], nnf, -1)
 
 
 def blend_in(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad, unfold
 
@@ -34,6 +34,8 @@ class FrameFill:
         disoccluded: hole pixels between a near and a far side, which show background.
         wide: hole pixels that are still to be copied.
         locked: thin hole pixels that keep what was copied for another frame, where the hole is wide.
+        source: from where each pixel was copied: picture, row, column, ``-1`` where it was not. Pictures are the frames
+            of the guide, in order, then the photo.
         smooth: the smooth fill that ``rgb`` starts from.
         smooth_depth: the extended depth that ``depth`` starts from.
         camera: the camera ``[1]``.
@@ -48,6 +50,7 @@ class FrameFill:
     disoccluded: Bool[Tensor, "1 h w"]
     wide: Bool[Tensor, "1 h w"]
     locked: Bool[Tensor, "1 h w"]
+    source: Int[Tensor, "3 h w"]
     smooth: Float[Tensor, "3 h w"]
     smooth_depth: Float[Tensor, "1 h w"]
     camera: Camera
@@ -90,6 +93,7 @@ class FrameFill:
             disoccluded=disoccluded,
             wide=wide,
             locked=torch.zeros_like(wide),
+            source=torch.full((3, *wide.shape[1:]), -1, dtype=torch.int64),
             smooth=smooth,
             smooth_depth=depth,
             camera=camera,
@@ -97,17 +101,21 @@ class FrameFill:
             config=config,
         )
 
-    def copy(self, confidence: Float[Tensor, "1 h w"], reference: Frame, seed: int) -> None:
+    def copy(self, confidence: Float[Tensor, "1 h w"], reference: Frame, seed: int, pictures: tuple[int, int]) -> None:
         """Fill ``wide`` with patches of this frame and of the photo, blend the seam and fit the copied depth.
 
         Args:
             confidence: of this frame's known pixels.
             reference: the photo, first; further frames are not copied from.
             seed: of the random search.
+            pictures: numbers of this frame and of the photo in ``source``.
         """
         config = self.config
         target, sources = self._target(), self._sources(confidence, reference)
-        features = fill(target, sources, seed, config.exemplar)
+        features, nnf = fill(target, sources, seed, config.exemplar)
+        place = torch.from_numpy(nnf).permute(2, 0, 1)
+        place = torch.cat([torch.where(place[:1] == 0, *pictures), place[1:]])
+        self.source = torch.where(self.wide & (torch.from_numpy(nnf[..., 0]) >= 0), place, self.source)
         rgb, code = (torch.from_numpy(part) for part in from_features(features, config.exemplar.depth_scale))
         background = self.known & ~self.foreground
         copied = torch.where(self.wide, rgb.to(self.rgb), self.rgb)
@@ -131,9 +139,12 @@ class FrameFill:
             torch.zeros_like(other.known)[None],
             other.camera,
         )
-        rgb, depth, hit = (part[0] for part in forward_warp(source, self.camera, other.rgb[None]))
+        values = torch.cat([other.rgb, other.source.to(other.rgb)])[None]
+        warped, depth, hit = (part[0] for part in forward_warp(source, self.camera, values))
+        rgb, place = warped[:3], warped[3:].long()
         hit = hit & (self.wide | (~self.known & ~self.foreground)) & _dense(depth, hit, self.config)
         self.rgb = torch.where(hit, rgb, self.rgb)
+        self.source = torch.where(hit, place, self.source)
         self.depth = torch.where(hit, depth / self.unit, self.depth)
         self.locked = self.locked | (hit & ~self.known & lock_thin)
         left = self.wide & ~hit
@@ -180,6 +191,7 @@ class FrameFill:
             level = interpolate(coarse, clear.shape[-2:], mode="bilinear", align_corners=False)[0]
             filled = level + smooth_fill((self.rgb - level)[None], clear[None])[0]
             self.rgb = torch.where(hole, filled.clamp(0.0, 1.0), self.rgb)
+            self.source = torch.where(hole, -1, self.source)
 
     def _target(self) -> Target:
         background = self.known & ~self.foreground

@@ -56,7 +56,7 @@ def inpaint_prior(
         fill = fills[key]
         if fill.wide.float().mean() <= config.min_share:
             break
-        fill.copy(guide.confidence[key], reference, seed)
+        fill.copy(guide.confidence[key], reference, seed, (key, len(fills)))
         for other, target in enumerate(fills):
             if other != key:
                 target.receive(fill, lock_thin=lock_thin)
@@ -72,6 +72,7 @@ def inpaint_prior(
         smooth_rgb=torch.stack([f.smooth for f in fills]),
         smooth_depth=torch.stack([f.smooth_depth for f in fills]) * unit,
         locked=torch.stack([f.locked for f in fills]),
+        source=torch.stack([f.source for f in fills]),
     )
 
 

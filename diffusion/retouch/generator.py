@@ -41,8 +41,8 @@ DEPTH_MEDIAN_PX, DEPTH_MEDIAN_PASSES = 5, 3  # removes depth specks smaller than
 class RetouchGenerator:
     """`DenoiserNetwork` as a `Generator`; the weights come with the package."""
 
-    cadence = Cadence(frames=8, size_multiple=16)
-    capabilities = Capabilities()
+    cadence = Cadence(frames=8, size_multiple=16, pixels=192 * 320)
+    capabilities = Capabilities(per_view=True)
 
     def __init__(
         self,

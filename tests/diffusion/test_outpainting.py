@@ -18,7 +18,8 @@ from diffusion.noise_map import NoiseConfig
 from diffusion.passthrough import PassthroughGenerator
 from geometry.frame import Frame, Guide
 from tests.helpers import cameras_at, chunk_of, guide_of
-from worldwarp.loop import Components, LiftedPhoto, start
+from worldwarp.loop import start
+from worldwarp.state import Components, LiftedPhoto
 
 SIZE = (48, 80)
 CONFIG = OutpaintConfig()

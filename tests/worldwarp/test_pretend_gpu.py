@@ -16,7 +16,8 @@ from geometry.frame import Chunk, Frame
 from geometry.primitives import Change
 from scenes.store.delta_log import read_change, write_change
 from tests.oracles.pretend_gpu import PretendGpu, is_marked
-from worldwarp.loop import Components, LiftedPhoto, explore, start
+from worldwarp.loop import explore, start
+from worldwarp.state import Components, LiftedPhoto
 
 SIZE = (16, 24)
 

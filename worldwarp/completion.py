@@ -1,0 +1,280 @@
+"""Frames rendered from the world, after the views with holes have been completed and put into it.
+
+For generators that complete single views (`diffusion.generator.Capabilities.per_view`). Only views with holes cost more
+than a rendering, and these are inpainted and generated at the generator's own size; the result is enlarged to the size
+that is shown, with the detail of what was copied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from cache3d.cache import Integration
+from diffusion.condition import Condition, Prior
+from diffusion.generator import Made, Memory
+from diffusion.inpainting.detail import copied_detail, enlarged, enlarged_depth
+from diffusion.inpainting.lookahead import look_ahead
+from diffusion.inpainting.outpainting import eroded_border, outpaint_camera, pad_frame, photo_with_margin
+from diffusion.inpainting.prior import inpaint_prior
+from diffusion.noise_map import noise_map
+from geometry.camera import Camera
+from geometry.fill import smooth_fill
+from geometry.frame import Chunk, Frame, Guide
+from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, rounded, validity
+from worldwarp.clock import Clock
+from worldwarp.state import Components, ExploreState
+
+
+@dataclass
+class Completed:
+    """The frames of a chunk, and what was done for them.
+
+    Attributes:
+        frames: shown size, ``[t]``.
+        confidence: of each pixel, 0..1, ``[t 1 h w]``.
+        guide: the world at each camera before its view was completed, working size, ``[t]``.
+        prior: the same with its holes inpainted.
+        sigma: noise level at which each pixel started, ``[t 1 h2 w2]``; 0 in views that were not completed.
+        integration: what the completed views changed.
+        residual: mean of the median depth errors of the completed views.
+    """
+
+    frames: Frame
+    confidence: Float[Tensor, "t 1 h w"]
+    guide: Guide
+    prior: Prior
+    sigma: Float[Tensor, "t 1 h2 w2"]
+    integration: Integration
+    residual: float
+
+
+@dataclass
+class _View:
+    """One view, before and after it was completed."""
+
+    guide: Guide
+    prior: Prior
+    sigma: Tensor
+    shown: Guide | None = None
+    full: Frame | None = None
+    changes: list[Integration] = field(default_factory=list)
+    residuals: list[float] = field(default_factory=list)
+
+
+def complete_chunk(cameras: Camera, state: ExploreState, components: Components, clock: Clock) -> Completed:
+    """Complete the views of cameras ``[t]`` where they have holes, and render all of them.
+
+    The last view comes first, because it shows most of what is new; then the middle, then what lies between: most views
+    have no hole left when their turn comes.
+    """
+    views: dict[int, _View] = {}
+    for index in coarse_to_fine(len(cameras)):
+        views[index] = _complete(cameras[index : index + 1], state, components, clock)
+    ordered = [views[index] for index in range(len(cameras))]
+    frames, confidence = zip(*(_frame(view, state.reference.metric) for view in ordered), strict=True)
+    clock.lap("render")
+    return Completed(
+        Frame.concatenate(list(frames)),
+        torch.cat(confidence),
+        Guide.concatenate([view.guide for view in ordered]),
+        Prior.concatenate([view.prior for view in ordered]),
+        torch.cat([view.sigma for view in ordered]),
+        _joined([change for view in views.values() for change in view.changes], state),
+        _mean([residual for view in ordered for residual in view.residuals]),
+    )
+
+
+def add_margin(photo: Frame, state: ExploreState, components: Components) -> None:
+    """Complete a margin around the photo ``[1]`` and put it into the world.
+
+    Filled when the camera gets there instead, it would become strips with a seam at each chunk.
+    """
+    scale = components.scale
+    small = photo_with_margin(photo.pooled(scale), components.prior.outpaint)
+    size = (small.camera.size[0] * scale, small.camera.size[1] * scale)
+    wide = pad_frame(photo, size)
+    known = wide.valid.to(wide.rgb)
+    shown = small if scale == 1 else Guide(wide.rgb, wide.depth * known, known, known, wide.sky.to(known), wide.camera)
+    state.view.integrate(
+        replace(complete_wide(shown, state, components), index=0)
+    )  # the margin belongs to the photo's chunk
+
+
+def coarse_to_fine(count: int) -> list[int]:
+    """All of ``0 .. count - 1``: the last first, then the middles of what lies between."""
+    order, gaps = [count - 1], [(0, count - 1)]
+    while gaps:
+        first, last = gaps.pop(0)  # what is left is first .. last - 1
+        if first < last:
+            middle = (first + last) // 2
+            order.append(middle)
+            gaps += [(first, middle), (middle + 1, last)]
+    return order
+
+
+def _complete(camera: Camera, state: ExploreState, components: Components, clock: Clock) -> _View:
+    """Render one view ``[1]``, and complete it if it has holes."""
+    scale, config = components.scale, components.prior
+    shown = state.view.render(camera)
+    guide = shown.pooled(scale)
+    view = _View(guide, Prior.known(guide), torch.zeros_like(guide.coverage), shown)
+    clock.lap("render")
+    if not _needs_completion(guide, config.min_share):
+        return view
+    wide = outpaint_camera(guide, config.outpaint) if components.generator.capabilities.wide else None
+    if wide is not None:
+        # Filled chunk by chunk, such a side would become strips with a seam at each chunk.
+        seen = state.view.render(_finer(wide, scale))
+        view.changes.append(state.view.integrate(complete_wide(seen, state, components)))
+        shown = view.shown = state.view.render(camera)
+        guide = shown.pooled(scale)
+        clock.lap("outpaint")
+    if _needs_completion(guide, config.min_share):
+        known, pictures = guide, [shown.rgb]
+        ahead = look_ahead(guide, config.look_ahead) if config.fill == "copy" else None
+        if ahead is not None:
+            further = state.view.render(_finer(ahead, scale))
+            known, pictures = Guide.concatenate([guide, further.pooled(scale)]), [shown.rgb, further.rgb]
+        reference = Frame.concatenate([state.reference[:1], state.reference[-1:]]).pooled(scale)
+        prior = inpaint_prior(known, reference, state.rng, config, lock_thin=True)
+        pictures = _complete_pictures(pictures, known, prior, state.reference.rgb[:1], scale)
+        clock.lap("inpaint")
+        chunk, sigma, residual = _generate(shown, guide, prior[:1], pictures, state.memory, state, components)
+        clock.lap("denoise")
+        view.prior, view.sigma, view.full = prior[:1], sigma, chunk.frames
+        view.residuals.append(residual)
+        view.changes.append(state.view.integrate(chunk, state.reference))
+        view.shown = state.view.render(camera)
+        clock.lap("integrate")
+    return view
+
+
+def _needs_completion(guide: Guide, min_share: float) -> bool:
+    """Whether holes are larger than what is closed smoothly as the frame is rendered."""
+    return guide.hole.float().mean().item() > min_share
+
+
+def complete_wide(shown: Guide, state: ExploreState, components: Components) -> Chunk:
+    """Complete one wide view ``[1]``; the chunk holds what was open, and has the index of the chunk that comes next."""
+    scale, photo = components.scale, state.reference[:1]
+    guide = shown.pooled(scale)
+    reference = pad_frame(photo.pooled(scale), guide.camera.size)
+    prior = inpaint_prior(guide, reference, state.rng, components.prior)
+    pictures = _complete_pictures([shown.rgb], guide, prior, pad_frame(photo, shown.camera.size).rgb, scale)
+    covered = guide.covered
+    depth = torch.where(covered, guide.depth, 1.0)
+    known = Frame(prior.rgb, depth, covered, covered & guide.sky_mask, guide.camera, photo.metric)
+    # The view has another size than the frames, so the generator gets a separate memory for it.
+    memory = components.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
+    chunk, _, _ = _generate(shown, guide, prior, pictures, memory, state, components)
+    inside = eroded_border(~shown.covered, components.prior.outpaint.border_px * scale)
+    return replace(chunk, frames=replace(chunk.frames, valid=chunk.frames.valid & inside))
+
+
+def _generate(
+    shown: Guide,
+    guide: Guide,
+    prior: Prior,
+    pictures: Tensor,
+    memory: Memory,
+    state: ExploreState,
+    components: Components,
+) -> tuple[Chunk, Tensor, float]:
+    """Generate one view and enlarge it to the shown size; what the world shows there stays to the bit.
+
+    Args:
+        shown, guide: the world at shown and at working size, ``[1]``.
+        prior: the guide with its holes inpainted.
+        pictures: what was copied from, complete, at shown size, ``[p 3 h w]``.
+        memory: of the generator.
+        state, components: of the session.
+
+    Returns:
+        The view as a chunk, the noise map, and the median relative depth error after the alignment.
+    """
+    scale = components.scale
+    sigma = noise_map(guide, prior, components.noise)
+    made = components.generator.make(Condition(guide, prior), sigma, memory, state.rng)
+    rgb, depth, sky, known, residual = _with_depth(made, guide, sigma, components)
+    colors = enlarged(rgb, scale)
+    if prior.source is not None and scale > 1:
+        colors = colors + copied_detail(prior.source[0], pictures, scale)
+    open_ = ~shown.covered | _repeated(prior.copied > 0.5, scale)
+    colors = rounded(torch.where(open_, colors, shown.rgb))
+    sky = torch.where(open_, _repeated(sky, scale), shown.sky_mask)
+    depth = torch.where(open_, enlarged_depth(depth, scale), shown.depth.clamp_min(1e-6))
+    valid = validity(depth, sky) & _repeated(known, scale) & ~shown.covered
+    level = _repeated(sigma, scale)
+    confidence = shown.confidence + (1.0 - shown.confidence) * (1.0 - 0.5 * level) * GENERATED_CONFIDENCE
+    frames = Frame(colors, depth, valid, sky, shown.camera, state.reference.metric)
+    return Chunk(frames, state.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), sigma, residual
+
+
+def _with_depth(
+    made: Made, guide: Guide, sigma: Tensor, components: Components
+) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """Colors, depth aligned to the guide, sky, where the depth is known, and the error of the alignment."""
+    rgb = rounded(made.rgb)
+    if made.depth is None:
+        return rgb, *estimated_depth(rgb, guide, sigma, components.depth)
+    sky = guide.covered & guide.sky_mask if made.sky is None else made.sky
+    depth, residual = aligned(made.depth, sky, guide)
+    return rgb, depth, sky, torch.ones_like(sky), residual
+
+
+def _complete_pictures(seen: list[Tensor], guide: Guide, prior: Prior, photo: Tensor, scale: int) -> Tensor:
+    """What may be copied from at shown size, ``[p 3 h w]``: the views that were filled together, then the photo."""
+    views = torch.cat(seen)
+    known = _repeated(guide.coverage >= 1.0, scale)
+    return torch.cat([torch.where(known, views, enlarged(prior.rgb, scale)), photo])
+
+
+def _frame(view: _View, metric: bool) -> tuple[Frame, Tensor]:
+    """A finished frame ``[1]`` and its confidence: the rendered view, what is still open closed smoothly."""
+    shown = view.shown
+    assert shown is not None
+    rgb, depth, covered = shown.rgb, shown.depth, shown.covered
+    if not covered.all():
+        if view.full is not None:
+            filled, inverse = view.full.rgb, 1.0 / view.full.depth
+        elif covered.any():
+            filled = smooth_fill(rgb, covered)
+            inverse = smooth_fill(torch.where(covered, 1.0 / depth.clamp_min(1e-6), 0.0), covered)
+        else:
+            filled, inverse = rgb, torch.ones_like(depth)
+        rgb = torch.where(covered, rgb, filled)
+        depth = torch.where(covered, depth, 1.0 / inverse.clamp_min(1e-6))
+    frame = Frame(rounded(rgb), depth.clamp_min(1e-6), covered, covered & shown.sky_mask, shown.camera, metric)
+    return frame, shown.confidence * covered
+
+
+def _finer(camera: Camera, scale: int) -> Camera:
+    """A camera of working size at shown size."""
+    return camera.resized((camera.size[0] * scale, camera.size[1] * scale))
+
+
+def _repeated(values: Tensor, scale: int) -> Tensor:
+    """Each pixel as a square of ``scale`` x ``scale`` equal ones."""
+    if scale == 1:
+        return values
+    return interpolate(values.float(), scale_factor=scale, mode="nearest-exact").to(values.dtype)
+
+
+def _joined(changes: list[Integration], state: ExploreState) -> Integration:
+    """All changes of a chunk as one; of a chunk without any, the empty change."""
+    if not changes:
+        none = Chunk(state.reference[:0], state.chunks, observed=False, confidence=state.reference.depth[:0])
+        return state.view.integrate(none)
+    whole = changes[0]
+    for change in changes[1:]:
+        whole = whole.then(change)
+    return whole
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
