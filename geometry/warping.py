@@ -84,7 +84,10 @@ def _splat_reference(
                 for col in range(max(int(np.ceil(u - half - 0.5)), 0), min(int(np.floor(u + half - 0.5)) + 1, width)):
                     # Of equally near ones the first in the source stays.
                     if z < nearest[row, col]:
-                        nearest[row, col], depth[t, row, col], out[t, :, row, col] = z, z, values[n]
+                        nearest[row, col], depth[t, row, col] = z, z
+                        # Not by slices: their shape check takes Numba three seconds to compile.
+                        for channel in range(values.shape[1]):
+                            out[t, channel, row, col] = values[n, channel]
     return out, depth, depth > 0
 
 

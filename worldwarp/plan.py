@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cache3d.cache import WorldCache
+from diffusion.generator import Generator
 from geometry.camera import Camera
 from geometry.frame import Frame
 from geometry.project import project
@@ -124,11 +125,24 @@ def collisions(photo: Frame, cameras: Camera) -> list[int]:
     return (inside & behind & photo.valid[0, 0, rows, columns]).nonzero()[:, 0].tolist()
 
 
-def time_render(cache: WorldCache, cameras: Camera) -> float:
-    """Seconds to render one chunk, without compilation."""
+def time_render(cache: WorldCache, camera: Camera) -> float:
+    """Seconds to render one camera ``[1]``, without compilation."""
     # The first call compiles kernels and builds tables.
-    cache.render(cameras[:1])
+    cache.render(camera)
     start = time.perf_counter()
     with torch.no_grad():
-        cache.render(cameras)
+        cache.render(camera)
     return time.perf_counter() - start
+
+
+def time_generator(generator: Generator, frames: int, size: tuple[int, int]) -> float:
+    """Seconds in which a generator makes a chunk of ``frames`` frames of ``size = (H, W)``, without its warm-up.
+
+    One that makes single wide views takes any number of frames, so one frame is made and the time multiplied: a whole
+    chunk, twice, would be a third of the wait for the first frame.
+    """
+    made = 1 if generator.capabilities.wide else frames
+    generator.rehearse(made, size)
+    start = time.perf_counter()
+    generator.rehearse(made, size)
+    return (time.perf_counter() - start) * frames / made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from omegaconf import DictConfig
@@ -13,14 +13,15 @@ from omegaconf import DictConfig
 from scenes.io.atomic_files import replacing
 from scenes.store.world_store import MANIFEST, WorldStore
 from viz.recorder import ChunkEvent, NullRecorder, Recorder, StartEvent, UndoEvent
-from viz.rerun_recorder import new_recording_path
-from viz.training import TrainingRecorder
 from worldwarp.arguments import pasted
 from worldwarp.config import check_viewer
 from worldwarp.plan import Plan
 from worldwarp.session import VIDEO, Session
 from worldwarp.state import Step
-from worldwarp.training.trainer import SHEET, Validation
+
+if TYPE_CHECKING:
+    from viz.training import TrainingRecorder
+    from worldwarp.training.trainer import Validation
 
 RECORDINGS = "recording*.rrd"  # of a world, in its folder
 
@@ -191,6 +192,10 @@ class TrainingWatch:
 
     def __call__(self, validation: Validation) -> None:
         """Record one validation."""
+        from viz.rerun_recorder import new_recording_path
+        from viz.training import TrainingRecorder
+        from worldwarp.training.trainer import SHEET
+
         if self._recorder is None:
             # One identity per folder: Rerun shows the recordings of a resumed training as one.
             identity = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]

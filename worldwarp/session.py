@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from worldwarp.components import keep_prompts
 from worldwarp.config import Settings
 from worldwarp.keyboard import MOVES, move
 from worldwarp.loop import explore
-from worldwarp.plan import Plan, collisions, predicted_holes, time_render
+from worldwarp.plan import Plan, collisions, predicted_holes, time_generator, time_render
 from worldwarp.planned_path import smaller_scale, unit_of
 from worldwarp.state import Components, ExploreState, Step, photo_chunk
 
@@ -137,15 +136,13 @@ class Session:
             timed = move(next(iter(MOVES)), self.cameras[self.state.frames - 1], self.chunk)
         if timed is not None:
             count = len(timed)
-            self.components.generator.rehearse(count, self.settings.size)
-            start = time.perf_counter()
-            self.components.generator.rehearse(count, self.settings.size)
-            denoise_s = time.perf_counter() - start
+            denoise_s = time_generator(self.components.generator, count, self.settings.size)
+            render_s = count * time_render(self.state.view.cache, timed[-1:])
             # In renderings: 1 for the guide, about 2 for integration, 0.25 per refinement step. Copying into holes
             # takes about as long as one step of the packaged generator.
             renders = 3.0 + 0.25 * self.config.cache.get("refine_steps", 0)
             copies = self.components.prior.fill == "copy"
-            seconds = renders * time_render(self.state.view.cache, timed) + (1.0 + copies) * denoise_s
+            seconds = renders * render_s + (1.0 + copies) * denoise_s
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
         return Plan(
             frames=len(self.cameras) - self.state.frames,

@@ -232,9 +232,10 @@ def correction(
     # The last channel gathers the weights, for colors. Its sum is alpha: its contribution to the gradients of the
     # geometry is subtracted there, where the division by alpha has its part.
     division = -(residual * rendered).sum(0, keepdim=True)
-    by_values, by_means, by_scales = torch.autograd.grad(
-        [sums, covered], [values, means, scales], [torch.cat([residual, counted])[None], (division - counted)[None]]
-    )
+    with torch.enable_grad():
+        asked = (sums * torch.cat([residual, counted])[None]).sum() + (covered * (division - counted)[None]).sum()
+    # Of a scalar: to check the shape of given gradients, torch imports sympy, half a second of every start.
+    by_values, by_means, by_scales = torch.autograd.grad(asked, [values, means, scales])
     weight = by_values[:, 3:] + policy.min_weight_px
     normals, width = matrix_from_quat(splats.quats)[:, :, 2], splats.scales[:, :2].amin(-1)
     shift = (by_means * normals).sum(-1) * width / rendering.kernel_px

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.interpolate import CubicSpline
-from scipy.spatial.transform import Rotation, RotationSpline
 from torch import Tensor
 
 from geometry.camera import Camera
@@ -77,6 +75,10 @@ class CameraSpline:
         lenses = np.array([_lens(index, key, size) for index, key in enumerate(keyframes)])
         self._start_s, self._end_s = times[0], times[-1]
         values = np.concatenate([poses[:, :3, 3].numpy(), np.log(lenses[:, :2]), lenses[:, 2:]], axis=1)
+        # Imported late: most paths have no keyframes, and this takes a fifth of a second.
+        from scipy.interpolate import CubicSpline
+        from scipy.spatial.transform import Rotation, RotationSpline
+
         self._values = CubicSpline(times, values, bc_type="natural")
         quats = quat_from_matrix(poses[:, :3, :3]).numpy()
         self._rotation = RotationSpline(times, Rotation.from_quat(quats, scalar_first=True))
