@@ -112,8 +112,13 @@ class GaussianCache:
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
     @torch.no_grad()
-    def render(self, camera: Camera) -> Guide:
-        """Render the cache from a batch ``[t]`` of cameras of any image size; the guide is on the cameras' device."""
+    def render(self, camera: Camera, samples: int | None = None) -> Guide:
+        """Render the cache from a batch ``[t]`` of cameras of any image size; the guide is on the cameras' device.
+
+        Args:
+            camera: see above.
+            samples: per pixel and axis, instead of the rendering policy's.
+        """
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         # Rasters are kept from a guide to the integration of its frames, and no longer.
@@ -122,7 +127,7 @@ class GaussianCache:
         if len(camera) <= 16:
             self._store.near(camera)
         cameras = [camera[k].to(self._device) for k in range(len(camera))]
-        return to_guide([self._renderer.render(self._store.near(one), one) for one in cameras], camera)
+        return to_guide([self._renderer.render(self._store.near(one), one, samples) for one in cameras], camera)
 
     def prefetch(self, camera: Camera) -> None:
         """Start to read from disk, in the background, what a batch ``[t]`` of cameras will see."""
