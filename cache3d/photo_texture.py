@@ -4,6 +4,9 @@ Projective texture mapping (Segal et al. 1992, *Fast shadows and lighting effect
 pyramid of the photo (Williams 1983, *Pyramidal parametrics*). A cache keeps one slightly blurred color per sample, and
 some are wrong. Where the cache renders a point at the depth that the photo has there, the color is looked up in the
 photo; elsewhere, and along outlines, the rendered color stays.
+
+Kernels on the CPU; the functions named ``_reference``, and what they call, are the same in tensor operations and
+OpenCV, used for guides on other devices. OpenCV rounds positions to 1/32 of a pixel, the kernels do not.
 """
 
 from __future__ import annotations
@@ -18,13 +21,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
+from cache3d.photo_kernels import locate_in_photo, show_photo
 from geometry.camera import Camera
 from geometry.checks import check_numbers
 from geometry.depth import mixed
 from geometry.filters import erode
 from geometry.frame import Frame, Guide
+from geometry.jit import for_blocks
 from geometry.project import project, unproject
 from geometry.surfaces import far_from_edges
+
+ROWS = 16  # per call of a kernel
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,28 @@ class PhotoTexture:
     @torch.no_grad()
     def apply(self, guide: Guide) -> Guide:
         """The guide with the photo's colors, at confidence 1, where it shows the photo's surface. No gradients."""
+        if guide.rgb.device.type != "cpu":
+            return self.apply_reference(guide)
+        height, width = guide.camera.size
+        masks = [mask[0].float().contiguous().numpy(force=True) for mask in self._masks]
+        photo_camera, photo = self.photo.camera[0], _lens(self.photo.camera[0])
+        limits = np.float32(self.policy.same_depth), np.float32(self.policy.pure_sky)
+        rgb, confidence = guide.rgb.float().clone(), guide.confidence.float().clone()
+        places, weight = np.empty((height, width, 2), np.float32), np.empty((height, width), np.float32)
+        for k in range(len(guide)):
+            maps = [part[k, 0].float().contiguous().numpy() for part in (guide.depth, guide.coverage, guide.sky)]
+            camera = guide.camera[k]
+            # In float64: differences of two poses far from the origin.
+            motion = photo_camera.to("cpu").camera_from_world.double() @ camera.world_from_camera.double()
+            fixed = (*maps, motion[:3].float().numpy(), _lens(camera), photo, *masks, *limits, places, weight)
+            for_blocks(height, ROWS, lambda i, j: locate_in_photo(i, j, *fixed))  # noqa: B023 (used up in this round)
+            shown = rgb[k].numpy(), confidence[k, 0].numpy()
+            for_blocks(height, ROWS, lambda i, j: show_photo(i, j, places, weight, *self._pyramid, *shown))  # noqa: B023
+        return replace(guide, rgb=rgb, confidence=confidence)
+
+    @torch.no_grad()
+    def apply_reference(self, guide: Guide) -> Guide:
+        """`apply` in tensor operations and OpenCV."""
         # Any depth where nothing is rendered: those pixels are left out below.
         depth = torch.where(guide.coverage > 0.0, guide.depth, torch.ones_like(guide.depth))
         points = unproject(depth, guide.camera).flatten(2).transpose(1, 2)
@@ -168,8 +197,23 @@ class PhotoTexture:
         return inverse, ground, erode(photo.sky[0].float(), self.policy.outline_px) * own
 
     @cached_property
+    def _pyramid(self) -> tuple[np.ndarray, ...]:
+        """Colors of all levels in one row, coarsest first, and where each begins, its size, scale and position."""
+        levels, scales = self.levels[::-1], np.array(self.scales[::-1], np.float32)
+        sizes = np.array([level.shape[-2:] for level in levels], np.int64)
+        firsts = np.concatenate([[0], np.cumsum(3 * sizes.prod(axis=1))])
+        colors = np.empty(firsts[-1], np.float32)
+        for level, first, last in zip(levels, firsts, firsts[1:], strict=False):
+            colors[first:last] = level.permute(1, 2, 0).flatten().numpy(force=True)
+        return colors, firsts[:-1], sizes, scales, np.log2(scales)
+
+    @cached_property
     def _images(self) -> list[np.ndarray]:
         return [level.permute(1, 2, 0).contiguous().numpy(force=True) for level in self.levels]
+
+
+def _lens(camera: Camera) -> np.ndarray:
+    return torch.cat([camera.focal_px, camera.center_px]).float().numpy(force=True)
 
 
 def _sampled(image: np.ndarray, places: Float[Tensor, "h w 2"]) -> np.ndarray:

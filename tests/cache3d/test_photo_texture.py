@@ -195,3 +195,45 @@ def test_mixed_pixels_of_outlines_are_not_used() -> None:
     assert near.max() < 0.21
     assert beside.min() > 0.79
     assert far.max() < 0.21
+
+
+@pytest.mark.parametrize(
+    "pose", [HOME, (0.2, 0.0, 0.0), (0.0, 0.4, 1.5), (0.0, -0.5, -2.0), pose_at(yaw_deg=25.0), pose_at(yaw_deg=180.0)]
+)
+@pytest.mark.parametrize("times", [1, 3])
+def test_kernels_agree_with_tensor_operations(floor: Frame, pose: tuple[float, ...] | Tensor, times: int) -> None:
+    rng = torch.Generator().manual_seed(times)
+    noise = torch.rand(3, times * SIZE[0], times * SIZE[1], generator=rng)
+    sky = torch.zeros_like(floor.sky)
+    sky[..., :12, :] = True
+    photo = replace(floor, rgb=noise[None] if times == 1 else floor.rgb, sky=sky)
+    camera = cameras_at(pose, size=(40, 70))
+    guide = gray_guide(camera, floor_depth(camera).clamp(0.1, 50.0) * (1.0 + 0.03 * torch.rand(40, 70, generator=rng)))
+    guide = replace(guide, sky=(torch.rand(guide.sky.shape, generator=rng) < 0.3).float())
+    guide = replace(guide, coverage=(torch.rand(guide.sky.shape, generator=rng) < 0.9).float())
+    texture = PhotoTexture.of(photo, noise)
+    fast, slow = texture.apply(guide), texture.apply_reference(guide)
+    # Where a position is rounded to a pixel, the last bit decides: at most one pixel in a thousand here.
+    confidence = (fast.confidence - slow.confidence).abs()
+    assert (confidence > 2e-4).float().mean() <= 1e-3
+    # OpenCV may round positions to 1/32 of a pixel: on noise the worst case, of a contrast of 1 between neighbors.
+    same = (confidence <= 2e-4).expand_as(fast.rgb)
+    torch.testing.assert_close(fast.rgb[same], slow.rgb[same], atol=0.06, rtol=0.0)
+    assert (fast.rgb - slow.rgb)[same].abs().mean() < 2e-3
+    if not torch.equal(fast.rgb, guide.rgb):
+        assert (fast.confidence == 1.0).sum() > 100
+
+
+def test_textures_have_the_same_bits_for_any_number_of_threads(floor: Frame, sharp: Tensor) -> None:
+    camera = cameras_at((0.0, 0.4, 1.5), (0.2, 0.0, 0.0), size=SIZE)
+    depth = torch.cat([floor_depth(camera[k : k + 1]) for k in range(2)])
+    texture, guide, threads = PhotoTexture.of(floor, sharp), gray_guide(camera, depth), torch.get_num_threads()
+    try:
+        shown = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            shown.append(texture.apply(guide))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(shown[0].rgb, shown[1].rgb)
+    assert torch.equal(shown[0].confidence, shown[1].confidence)
