@@ -133,6 +133,12 @@ class Chunk:
         kept = every_second(len(self.frames))
         return replace(self, frames=self.frames[kept], confidence=self.confidence[kept])
 
+    def pooled(self, factor: int) -> Chunk:
+        """The chunk at a ``factor``-th of the size, see `Frame.pooled`."""
+        if factor == 1:
+            return self
+        return replace(self, frames=self.frames.pooled(factor), confidence=avg_pool2d(self.confidence, factor))
+
     def observation(self, k: int) -> Observation:
         """Frame ``k`` with its confidence and provenance."""
         return Observation(self.frames[k], self.confidence[k], self.observed)

@@ -36,7 +36,7 @@ def start(photo: LiftedPhoto, cache: WorldCache, components: Components, rng: to
     """
     view = WorldView(cache, PhotoTexture.of(photo.frame, photo.full_res))
     view.integrate(photo_chunk(photo.detail))
-    memory = components.generator.start(photo_chunk(photo.frame.pooled(components.scale)))
+    memory = components.generator.start(photo_chunk(photo.frame).pooled(components.scale))
     state = ExploreState(view, memory, photo.frame, rng, chunks=1, frames=1)
     if components.generator.capabilities.wide:
         add_margin(photo.frame, state, components)
@@ -62,7 +62,7 @@ def complete_views(cameras: Camera, upcoming: Camera | None, state: ExploreState
     state.view.prefetch(upcoming)
     done = complete_chunk(cameras, state, components, clock)
     chunk = Chunk(done.frames, state.chunks, observed=False, confidence=done.confidence)
-    small = Chunk(chunk.frames.pooled(components.scale), chunk.index, observed=False, confidence=done.guide.confidence)
+    small = chunk.pooled(components.scale)
     made = Made(small.frames.rgb, small.frames.depth, small.frames.sky)
     state.memory = components.generator.remember(small, made, state.memory)
     clock.lap("remember")

@@ -254,8 +254,9 @@ def resume(
     text = onward.pop("prompt", None) if (onward := dict(onward or {})) else None
     if onward:
         config.update(dict.fromkeys(ONWARD) | {"prompt": config.prompt} | onward)
-    settings = explore_settings(config)
     generator: Generator = part(config, "generator", given)
+    config = with_following(config, 1 if config.video is not None else working_scale(world.path.size, generator))
+    settings = explore_settings(config)
     if text is not None:
         generator = _prompted(generator, text, len(world.chunks))
         keep_prompts(config, generator)
@@ -286,7 +287,8 @@ def resume(
         parts = replace(parts, video=video_guide(settings, part(config, "depth", given), len(world)))
     # Before anything is written: the models of the generator may refuse a new prompt.
     count = len(world.chunks)
-    memory = generator.rebuild((world.chunk(index), world.carried(index)) for index in range(count))
+    stored = ((world.chunk(index).pooled(parts.scale), world.carried(index)) for index in range(count))
+    memory = generator.rebuild(stored)
     if cameras is not world.path or text is not None:
         stored: Any = OmegaConf.to_container(config)
         world.redirect(cameras, stored)

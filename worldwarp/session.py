@@ -131,18 +131,12 @@ class Session:
     def plan(self) -> Plan:
         """Check the path and time rendering and generator; does not change the state."""
         chunks, seconds = self.remaining, 0.0
+        holes = predicted_holes(self.state.view.cache, chunks)
         timed = chunks[0] if chunks else None
         if self.settings.path == LIVE:
             timed = move(next(iter(MOVES)), self.cameras[self.state.frames - 1], self.chunk)
         if timed is not None:
-            count = len(timed)
-            denoise_s = time_generator(self.components.generator, count, self.settings.size)
-            render_s = count * time_render(self.state.view.cache, timed[-1:])
-            # In renderings: 1 for the guide, about 2 for integration, 0.25 per refinement step. Copying into holes
-            # takes about as long as one step of the packaged generator.
-            renders = 3.0 + 0.25 * self.config.cache.get("refine_steps", 0)
-            copies = self.components.prior.fill == "copy"
-            seconds = renders * render_s + (1.0 + copies) * denoise_s
+            seconds = self._chunk_seconds(timed, holes)
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
         return Plan(
             frames=len(self.cameras) - self.state.frames,
@@ -151,7 +145,7 @@ class Session:
             fov_deg=float(self.cameras.fov_deg[0, 0]),
             backends=names | {"noise": self.components.noise.kind, "device": self.settings.device},
             seconds_per_chunk=seconds,
-            hole_ratio=predicted_holes(self.state.view.cache, chunks),
+            hole_ratio=holes,
             collisions=collisions(self.photo, self.cameras),
             remedy=smaller_scale(self.photo, self.cameras, self.state.frames, self.path_scale)
             if self.from_file
@@ -159,6 +153,28 @@ class Session:
             notes=self.notes,
             photo=self.picture,
         )
+
+    def _chunk_seconds(self, cameras: Camera, holes: list[float]) -> float:
+        """Mean seconds per chunk, from timing one rendering and the generator on cameras ``[t]``.
+
+        Args:
+            cameras: of one chunk.
+            holes: per chunk, the share of its last view that is not covered.
+        """
+        parts, count = self.components, len(cameras)
+        render_s = time_render(self.state.view.cache, cameras[-1:])
+        copies = parts.prior.fill == "copy"
+        if not parts.per_view:
+            denoise_s = time_generator(parts.generator, count, self.settings.size)
+            # In renderings: 1 for the guide, about 2 for integration, 0.25 per refinement step. Copying into holes
+            # takes about as long as one step of the packaged generator.
+            renders = count * (3.0 + 0.25 * (self.config.cache.get("refine_steps") or 0))
+            return renders * render_s + (1.0 + copies) * denoise_s
+        height, width = self.settings.size
+        denoise_s = time_generator(parts.generator, 1, (height // parts.scale, width // parts.scale))
+        # Of a chunk with holes about two views are completed.
+        completed = 2.0 * sum(share > parts.prior.min_share for share in holes) / max(len(holes), 1)
+        return (count + 5.0 * completed) * render_s + completed * (1.0 + 3.0 * copies) * denoise_s
 
     def write_video(self) -> None:
         """Write ``video.mp4`` of all finished frames into the world's folder."""
