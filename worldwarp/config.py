@@ -171,6 +171,7 @@ def _check_values(config: DictConfig) -> None:
     # Settings of generator=wan whose default, null, tells no type.
     for key in ("guidance", "shift"):
         check_number(config, f"generator.{key}", 0.0, 1000.0, optional=True)
+    check_number(config, "generator.smoothing", 0.0, 1.0, optional=True)
     for key in ("chunk", "overlap", "memory.sink", "memory.recent", "memory.bank"):
         check_whole(config, f"generator.{key}", 0, 1_000_000, optional=True)
     if "refine_steps" in config.cache:

@@ -36,7 +36,8 @@ from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, lo
 from diffusion.wan.memory import Context, LatentBank, LatentPolicy
 from diffusion.wan.plan import WanSetup, plan_wan
 from diffusion.wan.prompts import CachedTextEncoder, Captioner, Prompts, PromptSource, clean_prompt, read_prompts
-from diffusion.wan.schedule import blended, denoise, draw, staggered
+from diffusion.wan.sampling import sample
+from diffusion.wan.schedule import draw
 from diffusion.wan.settings import Recipe, WanSettings
 from diffusion.wan.tiny import TinyDecoder, load_tiny
 from diffusion.wan.tokens import FRAMES_PER_LATENT, expanded, mask_channels, padded, token_levels
@@ -167,6 +168,7 @@ class WanGenerator:
         pooling: str = "max",
         chunk: int | None = None,
         overlap: int | None = None,
+        smoothing: float = 0.0,
         memory: LatentPolicy | None = None,
         captioner: Captioner | None = None,
     ) -> None:
@@ -190,6 +192,7 @@ class WanGenerator:
             pooling: of noise levels.
             chunk: latents.
             overlap: latents.
+            smoothing: level.
             memory: policy.
             captioner: describes the photo where no prompt is given.
 
@@ -201,7 +204,7 @@ class WanGenerator:
             raise ValueError(f"precision: want one of {', '.join(PRECISIONS)}, got '{precision}'")
         self._checkpoint = find_checkpoint(pretrained, line)
         policy = memory or LatentPolicy()
-        settings = WanSettings(steps, shift, lag, guidance, mode, pooling, chunk, overlap, policy)
+        settings = WanSettings(steps, shift, lag, guidance, mode, pooling, chunk, overlap, smoothing, policy)
         self.recipe = settings.of(self._checkpoint.line)
         self._tiny = None if decoder == "full" else _tiny_file(decoder, self._checkpoint)
         self._captioner = captioner if prompt is None else None
@@ -379,9 +382,14 @@ class WanGenerator:
             extra = torch.cat([mask_channels(padded(known, count), self.parts.vae.factor).to(guide), guide], 1)
         # 3. Denoise.
         camera = _latent_camera(condition.guide.camera, count)
-        latents = self._sample(held, guide, level, extra, self._context(memory, camera, len(held)), memory.text, rng)
+        context, text = self._context(memory, camera, len(held)), memory.text
+
+        def predict(noisy: Tensor, now: Tensor) -> Tensor:
+            return self.parts.denoiser.predict(noisy, now, text, context, extra)
+
+        latents = sample(predict, recipe, held, guide, level, rng)
         # 4. Decode what will be stored.
-        stored = _stored(latents[len(held) :])
+        stored = _stored(latents)
         frames, decoder = self.parts.decoder.decode(stored.to(guide), streams.decoder)
         carried = {} if memory.streams is None else {"latents": stored.cpu(), "guide": shown.cpu()}
         rgb = frames[: len(sigma)].to(sigma.device)
@@ -499,31 +507,6 @@ class WanGenerator:
         seen = torch.cat(memory.seen)
         slots = self.parts.denoiser.record(seen, memory.text, Context.none(len(seen)))
         return Context(slots, tuple(range(len(seen))), tuple(range(2 * chunk, 3 * chunk)))
-
-    def _sample(
-        self,
-        held: Float[Tensor, "o c h w"],
-        guide: Float[Tensor, "f c h w"],
-        level: Float[Tensor, "f 1 h w"],
-        extra: Float[Tensor, "f e h w"] | None,
-        context: Context,
-        text: Float[Tensor, "b 512 d"],
-        rng: torch.Generator,
-    ) -> Float[Tensor, "of c h w"]:
-        """Clean latents of ``held`` and of the chunk."""
-        recipe = self.recipe
-        known, level = torch.cat([held, guide]), torch.cat([torch.zeros_like(held[:, :1]), level])
-        start = level if recipe.mixes else torch.ones_like(level)
-        start[: len(held)] = 0.0
-        noisy = add_noise(known, draw(known, rng), start)
-        schedule = staggered(recipe.levels, len(guide), recipe.lag)
-        schedule = torch.cat([schedule.new_zeros(len(schedule), len(held)), schedule], 1)
-
-        def predict(x: Tensor, now: Tensor) -> Tensor:
-            return self.parts.denoiser.predict(x, now, text, context, extra)
-
-        follow = blended(predict, known, level) if recipe.mode == "blend" else predict
-        return denoise(follow, noisy, recipe.rows(start, schedule), rng if recipe.line.stepper == "renoise" else None)
 
 
 def _set_attention(model: WanTransformer3DModel, backend: str) -> None:

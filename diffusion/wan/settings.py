@@ -29,6 +29,8 @@ class WanSettings:
         pooling: of levels over the pixels of a token (`diffusion.wan.tokens.token_levels`).
         chunk: new latents of a chunk, 4 frames each.
         overlap: latents of the past that a line without memory holds at level 0 before a chunk.
+        smoothing: level to which a line without memory noises a chunk once more, after it was averaged with the chunk
+            before (`diffusion.wan.sampling`); 0: no second pass.
         memory: what a causal line remembers.
     """
 
@@ -40,6 +42,7 @@ class WanSettings:
     pooling: str = "max"
     chunk: int | None = None
     overlap: int | None = None
+    smoothing: float = 0.0
     memory: LatentPolicy = field(default_factory=LatentPolicy)
 
     def of(self, line: Line) -> Recipe:
@@ -64,6 +67,13 @@ class WanSettings:
                 f"chunk: want chunk + overlap within the {line.trained_span} latents that {line.name} was trained on, "
                 f"got {chunk} + {overlap}; lower generator.chunk"
             )
+        if not 0.0 <= self.smoothing <= 1.0:
+            raise ValueError(f"smoothing: want a level in 0..1, got {self.smoothing}")
+        if self.smoothing > 0.0 and line.attention != "bidirectional":
+            raise ValueError(
+                f"smoothing: want 0 for {line.name}, which remembers the chunk before, got {self.smoothing}; leave "
+                "generator.smoothing out"
+            )
         bounds = None
         if line.attention == "causal":
             bounds = self.memory.bounds(chunk=chunk, span=line.trained_span, window=line.window, sink=line.sink)
@@ -71,7 +81,7 @@ class WanSettings:
         shift = line.shift if self.shift is None else self.shift
         levels = schedule_levels(steps, shift, warped=line.warped, last=line.table_end)
         guidance = line.guidance if self.guidance is None else self.guidance
-        return Recipe(line, levels, self.lag, guidance, mode, self.pooling, chunk, overlap, bounds)
+        return Recipe(line, levels, self.lag, guidance, mode, self.pooling, chunk, overlap, self.smoothing, bounds)
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,7 @@ class Recipe:
     pooling: str
     chunk: int
     overlap: int
+    smoothing: float
     bounds: Bounds | None
 
     @property
