@@ -67,7 +67,7 @@ class Settings:
     fov_deg: float
     seed: int
     chunk: int | None
-    steps: int | None
+    steps: int | str | None
     detail: float
     fps: float
     device: str
@@ -165,8 +165,8 @@ def _check_values(config: DictConfig) -> None:
     if config.get("path_scale") not in (None, AUTO):
         _check_path_scale(config.path_scale)
     check_whole(config, "seed", 0, 2**31 - 1)
-    check_whole(config, "chunk", 1, 64, optional=True)
-    check_whole(config, "steps", 1, 64, optional=True)
+    check_whole(config, "chunk", 1, 1_000_000, optional=True)  # how many it can be, the generator says
+    _check_steps(config)
     check_whole(config, "frames", 2, 1_000_000, optional=True)
     # Settings of generator=wan whose default, null, tells no type.
     for key in ("guidance", "shift"):
@@ -180,6 +180,12 @@ def _check_values(config: DictConfig) -> None:
     if unit_m is not None and not (isinstance(unit_m, int | float) and unit_m > 0):
         raise ConfigError(f"depth.unit_m: want a positive number of meters per unit, got {unit_m!r}")
     check_choice(config, "device", ("cpu", "cuda"))
+
+
+def _check_steps(config: DictConfig) -> None:
+    """A number of steps, or for a generator with a schedule of its own falling timesteps, which it checks itself."""
+    if not ("steps" in config.generator and isinstance(config.steps, str)):
+        check_whole(config, "steps", 1, 64, optional=True)
 
 
 def check_viewer(viewer: DictConfig) -> None:

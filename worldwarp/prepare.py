@@ -46,6 +46,7 @@ from worldwarp.state import REFERENCE_FRAMES, ExploreState, LiftedPhoto, referen
 from worldwarp.stored_config import current_config
 from worldwarp.working_size import with_following, working_scale
 
+LONGEST_CHUNK = 64  # frames, of a generator that names no limit: all frames of a chunk are in memory together
 MAX_PHOTO_SCALE = 4.0  # largest resolution of the photo texture over the frame size, however close the camera comes
 
 
@@ -183,10 +184,9 @@ def _check_cadence(settings: Settings, cadence: Cadence) -> None:
         ConfigError: naming the nearest size, or the longest chunk, that it takes.
     """
     size, step = settings.size, cadence.size_multiple
-    if cadence.longest is not None and (settings.chunk or 0) > cadence.longest:
-        raise ConfigError(
-            f"chunk: this generator makes at most {cadence.longest} frames, got {settings.chunk}; leave chunk= out"
-        )
+    longest = max(LONGEST_CHUNK, cadence.frames) if cadence.longest is None else cadence.longest
+    if (settings.chunk or 0) > longest:
+        raise ConfigError(f"chunk: this generator makes at most {longest} frames, got {settings.chunk}; leave chunk= out")
     if any(side % step for side in size):
         height, width = (max(step, step * round(side / step)) for side in size)
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The latents of one chunk: noised guide, schedule, and for lines without memory a smooth border to the chunk before."""
+"""The latents of one chunk: noised guide and schedule; for lines without memory a smooth border to the chunk before."""
 
 from __future__ import annotations
 

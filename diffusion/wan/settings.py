@@ -20,7 +20,7 @@ class WanSettings:
     """What differs from run to run. None is what the line was published with.
 
     Attributes:
-        steps: a number of even steps, or falling timesteps in 0..1000; as text, "1000,500".
+        steps: a number of even steps, or falling timesteps in 0..1000; as text, "1000 500" or "1000,500".
         shift: of the schedule.
         lag: steps by which each latent frame of a chunk trails the one before it; for models that were trained with a
             level per frame (Diffusion Forcing).
@@ -123,8 +123,8 @@ def _steps(steps: int | str | Sequence[float]) -> int | list[float]:
     """A number of steps or timesteps, from what a configuration or a command line holds."""
     if isinstance(steps, int):
         return steps
-    words = steps.strip("[] ").split(",") if isinstance(steps, str) else steps
+    words = steps.strip("[] ").replace(",", " ").split() if isinstance(steps, str) else steps
     try:
         return [float(step) for step in words]
     except ValueError:
-        raise ValueError(f"steps: want a whole number, or timesteps such as '1000,500', got '{steps}'") from None
+        raise ValueError(f"steps: want a whole number, or timesteps such as '1000 500', got '{steps}'") from None

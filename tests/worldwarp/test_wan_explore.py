@@ -140,12 +140,30 @@ def test_what_the_model_cannot_take_is_refused_in_one_sentence(
             "precision: want one of wan, bf16, float32, got",
         ),
         ([f"generator.pretrained={model}", "generator.chunk=40"], "got 40 + 0; lower generator.chunk"),
+        ([f"generator.pretrained={model}", "chunk=13"], "chunk: this generator makes at most 12 frames, got 13"),
+        ([f"generator.pretrained={model}", "steps=500 1000"], "steps: want falling timesteps in 0..1000"),
+        (["generator=retouch", "steps=1000 500"], "steps: want a whole number from 1 to 64, got '1000 500'"),
+        (["generator=retouch", "chunk=65"], "chunk: this generator makes at most 64 frames, got 65"),
         ([f"generator.pretrained={model}", "size=64x96", "prompt=" + 600 * "x"], "prompt: want at most 512 tokens"),
     ):
         assert main([*words, *more]) == 2
         told = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in told
         assert not (tmp_path / "w").exists()
+
+
+def test_steps_are_timesteps_and_a_chunk_is_as_long_as_the_model_makes_it(
+    tmp_path: Path, photo: Path, models: Path
+) -> None:
+    words = ["generator=wan", f"generator.pretrained={models / 'st-diff'}", f"image={photo}", "frames=81", "chunk=80"]
+    words += ["steps=1000 750.5", "depth=plane", "detail=1", "size=48x64", "generator.chunk=20", "generator.overlap=1"]
+    session = prepare(compose_config("explore", words))
+    assert [len(cameras) for cameras in session.remaining] == [80]
+    generator = session.components.generator
+    assert isinstance(generator, WanGenerator)
+    listed = WanGenerator(models / "st-diff", steps=[1000.0, 750.5], chunk=20, overlap=1)
+    assert torch.equal(generator.recipe.levels, listed.recipe.levels)
+    assert len(generator.recipe.levels) == 3
 
 
 def test_licence_and_memory_by_stage_are_told_once_a_run(

@@ -245,7 +245,7 @@ def test_what_a_line_cannot_do_is_refused(
 
 
 def test_timesteps_are_read_from_a_command_line_too() -> None:
-    for steps in ("1000,500", "[1000, 500]", [1000.0, 500.0], 2):
+    for steps in ("1000,500", "1000 500", "[1000, 500]", [1000.0, 500.0], 2):
         levels = WanSettings(steps=steps).of(LINES["longlive"]).levels
         torch.testing.assert_close(levels, torch.tensor([1.0, 2.5 / 3.0, 0.0], dtype=torch.float64))
 
