@@ -143,6 +143,19 @@ def read_pickle(path: Path, top_keys: Sequence[str], key: str | None = None) -> 
     return {str(name): value for name, value in top.items()}
 
 
+def downloaded(repository: str, patterns: Sequence[str]) -> Path | None:
+    """The folder of a Hugging Face repository in its cache, as far as it is there; asks nothing of the network."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(patterns), local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+
+
 def download(repository: str, patterns: Sequence[str]) -> Path:
     """Files of a Hugging Face repository that fit patterns, from its cache where they are in it.
 

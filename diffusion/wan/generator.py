@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -30,7 +31,7 @@ from diffusion.generator import Cadence, Capabilities, Made
 from diffusion.memory_plan import MemoryPlan
 from diffusion.noise_map import NoiseConfig
 from diffusion.wan.denoiser import WanDenoiser
-from diffusion.wan.files import read_json
+from diffusion.wan.files import read_json, stored_tensors
 from diffusion.wan.lines import PRECISIONS, VAES, Precision
 from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae
 from diffusion.wan.memory import Context, LatentBank, LatentPolicy
@@ -281,14 +282,22 @@ class WanGenerator:
 
     @property
     def _text_encoder_bytes(self) -> int:
-        """Bytes of the text encoder while it runs; 0 where the prompts were encoded before."""
-        folder = self._checkpoint.folder
-        files = [] if folder is None else [*(folder / "text_encoder").glob("*.safetensors")]
-        if not files:
+        """Bytes of the text encoder while it runs; 0 where the prompts were encoded before.
+
+        Of a Hugging Face id nothing is fetched to find out: what is not in its cache was not encoded here.
+        """
+        folder = self._checkpoint.folder_at_hand_with("text_encoder", "tokenizer")
+        if folder is None:
             return TEXT_ENCODER_BYTES
         negative = [] if self.recipe.guidance == 1.0 else [clean_prompt(self._negative)]
-        known = self._text_encoder.has([*self._prompts.texts, *negative])
-        return 0 if known else sum(file.stat().st_size for file in files)
+        encoder = CachedTextEncoder(folder, device=self._device)
+        try:
+            if self._captioner is None and encoder.has([*self._prompts.texts, *negative]):
+                return 0
+            shapes = stored_tensors(folder / "text_encoder").shapes.values()
+        except ValueError:  # half a download: the rest comes, or loading says what is missing
+            return TEXT_ENCODER_BYTES
+        return encoder.dtype.itemsize * sum(prod(shape) for shape in shapes)
 
     @property
     def _decoder_dtype(self) -> torch.dtype:

@@ -8,8 +8,9 @@ compared with it by name and shape before anything is read.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.wan.detect import Shapes, base_repository, detect_line, transformer_config
-from diffusion.wan.files import StoredTensors, download, listed, read_json, stored_tensors
+from diffusion.wan.files import StoredTensors, download, downloaded, listed, read_json, stored_tensors
 from diffusion.wan.keys import Part, renamed, strip_prefixes, to_diffusers, vae_part
 from diffusion.wan.lines import LINES, PRECISIONS, VAES, Config, Line, Precision
 
@@ -63,16 +64,24 @@ class Checkpoint:
         Raises:
             ValueError: they are nowhere, or cannot be fetched.
         """
-        if self.folder is not None and all((self.folder / part).is_dir() for part in parts):
-            return self.folder
-        for repository in filter(None, (self.repository, self.base)):
-            found = download(repository, [f"{part}/*" for part in parts])
-            if all((found / part).is_dir() for part in parts):
-                return found
+        if (found := self._found(download, parts)) is not None:
+            return found
         wanted = " and ".join(parts)
         raise ValueError(
             f"pretrained: want {wanted} in {self.repository or self.folder}, got none; name another folder"
         )
+
+    def folder_at_hand_with(self, *parts: str) -> Path | None:
+        """The folder that holds parts of the model, if nothing has to be fetched for it."""
+        return self._found(downloaded, parts)
+
+    def _found(self, look: Callable[[str, Sequence[str]], Path | None], parts: Sequence[str]) -> Path | None:
+        """The first of the model's folder, its repository and that of its base that has parts."""
+        fetched = (look(name, [f"{part}/*" for part in parts]) for name in (self.repository, self.base) if name)
+        for folder in chain([self.folder], fetched):
+            if folder is not None and all((folder / part).is_dir() for part in parts):
+                return folder
+        return None
 
 
 def find_checkpoint(pretrained: str | Path, line: str = "auto") -> Checkpoint:

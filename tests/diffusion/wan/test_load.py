@@ -16,6 +16,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
 from diffusion.wan.files import WEIGHTS, download
+from diffusion.wan.generator import TEXT_ENCODER_BYTES, WanGenerator
 from diffusion.wan.keys import to_original
 from diffusion.wan.lines import BASES, LINES, VAES, Line
 from diffusion.wan.load import (
@@ -343,6 +344,29 @@ def test_without_network_an_id_is_refused_in_a_sentence(offline: Path) -> None:
         find_checkpoint("nobody/model")
     assert "\n" not in str(error.value)
     assert not offline.exists()
+
+
+def test_the_text_encoder_of_an_id_is_planned_where_it_would_be_loaded(
+    offline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its embeddings are known by the encoder's files, which are looked for in the Hub's cache and nowhere else."""
+    monkeypatch.setenv("WORLDWARP_CACHE", str(tmp_path / "cache"))
+    home, commit = offline / "models--nobody--model", "0" * 40
+    make_toy(home / "snapshots" / commit, LINES["longlive"])
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text(commit)
+
+    def text_stage(prompt: str) -> int:
+        plan = WanGenerator("nobody/model", prompt=prompt).plan((32, 64), 5)
+        return sum(stage.parts["text encoder"] for stage in plan.stages if stage.name == "text")
+
+    weights = home / "snapshots" / commit / "text_encoder" / "model.safetensors"
+    assert 0.45 < text_stage("a lake") / weights.stat().st_size < 0.5  # float32 on disk, bfloat16 in memory
+    assert WanGenerator("nobody/model", prompt="a lake").parts.prompts.at(0).shape == (512, 32)
+    assert text_stage("a lake") == 0
+    assert text_stage("a road") > 0
+    weights.parent.rename(tmp_path / "gone")  # the base of the line has it, and is not in the cache
+    assert text_stage("a lake") == TEXT_ENCODER_BYTES
 
 
 def test_an_id_in_the_cache_is_used_without_network(offline: Path, toy: Path) -> None:
