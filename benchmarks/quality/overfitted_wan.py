@@ -253,7 +253,7 @@ def overfit(folder: Path, clip: Frame, photo: Path, decoder_steps: int, transfor
     prior, sigma = torch.cat([step.prior.rgb for step in steps]), torch.cat([step.sigma for step in steps])
     clean, guide = (encoded(vae, clip.rgb[:1], rgb) for rgb in (clip.rgb[1:], prior))
     level = token_levels(torch.cat([torch.zeros_like(sigma[:1]), sigma]), StreamingVAE(vae).factor)
-    text = WanGenerator(models["untrained"]).parts.prompts.at(0)[None]
+    text = WanGenerator(models["untrained"]).parts.prompts.at(0)[None].float()  # embeddings are bfloat16
     train_transformer(transformer, text, clean, guide, level, transformer_steps)
     _write(models["trained"] / "transformer", transformer)
     return models

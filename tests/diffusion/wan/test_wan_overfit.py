@@ -22,6 +22,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # 1 minute of two idle cores, ten and more of shared ones
 def test_an_overfitted_toy_fills_holes_ten_decibels_better_than_untrained(figures: dict[str, float]) -> None:
     assert figures["trained"] > 10.0 + figures["untrained"]
     assert figures["trained"] > 10.0 + figures["prior"]
@@ -30,6 +31,7 @@ def test_an_overfitted_toy_fills_holes_ten_decibels_better_than_untrained(figure
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # 1 minute of two idle cores, ten and more of shared ones
 def test_memory_tells_which_chunk_comes(figures: dict[str, float]) -> None:
     assert figures["memory alone, latents"] > 6.0 + figures["a chunk late, latents"]
 
