@@ -186,7 +186,9 @@ def _check_cadence(settings: Settings, cadence: Cadence) -> None:
     size, step = settings.size, cadence.size_multiple
     longest = max(LONGEST_CHUNK, cadence.frames) if cadence.longest is None else cadence.longest
     if (settings.chunk or 0) > longest:
-        raise ConfigError(f"chunk: this generator makes at most {longest} frames, got {settings.chunk}; leave chunk= out")
+        raise ConfigError(
+            f"chunk: this generator makes at most {longest} frames, got {settings.chunk}; leave chunk= out"
+        )
     if any(side % step for side in size):
         height, width = (max(step, step * round(side / step)) for side in size)
         raise ConfigError(

@@ -15,6 +15,7 @@ What is remembered are the latents that the model made, rounded to bfloat16 as t
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -48,6 +49,8 @@ from geometry.frame import Chunk, Frame, Guide
 
 if TYPE_CHECKING:
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
+
+_log = logging.getLogger(__name__)
 
 TINY = {"2.1": "taew2_1.safetensors", "2.2": "taew2_2.safetensors"}  # weights of the tiny decoder, by VAE
 TEXT_ENCODER_BYTES = 2 * 5_680_910_336  # of UMT5-XXL in bfloat16
@@ -405,23 +408,16 @@ class WanGenerator:
         return WanMade(rgb, None, None, carried, memory, Streams(encoder, decoder))
 
     def remember(self, chunk: Chunk, made: Made, memory: WanMemory) -> WanMemory:
-        """The memory after a chunk.
-
-        Raises:
-            ValueError: what was stored of the chunk holds no latents.
-        """
+        """The memory after a chunk; frames of another generator are encoded first (`_encoded`)."""
         recipe = self.recipe
-        count = recipe_frames(recipe, len(chunk.frames))
         counted = replace(memory, chunks=memory.chunks + 1, latents=memory.latents + recipe.chunk)
         if memory.streams is None:
             assert memory.overlap is not None
             frames = torch.cat([memory.overlap, chunk.frames.rgb.to(memory.overlap)])
             return replace(counted, overlap=frames[-recipe.overlap_frames(len(frames)) :])
-        if missing := {"latents", "guide"} - made.carried.keys():
-            raise ValueError(
-                f"memory: want latents and guide of chunk {chunk.index}, its {' and '.join(sorted(missing))} "
-                "are not stored; continue with the generator that made this world"
-            )
+        if not self._has_latents(made.carried):
+            return self._encoded(chunk, memory)
+        count = recipe_frames(recipe, len(chunk.frames))
         latents = made.carried["latents"].to(self.parts.vae.device, torch.float32)
         if isinstance(made, WanMade) and made.before is not None and made.streams is not None:
             before, streams = made.before, made.streams
@@ -445,17 +441,48 @@ class WanGenerator:
         """The memory after stored chunks, the photo first: the same bits as of the walk that made them.
 
         Raises:
-            ValueError: there is no chunk, or one was stored without its latents.
+            ValueError: there is no chunk.
         """
-        memory: WanMemory | None = None
+        memory, foreign = None, 0
         for chunk, carried in chunks:
             if memory is None:
                 memory = self.start(chunk)
             else:
+                foreign += memory.streams is not None and not self._has_latents(carried)
                 memory = self.remember(chunk, Made(chunk.frames.rgb, None, None, carried), memory)
         if memory is None:
             raise ValueError("memory: want at least the photo to rebuild it from, got no chunk")
+        if foreign:
+            _log.warning(
+                "%d chunks of this world have no latents of this model: their frames were encoded again, which is "
+                "close to what it would remember of its own",
+                foreign,
+            )
         return memory
+
+    def _has_latents(self, carried: Mapping[str, Tensor]) -> bool:
+        """Whether a chunk was stored by a generator of these latents and chunks."""
+        shape = (self.recipe.chunk, self.parts.vae.channels)
+        return {"latents", "guide"} <= carried.keys() and carried["latents"].shape[:2] == shape
+
+    def _encoded(self, chunk: Chunk, memory: WanMemory) -> WanMemory:
+        """The memory after a chunk that another generator made: its frames stand for guide and latents.
+
+        A longer chunk than this generator makes becomes several of its own, under one prompt.
+        """
+        before, frames = memory, self.recipe.frames
+        for first in range(0, len(chunk.frames), frames):
+            assert memory.streams is not None
+            part = replace(
+                chunk,
+                frames=chunk.frames[first : first + frames],
+                confidence=chunk.confidence[first : first + frames],
+            )
+            shown = _bytes(part.frames.rgb)
+            latents, _ = self.parts.vae.encode(_colors(padded(shown, frames)), memory.streams.encoder)
+            made = Made(part.frames.rgb, None, None, {"latents": _stored(latents), "guide": shown})
+            memory = replace(self.remember(part, made, memory), chunks=before.chunks)
+        return replace(memory, chunks=before.chunks + 1)
 
     def rehearse(self, frames: int, size: tuple[int, int]) -> None:
         """Make and remember one blank chunk of ``frames`` frames of ``size = (H, W)``: warm-up, and for timing."""

@@ -152,9 +152,7 @@ def test_what_the_model_cannot_take_is_refused_in_one_sentence(
         assert not (tmp_path / "w").exists()
 
 
-def test_steps_are_timesteps_and_a_chunk_is_as_long_as_the_model_makes_it(
-    tmp_path: Path, photo: Path, models: Path
-) -> None:
+def test_steps_are_timesteps_and_a_chunk_is_as_long_as_the_model_makes_it(photo: Path, models: Path) -> None:
     words = ["generator=wan", f"generator.pretrained={models / 'st-diff'}", f"image={photo}", "frames=81", "chunk=80"]
     words += ["steps=1000 750.5", "depth=plane", "detail=1", "size=48x64", "generator.chunk=20", "generator.overlap=1"]
     session = prepare(compose_config("explore", words))
@@ -195,6 +193,25 @@ def test_a_world_goes_on_under_a_file_of_prompts_and_a_prompt_that_is_refused_ch
     assert main([*words, f"prompt={tmp_path / 'later.yaml'}"]) == 0
     prompts = World.load(tmp_path / "w").record.config["prompt"]
     assert prompts == {"0": "a lake", "2": "a busy street", "3": "rain"}
+
+
+def test_a_world_of_another_generator_goes_on_with_a_video_model(
+    tmp_path: Path, photo: Path, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def went_on(out: Path, stops: int) -> torch.Tensor:
+        start = {**SETTINGS, "steps": None, "frames": 9}
+        list(explore(image=photo, out=out, generator="passthrough", **start))
+        first, path = WanGenerator(models / "self-forcing", steps=2), {"path": "right:distance=0.2", "frames": 25}
+        for _ in range(stops):
+            next(explore(resume=out, generator=first, viewer="none", **path))
+            path = {}
+        list(explore(resume=out, generator=first, viewer="none", **path))
+        return World.load(out).frames().rgb
+
+    at_once, with_a_stop = went_on(tmp_path / "a", 0), went_on(tmp_path / "b", 1)
+    assert len(at_once) > 20
+    assert torch.equal(at_once, with_a_stop)
+    assert "have no latents of this model: their frames were encoded again" in caplog.text
 
 
 def test_undo_keeps_the_loaded_models(tmp_path: Path, photo: Path, models: Path) -> None:

@@ -140,6 +140,33 @@ def test_a_walk_is_replayed_from_what_is_stored_to_the_bit(
     _assert_same(generator(line, texts, **settings).rebuild(iter(stored)), memories[-1])
 
 
+@pytest.mark.parametrize(
+    ("line", "settings"), [("causal-forcing-frame", {}), ("inspatio", {"chunk": 1}), ("st-diff", {"chunk": 1})]
+)
+def test_frames_of_another_generator_are_encoded_for_the_memory(
+    generator: Callable[..., WanGenerator], line: str, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    one, condition = generator(line, guidance=1.0, **settings), _condition(7, 1)
+    foreign = _finished(Made(condition.prior.rgb, None, None), condition, 1)  # 7 frames, where this one makes 4
+    memory = one.rebuild([(_photo(), {}), (foreign, {})])
+    assert ("1 chunks of this world have no latents" in caplog.text) == (line != "st-diff")
+    assert memory.chunks == 2
+    next_one = _condition(4, 2)
+    made = one.make(next_one, torch.ones(4, 1, *SIZE), memory, torch.Generator().manual_seed(4))
+    own = _finished(made, next_one, 2)
+    stored = [(_photo(), {}), (foreign, {"keys": torch.zeros(2)}), (own, made.carried)]
+    _assert_same(one.rebuild(stored), one.remember(own, made, memory))
+    if memory.streams is None:
+        return
+    assert (memory.latents, memory.streams.encoder.latents, memory.streams.decoder.latents) == (3, 3, 3)
+    _, state = one.parts.vae.encode(_photo().frames.rgb)
+    rgb = foreign.frames.rgb
+    latents, state = one.parts.vae.encode(torch.cat([rgb, rgb[-1:]]), state)  # the last frame fills the chunk up
+    remembered = memory.seen[-1] if memory.bank is None else torch.stack([f.latent for f in memory.bank.frames[1:]])
+    assert torch.equal(remembered, latents.bfloat16().float()[-len(remembered) :])
+    _assert_same(memory.streams.encoder, state)
+
+
 def test_a_later_chunk_changes_nothing_in_an_older_memory(generator: Callable[..., WanGenerator]) -> None:
     one = generator("longlive", chunk=1)
     _, memories = _walk(one, [4])
@@ -232,8 +259,6 @@ def test_what_a_line_cannot_do_is_refused(
     memory, photo = one.start(_photo()), _photo()
     with pytest.raises(ValueError, match="want 1 to 4 frames, got 5"):
         one.make(_condition(5, 1), torch.ones(5, 1, *SIZE), memory, torch.Generator())
-    with pytest.raises(ValueError, match="its guide and latents are not stored"):
-        one.rebuild([(photo, {}), (replace(photo, index=1), {})])
     with pytest.raises(ValueError, match="at least the photo"):
         one.rebuild([])
     parts = (photo.frames.rgb, photo.frames.depth, photo.frames.valid, photo.frames.sky)
