@@ -1,4 +1,4 @@
-"""From generated frames to frames that can enter the world: depth in its scale, validity, 8-bit colors."""
+"""From generated frames to frames that can enter the world: depth in its scale, validity."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from geometry.depth import DepthEstimator, align_depth, clean_discontinuities
 from geometry.frame import Guide, every_second
 
 GENERATED_CONFIDENCE = 0.6  # of a generated pixel at noise level 0; an observed pixel has 1
-
-
-def rounded(rgb: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t 3 h w"]:
-    """Colors as they are stored, on the 8-bit grid: a resumed session goes on from the same bits."""
-    return (rgb * 255.0).round().clamp(0.0, 255.0) / 255.0
 
 
 def validity(depth: Float[Tensor, "t 1 h w"], sky: Bool[Tensor, "t 1 h w"]) -> Bool[Tensor, "t 1 h w"]:

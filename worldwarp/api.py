@@ -171,8 +171,9 @@ class World:
             return text
         film = self.video.read_bytes()
         if len(film) > SHOWN_BYTES:
-            picture = base64.b64encode((self.folder / frame_name(len(self.cameras) - 1)).read_bytes()).decode()
-            return f'<img src="data:image/png;base64,{picture}"><br>{text}; its video is {self.folder / VIDEO}'
+            last = self.folder / frame_name(len(self.cameras) - 1, self.record.chunks[-1])
+            picture = base64.b64encode(last.read_bytes()).decode()
+            return f'<img src="data:image/{last.suffix[1:]};base64,{picture}"><br>{text}; its video is {self.folder / VIDEO}'
         source = f"data:video/mp4;base64,{base64.b64encode(film).decode()}"
         return f'<video controls loop muted src="{source}"></video><br>{text}'
 

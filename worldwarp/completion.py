@@ -25,7 +25,8 @@ from diffusion.noise_map import noise_map
 from geometry.camera import Camera
 from geometry.fill import smooth_fill
 from geometry.frame import Chunk, Frame, Guide
-from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, rounded, validity
+from geometry.rounding import to_levels
+from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, validity
 from worldwarp.clock import Clock
 from worldwarp.state import Components, ExploreState
 
@@ -205,7 +206,7 @@ def _generate(
     if prior.source is not None and scale > 1:
         colors = colors + copied_detail(prior.source[0], pictures, scale)
     open_ = ~shown.covered | _repeated(prior.copied > 0.5, scale)
-    colors = rounded(torch.where(open_, colors, shown.rgb))
+    colors = to_levels(torch.where(open_, colors, shown.rgb))
     sky = torch.where(open_, _repeated(sky, scale), shown.sky_mask)
     depth = torch.where(open_, enlarged_depth(depth, scale), shown.depth.clamp_min(1e-6))
     valid = validity(depth, sky) & _repeated(known, scale) & ~shown.covered
@@ -219,7 +220,7 @@ def _with_depth(
     made: Made, guide: Guide, sigma: Tensor, components: Components
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
     """Colors, depth aligned to the guide, sky, where the depth is known, and the error of the alignment."""
-    rgb = rounded(made.rgb)
+    rgb = to_levels(made.rgb)
     if made.depth is None:
         return rgb, *estimated_depth(rgb, guide, sigma, components.depth)
     sky = guide.covered & guide.sky_mask if made.sky is None else made.sky
@@ -249,7 +250,7 @@ def _frame(view: _View, metric: bool) -> tuple[Frame, Tensor]:
             filled, inverse = rgb, torch.ones_like(depth)
         rgb = torch.where(covered, rgb, filled)
         depth = torch.where(covered, depth, 1.0 / inverse.clamp_min(1e-6))
-    frame = Frame(rounded(rgb), depth.clamp_min(1e-6), covered, covered & shown.sky_mask, shown.camera, metric)
+    frame = Frame(to_levels(rgb), depth.clamp_min(1e-6), covered, covered & shown.sky_mask, shown.camera, metric)
     return frame, shown.confidence * covered
 
 

@@ -18,7 +18,8 @@ from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import noise_map
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
-from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, rounded, validity
+from geometry.rounding import rounded, to_levels
+from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, validity
 from worldwarp.clock import Clock
 from worldwarp.completion import add_margin, complete_chunk, complete_wide
 from worldwarp.metrics import measure
@@ -61,7 +62,8 @@ def complete_views(cameras: Camera, upcoming: Camera | None, state: ExploreState
     clock = Clock()
     state.view.prefetch(upcoming)
     done = complete_chunk(cameras, state, components, clock)
-    chunk = Chunk(done.frames, state.chunks, observed=False, confidence=done.confidence)
+    # Rounded to the precision of the stored world: that keeps a resumed session on the same bits.
+    chunk = rounded(Chunk(done.frames, state.chunks, observed=False, confidence=done.confidence))
     small = chunk.pooled(components.scale)
     made = Made(small.frames.rgb, small.frames.depth, small.frames.sky)
     state.memory = components.generator.remember(small, made, state.memory)
@@ -137,12 +139,12 @@ def _inpaint(guide: Guide, state: ExploreState, components: Components) -> Prior
 def _to_chunk(
     made: Made, guide: Guide, sigma: Tensor, state: ExploreState, components: Components
 ) -> tuple[Chunk, float]:
-    """Generated frames as a chunk: depth aligned to the guide, mixed pixels at edges invalid, 8-bit colors.
+    """Generated frames as a chunk: depth aligned to the guide, mixed pixels at edges invalid, `rounded`.
 
     Returns:
         The chunk and the median relative depth error after the alignment.
     """
-    rgb = rounded(made.rgb)
+    rgb = to_levels(made.rgb)
     if made.depth is None:
         depth, sky, valid, residual = estimated_depth(rgb, guide, sigma, components.depth)
     else:
@@ -151,7 +153,8 @@ def _to_chunk(
         valid = validity(depth, sky)
     confidence = guide.confidence + (1.0 - guide.confidence) * (1.0 - 0.5 * sigma) * GENERATED_CONFIDENCE
     frames = Frame(rgb, depth, valid, sky, guide.camera, state.reference.metric)
-    return Chunk(frames, state.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), residual
+    # Rounded to the precision of the stored world: that keeps a resumed session on the same bits.
+    return rounded(Chunk(frames, state.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0))), residual
 
 
 def _advance(state: ExploreState, chunk: Chunk) -> int:

@@ -24,9 +24,9 @@ BYTES_PER_CHUNK_PIXEL = 830.0  # of all frames of a chunk: guide, prior, the net
 MANY_FRAMES = 1000  # with keys the number of frames is unknown
 DEPTH_MIB = 1400.0  # least peak, that of the depth network
 
-PHOTO_BYTES = 25.0  # compressed, per primitive of the photo
+PHOTO_BYTES = 22.0  # compressed, per primitive of the photo
 MARGIN = 1.5  # primitives around the photo, per pixel of a frame
-FRAME_BYTES = 8.5  # compressed, per pixel of a stored frame: primitives, exact depth, images
+FRAME_BYTES = 5.6  # compressed, per pixel of a stored frame: primitives, depth, colors
 RECORDED_PRIMITIVE_BYTES = 44.0
 RECORDED_FRAME_BYTES = 7.0  # per pixel
 

@@ -33,8 +33,8 @@ from scenes.formats.ply import sky_on_sphere, write_gaussians_ply, write_points_
 from scenes.formats.spz import load_gsply, write_spz
 from scenes.formats.tracks import MAX_TRACK, tracks_of
 from scenes.io.atomic_files import disk_errors, write_bytes
+from scenes.io.png import write_depth_png, write_rgb_png
 from scenes.io.video import write_video
-from scenes.store.chunk_files import depth_name, frame_name
 from scenes.store.world_store import WorldStore
 
 README = "README.txt"
@@ -150,9 +150,9 @@ def _export_colmap(world: WorldStore, folder: Path) -> tuple[Path, str]:
     target, model = _fresh(folder / "colmap"), folder / "colmap" / "sparse" / "0"
     (target / "images").mkdir()
     model.mkdir(parents=True)
-    names = [Path(frame_name(i)).name for i in range(len(world))]
-    for i, name in enumerate(names):
-        shutil.copyfile(world.folder / frame_name(i), target / "images" / name)
+    names = [f"{i:05d}.png" for i in range(len(world))]
+    for i, frame in enumerate(_frames(world)):
+        write_rgb_png(target / "images" / names[i], frame.rgb)
     tracks = tracks_of(world, as_points(world.primitives))
     write_colmap(model, world.cameras, names, binary=False, tracks=tracks)
     note = (
@@ -166,11 +166,15 @@ def _export_colmap(world: WorldStore, folder: Path) -> tuple[Path, str]:
 
 def _export_nerfstudio(world: WorldStore, folder: Path) -> tuple[Path, str]:
     target = _fresh(folder / "nerfstudio")
-    for part, name_of in (("frames", frame_name), ("depth", depth_name)):
+    for part in ("frames", "depth"):
         (target / part).mkdir()
-        for i in range(len(world)):
-            shutil.copyfile(world.folder / name_of(i), target / name_of(i))
-    write_bytes(target / "transforms.json", world.cameras_text().encode())
+    content = json.loads(world.cameras_text())
+    for i, (entry, frame) in enumerate(zip(content["frames"], _frames(world), strict=True)):
+        # PNG, which every program reads; a world stores what is smallest.
+        entry["file_path"], entry["depth_file_path"] = f"frames/{i:05d}.png", f"depth/{i:05d}.png"
+        write_rgb_png(target / entry["file_path"], frame.rgb)
+        write_depth_png(target / entry["depth_file_path"], frame.depth, frame.surface)
+    write_bytes(target / "transforms.json", (json.dumps(content) + "\n").encode())
     note = "nerfstudio dataset: camera-to-world, OpenGL camera axes; depth is 16-bit, 0.001 units a count, "
     return target, note + "0 where unknown, sky or beyond 65.5 units"
 
@@ -234,7 +238,7 @@ def _home_cameras(world: WorldStore) -> list[dict[str, Any]]:
     return [
         {
             "id": i,
-            "img_name": Path(frame_name(i)).stem,
+            "img_name": f"{i:05d}",
             "width": width,
             "height": height,
             "position": [row[3] for row in pose[:3]],
@@ -244,6 +248,11 @@ def _home_cameras(world: WorldStore) -> list[dict[str, Any]]:
         }
         for i, (pose, (fx, fy)) in enumerate(zip(poses, focals, strict=True))
     ]
+
+
+def _frames(world: WorldStore) -> Iterator[Frame]:
+    """Every finished frame, with one chunk in memory."""
+    return (frames[k] for frames in _Chunks(world) for k in range(len(frames)))
 
 
 class _Chunks:

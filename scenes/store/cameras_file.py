@@ -69,8 +69,10 @@ class CamerasText:
         if key not in self._rows:
             frames = range(record.first_frame, record.first_frame + record.frames)
             mine = camera[frames.start : frames.stop]
-            theirs = transforms_frames(mine, [chunk_files.frame_name(i) for i in frames], with_lens=with_lens)
+            theirs = transforms_frames(mine, [chunk_files.frame_name(i, record) for i in frames], with_lens=with_lens)
             for i, frame in zip(frames, theirs, strict=True):
-                frame["depth_file_path"] = chunk_files.depth_name(i)
+                depth = chunk_files.older_depth_name(i, record)
+                if depth is not None:
+                    frame["depth_file_path"] = depth
             self._rows[key] = (json.dumps(theirs)[1:-1], json.dumps(mine.world_from_camera.tolist())[1:-1])
         return self._rows[key]

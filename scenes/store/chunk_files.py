@@ -2,16 +2,19 @@
 
 | file | holds |
 |---|---|
-| ``frames/00000.png`` | colors, 8 bits: lossless, as frames are rounded to 8 bits before anything uses them |
-| ``depth/00000.png`` | depth for other programs: 16 bits, 0.001 units a count, 0 = unknown, sky or beyond 65.5 |
-| ``chunks/0000.safetensors`` | for exact resuming: float32 depth, masks, confidence, cameras, random state |
+| ``frames/00000.webp`` | colors, 8 bits: lossless WebP, as frames are rounded to 8 bits before anything uses them |
+| ``chunks/0000.safetensors`` | exact depth, masks, confidence, cameras, random state |
 | ``cache/0000.safetensors`` | the primitives that this chunk added or changed (``scenes.store.delta_log``) |
 | ``cache/0000_1.safetensors`` | the primitives that the first ``forget`` after this chunk removed |
 | ``generator/0000.safetensors`` | optional: what the generator rebuilds its memory of the chunk from, e.g. latents |
 | ``photo.png`` | with chunk 0, optional: the photo at a higher resolution than its frame, 8 bits |
 
-The ``.safetensors`` files are compressed without loss (``scenes.store.packed_tensors``). Keys and values
-of the generator are not stored: they are larger than all other files and are recomputed from the chunks.
+The ``.safetensors`` files are compressed without loss (``scenes.store.packed_tensors``); they are small where a chunk
+was rounded before its use (``geometry.rounding``), and exact in any case. Keys and values of the generator are not
+stored: they are larger than all other files and are recomputed from the chunks.
+
+Chunks of worlds up to version 3 have ``frames/00000.png`` and, for other programs, ``depth/00000.png``; they are read
+as they are. Depth images are now made by the export ``nerfstudio``.
 """
 
 from __future__ import annotations
@@ -26,23 +29,30 @@ from torch import Tensor
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
 from scenes.io.atomic_files import replacing, write_bytes
-from scenes.io.png import from_bytes, read_rgb_png, to_bytes, write_depth_png, write_rgb_png
+from scenes.io.png import from_bytes, read_rgb, to_bytes, write_rgb_png, write_rgb_webp
 from scenes.store.manifest import ChunkRecord
 from scenes.store.packed_tensors import open_tensors, packed
 
-FOLDERS = ("frames", "depth", "chunks", "cache", "generator")
-OLDER = "memory"  # an extra folder in worlds of versions 1 and 2
+FOLDERS = ("frames", "chunks", "cache", "generator")
+OLDER = ("memory", "depth")  # extra folders in worlds of versions 1 and 2, and 1 to 3
 PHOTO = "photo.png"
 
 
-def frame_name(index: int) -> str:
-    """Path of a frame's colors, relative to the world's folder."""
-    return f"frames/{index:05d}.png"
+def frame_name(index: int, record: ChunkRecord | None = None) -> str:
+    """Path of a frame's colors, relative to the world's folder.
+
+    Args:
+        index: of the frame in the world.
+        record: of its chunk, which may be of an older version; None for a chunk that is being written.
+    """
+    older = f"frames/{index:05d}.png"
+    return older if record is not None and older in record.files else f"frames/{index:05d}.webp"
 
 
-def depth_name(index: int) -> str:
-    """Path of a frame's depth image, relative to the world's folder."""
-    return f"depth/{index:05d}.png"
+def older_depth_name(index: int, record: ChunkRecord) -> str | None:
+    """Path of a frame's depth image, which only worlds up to version 3 have."""
+    name = f"depth/{index:05d}.png"
+    return name if name in record.files else None
 
 
 def chunk_name(index: int) -> str:
@@ -85,15 +95,15 @@ def write_chunk(folder: Path, chunk: Chunk, first_frame: int, rng_state: UInt8[T
     names = []
     for i in range(len(frames)):
         with replacing(folder / frame_name(first_frame + i)) as path:
-            write_rgb_png(path, frames.rgb[i])
-        with replacing(folder / depth_name(first_frame + i)) as path:
-            write_depth_png(path, frames.depth[i], frames.valid[i] & ~frames.sky[i])
-        names += [frame_name(first_frame + i), depth_name(first_frame + i)]
+            write_rgb_webp(path, frames.rgb[i])
+        names.append(frame_name(first_frame + i))
+    levels = to_bytes(chunk.confidence)
     tensors = {
         "depth": frames.depth,
         "valid": frames.valid,
         "sky": frames.sky,
-        "confidence": chunk.confidence,
+        # One byte where that is exact, as after `geometry.rounding.rounded`.
+        "confidence": levels if torch.equal(from_bytes(levels), chunk.confidence) else chunk.confidence,
         "world_from_camera": frames.camera.world_from_camera,
         "focal_px": frames.camera.focal_px,
         "center_px": frames.camera.center_px,
@@ -128,14 +138,16 @@ def read_carried(folder: Path, record: ChunkRecord) -> dict[str, Tensor]:
 
 def read_photo(folder: Path) -> Float[Tensor, "3 h w"]:
     """Read the photo that `write_photo` wrote, exactly."""
-    return read_rgb_png(folder / PHOTO)
+    return read_rgb(folder / PHOTO)
 
 
 def read_chunk(folder: Path, record: ChunkRecord, size: tuple[int, int], metric: bool) -> Chunk:
     """Read a chunk exactly as it was written."""
-    rgb = torch.stack([read_rgb_png(folder / frame_name(record.first_frame + i)) for i in range(record.frames)])
+    indices = range(record.first_frame, record.first_frame + record.frames)
+    rgb = torch.stack([read_rgb(folder / frame_name(i, record)) for i in indices])
     with open_tensors(folder / chunk_name(record.index)) as file:
         depth, valid, sky, confidence = (file.get(name) for name in ("depth", "valid", "sky", "confidence"))
+    confidence = from_bytes(confidence) if confidence.dtype is torch.uint8 else confidence
     frames = Frame(rgb, depth, valid, sky, read_cameras_of(folder, record, size), metric)
     return Chunk(frames, record.index, record.observed, confidence)
 

@@ -12,8 +12,9 @@ from typing import Any
 from scenes.io.atomic_files import WorldError, fingerprint
 
 FORMAT = "worldwarp-world"
-VERSION = 3
-READABLE = (1, 2, 3)  # 1: no removals; 1 and 2: no compression, and a file of the generator's KV memory
+VERSION = 4
+# 1: no removals; 1 and 2: no compression, and a file of the generator's KV memory; 1 to 3: PNG frames, depth images
+READABLE = (1, 2, 3, 4)
 
 
 @dataclass(frozen=True)

@@ -310,6 +310,7 @@ class WorldStore:
         with disk_errors(f"cannot write {branch.folder}"):
             for name in manifest.all_files():
                 if not name.startswith(PATH):
+                    (branch.folder / name).parent.mkdir(exist_ok=True)  # worlds of earlier programs have more folders
                     _link(self.folder / name, branch.folder / name)
             branch._commit(manifest)
             branch.cameras = self.cameras[: sum(record.frames for record in manifest.chunks)]
@@ -414,7 +415,7 @@ class WorldStore:
         known = self.manifest.all_files()
         for path in [
             *{*self.folder.glob(f"*{PARTIAL}"), *self.folder.glob(f"{PATH}*")},
-            *(p for d in (*chunk_files.FOLDERS, chunk_files.OLDER) for p in (self.folder / d).glob("*")),
+            *(p for d in (*chunk_files.FOLDERS, *chunk_files.OLDER) for p in (self.folder / d).glob("*")),
         ]:
             if path.relative_to(self.folder).as_posix() not in known:
                 path.unlink()

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import zlib
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,14 +15,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from geometry.camera import Camera
 from geometry.camera_io.nerfstudio import transforms_content
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change, Gaussians, Points
+from geometry.rounding import rounded
 from scenes.io.atomic_files import WorldError, fingerprint
+from scenes.io.png import write_depth_png, write_rgb_png
 from scenes.store import delta_log
+from scenes.store.cameras_file import CamerasText
 from scenes.store.manifest import manifest_text, read_manifest
 from scenes.store.packed_tensors import open_tensors
 from scenes.store.world_store import WorldStore
@@ -144,8 +148,8 @@ def test_cameras_file_is_a_nerfstudio_dataset(tmp_path: Path) -> None:
     assert content["fl_x"] == pytest.approx(float(world.cameras.focal_px[0, 0]))
     assert (content["cx"], content["cy"]) == (16.0, 8.0)
     frame = content["frames"][2]
-    assert (frame["file_path"], frame["depth_file_path"]) == ("frames/00002.png", "depth/00002.png")
-    assert all((tmp_path / "w" / frame[key]).is_file() for key in ("file_path", "depth_file_path"))
+    assert frame["file_path"] == "frames/00002.webp"
+    assert (tmp_path / "w" / frame["file_path"]).is_file()
     matrix = torch.tensor(frame["transform_matrix"])
     assert torch.allclose(matrix[:3, 3], world.cameras.position[2])
     assert torch.allclose(matrix[:3, :3], torch.diag(torch.tensor([1.0, -1.0, -1.0])))  # OpenGL axes
@@ -156,10 +160,7 @@ def test_cameras_file_is_a_nerfstudio_dataset(tmp_path: Path) -> None:
 def test_cameras_file_holds_changing_intrinsics(tmp_path: Path) -> None:
     def check(world: WorldStore) -> None:
         content = json.loads((tmp_path / "w" / "cameras.json").read_text())
-        names = [f"frames/{i:05d}.png" for i in range(len(world))]
-        expected = transforms_content(world.cameras, names)
-        for i, frame in enumerate(expected["frames"]):
-            frame["depth_file_path"] = f"depth/{i:05d}.png"
+        expected = transforms_content(world.cameras, [f"frames/{i:05d}.webp" for i in range(len(world))])
         ours = content.pop("worldwarp")
         assert content == expected
         assert torch.equal(torch.tensor(ours["world_from_camera"]), world.cameras.world_from_camera)
@@ -226,27 +227,60 @@ def test_gaussians_of_older_worlds_have_zero_updates(tmp_path: Path) -> None:
         delta_log.read_change(old)
 
 
-def as_version_2(folder: Path) -> None:
-    """Make of a world what the program wrote before its files were compressed."""
-    manifest = read_manifest(folder / "world.json")
-    (folder / "memory").mkdir()
-    save_file({"keys": torch.zeros(2, 3)}, folder / "memory" / "0001.safetensors")
-    plain = [name for name in manifest.all_files() if name.endswith(".safetensors")]
-    for name in plain:
+def as_older(folder: Path, version: int) -> None:
+    """Make of a world what an earlier program wrote: PNG frames and depth images; before version 3 plain tensors."""
+    world, manifest = WorldStore.load(folder), read_manifest(folder / "world.json")
+    names = {record.index: set(record.files) for record in manifest.chunks}
+    chunks = [world.chunk(record.index) for record in manifest.chunks]
+    (folder / "depth").mkdir()
+    for record in manifest.chunks:
+        frames = chunks[record.index].frames
+        for k in range(record.frames):
+            i = record.first_frame + k
+            write_rgb_png(folder / "frames" / f"{i:05d}.png", frames.rgb[k])
+            write_depth_png(folder / "depth" / f"{i:05d}.png", frames.depth[k], frames.surface[k])
+            (folder / "frames" / f"{i:05d}.webp").unlink()
+            names[record.index] -= {f"frames/{i:05d}.webp"}
+            names[record.index] |= {f"frames/{i:05d}.png", f"depth/{i:05d}.png"}
+    shared = [*manifest.files]
+    for name in [name for name in manifest.all_files() if name.endswith(".safetensors")]:
         with open_tensors(folder / name) as file:
             tensors, kind = {key: file.get(key) for key in file.names}, file.kind
-        save_file(tensors, folder / name, {"kind": kind} if kind else None)
-    records = [replace(r, files={name: fingerprint(folder / name) for name in r.files}) for r in manifest.chunks]
-    shared = [*manifest.files, "memory/0001.safetensors"]
+        if "confidence" in tensors and name.startswith("chunks/"):
+            tensors["confidence"] = chunks[int(Path(name).stem)].confidence
+        (folder / name).write_bytes(save_shuffled(tensors, kind))
+        if version < 3:
+            save_file(tensors, folder / name, {"kind": kind} if kind else None)
+    if version < 3:
+        (folder / "memory").mkdir()
+        save_file({"keys": torch.zeros(2, 3)}, folder / "memory" / "0001.safetensors")
+        shared.append("memory/0001.safetensors")
+    records = [
+        replace(record, files={name: fingerprint(folder / name) for name in sorted(names[record.index])})
+        for record in manifest.chunks
+    ]
     older = replace(manifest, files={n: fingerprint(folder / n) for n in shared}, chunks=tuple(records))
+    text = CamerasText().after(older.chunks, world.cameras, metric=older.metric)
+    (folder / "cameras.json").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scenes.store.manifest.VERSION", 2)
+        patch.setattr("scenes.store.manifest.VERSION", version)
         (folder / "world.json").write_text(manifest_text(older))
 
 
-def test_worlds_of_version_2_open_branch_and_continue(tmp_path: Path) -> None:
+def save_shuffled(tensors: dict[str, torch.Tensor], kind: str | None) -> bytes:
+    """A file of version 3: bytes shuffled and deflated, without differences."""
+    layout, content = {}, {}
+    for name, tensor in tensors.items():
+        numbers = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().reshape(-1, tensor.element_size())
+        layout[name] = [str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
+        content[name] = torch.frombuffer(bytearray(zlib.compress(numbers.T.tobytes(), 1)), dtype=torch.uint8)
+    return save(content, {"packed": json.dumps({"kind": kind, "tensors": layout})})
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_worlds_of_older_versions_open_branch_and_continue(tmp_path: Path, version: int) -> None:
     folder = finished(tmp_path / "w")
-    as_version_2(folder)
+    as_older(folder, version)
     world = WorldStore.load(folder)
     check_state(world, 2)
     branch = world.branch(tmp_path / "b", 1)
@@ -254,9 +288,31 @@ def test_worlds_of_version_2_open_branch_and_continue(tmp_path: Path) -> None:
     assert not (branch.folder / "memory").exists()
     for older in (branch, world):
         add(older, 2)
-        check_state(WorldStore.load(older.folder), 3)
+        again = WorldStore.load(older.folder)
+        check_state(again, 3)
+        content = json.loads((older.folder / "cameras.json").read_text())["frames"]
+        assert [Path(frame["file_path"]).suffix for frame in content] == 4 * [".png"] + 3 * [".webp"]
+        assert ["depth_file_path" in frame for frame in content] == 4 * [True] + 3 * [False]
     add(world, 3)
-    assert not list((folder / "memory").iterdir())  # no longer of use
+    assert not (folder / "memory").exists() or not list((folder / "memory").iterdir())  # no longer of use
+    assert len(list((folder / "depth").iterdir())) == 4
+
+
+def test_rounded_chunks_take_less_and_come_back_exactly(tmp_path: Path) -> None:
+    def smooth(index: int) -> Chunk:
+        chunk = random_chunk(index, 1 if index == 0 else 3)
+        ramp = torch.linspace(1.0, 3.0, chunk.frames.depth.numel()).reshape(chunk.frames.depth.shape)
+        return replace(chunk, frames=replace(chunk.frames, depth=ramp * 0.777))
+
+    sizes = []
+    for name, change in (("exact", lambda chunk: chunk), ("rounded", rounded)):
+        world = make_world(tmp_path / name)
+        chunk = change(smooth(0))
+        none = Change.from_nothing(random_points(4))
+        world.append(chunk, change=none, rng_state=torch.Generator().get_state())
+        assert same_bits(WorldStore.load(tmp_path / name).chunk(0), chunk)
+        sizes.append((tmp_path / name / "chunks" / "0000.safetensors").stat().st_size)
+    assert sizes[1] < sizes[0]
 
 
 class Killed(BaseException):
@@ -313,7 +369,7 @@ def test_kill_at_any_write_of_a_chunk_keeps_committed_chunks(tmp_path: Path, tar
         if count[0] < call:
             break
     assert seen == {2, 3}
-    assert call > 9
+    assert call > 6  # three frames, two files of tensors, the manifest and the cameras
 
 
 @pytest.mark.parametrize("call", [1, 2])
@@ -531,10 +587,10 @@ def test_manifest_may_not_name_files_outside_the_folder(tmp_path: Path) -> None:
 def test_a_later_version_is_refused(tmp_path: Path) -> None:
     folder = finished(tmp_path / "w")
     content = json.loads((folder / "world.json").read_text())
-    content["version"], content["created_by"] = 4, "4.1.0"
+    content["version"], content["created_by"] = 5, "5.1.0"
     (folder / "world.json").write_text(json.dumps(content))
     with pytest.raises(
-        WorldError, match=r"of version 4 \(made by worldwarp 4.1.0\), but this program reads versions 1 to 3"
+        WorldError, match=r"of version 5 \(made by worldwarp 5.1.0\), but this program reads versions 1 to 4"
     ):
         WorldStore.load(folder)
 

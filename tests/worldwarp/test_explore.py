@@ -40,7 +40,7 @@ def made(photo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_makes_a_world(made: Path) -> None:
     out = made
-    assert {"world.json", "cameras.json", "photo.png", "frames", "depth", "cache", "video.mp4"} <= {
+    assert {"world.json", "cameras.json", "photo.png", "frames", "chunks", "cache", "video.mp4"} <= {
         p.name for p in out.iterdir()
     }
     world = World.load(out)
