@@ -50,8 +50,10 @@ def explore(
 ) -> Iterator[Step]:
     """Explore a photo, or continue a stored world; yields one `Step` per finished chunk.
 
-    Every yielded chunk is stored already. After an early stop, by ``break`` or by closing the iterator, the video of
-    the finished frames is written, and ``explore(resume=...)`` finishes the world to the same bits.
+    A chunk is stored and recorded while the next one is made: when one is yielded, all before it are stored, and an
+    error of storing, e.g. a full disk, is raised with the next one or at the end. After an early stop, by ``break`` or
+    by closing the iterator, the video of the finished frames is written, and ``explore(resume=...)`` finishes the world
+    to the same bits.
 
     Args:
         image: the photo.
@@ -122,7 +124,7 @@ def _steps(session: Session, recorder: Recorder, progress: bool) -> Iterator[Ste
         record_start(recorder, session)
         with tqdm(total=total, unit="frame", smoothing=0.2, disable=not progress) as bar:
             for step in session.steps():
-                record_step(recorder, step)
+                record_step(recorder, session, step)
                 bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
                 bar.update(len(step.chunk.frames))
                 yield step
@@ -132,6 +134,7 @@ def _steps(session: Session, recorder: Recorder, progress: bool) -> Iterator[Ste
     else:
         session.write_video()
     finally:
+        session.background.settle()
         recorder.close()
 
 
@@ -173,7 +176,8 @@ class World:
         if len(film) > SHOWN_BYTES:
             last = self.folder / frame_name(len(self.cameras) - 1, self.record.chunks[-1])
             picture = base64.b64encode(last.read_bytes()).decode()
-            return f'<img src="data:image/{last.suffix[1:]};base64,{picture}"><br>{text}; its video is {self.folder / VIDEO}'
+            source = f"data:image/{last.suffix[1:]};base64,{picture}"
+            return f'<img src="{source}"><br>{text}; its video is {self.folder / VIDEO}'
         source = f"data:video/mp4;base64,{base64.b64encode(film).decode()}"
         return f'<video controls loop muted src="{source}"></video><br>{text}'
 

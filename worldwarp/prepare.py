@@ -311,18 +311,19 @@ def undo(session: Session) -> None:
     Raises:
         ValueError: nothing is stored, or the world has only the photo.
     """
-    if session.world is None:
+    world = session.world
+    if world is None:
         raise ValueError("undo: want a stored world (out=), got one that is not stored")
-    session.world.undo()
-    session.world.redirect(session.world.cameras, session.world.config)
+    world.undo()
+    world.redirect(world.cameras, world.config)
     # The generator stays, with its loaded models.
     generator = {"generator": session.components.generator}
-    resumed = resume(session.world.folder, session.settings.device, given=generator)
-    session.components, session.cameras, session.state, session.world = (
+    resumed = resume(world.folder, session.settings.device, given=generator)
+    session.components, session.cameras, session.state, session.store = (
         resumed.components,
         resumed.cameras,
         resumed.state,
-        resumed.world,
+        resumed.store,
     )
 
 

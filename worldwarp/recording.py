@@ -62,8 +62,12 @@ def record_start(recorder: Recorder, session: Session, plan: Plan | None = None)
     )
 
 
-def record_step(recorder: Recorder, step: Step) -> None:
-    """Send a recorder the result of a chunk."""
+def record_step(recorder: Recorder, session: Session, step: Step) -> None:
+    """Send a recorder the result of a chunk, after it is stored, on the thread that stores."""
+    session.background.put(lambda: _record_step(recorder, step))
+
+
+def _record_step(recorder: Recorder, step: Step) -> None:
     frames, change = step.chunk.frames, step.integration.change
     recorder.chunk(
         ChunkEvent(
