@@ -90,12 +90,12 @@ class GaussianCache:
             frame = observation.frame
             # First, so that what the frame sees through is not rendered in front of what it shows.
             self._remove_contradicted(observation)
-            view = self._store.near(frame.camera)
-            rendered = self._renderer.render(view, frame.camera)
-            blended = blend_generated(view.rows, view.rows.means, rendered, observation, self._policy)
-            self._store.put(view, blended)
-            self._renderer.recolored(view.ids[blended])
-            refined += len(blended)
+            with self._store.edit(frame.camera) as edit:
+                gaussians = edit.view.rows
+                rendered = self._renderer.render(edit.view, frame.camera)
+                edit.written = blend_generated(gaussians, gaussians.means, rendered, observation, self._policy)
+            self._renderer.recolored(edit.view.ids[edit.written])
+            refined += len(edit.written)
             new = new_pixels(rendered, observation, self._policy)
             # What replaces coarser primitives must leave no gap: render again, and fill what lost its surface.
             if self._retire_superseded(rendered, observation):
@@ -166,23 +166,23 @@ class GaussianCache:
     def _remove_contradicted(self, observation: Observation) -> None:
         """Remove the Gaussians that one frame contradicts."""
         camera = observation.frame.camera
-        view = self._store.near(camera)
-        inside = in_image(camera, view.rows.means, ~view.rows.sky)
-        wrong = contradicted(view.rows, inside, observation, self._policy)
-        extent_px = footprint_px(view.rows, wrong.index, camera, self._rendering)
-        # A frame that samples it more coarsely may have missed it.
-        self._store.remove(view, wrong.index[extent_px > self._policy.resolved_px])
+        with self._store.edit(camera) as edit:
+            gaussians = edit.view.rows
+            inside = in_image(camera, gaussians.means, ~gaussians.sky)
+            wrong = contradicted(gaussians, inside, observation, self._policy)
+            extent_px = footprint_px(gaussians, wrong.index, camera, self._rendering)
+            # A frame that samples it more coarsely may have missed it.
+            edit.removed = wrong.index[extent_px > self._policy.resolved_px]
 
     def _retire_superseded(self, rendered: RenderedView, observation: Observation) -> bool:
         """Remove the Gaussians that one frame supersedes; whether there was any."""
         camera = observation.frame.camera
-        view = self._store.near(camera)
-        gaussians = view.rows
-        visible = visible_from(camera, gaussians.means, ~gaussians.sky, rendered, self._policy.visible_tolerance)
-        extent_px = footprint_px(gaussians, visible.index, camera, self._rendering)
-        coarse = superseded(gaussians, visible, extent_px, observation, self._policy, self._rendering)
-        self._store.remove(view, coarse)
-        return len(coarse) > 0
+        with self._store.edit(camera) as edit:
+            gaussians = edit.view.rows
+            visible = visible_from(camera, gaussians.means, ~gaussians.sky, rendered, self._policy.visible_tolerance)
+            extent_px = footprint_px(gaussians, visible.index, camera, self._rendering)
+            edit.removed = superseded(gaussians, visible, extent_px, observation, self._policy, self._rendering)
+        return len(edit.removed) > 0
 
     def _optimize(self, chunk: Chunk, remembered: Frame | None) -> None:
         """Optimize what is stored towards the chunk's frames, then the remembered ones, the photo last."""
@@ -196,17 +196,17 @@ class GaussianCache:
             certain = torch.ones_like(kept.depth) if chunk.observed else (~mixed(kept)).to(kept.depth)
             targets += [TargetView(kept[k], certain[k], is_photo=k == 0) for k in (*range(1, len(kept)), 0)]
         # One view of the store for all targets: it is gathered once, and changes are stored once.
-        view = self._store.near(chunk.frames.camera, *([] if remembered is None else [remembered.camera]))
-        changed = optimize(
-            view.rows,
-            targets,
-            observed=chunk.observed,
-            steps=self._refine_steps,
-            backend=self._rasterizer,
-            policy=self._policy,
-            rendering=self._rendering,
-        )
-        self._store.put(view, torch.nonzero(changed)[:, 0])
+        with self._store.edit(chunk.frames.camera, *([] if remembered is None else [remembered.camera])) as edit:
+            changed = optimize(
+                edit.view.rows,
+                targets,
+                observed=chunk.observed,
+                steps=self._refine_steps,
+                backend=self._rasterizer,
+                policy=self._policy,
+                rendering=self._rendering,
+            )
+            edit.written = torch.nonzero(changed)[:, 0]
 
 
 def _check_kind(primitives: Points | Gaussians) -> None:

@@ -71,14 +71,14 @@ class PointCache:
             observation = chunk.observation(k)
             frame = observation.frame
             self._remove_contradicted(observation)
-            view = self._store.near(frame.camera)
-            owner, nearest = _draw(view.rows, frame.camera[None], self._rendering)
-            rendered = _rendered(view.rows, frame.camera, owner[0], nearest[0], self._rendering)
-            blended = blend_generated(view.rows, view.rows.positions, rendered, observation, self._policy)
-            self._store.put(view, blended)
-            refined += len(blended)
+            with self._store.edit(frame.camera) as edit:
+                points = edit.view.rows
+                owner, nearest = _draw(points, frame.camera[None], self._rendering)
+                rendered = _rendered(points, frame.camera, owner[0], nearest[0], self._rendering)
+                edit.written = blend_generated(points, points.positions, rendered, observation, self._policy)
+            refined += len(edit.written)
             new = new_pixels(rendered, observation, self._policy)
-            new |= _closer(view.rows, owner[0], rendered, observation, self._policy, self._rendering)
+            new |= _closer(points, owner[0], rendered, observation, self._policy, self._rendering)
             self._store.append(_points(observation, new, chunk.index, self._rendering))
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
@@ -127,12 +127,13 @@ class PointCache:
     def _remove_contradicted(self, observation: Observation) -> None:
         """Remove the points that one frame contradicts."""
         camera = observation.frame.camera
-        view = self._store.near(camera)
-        inside = in_image(camera, view.rows.positions, ~view.rows.sky)
-        wrong = contradicted(view.rows, inside, observation, self._policy)
-        extent_px = 2.0 * view.rows.radii[wrong.index] / wrong.z * camera.focal_px.amax()
-        # A frame that samples it more coarsely may have missed it.
-        self._store.remove(view, wrong.index[extent_px > self._policy.resolved_px])
+        with self._store.edit(camera) as edit:
+            points = edit.view.rows
+            inside = in_image(camera, points.positions, ~points.sky)
+            wrong = contradicted(points, inside, observation, self._policy)
+            extent_px = 2.0 * points.radii[wrong.index] / wrong.z * camera.focal_px.amax()
+            # A frame that samples it more coarsely may have missed it.
+            edit.removed = wrong.index[extent_px > self._policy.resolved_px]
 
 
 def _draw(

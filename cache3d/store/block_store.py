@@ -8,6 +8,8 @@ image depends on the blocks, nor on which of them are on disk. Sky is one block 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Generic
@@ -19,7 +21,7 @@ from torch import Tensor
 from cache3d.store.block import Journal
 from cache3d.store.grid import PLANES, SKY, bounds_of, cell_keys, frustum_planes, groups
 from cache3d.store.pager import Pager
-from cache3d.store.view import P, View
+from cache3d.store.view import Edit, P, View
 from geometry.camera import Camera
 from geometry.primitives import Change
 
@@ -105,20 +107,36 @@ class BlockStore(Generic[P]):
         ids = torch.arange(self._total, self._total + len(rows), device=self._device)
         self._insert(ids, rows, self._total + len(rows))
 
-    def put(self, view: View[P], index: Tensor) -> None:
-        """Store the columns `WRITTEN` of the rows ``index`` of a view, after they were written to."""
+    @contextmanager
+    def edit(self, *cameras: Camera) -> Iterator[Edit[P]]:
+        """Change rows that the cameras may see: what was written and removed is stored when the ``with`` block ends.
+
+        An exception in the block leaves the store as it was.
+
+        Raises:
+            PagingError: as `near`.
+
+        Example:
+            >>> with store.edit(camera) as edit:
+            ...     edit.view.rows.colors[index] *= 0.5
+            ...     edit.written = index
+        """
+        view = self.near(*cameras)
+        edit = Edit(view, view.ids[:0], view.ids[:0])
+        try:
+            yield edit
+        except BaseException:
+            self._view = None  # its rows may have been written to
+            raise
         # Rows of an older view were written to: the kept one is out of date.
         if self._view is not None and self._view[1] is not view:
             self._view = None
-        ids = view.ids[index]
-        self._overwrite(ids, view.rows[index], WRITTEN)
+        ids = view.ids[edit.written]
+        self._overwrite(ids, view.rows[edit.written], WRITTEN)
         self._journal.changed.append(ids.cpu().numpy())
-
-    def remove(self, view: View[P], index: Tensor) -> None:
-        """Remove the rows ``index`` of a view; their ids are not used again."""
-        ids = np.unique(view.ids[index].cpu().numpy())
-        self._remove(ids)
-        self._journal.removed.append(ids)
+        removed = np.unique(view.ids[edit.removed].cpu().numpy())
+        self._remove(removed)
+        self._journal.removed.append(removed)
 
     def take_change(self) -> Change:
         """The change since the last call: applied to the state of then, it makes the present state."""

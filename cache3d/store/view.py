@@ -20,7 +20,7 @@ class View(Generic[P]):
     """A copy of the rows of all blocks that a camera may see, in the order of arrival.
 
     Attributes:
-        rows: the primitives; write to them, then `BlockStore.put` what was written.
+        rows: the primitives; to change them, see `BlockStore.edit`.
         ids: of each, ``[n]`` int64, ascending.
     """
 
@@ -38,3 +38,18 @@ class View(Generic[P]):
         index = torch.from_numpy(np.flatnonzero(kept)).to(self.ids.device)
         rows = (getattr(self.rows, f.name).index_select(0, index) for f in fields(self.rows))  # faster than indexing
         return View(type(self.rows)(*rows), self.ids.index_select(0, index))
+
+
+@dataclass
+class Edit(Generic[P]):
+    """What `BlockStore.edit` is to store.
+
+    Attributes:
+        view: the rows that may be written to.
+        written: indices into the view of the rows that were written to, ``[k]`` int64; none at first.
+        removed: indices into the view of the rows to remove for good, ``[k]`` int64; none at first.
+    """
+
+    view: View[P]
+    written: Int[Tensor, "k"]
+    removed: Int[Tensor, "k"]

@@ -181,12 +181,12 @@ def test_prefetch_respects_the_memory_bound(tmp_path: Path) -> None:
 def test_removed_rows_are_gone_and_others_stay(make: type[GaussianCache]) -> None:
     cache, again = replayed(make()), replayed(make(resident_mib=TINY))
     store = cache._store
-    view = store.near(corridor(2.0))
-    every_third = torch.arange(0, len(view.ids), 3)
-    gone = view.ids[every_third]
+    every_third = torch.arange(0, len(store.near(corridor(2.0)).ids), 3)
+    gone = store.near(corridor(2.0)).ids[every_third]
     names = torch.from_numpy(np.flatnonzero(store._home[: store.total] >= 0))  # integration has taken some away already
     before = cache.snapshot()
-    store.remove(view, torch.cat([every_third, every_third[:5]]))
+    with store.edit(corridor(2.0)) as edit:
+        edit.removed = torch.cat([every_third, every_third[:5]])
     change = store.take_change()
     assert torch.equal(change.removed, gone)
     assert len(change.index) == 0
@@ -203,17 +203,41 @@ def test_moved_rows_are_found_at_their_new_place(tmp_path: Path) -> None:
     cache, again = replayed(GaussianCache()), GaussianCache(resident_mib=TINY)
     again.page_to(tmp_path)
     replayed(again)
-    view, far = cache._store.near(corridor(2.0)), corridor(60.0)
-    which = torch.nonzero(~view.rows.sky)[:, 0]
-    names = view.ids[which]
-    view.rows.means[which] += torch.tensor([58.0, 0.0, 0.0])
-    view.rows.scales[which] *= 1.1
-    cache._store.put(view, which)
+    far = corridor(60.0)
+    with cache._store.edit(corridor(2.0)) as edit:
+        rows, edit.written = edit.view.rows, torch.nonzero(~edit.view.rows.sky)[:, 0]
+        rows.means[edit.written] += torch.tensor([58.0, 0.0, 0.0])
+        rows.scales[edit.written] *= 1.1
+    names = edit.view.ids[edit.written]
     seen = cache._store.near(far)
     assert torch.isin(names, seen.ids).all()
     again.apply(cache._store.take_change())
     assert same_bits(cache.snapshot(), again.snapshot())
     assert same_bits(cache.render(far), again.render(far))
+
+
+def test_an_edit_that_raises_changes_nothing() -> None:
+    cache, again = replayed(GaussianCache()), replayed(GaussianCache())
+
+    def fails() -> None:
+        with cache._store.edit(corridor(2.0)) as edit:
+            edit.view.rows.colors.zero_()
+            edit.written = edit.removed = torch.arange(len(edit.view.ids))
+            raise RuntimeError("midway")
+
+    with pytest.raises(RuntimeError, match="midway"):
+        fails()
+    assert same_bits(cache.snapshot(), again.snapshot())
+    assert same_bits(cache.render(corridor(2.0)), again.render(corridor(2.0)))
+
+
+def test_an_edit_of_an_older_view_is_seen_in_the_next_one() -> None:
+    store = replayed(GaussianCache())._store
+    with store.edit(corridor(2.0)) as edit:
+        edit.view.rows.colors.fill_(0.25)
+        edit.written = torch.arange(len(edit.view.ids))
+        store.near(corridor(4.4))  # the kept view is another one now
+    assert (store.near(corridor(2.0)).rows.colors == 0.25).sum() == 3 * len(edit.view.ids)
 
 
 def paged_walk(folder: Path) -> PointCache:

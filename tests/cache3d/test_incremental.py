@@ -192,11 +192,9 @@ def test_no_bit_depends_on_earlier_renders() -> None:
 def test_a_kept_store_view_equals_a_new_one() -> None:
     store, camera = BlockStore(some(0), 64.0), turned_camera()
     store.append(some(300))
-    view = store.near(camera)
-    store.remove(view, torch.arange(0, len(view.ids), 3))
+    with store.edit(camera) as edit:
+        edit.removed = torch.arange(0, len(edit.view.ids), 3)
     store.append(some(200, seed=1))
-    view = store.near(camera)
-    store.remove(view, torch.arange(0))
     kept = store.near(camera)
     copy = BlockStore(some(0), 64.0)
     copy.apply(store.take_change())
