@@ -184,12 +184,15 @@ class BlockStore(Generic[P]):
         self._total, self._alive = total, self._alive + len(rows)
         if len(rows) == 0:
             return
+        known = len(self._memory.blocks)
         home = self._numbers(rows)
         self._home[ids.cpu().numpy()] = home
         columns = [ids, *(getattr(rows, f.name) for f in fields(rows))]
         if self._view is not None:
-            # New rows join the kept view, which is cheaper than to gather it again.
+            # New rows join the kept view, which is cheaper than to gather it again. So do new blocks: a frame makes
+            # some along its sides, and the next frame needs them.
             loaded, view = self._view
+            loaded = (*loaded, *range(known, len(self._memory.blocks)))
             inside = torch.from_numpy(np.flatnonzero(np.isin(home, loaded))).to(self._device)
             self._view = (loaded, view.with_new(rows[inside], ids[inside]))
         bounds = bounds_of(rows)

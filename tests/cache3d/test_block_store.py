@@ -240,6 +240,45 @@ def test_an_edit_of_an_older_view_is_seen_in_the_next_one() -> None:
     assert (store.near(corridor(2.0)).rows.colors == 0.25).sum() == 3 * len(edit.view.ids)
 
 
+def test_new_blocks_join_the_kept_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a frame adds in new blocks is not gathered again for the next frame."""
+    store = replayed(PointCache())._store
+    far = corridor(60.0)
+    before, blocks = store.near(corridor(2.0), far), len(store._memory.blocks)
+    added = before.rows[~before.rows.sky]
+    added.positions[:, 0] += 58.0
+    store.append(added)
+    assert len(store._memory.blocks) > blocks
+
+    def never(_: int) -> object:
+        raise AssertionError("gathered again")
+
+    monkeypatch.setattr(store._memory, "load", never)
+    joined = store.near(far)
+    monkeypatch.undo()
+    assert torch.equal(joined.ids[-len(added) :], torch.arange(store.total - len(added), store.total))
+    assert same_bits(joined.rows[-len(added) :], added)
+
+
+@pytest.mark.parametrize("make", CACHES)
+def test_a_kept_view_changes_no_bit(make: type[GaussianCache], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept view may hold more than a camera sees: whoever takes it sees the same as in a view of its own."""
+    kept, near = replayed(make()), BlockStore.near
+    made = kept.integrate(wavy_chunk(corridor(5.2, 4), STEPS))
+    guides = [kept.render(corridor(place)) for place in (0.0, 4.4, 5.6)]
+
+    def gathered(store: BlockStore, *cameras: Camera) -> object:
+        store._view = None
+        return near(store, *cameras)
+
+    monkeypatch.setattr(BlockStore, "near", gathered)
+    anew = replayed(make())
+    assert anew.integrate(wavy_chunk(corridor(5.2, 4), STEPS)) == made
+    assert same_bits(anew.snapshot(), kept.snapshot())
+    for place, guide in zip((0.0, 4.4, 5.6), guides, strict=True):
+        assert same_bits(anew.render(corridor(place)), guide)
+
+
 def paged_walk(folder: Path) -> PointCache:
     cache = PointCache(resident_mib=TINY)
     cache.page_to(folder)
