@@ -91,12 +91,13 @@ class Session:
         `world` is used or the iterator ends.
 
         Raises:
-            WorldError: a chunk could not be stored; raised with the next one, or at the end.
+            WorldError: a chunk could not be stored; raised with the next one, at the end, or after a stop by `world`.
         """
         try:
             yield from self._explored(self.remaining if chunks is None else chunks)
         finally:
-            self.background.flush()
+            self.background.settle()  # a stop or an error of the loop stays what it is; `world` has that of the disk
+        self.background.flush()
 
     def _explored(self, chunks: Iterable[Camera]) -> Iterator[Step]:
         for step in explore(self.state, chunks, self.components):
