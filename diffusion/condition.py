@@ -49,7 +49,10 @@ class Prior:
     @staticmethod
     def concatenate(priors: list[Prior]) -> Prior:
         """Join views that were filled apart, without their sources."""
-        return Prior(*(torch.cat(parts) for parts in zip(*(prior._maps for prior in priors), strict=True)))
+        rgb, depth, copied, smooth_rgb, smooth_depth, locked = (
+            torch.cat(parts) for parts in zip(*(prior._maps for prior in priors), strict=True)
+        )
+        return Prior(rgb, depth, copied, smooth_rgb, smooth_depth, locked)
 
     @property
     def _maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

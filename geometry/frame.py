@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -214,6 +214,13 @@ class Guide:
         confidence = avg_pool2d(self.confidence, factor)
         return Guide(rgb, depth, coverage, confidence, sky, self.camera.pooled(factor))
 
+    def repeated(self, factor: int) -> Guide:
+        """The guide at ``factor`` times its size, each pixel as a square of equal ones."""
+        maps = (self.rgb, self.depth, self.coverage, self.confidence, self.sky)
+        height, width = self.camera.size
+        camera = self.camera.resized((height * factor, width * factor))
+        return Guide(*(repeated(values, factor) for values in maps), camera)
+
     @staticmethod
     def concatenate(guides: list[Guide]) -> Guide:
         """Join batches ``[t_i]`` into one ``[sum t_i]``."""
@@ -230,6 +237,11 @@ class Guide:
 def every_second(frames: int) -> list[int]:
     """Indices of the frames of a chunk that enter the cache: every second one, always the last."""
     return list(range((frames - 1) % 2, frames, 2))
+
+
+def repeated(values: Shaped[Tensor, "t c h w"], factor: int) -> Shaped[Tensor, "t c h2 w2"]:
+    """Images at ``factor`` times their size, each pixel as a square of equal ones."""
+    return values.repeat_interleave(factor, -2).repeat_interleave(factor, -1)
 
 
 def _shares(mask: Bool[Tensor, "t 1 h w"], factor: int) -> Float[Tensor, "t 1 h2 w2"]:

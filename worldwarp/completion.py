@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from cache3d.cache import Integration
 from diffusion.condition import Condition, Prior
@@ -24,7 +23,7 @@ from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import noise_map
 from geometry.camera import Camera
 from geometry.fill import smooth_fill
-from geometry.frame import Chunk, Frame, Guide
+from geometry.frame import Chunk, Frame, Guide, repeated
 from geometry.rounding import to_levels
 from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, validity
 from worldwarp.clock import Clock
@@ -205,12 +204,12 @@ def _generate(
     colors = enlarged(rgb, scale)
     if prior.source is not None and scale > 1:
         colors = colors + copied_detail(prior.source[0], pictures, scale)
-    open_ = ~shown.covered | _repeated(prior.copied > 0.5, scale)
+    open_ = ~shown.covered | repeated(prior.copied > 0.5, scale)
     colors = to_levels(torch.where(open_, colors, shown.rgb))
-    sky = torch.where(open_, _repeated(sky, scale), shown.sky_mask)
+    sky = torch.where(open_, repeated(sky, scale), shown.sky_mask)
     depth = torch.where(open_, enlarged_depth(depth, scale), shown.depth.clamp_min(1e-6))
-    valid = validity(depth, sky) & _repeated(known, scale) & ~shown.covered
-    level = _repeated(sigma, scale)
+    valid = validity(depth, sky) & repeated(known, scale) & ~shown.covered
+    level = repeated(sigma, scale)
     confidence = shown.confidence + (1.0 - shown.confidence) * (1.0 - 0.5 * level) * GENERATED_CONFIDENCE
     frames = Frame(colors, depth, valid, sky, shown.camera, state.reference.metric)
     return Chunk(frames, state.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), sigma, residual
@@ -231,7 +230,7 @@ def _with_depth(
 def _complete_pictures(seen: list[Tensor], guide: Guide, prior: Prior, photo: Tensor, scale: int) -> Tensor:
     """What may be copied from at shown size, ``[p 3 h w]``: the views that were filled together, then the photo."""
     views = torch.cat(seen)
-    known = _repeated(guide.coverage >= 1.0, scale)
+    known = repeated(guide.coverage >= 1.0, scale)
     return torch.cat([torch.where(known, views, enlarged(prior.rgb, scale)), photo])
 
 
@@ -257,13 +256,6 @@ def _frame(view: _View, metric: bool) -> tuple[Frame, Tensor]:
 def _finer(camera: Camera, scale: int) -> Camera:
     """A camera of working size at shown size."""
     return camera.resized((camera.size[0] * scale, camera.size[1] * scale))
-
-
-def _repeated(values: Tensor, scale: int) -> Tensor:
-    """Each pixel as a square of ``scale`` x ``scale`` equal ones."""
-    if scale == 1:
-        return values
-    return interpolate(values.float(), scale_factor=scale, mode="nearest-exact").to(values.dtype)
 
 
 def _joined(changes: list[Integration], state: ExploreState) -> Integration:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from omegaconf import DictConfig
 
+from geometry.frame import repeated
 from scenes.io.atomic_files import replacing
 from scenes.store.world_store import MANIFEST, WorldStore
 from viz.recorder import ChunkEvent, NullRecorder, Recorder, StartEvent, UndoEvent
@@ -69,14 +70,15 @@ def record_step(recorder: Recorder, session: Session, step: Step) -> None:
 
 def _record_step(recorder: Recorder, step: Step) -> None:
     frames, change = step.chunk.frames, step.integration.change
+    scale = frames.camera.size[0] // step.guide.camera.size[0]
     recorder.chunk(
         ChunkEvent(
             index=step.chunk.index,
             first_frame=step.first_frame,
             frames=frames,
-            guide=step.guide,
-            prior_rgb=step.prior.rgb,
-            sigma=step.sigma,
+            guide=step.guide.repeated(scale),
+            prior_rgb=repeated(step.prior.rgb, scale),
+            sigma=repeated(step.sigma, scale),
             added=step.added,
             # Ids below `first` existed before: they were updated, not added.
             ids=change.index[change.index >= step.integration.first],

@@ -1,0 +1,48 @@
+"""Frames and guides at a fraction of their size."""
+
+from __future__ import annotations
+
+import torch
+
+from geometry.frame import Frame
+from tests.helpers import cameras_at, guide_of, pillar_before_wall, textured_wall
+
+
+def test_a_plane_keeps_its_depth_and_camera() -> None:
+    camera = cameras_at((0.0, 0.0, 0.0), size=(24, 32))
+    wall = textured_wall(camera, distance=2.0, grain=3.0)
+    small = wall.pooled(2)
+    assert small.camera.size == (12, 16)
+    torch.testing.assert_close(small.camera.fov_deg, camera.fov_deg)
+    torch.testing.assert_close(small.depth, torch.full_like(small.depth, 2.0))
+    assert (small.rgb - textured_wall(small.camera, grain=3.0).rgb).abs().mean() < 0.01
+    assert small.valid.all()
+    assert (small.rgb * 255.0 - (small.rgb * 255.0).round()).abs().max() < 1e-3  # as stored
+
+
+def test_depth_is_that_of_the_larger_part() -> None:
+    depth = torch.tensor([[2.0, 2.0, 2.0, 8.0], [2.0, 8.0, 8.0, 8.0]]).reshape(1, 1, 2, 4)
+    sky = depth > 4.0
+    rgb = torch.zeros(1, 3, 2, 4)
+    small = Frame(rgb, depth, sky >= 0, sky, cameras_at((0.0, 0.0, 0.0), size=(2, 4))).pooled(2)
+    torch.testing.assert_close(small.depth.flatten(), torch.tensor([2.0, 8.0]))
+    assert small.sky.flatten().tolist() == [False, True]
+
+
+def test_colors_of_a_guide_are_weighted_by_coverage() -> None:
+    camera = cameras_at((0.0, 0.0, 0.0), size=(4, 4))
+    hole = torch.zeros(4, 4, dtype=torch.bool)
+    hole[:2, :2], hole[0, 2] = True, True
+    small = guide_of(camera, 3.0, 0.5, hole).pooled(2)
+    assert small.coverage[0, 0].tolist() == [[0.0, 0.75], [1.0, 1.0]]
+    assert small.hole[0, 0].tolist() == [[True, False], [False, False]]
+    torch.testing.assert_close(small.rgb[0, 0], torch.tensor([[0.0, 0.5], [0.5, 0.5]]))
+    torch.testing.assert_close(small.depth[0, 0], torch.tensor([[0.0, 3.0], [3.0, 3.0]]))
+
+
+def test_of_two_surfaces_depth_lies_between() -> None:
+    frame, _ = pillar_before_wall(cameras_at((0.0, 0.0, 0.0), size=(24, 32)))
+    small = frame.pooled(2)
+    assert small.depth.min() >= frame.depth.min() - 1e-5
+    assert small.depth.max() <= frame.depth.max() + 1e-5
+    assert frame.pooled(1) is frame

@@ -1,0 +1,151 @@
+"""Frames rendered from the world: only views with holes are completed, at the generator's size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from cache3d.gaussian_cache import GaussianCache
+from cache3d.point_cache import PointCache
+from cache3d.rendering.policy import RenderingPolicy
+from diffusion.condition import Condition
+from diffusion.generator import Cadence, Made, Memory
+from diffusion.inpainting.config import InpaintConfig
+from diffusion.noise_map import NoiseConfig
+from diffusion.passthrough import PassthroughGenerator
+from geometry.camera import Camera
+from tests.helpers import cameras_at, pillar_before_wall, same_bits, world_content
+from worldwarp import explore
+from worldwarp.completion import coarse_to_fine
+from worldwarp.loop import explore as walk
+from worldwarp.loop import start
+from worldwarp.state import Components, ExploreState, LiftedPhoto, Step
+from worldwarp.working_size import working_scale
+
+SIZE = (96, 160)
+
+
+class Counting(PassthroughGenerator):
+    """Counts the views that it is asked for, and remembers their size."""
+
+    cadence = Cadence(frames=4, pixels=48 * 80)
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+
+    def make(self, condition: Condition, sigma: Tensor, memory: Memory, rng: torch.Generator) -> Made:
+        self.sizes += len(condition.guide) * [condition.guide.camera.size]
+        return super().make(condition, sigma, memory, rng)
+
+
+def begun(scale: int, cache: GaussianCache | PointCache | None = None) -> tuple[ExploreState, Components, Counting]:
+    photo, _ = pillar_before_wall(cameras_at((0.0, 0.0, 0.0), size=SIZE))
+    generator = Counting()
+    components = Components(generator, NoiseConfig(), InpaintConfig(), scale=scale)
+    cache = cache or GaussianCache(refine_steps=0, rendering=RenderingPolicy(samples=1))
+    state = start(LiftedPhoto(photo, photo, photo.rgb[0]), cache, components, torch.Generator().manual_seed(0))
+    generator.sizes.clear()
+    return state, components, generator
+
+
+def walked(state: ExploreState, components: Components, *chunks: Camera) -> list[Step]:
+    return list(walk(state, list(chunks), components))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 12])
+def test_coarse_to_fine_visits_every_frame_once_from_the_last(count: int) -> None:
+    order = coarse_to_fine(count)
+    assert order[0] == count - 1
+    assert sorted(order) == list(range(count))
+    assert coarse_to_fine(8) == [7, 3, 1, 5, 0, 2, 4, 6]
+
+
+def test_a_view_without_holes_is_rendered_and_changes_nothing() -> None:
+    state, components, generator = begun(scale=2)
+    still = cameras_at((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), size=SIZE)
+    before = state.view.cache.snapshot()
+    (step,) = walked(state, components, still)
+    assert generator.sizes == []
+    assert (step.integration.added, step.integration.total) == (0, len(before))
+    assert same_bits(state.view.cache.snapshot(), before)
+    assert len(step.integration.change.index) == len(step.integration.change.removed) == 0
+    assert (step.sigma == 0.0).all()
+    assert (step.chunk.frames.rgb[0] - state.reference.rgb[0]).abs().median() < 0.02  # the photo itself
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_frames_have_the_shown_size_and_the_generator_its_own(scale: int) -> None:
+    state, components, generator = begun(scale)
+    path = cameras_at(*((0.08 * k, 0.0, 0.0) for k in range(1, 5)), size=SIZE)
+    (step,) = walked(state, components, path)
+    small = (SIZE[0] // scale, SIZE[1] // scale)
+    assert step.chunk.frames.camera.size == SIZE
+    assert step.guide.camera.size == small
+    assert {size[0] % small[0] == 0 or size[0] > small[0] for size in generator.sizes} == {True}
+    assert 0 < len(generator.sizes) < len(path) + 2  # the last view shows most of what the others need
+    assert step.integration.added > 0
+    assert step.chunk.frames.depth.min() > 0.0
+
+
+def test_what_the_world_shows_is_kept_and_holes_are_closed() -> None:
+    state, components, _ = begun(scale=2)
+    camera = cameras_at((0.3, 0.0, 0.0), size=SIZE)
+    before = state.view.render(camera)
+    assert before.hole.float().mean() > 0.01
+    (step,) = walked(state, components, camera)
+    sure = before.coverage[0, 0] == 1.0
+    frame = step.chunk.frames
+    assert (frame.rgb[0][:, sure] - before.rgb[0][:, sure]).abs().median() < 1e-6 + 1 / 510
+    after = state.view.render(camera)
+    assert after.hole.float().mean() < 0.2 * before.hole.float().mean()
+
+
+def test_cuts_are_completed_view_by_view() -> None:
+    state, components, generator = begun(scale=2)
+    cuts = cameras_at((-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), size=SIZE)
+    (step,) = walked(state, components, cuts)
+    assert len(generator.sizes) >= 2
+    assert (step.sigma.amax((1, 2, 3)) > 0.0).all()
+    for guide in (state.view.render(cuts[k : k + 1]) for k in range(2)):
+        assert guide.hole.float().mean() < 0.02
+
+
+def test_points_are_completed_too() -> None:
+    state, components, generator = begun(2, PointCache())
+    (step,) = walked(state, components, cameras_at((0.3, 0.0, 0.0), size=SIZE))
+    assert generator.sizes
+    assert step.integration.added > 0
+
+
+def test_a_finer_session_resumes_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
+    settings = {"image": photo, "path": "left:distance=0.5", "frames": 9, "size": SIZE, "viewer": "none"}
+    whole = list(explore(**settings, generator=Counting(), depth="plane", out=tmp_path / "whole"))
+    assert {step.guide.camera.size for step in whole} == {(48, 80)}
+    next(explore(**settings, generator=Counting(), depth="plane", out=tmp_path / "parts"))
+    list(explore(resume=tmp_path / "parts", generator=Counting(), viewer="none"))
+    assert same_bits(world_content(tmp_path / "whole"), world_content(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [
+        ((192, 320), 1),
+        ((256, 448), 1),
+        ((480, 832), 2),
+        ((480, 720), 2),
+        ((720, 1280), 4),
+        ((1088, 1920), 4),
+        ((32, 32), 1),
+    ],
+)
+def test_working_scale_divides_the_frame(size: tuple[int, int], scale: int) -> None:
+    assert working_scale(size, PassthroughGenerator()) == scale
+
+
+def test_a_generator_of_video_works_at_frame_size() -> None:
+    generator = Counting()
+    generator.capabilities = type(generator.capabilities)()
+    assert working_scale((480, 832), generator) == 1
