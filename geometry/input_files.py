@@ -1,4 +1,4 @@
-"""Files that users name: opened, or refused with the reason."""
+"""Files that users name: opened, or refused with the reason, in one sentence."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from pathlib import Path
 
 HEAD_BYTES = 4096
 WEB_ADDRESS = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters or more: one is a drive; Path folds // into /
+
+
+def reason_of(error: Exception) -> str:
+    """First line of an error's message, for messages of one sentence; the name of its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def read_head(path: str | Path, field: str) -> bytes:

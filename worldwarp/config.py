@@ -23,6 +23,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from geometry.input_files import reason_of
 from geometry.trajectory.path_text import names_a_file, parse_legs
 from scenes.photos.framing import STEP
 from worldwarp.arguments import (
@@ -288,9 +289,9 @@ def build(config: DictConfig | dict[str, Any], group: str) -> Any:
     try:
         target = get_object(part["_target_"])
     except (ImportError, AttributeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"{group}: want an importable class, got {part['_target_']} ({reason}); install the package it belongs to"
+            f"{group}: want an importable class, got {part['_target_']} ({reason_of(error)}); "
+            "install the package it belongs to"
         ) from error
     # Nested groups are built first, as their objects are arguments.
     arguments = {str(key): _built(part[key], group) for key in part if key != "_target_"}
@@ -430,7 +431,7 @@ def _composed(name: str, overrides: tuple[str, ...]) -> DictConfig:
         with initialize_config_module("worldwarp.conf", version_base="1.3"):
             return compose(name, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(str(error).strip().splitlines()[0]) from error
+        raise ConfigError(reason_of(error)) from error
     finally:
         Singleton.set_state(state)
 

@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from geometry.input_files import reason_of
+
 try:
     from transformers import AutoTokenizer, T5Tokenizer, UMT5Config, UMT5EncoderModel
 except ImportError as error:
@@ -48,8 +50,7 @@ def encode(
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder / "tokenizer")
     except Exception as error:  # by package and version: OSError, ValueError, those of JSON and of the Rust library
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"prompt: the tokenizer in {str(folder)!r} cannot be loaded: {reason}") from None
+        raise ValueError(f"prompt: the tokenizer in {str(folder)!r} cannot be loaded: {reason_of(error)}") from None
     ids = [tokenizer(text).input_ids for text in texts]
     for text, row in zip(texts, ids, strict=True):  # before 10.6 GiB are loaded for nothing
         if len(row) > tokens:
@@ -83,8 +84,7 @@ def load_encoder(folder: Path, dtype: torch.dtype) -> UMT5EncoderModel:
         with torch.device("meta"):
             model = UMT5EncoderModel(config)
     except Exception as error:  # by version: OSError, ValueError, KeyError, TypeError, those of JSON and validation
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{name} has no configuration of UMT5: {reason}") from None
+        raise ValueError(f"{name} has no configuration of UMT5: {reason_of(error)}") from None
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     state: dict[str, Tensor] = {}
     for file in _weights(folder, name):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geometry.depth.estimator import DepthMap, far_sky
+from geometry.depth.estimator import DepthMap, far_sky, load_model
 
 # Its requirements pin NumPy 1 and name packages that depth alone does not use.
 INSTALL = "pip install --no-deps depth-anything-3; pip install einops omegaconf safetensors addict torchvision"
@@ -36,11 +34,7 @@ class Da3Depth:
             from depth_anything_3.api import DepthAnything3  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError(f"depth=da3 needs Depth Anything 3: {INSTALL} ({error})") from error
-        try:
-            self.model: Any = DepthAnything3.from_pretrained(checkpoint).to(device).eval()
-        except Exception as error:  # by package and version: OSError, RuntimeError, KeyError, those of HTTP
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"depth.checkpoint: {checkpoint!r} cannot be loaded as DA3: {reason}") from None
+        self.model = load_model(DepthAnything3.from_pretrained, checkpoint, "DA3", device)
         self.scaled_by_focal = str(getattr(self.model, "model_name", "")).startswith("da3metric")
 
     @torch.no_grad()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from geometry.input_files import reason_of
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,24 @@ class DepthEstimator(Protocol):
     def estimate(self, rgb: Float[Tensor, "b 3 h w"], focal_px: Float[Tensor, "b 2"] | None) -> DepthMap:
         """Depth of colors in 0..1; ``focal_px`` is used by some estimators, of which some find one if it is None."""
         ...
+
+
+def load_model(load: Callable[[str], Any], checkpoint: str, kind: str, device: str) -> Any:
+    """The model that ``load`` makes of a checkpoint, on a device, for inference.
+
+    Args:
+        load: a foreign package's ``from_pretrained``.
+        checkpoint: as the user wrote it: model id, file or folder.
+        kind: of model, for the message.
+        device: of the model.
+
+    Raises:
+        ValueError: the checkpoint cannot be loaded; one sentence.
+    """
+    try:
+        return load(checkpoint).to(device).eval()
+    except Exception as error:  # by package and version: OSError, RuntimeError, KeyError, those of HTTP and pickle
+        raise ValueError(f"depth.checkpoint: {checkpoint!r} cannot be loaded as {kind}: {reason_of(error)}") from None
 
 
 def far_sky(

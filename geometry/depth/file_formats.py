@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from geometry.input_files import reason_of
+
 PNG_START = b"\x89PNG"
 WANTED = "PNG, TIFF, PFM, EXR, NPY or NPZ"
 PLAIN_MODES = ("L", "I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one channel, which Pillow reads without loss
@@ -53,8 +55,7 @@ def read_array(path: Path, kind: Format) -> np.ndarray:
     except _NoSingleDepth as error:
         raise ValueError(f"depth: {path.name}: {error}") from None
     except BROKEN as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"depth: {path.name} is no {kind.name} file that can be read ({reason})") from None
+        raise ValueError(f"depth: {path.name} is no {kind.name} file that can be read ({reason_of(error)})") from None
     if values.dtype.kind not in "uif":
         raise ValueError(f"depth: want numbers, got values of type {values.dtype} in {path.name}")
     return values

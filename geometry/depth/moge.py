@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geometry.depth.estimator import DepthMap, far_sky
+from geometry.depth.estimator import DepthMap, far_sky, load_model
 
 INSTALL = "pip install git+https://github.com/microsoft/MoGe.git"
 
@@ -31,12 +30,7 @@ class MogeDepth:
             from moge.model.v2 import MoGeModel  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ImportError(f"depth=moge needs MoGe: {INSTALL}") from error
-        file = Path(checkpoint) / "model.pt" if Path(checkpoint).is_dir() else checkpoint
-        try:
-            self.model: Any = MoGeModel.from_pretrained(str(file)).to(device).eval()
-        except Exception as error:  # by package and version: OSError, RuntimeError, KeyError, those of HTTP and pickle
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ValueError(f"depth.checkpoint: {checkpoint!r} cannot be loaded as MoGe-2: {reason}") from None
+        self.model = load_model(lambda name: MoGeModel.from_pretrained(_file(name)), checkpoint, "MoGe-2", device)
         self.device = torch.device(device)
 
     @torch.no_grad()
@@ -53,3 +47,8 @@ class MogeDepth:
         valid = sky | (torch.isfinite(depth) & (depth > 0.0))
         found_px = made["intrinsics"][:, 0, 0].float().cpu() * width if focal_px is None else None
         return DepthMap(far_sky(depth, sky, valid), valid, sky, metric=True, focal_px=found_px)
+
+
+def _file(checkpoint: str) -> str:
+    """The package takes a file or a model id, and no folder."""
+    return str(Path(checkpoint) / "model.pt") if Path(checkpoint).is_dir() else checkpoint

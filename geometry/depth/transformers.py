@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geometry.depth.estimator import DepthMap, depth_of_disparity, far_sky
+from geometry.input_files import reason_of
 
 INVERSE = ("dpt", "depth_anything", "prompt_depth_anything")  # model types that predict inverse depth up to scale
 WANTED = "want one for depth estimation, e.g. depth-anything/Depth-Anything-V2-Small-hf"
@@ -108,7 +109,7 @@ def _sky_m(config: Any) -> float:
 
 def _reason(error: Exception) -> str:
     """Reason why a checkpoint cannot be loaded, with the remedy."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = reason_of(error)
     if "connect" in text.lower():
         return "is no local folder, and huggingface.co cannot be reached; check the name, or download it first"
     if "Unrecognized configuration class" in text:
