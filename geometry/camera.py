@@ -87,6 +87,12 @@ class Camera:
         """The same camera with pixels of ``factor`` x ``factor`` of its own."""
         return self.resized((self.size[0] // factor, self.size[1] // factor))
 
+    def cropped(self, rows: slice, columns: slice) -> Camera:
+        """The same camera with a part of its image; both slices have bounds inside it and no step."""
+        corner = self.center_px.new_tensor([columns.start, rows.start])
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        return replace(self, center_px=self.center_px - corner, size=size)
+
     @staticmethod
     def from_fov(fov_deg: float, size: tuple[int, int], world_from_camera: Tensor | None = None) -> Camera:
         """A camera of square pixels with horizontal field of view ``fov_deg`` and a centered principal point.

@@ -139,6 +139,17 @@ class Chunk:
             return self
         return replace(self, frames=self.frames.pooled(factor), confidence=avg_pool2d(self.confidence, factor))
 
+    def around_valid(self, margin_px: int) -> Chunk:
+        """The part of the frames that holds every valid pixel, with a margin; all of them where none is valid."""
+        valid = self.frames.valid.any(0)[0]
+        if not valid.any():
+            return self
+        rows, columns = (_bounds(valid.any(axis), margin_px) for axis in (1, 0))
+        frames, part = self.frames, (slice(None), slice(None), rows, columns)
+        maps = (frames.rgb[part], frames.depth[part], frames.valid[part], frames.sky[part])
+        cropped = Frame(*maps, frames.camera.cropped(rows, columns), frames.metric)
+        return replace(self, frames=cropped, confidence=self.confidence[part])
+
     def observation(self, k: int) -> Observation:
         """Frame ``k`` with its confidence and provenance."""
         return Observation(self.frames[k], self.confidence[k], self.observed)
@@ -247,3 +258,9 @@ def repeated(values: Shaped[Tensor, "t c h w"], factor: int) -> Shaped[Tensor, "
 def _shares(mask: Bool[Tensor, "t 1 h w"], factor: int) -> Float[Tensor, "t 1 h2 w2"]:
     """Share of a mask in each square of ``factor`` x ``factor`` pixels."""
     return avg_pool2d(mask.float(), factor)
+
+
+def _bounds(mask: Bool[Tensor, "n"], margin: int) -> slice:
+    """From the first to the last place of a mask that is True, with a margin inside the mask."""
+    places = mask.nonzero()[:, 0]
+    return slice(max(int(places[0]) - margin, 0), min(int(places[-1]) + 1 + margin, len(mask)))

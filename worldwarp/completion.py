@@ -29,6 +29,8 @@ from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, 
 from worldwarp.clock import Clock
 from worldwarp.state import Components, ExploreState
 
+CROP_PX = 16  # around what is new, where a view enters the world; the rules look at neighbors of a few pixels
+
 
 @dataclass
 class Completed:
@@ -130,7 +132,7 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
     if wide is not None:
         # Filled chunk by chunk, such a side would become strips with a seam at each chunk.
         seen = state.view.render(_finer(wide, scale))
-        view.changes.append(state.view.integrate(complete_wide(seen, state, components)))
+        view.changes.append(state.view.integrate(complete_wide(seen, state, components).around_valid(CROP_PX)))
         shown = view.shown = state.view.render(camera)
         guide = shown.pooled(scale)
         clock.lap("outpaint")
@@ -148,7 +150,7 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
         clock.lap("denoise")
         view.prior, view.sigma, view.full = prior[:1], sigma, chunk.frames
         view.residuals.append(residual)
-        view.changes.append(state.view.integrate(chunk, state.reference))
+        view.changes.append(state.view.integrate(chunk.around_valid(CROP_PX), state.reference))
         view.shown = state.view.render(camera)
         clock.lap("integrate")
     return view

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from geometry.input_files import reason_of
 from geometry.trajectory.path_text import names_a_file, parse_legs
-from scenes.photos.framing import STEP
+from scenes.photos.framing import QUALITIES, STEP
 from worldwarp.arguments import (
     LIVE,
     SAME,
@@ -64,6 +64,7 @@ class Settings:
     convention: str | None
     path_scale: float | str | None
     frames: int | None
+    quality: str
     size: tuple[int, int]
     fov_deg: float
     seed: int
@@ -181,6 +182,7 @@ def _check_values(config: DictConfig) -> None:
     if unit_m is not None and not (isinstance(unit_m, int | float) and unit_m > 0):
         raise ConfigError(f"depth.unit_m: want a positive number of meters per unit, got {unit_m!r}")
     check_choice(config, "device", ("cpu", "cuda"))
+    check_choice(config, "quality", tuple(QUALITIES))
 
 
 def _check_steps(config: DictConfig) -> None:

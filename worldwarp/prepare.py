@@ -24,7 +24,7 @@ from geometry.frame import Frame
 from geometry.trajectory.path_text import begins_with_preset
 from scenes.io.png import to_bytes
 from scenes.photos.clip import ClipReader, clip_outline
-from scenes.photos.framing import PIXELS, STEP, natural_size, photo_fov_deg, sized
+from scenes.photos.framing import PIXELS, QUALITIES, STEP, natural_size, photo_fov_deg, sized
 from scenes.photos.photo import DecodedPhoto, Straighten, decode_photo, photo_outline
 from scenes.store.world_store import WorldStore
 from worldwarp.arguments import LIVE, SAME, user_path
@@ -73,7 +73,7 @@ def prepare(
     """
     check_explore(config)
     generator: Generator = part(config, "generator", given)
-    config, assumed = _with_frame_size(config, path, generator.cadence)
+    config, assumed = _with_frame_size(config, path, generator)
     size = checked_size(config.size)
     config = with_following(config, 1 if config.video is not None else working_scale(size, generator))
     settings = explore_settings(config)
@@ -196,10 +196,11 @@ def _check_cadence(settings: Settings, cadence: Cadence) -> None:
         )
 
 
-def _with_frame_size(config: DictConfig, path: Camera | None, cadence: Cadence) -> tuple[DictConfig, bool]:
+def _with_frame_size(config: DictConfig, path: Camera | None, generator: Generator) -> tuple[DictConfig, bool]:
     """The configuration with frame size and field of view, from itself, else from the cameras, else from the photo.
 
-    A size that follows from the photo has about the number of pixels that the generator was trained for.
+    A size that follows from the photo has about the number of pixels of `quality`, but no more than the photo; of a
+    generator of video, those that it was trained for.
 
     Returns:
         The configuration, and whether nothing tells the field of view: it was assumed.
@@ -208,12 +209,15 @@ def _with_frame_size(config: DictConfig, path: Camera | None, cadence: Cadence) 
     has_photo, has_size = not (config.image is None and config.video is None), isinstance(config.size, ListConfig)
     if not has_photo or (has_size and config.fov_deg is not None):
         return config, False
-    framed, step = config.copy(), math.lcm(STEP, cadence.size_multiple)
+    framed, step = config.copy(), math.lcm(STEP, generator.cadence.size_multiple)
     outline, film_mm = _outline(config)
     if longer_side is not None:
         framed.size = list(sized(outline, longer_side, step))
     elif config.size is None:
-        framed.size = list(natural_size(outline, cadence.pixels or PIXELS, step) if path is None else path.size)
+        pixels = min(QUALITIES[config.quality], max(outline[0] * outline[1], PIXELS))
+        if not generator.capabilities.per_view:
+            pixels = generator.cadence.pixels or pixels
+        framed.size = list(natural_size(outline, pixels, step) if path is None else path.size)
     assumed = config.fov_deg is None and film_mm is None and path is None
     if config.fov_deg is None:
         framed.fov_deg = photo_fov_deg(outline, checked_size(framed.size), film_mm)

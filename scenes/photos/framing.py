@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 PIXELS = 192 * 320  # target number of pixels of a frame when no size is given
+QUALITIES = {"draft": PIXELS, "good": 480 * 832, "best": 720 * 1280}  # the same by `quality=`
 STEP = 16  # pixels; both sides of a frame are multiples of it, or of what a generator takes
 CROP_WORTH = 5.0  # cropping 1 % of the photo costs as much as a deviation of 5 % from PIXELS
 ASSUMED_FOV_DEG = 60.0  # along the photo's longer side, when its EXIF has no focal length

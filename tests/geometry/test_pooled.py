@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from geometry.frame import Frame
-from tests.helpers import cameras_at, guide_of, pillar_before_wall, textured_wall
+from geometry.project import unproject
+from tests.helpers import cameras_at, chunk_of, guide_of, pillar_before_wall, textured_wall
 
 
 def test_a_plane_keeps_its_depth_and_camera() -> None:
@@ -46,3 +49,19 @@ def test_of_two_surfaces_depth_lies_between() -> None:
     assert small.depth.min() >= frame.depth.min() - 1e-5
     assert small.depth.max() <= frame.depth.max() + 1e-5
     assert frame.pooled(1) is frame
+
+
+def test_the_part_around_valid_pixels_keeps_every_ray() -> None:
+    camera = cameras_at((0.0, 0.0, 0.0), size=(24, 32))
+    wall = textured_wall(camera)
+    valid = torch.zeros_like(wall.valid)
+    valid[..., 10:12, 20:23] = True
+    chunk = chunk_of(replace(wall, valid=valid))
+    part = chunk.around_valid(2)
+    assert part.frames.camera.size == part.confidence.shape[-2:] == (6, 7)
+    assert torch.equal(part.frames.rgb, wall.rgb[..., 8:14, 18:25])
+    assert int(part.frames.valid.sum()) == 6
+    torch.testing.assert_close(
+        unproject(part.frames.depth, part.frames.camera), unproject(wall.depth, camera)[..., 8:14, 18:25]
+    )
+    assert replace(chunk, frames=replace(wall, valid=valid & False)).around_valid(2).frames.camera.size == (24, 32)
