@@ -1,70 +1,101 @@
-"""End to end on this machine: `python -m benchmarks.speed.explore [chunks]`.
+"""Speed of a walk by size: `python -m benchmarks.speed.explore [SIZE ...] [--frames 49] [--baseline COMMIT]`.
 
-An out-and-back walk on the bundled photo with the packaged parts, no viewer, nothing stored. Tells frames per second in
-steady state, time to the first new frame, whether the cost of a chunk stays flat (chunk 40 against chunk 5), and peak
-memory. The baseline is the same walk without a generator (`generator=passthrough`).
+The bundled photo, out and back, with the packaged parts, no viewer, nothing stored; then the same cameras again, where
+nothing is new. For each size (192x320 if none is given): frames per second of both, the first chunk, seconds of
+preparation, peak memory, and the share of each stage. With ``--baseline`` the same walks are made by another commit of
+this repository in the same run. Each walk is a process of its own. The last line is JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import platform
-import resource
-import statistics
+import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
+from typing import Any
 
-import torch
+ROOT = Path(__file__).parents[2]
 
+# Runs in either commit: only what both have is used.
+WORKER = """
+import json, resource, statistics, sys, time
+from pathlib import Path
 import worldwarp
 from worldwarp.config import compose_config
 from worldwarp.prepare import prepare
+height, width, frames, generator = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+photo = Path(worldwarp.__file__).parent / "photos" / "pagoda.jpg"
+words = [f"image={photo}", "path=out_and_back", f"frames={frames}", f"size=[{height},{width}]", "viewer=none"]
+begun = time.perf_counter()
+session = prepare(compose_config("explore", [*words, f"generator={generator}"]))
+session.plan()
+prepared, chunks, seconds, stages = time.perf_counter() - begun, session.remaining, [], {}
+last = time.perf_counter()
+for step in session.steps():
+    now = time.perf_counter()
+    seconds.append(now - last)
+    for name, took in step.timings_s.items():
+        stages[name] = stages.get(name, 0.0) + took
+    last = time.perf_counter()
+# Of a session that goes on along the same cameras; chunks are numbered on.
+again, last = [], time.perf_counter()
+for step in session.steps(chunks[: max(2, len(chunks) // 3)]):
+    again.append(time.perf_counter() - last)
+    last = time.perf_counter()
+count = len(chunks[0])
+print(json.dumps({
+    "fps": round((frames - 1) / sum(seconds), 3), "revisit_fps": round(count / statistics.median(again), 3),
+    "median_chunk_fps": round(count / statistics.median(seconds), 3), "first_chunk_s": round(seconds[0], 2),
+    "prepare_s": round(prepared, 2), "primitives": len(session.state.view.cache),
+    "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    "stages": {name: round(took / sum(seconds), 3) for name, took in stages.items()},
+}))
+"""
 
-PHOTO = Path(worldwarp.__file__).parent / "photos" / "pagoda.jpg"
+
+def walk(tree: Path, size: tuple[int, int], frames: int, generator: str) -> dict[str, Any]:
+    """One walk by the code in ``tree``, in a process of its own."""
+    words = [str(size[0]), str(size[1]), str(frames), generator]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, *words], cwd=tree, env=environment, check=True, capture_output=True, text=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def walk(generator: str, chunks: int) -> tuple[float, list[float]]:
-    """Seconds until the first chunk is done (after start-up), and seconds of each chunk."""
-    frames = 8 * chunks + 1
-    words = [f"image={PHOTO}", "path=out_and_back", f"frames={frames}", "size=[192,320]", "viewer=none"]
-    session = prepare(compose_config("explore", [*words, f"generator={generator}"]))
-    session.plan()
-    start = time.perf_counter()
-    seconds, last = [], start
-    for _ in session.steps():
-        now = time.perf_counter()
-        seconds.append(now - last)
-        last = now
-    return seconds[0], seconds
+def extracted(commit: str, folder: Path) -> Path:
+    """The files of a commit of this repository."""
+    archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
+    return folder
 
 
 def main() -> None:
-    """Print a table and, last, one JSON line."""
-    chunks = int(sys.argv[1]) if len(sys.argv) > 1 else 50
-    hardware = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
-    print(f"{hardware}, 192x320, {chunks} chunks of 8 frames")
-    rows: dict[str, dict[str, float]] = {}
-    for generator in ("passthrough", "retouch"):
-        first, seconds = walk(generator, chunks)
-        near = statistics.median(seconds[2:8])
-        far = statistics.median(seconds[-min(8, len(seconds) // 3) :])
-        rows[generator] = {
-            "first_chunk_s": round(first, 2),
-            "frames_per_s": round(8.0 / statistics.median(seconds[2:]), 2),
-            "chunk_5_s": round(near, 2),
-            "last_chunk_s": round(far, 2),
-            "last_over_chunk_5": round(far / near, 2),
-        }
-        print(f"{generator:<12}", "  ".join(f"{key} {value}" for key, value in rows[generator].items()))
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    ratio = rows["retouch"]["frames_per_s"] / rows["passthrough"]["frames_per_s"]
-    print(f"peak memory {peak_mib:.0f} MiB; retouch runs at {ratio:.2f}x the speed of passthrough")
-    print(
-        json.dumps(
-            {"benchmark": "explore", "chunks": chunks, "peak_mib": round(peak_mib), "ratio": round(ratio, 2), **rows}
+    """Print a row per size, generator and commit, and last one JSON line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("sizes", nargs="*", default=["192x320"])
+    parser.add_argument("--frames", type=int, default=49)
+    parser.add_argument("--baseline", help="a commit to compare with")
+    parser.add_argument("--generators", default="retouch", help="e.g. passthrough,retouch")
+    given = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} threads, {given.frames} frames out and back")
+    result: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        trees = {"now": ROOT} | (
+            {given.baseline: extracted(given.baseline, Path(folder))} if given.baseline is not None else {}
         )
-    )
+        for text in given.sizes:
+            height, width = (int(side) for side in text.split("x"))
+            for generator in given.generators.split(","):
+                for name, tree in trees.items():
+                    row = walk(tree, (height, width), given.frames, generator)
+                    result[f"{text} {generator} {name}"] = row
+                    print(f"{text:<10} {generator:<12} {name:<10}", *(f"{k} {v}" for k, v in row.items()), flush=True)
+    print(json.dumps({"benchmark": "explore", "frames": given.frames, "rows": result}))
 
 
 if __name__ == "__main__":
