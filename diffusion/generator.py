@@ -110,7 +110,7 @@ class Licensed(Protocol):
 
     @property
     def terms(self) -> str:
-        """Model, licence and what it allows, in a line that a user is shown."""
+        """Model, license and what it allows, in a line that a user is shown."""
         ...
 
 

@@ -145,7 +145,7 @@ def _needs(config: DictConfig, settings: Settings, frames: int, scale: float, ge
 
 
 def _about(generator: Generator, size: tuple[int, int], frames: int) -> list[str]:
-    """Lines about the generator: what its licence allows, and its memory by stage."""
+    """Lines about the generator: what its license allows, and its memory by stage."""
     lines = [f"model    {generator.terms}"] if isinstance(generator, Licensed) else []
     stages = [f"{stage.name} {in_words(stage.bytes)}" for stage in generator.plan(size, frames).stages]
     return [*lines, f"memory   of the model, one after the other: {', '.join(stages)}"] if len(stages) > 1 else lines

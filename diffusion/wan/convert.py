@@ -1,7 +1,7 @@
 """Published checkpoints into diffusers folders: pickles of tensors, LoRA and the original names go in.
 
 The folder holds ``transformer/`` or ``vae/`` as safetensors with their ``config.json``. Beside a transformer stands
-``worldwarp_line.json``: the line, its schedule and licence, and the SHA-256 of the files it was made of.
+``worldwarp_line.json``: the line, its schedule and license, and the SHA-256 of the files it was made of.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def write_line(folder: Path, line: Line, precision: Precision, sources: Sequence
     files = [file for source in sources for file in (sorted(source.iterdir()) if source.is_dir() else [source])]
     record = {
         "line": line.name,
-        "licence": line.licence,
+        "license": line.license,
         "commercial": line.commercial,
         "code": line.code,
         "precision": precision,

@@ -179,7 +179,7 @@ def download(repository: str, patterns: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=list(patterns)))
     except GatedRepoError:
-        raise ValueError(f"{repository}: want access, got none; accept its licence and run `hf auth login`") from None
+        raise ValueError(f"{repository}: want access, got none; accept its license and run `hf auth login`") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ValueError(f"{repository}: want a folder or a Hugging Face id, got neither; check the name") from None
     except Exception as error:

@@ -331,7 +331,7 @@ class WanGenerator:
 
     @property
     def terms(self) -> str:
-        """The line, with the licence of its weights."""
+        """The line, with the license of its weights."""
         return f"{self.recipe.line.name}, {self.recipe.line.terms}"
 
     @property

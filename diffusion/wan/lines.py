@@ -1,4 +1,4 @@
-"""Lines of published Wan checkpoints, as data: architecture, schedule, attention, licence. Imports nothing heavy.
+"""Lines of published Wan checkpoints, as data: architecture, schedule, attention, license. Imports nothing heavy.
 
 A line is a family of checkpoints that is run in one way. Two lines often share every tensor shape and differ only in
 how they were trained, so that a checkpoint does not tell its line by itself: `diffusion.wan.load.detect_line`.
@@ -139,8 +139,8 @@ class Line:
         weights: Hugging Face id that holds them.
         files: files in it; empty for a diffusers folder.
         top_keys: where a pickled checkpoint keeps the weights, in order of preference.
-        licence: of the weights.
-        commercial: whether the licence allows commercial use; None where it is not stated or depends on terms.
+        license: of the weights.
+        commercial: whether the license allows commercial use; None where it is not stated or depends on terms.
         download_gb: size of the transformer's files, 10^9 bytes; None if not known.
         vram_gib: expected peak at 480x832 (`ti2v`: 704x1280) with prompts encoded beforehand, by the memory plan,
             or as published; None if not known.
@@ -183,7 +183,7 @@ class Line:
     bases: tuple[str, ...]
     code: str
     weights: str
-    licence: str
+    license: str
     commercial: bool | None
     chunk: int
     trained_span: int
@@ -236,9 +236,9 @@ class Line:
 
     @property
     def terms(self) -> str:
-        """The licence of the weights, and whether it allows commercial use."""
-        use = {True: "allowed", False: "not allowed", None: "unclear, read the licence"}[self.commercial]
-        return f"licence of the weights: {self.licence}; commercial use: {use}"
+        """The license of the weights, and whether it allows commercial use."""
+        use = {True: "allowed", False: "not allowed", None: "unclear, read the license"}[self.commercial]
+        return f"license of the weights: {self.license}; commercial use: {use}"
 
     def transformer_config(self, base: str | None = None) -> dict[str, Any]:
         """Arguments of ``WanTransformer3DModel`` for one of its `bases`; by default the first."""
@@ -268,7 +268,7 @@ _WAN = Line(
     bases=("1.3B", "14B"),
     code="Wan-Video/Wan2.1",
     weights="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
-    licence="Apache-2.0",
+    license="Apache-2.0",
     commercial=True,
     download_gb=5.7,
     chunk=20,
@@ -289,7 +289,7 @@ _SELF_FORCING = Line(
     code="guandeh17/Self-Forcing",
     weights="gdhe17/Self-Forcing",
     files=("checkpoints/self_forcing_dmd.pt",),
-    licence="Apache-2.0",
+    license="Apache-2.0",
     commercial=True,
     download_gb=5.7,
     vram_gib=17.5,
@@ -339,7 +339,7 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 code="HyoKong/WorldWarp",
                 weights="imsuperkong/worldwarp",
                 files=("worldwarp_latest.ckpt",),
-                licence="not stated",
+                license="not stated",
                 commercial=None,
                 download_gb=None,
                 vram_gib=40.0,
@@ -367,7 +367,7 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 code="NVlabs/LongLive",
                 weights="Efficient-Large-Model/LongLive-1.3B",
                 files=("models/longlive_base.pt", "models/lora.pt"),
-                licence="Apache-2.0, parts CC-BY-NC-SA",
+                license="Apache-2.0, parts CC-BY-NC-SA",
                 commercial=None,
                 download_gb=None,
                 window=12,
@@ -396,7 +396,7 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 code="tianweiy/CausVid",
                 weights="tianweiy/CausVid",
                 files=("autoregressive_checkpoint/model.pt",),
-                licence="CC-BY-NC-SA-4.0",
+                license="CC-BY-NC-SA-4.0",
                 commercial=False,
                 top_keys=("generator", "generator_ema", "model", "state_dict"),
                 steps=(1000.0, 757.0, 522.0),
@@ -409,7 +409,7 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 title="SkyReels-V2 diffusion forcing: a level per frame",
                 code="SkyworkAI/SkyReels-V2",
                 weights="Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers",
-                licence="Skywork Community License",
+                license="Skywork Community License",
                 commercial=None,
                 chunk=20,
                 overlap=5,

@@ -15,12 +15,12 @@ from diffusion.wan.lines import LINES
 from worldwarp.cli import main
 
 
-def test_the_list_says_licence_use_size_and_source_of_every_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_says_license_use_size_and_source_of_every_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "list"]) == 0
     printed = capsys.readouterr().out.splitlines()
     for line in LINES.values():
         row = next(text for text in printed if text.startswith(f"{line.name} "))
-        assert line.licence in row
+        assert line.license in row
         assert {True: " yes ", False: " no ", None: " unclear "}[line.commercial] in row
         assert row.endswith("yes" if line.verified else "no")
         assert any(line.weights in text and all(file in text for file in line.files) for text in printed)

@@ -164,7 +164,7 @@ def test_steps_are_timesteps_and_a_chunk_is_as_long_as_the_model_makes_it(photo:
     assert len(generator.recipe.levels) == 3
 
 
-def test_licence_and_memory_by_stage_are_told_once_a_run(
+def test_license_and_memory_by_stage_are_told_once_a_run(
     tmp_path: Path, photo: Path, models: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, model = tmp_path / "w", models / "self-forcing"
@@ -174,7 +174,7 @@ def test_licence_and_memory_by_stage_are_told_once_a_run(
         assert main(command) == 0
         told = capsys.readouterr().out.splitlines()
         terms = [line for line in told if line.startswith("model ")]
-        assert terms == ["model    self-forcing, licence of the weights: Apache-2.0; commercial use: allowed"]
+        assert terms == ["model    self-forcing, license of the weights: Apache-2.0; commercial use: allowed"]
         assert any(line.endswith("generator WanGenerator, noise confidence, device cpu") for line in told)
         (memory,) = (line for line in told if line.startswith("memory "))
         assert re.search(r"encode \d+ MiB, denoise \d+ MiB, decode \d+ MiB, remember \d+ MiB$", memory)
@@ -239,7 +239,7 @@ def test_a_size_that_follows_from_the_photo_is_one_that_the_model_takes(photo: P
     assert all(side % 32 == 0 for side in session.settings.size)
 
 
-def test_a_walk_by_keys_is_planned_as_a_long_one_and_says_the_licence_when_it_goes_on(
+def test_a_walk_by_keys_is_planned_as_a_long_one_and_says_the_license_when_it_goes_on(
     tmp_path: Path, photo: Path
 ) -> None:
     planned: list[int] = []

@@ -24,7 +24,7 @@ def models_command(words: list[str]) -> int:
 def _list(words: Sequence[str]) -> int:
     if words:
         raise ConfigError(f"models list: takes no arguments, got {' '.join(words)}")
-    print(ROW.format("line", "licence of the weights", "commercial", "download", "VRAM", "tried here"))
+    print(ROW.format("line", "license of the weights", "commercial", "download", "VRAM", "tried here"))
     for line in LINES.values():
         print(_row(line))
         print(f"    {line.title}")
@@ -41,7 +41,7 @@ def _row(line: Line) -> str:
     commercial = {True: "yes", False: "no", None: "unclear"}[line.commercial]
     download = f"{line.download_gb:g} GB" if line.download_gb else "-"
     memory = f"{line.vram_gib:.0f} GiB" if line.vram_gib else "-"
-    return ROW.format(line.name, line.licence, commercial, download, memory, "yes" if line.verified else "no")
+    return ROW.format(line.name, line.license, commercial, download, memory, "yes" if line.verified else "no")
 
 
 def _convert(words: Sequence[str]) -> int:

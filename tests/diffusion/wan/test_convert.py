@@ -148,11 +148,11 @@ def test_weights_are_written_in_the_precision_of_the_line(precision: str | None,
     assert find_checkpoint(tmp_path / "out").precision == profile
 
 
-def test_the_record_says_line_schedule_licence_and_source(tmp_path: Path) -> None:
+def test_the_record_says_line_schedule_license_and_source(tmp_path: Path) -> None:
     file = published("causvid", tmp_path, random_weights("causvid"))
     convert(file, tmp_path / "out", "causvid")
     record = json.loads((tmp_path / "out" / LINE_FILE).read_text())
-    assert (record["line"], record["licence"], record["commercial"]) == ("causvid", "CC-BY-NC-SA-4.0", False)
+    assert (record["line"], record["license"], record["commercial"]) == ("causvid", "CC-BY-NC-SA-4.0", False)
     assert record["schedule"]["steps"] == [1000.0, 757.0, 522.0]
     assert record["sources"] == [{"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}]
 
