@@ -57,8 +57,13 @@ class WorldCache(Protocol):
         """
         ...
 
-    def render(self, camera: Camera) -> Guide:
-        """Render the cache from a batch ``[t]`` of cameras of any image size."""
+    def render(self, camera: Camera, samples: int | None = None) -> Guide:
+        """Render the cache from a batch ``[t]`` of cameras of any image size.
+
+        Args:
+            camera: the cameras.
+            samples: per pixel and axis, where the cache draws samples; None: as it is set.
+        """
         ...
 
     def prefetch(self, camera: Camera) -> None:

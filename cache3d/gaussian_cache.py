@@ -27,6 +27,8 @@ from geometry.depth import clear_far, mixed
 from geometry.frame import Chunk, Frame, Guide, Observation
 from geometry.primitives import Change, Gaussians, Points
 
+REFINE_STEPS = 6
+
 
 class GaussianCache:
     """A world cache of surface-aligned Gaussians.
@@ -38,8 +40,8 @@ class GaussianCache:
     Args:
         device: of the Gaussians; on a CUDA device gsplat rasterizes them.
         rasterizer: `auto`, `cpu`, `gsplat` or `reference`.
-        refine_steps: optimization steps per chunk, see `cache3d.integration.optimization`; 0 turns it off. The default
-            is half of a chunk of 8 frames and 4 remembered frames, evenly spread.
+        refine_steps: optimization steps per chunk, see `cache3d.integration.optimization`; 0 turns it off, None
+            is 6: half of a chunk of 8 frames and 4 remembered frames, evenly spread.
         resident_mib: bound on the Gaussians in memory, MiB; the rest goes to disk. What one chunk and its remembered
             frames see may exceed it.
         policy: tuned numbers of integration.
@@ -53,11 +55,12 @@ class GaussianCache:
         self,
         device: str | torch.device = "cpu",
         rasterizer: Backend = "auto",
-        refine_steps: int = 6,
+        refine_steps: int | None = None,
         resident_mib: float | int = 2048,
         policy: IntegrationPolicy = DEFAULT_POLICY,
         rendering: RenderingPolicy = DEFAULT_RENDERING,
     ) -> None:
+        refine_steps = REFINE_STEPS if refine_steps is None else refine_steps
         if refine_steps < 0:
             raise ValueError(f"refine_steps: want 0 or more, got {refine_steps}; 0 turns refinement off")
         self._device = torch.device(device)

@@ -83,8 +83,8 @@ class PointCache:
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 
     @torch.no_grad()
-    def render(self, camera: Camera) -> Guide:
-        """Render the cache from a batch ``[t]`` of cameras of any image size."""
+    def render(self, camera: Camera, samples: int | None = None) -> Guide:  # noqa: ARG002 - the protocol
+        """Render the cache from a batch ``[t]`` of cameras of any image size; a point is drawn once per pixel."""
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         points = self._store.near(camera).rows

@@ -22,9 +22,10 @@ class WorldView:
     cache: WorldCache
     texture: PhotoTexture
 
-    def render(self, cameras: Camera) -> Guide:
-        """Render the world for cameras ``[t]``."""
-        return self.texture.apply(self.cache.render(cameras))
+    def render(self, cameras: Camera, samples: int | None = None) -> Guide:
+        """Render the world for cameras ``[t]``, with ``samples`` per pixel and axis; None: as the cache is set."""
+        # A cache of another package may have no such setting.
+        return self.texture.apply(self.cache.render(cameras, **({} if samples is None else {"samples": samples})))
 
     def prefetch(self, cameras: Camera | None) -> None:
         """Start to load the blocks that cameras ``[t]`` will see; nothing when None."""

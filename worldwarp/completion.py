@@ -18,17 +18,23 @@ from diffusion.condition import Condition, Prior
 from diffusion.generator import Made, Memory
 from diffusion.inpainting.detail import copied_detail, enlarged, enlarged_depth
 from diffusion.inpainting.lookahead import look_ahead
+from diffusion.inpainting.masks import thin
 from diffusion.inpainting.outpainting import eroded_border, outpaint_camera, pad_frame, photo_with_margin
 from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import noise_map
 from geometry.camera import Camera
 from geometry.fill import smooth_fill
+from geometry.filters import erode
 from geometry.frame import Chunk, Frame, Guide, repeated
+from geometry.project import project, unproject
 from geometry.rounding import to_levels
 from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, validity
 from worldwarp.clock import Clock
 from worldwarp.state import Components, ExploreState
 
+CLOSED_PX = 2  # width of holes, at the generator's size, that are closed smoothly in each frame and not completed
+SOLID = 0.9  # coverage from which a rendered color is shown as it is
+IN_FRONT, OUTLINE_PX = 0.1, 2  # relative depth from which a point is before the photo's surface; not along its outlines
 CROP_PX = 16  # around what is new, where a view enters the world; the rules look at neighbors of a few pixels
 
 
@@ -119,10 +125,28 @@ def coarse_to_fine(count: int) -> list[int]:
     return order
 
 
+def behind_photo(depth: Tensor, background: Tensor, sky: Tensor, camera: Camera, photo: Frame) -> tuple[Tensor, Tensor]:
+    """Depth that hides nothing of what the photo ``[1]`` shows, where possible, and a mask of where that is so.
+
+    A surface of one view may stand, seen from the photo's place, before what the photo shows: then its depth is wrong.
+    It gets the depth to which the background extends; if that is in front too, the pixel must not be lifted.
+
+    Args:
+        depth: of the surfaces of one view, ``[1 1 h w]``.
+        background: depth to which what lies behind them extends.
+        sky: which pixels are sky.
+        camera: of the view, ``[1]``.
+        photo: the photo with depth.
+    """
+    wrong = _in_front(depth, camera, photo) & ~sky
+    depth = torch.where(wrong, background, depth)
+    return depth, ~(wrong & _in_front(depth, camera, photo))
+
+
 def _complete(camera: Camera, state: ExploreState, components: Components, clock: Clock) -> _View:
     """Render one view ``[1]``, and complete it if it has holes."""
     scale, config = components.scale, components.prior
-    shown = state.view.render(camera)
+    shown = state.view.render(camera, components.samples)
     guide = shown.pooled(scale)
     view = _View(guide, Prior.known(guide), torch.zeros_like(guide.coverage), shown)
     clock.lap("render")
@@ -131,16 +155,16 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
     wide = outpaint_camera(guide, config.outpaint) if components.generator.capabilities.wide else None
     if wide is not None:
         # Filled chunk by chunk, such a side would become strips with a seam at each chunk.
-        seen = state.view.render(_finer(wide, scale))
+        seen = state.view.render(_finer(wide, scale), components.samples)
         view.changes.append(state.view.integrate(complete_wide(seen, state, components).around_valid(CROP_PX)))
-        shown = view.shown = state.view.render(camera)
+        shown = view.shown = state.view.render(camera, components.samples)
         guide = shown.pooled(scale)
         clock.lap("outpaint")
     if _needs_completion(guide, config.min_share):
         known, pictures = guide, [shown.rgb]
         ahead = look_ahead(guide, config.look_ahead) if config.fill == "copy" else None
         if ahead is not None:
-            further = state.view.render(_finer(ahead, scale))
+            further = state.view.render(_finer(ahead, scale), components.samples)
             known, pictures = Guide.concatenate([guide, further.pooled(scale)]), [shown.rgb, further.rgb]
         reference = Frame.concatenate([state.reference[:1], state.reference[-1:]]).pooled(scale)
         prior = inpaint_prior(known, reference, state.rng, config, lock_thin=True)
@@ -151,14 +175,15 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
         view.prior, view.sigma, view.full = prior[:1], sigma, chunk.frames
         view.residuals.append(residual)
         view.changes.append(state.view.integrate(chunk.around_valid(CROP_PX), state.reference))
-        view.shown = state.view.render(camera)
+        view.shown = state.view.render(camera, components.samples)
         clock.lap("integrate")
     return view
 
 
 def _needs_completion(guide: Guide, min_share: float) -> bool:
-    """Whether holes are larger than what is closed smoothly as the frame is rendered."""
-    return guide.hole.float().mean().item() > min_share
+    """Whether holes are too wide, and too much of the view, to be closed smoothly as the frame is rendered."""
+    wide = guide.hole & ~thin(guide.hole, CLOSED_PX)
+    return wide.float().mean().item() > min_share
 
 
 def complete_wide(shown: Guide, state: ExploreState, components: Components) -> Chunk:
@@ -210,7 +235,8 @@ def _generate(
     colors = to_levels(torch.where(open_, colors, shown.rgb))
     sky = torch.where(open_, repeated(sky, scale), shown.sky_mask)
     depth = torch.where(open_, enlarged_depth(depth, scale), shown.depth.clamp_min(1e-6))
-    valid = validity(depth, sky) & repeated(known, scale) & ~shown.covered
+    depth, free = behind_photo(depth, repeated(prior.smooth_depth, scale), sky, shown.camera, state.reference[:1])
+    valid = validity(depth, sky) & repeated(known, scale) & ~shown.covered & free
     level = repeated(sigma, scale)
     confidence = shown.confidence + (1.0 - shown.confidence) * (1.0 - 0.5 * level) * GENERATED_CONFIDENCE
     frames = Frame(colors, depth, valid, sky, shown.camera, state.reference.metric)
@@ -229,6 +255,18 @@ def _with_depth(
     return rgb, depth, sky, torch.ones_like(sky), residual
 
 
+def _in_front(depth: Tensor, camera: Camera, photo: Frame) -> Tensor:
+    """Pixels ``[1 1 h w]`` whose points stand clearly before the photo's surface or sky, seen from its camera."""
+    points = unproject(depth, camera).flatten(2).transpose(1, 2)
+    pixels, z = project(points, photo.camera)
+    height, width = photo.camera.size
+    column, row = pixels[0].nan_to_num(-1.0).floor().long().unbind(-1)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (z[0] > 1e-3)
+    nearest = erode(torch.where(photo.valid, photo.depth, torch.inf), OUTLINE_PX)[0, 0]
+    there = nearest[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+    return (inside & (z[0] < (1.0 - IN_FRONT) * there)).reshape(depth.shape) & there.reshape(depth.shape).isfinite()
+
+
 def _complete_pictures(seen: list[Tensor], guide: Guide, prior: Prior, photo: Tensor, scale: int) -> Tensor:
     """What may be copied from at shown size, ``[p 3 h w]``: the views that were filled together, then the photo."""
     views = torch.cat(seen)
@@ -240,17 +278,15 @@ def _frame(view: _View, metric: bool) -> tuple[Frame, Tensor]:
     """A finished frame ``[1]`` and its confidence: the rendered view, what is still open closed smoothly."""
     shown = view.shown
     assert shown is not None
-    rgb, depth, covered = shown.rgb, shown.depth, shown.covered
-    if not covered.all():
-        if view.full is not None:
-            filled, inverse = view.full.rgb, 1.0 / view.full.depth
-        elif covered.any():
-            filled = smooth_fill(rgb, covered)
-            inverse = smooth_fill(torch.where(covered, 1.0 / depth.clamp_min(1e-6), 0.0), covered)
-        else:
-            filled, inverse = rgb, torch.ones_like(depth)
-        rgb = torch.where(covered, rgb, filled)
-        depth = torch.where(covered, depth, 1.0 / inverse.clamp_min(1e-6))
+    rgb, depth, covered = shown.rgb, shown.depth.clamp_min(1e-6), shown.covered
+    # In cracks between surfaces that do not meet, a pixel is covered in part, by the outlines of both.
+    solid = shown.coverage >= SOLID
+    if not solid.all() and solid.any():
+        rgb = torch.where(solid, rgb, smooth_fill(rgb, solid))
+        depth = torch.where(covered, depth, 1.0 / smooth_fill(torch.where(solid, 1.0 / depth, 0.0), solid))
+    if view.full is not None:
+        rgb = torch.where(covered, rgb, view.full.rgb)
+        depth = torch.where(covered, depth, view.full.depth)
     frame = Frame(to_levels(rgb), depth.clamp_min(1e-6), covered, covered & shown.sky_mask, shown.camera, metric)
     return frame, shown.confidence * covered
 

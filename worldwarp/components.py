@@ -15,7 +15,7 @@ from scenes.photos.clip import ClipReader
 from worldwarp.config import ConfigError, Settings, build, escaped
 from worldwarp.state import Components
 from worldwarp.video_guide import VideoGuide
-from worldwarp.working_size import working_scale
+from worldwarp.working_size import samples_per_pixel, working_scale
 
 PROTOCOLS = {"depth": DepthEstimator, "cache": WorldCache, "generator": Generator}  # of components given as objects
 
@@ -66,12 +66,14 @@ def components(
     of_frames = None if generator.capabilities.depth else depth
     if isinstance(of_frames, FileDepth):  # it shows the photo alone
         of_frames = EmbeddedDepth(device=config.device)
+    scale = 1 if config.video is not None else working_scale(size, generator)
     return Components(
         generator=generator,
         noise=_noise(config, generator.capabilities.noise),
         prior=build(config, "prior"),
         depth=of_frames,
-        scale=1 if config.video is not None else working_scale(size, generator),
+        scale=scale,
+        samples=samples_per_pixel(config, scale),
     )
 
 

@@ -161,7 +161,7 @@ def _check_values(config: DictConfig) -> None:
     elif wanted is not None and wanted < 2 * STEP:
         raise ConfigError(f"size: want a longer side of {2 * STEP} pixels or more, got {wanted}")
     check_number(config, "fov_deg", 1.0, 150.0, optional=True)
-    check_number(config, "detail", 1.0, 4.0, optional=True)
+    check_number(config, "detail", 1.0, 4.0)
     check_number(config, "video_level", 0.0, 1.0)
     check_number(config, "fps", 1.0, 120.0)
     if config.get("path_scale") not in (None, AUTO):

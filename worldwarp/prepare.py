@@ -74,8 +74,8 @@ def prepare(
     check_explore(config)
     generator: Generator = part(config, "generator", given)
     config, assumed = _with_frame_size(config, path, generator)
-    size = checked_size(config.size)
-    config = with_following(config, 1 if config.video is not None else working_scale(size, generator))
+    finer = 1 if config.video is not None else working_scale(checked_size(config.size), generator)
+    config = with_following(config, finer)
     settings = explore_settings(config)
     _check_cadence(settings, generator.cadence)
     outline = _outline(config)[0]
@@ -89,13 +89,14 @@ def prepare(
         )
     if cameras.size != settings.size:
         raise ConfigError(f"path: want cameras of size {settings.size}, got {cameras.size}; set size to match")
-    scale = min(settings.detail, *(side / size for side, size in zip(outline, settings.size, strict=True)))
+    detail_scale = max(settings.detail / finer, 1.0)
+    scale = min(detail_scale, *(side / size for side, size in zip(outline, settings.size, strict=True)))
     needs = _needs(config, settings, len(cameras), scale, generator)
     for line in (*needs.lines(out), *_about(generator, settings.size, needs.planned_frames)):
         tell(line)
     straighten = None if lens is None else lens.straightened
     decoded = _decoded(settings, straighten)
-    picture, full_res = decoded.at(settings.size, settings.detail), decoded.at(settings.size, MAX_PHOTO_SCALE).rgb
+    picture, full_res = decoded.at(settings.size, detail_scale), decoded.at(settings.size, MAX_PHOTO_SCALE).rgb
     _check_gpu(generator, settings, needs.planned_frames)
     estimator = part(config, "depth", given)
     if isinstance(estimator, FileDepth):
@@ -281,7 +282,8 @@ def resume(
     finest = world.photo
     by_keys = settings.path == LIVE
     if by_keys or len(cameras) > len(world):
-        scale = min(settings.detail, finest.shape[1] / settings.size[0])
+        finer = 1 if config.video is not None else working_scale(settings.size, generator)
+        scale = min(max(settings.detail / finer, 1.0), finest.shape[1] / settings.size[0])
         needs = _needs(config, settings, 1 if by_keys else len(cameras), scale, generator)
         lines = [] if by_keys else replace(needs, done=len(world)).lines(folder)
         for line in (*lines, *_about(generator, settings.size, needs.planned_frames)):

@@ -119,7 +119,8 @@ class Session:
         self.cameras = continued(done, relative)
         if self.world is not None:
             self.world.redirect(self.cameras, self.world.config)
-        (step,) = self._explored([self.cameras[len(done) :]])  # shown before it is stored
+        (step,) = self._explored([self.cameras[len(done) :]])
+        self.background.flush()  # what a user has seen is safe
         return step
 
     @property

@@ -33,6 +33,7 @@ class Components:
         depth: estimates the depth of generated frames, where the generator makes none.
         video: replaces the guide.
         scale: frame size over the size at which a generator of single views works.
+        samples: of the cache per pixel of a frame and axis; None: as the cache renders.
     """
 
     generator: Generator
@@ -41,6 +42,7 @@ class Components:
     depth: DepthEstimator | None = None
     video: VideoGuide | None = None
     scale: int = 1
+    samples: int | None = None
 
     @property
     def per_view(self) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from omegaconf import DictConfig
 
 from diffusion.generator import Generator
@@ -11,10 +9,6 @@ from scenes.photos.framing import PIXELS
 
 LARGEST = 2.2  # most pixels that a generator of single views is given, over the number that it works at
 STEP = 4  # pixels; both sides at working size are multiples of it
-
-# By setting: where the generator works at frame size, and where frames are finer. With as many samples and primitives
-# as pixels a frame takes a third of the time; optimized against smaller pictures, primitives would lose detail.
-FOLLOWING = {"detail": (2, 1), "cache.refine_steps": (6, 0), "cache.rendering.samples": (2, 1)}
 
 
 def working_scale(size: tuple[int, int], generator: Generator) -> int:
@@ -32,13 +26,17 @@ def working_scale(size: tuple[int, int], generator: Generator) -> int:
 
 
 def with_following(config: DictConfig, scale: int) -> DictConfig:
-    """The configuration with every setting of `FOLLOWING` that is left open."""
-    filled: Any = config.copy()
-    for key, values in FOLLOWING.items():
-        *groups, name = key.split(".")
-        section = filled
-        for group in groups:
-            section = section.get(group, {})
-        if name in section and section[name] is None:
-            section[name] = values[scale > 1]
+    """The configuration with ``cache.refine_steps`` that suits the scale, where it is left open.
+
+    At scale 2 steps bring .1 dB of a frame for 70 % of the time (log: Frames are rendered from the world).
+    """
+    filled = config.copy()
+    if scale > 1 and "refine_steps" in filled.cache and filled.cache.refine_steps is None:
+        filled.cache.refine_steps = 0
     return filled
+
+
+def samples_per_pixel(config: DictConfig, scale: int) -> int | None:
+    """Samples per pixel of a frame and axis: as many as fit into the cache's per pixel at the generator's size."""
+    samples = config.cache.get("rendering", {}).get("samples")
+    return None if scale == 1 or samples is None else max(1, samples // scale)

@@ -72,11 +72,13 @@ def test_storing_sees_the_moment_of_its_chunk(photo: Path, tmp_path: Path, monke
     session, gate = started(photo, tmp_path / "w"), threading.Event()
     session.background.flush()
     session.background.put(gate.wait)
-    monkeypatch.setattr(session.background, "flush", lambda: None)  # the loop runs ahead of the store
+    for name in ("flush", "settle"):  # the loop runs ahead of the store
+        monkeypatch.setattr(session.background, name, lambda: None)
     wanted = torch.zeros(0)
     for _ in session.steps():
         wanted = session.state.rng.get_state()
         session.state.rng.manual_seed(session.state.chunks)
+    monkeypatch.undo()
     gate.set()
     session.background.settle()
     assert WorldStore.load(tmp_path / "w").rng_state.equal(wanted)

@@ -255,6 +255,7 @@ def test_a_walk_by_keys_is_planned_as_a_long_one_and_says_the_license_when_it_go
     words = [f"image={photo}", "depth=plane", "detail=1", "size=48,64", "path=keys"]
     session = prepare(compose_config("explore", words), given={"generator": Counts()}, tell=told.append)
     session.store_in(tmp_path / "w")
+    assert session.world is not None  # which waits until the photo is stored
     assert told[-1] == "model    of our own"
     resume(tmp_path / "w", given={"generator": Counts()}, tell=told.append)
     assert told[-1] == told[-2] == "model    of our own"
