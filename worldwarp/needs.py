@@ -21,6 +21,9 @@ BASE_MIB = 900.0  # libraries, compiled kernels, weights
 BYTES_PER_PIXEL = 1000.0  # of one frame, independent of the chunk size
 BYTES_PER_PRIMITIVE = 400.0  # in the cache, including spare capacity and the copies for rendering and storing
 BYTES_PER_CHUNK_PIXEL = 830.0  # of all frames of a chunk: guide, prior, the network's activations
+BYTES_PER_RENDERED_PIXEL = (
+    115.0  # the same where only views with holes are completed: 601 MiB and 2.9 kB a pixel in all
+)
 MANY_FRAMES = 1000  # with keys the number of frames is unknown
 DEPTH_MIB = 1400.0  # least peak, that of the depth network
 
@@ -46,6 +49,7 @@ class Needs:
         generator: the memory plan of the generator by frame size and frames, `Generator.plan`; None: it has its own.
         recorded: whether the session is recorded for the viewer.
         done: frames that are already stored.
+        per_view: whether frames are rendered from the world, and the generator completes single views.
     """
 
     size: tuple[int, int]
@@ -55,6 +59,7 @@ class Needs:
     generator: Callable[[tuple[int, int], int], MemoryPlan] | None = None
     recorded: bool = True
     done: int = 0
+    per_view: bool = False
 
     @property
     def memory_mib(self) -> float:
@@ -62,9 +67,8 @@ class Needs:
         pixels = self.size[0] * self.size[1]
         per_chunk = min(self.chunk, self.planned_frames - 1)
         generator_bytes = 0 if self.generator is None else self.generator(self.size, self.planned_frames).peak
-        bytes_per_pixel = (
-            BYTES_PER_PIXEL + BYTES_PER_PRIMITIVE * (self.scale**2 + MARGIN) + BYTES_PER_CHUNK_PIXEL * per_chunk
-        )
+        of_frame = BYTES_PER_RENDERED_PIXEL if self.per_view else BYTES_PER_CHUNK_PIXEL
+        bytes_per_pixel = BYTES_PER_PIXEL + BYTES_PER_PRIMITIVE * (self.scale**2 + MARGIN) + of_frame * per_chunk
         return max(DEPTH_MIB, BASE_MIB + (bytes_per_pixel * pixels + generator_bytes) / MIB)
 
     @property

@@ -142,6 +142,7 @@ def _needs(config: DictConfig, settings: Settings, frames: int, scale: float, ge
         max(scale, 1.0),
         generator=generator.plan if settings.device == "cpu" else None,
         recorded=config.viewer.mode != "none",
+        per_view=generator.capabilities.per_view and config.video is None,
     )
 
 
