@@ -44,7 +44,7 @@ class Prior:
     def __getitem__(self, index: slice | list[int]) -> Prior:
         """Select frames."""
         source = None if self.source is None else self.source[index]
-        return Prior(*(part[index] for part in self._maps), source)
+        return Prior(*(part[index] for part in self._maps), source=source)
 
     @staticmethod
     def concatenate(priors: list[Prior]) -> Prior:

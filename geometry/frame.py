@@ -230,7 +230,7 @@ class Guide:
         maps = (self.rgb, self.depth, self.coverage, self.confidence, self.sky)
         height, width = self.camera.size
         camera = self.camera.resized((height * factor, width * factor))
-        return Guide(*(repeated(values, factor) for values in maps), camera)
+        return Guide(*(repeated(values, factor) for values in maps), camera=camera)
 
     @staticmethod
     def concatenate(guides: list[Guide]) -> Guide:

@@ -21,9 +21,7 @@ BASE_MIB = 900.0  # libraries, compiled kernels, weights
 BYTES_PER_PIXEL = 1000.0  # of one frame, independent of the chunk size
 BYTES_PER_PRIMITIVE = 400.0  # in the cache, including spare capacity and the copies for rendering and storing
 BYTES_PER_CHUNK_PIXEL = 830.0  # of all frames of a chunk: guide, prior, the network's activations
-BYTES_PER_RENDERED_PIXEL = (
-    115.0  # the same where only views with holes are completed: 601 MiB and 2.9 kB a pixel in all
-)
+BYTES_PER_RENDERED_PIXEL = 115.0  # the same where only views with holes are completed: 2.9 kB a pixel in all
 MANY_FRAMES = 1000  # with keys the number of frames is unknown
 DEPTH_MIB = 1400.0  # least peak, that of the depth network
 

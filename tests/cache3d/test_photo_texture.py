@@ -201,7 +201,9 @@ def test_mixed_pixels_of_outlines_are_not_used() -> None:
     "pose", [HOME, (0.2, 0.0, 0.0), (0.0, 0.4, 1.5), (0.0, -0.5, -2.0), pose_at(yaw_deg=25.0), pose_at(yaw_deg=180.0)]
 )
 @pytest.mark.parametrize("times", [1, 3])
-def test_kernels_agree_with_tensor_operations(floor: Frame, pose: tuple[float, ...] | Tensor, times: int) -> None:
+def test_kernels_agree_with_tensor_operations(
+    floor: Frame, pose: tuple[float, float, float] | Tensor, times: int
+) -> None:
     rng = torch.Generator().manual_seed(times)
     noise = torch.rand(3, times * SIZE[0], times * SIZE[1], generator=rng)
     sky = torch.zeros_like(floor.sky)
