@@ -232,10 +232,12 @@ def _generate(
     if prior.source is not None and scale > 1:
         colors = colors + copied_detail(prior.source[0], pictures, scale)
     open_ = ~shown.covered | repeated(prior.copied > 0.5, scale)
-    colors = to_levels(torch.where(open_, colors, shown.rgb))
     sky = torch.where(open_, repeated(sky, scale), shown.sky_mask)
-    depth = torch.where(open_, enlarged_depth(depth, scale), shown.depth.clamp_min(1e-6))
-    depth, free = behind_photo(depth, repeated(prior.smooth_depth, scale), sky, shown.camera, state.reference[:1])
+    front = torch.where(open_, enlarged_depth(depth, scale), shown.depth.clamp_min(1e-6))
+    depth, free = behind_photo(front, repeated(prior.smooth_depth, scale), sky, shown.camera, state.reference[:1])
+    # What moves to the background takes its color too, or a tree would be painted on the lake behind it.
+    colors = torch.where(depth == front, colors, enlarged(prior.smooth_rgb, scale))
+    colors = to_levels(torch.where(open_, colors, shown.rgb))
     valid = validity(depth, sky) & repeated(known, scale) & ~shown.covered & free
     level = repeated(sigma, scale)
     confidence = shown.confidence + (1.0 - shown.confidence) * (1.0 - 0.5 * level) * GENERATED_CONFIDENCE
