@@ -93,8 +93,6 @@ class UndoEvent:
 class Recorder(Protocol):
     """Receives the events of a run. No method raises or waits for a viewer once the recorder exists.
 
-    ``chunk`` and ``text`` are called on another thread than the rest, but never two methods at a time.
-
     Attributes:
         how_to_look: text for the user: where the run is shown or recorded; an address is on its own line.
     """

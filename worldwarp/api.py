@@ -50,10 +50,8 @@ def explore(
 ) -> Iterator[Step]:
     """Explore a photo, or continue a stored world; yields one `Step` per finished chunk.
 
-    A chunk is stored and recorded while the next one is made: when one is yielded, all before it are stored, and an
-    error of storing, e.g. a full disk, is raised with the next one or at the end. After an early stop, by ``break`` or
-    by closing the iterator, the video of the finished frames is written, and ``explore(resume=...)`` finishes the world
-    to the same bits.
+    Every yielded chunk is stored already. After an early stop, by ``break`` or by closing the iterator, the video of
+    the finished frames is written, and ``explore(resume=...)`` finishes the world to the same bits.
 
     Args:
         image: the photo.
@@ -124,7 +122,7 @@ def _steps(session: Session, recorder: Recorder, progress: bool) -> Iterator[Ste
         record_start(recorder, session)
         with tqdm(total=total, unit="frame", smoothing=0.2, disable=not progress) as bar:
             for step in session.steps():
-                record_step(recorder, session, step)
+                record_step(recorder, step)
                 bar.set_postfix_str(f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new")
                 bar.update(len(step.chunk.frames))
                 yield step
@@ -134,7 +132,6 @@ def _steps(session: Session, recorder: Recorder, progress: bool) -> Iterator[Ste
     else:
         session.write_video()
     finally:
-        session.background.settle()
         recorder.close()
 
 

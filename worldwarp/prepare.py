@@ -318,19 +318,18 @@ def undo(session: Session) -> None:
     Raises:
         ValueError: nothing is stored, or the world has only the photo.
     """
-    world = session.world
-    if world is None:
+    if session.world is None:
         raise ValueError("undo: want a stored world (out=), got one that is not stored")
-    world.undo()
-    world.redirect(world.cameras, world.config)
+    session.world.undo()
+    session.world.redirect(session.world.cameras, session.world.config)
     # The generator stays, with its loaded models.
     generator = {"generator": session.components.generator}
-    resumed = resume(world.folder, session.settings.device, given=generator)
-    session.components, session.cameras, session.state, session.store = (
+    resumed = resume(session.world.folder, session.settings.device, given=generator)
+    session.components, session.cameras, session.state, session.world = (
         resumed.components,
         resumed.cameras,
         resumed.state,
-        resumed.store,
+        resumed.world,
     )
 
 

@@ -63,12 +63,8 @@ def record_start(recorder: Recorder, session: Session, plan: Plan | None = None)
     )
 
 
-def record_step(recorder: Recorder, session: Session, step: Step) -> None:
-    """Send a recorder the result of a chunk, after it is stored, on the thread that stores."""
-    session.background.put(lambda: _record_step(recorder, step))
-
-
-def _record_step(recorder: Recorder, step: Step) -> None:
+def record_step(recorder: Recorder, step: Step) -> None:
+    """Send a recorder the result of a chunk."""
     frames, change = step.chunk.frames, step.integration.change
     scale = frames.camera.size[0] // step.guide.camera.size[0]
     recorder.chunk(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from scenes.io.video import write_video
 from scenes.photos.photo import Photo
 from scenes.store.world_store import WorldStore
 from worldwarp.arguments import LIVE, user_path
-from worldwarp.background import Background
 from worldwarp.components import keep_prompts
 from worldwarp.config import Settings
 from worldwarp.keyboard import MOVES, move
@@ -44,7 +43,7 @@ class Session:
         photo: the photo at frame size with its depth, ``[1]``.
         cameras: the whole path ``[n]``; camera 0 is the photo's.
         state: after the last finished chunk.
-        store: None while nothing is stored; another thread may be writing to it, see `world`.
+        world: the store; None while nothing is stored.
         picture: the photo as it was read; None for a resumed world.
         from_file: whether the path is in the unit of a camera file.
         path_scale: factor on the positions of the path.
@@ -57,22 +56,11 @@ class Session:
     photo: Frame
     cameras: Camera
     state: ExploreState
-    store: WorldStore | None = None
+    world: WorldStore | None = None
     picture: Photo | None = None
     from_file: bool = False
     path_scale: float = 1.0
     notes: tuple[str, ...] = ()
-    background: Background = field(default_factory=Background, repr=False)
-
-    @property
-    def world(self) -> WorldStore | None:
-        """The store with every finished chunk in it, after waiting for the one that is being stored; None without one.
-
-        Raises:
-            WorldError: a chunk could not be stored, e.g. as the disk is full.
-        """
-        self.background.flush()
-        return self.store
 
     @property
     def chunk(self) -> int:
@@ -88,24 +76,10 @@ class Session:
         return [self.cameras[i : min(i + size, total)] for i in range(self.state.frames, total, size)]
 
     def steps(self, chunks: Iterable[Camera] | None = None) -> Iterator[Step]:
-        """Explore the `remaining` path or ``chunks``.
-
-        A chunk is stored while the next one is made: when it is yielded, all before it are stored, and it is as soon as
-        `world` is used or the iterator ends.
-
-        Raises:
-            WorldError: a chunk could not be stored; raised with the next one, at the end, or after a stop by `world`.
-        """
-        try:
-            yield from self._explored(self.remaining if chunks is None else chunks)
-        finally:
-            self.background.settle()  # a stop or an error of the loop stays what it is; `world` has that of the disk
-        self.background.flush()
-
-    def _explored(self, chunks: Iterable[Camera]) -> Iterator[Step]:
-        for step in explore(self.state, chunks, self.components):
-            self.background.flush()  # at most one chunk waits
-            self._store(step.chunk, step.integration.change, step.gauges, carried=step.carried)
+        """Explore the `remaining` path or ``chunks``; every chunk is stored before it is yielded."""
+        for step in explore(self.state, self.remaining if chunks is None else chunks, self.components):
+            if self.world is not None:
+                self._store(step.chunk, step.integration.change, step.gauges, carried=step.carried)
             yield step
 
     def go(self, cameras: Camera) -> Step:
@@ -119,8 +93,7 @@ class Session:
         self.cameras = continued(done, relative)
         if self.world is not None:
             self.world.redirect(self.cameras, self.world.config)
-        (step,) = self._explored([self.cameras[len(done) :]])
-        self.background.flush()  # what a user has seen is safe
+        (step,) = self.steps([self.cameras[len(done) :]])
         return step
 
     @property
@@ -153,7 +126,7 @@ class Session:
         folder = user_path("out", folder)
         config: Any = OmegaConf.to_container(self.config)  # `device` may differ on resume
         metric, seed = self.photo.metric, self.settings.seed
-        self.store = WorldStore.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
+        self.world = WorldStore.create(folder, path=self.cameras, seed=seed, config=config, metric=metric)
         self.state.view.cache.page_to(folder)
         change = Change.from_nothing(self.state.view.cache.snapshot())
         self._store(photo_chunk(self.photo), change, {}, self.state.view.texture.full_res)
@@ -208,9 +181,8 @@ class Session:
 
     def write_video(self) -> None:
         """Write ``video.mp4`` of all finished frames into the world's folder."""
-        world = self.world
-        if world is not None:
-            write_world_video(world)
+        if self.world is not None:
+            write_world_video(self.world)
 
     def _store(
         self,
@@ -220,14 +192,15 @@ class Session:
         photo: Float[Tensor, "3 h w"] | None = None,
         carried: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Store a chunk on the thread of `background`; everything that changes later is captured now."""
-        store, rng_state = self.store, self.state.rng.get_state()
-        if store is not None:
-            self.background.put(
-                lambda: store.append(
-                    chunk, change=change, rng_state=rng_state, gauges=gauges, photo=photo, carried=carried
-                )
-            )
+        assert self.world is not None
+        self.world.append(
+            chunk,
+            change=change,
+            rng_state=self.state.rng.get_state(),
+            gauges=gauges,
+            photo=photo,
+            carried=carried,
+        )
 
 
 def write_world_video(world: WorldStore) -> Path:

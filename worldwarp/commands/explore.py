@@ -67,7 +67,7 @@ def explore_command(words: list[str]) -> int:
     # After all refusals: a refused session leaves no window and no recording behind.
     recorder = open_viewer(config.viewer, folder)
     try:
-        if session.store is None:
+        if session.world is None:
             session.store_in(folder)
         record_start(recorder, session, plan)
         print(f"viewer   {recorder.how_to_look}")
@@ -78,7 +78,7 @@ def explore_command(words: list[str]) -> int:
                 keys = typed(cast(TextIOBase, sys.stdin), asked_to_stop)
                 steps = drive(session, keys, recorder, tqdm.write, waiting)
             for step in steps:
-                record_step(recorder, session, step)
+                record_step(recorder, step)
                 new = f"chunk {step.chunk.index}, {step.gauges['hole_ratio']:.0%} new"
                 progress.reach(session.state.frames - begun, new)  # an undo by key lowers the number
                 if asked_to_stop():
@@ -86,7 +86,6 @@ def explore_command(words: list[str]) -> int:
         with waiting("writing the video"):
             session.write_video()
     finally:
-        session.background.settle()
         recorder.close()
     for line in summary(session):
         print(line)
