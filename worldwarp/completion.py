@@ -108,9 +108,8 @@ def add_margin(photo: Frame, state: ExploreState, components: Components) -> Non
     wide = pad_frame(photo, size)
     known = wide.valid.to(wide.rgb)
     shown = small if scale == 1 else Guide(wide.rgb, wide.depth * known, known, known, wide.sky.to(known), wide.camera)
-    state.view.integrate(
-        replace(complete_wide(shown, state, components), index=0)
-    )  # the margin belongs to the photo's chunk
+    margin = complete_wide(shown, state, components)
+    state.view.integrate(replace(margin, index=0))  # it belongs to the photo's chunk
 
 
 def coarse_to_fine(count: int) -> list[int]:
@@ -212,7 +211,7 @@ def _generate(
     state: ExploreState,
     components: Components,
 ) -> tuple[Chunk, Tensor, float]:
-    """Generate one view and enlarge it to the shown size; what the world shows there stays to the bit.
+    """Generate one view and enlarge it to the shown size; only pixels that the world does not cover are valid.
 
     Args:
         shown, guide: the world at shown and at working size, ``[1]``.

@@ -66,7 +66,7 @@ def components(
     of_frames = None if generator.capabilities.depth else depth
     if isinstance(of_frames, FileDepth):  # it shows the photo alone
         of_frames = EmbeddedDepth(device=config.device)
-    scale = 1 if config.video is not None else working_scale(size, generator)
+    scale = working_scale(size, generator, video=config.video is not None)
     return Components(
         generator=generator,
         noise=_noise(config, generator.capabilities.noise),

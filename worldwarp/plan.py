@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from cache3d.cache import WorldCache
+from cache3d.world_view import WorldView
 from diffusion.generator import Generator
 from geometry.camera import Camera
 from geometry.frame import Frame
@@ -125,13 +126,13 @@ def collisions(photo: Frame, cameras: Camera) -> list[int]:
     return (inside & behind & photo.valid[0, 0, rows, columns]).nonzero()[:, 0].tolist()
 
 
-def time_render(cache: WorldCache, camera: Camera) -> float:
-    """Seconds to render one camera ``[1]``, without compilation."""
+def time_render(view: WorldView, camera: Camera, samples: int | None) -> float:
+    """Seconds to render one camera ``[1]`` as frames are, without compilation."""
     # The first call compiles kernels and builds tables.
-    cache.render(camera)
+    view.render(camera, samples)
     start = time.perf_counter()
     with torch.no_grad():
-        cache.render(camera)
+        view.render(camera, samples)
     return time.perf_counter() - start
 
 

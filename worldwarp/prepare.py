@@ -74,7 +74,7 @@ def prepare(
     check_explore(config)
     generator: Generator = part(config, "generator", given)
     config, assumed = _with_frame_size(config, path, generator)
-    finer = 1 if config.video is not None else working_scale(checked_size(config.size), generator)
+    finer = working_scale(checked_size(config.size), generator, video=config.video is not None)
     config = with_following(config, finer)
     settings = explore_settings(config)
     _check_cadence(settings, generator.cadence)
@@ -263,7 +263,8 @@ def resume(
     if onward:
         config.update(dict.fromkeys(ONWARD) | {"prompt": config.prompt} | onward)
     generator: Generator = part(config, "generator", given)
-    config = with_following(config, 1 if config.video is not None else working_scale(world.path.size, generator))
+    finer = working_scale(world.path.size, generator, video=config.video is not None)
+    config = with_following(config, finer)
     settings = explore_settings(config)
     if text is not None:
         generator = _prompted(generator, text, len(world.chunks))
@@ -283,7 +284,6 @@ def resume(
     finest = world.photo
     by_keys = settings.path == LIVE
     if by_keys or len(cameras) > len(world):
-        finer = 1 if config.video is not None else working_scale(settings.size, generator)
         scale = min(max(settings.detail / finer, 1.0), finest.shape[1] / settings.size[0])
         needs = _needs(config, settings, 1 if by_keys else len(cameras), scale, generator)
         lines = [] if by_keys else replace(needs, done=len(world)).lines(folder)
@@ -296,8 +296,7 @@ def resume(
         parts = replace(parts, video=video_guide(settings, part(config, "depth", given), len(world)))
     # Before anything is written: the models of the generator may refuse a new prompt.
     count = len(world.chunks)
-    stored = ((world.chunk(index).pooled(parts.scale), world.carried(index)) for index in range(count))
-    memory = generator.rebuild(stored)
+    memory = generator.rebuild((world.chunk(k).pooled(parts.scale), world.carried(k)) for k in range(count))
     if cameras is not world.path or text is not None:
         stored: Any = OmegaConf.to_container(config)
         world.redirect(cameras, stored)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from cache3d.gaussian_cache import REFINE_STEPS
 from diffusion.generator import TakesPrompts
 from geometry.camera import Camera
 from geometry.camera_io.read_write import continued, rebased, scaled
@@ -165,13 +166,14 @@ class Session:
             holes: per chunk, the share of its last view that is not covered.
         """
         parts, count = self.components, len(cameras)
-        render_s = time_render(self.state.view.cache, cameras[-1:])
+        render_s = time_render(self.state.view, cameras[-1:], parts.samples)
         copies = parts.prior.fill == "copy"
         if not parts.per_view:
             denoise_s = time_generator(parts.generator, count, self.settings.size)
             # In renderings: 1 for the guide, about 2 for integration, 0.25 per refinement step. Copying into holes
             # takes about as long as one step of the packaged generator.
-            renders = count * (3.0 + 0.25 * (self.config.cache.get("refine_steps") or 0))
+            steps = self.config.cache.get("refine_steps")
+            renders = count * (3.0 + 0.25 * (REFINE_STEPS if steps is None else steps))
             return renders * render_s + (1.0 + copies) * denoise_s
         height, width = self.settings.size
         denoise_s = time_generator(parts.generator, 1, (height // parts.scale, width // parts.scale))

@@ -11,13 +11,13 @@ LARGEST = 2.2  # most pixels that a generator of single views is given, over the
 STEP = 4  # pixels; both sides at working size are multiples of it
 
 
-def working_scale(size: tuple[int, int], generator: Generator) -> int:
+def working_scale(size: tuple[int, int], generator: Generator, *, video: bool = False) -> int:
     """The whole number by which frames of ``size`` are larger than what the generator is given.
 
     It divides the frame into squares, so that a pixel at working size is the mean of whole pixels of the frame. A
-    generator of video makes every pixel itself: 1.
+    generator of video makes every pixel itself, and ``video`` in replaces every pixel of the guide: 1.
     """
-    if not generator.capabilities.per_view:
+    if video or not generator.capabilities.per_view:
         return 1
     largest = LARGEST * (generator.cadence.pixels or PIXELS)
     scales = [scale for scale in range(1, min(size) // STEP + 1) if all(side % (STEP * scale) == 0 for side in size)]
