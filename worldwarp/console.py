@@ -88,9 +88,10 @@ class Progress:
     def __init__(self, frames: int | None) -> None:
         from tqdm import tqdm
 
+        self._in_terminal = sys.stderr.isatty()
         self._bar = (
             tqdm(total=frames, unit="frame", smoothing=0.2, dynamic_ncols=True)
-            if sys.stderr.isatty()
+            if self._in_terminal
             else tqdm(
                 total=frames,
                 file=_Lines(sys.stderr),
@@ -110,3 +111,5 @@ class Progress:
         """Show that ``frames`` are finished; ``text`` describes the last ones."""
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(frames - self._bar.n)
+        if self._in_terminal:
+            self._bar.refresh()  # tqdm leaves out what follows its last drawing soon, as a quick chunk after a key does
