@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from diffusion.generator import Made
 from geometry.depth import DepthEstimator, align_depth, clean_discontinuities
 from geometry.frame import Guide, every_second
+from geometry.rounding import to_levels
 
 GENERATED_CONFIDENCE = 0.6  # of a generated pixel at noise level 0; an observed pixel has 1
 
@@ -24,6 +26,25 @@ def aligned(
     weight = guide.coverage * guide.confidence * (1.0 - guide.sky)
     fitted = align_depth(depth, ~sky, guide.depth, weight)
     return torch.where(sky, depth, fitted.depth), fitted.residual
+
+
+def with_depth(
+    made: Made, guide: Guide, sigma: Float[Tensor, "t 1 h w"], estimator: DepthEstimator | None
+) -> tuple[Float[Tensor, "t 3 h w"], Float[Tensor, "t 1 h w"], Bool[Tensor, "t 1 h w"], Bool[Tensor, "t 1 h w"], float]:
+    """What a generator made as RGB-D in the world's scale.
+
+    Returns:
+        Colors, depth, sky, where the depth can be lifted, and the median relative error of the alignment to the guide.
+
+    Raises:
+        ValueError: the generator makes no depth, and there is no estimator.
+    """
+    rgb = to_levels(made.rgb)
+    if made.depth is None:
+        return rgb, *estimated_depth(rgb, guide, sigma, estimator)
+    sky = guide.covered & guide.sky_mask if made.sky is None else made.sky
+    depth, residual = aligned(made.depth, sky, guide)
+    return rgb, depth, sky, validity(depth, sky), residual
 
 
 def estimated_depth(

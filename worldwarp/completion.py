@@ -15,7 +15,8 @@ from torch import Tensor
 
 from cache3d.cache import Integration
 from diffusion.condition import Condition, Prior
-from diffusion.generator import Made, Memory
+from diffusion.generator import Memory
+from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.detail import copied_detail, enlarged, enlarged_depth
 from diffusion.inpainting.lookahead import look_ahead
 from diffusion.inpainting.masks import thin
@@ -24,17 +25,13 @@ from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import noise_map
 from geometry.camera import Camera
 from geometry.fill import smooth_fill
-from geometry.filters import erode
 from geometry.frame import Chunk, Frame, Guide, repeated
-from geometry.project import project, unproject
+from geometry.free_space import behind_photo
 from geometry.rounding import to_levels
-from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, validity
+from worldwarp.alignment import GENERATED_CONFIDENCE, validity, with_depth
 from worldwarp.clock import Clock
 from worldwarp.state import Components, ExploreState
 
-CLOSED_PX = 2  # width of holes, at the generator's size, that are closed smoothly in each frame and not completed
-SOLID = 0.9  # coverage from which a rendered color is shown as it is
-IN_FRONT, OUTLINE_PX = 0.1, 2  # relative depth from which a point is before the photo's surface; not along its outlines
 CROP_PX = 16  # around what is new, where a view enters the world; the rules look at neighbors of a few pixels
 
 
@@ -84,7 +81,8 @@ def complete_chunk(cameras: Camera, state: ExploreState, components: Components,
     for index in coarse_to_fine(len(cameras)):
         views[index] = _complete(cameras[index : index + 1], state, components, clock)
     ordered = [views[index] for index in range(len(cameras))]
-    frames, confidence = zip(*(_frame(view, state.reference.metric) for view in ordered), strict=True)
+    solid = components.prior.completion.solid
+    frames, confidence = zip(*(_frame(view, state.reference.metric, solid) for view in ordered), strict=True)
     clock.lap("render")
     return Completed(
         Frame.concatenate(list(frames)),
@@ -124,24 +122,6 @@ def coarse_to_fine(count: int) -> list[int]:
     return order
 
 
-def behind_photo(depth: Tensor, background: Tensor, sky: Tensor, camera: Camera, photo: Frame) -> tuple[Tensor, Tensor]:
-    """Depth that hides nothing of what the photo ``[1]`` shows, where possible, and a mask of where that is so.
-
-    A surface of one view may stand, seen from the photo's place, before what the photo shows: then its depth is wrong.
-    It gets the depth to which the background extends; if that is in front too, the pixel must not be lifted.
-
-    Args:
-        depth: of the surfaces of one view, ``[1 1 h w]``.
-        background: depth to which what lies behind them extends.
-        sky: which pixels are sky.
-        camera: of the view, ``[1]``.
-        photo: the photo with depth.
-    """
-    wrong = _in_front(depth, camera, photo) & ~sky
-    depth = torch.where(wrong, background, depth)
-    return depth, ~(wrong & _in_front(depth, camera, photo))
-
-
 def _complete(camera: Camera, state: ExploreState, components: Components, clock: Clock) -> _View:
     """Render one view ``[1]``, and complete it if it has holes."""
     scale, config = components.scale, components.prior
@@ -149,7 +129,7 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
     guide = shown.pooled(scale)
     view = _View(guide, Prior.known(guide), torch.zeros_like(guide.coverage), shown)
     clock.lap("render")
-    if not _needs_completion(guide, config.min_share):
+    if not _needs_completion(guide, config):
         return view
     wide = outpaint_camera(guide, config.outpaint) if components.generator.capabilities.wide else None
     if wide is not None:
@@ -159,7 +139,7 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
         shown = view.shown = state.view.render(camera, components.samples)
         guide = shown.pooled(scale)
         clock.lap("outpaint")
-    if _needs_completion(guide, config.min_share):
+    if _needs_completion(guide, config):
         known, pictures = guide, [shown.rgb]
         ahead = look_ahead(guide, config.look_ahead) if config.fill == "copy" else None
         if ahead is not None:
@@ -179,10 +159,10 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
     return view
 
 
-def _needs_completion(guide: Guide, min_share: float) -> bool:
+def _needs_completion(guide: Guide, config: InpaintConfig) -> bool:
     """Whether holes are too wide, and too much of the view, to be closed smoothly as the frame is rendered."""
-    wide = guide.hole & ~thin(guide.hole, CLOSED_PX)
-    return wide.float().mean().item() > min_share
+    wide = guide.hole & ~thin(guide.hole, config.completion.closed_px)
+    return wide.float().mean().item() > config.min_share
 
 
 def complete_wide(shown: Guide, state: ExploreState, components: Components) -> Chunk:
@@ -226,14 +206,16 @@ def _generate(
     scale = components.scale
     sigma = noise_map(guide, prior, components.noise)
     made = components.generator.make(Condition(guide, prior), sigma, memory, state.rng)
-    rgb, depth, sky, known, residual = _with_depth(made, guide, sigma, components)
+    rgb, depth, sky, known, residual = with_depth(made, guide, sigma, components.depth)
     colors = enlarged(rgb, scale)
     if prior.source is not None and scale > 1:
         colors = colors + copied_detail(prior.source[0], pictures, scale)
     open_ = ~shown.covered | repeated(prior.copied > 0.5, scale)
     sky = torch.where(open_, repeated(sky, scale), shown.sky_mask)
     front = torch.where(open_, enlarged_depth(depth, scale), shown.depth.clamp_min(1e-6))
-    depth, free = behind_photo(front, repeated(prior.smooth_depth, scale), sky, shown.camera, state.reference[:1])
+    background, seen = repeated(prior.smooth_depth, scale), state.reference[:1]
+    limits = components.prior.completion
+    depth, free = behind_photo(front, background, sky, shown.camera, seen, limits.in_front, limits.outline_px)
     # What moves to the background takes its color too, or a tree would be painted on the lake behind it.
     colors = torch.where(depth == front, colors, enlarged(prior.smooth_rgb, scale))
     colors = to_levels(torch.where(open_, colors, shown.rgb))
@@ -244,30 +226,6 @@ def _generate(
     return Chunk(frames, state.chunks, observed=False, confidence=confidence.clamp(0.0, 1.0)), sigma, residual
 
 
-def _with_depth(
-    made: Made, guide: Guide, sigma: Tensor, components: Components
-) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    """Colors, depth aligned to the guide, sky, where the depth is known, and the error of the alignment."""
-    rgb = to_levels(made.rgb)
-    if made.depth is None:
-        return rgb, *estimated_depth(rgb, guide, sigma, components.depth)
-    sky = guide.covered & guide.sky_mask if made.sky is None else made.sky
-    depth, residual = aligned(made.depth, sky, guide)
-    return rgb, depth, sky, torch.ones_like(sky), residual
-
-
-def _in_front(depth: Tensor, camera: Camera, photo: Frame) -> Tensor:
-    """Pixels ``[1 1 h w]`` whose points stand clearly before the photo's surface or sky, seen from its camera."""
-    points = unproject(depth, camera).flatten(2).transpose(1, 2)
-    pixels, z = project(points, photo.camera)
-    height, width = photo.camera.size
-    column, row = pixels[0].nan_to_num(-1.0).floor().long().unbind(-1)
-    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (z[0] > 1e-3)
-    nearest = erode(torch.where(photo.valid, photo.depth, torch.inf), OUTLINE_PX)[0, 0]
-    there = nearest[row.clamp(0, height - 1), column.clamp(0, width - 1)]
-    return (inside & (z[0] < (1.0 - IN_FRONT) * there)).reshape(depth.shape) & there.reshape(depth.shape).isfinite()
-
-
 def _complete_pictures(seen: list[Tensor], guide: Guide, prior: Prior, photo: Tensor, scale: int) -> Tensor:
     """What may be copied from at shown size, ``[p 3 h w]``: the views that were filled together, then the photo."""
     views = torch.cat(seen)
@@ -275,13 +233,13 @@ def _complete_pictures(seen: list[Tensor], guide: Guide, prior: Prior, photo: Te
     return torch.cat([torch.where(known, views, enlarged(prior.rgb, scale)), photo])
 
 
-def _frame(view: _View, metric: bool) -> tuple[Frame, Tensor]:
+def _frame(view: _View, metric: bool, least: float) -> tuple[Frame, Tensor]:
     """A finished frame ``[1]`` and its confidence: the rendered view, what is still open closed smoothly."""
     shown = view.shown
     assert shown is not None
     rgb, depth, covered = shown.rgb, shown.depth.clamp_min(1e-6), shown.covered
     # In cracks between surfaces that do not meet, a pixel is covered in part, by the outlines of both.
-    solid = shown.coverage >= SOLID
+    solid = shown.coverage >= least
     if not solid.all() and solid.any():
         rgb = torch.where(solid, rgb, smooth_fill(rgb, solid))
         depth = torch.where(covered, depth, 1.0 / smooth_fill(torch.where(solid, 1.0 / depth, 0.0), solid))

@@ -18,8 +18,8 @@ from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import noise_map
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
-from geometry.rounding import rounded, to_levels
-from worldwarp.alignment import GENERATED_CONFIDENCE, aligned, estimated_depth, validity
+from geometry.rounding import rounded
+from worldwarp.alignment import GENERATED_CONFIDENCE, with_depth
 from worldwarp.clock import Clock
 from worldwarp.completion import add_margin, complete_chunk, complete_wide
 from worldwarp.metrics import measure
@@ -144,13 +144,7 @@ def _to_chunk(
     Returns:
         The chunk and the median relative depth error after the alignment.
     """
-    rgb = to_levels(made.rgb)
-    if made.depth is None:
-        depth, sky, valid, residual = estimated_depth(rgb, guide, sigma, components.depth)
-    else:
-        sky = guide.covered & guide.sky_mask if made.sky is None else made.sky
-        depth, residual = aligned(made.depth, sky, guide)
-        valid = validity(depth, sky)
+    rgb, depth, sky, valid, residual = with_depth(made, guide, sigma, components.depth)
     confidence = guide.confidence + (1.0 - guide.confidence) * (1.0 - 0.5 * sigma) * GENERATED_CONFIDENCE
     frames = Frame(rgb, depth, valid, sky, guide.camera, state.reference.metric)
     # Rounded to the precision of the stored world: that keeps a resumed session on the same bits.

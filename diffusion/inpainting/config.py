@@ -200,6 +200,25 @@ class LookAheadConfig:
 
 
 @dataclass(frozen=True)
+class CompletionConfig:
+    """Which views of the world are completed, and what of them enters it (log: Frames are rendered from the world).
+
+    Attributes:
+        closed_px: holes thinner than this and a pixel, at the generator's size, are closed smoothly in each frame.
+            Default 2: 24 frames of two worlds 2.2 -> 1.7 CPU seconds per frame, .1 dB less.
+        solid: coverage from which a rendered color is shown as it is; others come from around. Default .9; by eye.
+        in_front: relative depth from which a point stands before what the photo shows. Default .1: what the photo
+            decides 22.38 -> 26.17 dB; other values are not measured.
+        outline_px: pixels of the photo around outlines whose nearer side counts for that. Default 2; not measured.
+    """
+
+    closed_px: int = 2
+    solid: float = 0.9
+    in_front: float = 0.1
+    outline_px: int = 2
+
+
+@dataclass(frozen=True)
 class InpaintConfig:
     """The inpainting prior: which holes are copied, and the parts of the pipeline.
 
@@ -212,7 +231,8 @@ class InpaintConfig:
             widths are not measured.
         mixed_px: ring around holes that is filled again: its pixels mix two surfaces. Default 1; 2 removes leaves.
         key_frames: frames of a chunk filled by copying; the rest receive by warping. Default 2; bounds time.
-        min_share: share of a frame that must be wide hole before copying starts. Default .002, before .008: by eye.
+        min_share: share of a frame that must be wide hole before copying starts, and a view is completed. Default
+            .002, before .008: by eye.
         same_surface: difference of log depth up to which neighbors of a warped pixel are on its surface. Default .1;
             not measured.
         dense: how many of 3x3 must be, or the warped pixel is dropped. Default 6; by eye: fewer leave dots.
@@ -222,6 +242,7 @@ class InpaintConfig:
         sky: extension of the sky.
         outpaint: wider views.
         look_ahead: the view that is filled first.
+        completion: which views are completed, where frames are rendered from the world.
     """
 
     fill: str = "copy"
@@ -237,6 +258,7 @@ class InpaintConfig:
     sky: SkyConfig = SkyConfig()
     outpaint: OutpaintConfig = OutpaintConfig()
     look_ahead: LookAheadConfig = LookAheadConfig()
+    completion: CompletionConfig = CompletionConfig()
 
     def __post_init__(self) -> None:
         """Refuse an unknown way to fill."""

@@ -17,10 +17,9 @@ from diffusion.inpainting.config import InpaintConfig
 from diffusion.noise_map import NoiseConfig
 from diffusion.passthrough import PassthroughGenerator
 from geometry.camera import Camera
-from geometry.project import unproject
-from tests.helpers import cameras_at, pillar_before_wall, same_bits, textured_wall, world_content
+from tests.helpers import cameras_at, pillar_before_wall, same_bits, world_content
 from worldwarp import explore
-from worldwarp.completion import behind_photo, coarse_to_fine
+from worldwarp.completion import coarse_to_fine
 from worldwarp.loop import explore as walk
 from worldwarp.loop import start
 from worldwarp.state import Components, ExploreState, LiftedPhoto, Step
@@ -112,21 +111,6 @@ def test_cuts_are_completed_view_by_view() -> None:
     assert (step.sigma.amax((1, 2, 3)) > 0.0).all()
     for guide in (state.view.render(cuts[k : k + 1]) for k in range(2)):
         assert guide.hole.float().mean() < 0.02
-
-
-def test_nothing_that_is_made_stands_before_what_the_photo_shows() -> None:
-    photo = textured_wall(cameras_at((0.0, 0.0, 0.0), size=SIZE), distance=2.0)
-    aside = cameras_at((0.8, 0.0, 0.0), size=SIZE)
-    near, far = torch.full_like(photo.depth, 1.0), torch.full_like(photo.depth, 2.0)
-    depth, free = behind_photo(near, far, near < 0.0, aside, photo)
-    assert free.all()
-    beyond = unproject(near, aside)[0, 0] > 0.56  # the photo's view ends at .577 there
-    assert (depth[0, 0][~beyond] == 2.0).float().mean() > 0.95
-    assert (depth[0, 0][beyond] == 1.0).float().mean() > 0.9
-    kept, lifted = behind_photo(near, near, near < 0.0, aside, photo)
-    assert torch.equal(kept, near)
-    assert torch.equal(lifted, depth == 1.0)
-    assert behind_photo(near, far, near > 0.0, aside, photo)[0].equal(near)  # sky stands before nothing
 
 
 def test_points_are_completed_too() -> None:
