@@ -21,15 +21,17 @@ BASE_MIB = 900.0  # libraries, compiled kernels, weights
 BYTES_PER_PIXEL = 1000.0  # of one frame, independent of the chunk size
 BYTES_PER_PRIMITIVE = 400.0  # in the cache, including spare capacity and the copies for rendering and storing
 BYTES_PER_CHUNK_PIXEL = 830.0  # of all frames of a chunk: guide, prior, the network's activations
-BYTES_PER_RENDERED_PIXEL = 115.0  # the same where only views with holes are completed: 2.9 kB a pixel in all
+BYTES_PER_RENDERED_PIXEL = 225.0  # the same where only views with holes are completed, recording included
 MANY_FRAMES = 1000  # with keys the number of frames is unknown
 DEPTH_MIB = 1400.0  # least peak, that of the depth network
 
-PHOTO_BYTES = 22.0  # compressed, per primitive of the photo
+PHOTO_BYTES = 27.0  # compressed, per primitive of the photo
 MARGIN = 1.5  # primitives around the photo, per pixel of a frame
 FRAME_BYTES = 5.6  # compressed, per pixel of a stored frame: primitives, depth, colors
-RECORDED_PRIMITIVE_BYTES = 44.0
+RENDERED_FRAME_BYTES = 3.0  # the same where only views with holes are completed: little enters the cache
+RECORDED_PRIMITIVE_BYTES = 34.0
 RECORDED_FRAME_BYTES = 7.0  # per pixel
+RECORDED_RENDERED_BYTES = 1.8  # the same where only views with holes are completed
 
 REFUSED_RATIO = 1.2  # refused above this ratio of needed to available, since estimates are inexact
 WARNED_RATIO = 0.8  # warned above this ratio
@@ -113,7 +115,9 @@ class Needs:
 
     @property
     def _disk_per_frame(self) -> float:
-        return self.size[0] * self.size[1] * (FRAME_BYTES + self.recorded * RECORDED_FRAME_BYTES)
+        stored = RENDERED_FRAME_BYTES if self.per_view else FRAME_BYTES
+        shown = RECORDED_RENDERED_BYTES if self.per_view else RECORDED_FRAME_BYTES
+        return self.size[0] * self.size[1] * (stored + self.recorded * shown)
 
     def _refuse(self, what: str, wanted_mib: float, there_mib: float, advice: Callable[[], str]) -> None:
         if wanted_mib > REFUSED_RATIO * there_mib:

@@ -60,6 +60,18 @@ def test_the_memory_estimate_is_within_10_percent_of_measurements(
     assert 0.9 * measured_mib < estimate < 1.1 * measured_mib
 
 
+@pytest.mark.parametrize(
+    ("size", "frames", "memory_mib", "disk_mib"),
+    [((480, 720), 17, 2045, 73), ((480, 720), 49, 1985, 115), ((720, 1280), 17, 4129, 189)],
+)
+def test_estimates_of_rendered_frames_are_within_15_percent_of_measurements(
+    size: tuple[int, int], frames: int, memory_mib: float, disk_mib: float
+) -> None:
+    needs = Needs(size, frames, 8, 1.0, RetouchGenerator().plan, per_view=True)
+    assert 0.97 * memory_mib < needs.memory_mib < 1.15 * memory_mib  # rather too much: what does not fit is refused
+    assert 0.97 * disk_mib < needs.disk_mib < 1.15 * disk_mib
+
+
 def set_available(monkeypatch: pytest.MonkeyPatch, memory_mib: float = 1e6, disk_mib: float = 1e6) -> None:
     monkeypatch.setattr(needs_module, "available_memory_mib", lambda: memory_mib)
     monkeypatch.setattr(needs_module, "free_disk_mib", lambda _: disk_mib)
