@@ -25,7 +25,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
 @pytest.mark.timeout(3600)  # 1 minute of two idle cores, ten and more of shared ones
 def test_an_overfitted_toy_fills_holes_ten_decibels_better_than_untrained(figures: dict[str, float]) -> None:
     assert figures["trained"] > 10.0 + figures["untrained"]
-    assert figures["trained"] > 10.0 + figures["prior"]
+    assert figures["trained"] > 5.0 + figures["prior"]  # which closes holes in frames of the world
     assert figures["trained"] > 4.0 + figures["untrained transformer"]  # whose decoder knows the clip
     assert figures["trained, latents"] > 10.0 + figures["untrained transformer, latents"]
 
