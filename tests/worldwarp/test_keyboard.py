@@ -316,7 +316,7 @@ def test_an_ended_session_keeps_its_chunks_and_ends_its_page(
     assert f"\nhttp://127.0.0.1:{port}/?url=" in terminal.shown  # on a line of its own
     terminal.type(b"w")
     terminal.wait_for("chunk 1,")
-    assert not viewer.is_port_free(port)
+    wait_until(lambda: not viewer.is_port_free(port))  # the page may start later than a quick chunk ends
     terminal.program.send_signal(how)
     assert terminal.end() == (0 if how == signal.SIGHUP else -how)
     assert len(World.load(tmp_path / "w").cameras) == 3
