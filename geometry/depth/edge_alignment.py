@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.sparse import diags_array
-from scipy.sparse.linalg import cg
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from geometry.depth.picture_solver import Picture, Ties, solve
 from geometry.depth.policy import DEFAULT_EDGES, EdgeAlignPolicy
 from geometry.fill import smooth_fill
 
@@ -50,10 +46,8 @@ def fit_to_picture(
     inside = ((within / halo - 0.3) / 0.7).clip(0.0, 1.0) ** 2
     trust = np.maximum(2.0 * np.abs(likely - 0.5) * inside, policy.least_trust)
     alien = _unlike_the_sky(lab, (is_sky > 0) & (inside > 0.5), policy) * (1.0 - inside)
-    laplacian = _color_laplacian(lab, np.zeros_like(is_sky), policy.color_scale, policy.leak)
-    redrawn_sky = _solve(
-        laplacian, likely * trust / (trust + alien), trust + alien, np.zeros_like(likely), policy.smoothness
-    )
+    whole, ties = Picture(lab, np.zeros_like(is_sky)), Ties(policy.color_scale, policy.leak, policy.smoothness)
+    redrawn_sky = solve(whole, likely * trust / (trust + alien), trust + alien, np.zeros_like(likely), ties)
     fitted_sky = _without_islands(redrawn_sky, lab, policy)  # what was one with the sky may have become an island
     # Depth is doubted where the outline of the sky was redrawn, beside it, and where inverse depth bends.
     redrawn = ((fitted_sky > 0.5) != (is_sky > 0)).astype(np.uint8)
@@ -61,9 +55,9 @@ def fit_to_picture(
     trust = np.exp(-((_bend(values) / policy.bend) ** 2)) * (1.0 - likely) * beside
     # Nothing of the ground hangs on the sky; parts of the ground hang together whatever their colors.
     side = (fitted_sky > 0.5).astype(np.uint8)
-    laplacian = _color_laplacian(lab, side, policy.color_scale, policy.ground_leak)
+    ties = Ties(policy.color_scale, policy.ground_leak, policy.smoothness)
     # Slopes that are trusted stay slopes: held to what has their color, a lawn would fall into terraces.
-    fitted = _solve(laplacian, values, np.maximum(trust, policy.ground_least_trust), trust, policy.smoothness)
+    fitted = solve(Picture(lab, side), values, np.maximum(trust, policy.ground_least_trust), trust, ties)
     return torch.from_numpy(fitted).to(log_depth), torch.from_numpy(fitted_sky).clamp(0.0, 1.0).to(sky)
 
 
@@ -114,55 +108,3 @@ def _unlike_the_sky(lab: np.ndarray, sure: np.ndarray, policy: EdgeAlignPolicy) 
     around = smooth_fill(torch.from_numpy(lab).permute(2, 0, 1)[None], known)[0].permute(1, 2, 0).numpy()
     beyond = np.maximum(np.linalg.norm(lab - around, axis=-1) - policy.alien_color, 0.0)
     return 1.0 - np.exp(-((beyond / policy.alien_color) ** 2))
-
-
-def _color_laplacian(
-    lab: np.ndarray, side: np.ndarray, color_scale: float, leak: float
-) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """Diagonal, and per offset to a neighbor (in raster order) the weight that ties the two; none to another side."""
-    height, width = lab.shape[:2]
-    diagonal, ties = np.zeros(height * width), []
-    # Half of the eight neighbors: each pair is tied once.
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        left, end = max(0, -right), width - max(right, 0)
-        here, there = lab[: height - down, left:end], lab[down:, left + right : end + right]
-        weight = np.zeros((height, width))
-        weight[: height - down, left:end] = np.exp(-((here - there) ** 2).sum(-1) / color_scale**2) + leak
-        weight[: height - down, left:end] *= side[: height - down, left:end] == side[down:, left + right : end + right]
-        offset = down * width + right
-        tie = weight.ravel()[: height * width - offset]
-        diagonal[: len(tie)] += tie
-        diagonal[offset:] += tie
-        ties.append((offset, tie))
-    return diagonal, ties
-
-
-def _solve(
-    laplacian: tuple[np.ndarray, list[tuple[int, np.ndarray]]],
-    values: np.ndarray,
-    trust: np.ndarray,
-    sloping: np.ndarray,
-    smoothness: float,
-    tolerance: float = 1e-4,
-    max_iterations: int = 300,
-) -> np.ndarray:
-    """Minimize ``trust (x - values)² + smoothness weight (x - neighbor - rise)²`` by conjugate gradients.
-
-    The rise from a neighbor is that of the values as far as both are ``sloping``, 0..1.
-    """
-    diagonal, ties = laplacian
-    trust, sloping = trust.ravel(), sloping.ravel()
-    main = trust + smoothness * diagonal
-    bands = [main, *(-smoothness * tie for _, tie in ties), *(-smoothness * tie for _, tie in ties)]
-    offsets: Any = [0, *(offset for offset, _ in ties), *(-offset for offset, _ in ties)]
-    system = diags_array(bands, offsets=offsets, format="csr")
-    start = values.ravel().astype(np.float64)
-    # The right side: what is trusted, and the rises that are to stay.
-    wanted = trust * start
-    for offset, tie in ties:
-        rise = smoothness * tie * np.minimum(sloping[offset:], sloping[:-offset]) * (start[offset:] - start[:-offset])
-        wanted[offset:] += rise
-        wanted[:-offset] -= rise
-    with threadpool_limits(1, "blas"):  # its threads wait for each other a thousand times: 8 x slower beside other work
-        fitted, _ = cg(system, wanted, x0=start, rtol=tolerance, maxiter=max_iterations, M=diags_array(1.0 / main))
-    return fitted.reshape(values.shape).astype(np.float32)
