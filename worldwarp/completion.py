@@ -20,7 +20,13 @@ from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.detail import copied_detail, enlarged, enlarged_depth
 from diffusion.inpainting.lookahead import look_ahead
 from diffusion.inpainting.masks import thin
-from diffusion.inpainting.outpainting import eroded_border, outpaint_camera, pad_frame, photo_with_margin
+from diffusion.inpainting.outpainting import (
+    eroded_border,
+    looks_beyond,
+    outpaint_camera,
+    pad_frame,
+    photo_with_margin,
+)
 from diffusion.inpainting.prior import inpaint_prior
 from diffusion.noise_map import noise_map
 from geometry.camera import Camera
@@ -95,19 +101,31 @@ def complete_chunk(cameras: Camera, state: ExploreState, components: Components,
     )
 
 
-def add_margin(photo: Frame, state: ExploreState, components: Components) -> None:
-    """Complete a margin around the photo ``[1]`` and put it into the world.
+def add_margin(state: ExploreState, components: Components) -> Integration:
+    """Complete a margin around the photo, seen from the photo's camera, and put it into the world.
 
-    Filled when the camera gets there instead, it would become strips with a seam at each chunk.
+    The first view that shows what lies beyond the photo has it made: filled view by view, it would become strips with a
+    seam at each chunk. A walk that stays inside the photo never pays for it.
     """
-    scale = components.scale
+    scale, photo = components.scale, state.reference[:1]
     small = photo_with_margin(photo.pooled(scale), components.prior.outpaint)
     size = (small.camera.size[0] * scale, small.camera.size[1] * scale)
     wide = pad_frame(photo, size)
     known = wide.valid.to(wide.rgb)
     shown = small if scale == 1 else Guide(wide.rgb, wide.depth * known, known, known, wide.sky.to(known), wide.camera)
-    margin = complete_wide(shown, state, components)
-    state.view.integrate(replace(margin, index=0))  # it belongs to the photo's chunk
+    return state.view.integrate(complete_wide(shown, state, components))
+
+
+def _wants_margin(guide: Guide, state: ExploreState, components: Components) -> bool:
+    """Whether a view ``[1]`` shows what lies beyond the photo, and most of the margin around the photo is open."""
+    config, photo = components.prior.outpaint, state.reference[:1]
+    if not components.generator.capabilities.wide or not looks_beyond(guide, photo.camera, config):
+        return False
+    wide = photo_with_margin(photo.pooled(components.scale), config)
+    height, width = wide.camera.size
+    # Small: only the share of what is open counts.
+    seen = state.view.render(wide.camera.resized((height // 4, width // 4)), 1)
+    return bool(seen.hole.float().mean() > 0.5 * wide.hole.float().mean())
 
 
 def coarse_to_fine(count: int) -> list[int]:
@@ -131,6 +149,11 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
     clock.lap("render")
     if not _needs_completion(guide, config):
         return view
+    if _wants_margin(guide, state, components):
+        view.changes.append(add_margin(state, components))
+        shown = view.shown = state.view.render(camera, components.samples)
+        guide = shown.pooled(scale)
+        clock.lap("outpaint")
     wide = outpaint_camera(guide, config.outpaint) if components.generator.capabilities.wide else None
     if wide is not None:
         # Filled chunk by chunk, such a side would become strips with a seam at each chunk.

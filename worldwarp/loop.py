@@ -21,13 +21,13 @@ from geometry.frame import Chunk, Frame, Guide
 from geometry.rounding import rounded
 from worldwarp.alignment import GENERATED_CONFIDENCE, with_depth
 from worldwarp.clock import Clock
-from worldwarp.completion import add_margin, complete_chunk, complete_wide
+from worldwarp.completion import complete_chunk, complete_wide
 from worldwarp.metrics import measure
 from worldwarp.state import Components, ExploreState, LiftedPhoto, Step, photo_chunk, reference_of
 
 
 def start(photo: LiftedPhoto, cache: WorldCache, components: Components, rng: torch.Generator) -> ExploreState:
-    """Start a world from its photo, and outpaint a margin around the photo once if the generator makes wide views.
+    """Start a world from its photo.
 
     Args:
         photo: the photo with depth.
@@ -38,10 +38,7 @@ def start(photo: LiftedPhoto, cache: WorldCache, components: Components, rng: to
     view = WorldView(cache, PhotoTexture.of(photo.frame, photo.full_res))
     view.integrate(photo_chunk(photo.detail))
     memory = components.generator.start(photo_chunk(photo.frame).pooled(components.scale))
-    state = ExploreState(view, memory, photo.frame, rng, chunks=1, frames=1)
-    if components.generator.capabilities.wide:
-        add_margin(photo.frame, state, components)
-    return state
+    return ExploreState(view, memory, photo.frame, rng, chunks=1, frames=1)
 
 
 def explore(state: ExploreState, chunks: Iterable[Camera], components: Components) -> Iterator[Step]:

@@ -16,7 +16,9 @@ from torch.nn.functional import pad
 
 from diffusion.inpainting.config import OutpaintConfig
 from geometry.camera import Camera
+from geometry.fill import smooth_fill
 from geometry.frame import Frame, Guide
+from geometry.project import project, unproject
 
 STEP_PX = 16  # margins are multiples: the generator's pictures are
 
@@ -46,6 +48,20 @@ def outpaint_camera(guide: Guide, config: OutpaintConfig = OutpaintConfig()) -> 
     if not known.any() or not (left or right or above or below):
         return None
     return _wider(guide.camera[-1:], (left, right, above, below), config)
+
+
+def looks_beyond(guide: Guide, photo: Camera, config: OutpaintConfig = OutpaintConfig()) -> bool:  # noqa: B008 (frozen)
+    """Whether a view ``[1]`` has holes at places that lie outside the picture of the photo's camera ``[1]``.
+
+    The depth of a hole is taken from what is known around it.
+    """
+    known = guide.covered
+    inverse = smooth_fill(torch.where(known, 1.0 / guide.depth.clamp_min(1e-6), 0.0), known)
+    points = unproject(1.0 / inverse.clamp_min(1e-6), guide.camera).flatten(2).transpose(1, 2)
+    pixels, z = project(points, photo)
+    height, width = photo.size
+    outside = (pixels < 0).any(-1) | (pixels[..., 0] > width) | (pixels[..., 1] > height) | (z < 0)
+    return bool((outside & ~known.flatten(1)).float().mean() > config.margin_share)
 
 
 def pad_frame(frames: Frame, size: tuple[int, int]) -> Frame:

@@ -10,6 +10,7 @@ from diffusion.inpainting.config import InpaintConfig, OutpaintConfig
 from diffusion.inpainting.outpainting import (
     STEP_PX,
     eroded_border,
+    looks_beyond,
     outpaint_camera,
     pad_frame,
     photo_with_margin,
@@ -18,6 +19,7 @@ from diffusion.noise_map import NoiseConfig
 from diffusion.passthrough import PassthroughGenerator
 from geometry.frame import Frame, Guide
 from tests.helpers import cameras_at, chunk_of, guide_of
+from worldwarp.completion import add_margin
 from worldwarp.loop import start
 from worldwarp.state import Components, LiftedPhoto
 
@@ -44,6 +46,7 @@ def _begun(columns: Frame) -> GaussianCache:
     lifted = LiftedPhoto(columns, columns, columns.rgb[0])
     state = start(lifted, cache, components, torch.Generator().manual_seed(0))
     assert state.chunks == state.frames == len(state.reference) == 1
+    add_margin(state, components)
     return cache
 
 
@@ -72,9 +75,9 @@ def test_surfaces_cut_by_the_border_are_extended(columns: Frame) -> None:
     assert shown.confidence[beside].max() < 0.95 * shown.confidence[..., Y + 8 : -Y - 8, X + 30 : -X - 8].mean()
 
 
-def test_margin_is_of_chunk_0_and_not_observed(columns: Frame) -> None:
+def test_margin_belongs_to_the_next_chunk_and_is_not_observed(columns: Frame) -> None:
     rows = _begun(columns).snapshot()
-    assert (rows.chunk == 0).all()
+    assert torch.equal(rows.chunk == 1, ~rows.observed)
     assert int((~rows.observed).sum()) > 0
     assert int(rows.observed.sum()) == SIZE[0] * SIZE[1]
     again = _begun(columns).snapshot()
@@ -127,6 +130,21 @@ def test_no_outpainting_when_sides_are_covered_or_nothing_is() -> None:
     hole[: round((CONFIG.open_share - 0.05) * SIZE[0]), 0] = True
     assert outpaint_camera(_half_covered(hole)) is None
     assert outpaint_camera(_half_covered(torch.ones_like(hole))) is None
+
+
+@pytest.mark.parametrize(
+    ("move", "sees_more"),
+    [((0.0, 0.0, 0.0), False), ((0.0, 0.0, 1.0), False), ((0.0, 0.0, -1.0), True), ((0.5, 0.0, 0.0), True)],
+)
+def test_holes_beyond_the_photo_are_told_from_holes_within(
+    columns: Frame, move: tuple[float, float, float], sees_more: bool
+) -> None:
+    cache = GaussianCache()
+    cache.integrate(chunk_of(columns))
+    seen = cache.render(cameras_at(move, size=SIZE))
+    holes = seen.hole.float().mean()
+    assert holes > 0.01 or move == (0.0, 0.0, 0.0)
+    assert looks_beyond(seen, columns.camera) == sees_more
 
 
 def test_outermost_pixels_are_not_kept(columns: Frame) -> None:

@@ -103,6 +103,16 @@ def test_what_the_world_shows_is_kept_and_holes_are_closed() -> None:
     assert after.hole.float().mean() < 0.2 * before.hole.float().mean()
 
 
+def test_the_margin_is_made_once_and_only_where_it_is_seen() -> None:
+    state, components, generator = begun(scale=2)
+    wide = (48 + 32, 80 + 64)  # the photo's view and its margin, at the generator's size
+    walked(state, components, cameras_at((0.0, 0.0, 0.1), (0.0, 0.0, 0.2), size=SIZE))
+    assert wide not in generator.sizes
+    back = [cameras_at((0.0, 0.0, -z), (0.0, 0.0, -z - 0.1), size=SIZE) for z in (0.1, 0.3)]
+    walked(state, components, *back)
+    assert generator.sizes.count(wide) == 1
+
+
 def test_cuts_are_completed_view_by_view() -> None:
     state, components, generator = begun(scale=2)
     cuts = cameras_at((-0.5, 0.0, 0.0), (0.5, 0.0, 0.0), size=SIZE)
