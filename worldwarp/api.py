@@ -28,8 +28,8 @@ from worldwarp.arguments import user_path
 from worldwarp.components import PROTOCOLS, build_cache, check_part
 from worldwarp.config import compose_config, onward
 from worldwarp.prepare import prepare
-from worldwarp.prepare import resume as resume_session
 from worldwarp.recording import RECORDINGS, open_viewer, open_world, record_start, record_step
+from worldwarp.resume import resume as resume_session
 from worldwarp.session import VIDEO, Session, write_world_video
 from worldwarp.state import Step
 from worldwarp.stored_config import current_config

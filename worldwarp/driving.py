@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, closing
 from scenes.io.atomic_files import WorldError
 from viz.recorder import Recorder
 from worldwarp import keyboard
-from worldwarp.prepare import undo
 from worldwarp.recording import record_undo
+from worldwarp.resume import undo
 from worldwarp.session import Session
 from worldwarp.state import Step
 

@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
+import torch
+from omegaconf import DictConfig
 
-from diffusion.memory_plan import MemoryPlan
+from diffusion.generator import Generator, Licensed
+from diffusion.memory_plan import MemoryPlan, in_words
 from scenes.photos.framing import STEP
-from worldwarp.config import ConfigError
+from worldwarp.config import ConfigError, Settings
 
 MIB = 2**20
 
@@ -154,6 +157,47 @@ class Needs:
             if needed(replace(self, size=(height, width))) <= WARNED_RATIO * there_mib:
                 return f"set size=[{height},{width}], which fits"
         return "no size fits; free some first"
+
+
+def needs_of(config: DictConfig, settings: Settings, generator: Generator, frames: int, scale: float) -> Needs:
+    """The needs of a session.
+
+    Args:
+        config: its configuration.
+        settings: the plain settings of ``config``.
+        generator: of its chunks.
+        frames: of the whole path.
+        scale: resolution of the photo in the cache over the frame size; below 1 counts as 1.
+    """
+    return Needs(
+        settings.size,
+        frames,
+        settings.chunk or generator.cadence.frames,
+        max(scale, 1.0),
+        generator=generator.plan if settings.device == "cpu" else None,
+        recorded=config.viewer.mode != "none",
+        per_view=generator.capabilities.per_view and config.video is None,
+    )
+
+
+def announce(lines: list[str], needs: Needs, generator: Generator, tell: Callable[[str], object]) -> None:
+    """Tell the lines of a session's needs, then what the generator's license allows, and its memory by stage."""
+    terms = [f"model    {generator.terms}"] if isinstance(generator, Licensed) else []
+    plan = generator.plan(needs.size, needs.planned_frames)
+    stages = [f"{stage.name} {in_words(stage.bytes)}" for stage in plan.stages]
+    memory = [f"memory   of the model, one after the other: {', '.join(stages)}"] if len(stages) > 1 else []
+    for line in (*lines, *terms, *memory):
+        tell(line)
+
+
+def check_gpu(settings: Settings, generator: Generator, frames: int) -> None:
+    """Refuse a generator that does not fit into the free memory of the GPU.
+
+    Raises:
+        ValueError: naming the stage, and the smallest change that would fit.
+    """
+    if settings.device == "cuda":
+        generator.plan(settings.size, frames).check(torch.cuda.mem_get_info()[0], "GPU memory")
 
 
 def available_memory_mib() -> float:

@@ -59,7 +59,13 @@ def unit_of(photo: Frame) -> float:
     return ground.median().item() if photo.metric and len(ground) else 1.0  # depth without metric scale has median 1
 
 
-def path_scale(given: CameraPath, settings: Settings, photo: Frame) -> float:
+def in_scene_units(given: CameraPath, settings: Settings, photo: Frame) -> tuple[Camera, float, tuple[str, ...]]:
+    """The cameras of a path in scene units, the factor on their positions, and lines for the plan about it."""
+    factor = _factor(given, settings, photo)
+    return scaled(given.cameras, factor), factor, _notes(given, factor)
+
+
+def _factor(given: CameraPath, settings: Settings, photo: Frame) -> float:
     """Factor from the positions of a path to scene units."""
     if not given.from_file:
         return unit_of(photo)
@@ -69,7 +75,7 @@ def path_scale(given: CameraPath, settings: Settings, photo: Frame) -> float:
     return 1.0 if settings.path_scale is None else float(settings.path_scale)
 
 
-def notes_of(given: CameraPath, factor: float) -> tuple[str, ...]:
+def _notes(given: CameraPath, factor: float) -> tuple[str, ...]:
     """Lines for the plan: how the lens of the camera file and its scale change photo and path."""
     notes = []
     if given.lens is not None:

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from diffusion.generator import Generator
 from scenes.photos.framing import PIXELS
+from worldwarp.config import Settings, explore_settings
 
 LARGEST = 2.2  # most pixels that a generator of single views is given, over the number that it works at
 STEP = 4  # pixels; both sides at working size are multiples of it
@@ -25,15 +26,27 @@ def working_scale(size: tuple[int, int], generator: Generator, *, video: bool = 
     return fitting[0] if fitting else scales[-1]
 
 
-def with_following(config: DictConfig, scale: int) -> DictConfig:
-    """The configuration with ``cache.refine_steps`` that suits the scale, where it is left open.
+def at_working_size(
+    config: DictConfig, size: tuple[int, int], generator: Generator
+) -> tuple[DictConfig, Settings, int]:
+    """A configuration with what follows from the working size, its plain settings, and the `working_scale`.
 
-    At scale 2 steps bring .1 dB of a frame for 70 % of the time (log: Frames are rendered from the world).
+    Where ``cache.refine_steps`` is left open, there are none above scale 1: at scale 2 they bring .1 dB of a frame for
+    70 % of the time (log: Frames are rendered from the world).
+
+    Args:
+        config: with field of view and frame size; left unchanged.
+        size: of the frames, ``(H, W)``.
+        generator: of the frames.
+
+    Raises:
+        ConfigError: an invalid setting.
     """
+    scale = working_scale(size, generator, video=config.video is not None)
     filled = config.copy()
     if scale > 1 and "refine_steps" in filled.cache and filled.cache.refine_steps is None:
         filled.cache.refine_steps = 0
-    return filled
+    return filled, explore_settings(filled), scale
 
 
 def samples_per_pixel(config: DictConfig, scale: int) -> int | None:

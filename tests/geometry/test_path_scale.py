@@ -15,7 +15,8 @@ from geometry.camera_io.read_write import rebased, write_cameras
 from worldwarp import World, explore
 from worldwarp.config import ConfigError, compose_config
 from worldwarp.keyboard import move
-from worldwarp.prepare import prepare, resume
+from worldwarp.prepare import prepare
+from worldwarp.resume import resume
 from worldwarp.session import Session
 
 SIZE = (48, 80)

@@ -17,7 +17,8 @@ from tests.helpers import same_bits, world_content
 from worldwarp import World
 from worldwarp.cli import main
 from worldwarp.config import compose_config
-from worldwarp.prepare import prepare, resume
+from worldwarp.prepare import prepare
+from worldwarp.resume import resume
 
 SIZE = (48, 80)
 WORDS = [

@@ -19,7 +19,8 @@ from tests.helpers import command_line, program_environment, same_bits, wait_unt
 from worldwarp import Camera, World, explore
 from worldwarp.cli import main
 from worldwarp.config import compose_config
-from worldwarp.prepare import prepare, resume
+from worldwarp.prepare import prepare
+from worldwarp.resume import resume
 
 SMALL = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough", "viewer=none"]
 

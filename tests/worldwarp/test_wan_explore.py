@@ -21,7 +21,8 @@ from worldwarp import World, explore
 from worldwarp.cli import main
 from worldwarp.config import compose_config
 from worldwarp.needs import MANY_FRAMES
-from worldwarp.prepare import prepare, resume, undo
+from worldwarp.prepare import prepare
+from worldwarp.resume import resume, undo
 
 SIZE = (48, 64)
 SETTINGS: Mapping[str, Any] = {

@@ -44,8 +44,9 @@ def explore_command(words: list[str]) -> int:
 
     from worldwarp.driving import drive
     from worldwarp.keyboard import introduction, typed
-    from worldwarp.prepare import prepare, resume
+    from worldwarp.prepare import prepare
     from worldwarp.recording import open_viewer, record_start, record_step, summary
+    from worldwarp.resume import resume
 
     if config.resume is None:
         with waiting("reading the photo and estimating its depth"):
