@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
-from jaxtyping import Int
-from torch import Tensor
 
 from cache3d.cache import Integration, check_chunk
 from cache3d.integration.lifting import lift_gaussians
@@ -21,7 +18,7 @@ from cache3d.rendering.gaussian_renderer import GaussianRenderer
 from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from cache3d.rendering.rendered_view import RenderedView, to_guide
 from cache3d.rendering.visibility import in_image, visible_from
-from cache3d.store.block_store import BlockStore
+from cache3d.stored_cache import StoredCache
 from geometry.camera import Camera
 from geometry.depth import clear_far, mixed
 from geometry.frame import Chunk, Frame, Guide, Observation
@@ -30,7 +27,7 @@ from geometry.primitives import Change, Gaussians, Points
 REFINE_STEPS = 6
 
 
-class GaussianCache:
+class GaussianCache(StoredCache[Gaussians]):
     """A world cache of surface-aligned Gaussians.
 
     The third axis of a Gaussian is the surface normal, towards the camera that made it; the first two span its
@@ -64,15 +61,12 @@ class GaussianCache:
         if refine_steps < 0:
             raise ValueError(f"refine_steps: want 0 or more, got {refine_steps}; 0 turns refinement off")
         self._device = torch.device(device)
+        super().__init__(_empty(self._device), resident_mib)
         self._refine_steps = refine_steps
         self._policy = policy
         self._rendering = rendering
         self._rasterizer: Backend = rasterizer
         self._renderer = GaussianRenderer(rasterizer, rendering)
-        self._store = BlockStore(_empty(self._device), resident_mib)
-
-    def __len__(self) -> int:
-        return len(self._store)
 
     @torch.no_grad()
     def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:
@@ -132,39 +126,15 @@ class GaussianCache:
         cameras = [camera[k].to(self._device) for k in range(len(camera))]
         return to_guide([self._renderer.render(self._store.near(one), one, samples) for one in cameras], camera)
 
-    def prefetch(self, camera: Camera) -> None:
-        """Start to read from disk, in the background, what a batch ``[t]`` of cameras will see."""
-        self._store.prefetch(camera)
-
-    def page_to(self, folder: Path) -> None:
-        """Write what does not fit in memory to ``folder`` from now on."""
-        self._store.page_to(folder)
-
-    @torch.no_grad()
     def apply(self, change: Change) -> None:
-        """Apply the change of an `Integration`; afterwards this renders bit-identically to that cache.
-
-        Raises:
-            ValueError: for primitives of another kind.
-        """
-        _check_kind(change.rows)
+        """As `StoredCache.apply`; kept rasters are out of date then."""
         self._renderer.forget()
-        self._store.apply(change)
-
-    def snapshot(self, first: int = 0) -> Gaussians:
-        """A copy of the Gaussians whose ids are at least ``first``, in the order of arrival."""
-        return self._store.copy(first)
-
-    def ids(self) -> Int[Tensor, "n"]:
-        """Ids of all Gaussians, in the order of arrival."""
-        return self._store.ids()
+        super().apply(change)
 
     def load(self, primitives: Points | Gaussians) -> None:
-        """Replace the content by a snapshot; renders bit-identically afterwards."""
-        _check_kind(primitives)
+        """As `StoredCache.load`; kept rasters are out of date then."""
         self._renderer.forget()
-        self._store = self._store.emptied()
-        self._store.apply(Change.from_nothing(primitives))
+        super().load(primitives)
 
     def _remove_contradicted(self, observation: Observation) -> None:
         """Remove the Gaussians that one frame contradicts."""
@@ -210,11 +180,6 @@ class GaussianCache:
                 rendering=self._rendering,
             )
             edit.written = torch.nonzero(changed)[:, 0]
-
-
-def _check_kind(primitives: Points | Gaussians) -> None:
-    if not isinstance(primitives, Gaussians):
-        raise ValueError(f"primitives: want Gaussians, got {type(primitives).__name__}; use the cache that made them")
 
 
 def _empty(device: torch.device) -> Gaussians:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,15 +18,15 @@ from cache3d.rendering.point_kernels import splat_discs
 from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from cache3d.rendering.rendered_view import RenderedView, to_guide
 from cache3d.rendering.visibility import in_image
-from cache3d.store.block_store import BlockStore
+from cache3d.stored_cache import StoredCache
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide, Observation
 from geometry.jit import for_blocks
-from geometry.primitives import Change, Gaussians, Points
+from geometry.primitives import Points
 from geometry.surfaces import same_surface
 
 
-class PointCache:
+class PointCache(StoredCache[Points]):
     """A world cache of surface points, under the same protocol and rules as `GaussianCache`; on the CPU.
 
     Each point is a disc of the size of the pixel that made it, tilted with the surface. The nearest disc is rendered,
@@ -49,12 +47,9 @@ class PointCache:
         policy: IntegrationPolicy = DEFAULT_POLICY,
         rendering: RenderingPolicy = DEFAULT_RENDERING,
     ) -> None:
+        super().__init__(_empty(), resident_mib)
         self._policy = policy
         self._rendering = rendering
-        self._store = BlockStore(_empty(), resident_mib)
-
-    def __len__(self) -> int:
-        return len(self._store)
 
     @torch.no_grad()
     def integrate(self, chunk: Chunk, remembered: Frame | None = None) -> Integration:  # noqa: ARG002 - the protocol
@@ -91,38 +86,6 @@ class PointCache:
         owner, nearest = _draw(points, camera, self._rendering)
         views = [_rendered(points, camera[k], owner[k], nearest[k], self._rendering) for k in range(len(camera))]
         return to_guide(views, camera)
-
-    def prefetch(self, camera: Camera) -> None:
-        """Start to read from disk, in the background, what a batch ``[t]`` of cameras will see."""
-        self._store.prefetch(camera)
-
-    def page_to(self, folder: Path) -> None:
-        """Write what does not fit in memory to ``folder`` from now on."""
-        self._store.page_to(folder)
-
-    @torch.no_grad()
-    def apply(self, change: Change) -> None:
-        """Apply the change of an `Integration`; afterwards this renders bit-identically to that cache.
-
-        Raises:
-            ValueError: for primitives of another kind.
-        """
-        _check_kind(change.rows)
-        self._store.apply(change)
-
-    def snapshot(self, first: int = 0) -> Points:
-        """A copy of the points whose ids are at least ``first``, in the order of arrival."""
-        return self._store.copy(first)
-
-    def ids(self) -> Int[Tensor, "n"]:
-        """Ids of all points, in the order of arrival."""
-        return self._store.ids()
-
-    def load(self, primitives: Points | Gaussians) -> None:
-        """Replace the content by a snapshot; renders bit-identically afterwards."""
-        _check_kind(primitives)
-        self._store = self._store.emptied()
-        self._store.apply(Change.from_nothing(primitives))
 
     def _remove_contradicted(self, observation: Observation) -> None:
         """Remove the points that one frame contradicts."""
@@ -248,11 +211,6 @@ def _points(observation: Observation, new: Bool[Tensor, "1 h w"], chunk: int, re
         confidence=observation.confidence[0][where],
         sky=frame.sky[0][where],
     )
-
-
-def _check_kind(primitives: Points | Gaussians) -> None:
-    if not isinstance(primitives, Points):
-        raise ValueError(f"primitives: want Points, got {type(primitives).__name__}; use the cache that made them")
 
 
 def _empty() -> Points:
