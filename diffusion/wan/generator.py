@@ -8,7 +8,8 @@ decoded. The past reaches a chunk in one of three ways (`Line.attention`):
 * ``bidirectional``: no memory. Each chunk is a clip of its own that begins with the last frames of the world, encoded
   again and held at level 0, as the programs of these models do it.
 
-The first two decode one endless clip, whose guide is one endless clip too: the photo, then the frames of each chunk.
+The first two decode one endless clip, whose guide is one endless clip too: the photo, then the frames of each chunk
+(`WanSettings.guide_history`).
 What is remembered are the latents that the model made, rounded to bfloat16 as they are stored, never the frames.
 """
 
@@ -176,6 +177,7 @@ class WanGenerator:
         memory: LatentPolicy | None = None,
         captioner: Captioner | None = None,
     ) -> None:
+        guide_history: str | None = None,
         """Find the model and check the settings.
 
         Args:
@@ -202,13 +204,15 @@ class WanGenerator:
 
         Raises:
             ValueError: there is no such model, line or file of prompts, or the line cannot have these settings.
+            guide_history: what a guide is encoded after.
         """
         profile: Precision | None = next((name for name in PRECISIONS if name == precision), None)
         if precision is not None and profile is None:
             raise ValueError(f"precision: want one of {', '.join(PRECISIONS)}, got '{precision}'")
         self._checkpoint = find_checkpoint(pretrained, line)
         policy = memory or LatentPolicy()
-        settings = WanSettings(steps, shift, lag, guidance, mode, pooling, chunk, overlap, smoothing, policy)
+        sampling = (steps, shift, lag, guidance, mode, pooling)
+        settings = WanSettings(*sampling, chunk, overlap, smoothing, policy, guide_history)
         self.recipe = settings.of(self._checkpoint.line)
         self._tiny = None if decoder == "full" else _tiny_file(decoder, self._checkpoint)
         self._captioner = captioner if prompt is None else None
@@ -289,6 +293,7 @@ class WanGenerator:
 
         Of a Hugging Face id nothing is fetched to find out: what is not in its cache was not encoded here.
         """
+                encodes_generated=recipe.guide_history == "generated" and line.attention != "bidirectional",
         folder = self._checkpoint.folder_at_hand_with("text_encoder", "tokenizer")
         if folder is None:
             return TEXT_ENCODER_BYTES
@@ -403,7 +408,13 @@ class WanGenerator:
         # 4. Decode what will be stored.
         stored = _stored(latents)
         frames, decoder = self.parts.decoder.decode(stored.to(guide), streams.decoder)
-        carried = {} if memory.streams is None else {"latents": stored.cpu(), "guide": shown.cpu()}
+        carried = {}
+        if memory.streams is not None:
+            carried["latents"] = stored.cpu()
+            if recipe.guide_history == "own":
+                carried["guide"] = shown.cpu()
+            else:
+                _, encoder = self.parts.vae.encode(frames, streams.encoder)
         rgb = frames[: len(sigma)].to(sigma.device)
         return WanMade(rgb, None, None, carried, memory, Streams(encoder, decoder))
 
@@ -423,9 +434,10 @@ class WanGenerator:
             before, streams = made.before, made.streams
         else:
             before = self._prompted(memory)
-            guide = _colors(padded(made.carried["guide"], count))
-            encoder = self.parts.vae.encode(guide, memory.streams.encoder)[1]
-            streams = Streams(encoder, self.parts.decoder.decode(latents, memory.streams.decoder)[1])
+            frames, decoder = self.parts.decoder.decode(latents, memory.streams.decoder)
+            if recipe.guide_history == "own":
+                frames = _colors(padded(made.carried["guide"], count))
+            streams = Streams(self.parts.vae.encode(frames, memory.streams.encoder)[1], decoder)
         after = replace(counted, text=before.text, streams=streams)
         if before.bank is None or recipe.bounds is None:
             return replace(after, seen=(memory.seen[0], latents))
@@ -462,15 +474,16 @@ class WanGenerator:
 
     def _has_latents(self, carried: Mapping[str, Tensor]) -> bool:
         """Whether a chunk was stored by a generator of these latents and chunks."""
-        shape = (self.recipe.chunk, self.parts.vae.channels)
-        return {"latents", "guide"} <= carried.keys() and carried["latents"].shape[:2] == shape
+        shape, own = (self.recipe.chunk, self.parts.vae.channels), self.recipe.guide_history == "own"
+        wanted = {"latents", "guide"} if own else {"latents"}
+        return wanted <= carried.keys() and carried["latents"].shape[:2] == shape
 
     def _encoded(self, chunk: Chunk, memory: WanMemory) -> WanMemory:
         """The memory after a chunk that another generator made: its frames stand for guide and latents.
 
         A longer chunk than this generator makes becomes several of its own, under one prompt.
         """
-        before, frames = memory, self.recipe.frames
+        chunks, frames = memory.chunks, self.recipe.frames
         for first in range(0, len(chunk.frames), frames):
             assert memory.streams is not None
             part = replace(
@@ -478,11 +491,16 @@ class WanGenerator:
                 frames=chunk.frames[first : first + frames],
                 confidence=chunk.confidence[first : first + frames],
             )
-            shown = _bytes(part.frames.rgb)
-            latents, _ = self.parts.vae.encode(_colors(padded(shown, frames)), memory.streams.encoder)
-            made = Made(part.frames.rgb, None, None, {"latents": _stored(latents), "guide": shown})
-            memory = replace(self.remember(part, made, memory), chunks=before.chunks)
-        return replace(memory, chunks=before.chunks + 1)
+            shown = _colors(padded(_bytes(part.frames.rgb), frames))
+            latents, encoder = self.parts.vae.encode(shown, memory.streams.encoder)
+            stored = _stored(latents)
+            _, decoder = self.parts.decoder.decode(stored.to(latents), memory.streams.decoder)
+            carried = {"latents": stored, "guide": shown}
+            made = WanMade(
+                part.frames.rgb, None, None, carried, self._prompted(memory), Streams(encoder, decoder)
+            )
+            memory = replace(self.remember(part, made, memory), chunks=chunks)
+        return replace(memory, chunks=chunks + 1)
 
     def rehearse(self, frames: int, size: tuple[int, int]) -> None:
         """Make and remember one blank chunk of ``frames`` frames of ``size = (H, W)``: warm-up, and for timing."""

@@ -114,6 +114,7 @@ class WanSetup:
         rows: of a pass: 1, with guidance 2.
         per_token: whether tokens of one pass have different levels, which takes more than twice the activations.
         precision: of the transformer.
+        encodes_generated: whether finished frames are encoded too (`WanSettings.guide_history`).
         decoder_dtype: of the VAE's decoder, or of the tiny one.
         tiny: whether frames come from a `TinyDecoder`.
         text_encoder: bytes of its weights, 0 if the prompt's embedding is on disk. It is freed before the rest is
@@ -132,6 +133,7 @@ class WanSetup:
     per_token: bool = True
     precision: Precision = "bf16"
     decoder_dtype: torch.dtype = torch.bfloat16
+    encodes_generated: bool = False
     tiny: bool = False
     text_encoder: int = 0
     process: int = 0
@@ -176,7 +178,7 @@ def _plan(setup: WanSetup, measured: _Measured) -> MemoryPlan:
     # A memory is not changed: the state after a chunk is made beside the one before it.
     encoded, decoded = (measured.encoder_state, measured.decoder_state) if setup.context else (0, 0)
     calls = {
-        "encode": (measured.encode, 0),
+        "encode": (measured.encode, encoded + decoded if setup.encodes_generated else 0),
         "denoise": (measured.predict, encoded),
         "decode": (measured.decode, encoded),
     }

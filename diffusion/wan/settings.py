@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,6 +13,8 @@ from diffusion.wan.lines import Line, NoiseMode
 from diffusion.wan.memory import Bounds, LatentPolicy
 from diffusion.wan.schedule import schedule_levels, token_rows
 from diffusion.wan.tokens import FRAMES_PER_LATENT, Pooling
+
+GuideHistory = Literal["own", "generated"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class WanSettings:
         smoothing: level to which a line without memory noises a chunk once more, after it was averaged with the chunk
             before (`diffusion.wan.sampling`); 0: no second pass.
         memory: what a causal line remembers.
+        guide_history: what the guide of a chunk is encoded after. ``own``: the guides of the chunks before, one endless
+            clip beside the generated one. ``generated``: the frames that were made of them, as in the training clips
+            of ST-Diff; they are encoded too, which costs as much again as the guide. Lines without memory begin each
+            clip with generated frames, so that they have ``generated`` and no other. None: ``own`` where there is one.
     """
 
     steps: int | str | Sequence[float] | None = None
@@ -44,6 +50,7 @@ class WanSettings:
     overlap: int | None = None
     smoothing: float = 0.0
     memory: LatentPolicy = field(default_factory=LatentPolicy)
+    guide_history: str | None = None
 
     def of(self, line: Line) -> Recipe:
         """The settings with what the line was published with filled in.
@@ -74,6 +81,14 @@ class WanSettings:
                 f"smoothing: want 0 for {line.name}, which remembers the chunk before, got {self.smoothing}; leave "
                 "generator.smoothing out"
             )
+        history = self.guide_history or ("generated" if line.attention == "bidirectional" else "own")
+        if history not in get_args(GuideHistory):
+            raise ValueError(f"guide_history: want one of {', '.join(get_args(GuideHistory))}, got '{history}'")
+        if history == "own" and line.attention == "bidirectional":
+            raise ValueError(
+                f"guide_history: want 'generated' for {line.name}, whose chunks begin with generated frames, got "
+                "'own'; leave generator.guide_history out"
+            )
         bounds = None
         if line.attention == "causal":
             bounds = self.memory.bounds(chunk=chunk, span=line.trained_span, window=line.window, sink=line.sink)
@@ -81,7 +96,8 @@ class WanSettings:
         shift = line.shift if self.shift is None else self.shift
         levels = schedule_levels(steps, shift, warped=line.warped, last=line.table_end)
         guidance = line.guidance if self.guidance is None else self.guidance
-        return Recipe(line, levels, self.lag, guidance, mode, self.pooling, chunk, overlap, self.smoothing, bounds)
+        sampling = (line, levels, self.lag, guidance, mode, self.pooling)
+        return Recipe(*sampling, chunk, overlap, self.smoothing, bounds, history)
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,7 @@ class Recipe:
     overlap: int
     smoothing: float
     bounds: Bounds | None
+    guide_history: str
 
     @property
     def frames(self) -> int:

@@ -53,6 +53,7 @@ def made(out: Path, photo: Path, model: Path, **more: Any) -> World:
         ("self-forcing", ["generator.memory.context_noise=0.1"]),
         ("st-diff", ["generator.chunk=3", "generator.guidance=2.0"]),
         ("inspatio", []),
+        ("self-forcing", ["generator.guide_history=generated"]),
     ],
 )
 def test_a_world_that_was_interrupted_continues_to_the_same_bits(

@@ -120,6 +120,8 @@ CASES = [
     pytest.param("causal-forcing-frame", {"memory": LatentPolicy(sink=1, recent=1, nearest=1)}, id="nearest"),
     pytest.param("longlive", {"chunk": 1, "memory": LatentPolicy(recent=1, context_noise=0.1)}, id="noised"),
     pytest.param("inspatio", {"chunk": 1}, id="reference"),
+    pytest.param("self-forcing", {"chunk": 1, "guide_history": "generated"}, id="generated"),
+    pytest.param("inspatio", {"chunk": 1, "guide_history": "generated"}, id="reference-generated"),
     pytest.param("st-diff", {"chunk": 1, "guidance": 1.0}, id="overlap"),
     pytest.param("ti2v", {"chunk": 1}, id="vae-2.2-guided"),
 ]
@@ -140,8 +142,42 @@ def test_a_walk_is_replayed_from_what_is_stored_to_the_bit(
     _assert_same(generator(line, texts, **settings).rebuild(iter(stored)), memories[-1])
 
 
+def test_a_guide_is_encoded_after_the_guides_before_it_or_after_what_was_made_of_them(
+    generator: Callable[..., WanGenerator],
+) -> None:
+    own, generated = (
+        generator("causal-forcing-frame", guide_history=history, mode="uniform") for history in (None, "generated")
+    )
+    (stored, memories), (others, remembered) = _walk(own, [4]), _walk(generated, [4])
+    assert torch.equal(stored[1][1]["latents"], others[1][1]["latents"])  # the first guide comes after the photo
+    _assert_same(memories[-1].bank, remembered[-1].bank)
+    vae, first = own.parts.vae, stored[1][1]["latents"].float()
+    photo, encoder = vae.encode(_photo().frames.rgb)
+    frames, _ = vae.decode(first, vae.decode(photo.bfloat16().float())[1])
+    shown = _condition(4, 1).prior.rgb.mul(255.0).round() / 255.0
+    for memory, past in ((memories[-1], shown), (remembered[-1], frames)):
+        assert memory.streams is not None
+        _assert_same(memory.streams.encoder, vae.encode(past, encoder)[1])
+    assert stored[1][1].keys() == {"latents", "guide"}
+    assert others[1][1].keys() == {"latents"}
+    condition, sure = _condition(4, 2), torch.zeros(4, 1, *SIZE)
+    kept = [generator("causal-forcing-frame", guide_history=h).make(condition, sure, m[-1], torch.Generator()).carried
+            for h, m in (("own", memories), ("generated", remembered))]  # fmt: skip
+    after = remembered[-1].streams
+    assert after is not None
+    shown = condition.prior.rgb.mul(255.0).round() / 255.0
+    assert torch.equal(kept[1]["latents"], vae.encode(shown, after.encoder)[0].bfloat16())  # level 0 keeps the guide
+    assert not torch.equal(kept[0]["latents"], kept[1]["latents"])
+
+
 @pytest.mark.parametrize(
-    ("line", "settings"), [("causal-forcing-frame", {}), ("inspatio", {"chunk": 1}), ("st-diff", {"chunk": 1})]
+    ("line", "settings"),
+    [
+        ("causal-forcing-frame", {}),
+        ("causal-forcing-frame", {"guide_history": "generated"}),
+        ("inspatio", {"chunk": 1}),
+        ("st-diff", {"chunk": 1}),
+    ],
 )
 def test_frames_of_another_generator_are_encoded_for_the_memory(
     generator: Callable[..., WanGenerator], line: str, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
@@ -322,6 +358,8 @@ def test_a_tiny_decoder_decodes_the_same_stream(
         ("longlive", {"steps": 0}, "steps"),
         ("longlive", {"steps": "many"}, "want a whole number"),
         ("longlive", {"pooling": "median"}, "pooling"),
+        ("longlive", {"guide_history": "made"}, "guide_history: want one of own, generated, got 'made'"),
+        ("st-diff", {"guide_history": "own"}, "guide_history: want 'generated' for st-diff"),
     ],
 )
 def test_settings_that_a_line_cannot_have_are_refused(line: str, settings: dict[str, Any], word: str) -> None:

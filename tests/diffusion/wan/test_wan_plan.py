@@ -100,6 +100,9 @@ def test_stages_follow_what_is_loaded() -> None:
     assert names == ["text", "encode", "denoise", "decode", "remember"]
     names = [stage.name for stage in plan_wan(replace(SETUP, context=0, bank=0, text_encoder=0)).stages]
     assert names == ["encode", "denoise", "decode"]
+    made, shown = (_parts(replace(SETUP, encodes_generated=encodes), "encode") for encodes in (True, False))
+    assert made["state of the VAE after the chunk"] == made["state of the VAE"] > 0
+    assert shown["state of the VAE after the chunk"] == 0
     assert _parts(replace(SETUP, per_token=False), "denoise")["activations"] < _parts(SETUP, "denoise")["activations"]
 
 
