@@ -46,10 +46,12 @@ class MemoryPlan:
     Attributes:
         stages: in the order of the work.
         changes: what would lower the peak, the one that costs least first.
+        waiting: most bytes that wait in main memory while the stages run on a GPU.
     """
 
     stages: tuple[Stage, ...]
     changes: tuple[Change, ...] = field(default=(), compare=False)
+    waiting: int = 0
 
     @property
     def largest(self) -> Stage:

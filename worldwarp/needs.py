@@ -185,19 +185,27 @@ def announce(lines: list[str], needs: Needs, generator: Generator, tell: Callabl
     terms = [f"model    {generator.terms}"] if isinstance(generator, Licensed) else []
     plan = generator.plan(needs.size, needs.planned_frames)
     stages = [f"{stage.name} {in_words(stage.bytes)}" for stage in plan.stages]
-    memory = [f"memory   of the model, one after the other: {', '.join(stages)}"] if len(stages) > 1 else []
+    waiting = f"; {in_words(plan.waiting)} wait in main memory" if plan.waiting else ""
+    memory = [f"memory   of the model, one after the other: {', '.join(stages)}{waiting}"] if len(stages) > 1 else []
     for line in (*lines, *terms, *memory):
         tell(line)
 
 
 def check_gpu(settings: Settings, generator: Generator, frames: int) -> None:
-    """Refuse a generator that does not fit into the free memory of the GPU.
+    """Refuse a generator that does not fit into the free memory of the GPU, or of the machine where it waits there.
 
     Raises:
         ValueError: naming the stage, and the smallest change that would fit.
     """
     if settings.device == "cuda":
-        generator.plan(settings.size, frames).check(torch.cuda.mem_get_info()[0], "GPU memory")
+        plan = generator.plan(settings.size, frames)
+        plan.check(torch.cuda.mem_get_info()[0], "GPU memory")
+        free = int(available_memory_mib() * MIB)
+        if plan.waiting > free:
+            raise ConfigError(
+                f"memory: want about {in_words(plan.waiting)} for what waits while other stages run on the GPU, got "
+                f"{in_words(free)}; leave generator.offload out, or take a smaller model"
+            )
 
 
 def available_memory_mib() -> float:

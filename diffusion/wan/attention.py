@@ -116,15 +116,16 @@ class KVAttention:
         if not slots:
             self._keys = self._values = None
             return
+        device = self.rope.freqs_cos.device  # slots may wait elsewhere (`diffusion.wan.offload`)
         _, blocks, batch, tokens, heads, dim = slots[0].shape
         shape = (blocks, batch, (len(slots) + frames) * tokens, heads, dim)
         if self._keys is None or self._values is None or self._keys.shape != shape:
             self._keys = self._values = None  # frees the old buffer before the new one is made
-            self._keys, self._values = slots[0].new_empty(shape), slots[0].new_empty(shape)
+            self._keys, self._values = (slots[0].new_empty(shape, device=device) for _ in range(2))
         for k, (slot, position) in enumerate(zip(slots, positions, strict=True)):
             here = slice(k * tokens, (k + 1) * tokens)
-            self._keys[:, :, here] = rotated(slot[0], *self.rope.tables([position], *grid))
-            self._values[:, :, here] = slot[1]
+            self._keys[:, :, here] = rotated(slot[0].to(device), *self.rope.tables([position], *grid))
+            self._values[:, :, here] = slot[1].to(device)
 
     def record(self, frames: int, tokens: int, like: Tensor) -> tuple[Slot, ...]:
         """Slots that the next pass of ``frames`` latent frames fills; ``like [b ...]`` has batch, type and device."""
@@ -140,6 +141,11 @@ class KVAttention:
         """Make ``text`` what cross-attention reads; its keys and values are computed once."""
         if text is not self._text:
             self._text, self._cross = text, {}
+
+    def forget(self) -> None:
+        """Free the buffer, and the keys and values of the text; the next passes make them again."""
+        self._keys = self._values = self._loaded = self._text = None
+        self._cross = {}
 
     def _holds(self, slots: Sequence[Slot], positions: Sequence[int], frames: int) -> bool:
         if self._loaded is None:

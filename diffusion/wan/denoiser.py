@@ -16,6 +16,7 @@ from torch import Tensor
 from diffusion.flow import velocity_to_clean
 from diffusion.wan.attention import KVAttention, Slot
 from diffusion.wan.memory import Bounds, Context, LatentBank, Remembered
+from diffusion.wan.offload import Placement
 from geometry.camera import Camera
 
 if TYPE_CHECKING:
@@ -31,14 +32,22 @@ class WanDenoiser:
         extra_channels: further input channels.
     """
 
-    def __init__(self, model: WanTransformer3DModel, guidance: float = 1.0, *, whole_timesteps: bool = False) -> None:
-        """Take over a model, in place and where it is.
+    def __init__(
+        self,
+        model: WanTransformer3DModel,
+        guidance: float = 1.0,
+        *,
+        whole_timesteps: bool = False,
+        placement: Placement | None = None,
+    ) -> None:
+        """Take over a model, in place.
 
         Args:
             model: in evaluation mode from now on.
             guidance: scale of classifier-free guidance; 1 is none. Otherwise every pass has two rows: prompt and
                 negative prompt.
             whole_timesteps: tell the model timesteps without a fraction (CausVid).
+            placement: of its weights; None: all stay where they are.
         """
         self.model = model.eval().requires_grad_(False)
         self.attention = KVAttention(model)
@@ -48,11 +57,13 @@ class WanDenoiser:
         self.extra_channels: int = config.in_channels - self.channels
         self.guidance = guidance
         self._whole = whole_timesteps
+        self._placement = placement or Placement(model.proj_out.weight.device)
+        self._placement.stream(list(model.blocks))
 
     @property
     def device(self) -> torch.device:
         """Where the model computes."""
-        return self.model.proj_out.weight.device
+        return self._placement.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -100,11 +111,12 @@ class WanDenoiser:
         """
         frames, _, height, width = latents.shape
         tokens = (height // self.patch) * (width // self.patch)
+        self._placement.enter(self.model, leave=self.attention.forget)
         like = text.to(self.device, self.dtype)
         slots = self.attention.record(frames, tokens, like)
         self._pass(latents, torch.full_like(latents[:, :1], level), text, context, None)
         self.attention.stop_recording()
-        return slots
+        return tuple(self._placement.kept(slot) for slot in slots)
 
     def extend(
         self,
@@ -151,6 +163,7 @@ class WanDenoiser:
     ) -> Float[Tensor, "b c f h w"]:
         """The velocity that the model gives, float32."""
         dtype, device, frames = self.dtype, self.device, len(noisy)
+        self._placement.enter(self.model, leave=self.attention.forget)
         grid = (noisy.shape[-2] // self.patch, noisy.shape[-1] // self.patch)
         self.attention.load(context.slots, context.positions, frames, grid)
         self.attention.rope.positions = context.at

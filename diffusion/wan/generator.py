@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float, UInt8
@@ -37,6 +37,7 @@ from diffusion.wan.files import read_json, stored_tensors
 from diffusion.wan.lines import PRECISIONS, VAES, Precision
 from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae
 from diffusion.wan.memory import Context, LatentBank, LatentPolicy
+from diffusion.wan.offload import Offloading, Placement
 from diffusion.wan.plan import WanSetup, plan_wan
 from diffusion.wan.prompts import CachedTextEncoder, Captioner, Prompts, PromptSource, clean_prompt, read_prompts
 from diffusion.wan.sampling import sample
@@ -162,6 +163,7 @@ class WanGenerator:
         prompt: str | Mapping[str, str] | None = None,
         negative: str = "",
         device: str = "cpu",
+        offload: str = "none",
         precision: str | None = None,
         attention: str = "native",
         decoder: str = "full",
@@ -175,9 +177,9 @@ class WanGenerator:
         overlap: int | None = None,
         smoothing: float = 0.0,
         memory: LatentPolicy | None = None,
+        guide_history: str | None = None,
         captioner: Captioner | None = None,
     ) -> None:
-        guide_history: str | None = None,
         """Find the model and check the settings.
 
         Args:
@@ -187,6 +189,8 @@ class WanGenerator:
                 chunk; None: the captioner's text for the photo, or the empty one.
             negative: prompt that guidance leads away from.
             device: where to run.
+            offload: what waits in main memory while it does not run on a GPU (`Placement`); the text encoder runs on
+                the CPU then, unless this is ``none``.
             precision: profile of the transformer; None: that of the checkpoint.
             attention: backend of diffusers' attention.
             decoder: ``full``: the VAE's; ``tiny``: TAEHV's, a file of the model's folder (`TINY`); or such a file.
@@ -200,15 +204,23 @@ class WanGenerator:
             overlap: latents.
             smoothing: level.
             memory: policy.
+            guide_history: what a guide is encoded after.
             captioner: describes the photo where no prompt is given.
 
         Raises:
             ValueError: there is no such model, line or file of prompts, or the line cannot have these settings.
-            guide_history: what a guide is encoded after.
         """
         profile: Precision | None = next((name for name in PRECISIONS if name == precision), None)
         if precision is not None and profile is None:
             raise ValueError(f"precision: want one of {', '.join(PRECISIONS)}, got '{precision}'")
+        offloading: Offloading | None = next((name for name in get_args(Offloading) if name == offload), None)
+        if offloading is None:
+            raise ValueError(f"offload: want one of {', '.join(get_args(Offloading))}, got '{offload}'")
+        if offloading != "none" and device == "cpu":
+            raise ValueError(
+                f"offload: want a GPU whose memory is to be spared, got device=cpu and '{offload}'; leave "
+                "generator.offload out, or set device=cuda"
+            )
         self._checkpoint = find_checkpoint(pretrained, line)
         policy = memory or LatentPolicy()
         sampling = (steps, shift, lag, guidance, mode, pooling)
@@ -221,6 +233,7 @@ class WanGenerator:
         else:
             self._prompts = read_prompts(prompt or "", self.recipe.frames)
         self._negative, self._device, self._attention = negative, device, attention
+        self._offload: Offloading = offloading
         self._precision: Precision | None = profile
         self._loaded: Parts | None = None
 
@@ -238,14 +251,14 @@ class WanGenerator:
             checkpoint, recipe = self._checkpoint, self.recipe
             negative = None if recipe.guidance == 1.0 else self._negative
             prompts = PromptSource.of(self._prompts, self._text_encoder, negative)
-            vae = StreamingVAE(load_vae(checkpoint, self._device), self._decoder_dtype)
-            model = load_transformer(checkpoint, self._precision, self._device)
-            denoiser = WanDenoiser(model, recipe.guidance, whole_timesteps=not recipe.line.warped)
+            placement = Placement(self._device, self._offload)
+            vae = StreamingVAE(load_vae(checkpoint, placement.home), self._decoder_dtype, placement)
+            model = load_transformer(checkpoint, self._precision, placement.home)
+            whole = not recipe.line.warped
+            denoiser = WanDenoiser(model, recipe.guidance, whole_timesteps=whole, placement=placement)
             if self._attention != "native":
                 _set_attention(model, self._attention)
-            tiny = (
-                None if self._tiny is None else load_tiny(self._tiny, vae.channels, self._device, self._decoder_dtype)
-            )
+            tiny = None if self._tiny is None else load_tiny(self._tiny, vae.channels, placement, self._decoder_dtype)
             self._loaded = Parts(denoiser, vae, prompts, tiny)
         return self._loaded
 
@@ -280,10 +293,12 @@ class WanGenerator:
                 bank=bank,
                 rows=1 if recipe.guidance == 1.0 else 2,
                 per_token=recipe.mixes or held > 0,
+                encodes_generated=recipe.guide_history == "generated" and line.attention != "bidirectional",
                 precision=self._precision or checkpoint.precision,
                 decoder_dtype=self._decoder_dtype,
                 tiny=self._tiny is not None,
                 text_encoder=self._text_encoder_bytes,
+                offload=None if self._device == "cpu" else self._offload,
             )
         )
 
@@ -293,7 +308,6 @@ class WanGenerator:
 
         Of a Hugging Face id nothing is fetched to find out: what is not in its cache was not encoded here.
         """
-                encodes_generated=recipe.guide_history == "generated" and line.attention != "bidirectional",
         folder = self._checkpoint.folder_at_hand_with("text_encoder", "tokenizer")
         if folder is None:
             return TEXT_ENCODER_BYTES
@@ -314,7 +328,8 @@ class WanGenerator:
 
     @property
     def _text_encoder(self) -> CachedTextEncoder:
-        return CachedTextEncoder(self._checkpoint.folder_with("text_encoder", "tokenizer"), device=self._device)
+        folder = self._checkpoint.folder_with("text_encoder", "tokenizer")
+        return CachedTextEncoder(folder, device=self._device if self._offload == "none" else "cpu")
 
     @property
     def prompts(self) -> Mapping[int, str]:
@@ -496,9 +511,7 @@ class WanGenerator:
             stored = _stored(latents)
             _, decoder = self.parts.decoder.decode(stored.to(latents), memory.streams.decoder)
             carried = {"latents": stored, "guide": shown}
-            made = WanMade(
-                part.frames.rgb, None, None, carried, self._prompted(memory), Streams(encoder, decoder)
-            )
+            made = WanMade(part.frames.rgb, None, None, carried, self._prompted(memory), Streams(encoder, decoder))
             memory = replace(self.remember(part, made, memory), chunks=chunks)
         return replace(memory, chunks=chunks + 1)
 

@@ -24,6 +24,7 @@ from diffusion.memory_plan import Change, MemoryPlan, Stage
 from diffusion.wan.attention import KVAttention
 from diffusion.wan.lines import Config, Precision
 from diffusion.wan.load import dtype_of, empty_transformer, empty_vae
+from diffusion.wan.offload import Offloading
 from diffusion.wan.tiny import TinyDecoder
 from diffusion.wan.vae import StreamingVAE
 
@@ -113,12 +114,13 @@ class WanSetup:
         bank: latents remembered, 0 for models without memory.
         rows: of a pass: 1, with guidance 2.
         per_token: whether tokens of one pass have different levels, which takes more than twice the activations.
-        precision: of the transformer.
         encodes_generated: whether finished frames are encoded too (`WanSettings.guide_history`).
+        precision: of the transformer.
         decoder_dtype: of the VAE's decoder, or of the tiny one.
         tiny: whether frames come from a `TinyDecoder`.
         text_encoder: bytes of its weights, 0 if the prompt's embedding is on disk. It is freed before the rest is
             loaded.
+        offload: what waits in main memory while it does not run; None: the model runs in main memory.
         process: bytes in use before: of this process on a CPU, of the context on a GPU.
     """
 
@@ -131,24 +133,44 @@ class WanSetup:
     bank: int = 0
     rows: int = 1
     per_token: bool = True
+    encodes_generated: bool = False
     precision: Precision = "bf16"
     decoder_dtype: torch.dtype = torch.bfloat16
-    encodes_generated: bool = False
     tiny: bool = False
     text_encoder: int = 0
+    offload: Offloading | None = None
     process: int = 0
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """Bytes that depend on sizes and models, not on how much is remembered."""
+    """Bytes that depend on sizes and models, not on how much is remembered.
+
+    Attributes:
+        transformer: weights.
+        streamed: what of these waits while one of the blocks runs.
+        slot: a remembered latent.
+        prompt: keys and values of the prompt.
+        predict: activations.
+        record: activations of the pass that remembers.
+        encoder: weights.
+        decoder: weights.
+        tiny: weights of the decoder that takes its place; 0 if there is none.
+        encoder_state: kept.
+        encode: activations.
+        decoder_state: kept.
+        decode: activations.
+    """
 
     transformer: int
+    streamed: int
     slot: int
     prompt: int
     predict: int
     record: int
-    vae: int
+    encoder: int
+    decoder: int
+    tiny: int
     encoder_state: int
     encode: int
     decoder_state: int
@@ -165,11 +187,13 @@ def plan_wan(setup: WanSetup) -> MemoryPlan:
 
 
 def _plan(setup: WanSetup, measured: _Measured) -> MemoryPlan:
+    if setup.offload in ("stages", "blocks"):
+        return _plan_offloaded(setup, measured)
     buffer = (setup.context + setup.chunk) * measured.slot if setup.context else 0
     held = {
         "process": setup.process,
         "transformer": measured.transformer,
-        "VAE": measured.vae,
+        "VAE": measured.encoder + measured.decoder + measured.tiny,
         "keys and values of remembered latents": setup.bank * measured.slot,
         "keys and values that a pass attends to": buffer,
         "keys and values of the prompt": measured.prompt,
@@ -194,6 +218,35 @@ def _plan(setup: WanSetup, measured: _Measured) -> MemoryPlan:
     return MemoryPlan(tuple(stages), tuple(_changes(setup, measured)))
 
 
+def _plan_offloaded(setup: WanSetup, measured: _Measured) -> MemoryPlan:
+    """Each stage alone on the GPU; weights, memory and, to encode a prompt, the text encoder in main memory."""
+    buffer = (setup.context + setup.chunk) * measured.slot if setup.context else 0
+    attention = {
+        "transformer": measured.transformer - (measured.streamed if setup.offload == "blocks" else 0),
+        "keys and values that a pass attends to": buffer,
+        "keys and values of the prompt": measured.prompt,
+    }
+    stages = {
+        "encode": {"VAE": measured.encoder, "state of the VAE": measured.encoder_state, "activations": measured.encode},
+        "denoise": {**attention, "activations": measured.predict},
+        "decode": {
+            "VAE": measured.tiny or measured.decoder,
+            "state of the VAE": measured.decoder_state,
+            "activations": measured.decode,
+        },
+    }
+    made = setup.chunk * measured.slot
+    if setup.bank:
+        stages["remember"] = {**attention, "activations": measured.record + made}
+    waiting = measured.transformer + measured.encoder + measured.decoder + measured.tiny
+    waiting += measured.encoder_state + measured.decoder_state
+    if setup.context:  # what is known after the chunk, beside what was known before it
+        waiting += setup.bank * measured.slot + made + measured.encoder_state + measured.decoder_state
+    planned = [_with_slack(Stage(name, {"process": setup.process, **parts})) for name, parts in stages.items()]
+    changes = tuple(_changes(setup, measured))
+    return MemoryPlan(tuple(planned), changes, max(waiting, setup.text_encoder))
+
+
 def _with_slack(stage: Stage) -> Stage:
     allocated = stage.bytes - stage.parts["process"]
     return Stage(stage.name, {**stage.parts, "allocator": round(ALLOCATOR * allocated)})
@@ -201,11 +254,15 @@ def _with_slack(stage: Stage) -> Stage:
 
 def _changes(setup: WanSetup, measured: _Measured) -> Iterator[Change]:
     """From the least loss to the largest."""
-    if setup.text_encoder:
+    if setup.text_encoder and setup.offload in (None, "none"):
         without = replace(setup, text_encoder=0)
         yield Change("prompt= to a text that was encoded before", lambda: _plan(without, measured))
     if not setup.tiny:
         yield Change("generator.decoder=tiny", lambda: plan_wan(replace(setup, tiny=True)))
+    further: dict[Offloading | None, tuple[Offloading, ...]] = {"none": ("stages", "blocks"), "stages": ("blocks",)}
+    for offload in further.get(setup.offload, ()):
+        more = replace(setup, offload=offload)
+        yield Change(f"generator.offload={offload}", lambda more=more: _plan(more, measured))
     for recent in range(setup.recent - 1, 0, -1):
         less = _remembering(setup, recent)
         yield Change(f"generator.memory.recent={recent}", lambda less=less: _plan(less, measured))
@@ -237,7 +294,7 @@ def _measure(setup: WanSetup) -> _Measured:
             f"set size=[{nearest[0]},{nearest[1]}]"
         )
     # The number of context latents and what is held change no activations; a plan asks for the same ones again.
-    same = replace(setup, context=min(setup.context, 1), recent=0, bank=0, text_encoder=0, process=0)
+    same = replace(setup, context=min(setup.context, 1), recent=0, bank=0, text_encoder=0, offload=None, process=0)
     models = json.dumps([dict(same.transformer), dict(same.vae)], sort_keys=True)
     return _measured(models, *(getattr(same, name) for name in _DECIDING))
 
@@ -253,8 +310,8 @@ def _measured(models: str, *deciding: Any) -> _Measured:
     return _Measured(*_measure_transformer(setup), *_measure_vae(setup))
 
 
-def _measure_transformer(setup: WanSetup) -> tuple[int, int, int, int, int]:
-    """Bytes of the weights, of one remembered latent, of the prompt's keys, and activations of both kinds of pass."""
+def _measure_transformer(setup: WanSetup) -> tuple[int, int, int, int, int, int]:
+    """Of `_Measured`, ``transformer`` to ``record``."""
     model = empty_transformer(setup.transformer)
     for name, parameter in model.named_parameters():
         parameter.data = parameter.data.to(dtype_of(name, setup.precision))
@@ -282,14 +339,20 @@ def _measure_transformer(setup: WanSetup) -> tuple[int, int, int, int, int]:
         model(clip, torch.empty(setup.rows, device="meta"), text, return_dict=False)
         record = tracker.peak - before
         slot = _bytes(recorded[:1])
-    return _bytes(model.parameters()) + _bytes(model.buffers()), slot, prompt, predict, record
+    blocks = [_bytes(block.parameters()) for block in model.blocks]
+    weights = _bytes(model.parameters()) + _bytes(model.buffers())
+    return weights, sum(blocks) - max(blocks), slot, prompt, predict, record
 
 
-def _measure_vae(setup: WanSetup) -> tuple[int, int, int, int, int]:
-    """Bytes of the weights, and of state and call of the encoder and of the decoder."""
+def _measure_vae(setup: WanSetup) -> tuple[int, int, int, int, int, int, int]:
+    """Of `_Measured`, ``encoder`` to ``decode``."""
     vae = empty_vae(setup.vae)
     streaming = StreamingVAE(vae, setup.decoder_dtype)
-    weights = _bytes(vae.parameters())
+    encoder, decoder = (
+        sum(_bytes(module.parameters()) for module in half)
+        for half in ((vae.encoder, vae.quant_conv), (vae.decoder, vae.post_quant_conv))
+    )
+    small = 0
     frames = torch.empty(streaming.frames_per_latent * setup.chunk, 3, *setup.size, device="meta")
     size = [side // streaming.factor for side in setup.size]
     latents = torch.empty(setup.chunk, streaming.channels, *size, device="meta")
@@ -297,7 +360,7 @@ def _measure_vae(setup: WanSetup) -> tuple[int, int, int, int, int]:
     if setup.tiny:
         with torch.device("meta"):
             tiny = TinyDecoder(streaming.channels, streaming.factor // 8).to(setup.decoder_dtype)
-        weights += _bytes(tiny.parameters())
+        small = _bytes(tiny.parameters())
         decode = tiny.decode
     made = []
     for call, first, rest in ((streaming.encode, frames[:1], frames), (decode, latents[:1], latents)):
@@ -307,7 +370,7 @@ def _measure_vae(setup: WanSetup) -> tuple[int, int, int, int, int]:
             tracker.peak = 0
             call(rest, state)
             made += [kept, tracker.peak - kept]
-    return weights, *made
+    return encoder, decoder, small, *made
 
 
 def _bytes(tensors: Any) -> int:

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffusion.wan.files import listed, stored_tensors
+from diffusion.wan.offload import Placement
 from diffusion.wan.vae import StreamState
 
 WIDTHS = (256, 128, 64, 64)
@@ -29,7 +30,10 @@ class TinyDecoder(nn.Module):
     Attributes:
         channels: of a latent.
         decoder: layers by TAEHV's names.
+        placement: of the weights; None: they stay where they are.
     """
+
+    placement: Placement | None = None
 
     def __init__(self, channels: int, patch: int = 1, widths: Sequence[int] = WIDTHS) -> None:
         """Random weights.
@@ -75,9 +79,11 @@ class TinyDecoder(nn.Module):
         if state.size != tuple(size):
             raise ValueError(f"tiny decoder: want latents of {state.size} as before in this stream, got {tuple(size)}")
         weight = next(self.parameters())
-        cache, made = list(state.cache), []
+        placement = self.placement or Placement(weight.device)
+        placement.enter(self)
+        cache, made = [placement.there(entry) for entry in state.cache], []
         for place, latent in enumerate(latents.split(1), state.latents):
-            x = latent.to(weight.device, weight.dtype)
+            x = latent.to(placement.device, weight.dtype)
             for k, layer in enumerate(self.decoder):
                 if isinstance(layer, _FramePair):
                     last = cache[k] if isinstance(cache[k], Tensor) else torch.zeros_like(x[:1])
@@ -86,13 +92,14 @@ class TinyDecoder(nn.Module):
                 else:
                     x = layer(x)
             made.append(x[FRAMES_PER_LATENT - 1 :] if place == 0 else x)
-        return torch.cat(made).float().clamp(0.0, 1.0), StreamState(tuple(cache), state.latents + count, state.size)
+        kept = tuple(placement.kept(entry) for entry in cache)
+        return torch.cat(made).float().clamp(0.0, 1.0), StreamState(kept, state.latents + count, state.size)
 
 
 def load_tiny(
     file: Path,
     channels: int,
-    device: str | torch.device = "cpu",
+    placement: Placement | None = None,
     dtype: torch.dtype = torch.float32,
     widths: Sequence[int] = WIDTHS,
 ) -> TinyDecoder:
@@ -101,7 +108,7 @@ def load_tiny(
     Args:
         file: safetensors file with TAEHV's names.
         channels: of the latents it will decode: 16 or 48.
-        device: where to put it.
+        placement: of its weights; None: on the CPU.
         dtype: of the weights.
         widths: of `TinyDecoder`.
 
@@ -137,8 +144,10 @@ def load_tiny(
             f"take {'taew2_2' if channels == 48 else 'taew2_1'}.safetensors"
         )
     state = {name: tensor for name, tensor in stored.read() if name in wanted}
-    state = {name: tensor[-wanted[name][0] :].to(device, dtype) for name, tensor in state.items()}
+    placement = placement or Placement("cpu")
+    state = {name: tensor[-wanted[name][0] :].to(placement.home, dtype) for name, tensor in state.items()}
     model.load_state_dict(state, assign=True)
+    model.placement = placement
     return model.eval().requires_grad_(False)
 
 

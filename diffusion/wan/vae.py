@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion.wan.offload import Placement
+
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
@@ -50,17 +52,21 @@ class StreamingVAE:
         frames_per_latent: 4; the first latent has one frame.
     """
 
-    def __init__(self, vae: AutoencoderKLWan, dtype: torch.dtype = torch.float32) -> None:
-        """Take over a VAE, on its device.
+    def __init__(
+        self, vae: AutoencoderKLWan, dtype: torch.dtype = torch.float32, placement: Placement | None = None
+    ) -> None:
+        """Take over a VAE.
 
         Args:
             vae: is cast in place: the encoder to float32, the decoder to ``dtype``.
             dtype: precision of the decoder; bfloat16 is for devices that compute in it.
+            placement: of its halves; None: both stay where they are.
         """
         from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 
         config: Any = vae.config
         self._vae = vae.eval().requires_grad_(False)
+        self._placement = placement or Placement(vae.quant_conv.weight.device)
         self._patch: int = config.patch_size or 1
         self._dtype = dtype
         for module in (vae.encoder, vae.quant_conv):
@@ -85,7 +91,7 @@ class StreamingVAE:
     @property
     def device(self) -> torch.device:
         """Where the VAE computes; results are there."""
-        return self._vae.quant_conv.weight.device
+        return self._placement.device
 
     @torch.no_grad()
     def encode(
@@ -117,13 +123,14 @@ class StreamingVAE:
             )
         encoder = self._vae.encoder
         before = self._before(encoder, state, (height // self.factor, width // self.factor))
-        cache, made = list(before.cache), []
+        self._placement.enter(encoder, self._vae.quant_conv)
+        cache, made = [self._placement.there(entry) for entry in before.cache], []
         for piece in frames.split(self.frames_per_latent):
             clip = 2.0 * piece.to(self.device, torch.float32).transpose(0, 1)[None] - 1.0
             moments = self._vae.quant_conv(encoder(self._patchify(clip), feat_cache=cache, feat_idx=[0]))
             made.append(moments[0, : self.channels].transpose(0, 1))
         latents = (torch.cat(made) - self._mean) / self._std
-        return latents, StreamState(tuple(cache), before.latents + len(made), before.size)
+        return latents, self._after(before, cache, len(made))
 
     @torch.no_grad()
     def decode(
@@ -154,13 +161,14 @@ class StreamingVAE:
             )
         decoder = self._vae.decoder
         before = self._before(decoder, state, (height, width))
-        cache, made = list(before.cache), []
+        self._placement.enter(decoder, self._vae.post_quant_conv)
+        cache, made = [self._placement.there(entry) for entry in before.cache], []
         for place, latent in enumerate(latents.split(1), before.latents):
             z = latent.to(self.device, torch.float32) * self._std + self._mean
             z = self._vae.post_quant_conv(z.to(self._dtype).transpose(0, 1)[None])
             clip = decoder(z, feat_cache=cache, feat_idx=[0], first_chunk=place == 0)
             made.append(self._unpatchify(clip)[0].transpose(0, 1).float().clamp(-1.0, 1.0))
-        return 0.5 * torch.cat(made) + 0.5, StreamState(tuple(cache), before.latents + len(made), before.size)
+        return 0.5 * torch.cat(made) + 0.5, self._after(before, cache, len(made))
 
     def _before(self, half: torch.nn.Module, state: StreamState | None, size: tuple[int, int]) -> StreamState:
         if state is None:
@@ -173,6 +181,10 @@ class StreamingVAE:
         if state.size != size:
             raise ValueError(f"VAE: want latents of {state.size} as before in this stream, got {size}; begin another")
         return state
+
+    def _after(self, before: StreamState, cache: list[Any], latents: int) -> StreamState:
+        kept = tuple(self._placement.kept(entry) for entry in cache)
+        return StreamState(kept, before.latents + latents, before.size)
 
     def _patchify(self, clip: Float[Tensor, "1 3 t h w"]) -> Tensor:
         from diffusers.models.autoencoders.autoencoder_kl_wan import patchify

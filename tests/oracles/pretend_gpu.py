@@ -77,5 +77,6 @@ def _device_asked_for(
             return None, args, kwargs
         if isinstance(target, Tensor):
             return (GPU if is_marked(target) else target.device), (moved, target.dtype), kwargs
-        asked, args = (asked if target is None else target), (moved, moved.dtype)
+        dtypes = [more for more in (*rest[1:], kwargs.pop("dtype", None)) if isinstance(more, torch.dtype)]
+        asked, args = (asked if target is None else target), (moved, *(dtypes or [moved.dtype]))
     return (None if asked is None else torch.device(asked)), args, kwargs

@@ -11,6 +11,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 
 from diffusion.wan.lines import LINES, VAES
+from diffusion.wan.load import empty_transformer
 from diffusion.wan.plan import StorageTracker, WanSetup, plan_wan, tracked
 from diffusion.wan.tiny import TinyDecoder
 from diffusion.wan.vae import StreamingVAE
@@ -130,6 +131,50 @@ def test_smallest_change_and_refusal() -> None:
     assert smaller.plan().peak < full.peak
     with pytest.raises(ValueError, match=r"memory: want about .*; no single setting is enough"):
         full.check(10**7)
+
+
+def test_offloading_leaves_a_stage_what_it_uses_and_main_memory_the_rest() -> None:
+    here = plan_wan(replace(SETUP, offload="none"))
+    assert here.waiting == 0
+    assert here.stages == plan_wan(SETUP).stages
+    plan = plan_wan(replace(SETUP, offload="stages"))
+    assert [stage.name for stage in plan.stages] == ["encode", "denoise", "decode", "remember"]
+    before = {stage.name: stage.parts for stage in here.stages}
+    for stage in plan.stages:
+        for name in ("activations", "keys and values that a pass attends to"):
+            assert stage.parts.get(name) in (None, before[stage.name][name])
+        assert stage.bytes < sum(before[stage.name].values())
+    encode, denoise, decode, _ = (stage.parts for stage in plan.stages)
+    assert encode["VAE"] + decode["VAE"] == before["encode"]["VAE"]
+    assert "transformer" not in encode
+    assert "VAE" not in denoise
+    slot = before["encode"]["keys and values of remembered latents"] // SETUP.bank
+    assert plan.waiting == SETUP.text_encoder  # which runs there; it is gone before the rest comes
+    waiting = plan_wan(replace(SETUP, offload="stages", text_encoder=0)).waiting
+    parts = before["remember"]
+    states = 2 * (encode["state of the VAE"] + decode["state of the VAE"])
+    kept = (SETUP.bank + SETUP.chunk) * slot
+    assert waiting == parts["transformer"] + parts["VAE"] + kept + states
+    alone = plan_wan(replace(SETUP, offload="stages", text_encoder=0, context=0, bank=0)).waiting
+    assert waiting - alone == kept + states // 2
+    blocks = plan_wan(replace(SETUP, offload="blocks"))
+    less = denoise["transformer"] - blocks.stages[1].parts["transformer"]
+    block = 2 * sum(p.numel() for p in empty_transformer(SETUP.transformer).blocks[0].parameters())
+    assert less == 2 * block  # of three, in bfloat16
+    tiny = plan_wan(replace(SETUP, offload="stages", tiny=True)).stages[2].parts["VAE"]
+    assert tiny == 2 * sum(p.numel() for p in TinyDecoder(16).parameters())
+
+
+def test_offloading_is_advised_on_a_gpu_alone() -> None:
+    quiet = replace(SETUP, text_encoder=0)
+    settings = {o: [c.setting for c in plan_wan(replace(quiet, offload=o)).changes][1:4] for o in (None, "none")}
+    assert settings["none"] == ["generator.offload=stages", "generator.offload=blocks", "generator.memory.recent=2"]
+    assert not any("offload" in setting for setting in settings[None])
+    assert plan_wan(replace(quiet, offload="stages")).changes[1].setting == "generator.offload=blocks"
+    plan, offloaded = (plan_wan(replace(quiet, tiny=True, offload=offload)) for offload in ("none", "stages"))
+    assert offloaded.peak < plan.peak
+    with pytest.raises(ValueError, match=r"set generator\.offload=stages, which takes"):
+        plan.check((plan.peak + offloaded.peak) // 2, "GPU memory")
 
 
 def test_size_that_the_model_cannot_take_is_refused_with_the_nearest() -> None:
