@@ -108,7 +108,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
         config[group] = {"_target_": given[f"{group}._target_"]}
     if "prompt" in given and "generator" in foreign:
         OmegaConf.update(config, "generator.prompt", "${prompt}", force_add=True)
-    known = _flat_keys(config)
+    known, missing = _flat_keys(config), OmegaConf.missing_keys(config)
     for key, value in given.items():
         if key in chosen:
             continue
@@ -117,6 +117,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
             continue
         if key not in known or key in groups or _is_device_of_a_part(key):
             raise ConfigError(f"there is no setting '{key}'; {_hint(key, known)}")
+        if key in missing and _value(key, value, None) is None:
+            continue  # no value: `check_explore` says what is wanted
         default = OmegaConf.select(config, key, throw_on_missing=False)
         # Stored worlds and programs hold the section; people type the mode alone.
         if isinstance(default, DictConfig) and "mode" in default:

@@ -98,7 +98,10 @@ def transformer_config(shapes: Shapes) -> dict[str, Any]:
     time = _shape(shapes, "condition_embedder.time_embedder.linear_1.weight", 2)
     width, channels, *patch_size = patch
     if width % HEAD_DIM:
-        raise ValueError(f"want a transformer of heads of {HEAD_DIM} channels, got a width of {width}")
+        raise ValueError(
+            f"want a transformer of heads of {HEAD_DIM} channels, got a width of {width}; name the folder of the "
+            "model, whose config.json tells them"
+        )
     image = shapes.get("condition_embedder.image_embedder.norm1.weight")
     position = shapes.get("condition_embedder.image_embedder.pos_embed")
     layers = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("blocks."))

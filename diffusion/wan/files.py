@@ -66,6 +66,9 @@ def stored_tensors(path: Path) -> StoredTensors:
         return _described(path, [path / name for name in names])
     files = sorted(path.glob("*.safetensors"))
     files = [file for file in files if file.name == WEIGHTS] or files
+    pickles = sorted(file for file in path.iterdir() if file.suffix in PICKLES)
+    if not files and pickles:
+        raise ValueError(f"{path}: want safetensors, got a pickle; run `worldwarp models convert {pickles[0]}` once")
     if len(files) != 1:
         found = listed([file.name for file in sorted(path.iterdir())]) or "nothing"
         raise ValueError(f"{path}: want one safetensors file, or shards with an index, got {found}; download the rest")

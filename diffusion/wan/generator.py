@@ -33,9 +33,9 @@ from diffusion.generator import Cadence, Capabilities, Made
 from diffusion.memory_plan import MemoryPlan
 from diffusion.noise_map import NoiseConfig
 from diffusion.wan.denoiser import WanDenoiser
-from diffusion.wan.files import read_json, stored_tensors
+from diffusion.wan.files import stored_tensors
 from diffusion.wan.lines import PRECISIONS, VAES, Precision
-from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae
+from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae, stored_vae_config
 from diffusion.wan.memory import Context, LatentBank, LatentPolicy
 from diffusion.wan.offload import Offloading, Placement
 from diffusion.wan.plan import WanSetup, plan_wan
@@ -280,12 +280,11 @@ class WanGenerator:
             context, bank = min(bounds.sink + bounds.recent + bounds.nearest, walk), min(bounds.bank, walk)
             recent = max(context - bounds.sink - bounds.nearest, 0)
         held = recipe.overlap if line.attention == "bidirectional" else 0
-        stored = None if checkpoint.folder is None else checkpoint.folder / "vae" / "config.json"
+        stored = None if checkpoint.folder is None else checkpoint.folder / "vae"
         return plan_wan(
             WanSetup(
                 transformer=checkpoint.config,
-                # What a file leaves out is as in 2.1, the defaults of the class.
-                vae={**VAES["2.1"], **read_json(stored)} if stored and stored.is_file() else VAES[line.vae],
+                vae=stored_vae_config(stored, line) if stored and stored.is_dir() else VAES[line.vae],
                 size=size,
                 chunk=recipe.chunk + held,
                 context=context,

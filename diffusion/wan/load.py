@@ -21,6 +21,7 @@ from diffusion.wan.detect import Shapes, base_repository, detect_line, transform
 from diffusion.wan.files import StoredTensors, download, downloaded, listed, read_json, stored_tensors
 from diffusion.wan.keys import Part, renamed, strip_prefixes, to_diffusers, vae_part
 from diffusion.wan.lines import LINES, PRECISIONS, VAES, Config, Line, Precision
+from geometry.input_files import reason_of
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -64,12 +65,16 @@ class Checkpoint:
         Raises:
             ValueError: they are nowhere, or cannot be fetched.
         """
-        if (found := self._found(download, parts)) is not None:
-            return found
-        wanted = " and ".join(parts)
-        raise ValueError(
-            f"pretrained: want {wanted} in {self.repository or self.folder}, got none; name another folder"
-        )
+        wanted = f"want {' and '.join(parts)} in {self.repository or self.folder or self.file}"
+        try:
+            found = self._found(download, parts)
+        except ValueError as error:
+            if self.repository is not None:
+                raise
+            raise ValueError(f"pretrained: {wanted}, got none; nor from its base: {error}") from None
+        if found is None:
+            raise ValueError(f"pretrained: {wanted}, got none; name another folder")
+        return found
 
     def folder_at_hand_with(self, *parts: str) -> Path | None:
         """The folder that holds parts of the model, if nothing has to be fetched for it."""
@@ -122,7 +127,9 @@ def find_checkpoint(pretrained: str | Path, line: str = "auto") -> Checkpoint:
 def _repository(name: str) -> str:
     """A Hugging Face id, checked before anything is asked of the network."""
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ValueError(f"pretrained: want a folder, a file or a Hugging Face id (owner/name), got '{name}'")
+        raise ValueError(
+            f"pretrained: want a folder, a file or a Hugging Face id (owner/name), got '{name}'; check the name"
+        )
     for line in LINES.values():
         if line.files and line.weights.lower() == name.lower():
             raise ValueError(
@@ -177,16 +184,25 @@ def load_vae(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Auto
         ValueError: a file is missing or damaged, its tensors are not those of the model, or its latents are another
             line's.
     """
-    folder, wanted = checkpoint.folder_with("vae") / "vae", checkpoint.line.latent_channels
-    config = read_json(folder / "config.json")
-    channels = config.get("z_dim", VAES["2.1"]["z_dim"])
-    if channels != wanted:
-        raise ValueError(
-            f"{folder}: {checkpoint.line.name} wants latents of {wanted} channels, got a VAE of {channels}"
-        )
-    model = empty_vae(config)
+    folder = checkpoint.folder_with("vae") / "vae"
+    model = empty_vae(stored_vae_config(folder, checkpoint.line))
     stored = stored_tensors(folder)
     return _filled(model, _read(stored, vae_part(stored.shapes), model, lambda _: torch.float32, device), device)
+
+
+def stored_vae_config(folder: Path, line: Line) -> Config:
+    """Arguments of a VAE in a folder; what its file leaves out is as in 2.1, the defaults of the class.
+
+    Raises:
+        ValueError: no such file, or a VAE whose latents are another line's.
+    """
+    config = {**VAES["2.1"], **read_json(folder / "config.json")}
+    if config["z_dim"] != line.latent_channels:
+        raise ValueError(
+            f"{folder}: {line.name} wants latents of {line.latent_channels} channels, got a VAE of {config['z_dim']}; "
+            "take the VAE that belongs to the model"
+        )
+    return config
 
 
 def empty_transformer(config: Config) -> WanTransformer3DModel:
@@ -205,8 +221,15 @@ def empty_vae(config: Config) -> AutoencoderKLWan:
 
 def _empty(kind: type[_Model], config: Config) -> _Model:
     accepted = inspect.signature(kind.__init__).parameters
-    with torch.device("meta"):
-        return kind(**{key: value for key, value in config.items() if key in accepted}).eval().requires_grad_(False)
+    try:
+        with torch.device("meta"):
+            model = kind(**{key: value for key, value in config.items() if key in accepted})
+    except Exception as error:  # of any kind: the class computes with what it is given
+        raise ValueError(
+            f"want the configuration of a {kind.__name__}, got one it cannot be made of ({reason_of(error)}); "
+            "download config.json again"
+        ) from None
+    return model.eval().requires_grad_(False)
 
 
 def dtype_of(name: str, precision: Precision) -> torch.dtype:

@@ -27,7 +27,7 @@ def make_toy(folder: Path, line: Line, seed: int = 0) -> None:
     Raises:
         ValueError: ``folder`` is not empty.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise ValueError(f"toy: want an empty or new folder, got {folder}; choose another")
     folder.mkdir(parents=True, exist_ok=True)
     rng = torch.Generator().manual_seed(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,47 @@ def test_what_the_model_cannot_take_is_refused_in_one_sentence(
         told = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in told
         assert not (tmp_path / "w").exists()
+
+
+def test_a_model_that_is_not_whole_is_refused_by_what_is_wrong_with_it(
+    tmp_path: Path, photo: Path, models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(repository: str, patterns: object) -> Path:
+        raise ValueError(f"{repository}: want {patterns} from Hugging Face, got no connection")
+
+    monkeypatch.setattr("diffusion.wan.load.download", unreachable)
+    words = [
+        "explore",
+        str(photo),
+        "generator=wan",
+        "viewer=none",
+        "depth=plane",
+        f"out={tmp_path / 'w'}",
+        "size=48x64",
+    ]
+
+    def refused(model: Path | str) -> str:
+        assert main([*words, f"generator.pretrained={model}"]) == 2
+        assert not (tmp_path / "w").exists()
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    def copy(name: str, without: str) -> Path:
+        shutil.copytree(models / "self-forcing", tmp_path / name, ignore=shutil.ignore_patterns(without))
+        return tmp_path / name
+
+    told = refused(copy("half", "vae"))
+    assert f"pretrained: want vae in {tmp_path / 'half'}, got none; nor from its base: Wan-AI/" in told
+    assert "got no connection" in told
+    make_toy(tmp_path / "larger", LINES["ti2v"])
+    other = copy("other", "vae")
+    shutil.copytree(tmp_path / "larger" / "vae", other / "vae")
+    assert "self-forcing wants latents of 16 channels, got a VAE of 48; take the VAE that belongs" in refused(other)
+    pickled = copy("pickled", "nothing") / "transformer"
+    (pickled / "diffusion_pytorch_model.safetensors").rename(pickled / "model.bin")
+    assert f"run `worldwarp models convert {pickled / 'model.bin'}` once" in refused(pickled.parent)
+    odd = copy("odd", "nothing") / "transformer" / "config.json"
+    odd.write_text(odd.read_text().replace('"num_layers": 3', '"num_layers": "three"'))
+    assert "got one it cannot be made of ('str' object" in refused(odd.parents[1])
 
 
 def test_steps_are_timesteps_and_a_chunk_is_as_long_as_the_model_makes_it(photo: Path, models: Path) -> None:

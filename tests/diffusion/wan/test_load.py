@@ -162,8 +162,9 @@ def test_a_toy_is_made_by_its_seed_and_read_by_diffusers_too(tmp_path: Path) -> 
     theirs = AutoencoderKLWan.from_pretrained(tmp_path / "a" / "vae")
     ours = load_vae(find_checkpoint(tmp_path / "a"))
     assert all(torch.equal(t, theirs.get_parameter(n)) for n, t in ours.named_parameters())
-    with pytest.raises(ValueError, match="want an empty or new folder"):
-        make_toy(tmp_path / "a", LINES["self-forcing"])
+    for taken in (tmp_path / "a", tmp_path / "a" / LINE_FILE):
+        with pytest.raises(ValueError, match="want an empty or new folder"):
+            make_toy(taken, LINES["self-forcing"])
 
 
 # -- Faults -----------------------------------------------------------------------------------------------------------
