@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from geometry.depth.alignment_kernels import advance, multiply, refine, set_up, tie_neighbors, turn
 from geometry.jit import for_blocks
 
-BLOCK_ROWS = 32
+BLOCK_ROWS = 120
 
 
 @dataclass(frozen=True)
