@@ -264,8 +264,8 @@ def _frame(view: _View, metric: bool, least: float) -> tuple[Frame, Tensor]:
     # In cracks between surfaces that do not meet, a pixel is covered in part, by the outlines of both.
     solid = shown.coverage >= least
     if not solid.all() and solid.any():
-        rgb = torch.where(solid, rgb, smooth_fill(rgb, solid))
-        depth = torch.where(covered, depth, 1.0 / smooth_fill(torch.where(solid, 1.0 / depth, 0.0), solid))
+        around = smooth_fill(torch.cat([rgb, torch.where(solid, 1.0 / depth, 0.0)], 1), solid)
+        rgb, depth = around[:, :3], torch.where(covered, depth, 1.0 / around[:, 3:])
     if view.full is not None:
         rgb = torch.where(covered, rgb, view.full.rgb)
         depth = torch.where(covered, depth, view.full.depth)
