@@ -44,6 +44,15 @@ FREE_TEXT = (
     *("prompt", "video", "generator.pretrained", "generator.negative", "generator.decoder"),
     *("data", "assets", "shards", "start", "teacher", "trajectories"),
 )
+# Files and folders that a stored world reads again, from wherever it is continued.
+READ_AGAIN = (
+    "video",
+    "depth.checkpoint",
+    "depth.weights",
+    "generator.weights",
+    "generator.pretrained",
+    "generator.decoder",
+)
 # Of `explore`, listed when no setting has a similar name.
 MAIN = ("image", "path", "frames", "size", "out", "resume", "device", "seed")
 VIEWERS = ("auto", "native", "web", "remote", "file", "none")  # values of viewer.mode
@@ -146,6 +155,11 @@ def check_explore(config: DictConfig) -> None:
     check_viewer(config.viewer)
     if config.resume is None and config.video is None:
         check_image(config.image)
+    if config.image is not None and config.video is not None:
+        raise ConfigError(
+            f"video: want a clip or a photo, got both, '{config.image}' as the photo; leave it out, and give cameras "
+            "by path="
+        )
     if config.video is not None:
         check_video(config.video, config.path)
     elif config.path not in (LIVE, SAME) and not names_a_file(config.path):
@@ -349,7 +363,10 @@ def _value(key: str, text: str, default: object) -> object:
     if key in FREE_TEXT:
         if text[0] in "'\"" and text[-1] == text[0] and len(text) > 2 and not os.path.exists(text):
             text = text[1:-1]  # cmd.exe does not remove single quotes
-        return escaped(os.path.expanduser(text))
+        text = os.path.expanduser(text)
+        if key in READ_AGAIN and text not in ("full", "tiny") and os.path.exists(text):
+            text = os.path.abspath(text)
+        return escaped(text)
     if key == "size":
         size = frame_size(text)
         return list(size) if isinstance(size, tuple) else size

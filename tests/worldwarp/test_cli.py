@@ -90,6 +90,7 @@ CHEAP = {  # command line, and a part of its output
     "explore photo.jpg out=full": "out: full is not empty",
     "explore photo.jpg depth=file": "depth.path: depth=file needs one (PNG",
     "explore photo.jpg depth=transformers depth.checkpoint=": "depth.checkpoint: depth=transformers needs one",
+    "explore cameras.json video=clip.mp4": "video: want a clip or a photo, got both, 'cameras.json' as the photo",
     "explore photo.jpg generator=wan generator.pretrained=null": "generator.pretrained: generator=wan needs one",
     "explore photo.jpg depth=transformers": "depth.checkpoint: depth=transformers needs one",
     "explore photo.jpg path=": "path: want a value, got none; leave path= out for out_and_back",

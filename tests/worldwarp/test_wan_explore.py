@@ -208,13 +208,15 @@ def test_steps_are_timesteps_and_a_chunk_is_as_long_as_the_model_makes_it(photo:
     assert len(generator.recipe.levels) == 3
 
 
-def test_license_and_memory_by_stage_are_told_once_a_run(
-    tmp_path: Path, photo: Path, models: Path, capsys: pytest.CaptureFixture[str]
+def test_license_and_memory_by_stage_are_told_once_a_run_from_any_folder(
+    tmp_path: Path, photo: Path, models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, model = tmp_path / "w", models / "self-forcing"
+    out = tmp_path / "w"
     words = ["explore", str(photo), "left:distance=0.1", "generator=wan", "viewer=none", "depth=plane", f"out={out}"]
-    words += [f"generator.pretrained={model}", "size=48,64", "frames=3", "steps=1"]
-    for command in (words, ["explore", str(out), "left:distance=0.1", "frames=2", "viewer=none"]):
+    words += ["generator.pretrained=self-forcing", "size=48,64", "frames=3", "steps=1"]
+    again = ["explore", str(out), "left:distance=0.1", "frames=2", "viewer=none"]
+    for folder, command in ((models, words), (tmp_path, again)):
+        monkeypatch.chdir(folder)
         assert main(command) == 0
         told = capsys.readouterr().out.splitlines()
         terms = [line for line in told if line.startswith("model ")]
