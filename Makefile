@@ -16,8 +16,10 @@ explore: .venv/ready
 	else $(RUN)/worldwarp explore image=$(PHOTO) path=$(WALK) frames=49 out=$(OUT); fi
 	$(RUN)/worldwarp export $(OUT) formats=gaussians_ply,glb,mp4
 
+# A stolen test leaves its module whole where possible, so that worlds of a module are made once. Without bytecode, the
+# workers and each program that a test starts would compile all sources anew.
 test: .venv/ready
-	$(RUN)/python -m pytest -n 2
+	PYTHONDONTWRITEBYTECODE= $(RUN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/ready
 	$(RUN)/ruff format --check .

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -154,10 +155,10 @@ class _Measured:
         predict: activations.
         record: activations of the pass that remembers.
         encoder: weights.
-        decoder: weights.
-        tiny: weights of the decoder that takes its place; 0 if there is none.
         encoder_state: kept.
         encode: activations.
+        decoder: weights.
+        tiny: weights of the decoder that takes its place; 0 if there is none.
         decoder_state: kept.
         decode: activations.
     """
@@ -169,10 +170,10 @@ class _Measured:
     predict: int
     record: int
     encoder: int
-    decoder: int
-    tiny: int
     encoder_state: int
     encode: int
+    decoder: int
+    tiny: int
     decoder_state: int
     decode: int
 
@@ -294,20 +295,18 @@ def _measure(setup: WanSetup) -> _Measured:
             f"set size=[{nearest[0]},{nearest[1]}]"
         )
     # The number of context latents and what is held change no activations; a plan asks for the same ones again.
-    same = replace(setup, context=min(setup.context, 1), recent=0, bank=0, text_encoder=0, offload=None, process=0)
+    same = replace(setup, context=min(setup.context, 1))
     models = json.dumps([dict(same.transformer), dict(same.vae)], sort_keys=True)
-    return _measured(models, *(getattr(same, name) for name in _DECIDING))
+    measured = (
+        _measured(measure, models, *(getattr(same, name) for name in names)) for measure, names in _DECIDING.items()
+    )
+    return _Measured(*chain.from_iterable(measured))
 
 
-# Of a `WanSetup`, besides the models.
-_DECIDING = ("size", "chunk", "context", "rows", "per_token", "precision", "decoder_dtype", "tiny")
-
-
-@cache  # a measurement takes 2 to 4 s
-def _measured(models: str, *deciding: Any) -> _Measured:
+@cache  # a measurement takes 1 to 3 s
+def _measured(measure: Callable[[WanSetup], tuple[int, ...]], models: str, *deciding: Any) -> tuple[int, ...]:
     transformer, vae = json.loads(models)
-    setup = WanSetup(transformer, vae, **dict(zip(_DECIDING, deciding, strict=True)))
-    return _Measured(*_measure_transformer(setup), *_measure_vae(setup))
+    return measure(WanSetup(transformer, vae, **dict(zip(_DECIDING[measure], deciding, strict=True))))
 
 
 def _measure_transformer(setup: WanSetup) -> tuple[int, int, int, int, int, int]:
@@ -344,33 +343,46 @@ def _measure_transformer(setup: WanSetup) -> tuple[int, int, int, int, int, int]
     return weights, sum(blocks) - max(blocks), slot, prompt, predict, record
 
 
-def _measure_vae(setup: WanSetup) -> tuple[int, int, int, int, int, int, int]:
-    """Of `_Measured`, ``encoder`` to ``decode``."""
+def _measure_encoder(setup: WanSetup) -> tuple[int, int, int]:
+    """Of `_Measured`, ``encoder`` to ``encode``."""
+    vae = empty_vae(setup.vae)
+    streaming = StreamingVAE(vae)
+    weights = sum(_bytes(module.parameters()) for module in (vae.encoder, vae.quant_conv))
+    frames = torch.empty(streaming.frames_per_latent * setup.chunk, 3, *setup.size, device="meta")
+    return weights, *_measure_stream(streaming.encode, frames)
+
+
+def _measure_decoder(setup: WanSetup) -> tuple[int, int, int, int]:
+    """Of `_Measured`, ``decoder`` to ``decode``."""
     vae = empty_vae(setup.vae)
     streaming = StreamingVAE(vae, setup.decoder_dtype)
-    encoder, decoder = (
-        sum(_bytes(module.parameters()) for module in half)
-        for half in ((vae.encoder, vae.quant_conv), (vae.decoder, vae.post_quant_conv))
-    )
-    small = 0
-    frames = torch.empty(streaming.frames_per_latent * setup.chunk, 3, *setup.size, device="meta")
+    weights = sum(_bytes(module.parameters()) for module in (vae.decoder, vae.post_quant_conv))
+    small, decode = 0, streaming.decode
     size = [side // streaming.factor for side in setup.size]
     latents = torch.empty(setup.chunk, streaming.channels, *size, device="meta")
-    decode = streaming.decode
     if setup.tiny:
         with torch.device("meta"):
             tiny = TinyDecoder(streaming.channels, streaming.factor // 8).to(setup.decoder_dtype)
-        small = _bytes(tiny.parameters())
-        decode = tiny.decode
-    made = []
-    for call, first, rest in ((streaming.encode, frames[:1], frames), (decode, latents[:1], latents)):
-        with tracked() as tracker:
-            _, state = call(first)
-            kept = _bytes(entry for entry in state.cache if isinstance(entry, Tensor))
-            tracker.peak = 0
-            call(rest, state)
-            made += [kept, tracker.peak - kept]
-    return encoder, decoder, small, *made
+        small, decode = _bytes(tiny.parameters()), tiny.decode
+    return weights, small, *_measure_stream(decode, latents)
+
+
+def _measure_stream(call: Callable[..., Any], clip: Tensor) -> tuple[int, int]:
+    """Bytes of the state after the first of a clip, and of the call that continues from there."""
+    with tracked() as tracker:
+        _, state = call(clip[:1])
+        kept = _bytes(entry for entry in state.cache if isinstance(entry, Tensor))
+        tracker.peak = 0
+        call(clip, state)
+        return kept, tracker.peak - kept
+
+
+# What decides each measurement, besides the configurations of the models: fields of `WanSetup`.
+_DECIDING: dict[Callable[[WanSetup], tuple[int, ...]], tuple[str, ...]] = {
+    _measure_transformer: ("size", "chunk", "context", "rows", "per_token", "precision"),
+    _measure_encoder: ("size", "chunk"),
+    _measure_decoder: ("size", "chunk", "decoder_dtype", "tiny"),
+}
 
 
 def _bytes(tensors: Any) -> int:

@@ -20,6 +20,7 @@ from worldwarp.config import compose_config
 from worldwarp.prepare import prepare
 
 QUICK = ["depth=plane", "generator=passthrough", "viewer=none", "detail=1", "chunk=2"]
+QUICK += ["prior=smooth", "cache.refine_steps=0"]
 
 
 def write_transforms(path: Path, **fields: object) -> Path:

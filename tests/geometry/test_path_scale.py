@@ -21,6 +21,7 @@ from worldwarp.session import Session
 
 SIZE = (48, 80)
 QUICK = ["size=[48,80]", "chunk=3", "detail=1", "generator=passthrough", "viewer=none"]
+QUICK += ["prior=smooth", "cache.refine_steps=0"]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from worldwarp.config import compose_config
 from worldwarp.prepare import prepare
 
 QUICK = ["path=left", "frames=3", "detail=1", "depth=plane", "generator=passthrough", "viewer=none"]
+QUICK += ["prior=smooth", "cache.refine_steps=0"]
 sides = st.integers(16, 6000)
 
 

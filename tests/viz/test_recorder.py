@@ -714,7 +714,7 @@ def test_recordings_of_a_moved_world_share_an_id_and_other_worlds_have_others(
     tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["explore", f"image={photo}", "path=left", "frames=3", "out=w", "viewer=file"]
-    words += ["size=[48,64]", "chunk=2", "detail=1", "depth=plane", "generator=passthrough"]
+    words += ["size=[48,64]", "chunk=2", "detail=1", "depth=plane", "generator=passthrough", "prior=smooth"]
     for place in ("here", "there"):
         (tmp_path / place).mkdir()
         monkeypatch.chdir(tmp_path / place)

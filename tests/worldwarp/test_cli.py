@@ -221,7 +221,7 @@ def test_exploring_a_photo_whose_name_is_not_utf8_with_output_to_a_log(place: Pa
     name = b"caf\xe9, ${x} = a\\b 'n' [1].jpg"
     (place / "photo.jpg").rename(os.fsdecode(os.fsencode(place) + b"/" + name))
     words = [b"explore", name, b"left", b"size=48,80", b"frames=4", b"chunk=3", b"depth=plane", b"viewer=none"]
-    done = run(place, [*words, b"generator=passthrough"], PYTHONIOENCODING="ascii")
+    done = run(place, [*words, b"generator=passthrough", b"prior=smooth", b"detail=1"], PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     world = place / "worlds" / "caf_, ${x} = a\\b 'n' [1]"
     assert (world / "world.json").is_file()

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+import worldwarp
 from tests.helpers import REPOSITORY
+from worldwarp import Step
 
 PHOTO = str(REPOSITORY / "worldwarp" / "photos" / "pagoda.jpg")
 
@@ -22,6 +26,15 @@ def test_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         runpy.run_path(str(REPOSITORY / "examples" / f"{name}.py"), run_name="__main__")
         return capsys.readouterr().out
 
+    def small(**settings: Any) -> Iterator[Step]:
+        """The examples as they are, but for the size of their worlds."""
+        quick: dict[str, Any] = {"depth": "plane", "detail": 1, "prior": "smooth"}
+        if isinstance(settings["path"], str):  # cameras have a size of their own
+            quick["size"] = (48, 80)
+        return explore(**settings | quick)
+
+    explore = worldwarp.explore
+    monkeypatch.setattr(worldwarp, "explore", small)
     world = tmp_path / "world"
     assert "chunk 2:" in run("first_world", str(world))
     assert "of the view is known" in run("look_again", str(world), str(tmp_path / "again.png"))

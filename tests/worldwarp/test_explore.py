@@ -98,9 +98,12 @@ def test_an_unfinished_world_with_a_new_path_resumes_to_the_same_bits(photo: Pat
     assert same_bits(world_content(tmp_path / "whole"), world_content(tmp_path / "parts"))
 
 
-@pytest.mark.parametrize("path", ["pan:angle_deg=80", "left:distance=0.8"])
-def test_uncovered_sides_are_outpainted_and_resume_to_the_same_bits(photo: Path, tmp_path: Path, path: str) -> None:
-    session = prepare(compose_config("explore", words(photo, tmp_path / "whole", f"path={path}", "frames=17")[1:]))
+@pytest.mark.parametrize(("path", "prior"), [("pan:angle_deg=80", "copy"), ("left:distance=0.8", "smooth")])
+def test_uncovered_sides_are_outpainted_and_resume_to_the_same_bits(
+    photo: Path, tmp_path: Path, path: str, prior: str
+) -> None:
+    more = (f"path={path}", f"prior={prior}", "chunk=2", "detail=1")  # 4 chunks
+    session = prepare(compose_config("explore", words(photo, tmp_path / "whole", *more)[1:]))
     session.store_in(tmp_path / "whole")
     steps = []
     for step in session.steps():
@@ -134,7 +137,7 @@ def test_resume_with_an_invalid_path_changes_nothing(
 
 @pytest.mark.timeout(600)
 def test_a_killed_session_resumes_to_the_same_bits(photo: Path, tmp_path: Path) -> None:
-    more = ("frames=17", "chunk=1")
+    more = ("frames=9", "chunk=1", "detail=1")
     out = tmp_path / "killed"
     process = subprocess.Popen(
         command_line(words(photo, out, *more)),
@@ -142,11 +145,11 @@ def test_a_killed_session_resumes_to_the_same_bits(photo: Path, tmp_path: Path) 
         stderr=subprocess.DEVNULL,
         env=program_environment(),
     )
-    wait_until(lambda: _chunks(out) >= 4, timeout_s=240.0)
+    wait_until(lambda: _chunks(out) >= 3, timeout_s=240.0)
     process.send_signal(signal.SIGKILL)
     process.wait()
     finished = _chunks(out)
-    assert 4 <= finished < 17
+    assert 3 <= finished < 9
     assert main(["explore", f"resume={out}", "viewer=none"]) == 0
     assert main(words(photo, tmp_path / "whole", *more)) == 0
     assert same_bits(world_content(tmp_path / "whole"), world_content(out))
@@ -162,7 +165,7 @@ def _chunks(folder: Path) -> int:
 @pytest.mark.timeout(600)
 def test_ctrl_c_finishes_the_chunk_and_saves(photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "stopped"
-    command = command_line(words(photo, out, "frames=401", "chunk=1"))
+    command = command_line(words(photo, out, "frames=401", "chunk=1", "detail=1", "prior=smooth"))
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=program_environment()
     )

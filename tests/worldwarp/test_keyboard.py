@@ -26,7 +26,7 @@ from worldwarp.cli import main
 from worldwarp.keyboard import ARROWS, MOVES, PASTE, UNKNOWN, KeyParser, console_pieces, entered, move, typed
 
 SIZE = (48, 80)
-SMALL = ["size=[48,64]", "chunk=2", "detail=1", "depth=plane", "generator=passthrough", "viewer=none"]
+SMALL = ["size=[48,64]", "chunk=2", "detail=1", "depth=plane", "generator=passthrough", "prior=smooth", "viewer=none"]
 ON_UNIX = pytest.mark.skipif(sys.platform == "win32", reason="terminals of its own kind")
 
 

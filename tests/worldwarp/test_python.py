@@ -22,8 +22,8 @@ from worldwarp.recording import open_world, rebuild_recording
 from worldwarp.session import VIDEO
 
 SIZE = (48, 80)
-SMALL = {"size": SIZE, "chunk": 4, "depth": "plane", "generator": "passthrough"}
-WORDS = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough"]
+SMALL = {"size": SIZE, "chunk": 4, "depth": "plane", "generator": "passthrough", "prior": "smooth"}
+WORDS = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough", "prior=smooth"]
 
 
 @pytest.fixture(scope="module")

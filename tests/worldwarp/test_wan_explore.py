@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from diffusion.generator import Cadence
-from diffusion.memory_plan import MemoryPlan
+from diffusion.memory_plan import MemoryPlan, Stage
 from diffusion.passthrough import PassthroughGenerator
 from diffusion.wan.generator import WanGenerator
 from diffusion.wan.lines import LINES
@@ -27,7 +27,8 @@ from worldwarp.resume import resume, undo
 
 SIZE = (48, 64)
 SETTINGS: Mapping[str, Any] = {
-    "path": "left:distance=0.3", "size": SIZE, "detail": 1, "depth": "plane", "viewer": "none", "steps": 2,
+    "path": "left:distance=0.3", "size": SIZE, "detail": 1, "depth": "plane", "prior": "smooth", "viewer": "none",
+    "steps": 2,
 }  # fmt: skip
 
 
@@ -53,7 +54,7 @@ def made(out: Path, photo: Path, model: Path, **more: Any) -> World:
     [
         ("self-forcing", ["generator.memory.context_noise=0.1"]),
         ("st-diff", ["generator.chunk=3", "generator.guidance=2.0"]),
-        ("inspatio", []),
+        ("inspatio", ["prior=copy"]),
         ("self-forcing", ["generator.guide_history=generated"]),
     ],
 )
@@ -196,7 +197,11 @@ def test_a_model_that_is_not_whole_is_refused_by_what_is_wrong_with_it(
     assert "got one it cannot be made of ('str' object" in refused(odd.parents[1])
 
 
-def test_steps_are_timesteps_and_a_chunk_is_as_long_as_the_model_makes_it(photo: Path, models: Path) -> None:
+def test_steps_are_timesteps_and_a_chunk_is_as_long_as_the_model_makes_it(
+    photo: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = MemoryPlan((Stage("denoise", {"process": 0}),))  # 20 latents take long to measure
+    monkeypatch.setattr(WanGenerator, "plan", lambda *_: nothing)
     words = ["generator=wan", f"generator.pretrained={models / 'st-diff'}", f"image={photo}", "frames=81", "chunk=80"]
     words += ["steps=1000 750.5", "depth=plane", "detail=1", "size=48x64", "generator.chunk=20", "generator.overlap=1"]
     session = prepare(compose_config("explore", words))
@@ -280,7 +285,8 @@ def test_a_size_that_follows_from_the_photo_is_one_that_the_model_takes(photo: P
     class Coarse(PassthroughGenerator):
         cadence = Cadence(size_multiple=32, pixels=20_000)
 
-    words = [f"image={photo}", "depth=plane", "detail=1", "frames=2", *([] if size is None else [f"size={size}"])]
+    words = [f"image={photo}", "depth=plane", "detail=1", "prior=smooth", "cache.refine_steps=0", "frames=2"]
+    words += [] if size is None else [f"size={size}"]
     session = prepare(compose_config("explore", words), given={"generator": Coarse()})
     assert all(side % 32 == 0 for side in session.settings.size)
 
