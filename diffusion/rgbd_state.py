@@ -12,7 +12,6 @@ SKY_UNITS = 100.0
 SKY_BEYOND = 30.0
 SKY_CODE = -1.0
 SKY_BELOW = -0.95
-_NEAREST_CODE = 0.99  # keeps decoded depth away from 0
 
 
 def encode(rgb: Float[Tensor, "t 3 h w"], depth: Float[Tensor, "t 1 h w"], unit: float) -> Float[Tensor, "t 4 h w"]:
@@ -36,7 +35,8 @@ def decode(
 ) -> tuple[Float[Tensor, "t 3 h w"], Float[Tensor, "t 1 h w"], Bool[Tensor, "t 1 h w"]]:
     """The inverse of `encode`: colors in 0..1, depth in scene units (100 units for the sky), sky mask."""
     rgb = (0.5 * (state[:, :3] + 1.0)).clamp(0.0, 1.0)
-    code = state[:, 3:].clamp(SKY_BELOW, _NEAREST_CODE)
+    nearest_code = 0.99  # keeps decoded depth away from 0
+    code = state[:, 3:].clamp(SKY_BELOW, nearest_code)
     sky = state[:, 3:] < SKY_BELOW
     depth = torch.where(sky, torch.full_like(code, SKY_UNITS), (1.0 - code) / (1.0 + code))
     return rgb, unit * depth, sky

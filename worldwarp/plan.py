@@ -16,12 +16,6 @@ from geometry.project import project
 from scenes.photos.framing import STEP
 from scenes.photos.photo import Photo
 
-WHOLE = 0.95  # share of a photo from which on it counts as uncropped
-LARGER_SIDE = 720  # longer side, pixels, proposed for photos that are much larger than the frames
-WORTH_ENLARGING = 1.5  # ratio of the proposed longer side to the frames' from which on it is proposed
-TIME_PER_PIXELS = 0.3  # exponent: 49 frames at 192x320 took 20 s, at 480x832, 6.5 times the pixels, 30 s on two cores
-PREVIEW_SCALE = 2  # the path check renders at half the frame size
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -85,15 +79,20 @@ def _photo_lines(photo: Photo, size: tuple[int, int]) -> list[str]:
     height, width = photo.original_size
     left, top, right, bottom = photo.crop_box
     kept = (right - left) * (bottom - top) / (width * height)
-    part = "whole" if kept > WHOLE else f"its middle {right - left:.0f}x{bottom - top:.0f} (leave out size to see all)"
+    whole = 0.95  # share of a photo from which on it counts as uncropped
+    part = "whole" if kept > whole else f"its middle {right - left:.0f}x{bottom - top:.0f} (leave out size to see all)"
     lines = [f"photo    {width}x{height}, {part}"]
     if photo.enlarged > 1.0:
         lines.append(f"warning  it is {photo.enlarged:.1f} times smaller than the frames: expect them soft")
-    longer = min(LARGER_SIDE, max(photo.original_size) // STEP * STEP)
-    if (times := longer / max(size)) >= WORTH_ENLARGING:
+    larger_side = 720  # longer side, pixels, proposed for photos that are much larger than the frames
+    longer = min(larger_side, max(photo.original_size) // STEP * STEP)
+    worth_enlarging = 1.5  # ratio of the proposed longer side to the frames' from which on it is proposed
+    if (times := longer / max(size)) >= worth_enlarging:
+        # Exponent: 49 frames at 192x320 took 20 s, at 480x832, 6.5 times the pixels, 30 s on two cores.
+        time_per_pixels = 0.3
         lines.append(
             f"size     frames {size[1]}x{size[0]} of a {width}x{height} photo; size={longer} shows more, "
-            f"about {times ** (2.0 * TIME_PER_PIXELS):.0f} times the time"
+            f"about {times ** (2.0 * time_per_pixels):.0f} times the time"
         )
     return lines + [f"warning  {remark}" for remark in photo.remarks]
 
@@ -104,7 +103,7 @@ def predicted_holes(cache: WorldCache, chunks: list[Camera]) -> list[float]:
     for cameras in chunks:
         height, width = cameras.size
         # The last camera of a chunk is the farthest; half size is enough for a share.
-        guide = cache.render(cameras[-1:].resized((height // PREVIEW_SCALE, width // PREVIEW_SCALE)))
+        guide = cache.render(cameras[-1:].resized((height // 2, width // 2)))
         ratios.append((guide.coverage < 0.5).float().mean().item())
     return ratios
 

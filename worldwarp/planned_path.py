@@ -14,9 +14,6 @@ from worldwarp.arguments import LIVE, SAME
 from worldwarp.config import AUTO, ConfigError, Settings
 from worldwarp.plan import collisions
 
-AUTO_DISTANCE = 0.4  # largest distance of a path with path_scale=auto, in median depths; the distance of out_and_back
-SMALLER_SCALES = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)  # scales to try for a path that collides with surfaces
-
 
 def open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> CameraPath:
     """The path of the settings, in its own unit; ``photo_size`` if the photo is its first frame."""
@@ -71,7 +68,9 @@ def _factor(given: CameraPath, settings: Settings, photo: Frame) -> float:
         return unit_of(photo)
     if settings.path_scale == AUTO:
         farthest = given.cameras.position.norm(dim=-1).max().item()
-        return AUTO_DISTANCE * unit_of(photo) / farthest if farthest > 0.0 else 1.0
+        # Largest distance of a path with path_scale=auto, in median depths; the distance of out_and_back.
+        auto_distance = 0.4
+        return auto_distance * unit_of(photo) / farthest if farthest > 0.0 else 1.0
     return 1.0 if settings.path_scale is None else float(settings.path_scale)
 
 
@@ -106,5 +105,6 @@ def smaller_scale(photo: Frame, cameras: Camera, done: int, scale: float) -> str
     def collides(factor: float) -> bool:
         return any(i >= done for i in collisions(photo, continued(past, scaled(rest, factor))))
 
-    free = next((factor for factor in SMALLER_SCALES if not collides(factor)), SMALLER_SCALES[-1])
+    tried = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+    free = next((factor for factor in tried if not collides(factor)), tried[-1])
     return f"path_scale={scale * free:.3g}"

@@ -33,9 +33,6 @@ from worldwarp.session import Session
 from worldwarp.state import LiftedPhoto
 from worldwarp.working_size import at_working_size
 
-LONGEST_CHUNK = 64  # frames, of a generator that names no limit: all frames of a chunk are in memory together
-MAX_PHOTO_SCALE = 4.0  # largest resolution of the photo texture over the frame size, however close the camera comes
-
 
 def prepare(
     config: DictConfig,
@@ -71,7 +68,8 @@ def prepare(
     needs = needs_of(config, settings, generator, len(planned.cameras), scale)
     announce(needs.lines(out), needs, generator, tell)
     decoded = _decoded(settings, None if planned.lens is None else planned.lens.straightened)
-    picture, full_res = decoded.at(settings.size, detail_scale), decoded.at(settings.size, MAX_PHOTO_SCALE).rgb
+    max_photo_scale = 4.0  # largest resolution of the photo texture over the frame size, however close the camera comes
+    picture, full_res = decoded.at(settings.size, detail_scale), decoded.at(settings.size, max_photo_scale).rgb
     check_gpu(settings, generator, needs.planned_frames)
     estimator = _estimator_of(picture, part(config, "depth", given))
     depth = _depth(estimator, picture, None if assumed else planned.cameras[:1])
@@ -129,7 +127,8 @@ def _check_cadence(settings: Settings, cadence: Cadence) -> None:
         ConfigError: naming the nearest size, or the longest chunk, that it takes.
     """
     size, step = settings.size, cadence.size_multiple
-    longest = max(LONGEST_CHUNK, cadence.frames) if cadence.longest is None else cadence.longest
+    longest_chunk = 64  # frames, of a generator that names no limit: all frames of a chunk are in memory together
+    longest = max(longest_chunk, cadence.frames) if cadence.longest is None else cadence.longest
     if (settings.chunk or 0) > longest:
         raise ConfigError(
             f"chunk: this generator makes at most {longest} frames, got {settings.chunk}; leave chunk= out"

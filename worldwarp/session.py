@@ -30,7 +30,6 @@ from worldwarp.planned_path import smaller_scale, unit_of
 from worldwarp.state import Components, ExploreState, Step, photo_chunk
 
 VIDEO = "video.mp4"
-LIVE_FRAMES = 4  # of a chunk with path=keys: half of the wait after a key
 
 
 @dataclass
@@ -67,7 +66,8 @@ class Session:
     def chunk(self) -> int:
         """Frames of a chunk: the configured number, else as the generator works, or few where a user waits for them."""
         if self.settings.path == LIVE and self.components.per_view:
-            return self.settings.chunk or LIVE_FRAMES
+            live_frames = 4  # of a chunk with path=keys: half of the wait after a key
+            return self.settings.chunk or live_frames
         return self.settings.chunk or self.components.generator.cadence.frames
 
     @property

@@ -12,8 +12,6 @@ from geometry.camera import Camera
 from geometry.project import pixel_centers, to_camera
 from geometry.se3 import matrix_from_quat
 
-MAX_ALPHA, STOP = 0.999, 1e-4
-
 
 def rasterize_reference(splats: Splats, camera: Camera, eps2d: float = 0.3) -> Raster:
     """See `rasterize`; memory and time grow with Gaussians x pixels: for a few thousand and small images."""
@@ -55,11 +53,13 @@ def _one_camera(splats: Splats, camera: Camera, eps2d: float) -> tuple[Tensor, T
     dx, dy = means[:, 0, None, None] - xs[:1], means[:, 1, None, None] - ys[:, :1]
     a, b, c = (conic[:, i, j, None, None] for i, j in ((0, 0), (0, 1), (1, 1)))
     s = 0.5 * (a * dx * dx + c * dy * dy) + b * dx * dy
-    alpha = torch.clamp(splats.opacities[order, None, None] * torch.exp(-s), max=MAX_ALPHA)
+    max_alpha = 0.999
+    alpha = torch.clamp(splats.opacities[order, None, None] * torch.exp(-s), max=max_alpha)
     alpha = torch.where((s >= 0) & (alpha >= MIN_ALPHA), alpha, torch.zeros_like(alpha))
     passed = torch.cumprod(1 - alpha, dim=0)
+    stop = 1e-4
     # Detached: which Gaussians a pixel shows is no part of the gradient, as in the kernels.
-    alive = torch.cumprod((passed.detach() > STOP).to(alpha.dtype), dim=0)
+    alive = torch.cumprod((passed.detach() > stop).to(alpha.dtype), dim=0)
     alpha = alpha * alive
     passed = torch.cat([alpha.new_ones(1, height, width), torch.cumprod(1 - alpha, dim=0)])
     weights = alpha * passed[:-1]

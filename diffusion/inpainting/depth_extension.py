@@ -15,8 +15,6 @@ from diffusion.inpainting.config import DepthConfig
 from diffusion.rgbd_state import SKY_BEYOND
 from geometry.fill import smooth_fill
 
-_REGULARIZER = 1e-9  # keeps the system regular where neither data nor energy determines a value
-_NEAREST, _FARTHEST = 1.5, 0.5  # bounds of extended inverse depth, of the largest and smallest known
 _LOG_STEP = 0.001  # OpenCV's speckle filter takes 16-bit integers: log inverse depth in these steps
 
 
@@ -38,7 +36,8 @@ def fill_inverse_depth(
     plate = _thin_plate(inverse, known, config)
     detail = smooth_fill((inverse - plate)[None], known[None])[0]
     low, high = inverse[known].min().item(), inverse[known].max().item()
-    return torch.where(known, inverse, (plate + detail).clamp(max(_FARTHEST * low, 1e-6), _NEAREST * high))
+    nearest, farthest = 1.5, 0.5  # bounds of extended inverse depth, of the largest and smallest known
+    return torch.where(known, inverse, (plate + detail).clamp(max(farthest * low, 1e-6), nearest * high))
 
 
 def fit_copied_depth(
@@ -131,7 +130,8 @@ def thin_plate_fill(
         along_x = sparse.kron(sparse.eye(rows), difference(columns))
         system = system + factor * (along_y.T @ along_y + along_x.T @ along_x)
     known = weight.double().numpy().ravel() * data_weight
-    solve = splu((system + sparse.diags(known + _REGULARIZER)).tocsc()).solve
+    regularizer = 1e-9  # keeps the system regular where neither data nor energy determines a value
+    solve = splu((system + sparse.diags(known + regularizer)).tocsc()).solve
     solved = solve((known * values.double().numpy().reshape(len(values), -1)).T)
     return torch.from_numpy(solved.T.reshape(values.shape).copy())
 

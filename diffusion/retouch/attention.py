@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 REACH = 8.0  # units; farther cameras are moved to this distance, so that the matrices stay well-conditioned
-_ROTARY_BASE = 100.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ def camera_matrices(
 def rotary(rows: int, columns: int, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine ``[n channels/2]`` of the rotary code of each token: half for its row, half for its column."""
     count = channels // 4
-    frequency = _ROTARY_BASE ** -(torch.arange(count, dtype=torch.float64) / count)
+    rotary_base = 100.0
+    frequency = rotary_base ** -(torch.arange(count, dtype=torch.float64) / count)
     row = torch.arange(rows, dtype=torch.float64)[:, None, None].expand(rows, columns, 1)
     column = torch.arange(columns, dtype=torch.float64)[None, :, None].expand(rows, columns, 1)
     angle = torch.cat([row * frequency, column * frequency], dim=-1).reshape(rows * columns, 2 * count)

@@ -34,7 +34,6 @@ from geometry.camera import Camera
 from geometry.frame import Chunk
 
 FORMAT = "worldwarp-generator-1"
-REMEMBERED_BYTES = 48.0 * 2.5  # per pixel of a remembered frame: keys and values, and the copies made to extend them
 DEPTH_MEDIAN_PX, DEPTH_MEDIAN_PASSES = 5, 3  # removes depth specks smaller than a patch of the prior
 
 
@@ -155,7 +154,9 @@ class RetouchGenerator:
     def plan(self, size: tuple[int, int], frames: int) -> MemoryPlan:
         """Keys and values of the remembered frames; what a pass takes is counted with the loop."""
         remembered = min(self.policy.bank, 1 + frames // 2)
-        kept = int(REMEMBERED_BYTES * size[0] * size[1] * remembered)
+        # Per pixel of a remembered frame: keys and values, and the copies made to extend them.
+        remembered_bytes = 48.0 * 2.5
+        kept = int(remembered_bytes * size[0] * size[1] * remembered)
         return MemoryPlan((Stage("denoise", {"memory of past frames": kept}),))
 
     def rehearse(self, frames: int, size: tuple[int, int]) -> None:

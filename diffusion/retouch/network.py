@@ -30,9 +30,7 @@ from geometry.filters import dilate, mean
 
 STRIDE = 16  # pixels per token
 # The weights were trained with these; other values need other weights.
-_HALF_SIGMA = 0.02  # noise level at which the residual has half its strength
 _INSIDE_PX = 7  # copied pixels farther than this from known ones are scaled and tinted, not drawn
-_CALM_PX = 4  # radius of the mean that makes scaling and tint smooth there
 # Strengthening of the two bands of detail (see `detail`) that copying weakens. On 116 held-out clips .22 of the middle
 # band takes the spectrum's error from .240 to about .14; any strengthening of the fine band is judged worse.
 _RESTORED = (0.0, 0.22)
@@ -275,11 +273,13 @@ def _prior_plus_residual(inputs: Inputs, raw: Tensor, first: int, *, draws: bool
         Clean state, ``[B T-first 4 H W]``.
     """
     prior, smooth, sigma = inputs.prior[:, first:], inputs.smooth[:, first:], inputs.sigma[:, first:]
-    freedom = inputs.uncertainty[:, first:] * sigma / (sigma + _HALF_SIGMA)
+    half_sigma = 0.02  # noise level at which the residual has half its strength
+    freedom = inputs.uncertainty[:, first:] * sigma / (sigma + half_sigma)
     copied = inputs.copied[:, first:] > 0.5
     drawn = torch.cat([raw[:, :, :3], raw[:, :, 5:]], dim=2)
     deep = inside(copied) & (not draws)
-    drawn = torch.where(deep, mean(drawn, _CALM_PX), drawn)
+    calm_px = 4  # radius of the mean that makes scaling and tint smooth there
+    drawn = torch.where(deep, mean(drawn, calm_px), drawn)
     share = torch.sigmoid(raw[:, :, 4:5] - 3.0) * freedom * copied
     rgb = torch.lerp(prior[:, :, :3], smooth[:, :, :3], share)
     fine, middle = (band.view_as(rgb) for band in detail(prior[:, :, :3].flatten(0, 1)))

@@ -17,8 +17,6 @@ from diffusion.view_selection import frames_kept, frames_recalled
 from diffusion.wan.attention import Slot
 from geometry.camera import Camera
 
-STUDENT_WINDOW = 12  # latents, the chunk included, that a line without a window of its own attends to (LongLive's)
-
 
 @dataclass(frozen=True)
 class LatentPolicy:
@@ -66,7 +64,9 @@ class LatentPolicy:
                 raise ValueError(f"memory.{name}: want 0..1, got {getattr(self, name)}")
         if self.rotary not in (None, "relative", "absolute"):
             raise ValueError(f"memory.rotary: want 'relative' or 'absolute', got '{self.rotary}'")
-        width = min(span, STUDENT_WINDOW) if window is None else window
+        # Latents, the chunk included, that a line without a window of its own attends to (LongLive's).
+        student_window = 12
+        width = min(span, student_window) if window is None else window
         first = min(3, max(width - chunk - 1, 0)) if window is None else sink
         first = first if self.sink is None else self.sink
         newest = max(width - first - self.nearest - chunk, 1) if self.recent is None else self.recent

@@ -30,8 +30,6 @@ from diffusion.wan.tiny import TinyDecoder
 from diffusion.wan.vae import StreamingVAE
 
 ALLOCATOR = 0.05  # of all that is allocated: what allocators keep beyond it
-SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)  # sizes that are tried when nothing else is enough
-TEXT_TOKENS = 512
 
 
 class StorageTracker(TorchDispatchMode):
@@ -270,7 +268,8 @@ def _changes(setup: WanSetup, measured: _Measured) -> Iterator[Change]:
     if setup.rows > 1:
         yield Change("generator.guidance=1", lambda: plan_wan(replace(setup, rows=1)))
     multiple = _size_multiple(setup)
-    for share in SHARES:
+    shares = (7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)  # sizes that are tried when nothing else is enough
+    for share in shares:
         height, width = (max(1, round(share * side / multiple)) * multiple for side in setup.size)
         smaller = replace(setup, size=(height, width))
         yield Change(f"size=[{height},{width}]", lambda smaller=smaller: plan_wan(smaller))
@@ -319,7 +318,8 @@ def _measure_transformer(setup: WanSetup) -> tuple[int, int, int, int, int, int]
     size = (setup.size[0] // factor, setup.size[1] // factor)
     grid = (size[0] // config["patch_size"][-2], size[1] // config["patch_size"][-1])
     tokens, attention = grid[0] * grid[1], KVAttention(model)
-    text = torch.empty(setup.rows, TEXT_TOKENS, config["text_dim"], dtype=dtype, device="meta")
+    text_tokens = 512
+    text = torch.empty(setup.rows, text_tokens, config["text_dim"], dtype=dtype, device="meta")
     clip = torch.empty(setup.rows, config["in_channels"], setup.chunk, *size, dtype=dtype, device="meta")
     past = attention.record(1 if setup.context else 0, tokens, text)
     attention.stop_recording()

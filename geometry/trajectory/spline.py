@@ -14,8 +14,6 @@ from torch import Tensor
 from geometry.camera import Camera
 from geometry.se3 import checked_rigid, quat_from_matrix
 
-SHORTEST_STEP_S = 1e-9  # shorter steps count as equal times: velocities would overflow
-
 
 @dataclass(frozen=True)
 class Keyframe:
@@ -117,7 +115,8 @@ def _checked_times(times: list[float]) -> np.ndarray:
     for index, time in enumerate(times):
         if not math.isfinite(time):
             raise ValueError(f"keyframes[{index}].time_s: want a finite number of seconds, got {time}")
-        if index and time - times[index - 1] < SHORTEST_STEP_S:
+        shortest_step_s = 1e-9  # shorter steps count as equal times: velocities would overflow
+        if index and time - times[index - 1] < shortest_step_s:
             problem = "earlier than" if time < times[index - 1] else "the same time as"
             raise ValueError(
                 f"keyframes[{index}].time_s: want increasing times, got {time}, {problem} the keyframe before it; "

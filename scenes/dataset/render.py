@@ -33,9 +33,6 @@ from scenes.synthetic.rooms.furniture import unpack_catalogues
 from scenes.synthetic.still_lifes import factory as still_lifes
 from scenes.synthetic.towns import factory as towns
 
-_MANIFEST_EVERY = 8
-_CACHED_WORLDS = 14
-
 log = logging.getLogger(__name__)
 
 
@@ -72,8 +69,9 @@ class AssetStages:
         """
         if scene not in self._kept:
             self._kept[scene] = self._load(source, scene)
+            cached_worlds = 14
             # Textures of a scene take memory; dictionaries keep the order of insertion, so the first is the oldest.
-            while len(self._kept) > _CACHED_WORLDS:
+            while len(self._kept) > cached_worlds:
                 self._kept.pop(next(iter(self._kept)))
         # Moved to the end: the scene was used last.
         stage = self._kept.pop(scene)
@@ -147,7 +145,8 @@ def render_data(
             continue
         write_clip(out / clip.file_name, filmed, {**asdict(clip), "license": stage.license, "unit": "meter"})
         written += 1
+        manifest_every = 8
         # Training may read the folder while it is filled.
-        if written % _MANIFEST_EVERY == 0:
+        if written % manifest_every == 0:
             write_manifest(out)
     return write_manifest(out)

@@ -21,10 +21,8 @@ from tqdm import tqdm
 from scenes.dataset.clips import write_clip, write_manifest
 
 SHARD_MB = 48
-WEBP_QUALITY = 90
 STEP, SMALLEST = 0.0005, 1e-7  # of inverse depth, 1/meter: relative step of the code, and value of code 1
 UNKNOWN = 65535  # code of unknown depth
-PNG_LEVEL = 5
 HEADER_BYTES = 128  # upper bound of the header entry of one array
 PICTURES = ("rgb", "inverse_depth")
 
@@ -120,10 +118,8 @@ def _packed(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     packed = {name: array for name, array in arrays.items() if name not in PICTURES}
     for t, (rgb, inverse) in enumerate(zip(arrays["rgb"], arrays["inverse_depth"], strict=True)):
         bgr = np.ascontiguousarray(rgb[::-1].transpose(1, 2, 0))
-        packed[f"rgb/{t:03d}"] = _bytes(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY])
-        packed[f"inverse_depth/{t:03d}"] = _bytes(
-            ".png", encode_depth(inverse[0]), [cv2.IMWRITE_PNG_COMPRESSION, PNG_LEVEL]
-        )
+        packed[f"rgb/{t:03d}"] = _bytes(".webp", bgr, [cv2.IMWRITE_WEBP_QUALITY, 90])
+        packed[f"inverse_depth/{t:03d}"] = _bytes(".png", encode_depth(inverse[0]), [cv2.IMWRITE_PNG_COMPRESSION, 5])
     return packed, fields
 
 

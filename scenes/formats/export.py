@@ -40,7 +40,6 @@ from scenes.store.world_store import WorldStore
 README = "README.txt"
 HOME_CAMERAS = "cameras.json"
 SKY_NOTE = "the sky is a sphere about the photo's camera, just behind everything else"
-DISC_THICKNESS = 0.02  # thickness of a Gaussian made from a point, as a share of its radius
 
 
 @dataclass(frozen=True)
@@ -203,8 +202,9 @@ def discs(points: Points) -> Gaussians:
     z = torch.where(z[:, 2:] < 0.0, -z, z)
     # Half-angle form: (1 + cos, axis * sin) is the quaternion of the rotation, up to its length.
     quats = torch.stack([1.0 + z[:, 2], -z[:, 1], z[:, 0], torch.zeros_like(z[:, 0])], 1)
+    disc_thickness = 0.02  # thickness of a Gaussian made from a point, as a share of its radius
     # Not thickness 0, whose logarithm the PLY format cannot hold.
-    flat = points.radii[:, None] * points.radii.new_tensor([1.0, 1.0, DISC_THICKNESS])
+    flat = points.radii[:, None] * points.radii.new_tensor([1.0, 1.0, disc_thickness])
     known = z.abs().sum(1, keepdim=True) > 0.0
     scales = torch.where(known, flat, points.radii[:, None].expand(-1, 3)).clamp_min(1e-9)
     return Gaussians(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,18 @@ from scenes.io.atomic_files import write_bytes
 
 GLTF_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])  # glTF: x right, y up, z backward
 UNLIT = "KHR_materials_unlit"
-VERTICES, INDICES = 34962, 34963  # targets of buffer views: ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER
-FLOAT, UINT = 5126, 5125
-LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP = 9729, 9987, 33071
-JPEG_QUALITY = 95
+
+
+class GL(IntEnum):
+    """Codes of OpenGL that glTF uses."""
+
+    UNSIGNED_INT = 5125
+    FLOAT = 5126
+    LINEAR = 9729
+    LINEAR_MIPMAP_LINEAR = 9987
+    CLAMP_TO_EDGE = 33071
+    ARRAY_BUFFER = 34962
+    ELEMENT_ARRAY_BUFFER = 34963
 
 
 def write_glb(path: str | Path, mesh: Mesh) -> None:
@@ -46,10 +55,11 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
         # Required by glTF for positions.
         limits = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
         attributes = {
-            "POSITION": accessor(positions, "VEC3", FLOAT, VERTICES, **limits),
-            "TEXCOORD_0": accessor(surface.places.astype("<f4"), "VEC2", FLOAT, VERTICES),
+            "POSITION": accessor(positions, "VEC3", GL.FLOAT, GL.ARRAY_BUFFER, **limits),
+            "TEXCOORD_0": accessor(surface.places.astype("<f4"), "VEC2", GL.FLOAT, GL.ARRAY_BUFFER),
         }
-        indices = accessor(surface.triangles.astype("<u4").reshape(-1), "SCALAR", UINT, INDICES)
+        corners = surface.triangles.astype("<u4").reshape(-1)
+        indices = accessor(corners, "SCALAR", GL.UNSIGNED_INT, GL.ELEMENT_ARRAY_BUFFER)
         meshes.append({"name": name, "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]})
 
     for name, surface in {"world": mesh.ground, "sky": mesh.sky}.items():
@@ -57,7 +67,7 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
             add(name, surface)
     picture = io.BytesIO()
     # No chroma subsampling, which would blur colors across the borders of images in the atlas.
-    Image.fromarray(mesh.texture).save(picture, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    Image.fromarray(mesh.texture).save(picture, "JPEG", quality=95, subsampling=0)
     image = {"bufferView": view(picture.getvalue()), "mimeType": "image/jpeg", "name": "pictures"}
     height, width = mesh.camera.size
     lens = {
@@ -74,7 +84,8 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
         "extensions": {UNLIT: {}},
         "doubleSided": True,
     }
-    sampler = {"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, "wrapS": CLAMP, "wrapT": CLAMP}
+    sampler = {"magFilter": GL.LINEAR, "minFilter": GL.LINEAR_MIPMAP_LINEAR}
+    sampler |= {"wrapS": GL.CLAMP_TO_EDGE, "wrapT": GL.CLAMP_TO_EDGE}
     tree = {
         "asset": {"version": "2.0", "generator": "WorldWarp"},
         "extensionsUsed": [UNLIT],

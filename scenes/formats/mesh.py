@@ -27,11 +27,9 @@ from scenes.store.world_store import WorldStore
 
 # Medians of the photo's depth; farther surfaces are moved to this depth, beyond which parallax is negligible.
 FARTHEST_MEDIANS = 16.0
-LOOKED_AT = 48  # number of later frames to consider, evenly spaced, as neighboring frames show nearly the same
 SAME_DEPTH = 0.1  # relative difference in depth below which two images show the same surface
-SMALLEST_PART = 0.002  # smallest share of a frame's pixels worth adding to the mesh
 PADDING_PX = 4  # around each image in the texture, so that mip levels do not mix images
-LONGEST_PHOTO_PX, LONGEST_TEXTURE_PX = 4096, 8192  # texture size limits of mobile and of desktop GPUs
+LONGEST_TEXTURE_PX = 8192  # texture size limit of desktop GPUs
 
 
 @dataclass(frozen=True)
@@ -81,17 +79,20 @@ def mesh_of(world: WorldStore) -> Mesh:
         raise ValueError("glb: the photo shows no surface nearer than the sky; there is nothing to mesh")
     farthest = FARTHEST_MEDIANS * float(known.median())
     seen = settled(photo, farthest)
-    layers = [(triangulate(seen, photo), _resized(to_bytes(world.photo), LONGEST_PHOTO_PX))]
+    longest_photo_px = 4096  # texture size limit of mobile GPUs
+    layers = [(triangulate(seen, photo), _resized(to_bytes(world.photo), longest_photo_px))]
     shown = _Shown(photo.camera, seen, layers[0][0])
-    step = max(1, -(-(len(world) - 1) // LOOKED_AT))
+    looked_at = 48  # number of later frames to consider, evenly spaced, as neighboring frames show nearly the same
+    step = max(1, -(-(len(world) - 1) // looked_at))
     adds = {i: shown.missing(frame, farthest)[1].mean() for i, frame in _frames(world) if i and i % step == 0}
+    smallest_part = 0.002  # smallest share of a frame's pixels worth adding to the mesh
     # Frames that add most come first: in temporal order each frame would add one thin strip of the same surface.
-    for index in sorted((i for i, share in adds.items() if share >= SMALLEST_PART), key=lambda i: -adds[i]):
+    for index in sorted((i for i, share in adds.items() if share >= smallest_part), key=lambda i: -adds[i]):
         frame = world.frames(index, index + 1)[0]
         picture, wanted = shown.missing(frame, farthest)
         part = only(picture, wanted)
         # Frames added before this one may show its part already.
-        if wanted.mean() < SMALLEST_PART or not part.kind.any():
+        if wanted.mean() < smallest_part or not part.kind.any():
             continue
         relief = triangulate(part, frame)
         shown.add(relief)

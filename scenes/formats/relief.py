@@ -21,15 +21,33 @@ from scipy.sparse.csgraph import connected_components
 from geometry.frame import Frame
 
 NOTHING, GROUND, SKY = 0, 1, 2
-EDGE_RATIO = 1.08  # ratio of neighboring depths above which they are on two surfaces, unless the surface slopes
-STEEPER = 2.5  # ratio of a depth step to the steps beside it above which it is an edge and not a slope
-BESIDE_PX = 4  # distance to the steps compared; estimated depth edges are blurred over several pixels
-STEEPEST = 1.5  # ratio of neighboring depths above which it is never a slope; ground reaches it only at the horizon
-SMALLEST = 0.0008  # share of the image below which a piece of surface is treated as depth noise
-TOLERANCE_PX = 0.25  # largest error of the triangles in surface or texture, pixels of the image
-SIDEWAYS = 0.25  # share of an error along the ray that is visible from 15 degrees aside
-SMOOTHINGS = 8
-FARTHEST_SHIFT_PX = 0.45  # largest shift of a cut by smoothing; it must stay between its two pixels
+
+
+@dataclass(frozen=True)
+class ReliefPolicy:
+    """Tuned numbers of the triangulation.
+
+    Attributes:
+        edge_ratio: of neighboring depths above which they are on two surfaces, unless the surface slopes.
+        steeper: ratio of a depth step to the steps beside it above which it is an edge and not a slope.
+        beside_px: distance to the steps compared; estimated depth edges are blurred over several pixels.
+        steepest: ratio of neighboring depths above which it is never a slope; ground reaches it only at the horizon.
+        smallest: share of the image below which a piece of surface is treated as depth noise.
+        tolerance_px: largest error of the triangles in surface or texture, pixels of the image.
+        sideways: share of an error along the ray that is visible from 15 degrees aside.
+        smoothings: of the cuts, one after the other.
+        farthest_shift_px: largest shift of a cut by smoothing; it must stay between its two pixels.
+    """
+
+    edge_ratio: float = 1.08
+    steeper: float = 2.5
+    beside_px: int = 4
+    steepest: float = 1.5
+    smallest: float = 0.0008
+    tolerance_px: float = 0.25
+    sideways: float = 0.25
+    smoothings: int = 8
+    farthest_shift_px: float = 0.45
 
 
 @dataclass(frozen=True)
@@ -39,15 +57,17 @@ class Picture:
     Attributes:
         inverse: ``[h w]``, 1 / scene unit; undefined in the sky.
         kind: ``[h w]``, ``NOTHING``, ``GROUND`` or ``SKY``.
+        policy: tuned numbers.
     """
 
     inverse: Float[np.ndarray, "h w"]
     kind: Int[np.ndarray, "h w"]
+    policy: ReliefPolicy = ReliefPolicy()
 
     def cuts(self) -> tuple[Bool[np.ndarray, "h _"], Bool[np.ndarray, "_ w"]]:
         """Masks of depth edges: between each pixel and its right neighbor, and between each pixel and the one below."""
-        right = _cut(self.inverse, self.kind)
-        return right, _cut(self.inverse.T, self.kind.T).T
+        right = _cut(self.inverse, self.kind, self.policy)
+        return right, _cut(self.inverse.T, self.kind.T, self.policy).T
 
     def pieces(self) -> Int[np.ndarray, "h w"]:
         """Labels of the connected pieces of surface between the cuts."""
@@ -77,7 +97,7 @@ class Relief:
 
 
 def settled(frame: Frame, farthest: float) -> Picture:
-    """The picture of one frame without specks: pieces below ``SMALLEST`` join the nearest larger surface.
+    """The picture of one frame without specks: pieces below `ReliefPolicy.smallest` join the nearest larger surface.
 
     Depth estimates leave single pixels and thin slices between surfaces; as triangles they would be floaters.
 
@@ -89,16 +109,16 @@ def settled(frame: Frame, farthest: float) -> Picture:
     kind = np.where(valid, np.where(sky, SKY, GROUND), NOTHING)
     picture = Picture(1.0 / np.clip(depth.astype(np.float64), 1e-6, farthest), kind)
     pieces = picture.pieces()
-    small = (np.bincount(pieces.ravel())[pieces] < SMALLEST * kind.size) | (kind == NOTHING)
+    small = (np.bincount(pieces.ravel())[pieces] < picture.policy.smallest * kind.size) | (kind == NOTHING)
     if small.all():
         return picture
     # Depth and kind of the nearest larger piece, so that a speck becomes a part of a surface and not a hole.
     nearest = tuple(np.asarray(distance_transform_edt(small, return_distances=False, return_indices=True)))
-    return Picture(picture.inverse[nearest], kind[nearest])
+    return replace(picture, inverse=picture.inverse[nearest], kind=kind[nearest])
 
 
 def only(picture: Picture, wanted: Bool[np.ndarray, "h w"]) -> Picture:
-    """Restrict a picture to a mask, dilated by one pixel on the same surface, without pieces below ``SMALLEST``."""
+    """Restrict a picture to a mask, dilated by one pixel on the same surface, without the smallest pieces."""
     around = wanted.copy()
     right, down = picture.cuts()
     around[:, 1:] |= wanted[:, :-1] & ~right
@@ -107,7 +127,7 @@ def only(picture: Picture, wanted: Bool[np.ndarray, "h w"]) -> Picture:
     around[:-1] |= wanted[1:] & ~down
     part = replace(picture, kind=np.where(around, picture.kind, NOTHING))
     pieces = part.pieces()
-    large = np.bincount(pieces[wanted], minlength=pieces.max() + 1) >= SMALLEST * wanted.size
+    large = np.bincount(pieces[wanted], minlength=pieces.max() + 1) >= picture.policy.smallest * wanted.size
     return replace(part, kind=np.where(large[pieces], part.kind, NOTHING))
 
 
@@ -133,8 +153,9 @@ def triangulate(picture: Picture, frame: Frame) -> Relief:
     edges = [right[:-1], down[:, 1:], right[1:], down[:, :-1]]  # of each cell: above, right, below, left
     code = np.sum([edge.astype(int) << i for i, edge in enumerate(edges)], axis=0)
     is_cut = np.sum(edges, axis=0) >= 2
-    errors = _errors(seen(pixels, picture.inverse, picture.kind == SKY), is_cut, float(focal.mean()))
-    whole = _whole_triangles(errors, is_cut)
+    policy = picture.policy
+    errors = _errors(seen(pixels, picture.inverse, picture.kind == SKY), is_cut, float(focal.mean()), policy.sideways)
+    whole = _whole_triangles(errors, is_cut, policy.tolerance_px)
     cut = _CutCells(picture, pixels, right, down, np.where(is_cut, code, 0))
     names, triangles = np.unique(np.concatenate([whole, *cut.triangles]), return_inverse=True)
     places, inverse, kind = cut.vertices(names)
@@ -159,24 +180,26 @@ def _to_border(inverse: NDArray, right: NDArray, down: NDArray) -> NDArray:
     return out
 
 
-def _cut(inverse: NDArray, kind: NDArray) -> NDArray:
+def _cut(inverse: NDArray, kind: NDArray, policy: ReliefPolicy) -> NDArray:
     """Mask of depth edges between each pixel and its right neighbor."""
     other = kind[:, :-1] != kind[:, 1:]
     ground = (kind[:, :-1] == GROUND) & (kind[:, 1:] == GROUND)
     step = np.abs(np.diff(inverse, axis=1))
-    padded = np.pad(np.where(ground, step, np.inf), ((0, 0), (BESIDE_PX, BESIDE_PX)), constant_values=np.inf)
+    reach = policy.beside_px
+    padded = np.pad(np.where(ground, step, np.inf), ((0, 0), (reach, reach)), constant_values=np.inf)
     width = step.shape[1]
     lowest = [
-        np.min([padded[:, BESIDE_PX + by : BESIDE_PX + by + width] for by in side], axis=0)
-        for side in (range(-BESIDE_PX, 0), range(1, BESIDE_PX + 1))
+        np.min([padded[:, reach + by : reach + by + width] for by in side], axis=0)
+        for side in (range(-reach, 0), range(1, reach + 1))
     ]
     # At the border of a surface one side has no steps; the step itself stands in.
     beside = 0.5 * sum(np.where(np.isfinite(low), low, step) for low in lowest)
     ratio = np.maximum(inverse[:, :-1], inverse[:, 1:]) / np.minimum(inverse[:, :-1], inverse[:, 1:])
-    return other | (ground & (ratio > EDGE_RATIO) & ((step > STEEPER * beside) | (ratio > STEEPEST)))
+    is_edge = (step > policy.steeper * beside) | (ratio > policy.steepest)
+    return other | (ground & (ratio > policy.edge_ratio) & is_edge)
 
 
-def _errors(points: NDArray, is_cut: NDArray, focal_px: float) -> NDArray:
+def _errors(points: NDArray, is_cut: NDArray, focal_px: float, sideways: float) -> NDArray:
     """Error of the surface in pixels if a vertex is omitted; infinite where it must stay, ``[2^k+1 2^k+1]``.
 
     An error is never less than those of the vertices that depend on this one, so that no gap opens between triangles.
@@ -192,9 +215,9 @@ def _errors(points: NDArray, is_cut: NDArray, focal_px: float) -> NDArray:
 
     def off(middle: NDArray, one: NDArray, other: NDArray) -> NDArray:
         error = 0.5 * (one + other) - middle
-        # The part of an error along the ray is invisible from the image's own camera; `SIDEWAYS` of it counts.
+        # The part of an error along the ray is invisible from the image's own camera; `sideways` of it counts.
         across = error[..., :2] - middle[..., :2] / middle[..., 2:] * error[..., 2:]
-        return focal_px * np.hypot(np.linalg.norm(across, axis=-1), SIDEWAYS * error[..., 2]) / middle[..., 2]
+        return focal_px * np.hypot(np.linalg.norm(across, axis=-1), sideways * error[..., 2]) / middle[..., 2]
 
     step = 1
     while step < side:
@@ -226,7 +249,7 @@ def _errors(points: NDArray, is_cut: NDArray, focal_px: float) -> NDArray:
     return errors
 
 
-def _whole_triangles(errors: NDArray, is_cut: NDArray) -> NDArray:
+def _whole_triangles(errors: NDArray, is_cut: NDArray, tolerance_px: float) -> NDArray:
     """Triangles ``[f 3]`` of vertex numbers where nothing is cut, the hypotenuse first."""
     side, (height, width) = len(errors) - 1, (is_cut.shape[0] + 1, is_cut.shape[1] + 1)
     corners = {"top": (0, 0), "bottom": (side, side)}
@@ -236,7 +259,7 @@ def _whole_triangles(errors: NDArray, is_cut: NDArray) -> NDArray:
         double = rest[:, 0] + rest[:, 1]
         # Newest-vertex bisection: the midpoint of the hypotenuse becomes the apex of both halves.
         middle = double // 2
-        split = (double % 2 == 0).all(1) & (errors[middle[:, 0], middle[:, 1]] > TOLERANCE_PX)
+        split = (double % 2 == 0).all(1) & (errors[middle[:, 0], middle[:, 1]] > tolerance_px)
         done.append(rest[~split])
         first, second, apex = rest[split].swapaxes(0, 1)
         rest = np.concatenate([np.stack([apex, first, middle[split]], 1), np.stack([second, apex, middle[split]], 1)])
@@ -259,7 +282,7 @@ class _CutCells:
         self._picture, self._pixels = picture, pixels
         height, width = picture.kind.shape
         self._first = np.cumsum([0, height * width, 2 * right.size, 2 * down.size])
-        self._across, self._along, self._centers = _smooth_cuts(pixels, right, down, code)
+        self._across, self._along, self._centers = _smooth_cuts(pixels, right, down, code, picture.policy)
         self._group = np.zeros((code.size, 4))
         self.triangles: list[NDArray] = []
         for pattern in range(1, 16):
@@ -320,7 +343,9 @@ class _CutCells:
         return self._first[2] + 2 * (rows * width + columns + (edge == 1)) + (corner in (2, 3))
 
 
-def _smooth_cuts(pixels: NDArray, right: NDArray, down: NDArray, code: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+def _smooth_cuts(
+    pixels: NDArray, right: NDArray, down: NDArray, code: NDArray, policy: ReliefPolicy
+) -> tuple[NDArray, NDArray, NDArray]:
     """Where cuts cross the edges between pixels, along rows and along columns, and where they meet in each cell.
 
     Cuts start at the midpoint and are smoothed along the cut, which removes the staircase of an outline.
@@ -339,8 +364,9 @@ def _smooth_cuts(pixels: NDArray, right: NDArray, down: NDArray, code: NDArray) 
         parts = (across[:-1], across[1:], along[:, :-1], along[:, 1:])
         return np.sum([weight * part for weight, part in zip(weights, parts, strict=True)], axis=0) / total
 
+    farthest_px = policy.farthest_shift_px
     across, along = (middle.copy() for middle in start)
-    for _ in range(SMOOTHINGS):
+    for _ in range(policy.smoothings):
         middle = centers(across, along)
         # A cut stays on the line between its two pixels, so that no triangle can fold.
         for values, axis, towards in (
@@ -350,5 +376,5 @@ def _smooth_cuts(pixels: NDArray, right: NDArray, down: NDArray, code: NDArray) 
             inner = (slice(1, -1),) if axis == 0 else (slice(None), slice(1, -1))
             first = start[axis][inner][..., axis]
             moved = np.where(moves[axis][inner], 0.5 * (values + towards)[..., axis], values[..., axis])
-            values[..., axis] = first + np.clip(moved - first, -FARTHEST_SHIFT_PX, FARTHEST_SHIFT_PX)
+            values[..., axis] = first + np.clip(moved - first, -farthest_px, farthest_px)
     return across, along, centers(across, along)

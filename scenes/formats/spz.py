@@ -21,8 +21,6 @@ from scenes.formats.ply import OPACITY_MARGIN, SH_CONSTANT, from_columns
 from scenes.io.atomic_files import replacing
 
 VERSION = 3
-MOST_FRACTIONAL_BITS = 12  # of a center's coordinate: resolution 1/4096 unit
-INTEGER_BITS = 23  # 24 bits less the sign
 
 
 def write_spz(path: str | Path, gaussians: Gaussians) -> None:
@@ -41,8 +39,10 @@ def write_spz(path: str | Path, gaussians: Gaussians) -> None:
         sh0=_array((gaussians.colors - 0.5) / SH_CONSTANT),
         format="ply",
     )
+    most_fractional_bits = 12  # of a center's coordinate: resolution 1/4096 unit
+    integer_bits = 23  # 24 bits less the sign
     # As fine as the farthest center allows: the fixed-point number has 23 bits for whole and fraction.
-    bits = min(MOST_FRACTIONAL_BITS, INTEGER_BITS - 1 - math.floor(math.log2(farthest)))
+    bits = min(most_fractional_bits, integer_bits - 1 - math.floor(math.log2(farthest)))
     with replacing(Path(path)) as partial:
         gsply.write_spz(partial, content, version=VERSION, fractional_bits=bits)
 

@@ -14,9 +14,7 @@ from geometry.project import project
 from scenes.io.png import to_bytes
 from scenes.store.world_store import WorldStore
 
-MAX_POINTS = 100_000  # more points slow the reading programs without a benefit to training
 MAX_TRACK = 8  # observations per point, spread over the frames that observe it
-SAME_DEPTH = 0.03  # relative difference between a point's depth and the frame's depth below which it is observed
 STEP_PX = 0.01  # keypoints are rounded to this grid
 
 
@@ -30,8 +28,9 @@ def tracks_of(world: WorldStore, points: Points) -> Tracks:
         points: points of the world; sky points are left out.
     """
     points = points[~points.sky]
+    max_points = 100_000  # more points slow the reading programs without a benefit to training
     # Every n-th point: ids follow the order of arrival, so all chunks keep their share.
-    points = points[:: max(1, -(-len(points) // MAX_POINTS))]
+    points = points[:: max(1, -(-len(points) // max_points))]
     positions = points.positions.double()
     seen = np.zeros((len(world), len(points)), bool)
     for record in world.chunks:
@@ -64,4 +63,5 @@ def _seen(frame: Frame, positions: Float[Tensor, "n 3"]) -> Bool[np.ndarray, "n"
     inside = (z > 1e-6) & (x >= 0.0) & (x < width) & (y >= 0.0) & (y < height)
     place = torch.where(inside, y.long() * width + x.long(), 0)
     depth, known = (part.reshape(-1)[place] for part in (frame.depth, frame.valid & ~frame.sky))
-    return (inside & known & ((depth - z).abs() < SAME_DEPTH * z)).numpy()
+    same_depth = 0.03  # relative difference between a point's depth and the frame's depth below which it is observed
+    return (inside & known & ((depth - z).abs() < same_depth * z)).numpy()

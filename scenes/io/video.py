@@ -17,7 +17,6 @@ from scenes.io.atomic_files import disk_errors, replacing
 from scenes.io.png import from_bytes, to_bytes
 
 FPS = 16.0  # default frame rate, usual for video diffusion models; the default path of 49 frames lasts 3 s
-BT709 = 1  # code of this matrix, transfer function and primaries in H.264
 
 
 def write_video(path: str | Path, frames: Iterable[Tensor] | Float[Tensor, "t 3 h w"], fps: float = FPS) -> None:
@@ -45,8 +44,9 @@ def write_video(path: str | Path, frames: Iterable[Tensor] | Float[Tensor, "t 3 
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": "17", "preset": "medium", "threads": "1"}
             context = stream.codec_context
+            bt709 = 1  # code of this matrix, transfer function and primaries in H.264
             # Without these tags players guess the matrix by the image size, and colors shift.
-            context.colorspace = context.color_primaries = context.color_trc = BT709
+            context.colorspace = context.color_primaries = context.color_trc = bt709
             context.color_range = ColorRange.MPEG
             for rgb in _with_first(first, frames):
                 container.mux(stream.encode(_yuv(rgb)))

@@ -22,7 +22,6 @@ from geometry.input_files import read_head
 from scenes.io.png import from_bytes
 from scenes.photos.framing import center_box
 
-UNSPECIFIED, HD_HEIGHT = 2, 720  # code of a matrix that a file does not state; from this height on it is BT.709
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # codes of transfer functions of high dynamic range
 
 
@@ -148,7 +147,8 @@ class ClipReader:
             begun += 1
 
     def _resampled(self, frame: av.VideoFrame) -> Float[Tensor, "3 h w"]:
-        unstated = frame.colorspace == UNSPECIFIED and frame.height >= HD_HEIGHT
+        unspecified, hd_height = 2, 720  # code of a matrix that a file does not state; from this height on it is BT.709
+        unstated = frame.colorspace == unspecified and frame.height >= hd_height
         pixels = frame.to_ndarray(format="rgb24", src_colorspace=Colorspace.ITU709 if unstated else None)
         upright = np.ascontiguousarray(np.rot90(pixels, _quarter_turns(frame)))
         shown = self.outline.size

@@ -7,8 +7,6 @@ import math
 PIXELS = 192 * 320  # target number of pixels of a frame when no size is given
 QUALITIES = {"draft": PIXELS, "good": 480 * 832, "best": 720 * 1280}  # the same by `quality=`
 STEP = 16  # pixels; both sides of a frame are multiples of it, or of what a generator takes
-CROP_WORTH = 5.0  # cropping 1 % of the photo costs as much as a deviation of 5 % from PIXELS
-ASSUMED_FOV_DEG = 60.0  # along the photo's longer side, when its EXIF has no focal length
 FILM_DIAGONAL_MM = math.hypot(36.0, 24.0)  # of 35 mm film, to which equivalent focal lengths refer
 
 
@@ -20,7 +18,8 @@ def natural_size(photo: tuple[int, int], pixels: int = PIXELS, step: int = STEP)
     aspect = photo[1] / photo[0]
 
     def cost(size: tuple[int, int]) -> float:
-        return CROP_WORTH * abs(math.log(size[1] / size[0] / aspect)) + abs(math.log(size[0] * size[1] / pixels))
+        crop_worth = 5.0  # cropping 1 % of the photo costs as much as a deviation of 5 % from PIXELS
+        return crop_worth * abs(math.log(size[1] / size[0] / aspect)) + abs(math.log(size[0] * size[1] / pixels))
 
     heights = range(2 * step, pixels // (2 * step) + 1, step)
     widths = (max(2 * step, step * round(height * aspect / step)) for height in heights)
@@ -43,7 +42,8 @@ def photo_fov_deg(photo: tuple[int, int], size: tuple[int, int], film_mm: float 
         film_mm: equivalent focal length on 35 mm film (equal diagonal field of view), mm; None if unknown.
     """
     if film_mm is None:
-        focal_px = 0.5 * max(photo) / math.tan(math.radians(ASSUMED_FOV_DEG / 2.0))
+        assumed_fov_deg = 60.0  # along the photo's longer side, when its EXIF has no focal length
+        focal_px = 0.5 * max(photo) / math.tan(math.radians(assumed_fov_deg / 2.0))
     else:
         focal_px = math.hypot(*photo) * film_mm / FILM_DIAGONAL_MM
     kept_px = min(photo[1], photo[0] * size[1] / size[0])

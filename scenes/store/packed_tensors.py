@@ -30,8 +30,6 @@ from torch import Tensor
 
 from scenes.io.atomic_files import WorldError
 
-LEVEL = 1
-TABLE_COLUMNS = 4  # most columns of a table: positions, colors and quaternions; more is an image or a matrix
 # The only metadata entry: safetensors writes several in random order, but equal worlds must give equal bytes.
 LAYOUT = "packed"
 
@@ -110,7 +108,8 @@ def _packed(tensor: Tensor) -> tuple[Tensor, int | str | None]:
         raw, strategy = _shuffled((steps >> np.uint32(coding)).view(np.uint8), 4), zlib.Z_RLE
     else:
         raw = _shuffled(plain.reshape(-1).view(torch.uint8).numpy(), plain.element_size())
-    deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
+    level = 1
+    deflate = zlib.compressobj(level, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
     return torch.frombuffer(bytearray(deflate.compress(raw) + deflate.flush()), dtype=torch.uint8), coding
 
 
@@ -130,7 +129,8 @@ def _unpacked(stored: Tensor, dtype: str, shape: list[int], coding: int | str | 
 
 
 def _is_table(shape: Sequence[int]) -> bool:
-    return len(shape) == 2 and shape[1] <= TABLE_COLUMNS
+    table_columns = 4  # most columns of a table: positions, colors and quaternions; more is an image or a matrix
+    return len(shape) == 2 and shape[1] <= table_columns
 
 
 def _columns(numbers: np.ndarray) -> np.ndarray:

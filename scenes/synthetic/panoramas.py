@@ -34,9 +34,8 @@ NAMES = (
 UNKNOWN = -1.0  # inverse depth of invalid pixels
 REACH_M = 4.0  # assumed median distance: the estimated depth has no metric scale
 
-_VIEWS, _VIEW_SIZE, _VIEW_FOV = 8, (288, 256), 90.0
+_VIEWS, _VIEW_SIZE = 8, (288, 256)
 _STEEPEST = math.radians(14.0)
-_CRACK = 5.0  # pixels of a 3x3 window that must be hit to close a crack in a warped frame
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,9 @@ def _warped_from_first(first: Frame, cameras: Camera) -> Frame:
     values = torch.cat([first.rgb, first.sky.float(), 1.0 / first.depth], dim=1)
     carried, _, hit = forward_warp(first, cameras[1:], values)
     carried = smooth_fill(carried, hit)
+    crack = 5.0  # pixels of a 3x3 window that must be hit to close a crack in a warped frame
     # Cracks of one pixel come from warping and are no disocclusions.
-    hit = hit | (conv2d(hit.float(), torch.ones(1, 1, 3, 3), padding=1) >= _CRACK)
+    hit = hit | (conv2d(hit.float(), torch.ones(1, 1, 3, 3), padding=1) >= crack)
     return Frame(
         torch.cat([first.rgb, carried[:, :3]]),
         torch.cat([first.depth, 1.0 / carried[:, 4:]]),
@@ -182,7 +182,8 @@ def _sample(values: Float[np.ndarray, "h w c"], rays: Float[np.ndarray, "h2 w2 3
 def _distances(rgb: Float[np.ndarray, "h w 3"], estimator: DepthEstimator) -> Float[np.ndarray, "h w"]:
     """Inverse distance ``[h w]``: depth of a ring of views around the horizon, aligned in scale where they overlap."""
     height, width = rgb.shape[:2]
-    focal = 0.5 * _VIEW_SIZE[1] / math.tan(0.5 * math.radians(_VIEW_FOV))
+    view_fov = 90.0
+    focal = 0.5 * _VIEW_SIZE[1] / math.tan(0.5 * math.radians(view_fov))
     blank = Panorama(rgb, np.zeros((height, width), np.float32))
     turns = np.stack([level_camera(np.zeros(3), 2.0 * math.pi * i / _VIEWS, 0.0) for i in range(_VIEWS)])
     cameras = _cameras(turns, focal, _VIEW_SIZE)

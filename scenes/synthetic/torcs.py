@@ -23,7 +23,6 @@ TRACKS = (
 
 HELD_OUT_TRACKS = ("alpine-2", "dirt-3", "e-track-3")
 _LARGEST_TEXTURE_PX = 1024
-_TRIANGLE_STRIP = 4
 _NO_MAPPING = "empty_texture_no_mapping"
 
 
@@ -114,7 +113,8 @@ def read_acc(path: Path) -> list[_Mesh]:
             flags = int(rest, 16) & 0xF
         elif key == "refs":
             corners = [[float(x) for x in next(lines).split()] for _ in range(int(rest))]
-            meshes[-1].triangles += _triangles(corners, strip=flags == _TRIANGLE_STRIP)
+            triangle_strip = 4
+            meshes[-1].triangles += _triangles(corners, strip=flags == triangle_strip)
     return meshes
 
 

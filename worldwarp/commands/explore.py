@@ -25,8 +25,6 @@ from worldwarp.commands.signals import handled_signals
 from worldwarp.config import check_explore, compose_config, onward
 from worldwarp.console import Progress, waiting
 
-INTERRUPTED = 130
-
 
 def explore_command(words: list[str]) -> int:
     """`worldwarp explore PHOTO PATH`, or a world's folder: plan, explore, store, record."""
@@ -90,7 +88,8 @@ def explore_command(words: list[str]) -> int:
         recorder.close()
     for line in summary(session):
         print(line)
-    return INTERRUPTED if session.remaining else 0
+    interrupted = 130
+    return interrupted if session.remaining else 0
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from worldwarp.training.samples import Sample
 
 # Holes start from pure noise; the copied texture is only a conditioning input.
 FULL_NOISE = NoiseConfig(copied=1.0, unknown=1.0)
-_LEAST_SIGMA = 0.1  # lower bound of the level in the weight of an error, which would grow without bound
 
 
 def entry_level(sample: Sample, context: int) -> Float[Tensor, "b t 1 h w"]:
@@ -107,7 +106,8 @@ def velocity_loss(
     end over ``sigma`` (Lipman et al., "Flow Matching for Generative Modeling", equation 9, in the signs of
     `diffusion.flow`).
     """
-    error = ((predicted - clean) / sigma.clamp_min(_LEAST_SIGMA)).square()
+    least_sigma = 0.1  # lower bound of the level in the weight of an error, which would grow without bound
+    error = ((predicted - clean) / sigma.clamp_min(least_sigma)).square()
     return (error * weight).sum() / (weight.sum() * error.shape[-3]).clamp_min(1e-6)
 
 

@@ -25,7 +25,6 @@ from worldwarp.training.trainer import SHEET
 RELIST_S = 60.0  # seconds between listings of the clips, which may still be rendered during training
 FARTHEST, NEAREST = 3.0, -3.0  # limits of log depth over its median; differences beyond are not visible
 FRAMES_PER_CLIP = 2
-THICKEST_AIR = 0.15  # largest extinction per median depth: 80 % haze at a depth of eleven medians
 Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]
 
 
@@ -180,7 +179,8 @@ def hazed(
 ) -> Float[Tensor, "b 3 h w"]:
     """Add haze by Koschmieder's law to half of the images, as renders have none."""
     count = len(rgb)
-    density = torch.from_numpy(rng.uniform(0.0, THICKEST_AIR, count) * (rng.random(count) < 0.5)).float()
+    thickest_air = 0.15  # largest extinction per median depth: 80 % haze at a depth of eleven medians
+    density = torch.from_numpy(rng.uniform(0.0, thickest_air, count) * (rng.random(count) < 0.5)).float()
     bluish = torch.tensor([-1.0, 0.0, 1.0]) * torch.from_numpy(rng.uniform(-0.02, 0.1, (count, 1)))
     air = (torch.from_numpy(rng.uniform(0.5, 0.95, (count, 1))) + bluish).float()[..., None, None]
     clear = (-density[:, None, None, None] * log_depth.exp()).exp()

@@ -24,8 +24,6 @@ from worldwarp.training.samples import Sample, SampleConfig, recorded_sample, wa
 from worldwarp.training.trainer import SHEET
 
 RELIST_S = 60.0  # seconds between listings of the clips, which may still be rendered during training
-RECORDED_SHARE = 0.85
-VALIDATION_CLIPS = 6
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ STAGES = (
 )
 # Fine-tuning of given weights uses full resolution, and a lower learning rate before the last decoder layers.
 FINE_TUNING = (Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),)
-LAST_LAYERS, RATE_BEFORE = ("grow.2.", "up.2.", "head."), 0.6
+LAST_LAYERS = ("grow.2.", "up.2.", "head.")
 
 
 class GeneratorTask:
@@ -99,8 +97,9 @@ class GeneratorTask:
         save_network(network, path, notes)
 
     def _draw(self, config: SampleConfig, rng: np.random.Generator) -> Sample:
+        recorded_share = 0.85
         # Recorded guides have the errors of the cache, warped ones any camera move.
-        if self._recorded and rng.random() < RECORDED_SHARE:
+        if self._recorded and rng.random() < recorded_share:
             path = self._recorded[int(rng.integers(len(self._recorded)))]
             return recorded_sample(read_clip(path), self._guide(path), config, rng)
         return warped_sample(read_clip(self._paths[int(rng.integers(len(self._paths)))]), config, rng)
@@ -132,8 +131,9 @@ def show_held_out(
     prior, output and truth.
     """
     rows, figures = [], []
+    validation_clips = 6
     # Every seventh: consecutive clips show the same scene.
-    for index, path in enumerate(list_clips(data, "heldout")[::7][:VALIDATION_CLIPS]):
+    for index, path in enumerate(list_clips(data, "heldout")[::7][:validation_clips]):
         rng = np.random.default_rng(index)
         sample = Sample.stack([warped_sample(read_clip(path), config, rng)])
         made = make(sample, torch.Generator().manual_seed(index)).cpu()
@@ -172,7 +172,8 @@ def _learner(data: Path, guides: Path | None, start: Path | None, device: torch.
     network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     stages, fast = (STAGES, ("",)) if start is None else (FINE_TUNING, LAST_LAYERS)  # every name starts with ""
     task = GeneratorTask(data, guides, stages)
-    return Learner(network, task, lambda name: 1.0 if name.startswith(fast) else RATE_BEFORE)
+    rate_before = 0.6
+    return Learner(network, task, lambda name: 1.0 if name.startswith(fast) else rate_before)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ SHAPE = SampleConfig((64, 112), halved=True, context=1, targets=4)
 STEPS = 50
 BATCH = 4
 PACE = {"warmup": 30, "ema": 0.99, "checkpoint_s": 240.0}  # shared by all stages of the distillation
-_SHEET_STEPS = 10
 
 
 class SampledTask:
@@ -104,7 +103,8 @@ def train_teacher(run: TrainingRun, *, start: Path | None = None, guides: Path |
 
 
 def _learner(data: Path, start: Path | None, guides: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
-    return Learner(begin(start), TeacherTask(data, guides, RolloutConfig(SHAPE.context, SHAPE.targets, _SHEET_STEPS)))
+    sheet_steps = 10
+    return Learner(begin(start), TeacherTask(data, guides, RolloutConfig(SHAPE.context, SHAPE.targets, sheet_steps)))
 
 
 def begin(start: Path | None) -> DenoiserNetwork:

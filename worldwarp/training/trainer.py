@@ -27,7 +27,6 @@ from tqdm import tqdm
 from worldwarp.training.distributed import CPU, moved
 
 CHECKPOINT, PROGRESS, LOG, SHEET = "checkpoint.safetensors", "progress.json", "log.jsonl", "sheet.png"
-LOG_EVERY = 20
 
 
 @runtime_checkable
@@ -152,7 +151,8 @@ class Trainer:
             terms = self._advance()
             bar.update()
             bar.set_postfix({name: f"{value:.3f}" for name, value in terms.items()})
-            if self._rank == 0 and self.step % LOG_EVERY == 0:
+            log_every = 20
+            if self._rank == 0 and self.step % log_every == 0:
                 clock = {"seconds": round(time.monotonic() - started, 1), **self._pace.read()}
                 self._log({"step": self.step, "frames": self.frames, **clock, **terms})
             if self._all_agree(time.monotonic() - saved > self.config.checkpoint_s):

@@ -23,7 +23,6 @@ LICENSES = {
     "Scopia": "CC-BY-3.0",
 }
 _MAX_TRIANGLES = 60_000
-_SEE_THROUGH = 0.45
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,8 @@ def load_furniture(cache: Path, item: Furniture) -> list[FurniturePart]:
     parts = []
     for mesh in meshes:
         picture, tint, opacity = _material(mesh.visual)
-        if opacity >= _SEE_THROUGH:
+        see_through = 0.45
+        if opacity >= see_through:
             faces = mesh.faces
             coordinates = getattr(mesh.visual, "uv", None)
             parts.append(

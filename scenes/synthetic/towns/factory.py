@@ -32,8 +32,6 @@ KINDS = {
 }  # fmt: skip
 """Layouts and their probabilities."""
 
-_STANDPOINT_TRIES = 60
-
 
 @dataclass(frozen=True)
 class Town:
@@ -60,8 +58,9 @@ class Town:
             reach, turn = subject.radius + rng.uniform(near, far), rng.uniform(0, 2 * math.pi)
             x, z = subject.x + reach * math.sin(turn), subject.z + reach * math.cos(turn)
             tries += 1
+            standpoint_tries = 60
             # Dense towns may have no free position; `film_clip` checks the path for collisions anyway.
-            if tries == _STANDPOINT_TRIES or all(math.hypot(x - t.x, z - t.z) > t.radius + 0.4 for t in self.taken):
+            if tries == standpoint_tries or all(math.hypot(x - t.x, z - t.z) > t.radius + 0.4 for t in self.taken):
                 break
         heights = [
             rng.uniform(1.4, 1.8),
