@@ -84,6 +84,10 @@ def complete_chunk(cameras: Camera, state: ExploreState, components: Components,
     have no hole left when their turn comes.
     """
     views: dict[int, _View] = {}
+    changes: list[Integration] = []
+    if _wants_margin(cameras, state, components):
+        changes.append(add_margin(state, components))
+        clock.lap("outpaint")
     for index in coarse_to_fine(len(cameras)):
         views[index] = _complete(cameras[index : index + 1], state, components, clock)
     ordered = [views[index] for index in range(len(cameras))]
@@ -96,7 +100,7 @@ def complete_chunk(cameras: Camera, state: ExploreState, components: Components,
         Guide.concatenate([view.guide for view in ordered]),
         Prior.concatenate([view.prior for view in ordered]),
         torch.cat([view.sigma for view in ordered]),
-        _joined([change for view in views.values() for change in view.changes], state),
+        _joined(changes + [change for view in views.values() for change in view.changes], state),
         _mean([residual for view in ordered for residual in view.residuals]),
     )
 
@@ -104,22 +108,18 @@ def complete_chunk(cameras: Camera, state: ExploreState, components: Components,
 def add_margin(state: ExploreState, components: Components) -> Integration:
     """Complete a margin around the photo, seen from the photo's camera, and put it into the world.
 
-    The first view that shows what lies beyond the photo has it made: filled view by view, it would become strips with a
-    seam at each chunk. A walk that stays inside the photo never pays for it.
+    The first chunk that shows what lies beyond the photo has it made: filled view by view, it would become strips with
+    a seam at each chunk. A walk that stays inside the photo never pays for it. What was generated before is kept.
     """
-    scale, photo = components.scale, state.reference[:1]
-    small = photo_with_margin(photo.pooled(scale), components.prior.outpaint)
-    size = (small.camera.size[0] * scale, small.camera.size[1] * scale)
-    wide = pad_frame(photo, size)
-    known = wide.valid.to(wide.rgb)
-    shown = small if scale == 1 else Guide(wide.rgb, wide.depth * known, known, known, wide.sky.to(known), wide.camera)
+    camera = photo_with_margin(state.reference[:1].pooled(components.scale), components.prior.outpaint).camera
+    shown = state.view.render(_finer(camera, components.scale), components.samples)
     return state.view.integrate(complete_wide(shown, state, components))
 
 
-def _wants_margin(guide: Guide, state: ExploreState, components: Components) -> bool:
-    """Whether a view ``[1]`` shows what lies beyond the photo, and most of the margin around the photo is open."""
+def _wants_margin(cameras: Camera, state: ExploreState, components: Components) -> bool:
+    """Whether cameras ``[t]`` look beyond the photo, and most of the margin around the photo is still a hole."""
     config, photo = components.prior.outpaint, state.reference[:1]
-    if not components.generator.capabilities.wide or not looks_beyond(guide, photo.camera, config):
+    if not components.generator.capabilities.wide or not looks_beyond(cameras, photo, config):
         return False
     wide = photo_with_margin(photo.pooled(components.scale), config)
     height, width = wide.camera.size
@@ -149,11 +149,6 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
     clock.lap("render")
     if not _needs_completion(guide, config):
         return view
-    if _wants_margin(guide, state, components):
-        view.changes.append(add_margin(state, components))
-        shown = view.shown = state.view.render(camera, components.samples)
-        guide = shown.pooled(scale)
-        clock.lap("outpaint")
     wide = outpaint_camera(guide, config.outpaint) if components.generator.capabilities.wide else None
     if wide is not None:
         # Filled chunk by chunk, such a side would become strips with a seam at each chunk.

@@ -126,6 +126,10 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
             continue
         if key not in known or key in groups or _is_device_of_a_part(key):
             raise ConfigError(f"there is no setting '{key}'; {_hint(key, known)}")
+        if key.startswith("sampler.") and "generator" not in foreign and "sampler" not in config.generator:
+            own = key.replace("sampler.", "generator.")
+            instead = f"give {own}=" if own in known else f"leave {key}= out"
+            raise ConfigError(f"{key}: only generator=retouch takes it, got another generator; {instead}")
         if key in missing and _value(key, value, None) is None:
             continue  # no value: `check_explore` says what is wanted
         default = OmegaConf.select(config, key, throw_on_missing=False)

@@ -172,8 +172,8 @@ class OutpaintConfig:
         end: margin above and below, share of the height. Default .25; not measured.
         open_share: share of one side of the picture that must be uncovered. Default .3: with outpainting on the way
             contrast at chunk 10 .534 -> .559, PSNR 17.57 -> 17.74 (generator, four rollouts).
-        margin_share: share of a view that must be hole and beyond the photo before the margin around the photo is
-            made, once. Default .002, as `InpaintConfig.min_share`; not measured.
+        margin_share: share of a view that must lie beyond the photo before the margin around the photo is made, once.
+            Default .01; not measured.
         border_px: outermost pixels of a margin that are not kept. Default 4; by eye (dark lines where a later margin
             starts).
     """
@@ -181,7 +181,7 @@ class OutpaintConfig:
     side: float = 0.35
     end: float = 0.25
     open_share: float = 0.3
-    margin_share: float = 0.002
+    margin_share: float = 0.01
     border_px: int = 4
 
 

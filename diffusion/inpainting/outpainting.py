@@ -16,10 +16,11 @@ from torch.nn.functional import pad
 
 from diffusion.inpainting.config import OutpaintConfig
 from geometry.camera import Camera
-from geometry.fill import smooth_fill
 from geometry.frame import Frame, Guide
 from geometry.project import project, unproject
 
+_GRID = 24  # points across and down by which a view is compared with the photo
+_FAR = 1000.0  # median depths
 STEP_PX = 16  # margins are multiples: the generator's pictures are
 
 
@@ -50,18 +51,20 @@ def outpaint_camera(guide: Guide, config: OutpaintConfig = OutpaintConfig()) -> 
     return _wider(guide.camera[-1:], (left, right, above, below), config)
 
 
-def looks_beyond(guide: Guide, photo: Camera, config: OutpaintConfig = OutpaintConfig()) -> bool:  # noqa: B008 (frozen)
-    """Whether a view ``[1]`` has holes at places that lie outside the picture of the photo's camera ``[1]``.
+def looks_beyond(camera: Camera, photo: Frame, config: OutpaintConfig = OutpaintConfig()) -> bool:  # noqa: B008 (frozen)
+    """Whether any view of cameras ``[t]`` shows places that lie outside the picture of the photo ``[1]``.
 
-    The depth of a hole is taken from what is known around it.
+    Asked of the far distance, where turns count, and of the photo's median depth, where moves do.
     """
-    known = guide.covered
-    inverse = smooth_fill(torch.where(known, 1.0 / guide.depth.clamp_min(1e-6), 0.0), known)
-    points = unproject(1.0 / inverse.clamp_min(1e-6), guide.camera).flatten(2).transpose(1, 2)
-    pixels, z = project(points, photo)
-    height, width = photo.size
-    outside = (pixels < 0).any(-1) | (pixels[..., 0] > width) | (pixels[..., 1] > height) | (z < 0)
-    return bool((outside & ~known.flatten(1)).float().mean() > config.margin_share)
+    coarse, median = camera.resized((_GRID, _GRID)), photo.median_depth()
+    height, width = photo.camera.size
+    for depth in (median, _FAR * median):
+        points = unproject(coarse.focal_px.new_full((len(coarse), 1, _GRID, _GRID), depth), coarse)
+        pixels, z = project(points.movedim(1, 0).reshape(1, 3, -1).transpose(1, 2), photo.camera)
+        outside = (pixels < 0).any(-1) | (pixels[..., 0] > width) | (pixels[..., 1] > height) | (z < 0)
+        if outside.reshape(len(coarse), -1).float().mean(1).max() > config.margin_share:
+            return True
+    return False
 
 
 def pad_frame(frames: Frame, size: tuple[int, int]) -> Frame:

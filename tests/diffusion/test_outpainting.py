@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -133,18 +136,23 @@ def test_no_outpainting_when_sides_are_covered_or_nothing_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("move", "sees_more"),
-    [((0.0, 0.0, 0.0), False), ((0.0, 0.0, 1.0), False), ((0.0, 0.0, -1.0), True), ((0.5, 0.0, 0.0), True)],
+    ("move", "turn_deg", "sees_more"),
+    [
+        ((0.0, 0.0, 0.0), 0.0, False),
+        ((0.0, 0.0, 1.0), 0.0, False),
+        ((0.0, 0.0, -1.0), 0.0, True),
+        ((0.5, 0.0, 0.0), 0.0, True),
+        ((0.0, 0.0, 0.0), 3.0, True),
+    ],
 )
-def test_holes_beyond_the_photo_are_told_from_holes_within(
-    columns: Frame, move: tuple[float, float, float], sees_more: bool
+def test_views_beyond_the_photo_are_told_from_views_within(
+    columns: Frame, move: tuple[float, float, float], turn_deg: float, sees_more: bool
 ) -> None:
-    cache = GaussianCache()
-    cache.integrate(chunk_of(columns))
-    seen = cache.render(cameras_at(move, size=SIZE))
-    holes = seen.hole.float().mean()
-    assert holes > 0.01 or move == (0.0, 0.0, 0.0)
-    assert looks_beyond(seen, columns.camera) == sees_more
+    camera, angle = cameras_at((0.0, 0.0, 0.0), move, size=SIZE), math.radians(turn_deg)
+    turn = torch.eye(4)
+    turn[0, 0], turn[0, 2], turn[2, 0], turn[2, 2] = math.cos(angle), math.sin(angle), -math.sin(angle), math.cos(angle)
+    camera = replace(camera, world_from_camera=camera.world_from_camera @ turn)
+    assert looks_beyond(camera[-1:], columns) == looks_beyond(camera, columns) == sees_more
 
 
 def test_outermost_pixels_are_not_kept(columns: Frame) -> None:

@@ -81,6 +81,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
         (["image=a.jpg", "prior.exemplar.passes="], "prior.exemplar.passes: want"),
         (["image=a.jpg", "prior.exemplar.costs.depth=-1"], "prior.exemplar.costs.depth: want a number of 0 or more"),
         (["image=a.jpg", "generator.policy.bank=-1"], "generator.policy.bank: want a whole number of 0 or more"),
+        (["image=a.jpg", "generator=wan", "sampler.shift=2"], "sampler.shift: only generator=retouch takes it"),
         (["image=a.jpg", "sampler.shift=inf"], "sampler.shift: want a number of 0 or more"),
         (["image=a.jpg", "depth.device=mars"], "no setting 'depth.device'; every part runs where the session does"),
         ([], "image: want a photo"),

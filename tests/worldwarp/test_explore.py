@@ -113,7 +113,7 @@ def test_uncovered_sides_are_outpainted_and_resume_to_the_same_bits(
             shutil.copytree(tmp_path / "whole", tmp_path / "parts")  # what a session that stops here leaves
     list(resume(tmp_path / "parts").steps())
     wide = [step for step in steps if "outpaint" in step.timings_s]
-    assert 0 < len(wide) < len(steps)
+    assert wide
     assert all((step.chunk.confidence > 0.0).float().mean() > 0.95 for step in wide)
     assert max(step.gauges["hole_ratio"] for step in wide) > 0.05  # measured before outpainting
     assert same_bits(world_content(tmp_path / "whole"), world_content(tmp_path / "parts"))
