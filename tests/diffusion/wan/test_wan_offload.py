@@ -76,6 +76,7 @@ def test_offloading_changes_no_bit_and_leaves_on_the_gpu_only_what_runs(
     forward = WanTransformerBlock.forward
 
     def one_block(self: WanTransformerBlock, *args: Any, **kwargs: Any) -> Tensor:
+        # The attributes of a torch module are untyped.
         blocks = [block for block in modules["transformer"].blocks if _on_gpu(block)]  # pyright: ignore
         running.append(len(blocks))
         assert self in blocks
