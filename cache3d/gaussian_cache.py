@@ -22,6 +22,7 @@ from cache3d.stored_cache import StoredCache
 from geometry.camera import Camera
 from geometry.depth import clear_far, mixed
 from geometry.frame import Chunk, Frame, Guide, Observation
+from geometry.jit import for_each
 from geometry.primitives import Change, Gaussians, Points
 
 REFINE_STEPS = 6
@@ -119,12 +120,14 @@ class GaussianCache(StoredCache[Gaussians]):
         if len(camera.batch_shape) != 1:
             raise ValueError(f"camera: want a batch [t], got batch shape {list(camera.batch_shape)}; stack or index it")
         # Rasters are kept from a guide to the integration of its frames, and no longer.
-        self._renderer.forget()
-        # One view of the store for a chunk's cameras; of a long path one each, so that not all need be in memory.
-        if len(camera) <= 16:
-            self._store.near(camera)
-        cameras = [camera[k].to(self._device) for k in range(len(camera))]
-        return to_guide([self._renderer.render(self._store.near(one), one, samples) for one in cameras], camera)
+        self._renderer.forget_surfaces()
+        # One view of the store for the cameras of a chunk; of a long path several, so that not all need be in memory.
+        rendered: list[RenderedView] = []
+        for first in range(0, len(camera), 16):
+            part = camera[first : first + 16]
+            view, cameras = self._store.near(part), [part[k].to(self._device) for k in range(len(part))]
+            rendered += for_each(cameras, lambda one: self._renderer.render(view, one, samples))  # noqa: B023 (used at once)
+        return to_guide(rendered, camera)
 
     def apply(self, change: Change) -> None:
         """As `StoredCache.apply`; kept rasters are out of date then."""

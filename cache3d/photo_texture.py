@@ -27,7 +27,7 @@ from geometry.checks import check_numbers
 from geometry.depth import mixed
 from geometry.filters import erode
 from geometry.frame import Frame, Guide
-from geometry.jit import for_blocks
+from geometry.jit import for_blocks, for_each
 from geometry.project import project, unproject
 from geometry.surfaces import far_from_edges
 
@@ -105,22 +105,34 @@ class PhotoTexture:
         """The guide with the photo's colors, at confidence 1, where it shows the photo's surface. No gradients."""
         if guide.rgb.device.type != "cpu":
             return self.apply_reference(guide)
+        masks, pyramid = [mask[0].float().contiguous().numpy(force=True) for mask in self._masks], self._pyramid
+        rgb, confidence = guide.rgb.float().clone(), guide.confidence.float().clone()
+        for_each(
+            range(len(guide)),
+            lambda k: self._show(guide[k : k + 1], masks, pyramid, rgb[k].numpy(), confidence[k, 0].numpy()),
+        )
+        return replace(guide, rgb=rgb, confidence=confidence)
+
+    def _show(
+        self,
+        guide: Guide,
+        masks: list[np.ndarray],
+        pyramid: tuple[np.ndarray, ...],
+        rgb: np.ndarray,
+        confidence: np.ndarray,
+    ) -> None:
+        """Write the photo's colors and its confidence into ``rgb [3 h w]`` and ``confidence [h w]`` of one view."""
         height, width = guide.camera.size
-        masks = [mask[0].float().contiguous().numpy(force=True) for mask in self._masks]
         photo_camera, photo = self.photo.camera[0], _lens(self.photo.camera[0])
         limits = np.float32(self.policy.same_depth), np.float32(self.policy.pure_sky)
-        rgb, confidence = guide.rgb.float().clone(), guide.confidence.float().clone()
         places, weight = np.empty((height, width, 2), np.float32), np.empty((height, width), np.float32)
-        for k in range(len(guide)):
-            maps = [part[k, 0].float().contiguous().numpy() for part in (guide.depth, guide.coverage, guide.sky)]
-            camera = guide.camera[k]
-            # In float64: differences of two poses far from the origin.
-            motion = photo_camera.to("cpu").camera_from_world.double() @ camera.world_from_camera.double()
-            fixed = (*maps, motion[:3].float().numpy(), _lens(camera), photo, *masks, *limits, places, weight)
-            for_blocks(height, ROWS, lambda i, j: locate_in_photo(i, j, *fixed))  # noqa: B023 (used up in this round)
-            shown = rgb[k].numpy(), confidence[k, 0].numpy()
-            for_blocks(height, ROWS, lambda i, j: show_photo(i, j, places, weight, *self._pyramid, *shown))  # noqa: B023
-        return replace(guide, rgb=rgb, confidence=confidence)
+        maps = [part[0, 0].float().contiguous().numpy() for part in (guide.depth, guide.coverage, guide.sky)]
+        camera = guide.camera[0]
+        # In float64: differences of two poses far from the origin.
+        motion = photo_camera.to("cpu").camera_from_world.double() @ camera.world_from_camera.double()
+        fixed = (*maps, motion[:3].float().numpy(), _lens(camera), photo, *masks, *limits, places, weight)
+        for_blocks(height, ROWS, lambda i, j: locate_in_photo(i, j, *fixed))
+        for_blocks(height, ROWS, lambda i, j: show_photo(i, j, places, weight, *pyramid, rgb, confidence))
 
     @torch.no_grad()
     def apply_reference(self, guide: Guide) -> Guide:

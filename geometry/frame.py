@@ -1,21 +1,28 @@
-"""RGB-D frames, chunks of them, and the guide that a world cache renders."""
+"""RGB-D frames, chunks of them, and the guide that a world cache renders.
+
+Kernels on the CPU; the methods named ``_reference`` are the same in tensor operations, used on other devices.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from geometry.camera import Camera
+from geometry.jit import for_blocks
+from geometry.pooling_kernels import pool_frame, pool_guide
 
 # Share of a pixel from which on it counts as covered by the cache. Below it, less than half of the color and the depth
 # comes from known geometry, and the pixel is a hole to be generated. Every stage uses this one threshold.
 COVERED = 0.5
 # Share of sky in the covered part above which a pixel is sky: it takes the depth of its larger part.
 SKY = 0.5
+ROWS = 16  # of pooled images per call of a kernel
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,20 @@ class Frame:
         """
         if factor == 1:
             return self
+        if self.rgb.device.type != "cpu":
+            return self.pooled_reference(factor)
+        count, (height, width) = len(self), self.camera.size
+        height, width = height // factor, width // factor
+        out, flags = np.empty((count, 4, height, width), np.float32), np.empty((count, 2, height, width), np.bool_)
+        maps = [part[:, 0].contiguous().numpy() for part in (self.depth.float(), self.valid, self.sky)]
+        fixed = (self.rgb.float().contiguous().numpy(), *maps, factor, out, flags)
+        for_blocks(count * height, ROWS, lambda i, j: pool_frame(i, j, *fixed))
+        rgb, depth = torch.from_numpy(out).split([3, 1], 1)
+        valid, sky = torch.from_numpy(flags).split(1, 1)
+        return Frame(rgb, depth, valid, sky, self.camera.pooled(factor), self.metric)
+
+    def pooled_reference(self, factor: int) -> Frame:
+        """`pooled` in tensor operations."""
         surface = _shares(self.surface, factor)
         inverse = avg_pool2d(torch.where(self.surface, 1.0 / self.depth, 0.0), factor)
         sky = _shares(self.sky & self.valid, factor) > surface
@@ -212,6 +233,22 @@ class Guide:
         """
         if factor == 1:
             return self
+        if self.rgb.device.type != "cpu":
+            return self.pooled_reference(factor)
+        count, (height, width) = len(self), self.camera.size
+        height, width = height // factor, width // factor
+        out = np.empty((count, 7, height, width), np.float32)
+        maps = [
+            part[:, 0].float().contiguous().numpy() for part in (self.depth, self.coverage, self.confidence, self.sky)
+        ]
+        limits = np.float32(COVERED), np.float32(SKY)
+        fixed = (self.rgb.float().contiguous().numpy(), *maps, factor, limits, out)
+        for_blocks(count * height, ROWS, lambda i, j: pool_guide(i, j, *fixed))
+        rgb, depth, coverage, confidence, sky = torch.from_numpy(out).split([3, 1, 1, 1, 1], 1)
+        return Guide(rgb, depth, coverage, confidence, sky, self.camera.pooled(factor))
+
+    def pooled_reference(self, factor: int) -> Guide:
+        """`pooled` in tensor operations."""
         coverage = avg_pool2d(self.coverage, factor)
         over = coverage.clamp_min(1e-6)
         rgb, sky = (avg_pool2d(part * self.coverage, factor) / over for part in (self.rgb, self.sky))

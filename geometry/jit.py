@@ -1,4 +1,4 @@
-"""Numba compilation for all packages, and a thread pool that runs kernels over blocks of an index range.
+"""Numba compilation for all packages, and a thread pool for kernels over blocks of an index range, and for tasks.
 
 Kernels release the GIL. `for_blocks` calls them from its own thread pool instead of one of Numba's parallel backends:
 idle threads do not spin, the pool survives ``fork``, several threads may use it at once, and results never depend on
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numba
 import torch
@@ -19,7 +20,11 @@ import torch
 # No `nnan` and `ninf`: the kernels skip non-finite primitives by comparisons with NaN.
 KEEP_NAN = frozenset({"reassoc", "contract", "arcp", "nsz"})
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 _pools: dict[int, ThreadPoolExecutor] = {}
+_task = threading.local()  # `running`: whether this thread runs a task of `for_each`
 os.register_at_fork(after_in_child=_pools.clear)  # threads do not exist in a forked child
 
 
@@ -62,12 +67,39 @@ def compiled(
 def for_blocks(count: int, block: int, body: Callable[[int, int], None]) -> None:
     """Call ``body(start, stop)`` on consecutive blocks of ``range(count)``, on as many threads as torch uses."""
     starts = range(0, count, block)
-    threads = min(torch.get_num_threads(), len(starts))
+    threads = _threads(len(starts))
     if threads <= 1:
         for start in starts:
             body(start, min(start + block, count))
         return
+    list(_pool(threads).map(lambda start: body(start, min(start + block, count)), starts))
+
+
+def for_each(items: Sequence[T], task: Callable[[T], R]) -> list[R]:
+    """``task`` of each item, in order, on as many threads as torch uses.
+
+    For tasks that do not depend on each other, such as the views of a chunk: what a task does between its kernels runs
+    in parallel too. Kernels inside a task run on its thread.
+    """
+    threads = _threads(len(items))
+    return [task(item) for item in items] if threads <= 1 else list(_pool(threads).map(lambda i: _run(task, i), items))
+
+
+def _run(task: Callable[[T], R], item: T) -> R:
+    _task.running = True
+    try:
+        return task(item)
+    finally:
+        _task.running = False
+
+
+def _threads(count: int) -> int:
+    """Threads for ``count`` calls; 1 inside a task, whose thread could wait for itself."""
+    return 1 if getattr(_task, "running", False) else min(torch.get_num_threads(), count)
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
     pool = _pools.get(threads)
     if pool is None:
         pool = _pools.setdefault(threads, ThreadPoolExecutor(threads, thread_name_prefix="kernels"))
-    list(pool.map(lambda start: body(start, min(start + block, count)), starts))
+    return pool

@@ -33,7 +33,8 @@ from geometry.camera import Camera
 from geometry.fill import smooth_fill
 from geometry.frame import Chunk, Frame, Guide, repeated
 from geometry.free_space import behind_photo
-from geometry.rounding import to_levels
+from geometry.jit import for_each
+from geometry.rounding import rounded, to_levels
 from worldwarp.alignment import GENERATED_CONFIDENCE, validity, with_depth
 from worldwarp.clock import Clock
 from worldwarp.state import Components, ExploreState
@@ -46,8 +47,7 @@ class Completed:
     """The frames of a chunk, and what was done for them.
 
     Attributes:
-        frames: shown size, ``[t]``.
-        confidence: of each pixel, 0..1, ``[t 1 h w]``.
+        chunk: the frames, shown size, ``[t]``, with their confidence; `rounded`.
         guide: the world at each camera before its view was completed, working size, ``[t]``.
         prior: the same with its holes inpainted.
         sigma: noise level at which each pixel started, ``[t 1 h2 w2]``; 0 in views that were not completed.
@@ -55,8 +55,7 @@ class Completed:
         residual: mean of the median depth errors of the completed views.
     """
 
-    frames: Frame
-    confidence: Float[Tensor, "t 1 h w"]
+    chunk: Chunk
     guide: Guide
     prior: Prior
     sigma: Float[Tensor, "t 1 h2 w2"]
@@ -66,15 +65,30 @@ class Completed:
 
 @dataclass
 class _View:
-    """One view, before and after it was completed."""
+    """One view: ``shown`` at shown size, and ``guide`` at the generator's, before it was completed.
 
+    Attributes:
+        shown: the world at the camera, ``[1]``; rendered anew after each change.
+        guide: the same at working size.
+        prior, sigma: see `Completed`.
+        full: the completed view at shown size; None where nothing was completed.
+        changes: what its completion changed.
+        residuals: see `Completed`.
+    """
+
+    shown: Guide
     guide: Guide
     prior: Prior
     sigma: Tensor
-    shown: Guide | None = None
     full: Frame | None = None
     changes: list[Integration] = field(default_factory=list)
     residuals: list[float] = field(default_factory=list)
+
+    @staticmethod
+    def of(shown: Guide, scale: int) -> _View:
+        """A view of the world as it is."""
+        guide = shown.pooled(scale)
+        return _View(shown, guide, Prior.known(guide), torch.zeros_like(guide.coverage))
 
 
 def complete_chunk(cameras: Camera, state: ExploreState, components: Components, clock: Clock) -> Completed:
@@ -88,15 +102,26 @@ def complete_chunk(cameras: Camera, state: ExploreState, components: Components,
     if _wants_margin(cameras, state, components):
         changes.append(add_margin(state, components))
         clock.lap("outpaint")
-    for index in coarse_to_fine(len(cameras)):
-        views[index] = _complete(cameras[index : index + 1], state, components, clock)
+    order = coarse_to_fine(len(cameras))
+    while order:
+        # Rendered together, on a thread each; those that come after a change of the world are rendered anew.
+        together = order[: torch.get_num_threads()]
+        rendered = state.view.render(cameras[together], components.samples)
+        for view in for_each(range(len(together)), lambda k: _View.of(rendered[k : k + 1], components.scale)):  # noqa: B023
+            views[order.pop(0)] = view
+            clock.lap("render")
+            if _complete(view, state, components, clock):
+                break
     ordered = [views[index] for index in range(len(cameras))]
     solid = components.prior.completion.solid
-    frames, confidence = zip(*(_frame(view, state.reference.metric, solid) for view in ordered), strict=True)
+    chunks = for_each(ordered, lambda view: _finished(view, state, solid))
+    frames, confidence = (
+        Frame.concatenate([one.frames for one in chunks]),
+        torch.cat([one.confidence for one in chunks]),
+    )
     clock.lap("render")
     return Completed(
-        Frame.concatenate(list(frames)),
-        torch.cat(confidence),
+        replace(chunks[0], frames=frames, confidence=confidence),
         Guide.concatenate([view.guide for view in ordered]),
         Prior.concatenate([view.prior for view in ordered]),
         torch.cat([view.sigma for view in ordered]),
@@ -140,21 +165,17 @@ def coarse_to_fine(count: int) -> list[int]:
     return order
 
 
-def _complete(camera: Camera, state: ExploreState, components: Components, clock: Clock) -> _View:
-    """Render one view ``[1]``, and complete it if it has holes."""
-    scale, config = components.scale, components.prior
-    shown = state.view.render(camera, components.samples)
-    guide = shown.pooled(scale)
-    view = _View(guide, Prior.known(guide), torch.zeros_like(guide.coverage), shown)
-    clock.lap("render")
+def _complete(view: _View, state: ExploreState, components: Components, clock: Clock) -> bool:
+    """Complete a view if it has holes; whether that changed the world."""
+    scale, config, shown, guide = components.scale, components.prior, view.shown, view.guide
     if not _needs_completion(guide, config):
-        return view
+        return False
     wide = outpaint_camera(guide, config.outpaint) if components.generator.capabilities.wide else None
     if wide is not None:
         # Filled chunk by chunk, such a side would become strips with a seam at each chunk.
         seen = state.view.render(_finer(wide, scale), components.samples)
         view.changes.append(state.view.integrate(complete_wide(seen, state, components).around_valid(CROP_PX)))
-        shown = view.shown = state.view.render(camera, components.samples)
+        shown = view.shown = state.view.render(shown.camera, components.samples)
         guide = shown.pooled(scale)
         clock.lap("outpaint")
     if _needs_completion(guide, config):
@@ -172,9 +193,9 @@ def _complete(camera: Camera, state: ExploreState, components: Components, clock
         view.prior, view.sigma, view.full = prior[:1], sigma, chunk.frames
         view.residuals.append(residual)
         view.changes.append(state.view.integrate(chunk.around_valid(CROP_PX), state.reference))
-        view.shown = state.view.render(camera, components.samples)
+        view.shown = state.view.render(shown.camera, components.samples)
         clock.lap("integrate")
-    return view
+    return True
 
 
 def _needs_completion(guide: Guide, config: InpaintConfig) -> bool:
@@ -251,10 +272,9 @@ def _complete_pictures(seen: list[Tensor], guide: Guide, prior: Prior, photo: Te
     return torch.cat([torch.where(known, views, enlarged(prior.rgb, scale)), photo])
 
 
-def _frame(view: _View, metric: bool, least: float) -> tuple[Frame, Tensor]:
-    """A finished frame ``[1]`` and its confidence: the rendered view, what is still open closed smoothly."""
+def _finished(view: _View, state: ExploreState, least: float) -> Chunk:
+    """A finished view ``[1]``: as it was rendered, what is still open closed smoothly; `rounded`."""
     shown = view.shown
-    assert shown is not None
     rgb, depth, covered = shown.rgb, shown.depth.clamp_min(1e-6), shown.covered
     # In cracks between surfaces that do not meet, a pixel is covered in part, by the outlines of both.
     solid = shown.coverage >= least
@@ -264,8 +284,10 @@ def _frame(view: _View, metric: bool, least: float) -> tuple[Frame, Tensor]:
     if view.full is not None:
         rgb = torch.where(covered, rgb, view.full.rgb)
         depth = torch.where(covered, depth, view.full.depth)
-    frame = Frame(to_levels(rgb), depth.clamp_min(1e-6), covered, covered & shown.sky_mask, shown.camera, metric)
-    return frame, shown.confidence * covered
+    sky = covered & shown.sky_mask
+    frame = Frame(rgb, depth.clamp_min(1e-6), covered, sky, shown.camera, state.reference.metric)
+    # Rounded to the precision of the stored world: that keeps a resumed session on the same bits.
+    return rounded(Chunk(frame, state.chunks, observed=False, confidence=shown.confidence * covered))
 
 
 def _finer(camera: Camera, scale: int) -> Camera:

@@ -59,9 +59,7 @@ def complete_views(cameras: Camera, upcoming: Camera | None, state: ExploreState
     clock = Clock()
     state.view.prefetch(upcoming)
     done = complete_chunk(cameras, state, components, clock)
-    # Rounded to the precision of the stored world: that keeps a resumed session on the same bits.
-    chunk = rounded(Chunk(done.frames, state.chunks, observed=False, confidence=done.confidence))
-    small = chunk.pooled(components.scale)
+    chunk, small = done.chunk, done.chunk.pooled(components.scale)
     made = Made(small.frames.rgb, small.frames.depth, small.frames.sky)
     state.memory = components.generator.remember(small, made, state.memory)
     clock.lap("remember")

@@ -38,8 +38,12 @@ class GaussianRenderer:
 
     def forget(self) -> None:
         """Drop the kept rasters."""
-        self._rasters: dict[bytes, IncrementalRaster] = {}
+        self._rasters: dict[tuple[bytes, bool], IncrementalRaster] = {}
         self._recolored_ids = np.zeros(0, np.int64)
+
+    def forget_surfaces(self) -> None:
+        """Drop the kept rasters but the last of the sky: cameras that only move have the same one."""
+        self._rasters = dict([(key, raster) for key, raster in self._rasters.items() if key[1]][-1:])
 
     def recolored(self, ids: Int[Tensor, "k"]) -> None:
         """Mark Gaussians whose colors or confidences changed since the kept rasters were made."""
@@ -77,26 +81,27 @@ class GaussianRenderer:
             self._rasters.pop(_key(camera, policy.samples, sky=sky), None)
             return None
         if self._backend in ("auto", "cpu") and not gaussians.means.is_cuda:
-            return self._raster_of(camera, policy, sky=sky).draw(gaussians, view.ids, index, self._recolored_ids)
+            raster = self._raster_of(camera, policy, sky=sky)
+            with raster.lock:  # views that are rendered at the same time share the raster of their sky
+                return raster.draw(gaussians, view.ids, index, self._recolored_ids)
         splats = to_splats(gaussians, index, camera, policy)
         return rasterize(splats, supersampled(camera, policy)[None], self._backend, eps2d=policy.footprint_floor)
 
     def _raster_of(self, camera: Camera, policy: RenderingPolicy, *, sky: bool) -> IncrementalRaster:
         """The raster of one camera, or a new one, which is kept while there are few."""
         key = _key(camera, policy.samples, sky=sky)
-        raster = self._rasters.get(key) or IncrementalRaster(camera, policy)
-        if len(self._rasters) < self._kept_rasters:
-            self._rasters[key] = raster
-        return raster
+        kept = self._rasters.get(key)
+        if kept is not None:
+            return kept
+        raster = IncrementalRaster(camera, policy)
+        return raster if len(self._rasters) >= self._kept_rasters else self._rasters.setdefault(key, raster)
 
 
-def _key(camera: Camera, samples: int, *, sky: bool) -> bytes:
+def _key(camera: Camera, samples: int, *, sky: bool) -> tuple[bytes, bool]:
     # All bits: an almost equal camera has another raster.
     fields = (camera.world_from_camera, camera.focal_px, camera.center_px)
-    return (
-        b"".join(field.contiguous().cpu().numpy().tobytes() for field in fields)
-        + str((camera.size, samples, sky)).encode()
-    )
+    exact = b"".join(field.contiguous().cpu().numpy().tobytes() for field in fields)
+    return exact + str((camera.size, samples)).encode(), sky
 
 
 def _at_origin(world_from_camera: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:

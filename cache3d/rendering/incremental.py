@@ -6,6 +6,8 @@ integrated, and after its retirements. In between, a few of some hundred thousan
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import torch
 from jaxtyping import Int
@@ -38,6 +40,7 @@ class IncrementalRaster:
         self._row, self._size = camera_row(fine.camera_from_world, fine.focal_px, fine.center_px), fine.size
         self._tiles = (-(-fine.size[0] // tiles.TILE), -(-fine.size[1] // tiles.TILE))
         self._ids: Array | None = None
+        self.lock = threading.Lock()  # to hold while drawing, where several threads may
 
     def draw(
         self, gaussians: Gaussians, ids: Int[Tensor, "n"], index: Int[Tensor, "k"], recolored_ids: Array

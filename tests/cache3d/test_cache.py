@@ -183,6 +183,24 @@ def test_sky_never_parallaxes_and_is_behind_everything(make: type[GaussianCache]
     assert (closer.sky[..., 19, :] < 0.5).float().mean() > 0.9
 
 
+def test_views_rendered_together_equal_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sky of cameras that only move is rasterized once, and again after the world has changed."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    size, cache, moves = (24, 32), GaussianCache(refine_steps=0), ((0.0, 0.0, 0.0), (0.0, 0.0, 0.3), (0.1, 0.0, 0.0))
+    cameras = Camera.concatenate(
+        [cameras_at(*moves, size=size), Camera.from_fov(60.0, size, pose_at(yaw_deg=9.0)[None])]
+    )
+    for index, rows in enumerate((10, 6)):
+        camera = cameras_at((0.0, 0.0, 0.01 * index), size=size)
+        cache.integrate(chunk_of(with_sky(textured_wall(camera), rows), index))
+        together = cache.render(cameras)
+        fresh = GaussianCache(refine_steps=0)
+        fresh.load(cache.snapshot())
+        for k in range(len(cameras)):
+            assert same_bits(together[k : k + 1], fresh.render(cameras[k : k + 1]))
+            fresh.load(cache.snapshot())
+
+
 def test_outlines_do_not_fray_into_the_sky() -> None:
     camera = cameras_at(pose_at())
     frame = with_sky(textured_wall(camera), 20)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,31 @@ def test_kernels_import_and_draw_where_no_folder_is_writable(tmp_path: Path) -> 
     assert str(site) in drawn
     assert "Array(" in drawn
     assert "compiling the CPU rasterizer" in done.stderr
+
+
+def test_tasks_run_in_order_and_kernels_inside_them_on_their_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit.torch, "get_num_threads", lambda: 2)
+    both = threading.Barrier(2)  # passes only if two tasks run at the same time
+
+    def task(item: int) -> tuple[int, set[int]]:
+        both.wait(timeout=60.0)
+        threads: set[int] = set()
+        jit.for_blocks(8, 2, lambda _first, _last: threads.add(threading.get_ident()))
+        assert threads == {threading.get_ident()}
+        return item * item, threads
+
+    results = jit.for_each(range(4), task)
+    assert [value for value, _ in results] == [0, 1, 4, 9]
+    assert all(threading.get_ident() not in threads for _, threads in results)
+    threads: set[int] = set()
+    jit.for_blocks(
+        8, 2, lambda _first, _last: threads.add(threading.get_ident())
+    )  # outside of tasks: on the pool again
+    assert threading.get_ident() not in threads
+
+
+def test_an_error_of_a_task_arrives_and_leaves_the_pool_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit.torch, "get_num_threads", lambda: 2)
+    with pytest.raises(ZeroDivisionError):
+        jit.for_each([1, 0], lambda item: 1 // item)
+    assert jit.for_each([1, 2], lambda item: item + 1) == [2, 3]

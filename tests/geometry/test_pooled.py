@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
-from geometry.frame import Frame
+from geometry.frame import Frame, Guide
 from geometry.project import unproject
 from tests.helpers import cameras_at, chunk_of, guide_of, pillar_before_wall, textured_wall
 
@@ -65,3 +66,28 @@ def test_the_part_around_valid_pixels_keeps_every_ray() -> None:
         unproject(part.frames.depth, part.frames.camera), unproject(wall.depth, camera)[..., 8:14, 18:25]
     )
     assert replace(chunk, frames=replace(wall, valid=valid & False)).around_valid(2).frames.camera.size == (24, 32)
+
+
+def random_maps(seed: int) -> tuple[torch.Tensor, ...]:
+    """Colors, depth, coverage, confidence and sky of two images; a third of the pixels are empty, a third partial."""
+    rng = torch.Generator().manual_seed(seed)
+    rgb, *others = (torch.rand(2, channels, 12, 20, generator=rng) for channels in (3, 1, 1, 1, 1))
+    depth, coverage, confidence, sky = others
+    coverage = (3.0 * coverage - 1.0).clamp(0.0, 1.0)
+    known = (coverage > 0.0).float()
+    return rgb * known, (0.5 + 9.0 * depth) * known, coverage, confidence * known, (sky > 0.5) * known
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_kernels_pool_as_tensor_operations_do(factor: int) -> None:
+    camera = cameras_at((0.0, 0.0, 0.0), (0.0, 0.0, 1.0), size=(12, 20))
+    rgb, depth, coverage, confidence, sky = random_maps(factor)
+    guide = Guide(rgb, depth, coverage, confidence, sky, camera)
+    frame = Frame(rgb, depth.clamp_min(0.1), coverage > 0.2, sky > 0.5, camera)
+    for whole, names in ((guide, ("rgb", "depth", "coverage", "confidence", "sky")), (frame, ("rgb", "depth"))):
+        fast, slow = whole.pooled(factor), whole.pooled_reference(factor)
+        assert fast.camera.size == slow.camera.size == (12 // factor, 20 // factor)
+        for name in names:
+            torch.testing.assert_close(getattr(fast, name), getattr(slow, name), rtol=0.0, atol=2e-6)
+    assert torch.equal(frame.pooled(factor).valid, frame.pooled_reference(factor).valid)
+    assert torch.equal(frame.pooled(factor).sky, frame.pooled_reference(factor).sky)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from geometry import warping
 from geometry.camera import Camera
-from geometry.fill import smooth_fill
+from geometry.fill import smooth_fill, smooth_fill_reference
 from geometry.frame import Frame
 from geometry.project import normals_from_depth, pixel_centers, project, unproject
 from geometry.se3 import exp
@@ -98,6 +98,14 @@ def test_warp_refuses_values_of_another_size() -> None:
         forward_warp(frame, frame.camera, torch.zeros(1, 3, 5, 5))
     with pytest.raises(ValueError, match="depth: want the camera's size"):
         unproject(torch.ones(1, 1, 5, 5), frame.camera)
+
+
+@pytest.mark.parametrize("size", [(24, 37), (1, 9), (2, 2), (61, 3)])
+def test_smooth_fill_is_that_of_tensor_operations(size: tuple[int, int]) -> None:
+    rng = torch.Generator().manual_seed(3)
+    values, known = torch.rand(2, 3, *size, generator=rng), torch.rand(2, 1, *size, generator=rng) > 0.3
+    known[..., : size[0] // 2, : size[1] // 2] = False
+    torch.testing.assert_close(smooth_fill(values, known), smooth_fill_reference(values, known), rtol=0.0, atol=2e-6)
 
 
 def test_smooth_fill_keeps_what_is_known_and_stays_within_its_range() -> None:

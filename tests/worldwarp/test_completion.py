@@ -123,6 +123,23 @@ def test_cuts_are_completed_view_by_view() -> None:
         assert guide.hole.float().mean() < 0.02
 
 
+@pytest.mark.parametrize(
+    ("path", "has_holes"), [(((0.0, 0.0, 0.1), (0.3, 0.0, 0.2)), True), (((0.0, 0.0, 0.2), (0.0, 0.0, 0.6)), False)]
+)
+def test_a_chunk_has_the_same_bits_with_any_number_of_threads(
+    path: tuple[tuple[float, float, float], ...], has_holes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Views are rendered together, one on each thread; the second path only moves, so that they share their sky."""
+    results = []
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # noqa: B023 (used before the next round)
+        state, components, generator = begun(1)
+        steps = walked(state, components, cameras_at(*path, size=SIZE), cameras_at(*path[::-1], size=SIZE))
+        results.append(([step.chunk for step in steps], state.view.cache.snapshot()))
+        assert bool(generator.sizes) == has_holes
+    assert all(same_bits(results[0], other) for other in results[1:])
+
+
 def test_points_are_completed_too() -> None:
     state, components, generator = begun(2, PointCache())
     (step,) = walked(state, components, cameras_at((0.3, 0.0, 0.0), size=SIZE))
