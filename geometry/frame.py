@@ -262,13 +262,6 @@ class Guide:
         confidence = avg_pool2d(self.confidence, factor)
         return Guide(rgb, depth, coverage, confidence, sky, self.camera.pooled(factor))
 
-    def repeated(self, factor: int) -> Guide:
-        """The guide at ``factor`` times its size, each pixel as a square of equal ones."""
-        maps = (self.rgb, self.depth, self.coverage, self.confidence, self.sky)
-        height, width = self.camera.size
-        camera = self.camera.resized((height * factor, width * factor))
-        return Guide(*(repeated(values, factor) for values in maps), camera=camera)
-
     @staticmethod
     def concatenate(guides: list[Guide]) -> Guide:
         """Join batches ``[t_i]`` into one ``[sum t_i]``."""

@@ -11,7 +11,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Literal, TypeVar
 
 import numba
@@ -79,10 +79,14 @@ def for_each(items: Sequence[T], task: Callable[[T], R]) -> list[R]:
     """``task`` of each item, in order, on as many threads as torch uses.
 
     For tasks that do not depend on each other, such as the views of a chunk: what a task does between its kernels runs
-    in parallel too. Kernels inside a task run on its thread.
+    in parallel too. Kernels inside a task run on its thread. An error is raised when all tasks have ended.
     """
     threads = _threads(len(items))
-    return [task(item) for item in items] if threads <= 1 else list(_pool(threads).map(lambda i: _run(task, i), items))
+    if threads <= 1:
+        return [task(item) for item in items]
+    running = [_pool(threads).submit(_run, task, item) for item in items]
+    wait(running)
+    return [one.result() for one in running]
 
 
 def _run(task: Callable[[T], R], item: T) -> R:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import rerun as rr
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Frame
+from geometry.jit import for_each
 from geometry.primitives import Gaussians, Points
 from viz import entities
 from viz.colormaps import guide_picture, half_depth, noise_picture, to_uint8
@@ -109,10 +110,9 @@ def chunk_entries(event: ChunkEvent, scale: Scale, start: Float[Tensor, "3"]) ->
             (entities.PRIOR, to_uint8(event.prior_rgb)),
             (entities.COVERAGE, to_uint8(event.guide.coverage)[..., 0]),
         ]
-    for t in range(len(event.frames)):
-        when = TimePoint(event.first_frame + t, event.index)
-        for entity, pictures in panels:
-            yield LogEntry(entity, (rr.Image(pictures[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
+    for entity, pictures in panels:
+        for t, picture in enumerate(_compressed(pictures)):
+            yield LogEntry(entity, (picture,), TimePoint(event.first_frame + t, event.index))
     positions = torch.cat([start[None], event.frames.camera.position.cpu()]).numpy()
     strip = rr.LineStrips3D([positions], colors=(251, 146, 60), radii=rr.Radius.ui_points(1.5))
     end = TimePoint(event.first_frame + len(event.frames) - 1, event.index)
@@ -186,14 +186,19 @@ def text_entry(message: str, level: Level, when: TimePoint) -> LogEntry:
 
 
 def _frame_entries(frames: Frame, first_frame: int, chunk: int, scale: Scale) -> Iterator[LogEntry]:
-    images = to_uint8(frames.rgb)
+    images = _compressed(to_uint8(frames.rgb))
     depths = half_depth(frames.depth, frames.valid)
     for t in range(len(frames)):
         when = TimePoint(first_frame + t, chunk)
         yield LogEntry(entities.CAMERA, _frustum(frames.camera[t], 0.3 * scale.median_depth, (251, 146, 60)), when)
-        yield LogEntry(entities.IMAGE, (rr.Image(images[t]).compress(jpeg_quality=JPEG_QUALITY),), when)
+        yield LogEntry(entities.IMAGE, (images[t],), when)
         depth = rr.DepthImage(depths[t], meter=1.0, depth_range=scale.depth_range, colormap="viridis")
         yield LogEntry(entities.DEPTH, (depth,), when)
+
+
+def _compressed(pictures: UInt8[np.ndarray, "t h w *c"]) -> list[rr.EncodedImage | rr.Image]:
+    """Pictures as JPEG, encoded in parallel."""
+    return for_each(list(pictures), lambda picture: rr.Image(picture).compress(jpeg_quality=JPEG_QUALITY))
 
 
 def _metric_entries(event: ChunkEvent, when: TimePoint) -> Iterator[LogEntry]:

@@ -23,10 +23,10 @@ class ChunkEvent:
         index: index of the chunk in the world; the photo is 0, the first generated chunk 1.
         first_frame: global number of the chunk's first frame; the photo is frame 0.
         frames: the generated frames, batch ``[t]``.
-        guide: rendered view of the cache at their cameras before the chunk, batch ``[t]``; None, like ``prior_rgb`` and
-            ``sigma``, for a chunk of a stored world, which does not store them.
-        prior_rgb: the guide with its holes inpainted, 0..1, ``[t 3 h w]``.
-        sigma: noise level that the sampler started from, 0 = kept, 1 = unknown, ``[t 1 h w]``.
+        guide: rendered view of the cache at their cameras before the chunk, ``[t]``, at the generator's size; None,
+            like ``prior_rgb`` and ``sigma``, for a chunk of a stored world, which does not store them.
+        prior_rgb: the guide with its holes inpainted, 0..1, ``[t 3 h2 w2]``.
+        sigma: noise level that the sampler started from, 0 = kept, 1 = unknown, ``[t 1 h2 w2]``.
         added: the primitives that this chunk added to the cache.
         ids: their ids, ascending.
         removed: ids of the primitives that it retired, ascending.
@@ -38,8 +38,8 @@ class ChunkEvent:
     first_frame: int
     frames: Frame
     guide: Guide | None
-    prior_rgb: Float[Tensor, "t 3 h w"] | None
-    sigma: Float[Tensor, "t 1 h w"] | None
+    prior_rgb: Float[Tensor, "t 3 h2 w2"] | None
+    sigma: Float[Tensor, "t 1 h2 w2"] | None
     added: Points | Gaussians
     ids: Int[Tensor, "n"]
     removed: Int[Tensor, "r"]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from omegaconf import DictConfig
 
-from geometry.frame import repeated
 from scenes.io.atomic_files import replacing
 from scenes.store.world_store import MANIFEST, WorldStore
 from viz.recorder import ChunkEvent, NullRecorder, Recorder, StartEvent, UndoEvent
@@ -65,16 +64,15 @@ def record_start(recorder: Recorder, session: Session, plan: Plan | None = None)
 
 def record_step(recorder: Recorder, step: Step) -> None:
     """Send a recorder the result of a chunk."""
-    frames, change = step.chunk.frames, step.integration.change
-    scale = frames.camera.size[0] // step.guide.camera.size[0]
+    change = step.integration.change
     recorder.chunk(
         ChunkEvent(
             index=step.chunk.index,
             first_frame=step.first_frame,
-            frames=frames,
-            guide=step.guide.repeated(scale),
-            prior_rgb=repeated(step.prior.rgb, scale),
-            sigma=repeated(step.sigma, scale),
+            frames=step.chunk.frames,
+            guide=step.guide,
+            prior_rgb=step.prior.rgb,
+            sigma=step.sigma,
             added=step.added,
             # Ids below `first` existed before: they were updated, not added.
             ids=change.index[change.index >= step.integration.first],

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame
+from geometry.jit import for_each
 from scenes.io.atomic_files import replacing, write_bytes
 from scenes.io.png import from_bytes, read_rgb, to_bytes, write_rgb_png, write_rgb_webp
 from scenes.store.manifest import ChunkRecord
@@ -92,11 +93,13 @@ def write_chunk(folder: Path, chunk: Chunk, first_frame: int, rng_state: UInt8[T
             "chunk.frames.rgb: want colors on the 8-bit grid, so that a resumed walk has the same bits; "
             "round them with (rgb * 255).round() / 255 before the cache and the generator see them"
         )
-    names = []
-    for i in range(len(frames)):
-        with replacing(folder / frame_name(first_frame + i)) as path:
+    names = [frame_name(first_frame + i) for i in range(len(frames))]
+
+    def write_colors(i: int) -> None:
+        with replacing(folder / names[i]) as path:
             write_rgb_webp(path, frames.rgb[i])
-        names.append(frame_name(first_frame + i))
+
+    for_each(range(len(frames)), write_colors)
     levels = to_bytes(chunk.confidence)
     tensors = {
         "depth": frames.depth,
