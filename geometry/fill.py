@@ -23,7 +23,10 @@ def smooth_fill(values: Float[Tensor, "*b c h w"], known: Bool[Tensor, "*b 1 h w
         return smooth_fill_reference(values, known)
     batch, (channels, height, width) = values.shape[:-3], values.shape[-3:]
     flat, masks = values.detach().reshape(-1, channels, height, width), known.reshape(-1, height, width)
-    filled = [_fill((image * mask).numpy(), mask.float().numpy()) for image, mask in zip(flat, masks, strict=True)]
+    filled = [
+        _fill((image * mask).contiguous().numpy(), mask.float().contiguous().numpy())
+        for image, mask in zip(flat, masks, strict=True)
+    ]
     return torch.where(known, values, torch.from_numpy(np.stack(filled)).reshape(*batch, channels, height, width))
 
 

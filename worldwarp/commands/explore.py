@@ -9,6 +9,7 @@ from io import TextIOBase
 from pathlib import Path
 from typing import Any, cast
 
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from worldwarp.arguments import (
@@ -40,6 +41,14 @@ def explore_command(words: list[str]) -> int:
         changes = onward(words, config)
         check_world("resume", folder)
 
+    from worldwarp.first_run import kernels_beside
+
+    with kernels_beside(tqdm.write):
+        return _explore(config, folder, changes)
+
+
+def _explore(config: DictConfig, folder: Path, changes: dict[str, Any]) -> int:
+    """Prepare or resume, then explore; returns the exit code."""
     from worldwarp.driving import drive
     from worldwarp.keyboard import introduction, typed
     from worldwarp.prepare import prepare
@@ -59,7 +68,7 @@ def explore_command(words: list[str]) -> int:
         print(f"  take away  worldwarp {pasted('export', folder)}")
         print(f"  go on      worldwarp {pasted('explore', folder, 'up,orbit')}")
         return 0
-    with waiting("looking along the path (the first run compiles its kernels)"):
+    with waiting("looking along the path"):
         plan = session.plan()
     for line in introduction(plan, session.chunk) if by_keys else plan.lines():
         print(line)
