@@ -18,6 +18,7 @@ MODULES = {
     "export": "world",
     "undo": "world",
     "forget": "world",
+    "complete": "complete",
     "paths": "info",
     "doctor": "info",
     "models": "models",

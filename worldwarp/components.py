@@ -12,6 +12,8 @@ from diffusion.generator import Generator, TakesPrompts
 from diffusion.noise_map import NoiseConfig
 from geometry.depth import DepthEstimator, EmbeddedDepth, FileDepth
 from scenes.photos.clip import ClipReader
+from worldwarp.arguments import BY_ITSELF
+from worldwarp.autopilot import AutopilotPolicy
 from worldwarp.config import ConfigError, Settings, build, escaped
 from worldwarp.state import Components
 from worldwarp.video_guide import VideoGuide
@@ -75,6 +77,11 @@ def components(
         scale=scale,
         samples=samples_per_pixel(config, scale),
     )
+
+
+def autopilot_of(config: DictConfig) -> AutopilotPolicy | None:
+    """How ``path=auto`` chooses its views; None for any other path."""
+    return build(config, "auto") if config.path == BY_ITSELF else None
 
 
 def keep_prompts(config: DictConfig, generator: Generator) -> None:

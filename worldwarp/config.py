@@ -27,6 +27,7 @@ from geometry.input_files import reason_of
 from geometry.trajectory.path_text import names_a_file, parse_legs
 from scenes.photos.framing import QUALITIES, STEP
 from worldwarp.arguments import (
+    BY_ITSELF,
     LIVE,
     SAME,
     ConfigError,
@@ -141,6 +142,8 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
                 f"{key}: want one of its settings, e.g. {key}.{_flat_keys(default)[0]}=..., got '{value}'"
             )
         OmegaConf.update(config, key, _value(key, value, default))
+    if (unused := [key for key in given if key.startswith("auto.")]) and config.get("path") not in (None, BY_ITSELF):
+        raise ConfigError(f"{unused[0]}: it is for path={BY_ITSELF}, got path={config.path}; leave it out")
     return config
 
 
@@ -166,7 +169,7 @@ def check_explore(config: DictConfig) -> None:
         )
     if config.video is not None:
         check_video(config.video, config.path)
-    elif config.path not in (LIVE, SAME) and not names_a_file(config.path):
+    elif config.path not in (LIVE, SAME, BY_ITSELF) and not names_a_file(config.path):
         parse_legs(config.path)
     if config.resume is None and config.prompt is not None and "prompt" not in config.generator:
         raise ConfigError("prompt: this generator takes no text; leave prompt= out, or set generator=wan")
@@ -465,10 +468,12 @@ def onward(words: list[str], config: DictConfig) -> dict[str, Any]:
     """Settings of the new path of `explore resume=DIR`; besides them only device and viewer are accepted."""
     given = {word.partition("=")[0] for word in words}
     for key in sorted(given):
-        if key not in (*ONWARD, "resume", "device", "viewer") and not key.startswith("viewer."):
+        if key not in (*ONWARD, "resume", "device", "viewer") and not key.startswith(("viewer.", "auto.")):
             raise ConfigError(f"resume: the world keeps its own settings; remove {key}= (or start anew with out=)")
     # They would silently change nothing: the stored path is already sampled.
     if given & {"frames", "convention", "path_scale"} and "path" not in given:
         raise ConfigError("resume: frames=, convention= and path_scale= belong to a new path; give path= as well")
     values = {key: config[key] for key in ONWARD if key in given}
+    if config.path == BY_ITSELF:
+        values["auto"] = config.auto
     return {key: escaped(value) if isinstance(value, str) else value for key, value in values.items()}

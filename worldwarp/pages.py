@@ -36,6 +36,7 @@ PAGES = {
             "a first world, in worlds/photo": "worldwarp explore photo.jpg",
             "another path": "worldwarp explore photo.jpg orbit:angle_deg=20 out=worlds/mine",
             "larger frames": "worldwarp explore photo.jpg size=720",
+            "let it choose where to look": "worldwarp explore photo.jpg auto",
             "drive with the keyboard": "worldwarp explore photo.jpg keys",
             "finish a world that was interrupted": "worldwarp explore worlds/mine",
             "continue from its last frame": 'worldwarp explore worlds/mine "up,orbit"',
@@ -68,6 +69,15 @@ PAGES = {
             "primitives in a box": 'worldwarp forget worlds/mine "region=-1,-1,0.5,1,1,2"',
         },
         ("`worldwarp undo DIR` restores the primitives of the last `forget`; exploring there generates new ones.",),
+    ),
+    "complete": Page(
+        "complete DIR",
+        "make what a world lacks when it is looked at from aside",
+        {
+            "around the photo's camera": "worldwarp complete worlds/mine",
+            "farther": "worldwarp complete worlds/mine radius=0.4 angle_deg=35",
+        },
+        ("It adds chunks, as exploring does: `worldwarp undo DIR` takes back the last; again, it goes on.",),
     ),
     "paths": Page("paths", "values of path=", {"the list": "worldwarp paths"}),
     "doctor": Page(

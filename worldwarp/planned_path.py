@@ -10,7 +10,7 @@ from geometry.camera import Camera
 from geometry.camera_io.read_write import CameraPath, continued, open_camera_path, rebased, scaled
 from geometry.frame import Frame
 from scenes.photos.clip import ClipReader
-from worldwarp.arguments import LIVE, SAME
+from worldwarp.arguments import BY_ITSELF, LIVE, SAME
 from worldwarp.config import AUTO, ConfigError, Settings
 from worldwarp.plan import collisions
 
@@ -21,6 +21,11 @@ def open_path(settings: Settings, photo_size: tuple[int, int] | None = None) -> 
     if text == SAME:
         count = settings.frames or _frames_of(settings)
         pose = torch.eye(4).repeat(count, 1, 1)
+        given = CameraPath(Camera.from_fov(float(settings.fov_deg), size, pose), from_file=False)
+    elif text == BY_ITSELF:
+        # Cameras that are not chosen yet repeat the last one (`worldwarp.autopilot.planned_frames`).
+        default_frames = 49
+        pose = torch.eye(4).repeat(settings.frames or default_frames, 1, 1)
         given = CameraPath(Camera.from_fov(float(settings.fov_deg), size, pose), from_file=False)
     elif text == LIVE:
         given = CameraPath(Camera.from_fov(float(settings.fov_deg), size, torch.eye(4)[None]), from_file=False)

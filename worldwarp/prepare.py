@@ -24,7 +24,7 @@ from scenes.io.png import to_bytes
 from scenes.photos.clip import ClipReader, clip_outline
 from scenes.photos.framing import PIXELS, QUALITIES, STEP, natural_size, photo_fov_deg, sized
 from scenes.photos.photo import DecodedPhoto, Photo, Straighten, decode_photo, photo_outline
-from worldwarp.components import components, keep_prompts, part, video_guide
+from worldwarp.components import autopilot_of, components, keep_prompts, part, video_guide
 from worldwarp.config import ConfigError, Settings, check_explore, checked_size, explore_settings
 from worldwarp.loop import start
 from worldwarp.needs import announce, check_gpu, needs_of
@@ -56,6 +56,7 @@ def prepare(
         ValueError: an invalid photo, depth, path, size or setting, or too little memory or disk.
     """
     check_explore(config)
+    autopilot = autopilot_of(config)
     generator: Generator = part(config, "generator", given)
     config, assumed = _with_frame_size(config, path, generator)
     config, settings, finer = at_working_size(config, checked_size(config.size), generator)
@@ -84,7 +85,9 @@ def prepare(
     keep_prompts(config, generator)  # a captioner has described the photo by now
     photo = lifted.frame
     cameras, factor, notes = in_scene_units(planned, settings, photo)
-    return Session(settings, config, parts, photo, cameras, state, None, picture, planned.from_file, factor, notes)
+    return Session(
+        settings, config, parts, photo, cameras, state, None, picture, planned.from_file, factor, notes, autopilot
+    )
 
 
 def _path_of_photo(config: DictConfig, settings: Settings, outline: tuple[int, int], path: Camera | None) -> CameraPath:

@@ -21,8 +21,8 @@ from geometry.camera_io.read_write import CameraPath, continued, rebased
 from geometry.frame import Frame
 from geometry.trajectory.path_text import begins_with_preset
 from scenes.store.world_store import WorldStore
-from worldwarp.arguments import LIVE, SAME, user_path
-from worldwarp.components import components, keep_prompts, part, video_guide
+from worldwarp.arguments import BY_ITSELF, LIVE, SAME, user_path
+from worldwarp.components import autopilot_of, components, keep_prompts, part, video_guide
 from worldwarp.config import ONWARD, ConfigError, Settings, compose_config
 from worldwarp.needs import announce, check_gpu, needs_of
 from worldwarp.planned_path import in_scene_units, open_path
@@ -60,13 +60,15 @@ def resume(
     onward = dict(onward or {})
     text = onward.pop("prompt", None)
     config = _stored_config(world, device, onward)
+    autopilot = autopilot_of(config)
     generator: Generator = part(config, "generator", given)
     config, settings, finer = at_working_size(config, world.path.size, generator)
     if text is not None:
         generator = _prompted(generator, text, len(world.chunks))
         keep_prompts(config, generator)
     photo, cameras = world.chunk(0).frames, world.path
-    from_file, factor, notes = settings.path not in (LIVE, SAME) and not begins_with_preset(settings.path), 1.0, ()
+    by_name = settings.path in (LIVE, SAME, BY_ITSELF) or begins_with_preset(settings.path)
+    from_file, factor, notes = not by_name, 1.0, ()
     if redirected := bool(onward) or path is not None:
         planned = _path_onward(settings, world, path)
         more, factor, notes = in_scene_units(planned, settings, photo)
@@ -86,7 +88,7 @@ def resume(
         stored: Any = OmegaConf.to_container(config)
         world.redirect(cameras, stored)
     state = _stored_state(world, cache, memory, photo, finest)
-    return Session(settings, config, parts, photo, world.path, state, world, None, from_file, factor, notes)
+    return Session(settings, config, parts, photo, world.path, state, world, None, from_file, factor, notes, autopilot)
 
 
 def _stored_world(folder: Path) -> WorldStore:

@@ -20,14 +20,16 @@ from geometry.primitives import Change
 from scenes.io.video import write_video
 from scenes.photos.photo import Photo
 from scenes.store.world_store import WorldStore
-from worldwarp.arguments import LIVE, user_path
-from worldwarp.components import keep_prompts
+from worldwarp.arguments import BY_ITSELF, LIVE, user_path
+from worldwarp.autopilot import AutopilotPolicy, Leg, next_leg, planned_frames
+from worldwarp.components import autopilot_of, keep_prompts
 from worldwarp.config import Settings
 from worldwarp.keyboard import MOVES, move
 from worldwarp.loop import explore
 from worldwarp.plan import Plan, collisions, predicted_holes, time_generator, time_render
 from worldwarp.planned_path import smaller_scale, unit_of
 from worldwarp.state import Components, ExploreState, Step, photo_chunk
+from worldwarp.surroundings import Surroundings
 
 VIDEO = "video.mp4"
 
@@ -48,6 +50,8 @@ class Session:
         from_file: whether the path is in the unit of a camera file.
         path_scale: factor on the positions of the path.
         notes: lines for the plan about changes to the photo and the path.
+        autopilot: how ``path=auto`` chooses its views; None for any other path.
+        unknown: unknown share of the surroundings before the last leg that ``path=auto`` chose; None before the first.
     """
 
     settings: Settings
@@ -61,6 +65,8 @@ class Session:
     from_file: bool = False
     path_scale: float = 1.0
     notes: tuple[str, ...] = ()
+    autopilot: AutopilotPolicy | None = None
+    unknown: float | None = None
 
     @property
     def chunk(self) -> int:
@@ -78,10 +84,69 @@ class Session:
 
     def steps(self, chunks: Iterable[Camera] | None = None) -> Iterator[Step]:
         """Explore the `remaining` path or ``chunks``; every chunk is stored before it is yielded."""
-        for step in explore(self.state, self.remaining if chunks is None else chunks, self.components):
+        if chunks is None:
+            chunks = self.remaining if self.autopilot is None else self._chosen()
+        for step in explore(self.state, chunks, self.components):
             if self.world is not None:
                 self._store(step.chunk, step.integration.change, step.gauges, carried=step.carried)
             yield step
+
+    def go_on_by_itself(self, auto: Mapping[str, Any], frames: int) -> None:
+        """Go on by ``path=auto`` from the last finished frame; the rest of the planned path is dropped.
+
+        Args:
+            auto: settings of `AutopilotPolicy` and its ``_target_``.
+            frames: most frames to add.
+
+        Raises:
+            ConfigError: invalid settings.
+        """
+        self.config.update({"path": BY_ITSELF, "auto": auto, "frames": frames + 1, "convention": None})
+        self.autopilot = autopilot_of(self.config)
+        self.settings = replace(self.settings, path=BY_ITSELF, frames=frames + 1, convention=None)
+        done = self.state.frames
+        config: Any = OmegaConf.to_container(self.config)
+        self._plan(self.cameras[[*range(done), *frames * [done - 1]]], config)
+
+    def surroundings(self, radius: float, angle_deg: float) -> Surroundings:
+        """The views around the photo's camera, up to ``radius`` median depths from it."""
+        unit = unit_of(self.photo)
+        return Surroundings(self.photo, radius * unit, angle_deg, AutopilotPolicy().clearance * unit)
+
+    def _chosen(self) -> Iterator[Camera]:
+        """The chunks of ``path=auto``: each leg is chosen when the one before it is in the world."""
+        while self.remaining:
+            if self.state.frames >= planned_frames(self.cameras):
+                leg = self._next_leg()
+                done = self.cameras[: self.state.frames]
+                if leg is None:
+                    self._plan(done)
+                    return
+                self.unknown = leg.unknown
+                # The rest of the budget repeats the last camera, so that the length of the path stays what it is.
+                rest = [len(leg.cameras) - 1] * (len(self.cameras) - len(done) - len(leg.cameras))
+                self._plan(Camera.concatenate([done, leg.cameras, leg.cameras[rest]]))
+            first, planned = self.state.frames, planned_frames(self.cameras)
+            yield self.cameras[first : min(first + self.chunk, planned)]
+
+    def _next_leg(self) -> Leg | None:
+        """The leg that ``path=auto`` chooses from the last finished frame."""
+        assert self.autopilot is not None
+        return next_leg(
+            self.state.view,
+            self.photo,
+            self.cameras[: self.state.frames],
+            self.autopilot,
+            unit=unit_of(self.photo),
+            chunk=self.chunk,
+            left=len(self.cameras) - self.state.frames,
+        )
+
+    def _plan(self, cameras: Camera, config: dict[str, Any] | None = None) -> None:
+        """Replace the planned path, also of the stored world, and its configuration if there is another."""
+        self.cameras = cameras
+        if self.world is not None:
+            self.world.redirect(cameras, config or self.world.config)
 
     def go(self, cameras: Camera) -> Step:
         """Make one chunk along a move from the last finished frame; the rest of the planned path is dropped.
@@ -91,9 +156,7 @@ class Session:
         """
         done = self.cameras[: self.state.frames]
         relative = scaled(rebased(Camera.concatenate([done[-1:], cameras])), unit_of(self.photo))
-        self.cameras = continued(done, relative)
-        if self.world is not None:
-            self.world.redirect(self.cameras, self.world.config)
+        self._plan(continued(done, relative))
         (step,) = self.steps([self.cameras[len(done) :]])
         return step
 
@@ -135,6 +198,11 @@ class Session:
     def plan(self) -> Plan:
         """Check the path and time rendering and generator; does not change the state."""
         chunks, seconds = self.remaining, 0.0
+        if self.autopilot is not None:
+            leg = self._next_leg()
+            chunks = (
+                [] if leg is None else [leg.cameras[k : k + self.chunk] for k in range(0, len(leg.cameras), self.chunk)]
+            )
         holes = predicted_holes(self.state.view.cache, chunks)
         timed = chunks[0] if chunks else None
         if self.settings.path == LIVE:
@@ -144,7 +212,7 @@ class Session:
         names = {group: self.config[group]["_target_"].rpartition(".")[2] for group in ("depth", "cache", "generator")}
         return Plan(
             frames=len(self.cameras) - self.state.frames,
-            chunks=len(chunks),
+            chunks=len(self.remaining),
             size=self.settings.size,
             fov_deg=float(self.cameras.fov_deg[0, 0]),
             backends=names | {"noise": self.components.noise.kind, "device": self.settings.device},

@@ -178,6 +178,7 @@ PRESETS = {
     "uniform",
     "smooth",
     "none",
+    "complete",
 }  # options that only change other values
 
 

@@ -80,7 +80,7 @@ def _explore(config: DictConfig, folder: Path, changes: dict[str, Any]) -> int:
         record_start(recorder, session, plan)
         print(f"viewer   {recorder.how_to_look}")
         total, begun = None if by_keys else plan.frames or None, session.state.frames
-        with _stop_after_chunk() as asked_to_stop, Progress(total) as progress:
+        with stop_after_chunk() as asked_to_stop, Progress(total) as progress:
             steps = session.steps()
             if by_keys:
                 keys = typed(cast(TextIOBase, sys.stdin), asked_to_stop)
@@ -102,7 +102,7 @@ def _explore(config: DictConfig, folder: Path, changes: dict[str, Any]) -> int:
 
 
 @contextmanager
-def _stop_after_chunk() -> Iterator[Callable[[], bool]]:
+def stop_after_chunk() -> Iterator[Callable[[], bool]]:
     """First Ctrl-C: finish the chunk and save. Second: stop at once; stored chunks are kept."""
     asked = False
 

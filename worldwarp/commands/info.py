@@ -15,7 +15,7 @@ PATH_EXAMPLES = {
     "left:distance=0.15,right:distance=0.3": "from side to side",
     "forward+pan:angle_deg=20": "ahead while looking to the right",
     "look_around,forward:frames=33": "turn on the spot, then go ahead slowly",
-    "spiral:distance=0.2": "close the holes around the photo before an export",
+    "auto": "chosen as it goes: to what is new beside what is known",
     "keys": "drive with the keyboard, a chunk per key",
     "camera_path.json": "along a camera path of nerfstudio",
 }
