@@ -299,6 +299,27 @@ class World:
         more = {} if frames is None else {"frames": frames}
         return self._reload_after(explore(resume=self.folder, path=path, **more, **settings))
 
+    def complete(
+        self, radius: float = 0.3, angle_deg: float = 25.0, frames: int = 481, enough: float = 0.005, **settings: Any
+    ) -> Iterator[Step]:
+        """Make what is unknown in views around the photo's camera; see `worldwarp complete`.
+
+        Args:
+            radius: distance of the views from the photo's camera, at most, median depths of the photo.
+            angle_deg: angle of the views to the photo's direction, at most.
+            frames: most frames of the path, the last finished one included.
+            enough: share of such a view that may stay unknown, on average.
+            **settings: as `explore` takes with ``resume``.
+
+        Example:
+            >>> for step in world.complete(radius=0.2):
+            ...     print(step)
+            Step(chunk 4, frames 25 to 32, 12.3% new, 305514 primitives)
+        """
+        given = {"radius": radius, "angle_deg": angle_deg, "enough": enough}
+        words = ["auto=complete", *(f"auto.{name}={value}" for name, value in given.items())]
+        return self.explore("auto", frames, overrides=words, **settings)
+
     def _reload_after(self, steps: Iterator[Step]) -> Iterator[Step]:
         try:
             yield from steps

@@ -468,7 +468,7 @@ def onward(words: list[str], config: DictConfig) -> dict[str, Any]:
     """Settings of the new path of `explore resume=DIR`; besides them only device and viewer are accepted."""
     given = {word.partition("=")[0] for word in words}
     for key in sorted(given):
-        if key not in (*ONWARD, "resume", "device", "viewer") and not key.startswith(("viewer.", "auto.")):
+        if key not in (*ONWARD, "resume", "device", "viewer", "auto") and not key.startswith(("viewer.", "auto.")):
             raise ConfigError(f"resume: the world keeps its own settings; remove {key}= (or start anew with out=)")
     # They would silently change nothing: the stored path is already sampled.
     if given & {"frames", "convention", "path_scale"} and "path" not in given:

@@ -17,6 +17,7 @@ from diffusion.noise_map import NoiseConfig
 from geometry.depth import DepthEstimator
 from geometry.frame import Chunk, Frame, Guide
 from geometry.primitives import Gaussians, Points
+from worldwarp.notebook import strip_html
 from worldwarp.video_guide import VideoGuide
 
 REFERENCE_FRAMES = 4  # the photo and the last frames of three chunks: to copy texture from and to optimize against
@@ -123,6 +124,10 @@ class Step:
             f"Step(chunk {self.chunk.index}, frames {self.first_frame} to {last}, "
             f"{self.gauges['hole_ratio']:.1%} new, {self.integration.total} primitives)"
         )
+
+    def _repr_html_(self) -> str:
+        """The frames of the chunk above the `repr`, for notebooks."""
+        return strip_html(self.chunk.frames.rgb, repr(self))
 
 
 def photo_chunk(photo: Frame) -> Chunk:
