@@ -124,7 +124,7 @@ def next_leg(
         worth = gain - policy.conflict * conflict(shown, photo.camera.position[0], policy.oblique_deg)
         allowed = (unknown <= policy.unknown) & (gain >= policy.gain) & (worth > 0.0)
         allowed &= ~_too_near(shown, around.clearance)
-        frames = _leg_frames(done[-1:], targets, policy, unit, chunk)
+        frames = frames_to(done[-1:], targets, policy, unit, chunk)
         for best in torch.argsort(worth / frames, descending=True, stable=True).tolist():
             if not allowed[best]:
                 continue
@@ -202,18 +202,18 @@ def smooth_way(done: Camera, target: Camera, frames: int, *, ends: bool) -> Came
     return Camera(way.to(done.world_from_camera.dtype), focal, center, done.size)
 
 
-def planned_frames(cameras: Camera) -> int:
-    """How many of the cameras ``[n]`` of `path=auto` are chosen: those after them repeat the last one."""
-    moves = (cameras.world_from_camera[1:] != cameras.world_from_camera[:-1]).flatten(1).any(1)
-    return int(moves.nonzero()[-1]) + 2 if moves.any() else 1
-
-
-def _leg_frames(here: Camera, targets: Camera, policy: AutopilotPolicy, unit: float, chunk: int) -> Tensor:
-    """Frames of the way to each target: as fast as allowed, whole chunks."""
+def frames_to(here: Camera, targets: Camera, policy: AutopilotPolicy, unit: float, chunk: int) -> Float[Tensor, "t"]:
+    """Frames of the way from a camera ``[1]`` to each target ``[t]``: as fast as allowed, whole chunks."""
     twist = log(inverse(here.world_from_camera.double()) @ targets.world_from_camera.double())
     moved, turned = twist[:, :3].norm(dim=-1) / unit, torch.rad2deg(twist[:, 3:].norm(dim=-1))
     frames = torch.maximum(moved / policy.step, turned / policy.turn_deg)
     return (frames / chunk).ceil().clamp_min(1.0) * chunk
+
+
+def planned_frames(cameras: Camera) -> int:
+    """How many of the cameras ``[n]`` of `path=auto` are chosen: those after them repeat the last one."""
+    moves = (cameras.world_from_camera[1:] != cameras.world_from_camera[:-1]).flatten(1).any(1)
+    return int(moves.nonzero()[-1]) + 2 if moves.any() else 1
 
 
 def _on_the_way(here: Camera, target: Camera, share: float) -> Camera:

@@ -16,6 +16,8 @@ from geometry.frame import Frame
 from geometry.project import project
 from geometry.se3 import rigid
 
+JUDGES = 1 << 20  # views to count the unknown in begin here, so that they are none of those that were gone to
+
 
 @dataclass(frozen=True)
 class Surroundings:

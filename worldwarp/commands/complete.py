@@ -26,14 +26,14 @@ def complete_command(words: list[str]) -> int:
     from worldwarp.commands.explore import stop_after_chunk
     from worldwarp.recording import open_viewer, record_start, record_step
     from worldwarp.resume import resume
-    from worldwarp.surroundings import small_size, unknown_share
+    from worldwarp.surroundings import JUDGES, small_size, unknown_share
 
     with waiting("opening the world"):
         session = resume(folder, config.device, tell=tqdm.write)
     size = session.photo.camera.size
     small = small_size(size, min(192, max(size)))
     views = 200
-    around = session.surroundings(float(config.radius), float(config.angle_deg)).views(views, size=small)
+    around = session.surroundings(float(config.radius), float(config.angle_deg)).views(views, skip=JUDGES, size=small)
     with waiting("looking around (the first run compiles its kernels)"):
         before = float(unknown_share(session.state.view, around).mean())
     what = f"of {views} views within {config.radius:g} median depths and {config.angle_deg:g}° of the photo's"
