@@ -7,7 +7,7 @@ import numpy as np
 from geometry.jit import compiled
 
 _zero, _half, _one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
-_TINY = np.float32(1e-8)
+_TINY = np.float32(1e-20)  # as `geometry.fill.TINY`
 
 
 @compiled(fastmath=False)

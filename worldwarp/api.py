@@ -29,6 +29,8 @@ from worldwarp.components import PROTOCOLS, build_cache, check_part
 from worldwarp.config import compose_config, onward
 from worldwarp.prepare import prepare
 from worldwarp.recording import RECORDINGS, open_viewer, open_world, record_start, record_step
+from worldwarp.render import Job, Rendering, cameras_along
+from worldwarp.render_settings import RenderSettings, render_settings
 from worldwarp.resume import resume as resume_session
 from worldwarp.session import VIDEO, Session, write_world_video
 from worldwarp.state import Step
@@ -383,7 +385,50 @@ class World:
             if camera.batch_shape
             else Camera(camera.world_from_camera[None], camera.focal_px[None], camera.center_px[None], camera.size)
         )
-        return WorldView(self.cache, self._texture).render(batched)
+        return self.rendered.render(batched)
+
+    @property
+    def rendered(self) -> WorldView:
+        """The cache with the photo's own pixels laid over it, as frames show them."""
+        return WorldView(self.cache, self._texture)
+
+    def cameras_along(self, path: str | Path | None = None, **settings: Any) -> Camera:
+        """Cameras ``[n]`` of a path through the world, for `render`; arguments as of `render_path`."""
+        return cameras_along(self.record, self._render_settings(path, None, settings))
+
+    def render_path(
+        self,
+        path: str | Path | None = None,
+        out: str | Path | None = None,
+        *,
+        progress: bool = False,
+        **settings: Any,
+    ) -> Rendering:
+        """Render the world along any path, at any size, to files; nothing is generated.
+
+        After an interruption, the same call goes on where it was.
+
+        Args:
+            path: preset expression or camera file; None is the path that was walked.
+            out: folder, or a file ``.mp4``, ``.webm`` or ``.gif``; None: in ``renders`` in the world's folder.
+            progress: whether to show a progress bar, in a terminal or a notebook.
+            **settings: as of ``worldwarp render``, e.g. ``size=(720, 1280), fps=30, formats=["png", "depth_exr"]``.
+
+        Raises:
+            ValueError: an invalid setting, before anything is written; or too little memory or disk.
+
+        Example:
+            >>> world.render_path("orbit", "orbit.mp4", size=(720, 1280), fps=30).files
+            (PosixPath('orbit.mp4'),)
+        """
+        job = Job.of(self.record, lambda: self.rendered, self._render_settings(path, out, settings))
+        with tqdm(total=len(job.cameras), unit="frame", disable=not progress) as bar:
+            return job.run(lambda count, _unknown: bar.update(count - bar.n))
+
+    @staticmethod
+    def _render_settings(path: str | Path | None, out: str | Path | None, settings: dict[str, Any]) -> RenderSettings:
+        given = {key: value for key, value in {"path": path, "out": out, **settings}.items() if value is not None}
+        return render_settings(compose_config("render", [f"{key}={_as_text(value)}" for key, value in given.items()]))
 
 
 def _as_text(value: object) -> str:

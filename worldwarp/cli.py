@@ -16,6 +16,7 @@ MODULES = {
     "explore": "explore",
     "view": "world",
     "export": "world",
+    "render": "render",
     "undo": "world",
     "forget": "world",
     "complete": "complete",

@@ -117,7 +117,7 @@ class Needs:
         memory = available_memory_mib()
         wanted = self.memory_mib
         self._refuse("memory", wanted, memory, lambda: self._less_memory(memory))
-        parts = [f"memory about {_gib(wanted)} of {_gib(memory)}"]
+        parts = [f"memory about {in_gib(wanted)} of {in_gib(memory)}"]
         close = wanted > WARNED_RATIO * memory
         if out is not None:
             disk = free_disk_mib(out)
@@ -129,7 +129,7 @@ class Needs:
                 return fewer if more > 1 else self._smaller(disk, lambda needs: needs.disk_mib)
 
             self._refuse(f"disk in {out}", self.disk_mib, disk, less)
-            parts.append(f"disk about {_gib(self.disk_mib)} of {_gib(disk)}")
+            parts.append(f"disk about {in_gib(self.disk_mib)} of {in_gib(disk)}")
             close |= self.disk_mib > WARNED_RATIO * disk
         lines = [f"needs    {self._frames_text}: {', '.join(parts)} free"]
         if close:
@@ -151,9 +151,8 @@ class Needs:
     def _refuse(self, what: str, wanted_mib: float, there_mib: float, advice: Callable[[], str]) -> None:
         refused_ratio = 1.2  # of needed to available; above 1, since estimates are inexact
         if wanted_mib > refused_ratio * there_mib:
-            raise ConfigError(
-                f"{what}: want about {_gib(wanted_mib)} free for {self._frames_text}, got {_gib(there_mib)}; {advice()}"
-            )
+            wanted, there = in_gib(wanted_mib), in_gib(there_mib)
+            raise ConfigError(f"{what}: want about {wanted} free for {self._frames_text}, got {there}; {advice()}")
 
     @property
     def _frames_text(self) -> str:
@@ -276,5 +275,6 @@ def _cgroup_available(root: Path, group: str) -> Iterator[float]:
                 yield max(0, int(most) - now + int(stat.get("inactive_file", 0)))
 
 
-def _gib(mib: float) -> str:
+def in_gib(mib: float) -> str:
+    """A size in words."""
     return f"{mib / 1024:.1f} GiB" if mib >= 1000 else f"{mib:.0f} MiB"

@@ -56,6 +56,22 @@ PAGES = {
             "a mesh and a video": 'worldwarp export worlds/mine "formats=glb,mp4" out=taken',
         },
     ),
+    "render": Page(
+        "render DIR PATH",
+        "render a finished world along any path, at any size; nothing is generated",
+        {
+            "the path that was walked, larger": "worldwarp render worlds/mine size=1080 fps=30",
+            "another path, to a file": 'worldwarp render worlds/mine "orbit:angle_deg=15" out=orbit.mp4',
+            "for a portrait screen": "worldwarp render worlds/mine size=1280x720",
+            "for compositing": 'worldwarp render worlds/mine arc alpha=surface "formats=png,depth_exr"',
+            "for a headset": "worldwarp render worlds/mine arc view=stereo size=1080",
+        },
+        (
+            "Ctrl-C keeps the frames that are finished; the same command goes on.",
+            "Depth is z in scene units (view=360: along the ray), in PNG times 1000; 0 where unknown.",
+            "The sky is 1e10 in EXR and 0 in PNG.",
+        ),
+    ),
     "undo": Page(
         "undo DIR",
         "take back the last `forget`, or else the last chunk",

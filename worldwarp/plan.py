@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +51,6 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan as a few lines of text."""
         height, width = self.size
-        bars = "".join(" ▁▂▃▄▅▆▇█"[min(8, round(8 * ratio))] for ratio in self.hole_ratio)
         worst = max(self.hole_ratio, default=0.0)
         total = self.seconds_per_chunk * self.chunks
         lines = [] if self.photo is None else _photo_lines(self.photo, self.size)
@@ -59,7 +59,7 @@ class Plan:
             f"plan     {self.frames} frames of {width}x{height}, {self.fov_deg:.0f}° wide, in {self.chunks} chunks, "
             f"about {self.seconds_per_chunk:.1f} s each ({total:.0f} s)",
             "with     " + ", ".join(f"{part} {name}" for part, name in self.backends.items()),
-            f"path     new to the photo, chunk by chunk: [{bars}] at most {worst:.0%} of the view",
+            f"path     new to the photo, chunk by chunk: [{bars(self.hole_ratio)}] at most {worst:.0%} of the view",
         ]
         if worst > 0.6:
             lines.append(
@@ -72,6 +72,11 @@ class Plan:
                 f"try {self.remedy} or another direction"
             )
         return lines
+
+
+def bars(shares: Sequence[float]) -> str:
+    """Shares 0..1 as one character each."""
+    return "".join(" ▁▂▃▄▅▆▇█"[min(8, round(8 * share))] for share in shares)
 
 
 def _photo_lines(photo: Photo, size: tuple[int, int]) -> list[str]:

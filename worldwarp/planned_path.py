@@ -61,22 +61,24 @@ def unit_of(photo: Frame) -> float:
     return ground.median().item() if photo.metric and len(ground) else 1.0  # depth without metric scale has median 1
 
 
-def in_scene_units(given: CameraPath, settings: Settings, photo: Frame) -> tuple[Camera, float, tuple[str, ...]]:
+def in_scene_units(
+    given: CameraPath, path_scale: float | str | None, photo: Frame
+) -> tuple[Camera, float, tuple[str, ...]]:
     """The cameras of a path in scene units, the factor on their positions, and lines for the plan about it."""
-    factor = _factor(given, settings, photo)
+    factor = _factor(given, path_scale, photo)
     return scaled(given.cameras, factor), factor, _notes(given, factor)
 
 
-def _factor(given: CameraPath, settings: Settings, photo: Frame) -> float:
+def _factor(given: CameraPath, path_scale: float | str | None, photo: Frame) -> float:
     """Factor from the positions of a path to scene units."""
     if not given.from_file:
         return unit_of(photo)
-    if settings.path_scale == AUTO:
+    if path_scale == AUTO:
         farthest = given.cameras.position.norm(dim=-1).max().item()
         # Largest distance of a path with path_scale=auto, in median depths; the distance of out_and_back.
         auto_distance = 0.4
         return auto_distance * unit_of(photo) / farthest if farthest > 0.0 else 1.0
-    return 1.0 if settings.path_scale is None else float(settings.path_scale)
+    return 1.0 if path_scale is None else float(path_scale)
 
 
 def _notes(given: CameraPath, factor: float) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ def prepare(
     state = start(lifted, part(config, "cache", given), parts, rng)
     keep_prompts(config, generator)  # a captioner has described the photo by now
     photo = lifted.frame
-    cameras, factor, notes = in_scene_units(planned, settings, photo)
+    cameras, factor, notes = in_scene_units(planned, settings.path_scale, photo)
     return Session(
         settings, config, parts, photo, cameras, state, None, picture, planned.from_file, factor, notes, autopilot
     )

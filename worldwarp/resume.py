@@ -71,7 +71,7 @@ def resume(
     from_file, factor, notes = not by_name, 1.0, ()
     if redirected := bool(onward) or path is not None:
         planned = _path_onward(settings, world, path)
-        more, factor, notes = in_scene_units(planned, settings, photo)
+        more, factor, notes = in_scene_units(planned, settings.path_scale, photo)
         from_file, cameras = planned.from_file, continued(world.cameras, more)
     finest = world.photo
     if settings.path == LIVE or len(cameras) > len(world):

@@ -1,0 +1,600 @@
+"""Renders a finished world along any path: from the cache and the photo's own pixels, nothing is generated.
+
+Frames wait on disk until the last one is there, so that an interrupted rendering goes on where it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cache3d.world_view import WorldView
+from diffusion.inpainting.masks import thin
+from geometry.camera import Camera
+from geometry.camera_io.read_write import CameraPath, continued, open_camera_path, write_cameras
+from geometry.camera_io.record import cropped
+from geometry.fill import background_fill, smooth_fill
+from geometry.frame import COVERED, SKY, Guide
+from geometry.panorama import Panorama, side_by_side, stereo_pair
+from geometry.trajectory.expressions import parse_path_expression
+from geometry.trajectory.path_text import begins_with_preset
+from geometry.trajectory.spline import CameraSpline, keyframes_of
+from scenes.io.atomic_files import disk_errors, replacing, write_bytes
+from scenes.io.exr import load_openexr, write_depth_exr
+from scenes.io.png import read_rgb_or_rgba, write_depth_png, write_rgb_png, write_rgb_webp
+from scenes.io.video import write_gif, write_video, write_webm
+from scenes.photos.framing import PIXELS
+from scenes.store.world_store import WorldStore
+from worldwarp.config import ConfigError
+from worldwarp.needs import MIB, available_memory_mib, free_disk_mib, in_gib
+from worldwarp.plan import bars, collisions
+from worldwarp.planned_path import in_scene_units
+from worldwarp.render_settings import PICTURES, VIDEOS, RenderSettings
+from worldwarp.working_size import LARGEST
+
+REPORT, CAMERAS = "render.json", "cameras.json"
+WAITING = ".partial"  # ends the name of the folder in which frames wait
+UNKNOWN = "unknown.txt"  # in it: share of unknown pixels, a line per finished frame
+THIN = 200  # a hole thinner than this part of the shorter side is a crack
+FARTHEST = 10.0  # depth of the sky over that of the farthest surface, when holes are filled from what is behind
+MAGENTA = (1.0, 0.0, 1.0)
+WRITERS = {"mp4": write_video, "webm": write_webm, "gif": write_gif}
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A finished rendering.
+
+    Attributes:
+        files: what was written, files and folders of numbered files.
+        frames: number of frames.
+        size: of a frame, ``(H, W)``.
+        unknown: of each frame, the share of pixels that no frame of the world saw.
+        seconds: that rendering and encoding took, of the frames made in this run.
+    """
+
+    files: tuple[Path, ...]
+    frames: int
+    size: tuple[int, int]
+    unknown: tuple[float, ...]
+    seconds: float
+
+    def lines(self) -> list[str]:
+        """The rendering as a few lines of text."""
+        height, width = self.size
+        mean, worst = sum(self.unknown) / len(self.unknown), max(self.unknown)
+        return [
+            *(f"wrote    {file}  {_bytes(file) / MIB:.1f} MiB" for file in self.files if file.suffix != ".json"),
+            f"frames   {self.frames} of {width}x{height} in {self.seconds:.0f} s; unknown to the world "
+            f"{mean:.2%} of their pixels, {worst:.1%} of the worst (frame {self.unknown.index(worst)})",
+        ]
+
+
+@dataclass(frozen=True)
+class RenderPlan:
+    """What a rendering needs, before its first frame.
+
+    Attributes:
+        frames: number of frames.
+        size: of a frame, ``(H, W)``.
+        fps: frames per second.
+        fov_deg: horizontal field of view of the first frame; 360 for a sphere.
+        done: frames that wait on disk from an interrupted run.
+        seconds: estimate for the others, from timing one.
+        disk_mib: estimate of what waits on disk at most.
+        unknown: share of pixels that no frame saw, in some frames spread along the path.
+        collisions: frames whose camera lies behind a surface of the photo.
+        folder: where frames wait.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    fps: float
+    fov_deg: float
+    done: int
+    seconds: float
+    disk_mib: float
+    unknown: tuple[float, ...]
+    collisions: tuple[int, ...]
+    folder: Path
+
+    def lines(self) -> list[str]:
+        """The plan as a few lines of text."""
+        height, width = self.size
+        worst = max(self.unknown)
+        known = f", {self.done} of them are there" if self.done else ""
+        lines = [
+            f"plan     {self.frames} frames of {width}x{height}{known}, {self.fov_deg:.0f}° wide, {self.fps:g} per "
+            f"second ({self.frames / self.fps:.1f} s), in about {self.seconds:.0f} s; disk {in_gib(self.disk_mib)}",
+            f"path     unknown along it: [{bars(self.unknown)}] at most {worst:.0%} of the view",
+        ]
+        if worst > 0.3:
+            lines.append(
+                "warning  much of some views was never seen: it is filled smoothly, not generated "
+                "(`worldwarp explore` along such a path makes it)"
+            )
+        if self.collisions:
+            first, last = self.collisions[0], self.collisions[-1]
+            lines.append(
+                f"warning  the camera passes through what the photo shows, frames {first} to {last}; "
+                "try a smaller distance or another direction"
+            )
+        return lines
+
+
+def cameras_along(world: WorldStore, settings: RenderSettings) -> Camera:
+    """The cameras ``[n]`` of a path through a world; see `RenderSettings`.
+
+    Frames of another shape than the world's show a part of them, cropped about the center.
+
+    Raises:
+        ValueError: an invalid path, or no such frame of the world.
+    """
+    if not world.chunks:
+        raise ValueError(f"{world.folder}: no chunk is finished yet; there is nothing to render")
+    count = len(world)
+    if not -count <= settings.begin < count:
+        raise ConfigError(
+            f"begin: want a frame from 0 to {count - 1}, or a negative one from the last, got {settings.begin}"
+        )
+    size, fps = frame_size_of(world, settings), settings.fps or world.fps
+    walked = _reshaped(world.cameras, size)
+    if settings.path is None:
+        cameras = _resampled(walked[settings.begin % count :], settings.frames, fps / world.fps)
+        return cameras if settings.fov_deg is None else _with_fov(cameras, settings.fov_deg)
+    begin = walked[settings.begin % count]
+    if settings.fov_deg is not None:
+        begin = _with_fov(begin, settings.fov_deg)
+    photo = world.chunk(0).frames
+    given = _given(settings, begin, fps / world.fps)
+    relative, _, _ = in_scene_units(given, settings.path_scale, photo)
+    onward = continued(begin[None].to(torch.float32), relative)
+    # `continued` keeps the lens of its first camera: a file brings its own.
+    return Camera.concatenate(
+        [replace(onward[:1], focal_px=relative.focal_px[:1], center_px=relative.center_px[:1]), onward[1:]]
+    )
+
+
+def frame_size_of(world: WorldStore, settings: RenderSettings) -> tuple[int, int]:
+    """Size ``(H, W)`` of a frame, of one eye where there are two."""
+    height, width = world.manifest.size
+    if isinstance(settings.size, tuple):
+        return settings.size
+    if settings.view == "360":
+        longer = settings.size or 2 * width  # the world's own frames take up a part of the sphere
+        return (longer // 2, longer // 2 * 2)
+    if settings.size is None:
+        return height, width
+    scale = settings.size / max(height, width)
+    return max(2, 2 * round(height * scale / 2)), max(2, 2 * round(width * scale / 2))
+
+
+def _given(settings: RenderSettings, begin: Camera, rate: float) -> CameraPath:
+    """The path of the settings, relative to its first camera, in its own unit.
+
+    Args:
+        settings: with a path.
+        begin: the camera at which it begins, no batch axis; of the wanted size.
+        rate: frames per frame of a walk.
+    """
+    text, size = settings.path, begin.size
+    assert text is not None
+    if not begins_with_preset(text):
+        fov_deg = float(begin.fov_deg[0])
+        return open_camera_path(
+            text, size=size, fov_deg=fov_deg, frames=settings.frames, convention=settings.convention
+        )
+    if settings.convention is not None:
+        raise ConfigError(f"convention: a preset needs none, got '{settings.convention}'; remove it")
+    start = replace(begin, world_from_camera=torch.eye(4, dtype=begin.world_from_camera.dtype))
+    frames = settings.frames
+    if frames is None:
+        frames = _as_long(len(parse_path_expression(text, size=size, start=start)), rate)
+    if frames == 1:
+        return CameraPath(parse_path_expression(text, size=size, start=start)[:1], False)
+    return CameraPath(parse_path_expression(text, size=size, frames=frames, start=start), False)
+
+
+def _as_long(frames: int, rate: float) -> int:
+    """The number of frames that last as long at ``rate`` times the frames per second."""
+    return max(1, round((frames - 1) * rate) + 1)
+
+
+def _resampled(cameras: Camera, frames: int | None, rate: float) -> Camera:
+    """Cameras ``[n]`` as ``frames`` cameras of a smooth path through them."""
+    frames = _as_long(len(cameras), rate) if frames is None else frames
+    if frames == len(cameras):
+        return cameras
+    if frames == 1 or len(cameras) == 1:
+        return cameras[:1]
+    return CameraSpline(keyframes_of(cameras), cameras.size).sample(frames).to(torch.float32)
+
+
+def _reshaped(cameras: Camera, size: tuple[int, int]) -> Camera:
+    """Cameras ``[n]`` of frames that are cropped about their center to the shape of ``size`` and resampled to it."""
+    whole = cameras.focal_px.new_tensor(cameras.size).expand(len(cameras), 2)
+    focal, center = cropped(cameras.focal_px, cameras.center_px, whole, size)
+    return Camera(cameras.world_from_camera, focal, center, size)
+
+
+def _with_fov(camera: Camera, fov_deg: float) -> Camera:
+    """Cameras with another field of view; the change of lens along the path is kept."""
+    first = camera.focal_px if not camera.batch_shape else camera.focal_px[0]
+    wanted = 0.5 * camera.size[1] / math.tan(math.radians(0.5 * fov_deg))
+    return replace(camera, focal_px=camera.focal_px * (wanted / first[0]))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished frame.
+
+    Attributes:
+        rgb: colors in 0..1, with alpha as fourth channel where that is wanted, ``[c h w]``.
+        depth: scene units, ``[1 h w]``; of a sphere, along the ray.
+        known: whether the world covers the pixel, ``[1 h w]``.
+        sky: whether it is sky, ``[1 h w]``.
+    """
+
+    rgb: Float[Tensor, "c h w"]
+    depth: Float[Tensor, "1 h w"]
+    known: Tensor
+    sky: Tensor
+
+    @property
+    def unknown(self) -> float:
+        """Share of pixels that the world does not cover."""
+        return 1.0 - self.known.float().mean().item()
+
+
+class Renderer:
+    """Renders frames of a world as its settings want them.
+
+    Args:
+        world: the world.
+        view: its cache and photo.
+        settings: see `RenderSettings`.
+    """
+
+    def __init__(self, world: WorldStore, view: WorldView, settings: RenderSettings) -> None:
+        self._view, self._settings = view, settings
+        photo = world.chunk(0).frames
+        self._unit = photo.median_depth()
+        size = frame_size_of(world, settings)
+        self._panorama = Panorama.of(size) if settings.view == "360" else None
+        self._samples = samples_for(world, size) if settings.samples is None else settings.samples
+        solid = world.config.get("prior", {}).get("completion", {}).get("solid", 0.9)
+        self._solid = float(solid)
+
+    @torch.no_grad()
+    def picture(self, camera: Camera) -> Picture:
+        """The frame of one camera ``[1]``."""
+        if self._panorama is not None:
+            faces = self._view.render(self._panorama.faces(camera[0]), self._samples)
+            return self._finished(self._panorama.look_up(faces, camera[0]), wraps=True)
+        if self._settings.view == "stereo":
+            eyes = stereo_pair(camera, self._settings.eye_distance * self._unit, self._unit)
+            left, right = (self._finished(self._view.render(eye, self._samples)) for eye in eyes)
+            parts = zip(vars(left).values(), vars(right).values(), strict=True)
+            return Picture(*(side_by_side(one[None], other[None])[0] for one, other in parts))
+        return self._finished(self._view.render(camera, self._samples))
+
+    def _finished(self, guide: Guide, *, wraps: bool = False) -> Picture:
+        """A rendered view as it is wanted; ``wraps``: its sides meet."""
+        rgb, known, sky = guide.rgb, guide.covered, guide.sky_mask & guide.covered
+        if wraps:
+            half = known.shape[-1] // 2
+            parts = (rgb, guide.depth, guide.coverage, guide.sky)
+            wide = [torch.cat([part[..., -half:], part, part[..., :half]], -1) for part in parts]
+            filled = self._filled(*wide)[..., half : half + known.shape[-1]]
+        else:
+            filled = self._filled(rgb, guide.depth, guide.coverage, guide.sky)
+        if self._settings.alpha != "none":
+            visible = guide.coverage * (1.0 - guide.sky) if self._settings.alpha == "surface" else guide.coverage
+            filled = torch.cat([filled, visible.clamp(0.0, 1.0)], 1)
+        elif self._settings.unknown == "show":
+            filled = torch.where(known, filled, rgb.new_tensor(MAGENTA)[:, None, None])
+        return Picture(filled[0], guide.depth[0], known[0], sky[0])
+
+    def _filled(self, rgb: Tensor, depth: Tensor, coverage: Tensor, sky: Tensor) -> Tensor:
+        """Colors ``[1 3 h w]``: what is covered in part and thin holes from around, wide holes from what is behind."""
+        solid, hole = coverage >= self._solid, coverage < COVERED
+        if solid.all() or not solid.any():
+            return rgb
+        # Pixels that are covered in part would otherwise show as dark lines along cracks.
+        filled = smooth_fill(rgb, solid)
+        wide = hole & ~thin(hole, max(2, min(hole.shape[-2:]) // THIN))
+        if wide.any():
+            far = torch.where(sky > SKY, FARTHEST * depth.max(), depth.clamp_min(1e-6))
+            filled = torch.where(wide, background_fill(rgb, far, solid), filled)
+        return filled
+
+
+def samples_for(world: WorldStore, size: tuple[int, int]) -> int | None:
+    """Samples per pixel and axis for frames of a size: as the loop renders frames, fewer the larger they are."""
+    samples = world.config.get("cache", {}).get("rendering", {}).get("samples")
+    if samples is None:
+        return None
+    # See `worldwarp.working_size`: the cache's samples are those of a frame at the generator's own size.
+    scale = math.ceil(math.sqrt(size[0] * size[1] / (LARGEST * PIXELS)))
+    return max(1, int(samples) // scale)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A rendering that is planned, or half done.
+
+    Attributes:
+        world: the world.
+        view: its cache and photo.
+        settings: what is wanted.
+        cameras: of the path, ``[n]``.
+        target: the file or folder that will hold the result.
+    """
+
+    world: WorldStore
+    view: WorldView
+    settings: RenderSettings
+    cameras: Camera
+    target: Path
+
+    @staticmethod
+    def of(world: WorldStore, view: Callable[[], WorldView], settings: RenderSettings) -> Job:
+        """A rendering of a world; everything is checked, and nothing is written.
+
+        Args:
+            world: the world.
+            view: called once what is cheap to check is found right.
+            settings: what is wanted.
+
+        Raises:
+            ValueError: an invalid path or setting, or a target that holds something else.
+            ImportError: OpenEXR is wanted and not installed.
+        """
+        if "depth_exr" in settings.formats:
+            load_openexr()
+        cameras = cameras_along(world, settings)
+        target = _target(world, settings, cameras)
+        if settings.to_file:
+            if target.is_dir():
+                raise ConfigError(f"out: {target} is a folder; choose another name for the file")
+        elif target.exists() and not (target / REPORT).is_file() and (target.is_file() or any(target.iterdir())):
+            raise ConfigError(f"out: {target} is not empty, and no earlier rendering; choose another")
+        return Job(world, view(), settings, cameras, target)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return self.settings.fps or self.world.fps
+
+    @property
+    def waiting(self) -> Path:
+        """The folder in which frames wait for the last one."""
+        return self.target.with_name(self.target.name + WAITING)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Size of a whole frame, ``(H, W)``."""
+        height, width = self.cameras.size
+        return (height, 2 * width) if self.settings.view == "stereo" else (height, width)
+
+    def plan(self) -> RenderPlan:
+        """Look along the path, and time one frame.
+
+        Raises:
+            ConfigError: too little memory or disk.
+        """
+        self._check_memory()
+        count, shown = len(self.cameras), min(len(self.cameras), 12)
+        height, width = self.cameras.size
+        smaller = max(1, round(math.sqrt(height * width / 40_000)))  # enough pixels to count what is unknown
+        quick = Renderer(self.world, self.view, replace(self.settings, samples=1, alpha="none"))
+        index = torch.linspace(0, count - 1, shown).round().long()
+        looked = self.cameras[index]
+        if self.settings.view == "360":
+            quick = Renderer(self.world, self.view, replace(self.settings, samples=1, alpha="none", size=512))
+        else:
+            looked = looked.resized((max(height // smaller, 2), max(width // smaller, 2)))
+        unknown = tuple(quick.picture(looked[k : k + 1]).unknown for k in range(shown))
+        seconds = self._seconds_per_frame()
+        done = self._done()
+        disk = self._disk_mib(count - len(done))
+        free = free_disk_mib(self.target.parent)
+        if disk > free:
+            raise ConfigError(
+                f"disk in {self.target.parent}: want about {in_gib(disk)} free for {count} frames of "
+                f"{self.size[1]}x{self.size[0]}, got {in_gib(free)}; set a smaller size= or fewer frames="
+            )
+        behind = collisions(self.world.chunk(0).frames, self.cameras)
+        fov_deg = 360.0 if self.settings.view == "360" else float(self.cameras.fov_deg[0, 0])
+        waits = seconds * (count - len(done))
+        return RenderPlan(
+            count, self.size, self.fps, fov_deg, len(done), waits, disk, unknown, tuple(behind), self.waiting
+        )
+
+    def run(self, each: Callable[[int, float], object] = lambda _k, _unknown: None) -> Rendering:
+        """Render what is not there yet, and write the files.
+
+        Args:
+            each: called after each frame with the number of finished frames and the share of unknown pixels.
+
+        Raises:
+            WorldError: the disk is full or cannot be written; frames that are finished are kept.
+        """
+        begun = time.monotonic()
+        with disk_errors(f"cannot write {self.waiting}", "; the frames that are finished are kept"):
+            unknown = self._start()
+            renderer = Renderer(self.world, self.view, self.settings)
+            for k in range(len(self.cameras)):
+                if k not in unknown:
+                    self.view.prefetch(self.cameras[k + 1 : k + 2] if k + 1 < len(self.cameras) else None)
+                    picture = renderer.picture(self.cameras[k : k + 1])
+                    self._store(k, picture)
+                    unknown[k] = picture.unknown
+                    with (self.waiting / UNKNOWN).open("a") as file:
+                        file.write(f"{k} {picture.unknown:.6f}\n")
+                each(k + 1, unknown[k])
+            shares = tuple(unknown[k] for k in range(len(self.cameras)))
+            files = self._finish(shares)
+        return Rendering(files, len(self.cameras), self.size, shares, time.monotonic() - begun)
+
+    def _check_memory(self) -> None:
+        height, width = self.size
+        # Floats per sample of a raster and per pixel of its maps, and copies of the primitives that are in view.
+        samples = self.settings.samples or samples_for(self.world, self.cameras.size) or 1
+        wanted = 600.0 + (len(self.view.cache) * 400.0 + height * width * (160.0 * samples**2 + 200.0)) / MIB
+        there = available_memory_mib()
+        if wanted > 1.2 * there:
+            raise ConfigError(
+                f"memory: want about {in_gib(wanted)} for frames of {width}x{height}, got {in_gib(there)}; "
+                "set a smaller size="
+            )
+
+    def _seconds_per_frame(self) -> float:
+        """Seconds of one frame from the middle of the path, with what it takes to write it."""
+        renderer = Renderer(self.world, self.view, self.settings)
+        middle = self.cameras[len(self.cameras) // 2 :][:1]
+        renderer.picture(middle)  # compiles kernels and builds tables
+        begun = time.perf_counter()
+        renderer.picture(middle)
+        pixels = self.size[0] * self.size[1]
+        per_pixel = {"mp4": 4e-8, "webm": 2e-7, "gif": 2e-7, "png": 8e-8, "depth_exr": 8e-8, "depth_png": 5e-8}
+        encoding = 6e-8 + sum(per_pixel[name] for name in self.settings.formats)
+        return time.perf_counter() - begun + encoding * pixels
+
+    def _disk_mib(self, frames: int) -> float:
+        per_pixel = {"mp4": 0.15, "webm": 0.1, "gif": 0.8, "png": 1.6, "depth_exr": 3.5, "depth_png": 1.5}
+        bytes_per_pixel = 1.4 + sum(per_pixel[name] for name in self.settings.formats)
+        return frames * self.size[0] * self.size[1] * bytes_per_pixel / MIB
+
+    @property
+    def _key(self) -> str:
+        """What frames that wait on disk must have been made from to be used."""
+        manifest, settings = self.world.manifest, self.settings
+        made_of = {name: mark for record in manifest.chunks for name, mark in record.files.items()}
+        poses = (self.cameras.world_from_camera, self.cameras.focal_px, self.cameras.center_px)
+        bits = hashlib.sha256(b"".join(part.float().contiguous().numpy().tobytes() for part in poses)).hexdigest()
+        looks = (settings.view, settings.eye_distance, settings.unknown, settings.alpha, settings.samples)
+        text = json.dumps([made_of, bits, self.size, looks, sorted(self._folders)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def _folders(self) -> dict[str, str]:
+        """Folder of each kind of numbered files in `waiting`, with their suffix."""
+        folders = {
+            name: ".exr" if name == "depth_exr" else ".png" for name in self.settings.formats if name in PICTURES
+        }
+        if "png" not in folders and set(self.settings.formats) & set(VIDEOS):
+            folders["frames"] = ".webp"
+        return folders
+
+    def _file(self, folder: str, k: int) -> Path:
+        return self.waiting / folder / f"{k:05d}{self._folders[folder]}"
+
+    def _done(self) -> dict[int, float]:
+        """Frames that wait on disk, with their share of unknown pixels."""
+        try:
+            if json.loads((self.waiting / REPORT).read_text("utf-8")).get("key") != self._key:
+                return {}
+            lines = (self.waiting / UNKNOWN).read_text("ascii").splitlines()
+        except (OSError, ValueError):
+            return {}
+        found: dict[int, float] = {}
+        for line in lines:
+            with contextlib.suppress(ValueError):  # a line that was cut off by the end of the program
+                index, share = line.split(" ")
+                if all(self._file(folder, int(index)).is_file() for folder in self._folders):
+                    found[int(index)] = float(share)
+        return found
+
+    def _start(self) -> dict[int, float]:
+        """Make the folder in which frames wait; returns those that are there."""
+        done = self._done()
+        if not done:
+            if self.waiting.exists():
+                if not (self.waiting / REPORT).is_file() and any(self.waiting.iterdir()):
+                    raise ConfigError(f"out: {self.waiting} is in the way; remove it, or choose another out=")
+                shutil.rmtree(self.waiting)
+            for folder in self._folders:
+                (self.waiting / folder).mkdir(parents=True)
+            write_bytes(self.waiting / REPORT, json.dumps({"key": self._key}).encode())
+        return done
+
+    def _store(self, k: int, picture: Picture) -> None:
+        for folder in self._folders:
+            with replacing(self._file(folder, k)) as partial:
+                if folder == "frames":
+                    write_rgb_webp(partial, picture.rgb)
+                elif folder == "png":
+                    write_rgb_png(partial, picture.rgb)
+                elif folder == "depth_png":
+                    write_depth_png(partial, picture.depth, picture.known & ~picture.sky)
+                else:
+                    write_depth_exr(partial, picture.depth, picture.known, picture.sky)
+
+    def _pictures(self) -> Iterator[Tensor]:
+        source = "frames" if "frames" in self._folders else "png"
+        return (read_rgb_or_rgba(self._file(source, k)) for k in range(len(self.cameras)))
+
+    def _finish(self, unknown: tuple[float, ...]) -> tuple[Path, ...]:
+        """Encode the videos, and put everything in its place."""
+        for name in self.settings.formats:
+            if name in WRITERS:
+                WRITERS[name](self.waiting / f"video.{name}", self._pictures(), self.fps)
+        if self.settings.to_file:
+            os.replace(self.waiting / f"video.{self.settings.formats[0]}", self.target)
+            shutil.rmtree(self.waiting)
+            return (self.target,)
+        if pinhole := self.settings.view != "360":
+            names = [f"png/{k:05d}.png" for k in range(len(self.cameras))] if "png" in self.settings.formats else None
+            write_cameras(self.waiting / CAMERAS, self.cameras, "nerfstudio", file_paths=names)
+        write_bytes(self.waiting / REPORT, json.dumps(self._report(unknown), indent=1).encode())
+        (self.waiting / UNKNOWN).unlink()
+        if "frames" in self._folders:
+            shutil.rmtree(self.waiting / "frames")
+        if self.target.exists():
+            shutil.rmtree(self.target)
+        os.replace(self.waiting, self.target)
+        names = [f"video.{name}" if name in VIDEOS else name for name in self.settings.formats]
+        return tuple(self.target / name for name in (*names, *([CAMERAS] if pinhole else []), REPORT))
+
+    def _report(self, unknown: tuple[float, ...]) -> dict[str, Any]:
+        settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(self.settings).items()}
+        return {
+            "world": str(self.world.folder),
+            "settings": settings,
+            "size": list(self.size),
+            "fps": self.fps,
+            "unknown": unknown,
+            "axes": "OpenCV: x right, y down, z forward",
+            "world_from_camera": self.cameras.world_from_camera.tolist(),
+        }
+
+
+def _target(world: WorldStore, settings: RenderSettings, cameras: Camera) -> Path:
+    """The file or folder of the result; by default named after path, view and size."""
+    if settings.out is not None:
+        return settings.out
+    text = "walked" if settings.path is None else settings.path
+    stem = Path(text).stem if settings.path is not None and not begins_with_preset(text) else text
+    name = "".join(character if character.isalnum() or character in "._-" else "_" for character in stem)
+    height, width = cameras.size
+    view = "" if settings.view == "mono" else f"-{settings.view}"
+    return world.folder / "renders" / f"{name[:80]}{view}-{width}x{height}"
+
+
+def _bytes(path: Path) -> int:
+    files = [path] if path.is_file() else [part for part in path.rglob("*") if part.is_file()]
+    return sum(file.stat().st_size for file in files)
