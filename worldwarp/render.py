@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,7 +35,7 @@ from geometry.trajectory.path_text import begins_with_preset
 from geometry.trajectory.spline import CameraSpline, keyframes_of
 from scenes.io.atomic_files import disk_errors, replacing, write_bytes
 from scenes.io.exr import load_openexr, write_depth_exr
-from scenes.io.png import read_rgb_or_rgba, write_depth_png, write_rgb_png, write_rgb_webp
+from scenes.io.png import from_bytes, read_rgb_or_rgba, to_bytes, write_depth_png, write_rgb_png, write_rgb_webp
 from scenes.io.video import write_gif, write_video, write_webm
 from scenes.photos.framing import PIXELS
 from scenes.store.world_store import WorldStore
@@ -50,6 +51,8 @@ WAITING = ".partial"  # ends the name of the folder in which frames wait
 UNKNOWN = "unknown.txt"  # in it: share of unknown pixels, a line per finished frame
 THIN = 200  # a hole thinner than this part of the shorter side is a crack
 FARTHEST = 10.0  # depth of the sky over that of the farthest surface, when holes are filled from what is behind
+GROUP_PIXELS = 4_000_000  # of frames that are rendered together; each pixel takes 28 bytes
+WAITING_MIB = 2048.0  # of frames on disk up to which they wait uncompressed
 MAGENTA = (1.0, 0.0, 1.0)
 WRITERS = {"mp4": write_video, "webm": write_webm, "gif": write_gif}
 
@@ -279,17 +282,29 @@ class Renderer:
         self._solid = float(solid)
 
     @torch.no_grad()
-    def picture(self, camera: Camera) -> Picture:
-        """The frame of one camera ``[1]``."""
+    def pictures(self, cameras: Camera) -> Iterator[Picture]:
+        """The frames of cameras ``[n]``."""
+        height, width = cameras.size
+        # Neighbors see the same primitives, which are gathered once for all of a group.
+        group = max(1, min(8, GROUP_PIXELS // (height * width)))
+        for k in range(0, len(cameras), group):
+            yield from self._group(cameras[k : k + group])
+
+    def _group(self, cameras: Camera) -> Iterator[Picture]:
         if self._panorama is not None:
-            faces = self._view.render(self._panorama.faces(camera[0]), self._samples)
-            return self._finished(self._panorama.look_up(faces, camera[0]), wraps=True)
-        if self._settings.view == "stereo":
-            eyes = stereo_pair(camera, self._settings.eye_distance * self._unit, self._unit)
-            left, right = (self._finished(self._view.render(eye, self._samples)) for eye in eyes)
-            parts = zip(vars(left).values(), vars(right).values(), strict=True)
-            return Picture(*(side_by_side(one[None], other[None])[0] for one, other in parts))
-        return self._finished(self._view.render(camera, self._samples))
+            for k in range(len(cameras)):
+                faces = self._view.render(self._panorama.faces(cameras[k]), self._samples)
+                yield self._finished(self._panorama.look_up(faces, cameras[k]), wraps=True)
+        elif self._settings.view == "stereo":
+            eyes = stereo_pair(cameras, self._settings.eye_distance * self._unit, self._unit)
+            guides = self._view.render(Camera.concatenate(list(eyes)), self._samples)
+            for k in range(len(cameras)):
+                left, right = (self._finished(guides[i : i + 1]) for i in (k, len(cameras) + k))
+                parts = zip(vars(left).values(), vars(right).values(), strict=True)
+                yield Picture(*(side_by_side(one[None], other[None])[0] for one, other in parts))
+        else:
+            guides = self._view.render(cameras, self._samples)
+            yield from (self._finished(guides[k : k + 1]) for k in range(len(guides)))
 
     def _finished(self, guide: Guide, *, wraps: bool = False) -> Picture:
         """A rendered view as it is wanted; ``wraps``: its sides meet."""
@@ -407,7 +422,7 @@ class Job:
             quick = Renderer(self.world, self.view, replace(self.settings, samples=1, alpha="none", size=512))
         else:
             looked = looked.resized((max(height // smaller, 2), max(width // smaller, 2)))
-        unknown = tuple(quick.picture(looked[k : k + 1]).unknown for k in range(shown))
+        unknown = tuple(picture.unknown for picture in quick.pictures(looked))
         seconds = self._seconds_per_frame()
         done = self._done()
         disk = self._disk_mib(count - len(done))
@@ -437,15 +452,15 @@ class Job:
         with disk_errors(f"cannot write {self.waiting}", "; the frames that are finished are kept"):
             unknown = self._start()
             renderer = Renderer(self.world, self.view, self.settings)
-            for k in range(len(self.cameras)):
-                if k not in unknown:
-                    self.view.prefetch(self.cameras[k + 1 : k + 2] if k + 1 < len(self.cameras) else None)
-                    picture = renderer.picture(self.cameras[k : k + 1])
-                    self._store(k, picture)
-                    unknown[k] = picture.unknown
-                    with (self.waiting / UNKNOWN).open("a") as file:
-                        file.write(f"{k} {picture.unknown:.6f}\n")
-                each(k + 1, unknown[k])
+            left = [k for k in range(len(self.cameras)) if k not in unknown]
+            pictures = renderer.pictures(self.cameras[left])
+            for count, k in enumerate(left, start=len(unknown) + 1):
+                picture = next(pictures)
+                self._store(k, picture)
+                unknown[k] = picture.unknown
+                with (self.waiting / UNKNOWN).open("a") as file:
+                    file.write(f"{k} {picture.unknown:.6f}\n")
+                each(count, picture.unknown)
             shares = tuple(unknown[k] for k in range(len(self.cameras)))
             files = self._finish(shares)
         return Rendering(files, len(self.cameras), self.size, shares, time.monotonic() - begun)
@@ -466,17 +481,18 @@ class Job:
         """Seconds of one frame from the middle of the path, with what it takes to write it."""
         renderer = Renderer(self.world, self.view, self.settings)
         middle = self.cameras[len(self.cameras) // 2 :][:1]
-        renderer.picture(middle)  # compiles kernels and builds tables
+        list(renderer.pictures(middle))  # compiles kernels and builds tables
         begun = time.perf_counter()
-        renderer.picture(middle)
+        list(renderer.pictures(middle))
         pixels = self.size[0] * self.size[1]
         per_pixel = {"mp4": 4e-8, "webm": 2e-7, "gif": 2e-7, "png": 8e-8, "depth_exr": 8e-8, "depth_png": 5e-8}
-        encoding = 6e-8 + sum(per_pixel[name] for name in self.settings.formats)
+        encoding = sum(per_pixel[name] for name in self.settings.formats)
         return time.perf_counter() - begun + encoding * pixels
 
     def _disk_mib(self, frames: int) -> float:
         per_pixel = {"mp4": 0.15, "webm": 0.1, "gif": 0.8, "png": 1.6, "depth_exr": 3.5, "depth_png": 1.5}
-        bytes_per_pixel = 1.4 + sum(per_pixel[name] for name in self.settings.formats)
+        frames_waiting = {".npy": 3.0, ".webp": 1.4}.get(self._folders.get("frames", ""), 0.0)
+        bytes_per_pixel = frames_waiting + sum(per_pixel[name] for name in self.settings.formats)
         return frames * self.size[0] * self.size[1] * bytes_per_pixel / MIB
 
     @property
@@ -497,7 +513,9 @@ class Job:
             name: ".exr" if name == "depth_exr" else ".png" for name in self.settings.formats if name in PICTURES
         }
         if "png" not in folders and set(self.settings.formats) & set(VIDEOS):
-            folders["frames"] = ".webp"
+            raw = 3.0 * self.size[0] * self.size[1] * len(self.cameras) / MIB
+            # Compressing takes a sixth of the time of a frame.
+            folders["frames"] = ".npy" if raw < WAITING_MIB else ".webp"
         return folders
 
     def _file(self, folder: str, k: int) -> Path:
@@ -535,7 +553,10 @@ class Job:
     def _store(self, k: int, picture: Picture) -> None:
         for folder in self._folders:
             with replacing(self._file(folder, k)) as partial:
-                if folder == "frames":
+                if folder == "frames" and self._folders[folder] == ".npy":
+                    with partial.open("wb") as file:
+                        np.save(file, to_bytes(picture.rgb).numpy(force=True))
+                elif folder == "frames":
                     write_rgb_webp(partial, picture.rgb)
                 elif folder == "png":
                     write_rgb_png(partial, picture.rgb)
@@ -546,7 +567,10 @@ class Job:
 
     def _pictures(self) -> Iterator[Tensor]:
         source = "frames" if "frames" in self._folders else "png"
-        return (read_rgb_or_rgba(self._file(source, k)) for k in range(len(self.cameras)))
+        for k in range(len(self.cameras)):
+            file = self._file(source, k)
+            raw = file.suffix == ".npy"
+            yield from_bytes(torch.from_numpy(np.load(file))) if raw else read_rgb_or_rgba(file)
 
     def _finish(self, unknown: tuple[float, ...]) -> tuple[Path, ...]:
         """Encode the videos, and put everything in its place."""

@@ -22,7 +22,7 @@ from worldwarp import World
 from worldwarp import render as rendering
 from worldwarp.cli import main
 from worldwarp.config import ConfigError, compose_config
-from worldwarp.render import Job, Renderer
+from worldwarp.render import Job, Picture, Renderer
 from worldwarp.render_settings import RenderSettings, render_settings
 
 SIZE = (48, 80)
@@ -54,7 +54,7 @@ def test_the_walked_path_is_rendered_as_it_was_walked(world: World) -> None:
     assert (len(frames), fps) == (5, world.record.fps)
     renderer = Renderer(world.record, world.rendered, RenderSettings())
     for k in range(1, 5):
-        shown = renderer.picture(world.cameras[k : k + 1]).rgb
+        shown = next(renderer.pictures(world.cameras[k : k + 1])).rgb
         assert psnr(shown, world.frames().rgb[k]) > 35.0
         assert psnr(frames[k], shown) > 20.0  # the photo is noise, which the film cannot keep
     poses = read_cameras(done.files[1], size=SIZE).world_from_camera.float()
@@ -134,7 +134,7 @@ def test_unknown_pixels_are_shown_in_magenta_or_filled(world: World) -> None:
     camera = world.cameras_along("pan:angle_deg=30", frames=2)[1:]
     hole = world.rendered.render(camera).hole[0, 0]
     pictures = {
-        how: Renderer(world.record, world.rendered, RenderSettings(unknown=how)).picture(camera)
+        how: next(Renderer(world.record, world.rendered, RenderSettings(unknown=how)).pictures(camera))
         for how in ("fill", "show")
     }
     magenta = torch.tensor(rendering.MAGENTA)[:, None]
@@ -150,7 +150,7 @@ def test_stereo_is_side_by_side_and_a_sphere_shows_the_photo_in_its_middle(world
     done = world.render_path("left", tmp_path / "eyes", frames=2, view="stereo", formats=["png", "depth_png"])
     assert done.size == (48, 160)
     pair = np.array(Image.open(tmp_path / "eyes" / "png" / "00000.png")).astype(float) / 255.0
-    mono = Renderer(world.record, world.rendered, RenderSettings()).picture(world.cameras[:1]).rgb
+    mono = next(Renderer(world.record, world.rendered, RenderSettings()).pictures(world.cameras[:1])).rgb
     eyes = (torch.from_numpy(part).permute(2, 0, 1).float() for part in (pair[:, :80], pair[:, 80:]))
     # The wall of this world is the plane of the screen: both eyes see it in one place.
     assert all(psnr(eye[..., 8:-8], mono[..., 8:-8]) > 25.0 for eye in eyes)
@@ -166,19 +166,16 @@ def test_an_interrupted_rendering_goes_on_to_the_same_bits(
     words = ["render", str(world.folder), "arc", "frames=6", "formats=mp4,depth_png"]
     assert main([*words, f"out={tmp_path / 'whole'}"]) == 0
     drawn: list[int] = []
-    picture = Renderer.picture
+    store = Job._store
 
-    def interrupted(self: Renderer, camera: object) -> object:
-        if len(drawn) == 5:  # two of the plan, three frames
+    def interrupted(self: Job, k: int, picture: Picture) -> None:
+        if len(drawn) == 3:
             raise KeyboardInterrupt
-        drawn.append(1)
-        return picture(self, camera)  # type: ignore[arg-type]
+        drawn.append(k)
+        store(self, k, picture)
 
     capsys.readouterr()
-    monkeypatch.setattr(
-        Job, "plan", lambda self: rendering.RenderPlan(6, SIZE, 16.0, 60.0, 0, 0.0, 0.0, (0.0,), (), self.waiting)
-    )
-    monkeypatch.setattr(Renderer, "picture", interrupted)
+    monkeypatch.setattr(Job, "_store", interrupted)
     assert main([*words, f"out={tmp_path / 'parts'}"]) == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert not (tmp_path / "parts").exists()
@@ -186,11 +183,11 @@ def test_an_interrupted_rendering_goes_on_to_the_same_bits(
     waiting = tmp_path / "parts.partial"
     with (waiting / rendering.UNKNOWN).open("a") as file:
         file.write("5")
-    (waiting / "frames" / "00001.webp").unlink()
+    (waiting / "frames" / "00001.npy").unlink()
     drawn[:] = []
-    monkeypatch.setattr(Renderer, "picture", lambda self, camera: (drawn.append(1), picture(self, camera))[1])
+    monkeypatch.setattr(Job, "_store", lambda self, k, picture: (drawn.append(k), store(self, k, picture)))
     assert main([*words, f"out={tmp_path / 'parts'}"]) == 0
-    assert len(drawn) == 2
+    assert drawn == [1, 3, 4, 5]
     assert not waiting.exists()
     assert (tmp_path / "parts" / "video.mp4").read_bytes() == (tmp_path / "whole" / "video.mp4").read_bytes()
     pictures = [sorted((tmp_path / name / "depth_png").iterdir()) for name in ("parts", "whole")]
@@ -202,7 +199,7 @@ def test_an_interrupted_rendering_goes_on_to_the_same_bits(
 def test_frames_of_another_rendering_or_world_are_not_used(world: World, tmp_path: Path) -> None:
     job = Job.of(world.record, lambda: world.rendered, RenderSettings(path="arc", frames=2, out=tmp_path / "r"))
     job._start()
-    job._store(0, Renderer(world.record, world.rendered, job.settings).picture(job.cameras[:1]))
+    job._store(0, next(Renderer(world.record, world.rendered, job.settings).pictures(job.cameras[:1])))
     (job.waiting / rendering.UNKNOWN).write_text("0 0.25\n")
     assert job._done() == {0: 0.25}
     assert replace(job, settings=replace(job.settings, unknown="show"))._done() == {}
@@ -224,6 +221,16 @@ def test_an_earlier_rendering_is_replaced_and_anything_else_is_not(world: World,
     with pytest.raises(ConfigError, match="in the way"):
         world.render_path("left", tmp_path / "film.mp4", frames=2)
     assert sorted(os.listdir(tmp_path / "mine")) == ["diary.txt"]
+
+
+def test_frames_that_would_fill_the_disk_wait_compressed(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    films = []
+    for most in (1e9, 0.0):
+        monkeypatch.setattr(rendering, "WAITING_MIB", most)
+        films.append(world.render_path("left", tmp_path / f"{most}.mp4", frames=3).files[0].read_bytes())
+    assert films[0] == films[1]
 
 
 def test_one_file_is_written_where_a_file_is_named(world: World, tmp_path: Path) -> None:
