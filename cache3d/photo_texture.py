@@ -105,7 +105,7 @@ class PhotoTexture:
         """The guide with the photo's colors, at confidence 1, where it shows the photo's surface. No gradients."""
         if guide.rgb.device.type != "cpu":
             return self.apply_reference(guide)
-        masks, pyramid = [mask[0].float().contiguous().numpy(force=True) for mask in self._masks], self._pyramid
+        masks, pyramid = [mask[0].float().contiguous().numpy(force=True) for mask in self.masks], self._pyramid
         rgb, confidence = guide.rgb.float().clone(), guide.confidence.float().clone()
         for_each(
             range(len(guide)),
@@ -158,7 +158,7 @@ class PhotoTexture:
             z: depth of each pixel in the photo's camera.
         """
         height, width = self.photo.camera.size
-        inverse, ground, sky = self._masks
+        inverse, ground, sky = self.masks
         place = 2.0 * pixels / pixels.new_tensor([width, height]) - 1.0
 
         def at(values: Tensor, mode: str) -> Tensor:
@@ -199,7 +199,7 @@ class PhotoTexture:
         return torch.from_numpy(out).permute(0, 3, 1, 2).clamp(0.0, 1.0)
 
     @cached_property
-    def _masks(self) -> tuple[Tensor, Tensor, Tensor]:
+    def masks(self) -> tuple[Float[Tensor, "1 h w"], Bool[Tensor, "1 h w"], Float[Tensor, "1 h w"]]:
         """Inverse depth of the photo, and where its pixels are pure surface and pure sky, ``[1 h w]``."""
         photo = self.photo
         usable = photo.surface[0]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from cache3d.cache import WorldCache
@@ -20,7 +21,8 @@ from cache3d.world_view import WorldView
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
-from scenes.formats.export import FORMATS, ExportReport, export
+from scenes.formats.export import FORMATS, ExportOptions, ExportReport, discs, export
+from scenes.formats.html import PhotoLayer
 from scenes.store import world_store as stored
 from scenes.store.chunk_files import frame_name
 from viz.recorder import Recorder
@@ -35,6 +37,7 @@ from worldwarp.resume import resume as resume_session
 from worldwarp.session import VIDEO, Session, write_world_video
 from worldwarp.state import Step
 from worldwarp.stored_config import current_config
+from worldwarp.thinning import contribution, thinned
 
 
 def explore(
@@ -154,6 +157,7 @@ class World:
     def __init__(self, record: stored.WorldStore) -> None:
         self.record = record
         self._cache: WorldCache | None = None
+        self._weights: Tensor | None = None  # of the Gaussians, see `worldwarp.thinning.contribution`
 
     def __repr__(self) -> str:
         """Folder, frames, size, chunks and primitives in one line."""
@@ -282,7 +286,7 @@ class World:
             write_world_video(self.record)
 
     def _changed(self) -> None:
-        self._cache = None
+        self._cache = self._weights = None
         for recording in self.folder.glob(RECORDINGS):
             recording.unlink()
 
@@ -326,7 +330,8 @@ class World:
         try:
             yield from steps
         finally:
-            self.record, self._cache = stored.WorldStore.load(self.folder), None
+            self.record = stored.WorldStore.load(self.folder)
+            self._cache = self._weights = None
 
     def view(self, mode: Literal["native", "web"] | None = None) -> str:
         """Open the world in Rerun; without a recording, one is made from the stored world.
@@ -345,12 +350,15 @@ class World:
             atexit.register(program.terminate)
         return where
 
-    def export(self, formats: Sequence[str] | None = None, out: str | Path | None = None) -> list[ExportReport]:
+    def export(
+        self, formats: Sequence[str] | None = None, out: str | Path | None = None, *, html_mib: float = 10.0
+    ) -> list[ExportReport]:
         """Write the world for other programs.
 
         Args:
             formats: some of `scenes.formats.export.FORMATS`; None is all of them.
             out: target folder; None is the world's ``exports`` folder.
+            html_mib: largest size of ``html``, MiB; Gaussians that contribute least are left out.
 
         Returns:
             For each format: file or folder, size in bytes, and a note about its conventions.
@@ -364,7 +372,23 @@ class World:
             gaussians.ply
             video.mp4
         """
-        return export(self.record, list(FORMATS) if formats is None else formats, out)
+        options = ExportOptions(html_mib, self._photo_layer, self._thinned)
+        return export(self.record, list(FORMATS) if formats is None else formats, out, options)
+
+    def _photo_layer(self) -> PhotoLayer:
+        texture = self._texture
+        inverse, ground, sky = (mask[0] for mask in texture.masks)
+        policy = texture.policy
+        return PhotoLayer(texture.full_res, inverse, ground > 0.5, sky > 0.5, policy.same_depth, policy.pure_sky)
+
+    def _thinned(self, count: int) -> Gaussians:
+        primitives = self.primitives
+        gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
+        if self._weights is None or len(self._weights) != len(gaussians):
+            views = 8
+            index = torch.linspace(0, len(self.cameras) - 1, min(views, len(self.cameras))).round().long()
+            self._weights = contribution(gaussians, self.cameras[index])
+        return thinned(gaussians, self._weights, count, self.cameras[0])
 
     def branch(self, folder: str | Path, chunk: int) -> World:
         """A new world with the chunks of this one up to and including ``chunk``.

@@ -52,6 +52,7 @@ PAGES = {
         "write a world for other programs, and check it by rendering it again",
         {
             "everything": "worldwarp export worlds/mine",
+            "one page for anybody with a browser": "worldwarp export worlds/mine formats=html",
             "Gaussians for a splat viewer": "worldwarp export worlds/mine formats=gaussians_ply",
             "a mesh and a video": 'worldwarp export worlds/mine "formats=glb,mp4" out=taken',
         },

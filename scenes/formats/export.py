@@ -8,6 +8,7 @@
 | ``glb`` | ``mesh.glb`` | Blender, game engines, browsers | glTF: y up, z backward |
 | ``colmap`` | ``colmap/`` | 3DGS and NeRF training | world-to-camera, OpenCV camera axes |
 | ``nerfstudio`` | ``nerfstudio/`` | nerfstudio | camera-to-world, OpenGL camera axes |
+| ``html`` | ``world.html`` | anybody with a browser | its own: y up |
 | ``mp4`` | ``video.mp4`` | people | |
 """
 
@@ -28,6 +29,7 @@ from geometry.frame import Frame
 from geometry.primitives import Gaussians, Points
 from geometry.se3 import matrix_from_quat
 from scenes.formats.glb import write_glb
+from scenes.formats.html import MIB, PhotoLayer, write_html
 from scenes.formats.mesh import FARTHEST_MEDIANS, mesh_of
 from scenes.formats.ply import sky_on_sphere, write_gaussians_ply, write_points_ply
 from scenes.formats.spz import load_gsply, write_spz
@@ -40,6 +42,21 @@ from scenes.store.world_store import WorldStore
 README = "README.txt"
 HOME_CAMERAS = "cameras.json"
 SKY_NOTE = "the sky is a sphere about the photo's camera, just behind everything else"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What some formats can be told.
+
+    Attributes:
+        html_mib: largest size of ``html``.
+        photo: what the photo shows, for ``html``; None: the page shows the splats alone.
+        thinned: fewer Gaussians that look like those of the world, as many as it is given; for ``html``.
+    """
+
+    html_mib: float = 10.0
+    photo: Callable[[], PhotoLayer] | None = None
+    thinned: Callable[[int], Gaussians] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,12 @@ class ExportReport:
     note: str
 
 
-def export(world: WorldStore, formats: Sequence[str], out: str | Path | None = None) -> list[ExportReport]:
+def export(
+    world: WorldStore,
+    formats: Sequence[str],
+    out: str | Path | None = None,
+    options: ExportOptions = ExportOptions(),
+) -> list[ExportReport]:
     """Write a world in formats that other programs read.
 
     Args:
@@ -67,6 +89,7 @@ def export(world: WorldStore, formats: Sequence[str], out: str | Path | None = N
         formats: names from ``FORMATS``.
         out: folder to write to; the world's ``exports`` folder when None. Earlier exports of the same format are
             replaced.
+        options: of some formats.
 
     Raises:
         ValueError: no format, an unknown one, or the world's own folder as ``out``, before anything is written; or a
@@ -93,13 +116,13 @@ def export(world: WorldStore, formats: Sequence[str], out: str | Path | None = N
         folder.mkdir(parents=True, exist_ok=True)
         # Each format once, in the order given.
         for name in dict.fromkeys(formats):
-            path, note = FORMATS[name](world, folder)
+            path, note = FORMATS[name](world, folder, options)
             reports.append(ExportReport(name, path, _bytes(path), note))
             _note(folder, path, note)
     return reports
 
 
-def _export_gaussians(world: WorldStore, folder: Path) -> tuple[Path, str]:
+def _export_gaussians(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
     primitives = sky_on_sphere(world.primitives)
     gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
     write_gaussians_ply(folder / "gaussians.ply", gaussians)
@@ -116,7 +139,7 @@ def _export_gaussians(world: WorldStore, folder: Path) -> tuple[Path, str]:
     return folder / "gaussians.ply", note
 
 
-def _export_spz(world: WorldStore, folder: Path) -> tuple[Path, str]:
+def _export_spz(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
     primitives = sky_on_sphere(world.primitives)
     write_spz(folder / "world.spz", primitives if isinstance(primitives, Gaussians) else discs(primitives))
     note = (
@@ -125,14 +148,14 @@ def _export_spz(world: WorldStore, folder: Path) -> tuple[Path, str]:
     return folder / "world.spz", f"{note}, looking along -z; limits as of gaussians.ply"
 
 
-def _export_points(world: WorldStore, folder: Path) -> tuple[Path, str]:
+def _export_points(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
     points = as_points(sky_on_sphere(world.primitives))
     write_points_ply(folder / "points.ply", points)
     note = "points with normals and 8-bit colors, world axes x right, y down, z forward; "
     return folder / "points.ply", f"{note}{SKY_NOTE}; the photo was taken at the origin, looking along z"
 
 
-def _export_glb(world: WorldStore, folder: Path) -> tuple[Path, str]:
+def _export_glb(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
     mesh = mesh_of(world)
     write_glb(folder / "mesh.glb", mesh)
     height, width = mesh.texture.shape[:2]
@@ -145,7 +168,7 @@ def _export_glb(world: WorldStore, folder: Path) -> tuple[Path, str]:
     return folder / "mesh.glb", note + f"{FARTHEST_MEDIANS:g} times the photo's median depth all is drawn at that depth"
 
 
-def _export_colmap(world: WorldStore, folder: Path) -> tuple[Path, str]:
+def _export_colmap(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
     target, model = _fresh(folder / "colmap"), folder / "colmap" / "sparse" / "0"
     (target / "images").mkdir()
     model.mkdir(parents=True)
@@ -163,7 +186,7 @@ def _export_colmap(world: WorldStore, folder: Path) -> tuple[Path, str]:
     return target, note
 
 
-def _export_nerfstudio(world: WorldStore, folder: Path) -> tuple[Path, str]:
+def _export_nerfstudio(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
     target = _fresh(folder / "nerfstudio")
     for part in ("frames", "depth"):
         (target / part).mkdir()
@@ -178,19 +201,48 @@ def _export_nerfstudio(world: WorldStore, folder: Path) -> tuple[Path, str]:
     return target, note + "0 where unknown, sky or beyond 65.5 units"
 
 
-def _export_mp4(world: WorldStore, folder: Path) -> tuple[Path, str]:
+def _export_html(world: WorldStore, folder: Path, options: ExportOptions) -> tuple[Path, str]:
+    primitives = world.primitives
+    gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
+    photo = world.chunk(0).frames
+    nothing = torch.zeros(photo.camera.size)
+    layer = PhotoLayer(world.photo, nothing, nothing > 0.0, nothing > 0.0, 0.03, 0.98)
+    kept = write_html(
+        folder / "world.html",
+        gaussians,
+        world.cameras,
+        photo=layer if options.photo is None else options.photo(),
+        title=world.folder.resolve().name,
+        fps=world.fps,
+        pivot=photo.median_depth(),
+        rendering=world.config.get("cache", {}).get("rendering", {}),
+        largest_bytes=options.html_mib * MIB,
+        thinned=options.thinned,
+    )
+    share = "" if len(kept) == len(gaussians) else f" in place of {len(gaussians)}"
+    note = (
+        f"one file that shows the world in any browser with WebGL2 (of 2023 or later), from the disk, offline: "
+        f"{len(kept)} Gaussians{share}, the photo's own pixels over what it saw; starts at the photo's camera and "
+        "plays the path; drag, pinch, scroll or W A S D to look around; what no frame saw is filled smoothly (the "
+        "round button shows it)"
+    )
+    return folder / "world.html", note
+
+
+def _export_mp4(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
     frames = (rgb for chunk in _Chunks(world) for rgb in chunk.rgb)
     write_video(folder / "video.mp4", frames, world.fps)
     return folder / "video.mp4", f"H.264, {world.fps:g} frames per second, the photo first"
 
 
-FORMATS: dict[str, Callable[[WorldStore, Path], tuple[Path, str]]] = {
+FORMATS: dict[str, Callable[[WorldStore, Path, ExportOptions], tuple[Path, str]]] = {
     "gaussians_ply": _export_gaussians,
     "points_ply": _export_points,
     "spz": _export_spz,
     "glb": _export_glb,
     "colmap": _export_colmap,
     "nerfstudio": _export_nerfstudio,
+    "html": _export_html,
     "mp4": _export_mp4,
 }
 

@@ -14,7 +14,7 @@ from worldwarp.arguments import (
     whole,
 )
 from worldwarp.commands.signals import handled_signals
-from worldwarp.config import check_choice, check_whole, compose_config
+from worldwarp.config import check_choice, check_number, check_whole, compose_config
 
 
 def view_command(words: list[str]) -> int:
@@ -50,11 +50,12 @@ def export_command(words: list[str]) -> int:
     folder, settings = folder_and_settings("export", words)
     config = compose_config("export", settings)
     out = None if config.out is None else user_path("out", config.out)
+    check_number(config, "html_mib", 0.01, 1000.0)
     check_world("export", folder)
 
     from worldwarp.export import export_world
 
-    for line in export_world(folder, list(config.formats), out):
+    for line in export_world(folder, list(config.formats), out, float(config.html_mib)):
         print(line)
     return 0
 

@@ -1,0 +1,114 @@
+"""Exported pages and files in a real browser, compared with our own renders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import worldwarp
+from tests.browser import Browser, chromium
+from tests.helpers import psnr
+from worldwarp import World
+from worldwarp.cli import main
+
+SIZE = (96, 160)
+PHOTO = Path(worldwarp.__file__).parent / "photos" / "pagoda.jpg"
+WORDS = ["size=[96,160]", "chunk=4", "generator=passthrough", "prior=smooth", "viewer=none"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The bundled photo, which is neither its own mirror image nor its own upside down."""
+    chromium()
+    folder = tmp_path_factory.mktemp("made") / "world"
+    assert main(["explore", f"image={PHOTO}", f"out={folder}", "path=right:distance=0.1", "frames=5", *WORDS]) == 0
+    return World.load(folder)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with Browser(tmp_path_factory.mktemp("profile"), SIZE) as one:
+        one.call(
+            "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
+        )
+        yield one
+
+
+@pytest.fixture
+def page(world: World, browser: Browser, tmp_path: Path) -> Browser:
+    """The exported page, opened from the disk without a network, at rest."""
+    report = world.export(["html"], tmp_path)[0]
+    browser.console.clear()
+    browser.call("Page.navigate", url=f"{report.path.as_uri()}#still")
+    browser.wait("window.drawn")
+    style = "document.createElement('style'), {textContent: '#bar, #text {display: none !important}'}"
+    browser.evaluate(f"document.head.append(Object.assign({style})), 0")
+    return browser
+
+
+def shown(page: Browser, frame: float) -> torch.Tensor:
+    page.evaluate(f"worldwarp.show({frame}), 0")
+    page.wait("window.drawn")
+    return page.screenshot()
+
+
+def test_a_page_shows_the_frames_of_the_world_upright_and_not_mirrored(page: Browser, world: World) -> None:
+    page.wait("getComputedStyle(document.getElementById('poster')).opacity === '0'")
+    for frame in (0, 4):
+        picture, own = shown(page, frame), world.render(world.cameras[frame : frame + 1]).rgb[0]
+        assert psnr(picture, own) > 28.0
+        assert max(psnr(picture.flip(axis), own) for axis in (1, 2)) < 20.0
+    assert page.console == []
+
+
+def test_a_page_plays_the_path_and_yields_to_the_hand(page: Browser) -> None:
+    before = page.screenshot()
+    page.evaluate("document.getElementById('play').click(), 0")
+    page.wait("document.getElementById('at').value > 0.9 && window.drawn")
+    assert psnr(page.screenshot(), before) < 30.0
+    page.evaluate("document.getElementById('home').click(), 0")
+    page.wait("window.drawn && document.getElementById('at').value == 0")
+    at_home = page.screenshot()
+    for kind, x in (("mousePressed", 80), ("mouseMoved", 110), ("mouseReleased", 110)):
+        page.call("Input.dispatchMouseEvent", type=kind, x=x, y=40, button="left", buttons=1, clickCount=1)
+    page.wait("window.drawn")
+    assert psnr(page.screenshot(), at_home) < 25.0
+    page.call("Input.dispatchKeyEvent", type="keyDown", key="h")
+    page.wait("window.drawn")
+    page.evaluate("new Promise(done => setTimeout(done, 300))")
+    assert psnr(page.screenshot(), at_home) > 35.0
+
+
+def test_a_page_works_on_a_telephone(page: Browser) -> None:
+    page.call("Emulation.setDeviceMetricsOverride", width=120, height=200, deviceScaleFactor=2, mobile=True)
+    page.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
+    try:
+        page.wait("window.drawn && document.getElementById('view').width === 240")
+        before = page.screenshot()
+        fingers = [[(50, 100), (70, 100)], [(40, 100), (80, 100)], [(20, 100), (100, 100)]]
+        for kind, places in zip(("touchStart", "touchMove", "touchMove"), fingers, strict=True):
+            points = [{"x": x, "y": y, "id": k} for k, (x, y) in enumerate(places)]
+            page.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        page.wait("window.drawn")
+        page.evaluate("new Promise(done => setTimeout(done, 300))")
+        assert psnr(page.screenshot(), before) < 30.0
+    finally:
+        page.call("Emulation.setTouchEmulationEnabled", enabled=False)
+        page.call(
+            "Emulation.setDeviceMetricsOverride", width=SIZE[1], height=SIZE[0], deviceScaleFactor=1, mobile=False
+        )
+
+
+def test_holes_can_be_shown(page: Browser) -> None:
+    page.evaluate("worldwarp.showPose([0, 0, 0], [0.7, 0, 0.714, 0, 1, 0, -0.714, 0, 0.7], 0.9), 0")  # to the right
+    page.wait("window.drawn")
+    filled = page.screenshot()
+    page.evaluate("document.getElementById('holes').click(), window.drawn = false, 0")
+    page.wait("window.drawn")
+    purple = (page.screenshot() - torch.tensor([0.5, 0.0, 0.5])[:, None, None]).abs().amax(0) < 0.02
+    assert 0.2 < purple.float().mean() < 0.95
+    assert filled[:, purple].mean() > 0.15  # the page's own color would be darker
