@@ -14,6 +14,7 @@ from worldwarp.pages import PAGES, overview, page_of
 
 MODULES = {
     "explore": "explore",
+    "studio": "studio",
     "view": "world",
     "export": "world",
     "render": "render",

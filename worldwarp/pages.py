@@ -42,6 +42,17 @@ PAGES = {
             "continue from its last frame": 'worldwarp explore worlds/mine "up,orbit"',
         },
     ),
+    "studio": Page(
+        "studio PHOTO",
+        "walk into a photo in a browser: the world grows where you look",
+        {
+            "a page to choose a photo in": "worldwarp studio",
+            "a photo, or a world": "worldwarp studio photo.jpg",
+            "larger frames": "worldwarp studio photo.jpg size=720",
+            "for other machines, by a link with a token": "worldwarp studio worlds/mine host=0.0.0.0",
+        },
+        ("Needs the library viser: pip install worldwarp[studio]",),
+    ),
     "view": Page(
         "view DIR",
         "look at a world, or at a recording (.rrd), in Rerun",
@@ -145,6 +156,9 @@ WorldWarp: one photo and a camera path in; a live, persistent, exportable 3D wor
 
 The first command:
   worldwarp explore photo.jpg
+
+The same in a browser, flying with the mouse:
+  worldwarp studio photo.jpg
 
 Commands (`worldwarp COMMAND --help` tells more of each):
 """

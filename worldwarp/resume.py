@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,35 @@ def undo(session: Session) -> None:
         raise ValueError("undo: want a stored world (out=), got one that is not stored")
     session.world.undo()
     session.world.redirect(session.world.cameras, session.world.config)
+    _reopen(session)
+
+
+def forget(
+    session: Session,
+    *,
+    chunks: Sequence[int] = (),
+    region: Float[Tensor, "2 3"] | None = None,
+) -> int:
+    """Remove primitives of a stored session, see `WorldStore.forget`; the state becomes that of a resumed session.
+
+    Returns:
+        Number of removed primitives; `undo` restores them.
+
+    Raises:
+        ValueError: nothing is stored, or what is to be forgotten does not exist.
+    """
+    if session.world is None:
+        raise ValueError("forget: want a stored world (out=), got one that is not stored")
+    count = session.world.forget(chunks=chunks, region=region)
+    if count:
+        session.world.redirect(session.world.cameras, session.world.config)
+        _reopen(session)
+    return count
+
+
+def _reopen(session: Session) -> None:
+    """Take over the state of the stored world, after it was changed."""
+    assert session.world is not None
     # The generator stays, with its loaded models.
     generator = {"generator": session.components.generator}
     resumed = resume(session.world.folder, session.settings.device, given=generator)

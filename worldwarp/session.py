@@ -160,6 +160,19 @@ class Session:
         (step,) = self.steps([self.cameras[len(done) :]])
         return step
 
+    def redirect(self, cameras: Camera) -> None:
+        """Plan another way from the last finished frame on, in chunks as with ``path=keys``; stored with the world.
+
+        Args:
+            cameras: of the way, in the world, scene units, ``[t]``; may be empty.
+        """
+        onward = {"path": LIVE, "frames": None, "convention": None, "path_scale": None}
+        self.settings = replace(self.settings, **onward)
+        self.config.update(onward)
+        self.autopilot = None
+        config: Any = OmegaConf.to_container(self.config)
+        self._plan(Camera.concatenate([self.cameras[: self.state.frames], cameras]), config)
+
     @property
     def takes_prompts(self) -> bool:
         """Whether text describes the frames to the generator."""
@@ -177,9 +190,8 @@ class Session:
         changed = generator.prompted(text, self.state.chunks)
         self.components = replace(self.components, generator=changed)
         keep_prompts(self.config, changed)
-        if self.world is not None:
-            config: Any = OmegaConf.to_container(self.config)
-            self.world.redirect(self.cameras, config)
+        config: Any = OmegaConf.to_container(self.config)
+        self._plan(self.cameras, config)
 
     def store_in(self, folder: Path) -> None:
         """Start a world in ``folder`` with the photo as its chunk 0.

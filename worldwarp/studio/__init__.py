@@ -1,0 +1,1 @@
+"""The studio: a world that people walk into, in a browser, while it is made."""
