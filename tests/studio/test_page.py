@@ -209,7 +209,7 @@ def test_who_sends_too_much_waits() -> None:
     assert brake.spent(frame(b"x")) == 0.0
 
 
-def test_one_steers_and_the_others_look(page: Page) -> None:
+def test_one_steers_and_the_others_look(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     page.steered_by(Asked())  # type: ignore[arg-type]
 
     async def come() -> None:
@@ -224,6 +224,12 @@ def test_one_steers_and_the_others_look(page: Page) -> None:
         assert not other._ask("undo")
         assert page.actions.names.count("undo") == 0  # type: ignore[union-attr]
         assert one._ask("undo")
+        assert not page.steer(other._client)
+        monkeypatch.setattr("viz.studio.page.REST_S", 0.0)
+        assert page.steer(other._client)
+        assert not one._ask("undo")
+        assert page.steer(one._client)
+        monkeypatch.undo()
         await gone(first)
         await asyncio.to_thread(wait_until, lambda: other._steering)
         assert other._ask("undo")

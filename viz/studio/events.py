@@ -101,13 +101,15 @@ class Choices:
     Attributes:
         groups: options of the parts of the loop, by name of the part; the first is the default.
         presets: named moves, with a description.
-        formats: export formats.
+        formats: export formats, with what people call them.
+        settings: of a new world, as they are at first: ``quality``, ``size`` and so on; texts.
         fps: frames per second of a walk.
     """
 
     groups: dict[str, list[str]] = field(default_factory=dict)
     presets: dict[str, str] = field(default_factory=dict)
-    formats: tuple[str, ...] = ()
+    formats: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
     fps: float = 16.0
 
 

@@ -23,6 +23,7 @@ from viz.studio.panel import Panel
 from viz.studio.scene import WorldScene
 from viz.studio.way import Way
 
+REST_S = 60.0  # without a move, after which somebody else may steer
 MOST_UPLOADED = 64 * 2**20  # bytes of one file
 
 
@@ -58,6 +59,7 @@ class Page:
         self._lock = threading.RLock()
         self._panels: dict[int, Panel] = {}
         self._steerer: int | None = None
+        self._steered_s = time.monotonic()
 
     @property
     def address(self) -> str:
@@ -170,12 +172,17 @@ class Page:
         """Whether this browser steers."""
         return self._steerer == client.client_id
 
-    def steer(self, client: viser.ClientHandle) -> None:
-        """Let a browser steer, if nobody does."""
+    def steer(self, client: viser.ClientHandle) -> bool:
+        """Let a browser steer, if nobody does or who does has rested for a while; returns whether it does."""
         with self._lock:
-            if self._steerer is None:
-                self._steerer = client.client_id
+            if self._steerer is None or time.monotonic() - self._steered_s > REST_S:
+                self._steerer, self._steered_s = client.client_id, time.monotonic()
                 self._each(lambda panel: panel.renew())
+            return self.steers(client)
+
+    def stays(self) -> None:
+        """Whoever steers has just done something."""
+        self._steered_s = time.monotonic()
 
     def _choose(self, event: viser.SceneNodePointerEvent, number: int) -> None:
         if self.steers(event.client):
@@ -201,6 +208,7 @@ class Page:
 
         async def moved(camera: viser.CameraHandle) -> None:
             if self._steerer == client.client_id and self.actions is not None:
+                self.stays()
                 self.scene.look_from(camera.position)
                 self.actions.looked(self.view_of(camera))
 

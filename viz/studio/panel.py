@@ -39,6 +39,7 @@ LEGENDS = {
     "chunk": "each chunk in a color of its own",
 }
 HINT = "**W A S D** walk · **Q E** down, up · **drag** turn · **right drag** shift · **wheel** nearer"
+QUALITIES = ("draft", "good", "best")
 SAVED = {"keyframes": "path.json", "camera_path": "camera_path.json", "nerfstudio": "transforms.json"}
 
 
@@ -69,7 +70,7 @@ class Panel:
         self._steering = self._page.steers(self._client)
         if not self._steering:
             gui.add_markdown(f"Somebody else steers; you look.\n\n{HINT}")
-            self._button("Steer, once nobody does", lambda: self._page.steer(self._client), icon=viser.Icon.HAND_GRAB)
+            self._button("Steer", self._steer, icon=viser.Icon.HAND_GRAB)
         else:
             with gui.add_folder(None):
                 self._here = self._button("Grow here", self._grow, icon=viser.Icon.PLANT_2, color="orange")
@@ -264,21 +265,30 @@ class Panel:
             name.content = f"**{_plain(photo.value.name)}**, {len(photo.value.content) / 2**20:.1f} MB"
 
         photo.on_upload(uploaded)
-        quality = gui.add_dropdown("quality", ["draft", "good", "best"])
-        size = gui.add_number("longer side", 0, min=0, max=4096, step=16, hint="pixels; 0: by quality")
+        at_first = dict(choices.settings)
+        quality = gui.add_dropdown("quality", QUALITIES, initial_value=at_first.pop("quality", "good"))
+        size = gui.add_text("size", at_first.pop("size", ""), hint="longer side, pixels, or 480x720; empty: by quality")
         parts = {part: gui.add_dropdown(part, options) for part, options in choices.groups.items()}
         with gui.add_folder("More", expand_by_default=False):
-            detail = gui.add_slider("detail", 1.0, 4.0, 0.5, 2.0, hint="the photo enters the world this much finer")
-            seed = gui.add_number("seed", 0, min=0, max=2**31 - 1, step=1)
-            prompt = gui.add_text("prompt", "", hint="for a generator that takes one")
-            more = gui.add_text("more settings", "", hint="as on the command line: depth.checkpoint=… fov_deg=60")
+            detail = gui.add_slider(
+                "detail",
+                1.0,
+                4.0,
+                0.5,
+                float(at_first.pop("detail", "2")),
+                hint="the photo enters the world this much finer",
+            )
+            seed = gui.add_number("seed", int(at_first.pop("seed", "0")), min=0, max=2**31 - 1, step=1)
+            prompt = gui.add_text("prompt", at_first.pop("prompt", ""), hint="for a generator that takes one")
+            rest = " ".join(f"{key}={value}" for key, value in at_first.items())
+            more = gui.add_text("more settings", rest, hint="as on the command line: depth.checkpoint=… fov_deg=60")
 
         def making() -> Making | None:
             if self._photo is None:
                 self.tell("photo: want one first, got none; press Choose a photo", error=True)
                 return None
             settings = {"quality": quality.value, "detail": f"{detail.value:g}", "seed": str(seed.value)}
-            settings |= {"size": str(size.value)} if size.value else {}
+            settings |= {"size": size.value.strip()} if size.value.strip() else {}
             settings |= {part: chosen.value for part, chosen in parts.items()}
             settings |= {"prompt": prompt.value} if prompt.value.strip() else {}
             settings |= dict(word.partition("=")[::2] for word in more.value.split())
@@ -295,14 +305,18 @@ class Panel:
     def _build_save(self) -> None:
         gui = self._client.gui
         gui.add_markdown("Each is written into the world's folder, and downloaded.")
-        for name in self._page.choices.formats:
-            self._button(name, lambda name=name: self._ask("export", (name,), self._send), icon=viser.Icon.DOWNLOAD)
+        for name, label in self._page.choices.formats.items():
+            self._button(label, lambda name=name: self._ask("export", (name,), self._send), icon=viser.Icon.DOWNLOAD)
         gui.add_divider()
         how = "how frames are made: guide, noise, result, gauges"
         self._button("Inspect in Rerun", lambda: self._ask("inspect"), icon=viser.Icon.EXTERNAL_LINK, hint=how)
 
     def _send(self, name: str, content: bytes) -> None:
         self._client.send_file_download(name, content, save_immediately=True)
+
+    def _steer(self) -> None:
+        if not self._page.steer(self._client):
+            self.tell("somebody steers just now; who rests for a minute can be relieved")
 
     def _grow(self) -> None:
         self._ask("grow", self._page.view_of(self._client.camera))
@@ -490,6 +504,7 @@ class Panel:
         if not self._page.steers(self._client) or self._page.actions is None:
             self.tell("somebody else steers; you can look around")
             return False
+        self._page.stays()
         refusal = getattr(self._page.actions, what)(*words)
         if refusal is not None:
             self.tell(refusal, error=True)

@@ -10,17 +10,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geometry.trajectory.path_text import PRESETS
-from worldwarp.arguments import ConfigError, check_world, command_words, default_folder, user_path
+from worldwarp.arguments import LIVE, ConfigError, check_world, command_words, default_folder, user_path
 from worldwarp.commands.signals import handled_signals
 from worldwarp.config import check_explore, check_whole, compose_config, onward
 from worldwarp.pages import conf_text, group_options
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from viz.studio.page import Page
     from worldwarp.session import Session
     from worldwarp.studio.walker import Walker
 
 OWN = ("host", "port", "open")
+FORMAT_LABELS = {
+    "gaussians_ply": "Gaussian splats (PLY)",
+    "points_ply": "Points (PLY)",
+    "spz": "Gaussian splats, small (SPZ)",
+    "html": "Page that opens anywhere (HTML)",
+    "glb": "Mesh (GLB)",
+    "usd": "Universal Scene Description",
+    "colmap": "COLMAP",
+    "nerfstudio": "nerfstudio",
+    "mp4": "Video (MP4)",
+}
+OF_ONE_WORLD = ("image", "out", "resume", "path", "frames", "convention", "path_scale", "device", "viewer")
 GROUPS = ("depth", "generator", "noise", "prior", "cache")
 
 
@@ -31,7 +45,9 @@ def studio_command(words: list[str]) -> int:
     check_whole(config, "port", 1, 65535, optional=True)
     if config.open not in (None, True, False):
         raise ConfigError(f"open: want true or false, got '{config.open}'")
-    first, device = _first([word for word in words if word not in own])
+    words = command_words([word for word in words if word not in own])
+    explore = compose_config("explore", words)
+    first = _first(words, explore)
     if find_spec("viser") is None:
         raise ConfigError("studio: want the library viser, found none; pip install worldwarp[studio]")
 
@@ -42,17 +58,17 @@ def studio_command(words: list[str]) -> int:
     from viz.viewer_process import is_interactive, open_browser
     from worldwarp.studio.walker import Walker
 
-    options = group_options()
-    defaults = compose_config("explore", [])
+    given = dict(word.partition("=")[::2] for word in words)
     choices = Choices(
-        groups={group: _default_first(options[group], group) for group in GROUPS},
-        presets=_presets(),
-        formats=tuple(FORMATS),
-        fps=float(defaults.fps),
+        groups={group: _options(group, given.get(group)) for group in GROUPS},
+        presets={name: preset.description for name, preset in PRESETS.items()},
+        settings={key: value for key, value in given.items() if key not in (*GROUPS, *OF_ONE_WORLD)},
+        formats={name: FORMAT_LABELS.get(name, name) for name in FORMATS},
+        fps=float(explore.fps),
     )
     token = None if is_loopback(config.host) else secrets.token_urlsafe(16)
     page = Page(config.host, config.port, token, choices)
-    walker = Walker(page, first, device)
+    walker = Walker(page, first, explore.device)
     page.steered_by(walker)
     print(f"studio   {page.address}", flush=True)
     if token is not None:
@@ -86,16 +102,12 @@ def _serve(page: Page, walker: Walker) -> int:
     return 0
 
 
-def _first(words: list[str]) -> tuple[Callable[[Callable[[str], object]], Session] | None, str]:
-    """What opens the first session, and the device: words are checked now, the photo is read later.
+def _first(words: list[str], config: DictConfig) -> Callable[[Callable[[str], object]], Session] | None:
+    """What opens the first session: words are checked now, the photo is read later; None without a photo.
 
     Raises:
         ConfigError: an invalid setting, a photo that does not exist, or a folder that holds no world.
     """
-    words = command_words(words)
-    config = compose_config("explore", words)
-    if config.image is None and config.resume is None and config.video is None:
-        return None, config.device
     if config.resume is not None:
         folder = user_path("resume", config.resume)
         changes = onward(words, config)
@@ -106,11 +118,14 @@ def _first(words: list[str]) -> tuple[Callable[[Callable[[str], object]], Sessio
 
             return resume(folder, config.device, changes, tell=tell)
 
-        return reopen, config.device
+        return reopen
+    if config.image is None and config.video is None:
+        return None
+    if config.video is not None:
+        raise ConfigError("video: the studio starts from a photo, got a clip; use `worldwarp explore`")
     if Path(config.image).is_dir():
         check_world("studio", Path(config.image))
-    if not any(word.startswith("path=") for word in words):
-        config.path = "keys"
+    config.path = LIVE
     check_explore(config)
     out = user_path("out", config.out or default_folder(config.image))
 
@@ -123,15 +138,11 @@ def _first(words: list[str]) -> tuple[Callable[[Callable[[str], object]], Sessio
         session.store_in(folder)
         return session
 
-    return begin, config.device
+    return begin
 
 
-def _default_first(options: list[str], group: str) -> list[str]:
-    default = next(
-        line.partition(": ")[2] for line in conf_text("explore").splitlines() if line.startswith(f"  - {group}: ")
-    )
-    return [default, *(option for option in options if option != default)]
-
-
-def _presets() -> dict[str, str]:
-    return {name: preset.description for name, preset in PRESETS.items()}
+def _options(group: str, given: str | None) -> list[str]:
+    """The options of a part of the loop, the given or the default one first."""
+    line = next(line for line in conf_text("explore").splitlines() if line.startswith(f"  - {group}: "))
+    first = given or line.partition(": ")[2]
+    return [first, *(option for option in group_options()[group] if option != first)]

@@ -1,0 +1,224 @@
+"""The studio as a person uses it: the real command, a real browser."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import REPOSITORY, command_line, program_environment, wait_until, write_photo
+from worldwarp import World
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+# Drawn by software, as machines without a GPU do.
+SOFTWARE = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox")
+TOY = ("size=48x64", "chunk=2", "detail=1", "depth=plane", "generator=passthrough", "prior=smooth")
+
+
+@contextmanager
+def serving(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """`worldwarp studio`, run in ``folder``; the program and the address that it prints."""
+    command = command_line(["studio", *words, "open=false"])
+    libraries = program_environment(PYTHONPATH=os.pathsep.join([str(REPOSITORY), *filter(None, sys.path)]))
+    with (folder / "log.txt").open("a") as log:
+        program = subprocess.Popen(command, cwd=folder, env=libraries, stdout=subprocess.PIPE, stderr=log, text=True)
+    try:
+        assert program.stdout is not None
+        line = program.stdout.readline()
+        assert line.startswith("studio "), (folder / "log.txt").read_text()
+        yield program, line.split()[1]
+    finally:
+        program.kill()
+        program.wait()
+        assert program.stdout is not None
+        program.stdout.close()
+
+
+@contextmanager
+def browser(size: tuple[int, int] = (900, 700)) -> Iterator[Callable[[str], Person]]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as tool:
+        program = tool.chromium.launch(executable_path=CHROMIUM, args=list(SOFTWARE))
+        context = program.new_context(viewport={"width": size[0], "height": size[1]}, accept_downloads=True)
+        yield lambda address: Person(context.new_page(), address)
+        program.close()
+
+
+class Person:
+    """Somebody at a page of the studio."""
+
+    def __init__(self, page: object, address: str) -> None:
+        from playwright.sync_api import Page
+
+        assert isinstance(page, Page)
+        self.page = page
+        page.set_default_timeout(60_000.0)
+        page.goto(address)
+
+    def sees(self, pattern: str, timeout_s: float = 90.0) -> str:
+        """Wait until the page's text matches; returns the first group, or the match."""
+        until = time.monotonic() + timeout_s
+        while (found := re.search(pattern, self.page.inner_text("body"))) is None:
+            assert time.monotonic() < until, self.page.inner_text("body")
+            time.sleep(0.1)
+        return found.group(found.lastindex or 0)
+
+    def presses(self, name: str) -> None:
+        self.page.get_by_role("button", name=name, exact=True).first.click()
+
+    def opens(self, tab: str) -> None:
+        self.page.get_by_role("tab", name=tab, exact=True).click()
+
+    def hits(self, key: str, *, for_s: float = 0.0) -> None:
+        self.page.mouse.click(60, 600)
+        self.page.keyboard.down(key)
+        time.sleep(for_s)
+        self.page.keyboard.up(key)
+
+    @property
+    def frames(self) -> int:
+        return int(self.sees(r"(\d+) frames · "))
+
+    @property
+    def splats(self) -> int:
+        return int(self.sees(r"frames · ([\d,]+) splats").replace(",", ""))
+
+    def waits_for(self, done: Callable[[], bool], timeout_s: float = 120.0) -> None:
+        wait_until(done, timeout_s)
+
+
+@pytest.mark.timeout(900)
+def test_a_person_makes_grows_plans_forgets_and_takes_home(tmp_path: Path) -> None:
+    photo = write_photo(tmp_path / "holiday.png")
+    with browser() as visit:
+        with serving(tmp_path, *TOY) as (program, address):
+            me = visit(address)
+            me.sees("No world yet")
+            me.opens("Make")
+            me.page.set_input_files("input[type=file] >> nth=0", str(photo))
+            me.sees(r"holiday\.png, 0\.0 MB")
+            me.page.get_by_text("More", exact=True).click()
+            fill(me, "seed", "3")
+            choose(me, "noise", "confidence")
+            me.presses("Plan it")
+            me.sees(r"plan 0 frames of 64x")
+            me.presses("Make it")
+            me.waits_for(lambda: me.sees(r"(holiday|No world)") == "holiday" and me.frames == 1)
+
+            me.hits("d", for_s=0.3)
+            me.hits("g")
+            me.waits_for(lambda: me.frames > 1)
+            idle(me)
+            first = me.frames
+            me.hits("ArrowRight", for_s=0.4)
+            me.presses("Grow here")
+            me.waits_for(lambda: me.frames > first)
+            idle(me)
+            grown = me.frames
+
+            me.opens("Path")
+            for count, key in enumerate("adw", 1):
+                me.hits(key, for_s=0.3)
+                me.presses("Add a key here (K)")
+                me.sees(rf"{count} keys · key {count}")
+            me.presses("forecast")
+            me.sees(r"up to \d+% of a view is unknown today")
+            me.presses("fly")
+            me.presses("Walk it")
+            me.waits_for(lambda: me.frames > grown)
+            idle(me)
+            walked, held = me.frames, me.splats
+            world = World.load(tmp_path / "worlds" / "holiday")
+            assert len(world.cameras) == walked
+
+            me.opens("History")
+            me.presses("Take back the last chunk (U)")
+            me.waits_for(lambda: me.frames == walked - 2)
+            before = me.splats
+            me.presses("Draw a box")
+            me.presses("Forget what is in it")
+            me.waits_for(lambda: me.splats < before)
+            assert held >= before
+
+            me.opens("Save")
+            with me.page.expect_download() as download:
+                me.presses("Points (PLY)")
+            assert Path(download.value.path()).read_bytes().startswith(b"ply")
+
+            me.page.reload()
+            me.waits_for(lambda: me.frames == walked - 2)
+            assert me.splats < before
+
+            me.opens("Path")
+            me.page.get_by_text("Presets and files").click()
+            me.presses("Use the preset")
+            me.sees(r"16 keys")
+            me.presses("Walk it")
+            me.waits_for(lambda: me.frames > walked - 2)
+            program.send_signal(signal.SIGKILL)
+            program.wait()
+            me.page.close()  # it would come back, and steer
+        with serving(tmp_path, str(tmp_path / "worlds" / "holiday")) as (program, address):
+            me = visit(address)
+            left = int(me.sees(r"Go on: (\d+) planned frames are left"))
+            frames = me.frames
+            me.presses(f"Go on: {left} planned frames are left")
+            me.waits_for(lambda: me.frames == frames + left)
+            idle(me)
+            program.send_signal(signal.SIGINT)
+            assert program.wait(60) == 0
+    world = World.load(tmp_path / "worlds" / "holiday")
+    assert len(world.cameras) == len(world.record.path) == frames + left
+    assert (world.folder / "video.mp4").exists()
+
+
+@pytest.mark.timeout(300)
+def test_two_people_one_of_whom_steers(tmp_path: Path) -> None:
+    photo = write_photo(tmp_path / "photo.png")
+    with serving(tmp_path, str(photo), *TOY) as (_, address), browser((700, 500)) as visit:
+        one = visit(address)
+        one.sees("1 frames")
+        other = visit(address)
+        other.sees("Somebody else steers")
+        one.sees("2 people are here")
+        assert other.page.get_by_role("button", name="Grow here").count() == 0
+        one.page.close()
+        other.sees("Grow here")
+
+
+@pytest.mark.timeout(300)
+def test_a_browser_without_webgl2_says_so(tmp_path: Path) -> None:
+    with serving(tmp_path) as (_, address), browser((700, 500)) as visit:
+        page = visit(address).page.context.new_page()
+        page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+        page.goto(address)
+        page.get_by_text("This browser shows no WebGL 2").wait_for()
+
+
+def idle(person: Person) -> None:
+    """Wait until nothing is done."""
+    person.sees("Look around, then press")
+
+
+def fill(person: Person, label: str, text: str) -> None:
+    field = person.page.get_by_label(label, exact=True).first
+    field.fill(text)
+    field.press("Tab")
+
+
+def choose(person: Person, label: str, option: str) -> None:
+    person.page.get_by_label(label, exact=True).first.click()
+    person.page.get_by_role("option", name=option, exact=True).click()
