@@ -202,9 +202,9 @@ def test_two_people_one_of_whom_steers(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_browser_without_webgl2_says_so(tmp_path: Path) -> None:
     with serving(tmp_path) as (_, address), browser((700, 500)) as visit:
-        page = visit(address).page.context.new_page()
+        page = visit("about:blank").page
         page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
-        page.goto(address)
+        page.goto(address, wait_until="commit")
         page.get_by_text("This browser shows no WebGL 2").wait_for()
 
 

@@ -39,12 +39,10 @@ SCRIPT = """<script>
   document.title = "WorldWarp studio";
   const gl = document.createElement("canvas").getContext("webgl2");
   if (!gl) {
-    document.addEventListener("DOMContentLoaded", () => {
-      document.body.innerHTML = '<p style="font: 18px sans-serif; margin: 3em; max-width: 40em">' +
-        'This browser shows no WebGL 2, which draws the world: turn on hardware acceleration ' +
-        'in its settings, or open the link in a current Chrome, Firefox, Edge or Safari.</p>';
-    });
     window.stop();
+    document.documentElement.innerHTML = '<body><p style="font: 18px sans-serif; margin: 3em; max-width: 40em">' +
+      'This browser shows no WebGL 2, which draws the world: turn on hardware acceleration in its settings, or open ' +
+      'the link in a current Chrome, Firefox, Edge or Safari.</p></body>';
     return;
   }
   document.addEventListener("change", (event) => {
