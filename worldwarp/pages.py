@@ -51,7 +51,7 @@ PAGES = {
             "larger frames": "worldwarp studio photo.jpg size=720",
             "for other machines, by a link with a token": "worldwarp studio worlds/mine host=0.0.0.0",
         },
-        ("Needs the library viser: pip install worldwarp[studio]",),
+        ("Needs the library viser: pip install 'worldwarp[studio]'. docs/studio.md describes the page.",),
     ),
     "view": Page(
         "view DIR",

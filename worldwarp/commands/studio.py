@@ -49,7 +49,7 @@ def studio_command(words: list[str]) -> int:
     explore = compose_config("explore", words)
     first = _first(words, explore)
     if find_spec("viser") is None:
-        raise ConfigError("studio: want the library viser, found none; pip install worldwarp[studio]")
+        raise ConfigError("studio: want the library viser, found none; pip install 'worldwarp[studio]'")
 
     from scenes.formats.export import FORMATS
     from viz.studio.events import Choices
