@@ -13,6 +13,7 @@ from geometry.trajectory.path_text import PRESETS, names_a_file
 
 LIVE = "keys"  # value of `path=` for keyboard control
 BY_ITSELF = "auto"  # value of `path=` for a path that the program chooses as it goes
+STUDIO = "studio"  # stored as `path` of a world that grew in the studio: it goes on as planned there
 SAME = "same"  # value of `path=` with `video=`: the camera stands still
 
 # Names of settings in other programs: our name, or a sentence where there is none.

@@ -21,7 +21,7 @@ from geometry.camera_io.read_write import CameraPath, continued, rebased
 from geometry.frame import Frame
 from geometry.trajectory.path_text import begins_with_preset
 from scenes.store.world_store import WorldStore
-from worldwarp.arguments import BY_ITSELF, LIVE, SAME, user_path
+from worldwarp.arguments import BY_ITSELF, LIVE, SAME, STUDIO, user_path
 from worldwarp.components import autopilot_of, components, keep_prompts, part, video_guide
 from worldwarp.config import ONWARD, ConfigError, Settings, compose_config
 from worldwarp.needs import announce, check_gpu, needs_of
@@ -67,7 +67,7 @@ def resume(
         generator = _prompted(generator, text, len(world.chunks))
         keep_prompts(config, generator)
     photo, cameras = world.chunk(0).frames, world.path
-    by_name = settings.path in (LIVE, SAME, BY_ITSELF) or begins_with_preset(settings.path)
+    by_name = settings.path in (LIVE, SAME, BY_ITSELF, STUDIO) or begins_with_preset(settings.path)
     from_file, factor, notes = not by_name, 1.0, ()
     if redirected := bool(onward) or path is not None:
         planned = _path_onward(settings, world, path)

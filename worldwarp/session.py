@@ -20,7 +20,7 @@ from geometry.primitives import Change
 from scenes.io.video import write_video
 from scenes.photos.photo import Photo
 from scenes.store.world_store import WorldStore
-from worldwarp.arguments import BY_ITSELF, LIVE, user_path
+from worldwarp.arguments import BY_ITSELF, LIVE, STUDIO, user_path
 from worldwarp.autopilot import AutopilotPolicy, Leg, next_leg, planned_frames
 from worldwarp.components import autopilot_of, keep_prompts
 from worldwarp.config import Settings
@@ -71,7 +71,7 @@ class Session:
     @property
     def chunk(self) -> int:
         """Frames of a chunk: the configured number, else as the generator works, or few where a user waits for them."""
-        if self.settings.path == LIVE and self.components.per_view:
+        if self.settings.path in (LIVE, STUDIO) and self.components.per_view:
             live_frames = 4  # of a chunk with path=keys: half of the wait after a key
             return self.settings.chunk or live_frames
         return self.settings.chunk or self.components.generator.cadence.frames
@@ -161,12 +161,12 @@ class Session:
         return step
 
     def redirect(self, cameras: Camera) -> None:
-        """Plan another way from the last finished frame on, in chunks as with ``path=keys``; stored with the world.
+        """Plan another way from the last finished frame on, in short chunks as with ``path=keys``; stored.
 
         Args:
             cameras: of the way, in the world, scene units, ``[t]``; may be empty.
         """
-        onward = {"path": LIVE, "frames": None, "convention": None, "path_scale": None}
+        onward = {"path": STUDIO, "frames": None, "convention": None, "path_scale": None}
         self.settings = replace(self.settings, **onward)
         self.config.update(onward)
         self.autopilot = None

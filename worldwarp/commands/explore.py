@@ -61,8 +61,7 @@ def _explore(config: DictConfig, folder: Path, changes: dict[str, Any]) -> int:
     else:
         with waiting("opening the world"):
             session = resume(folder, config.device, changes, tell=tqdm.write)
-    # A move that was interrupted, of a key or of the studio, is finished first.
-    by_keys = session.settings.path == LIVE and not session.remaining
+    by_keys = session.settings.path == LIVE
     if not session.remaining and not by_keys:
         print(f"already finished: {session.state.frames} frames in {folder}")
         print(f"  look       worldwarp {pasted('view', folder)}")

@@ -130,11 +130,10 @@ def _first(words: list[str], config: DictConfig) -> Callable[[Callable[[str], ob
     out = user_path("out", config.out or default_folder(config.image))
 
     def begin(tell: Callable[[str], object]) -> Session:
-        from worldwarp.prepare import prepare
-        from worldwarp.studio.making import free_folder
+        from worldwarp.studio.making import begun, free_folder
 
         folder = out if config.out else free_folder(out)
-        session = prepare(config, out=folder, tell=tell)
+        session = begun(config, folder, tell)
         session.store_in(folder)
         return session
 

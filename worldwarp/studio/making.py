@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from omegaconf import DictConfig
 
 from viz.studio.events import Making
 from worldwarp.arguments import IMAGES
@@ -39,11 +41,22 @@ def prepared(making: Making, worlds: Path, device: str) -> Iterator[tuple[Sessio
         config = compose_config("explore", [*words, f"image={photo}", "path=keys", "viewer=none", f"device={device}"])
         check_explore(config)
         try:
-            session = prepare(config, out=folder, tell=lines.append)
+            session = begun(config, folder, lines.append)
         except ValueError as error:
             # The upload's place on this machine says nothing to whoever looks at the page.
             raise ConfigError(str(error).replace(str(photo), making.name)) from error
         yield session, folder, lines
+
+
+def begun(config: DictConfig, folder: Path, tell: Callable[[str], object]) -> Session:
+    """A session for the studio, of a checked configuration; nothing is stored yet.
+
+    Raises:
+        ValueError: as `prepare`.
+    """
+    session = prepare(config, out=folder, tell=tell)
+    session.redirect(session.cameras[:0])
+    return session
 
 
 def world_name(name: str) -> str:

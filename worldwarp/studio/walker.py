@@ -369,7 +369,9 @@ class Walker:
         assert session.world is not None
         folder = free_folder(session.world.folder.with_name(f"{session.world.folder.name}-branch"))
         session.world.branch(folder, chunk)
-        self._begin(resume(folder, self._device, {"path": "keys"}))
+        branch = resume(folder, self._device)
+        branch.redirect(branch.cameras[:0])  # the other world's path is not planned here
+        self._begin(branch)
         self._page.tell(f"a new world, {folder}, holds chunks 0 to {chunk}; the other one stays as it is")
 
     def _plan(self, making: Making) -> None:
