@@ -245,26 +245,27 @@ async def _pass(
 
 
 def _listening(host: str, port: int | None) -> socket.socket:
-    for wanted in (PORT, 0) if port is None else (port,):
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return socket.create_server((host, wanted), family=family)
-        except (OSError, OverflowError) as error:
-            problem = error
-    if port is None or _is_foreign(host):
-        raise ValueError(f"host: want an address of this machine, got {host} ({problem}); leave host= out")
+    """A socket on ``port``; None: on `PORT`, or on a free one if that is in use."""
+    try:
+        return _bound(host, PORT if port is None else port)
+    except (OSError, OverflowError) as error:
+        problem = error
+    # On a free port it is the address that is wrong.
+    try:
+        free = _bound(host, 0)
+    except OSError as error:
+        raise ValueError(f"host: want an address of this machine, got {host} ({error}); leave host= out") from error
+    if port is None:
+        return free
+    free.close()
     raise ValueError(
         f"port: want a free port for the studio's page, got {port} ({problem}); stop the program that holds it, or "
         "leave port= out"
     )
 
 
-def _is_foreign(host: str) -> bool:
-    try:
-        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError:
-        return True
-    return False
+def _bound(host: str, port: int) -> socket.socket:
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
 def is_loopback(host: str) -> bool:

@@ -87,7 +87,7 @@ class Panel:
                     build()
             gui.add_command("Grow here", hotkey="G").on_trigger(lambda _: self._grow())
             gui.add_command("Add a key here", hotkey="K").on_trigger(lambda _: self._add_key())
-            gui.add_command("Take back the last chunk", hotkey="U").on_trigger(lambda _: self._ask("undo"))
+            gui.add_command("Take back the last chunk", hotkey="U").on_trigger(lambda _: self._undo())
             self.show_history()
             self.show_way()
             self.show_remaining()
@@ -291,7 +291,7 @@ class Panel:
             settings |= {"size": size.value.strip()} if size.value.strip() else {}
             settings |= {part: chosen.value for part, chosen in parts.items()}
             settings |= {"prompt": prompt.value} if prompt.value.strip() else {}
-            settings |= dict(word.partition("=")[::2] for word in more.value.split())
+            settings |= _settings(more.value)
             return Making(self._photo[1], self._photo[0], settings)
 
         def ask(what: str) -> None:
@@ -313,6 +313,9 @@ class Panel:
 
     def _send(self, name: str, content: bytes) -> None:
         self._client.send_file_download(name, content, save_immediately=True)
+
+    def _undo(self) -> None:
+        self._ask("undo")
 
     def _steer(self) -> None:
         if not self._page.steer(self._client):
@@ -428,7 +431,7 @@ class Panel:
                 self._gizmo = None
             return
         camera = way.keys[way.chosen].camera
-        position, _, _ = scene.eye(camera)
+        position = scene.eye(camera)[0]
         wxyz = quat_from_matrix(camera.world_from_camera[None, :3, :3].double())[0].numpy()
         if self._gizmo is None:
             self._gizmo = self._client.scene.add_transform_controls("/gizmo", scale=0.8, depth_test=False)
@@ -454,7 +457,7 @@ class Panel:
     def _draw_box(self) -> None:
         """A box before the eye, with a gizmo that moves it."""
         self._drop_box()
-        _, look_at, _ = self._page.scene.eye(self._page.way.camera_of(self._page.view_of(self._client.camera)))
+        look_at = self._page.scene.eye(self._page.way.camera_of(self._page.view_of(self._client.camera)))[1]
         gizmo = self._client.scene.add_transform_controls(
             "/forget", scale=1.0, disable_rotations=True, depth_test=False, position=look_at
         )
@@ -467,7 +470,7 @@ class Panel:
             return
         for node in self._box[1:]:
             node.remove()
-        sides = tuple(float(side) for side in np.asarray(self._sides.value) * MEDIAN_DEPTH)
+        sides = np.asarray(self._sides.value) * MEDIAN_DEPTH
         self._box[1:] = [
             self._client.scene.add_box("/forget/box", color=(255, 60, 60), dimensions=sides, wireframe=True),
             self._client.scene.add_box("/forget/inside", color=(255, 60, 60), dimensions=sides, opacity=0.2),
@@ -491,12 +494,20 @@ class Panel:
 
     def _button(self, label: str, press: Callable[[], object], **look: Any) -> viser.GuiButtonHandle:
         button = self._client.gui.add_button(label, **look)
-        button.on_click(lambda _: press())
+
+        @button.on_click
+        def _(_event: object) -> None:
+            press()
+
         return button
 
     def _buttons(self, label: str, presses: dict[str, Callable[[], object]]) -> viser.GuiButtonGroupHandle:
         group = self._client.gui.add_button_group(label, list(presses))
-        group.on_click(lambda _: presses[group.value]())
+
+        @group.on_click
+        def _(_event: object) -> None:
+            presses[group.value]()
+
         return group
 
     def _ask(self, what: str, *words: Any) -> bool:
@@ -509,6 +520,12 @@ class Panel:
         if refusal is not None:
             self.tell(refusal, error=True)
         return refusal is None
+
+
+def _settings(text: str) -> dict[str, str]:
+    """``key=value`` words as a dict."""
+    words = (word.partition("=") for word in text.split())
+    return {key: value for key, _, value in words}
 
 
 def _by_hand(handle: Any, change: Callable[[], object]) -> None:

@@ -58,7 +58,7 @@ def studio_command(words: list[str]) -> int:
     from viz.viewer_process import is_interactive, open_browser
     from worldwarp.studio.walker import Walker
 
-    given = dict(word.partition("=")[::2] for word in words)
+    given = {key: value for key, _, value in (word.partition("=") for word in words)}
     choices = Choices(
         groups={group: _options(group, given.get(group)) for group in GROUPS},
         presets={name: preset.description for name, preset in PRESETS.items()},
@@ -123,11 +123,12 @@ def _first(words: list[str], config: DictConfig) -> Callable[[Callable[[str], ob
         return None
     if config.video is not None:
         raise ConfigError("video: the studio starts from a photo, got a clip; use `worldwarp explore`")
-    if Path(config.image).is_dir():
-        check_world("studio", Path(config.image))
+    image = str(config.image)
+    if Path(image).is_dir():
+        check_world("studio", Path(image))
     config.path = LIVE
     check_explore(config)
-    out = user_path("out", config.out or default_folder(config.image))
+    out = user_path("out", config.out or default_folder(image))
 
     def begin(tell: Callable[[str], object]) -> Session:
         from worldwarp.studio.making import begun, free_folder
