@@ -28,7 +28,7 @@ from viz.studio.events import Actions, Choices, Forecast, Thumbnail, View
 from viz.studio.gate import BURST, MESSAGES_PER_S, Brake, Gate, is_loopback
 from viz.studio.page import Page
 from viz.studio.panel import _plain
-from viz.studio.scene import GROUP_ROWS, MEDIAN_DEPTH, tinted
+from viz.studio.scene import GROUP_ROWS, MEDIAN_DEPTH, SPARE, tinted
 from viz.studio.strip import forecast_picture, history_page
 from viz.studio.way import Key, Way
 
@@ -319,18 +319,37 @@ def test_a_large_upload_is_refused_before_it_comes(page: Page) -> None:
 
 
 def test_only_groups_that_changed_are_sent_again(page: Page) -> None:
-    count = 2 * GROUP_ROWS + 10
+    count, group_bytes = 2 * GROUP_ROWS + 10, 32 * GROUP_ROWS
     scene = page.scene
     page.begin(cameras_at((0.0, 0.0, 0.0))[0], np.zeros((48, 64, 3), np.uint8), 2.0)
-    assert page.apply(change(list(range(count)), rows(count), [], count)) == 32 * count
-    assert page.apply(change([5], rows(1), [7], count)) == 32 * (GROUP_ROWS - 1)
-    # Few new rows join the last group, which is small; many make groups of their own.
-    assert page.apply(change([count], rows(1, 1), [], count + 1)) == 32 * 11
+    assert page.apply(change(list(range(count)), rows(count), [], count)) == (3 + SPARE) * group_bytes
+    groups = len(scene._handles)
+    assert page.apply(change([5], rows(1), [7], count)) == group_bytes
+    assert page.apply(change([count], rows(1, 1), [], count + 1)) == group_bytes  # into the last one
     new = list(range(count + 1, count + 1 + GROUP_ROWS))
-    assert page.apply(change(new, rows(GROUP_ROWS, 2), [], new[-1] + 1)) <= 32 * (GROUP_ROWS + 11)
+    assert page.apply(change(new, rows(GROUP_ROWS, 2), [], new[-1] + 1)) == 2 * group_bytes
     assert page.apply(change([], rows(0), [], new[-1] + 1)) == 0
+    assert len(scene._handles) == groups  # no number of splats changed: browsers do not blink
     known = np.concatenate([group.ids for group in scene._groups])
     assert sorted(known.tolist()) == [i for i in range(new[-1] + 1) if i != 7]
+    last = scene._handles[groups - 1]
+    assert isinstance(last, viser.GaussianSplatHandle)
+    assert not last.opacities.any()
+
+
+def test_room_is_made_before_it_is_needed(page: Page) -> None:
+    page.begin(cameras_at((0.0, 0.0, 0.0))[0], np.zeros((48, 64, 3), np.uint8), 1.0)
+    total = 0
+    for _ in range(12):
+        page.apply(change(list(range(total, total + GROUP_ROWS)), rows(GROUP_ROWS), [], total + GROUP_ROWS))
+        total += GROUP_ROWS
+        assert len(page.scene._handles) > total // GROUP_ROWS
+    page.show_primitives(torch.arange(5), rows(5))
+    assert len(page.scene._groups) == 1
+    shown = [
+        handle.opacities for handle in page.scene._handles.values() if isinstance(handle, viser.GaussianSplatHandle)
+    ]
+    assert sum(np.count_nonzero(opacities) for opacities in shown) == 5
 
 
 def test_a_whole_world_is_shown_by_its_differences(page: Page) -> None:
@@ -338,7 +357,7 @@ def test_a_whole_world_is_shown_by_its_differences(page: Page) -> None:
     count = GROUP_ROWS + 5000
     whole, ids = rows(count), torch.arange(count)
     page.show_primitives(ids, whole)
-    assert page.scene.sent_bytes == 32 * count
+    assert page.scene.sent_bytes == 32 * GROUP_ROWS * (2 + SPARE)
     page.show_primitives(ids, whole)
     assert page.scene.sent_bytes == 0
     kept = torch.ones(count, dtype=torch.bool)

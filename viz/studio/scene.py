@@ -24,8 +24,8 @@ from viz.studio.strip import way_color
 from viz.studio.way import Way
 
 MEDIAN_DEPTH = 8.0  # of the photo, in the page's units: W walks an eighth of it in half a second
-GROUP_ROWS = 32768  # primitives that are sent together, 1 MiB: a change sends whole groups
-SMALL_ROWS = 4096  # a group of fewer is sent again with what comes next: a browser draws some thousand groups at most
+GROUP_ROWS = 8192  # primitives that are sent together, 256 KiB: a change sends whole groups
+SPARE = 4  # empty groups that wait for what comes, see `WorldScene`
 WIDENED = 1.25  # of splats: their renderer does not close the gaps of a view that is larger than the frames
 
 OBSERVED, GENERATED = (0.25, 0.55, 0.95), (0.98, 0.62, 0.10)  # tints of provenance
@@ -52,6 +52,9 @@ class _Group:
 
 class WorldScene:
     """The scene of a server, shared by all who look.
+
+    A browser sorts all splats together, and shows none of them until that is done anew when their number changes. So
+    every group has room for `GROUP_ROWS`, filled up with splats of no opacity, and empty groups wait for what comes.
 
     Args:
         server: of the page.
@@ -112,8 +115,12 @@ class WorldScene:
             return
         self._shape, self._tint, self.sent_bytes = shape, tint, 0
         with self._server.atomic():
+            for handle in self._handles.values():
+                handle.remove()
+            self._handles = {}
             for number in range(len(self._groups)):
                 self._send(number)
+            self._make_room()
 
     def look_from(self, eye: Float[np.ndarray, "3"]) -> None:
         """Hide the frustums around an eye, in page units: from within they are a frame around the view."""
@@ -218,10 +225,13 @@ class WorldScene:
             if self._rewrite(group, index[part][known], rows[part][torch.from_numpy(known)], gone):
                 touched.add(number)
         touched |= set(self._add(index[fresh], rows[torch.from_numpy(fresh)]))
+        while self._groups and not len(self._groups[-1].ids):
+            self._groups.pop()
         self.sent_bytes = 0
         with self._server.atomic():
             for number in sorted(touched):
                 self._send(number)
+            self._make_room()
 
     def _in_page_units(self, rows: Gaussians) -> Gaussians:
         columns = {f.name: getattr(rows, f.name).detach().cpu() for f in fields(rows)}
@@ -242,8 +252,8 @@ class WorldScene:
         return True
 
     def _add(self, ids: Int[np.ndarray, "n"], rows: Gaussians) -> Iterator[int]:
-        """Put new rows into the last group while it is small, and into new ones; yields their numbers."""
-        if self._groups and len(ids) > 0 and len(self._groups[-1].ids) < SMALL_ROWS:
+        """Put new rows into the last group as far as it has room, and into new ones; yields their numbers."""
+        if self._groups and len(ids) > 0:
             last = self._groups.pop()
             ids, rows = np.concatenate([last.ids, ids]), Gaussians.concatenate([last.rows, rows])
             order = np.argsort(ids)  # ids return when something is taken back
@@ -254,29 +264,48 @@ class WorldScene:
             yield len(self._groups) - 1
 
     def _send(self, number: int) -> None:
-        group, name = self._groups[number], f"/world/{number}"
-        if (old := self._handles.pop(number, None)) is not None and (not len(group.ids) or self._is_other(old)):
-            old.remove()
-        if not len(group.ids):
-            return
-        rows, colors = group.rows, _bytes(tinted(group.rows, self._tint))
-        centers = rows.means.numpy()
+        """Send a group; one that is no more is empty."""
+        rows = self._groups[number].rows if number < len(self._groups) else None
         if self._shape == "points":
-            handle: viser.SceneNodeHandle = self._server.scene.add_point_cloud(
-                name, centers, colors, point_size=0.02, point_shape="circle", precision="float32"
-            )
-            self.sent_bytes += centers.nbytes + 3 * len(centers)
+            self._send_points(number, rows)
+            return
+        columns = _packed(rows, self._tint)
+        handle = self._handles.get(number)
+        if isinstance(handle, viser.GaussianSplatHandle):
+            handle.set_gaussians(*columns)
         else:
-            spread = matrix_from_quat(rows.quats) * (WIDENED * rows.scales)[:, None, :]
-            covariances = (spread @ spread.transpose(1, 2)).numpy()
-            opacities = _bytes(rows.opacities[:, None].numpy())
-            splats = self._server.scene.add_gaussian_splats(name, centers, covariances, colors, opacities)
-            self.sent_bytes += splats.buffer.nbytes
-            handle = splats
-        self._handles[number] = handle
+            handle = self._handles[number] = self._server.scene.add_gaussian_splats(f"/world/{number}", *columns)
+        self.sent_bytes += handle.buffer.nbytes
 
-    def _is_other(self, handle: viser.SceneNodeHandle) -> bool:
-        return isinstance(handle, viser.GaussianSplatHandle) != (self._shape == "splats")
+    def _send_points(self, number: int, rows: Gaussians | None) -> None:
+        if (old := self._handles.pop(number, None)) is not None:
+            old.remove()
+        if rows is None:
+            return
+        places, colors = rows.means.numpy(), _bytes(tinted(rows, self._tint))
+        self._handles[number] = self._server.scene.add_point_cloud(
+            f"/world/{number}", places, colors, point_size=0.02, point_shape="circle", precision="float32"
+        )
+        self.sent_bytes += places.nbytes + colors.nbytes
+
+    def _make_room(self) -> None:
+        """Make empty groups when few are left; browsers blink, so rarely."""
+        if self._shape == "splats" and self._groups and len(self._handles) < len(self._groups) + 1:
+            for number in range(len(self._handles), len(self._groups) + SPARE):
+                self._send(number)
+
+
+def _packed(rows: Gaussians | None, tint: Tint) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Centers ``[n 3]``, covariances ``[n 3 3]``, colors ``[n 3]`` and opacities ``[n 1]`` of `GROUP_ROWS` splats."""
+    centers, covariances = np.zeros((GROUP_ROWS, 3), np.float32), np.zeros((GROUP_ROWS, 3, 3), np.float32)
+    colors, opacities = np.zeros((GROUP_ROWS, 3), np.uint8), np.zeros((GROUP_ROWS, 1), np.uint8)
+    if rows is not None:
+        spread = matrix_from_quat(rows.quats) * (WIDENED * rows.scales)[:, None, :]
+        centers[: len(rows)] = rows.means.numpy()
+        covariances[: len(rows)] = (spread @ spread.transpose(1, 2)).numpy()
+        colors[: len(rows)] = _bytes(tinted(rows, tint))
+        opacities[: len(rows)] = _bytes(rows.opacities[:, None].numpy())
+    return centers, covariances, colors, opacities
 
 
 def _is_outside(place: Float[np.ndarray, "3"], eye: Float[np.ndarray, "3"]) -> bool:
