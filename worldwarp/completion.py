@@ -19,7 +19,7 @@ from diffusion.generator import Memory
 from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.detail import copied_detail, enlarged, enlarged_depth
 from diffusion.inpainting.lookahead import look_ahead
-from diffusion.inpainting.masks import thin
+from diffusion.inpainting.masks import distance_px, thin
 from diffusion.inpainting.outpainting import (
     eroded_border,
     looks_beyond,
@@ -216,7 +216,7 @@ def complete_wide(shown: Guide, state: ExploreState, components: Components) -> 
     known = Frame(prior.rgb, depth, covered, covered & guide.sky_mask, guide.camera, photo.metric)
     # The view has another size than the frames, so the generator gets a separate memory for it.
     memory = components.generator.start(Chunk(known, 0, observed=True, confidence=guide.confidence))
-    chunk, _, _ = _generate(shown, guide, prior, pictures, memory, state, components)
+    chunk, _, _ = _generate(shown, guide, prior, pictures, memory, state, components, components.prior.outpaint.ease_px)
     inside = eroded_border(~shown.covered, components.prior.outpaint.border_px * scale)
     return replace(chunk, frames=replace(chunk.frames, valid=chunk.frames.valid & inside))
 
@@ -229,6 +229,7 @@ def _generate(
     memory: Memory,
     state: ExploreState,
     components: Components,
+    ease_px: int = 0,
 ) -> tuple[Chunk, Tensor, float]:
     """Generate one view and enlarge it to the shown size; only pixels that the world does not cover are valid.
 
@@ -238,6 +239,7 @@ def _generate(
         pictures: what was copied from, complete, at shown size, ``[p 3 h w]``.
         memory: of the generator.
         state, components: of the session.
+        ease_px: distance to the known, working size, over which the generator's colors take the place of the prior's.
 
     Returns:
         The view as a chunk, the noise map, and the median relative depth error after the alignment.
@@ -246,6 +248,9 @@ def _generate(
     sigma = noise_map(guide, prior, components.noise)
     made = components.generator.make(Condition(guide, prior), sigma, memory, state.rng)
     rgb, depth, sky, known, residual = with_depth(made, guide, sigma, components.depth)
+    if ease_px:
+        distance = torch.from_numpy(distance_px(guide.covered[0, 0].cpu().numpy()))
+        rgb = torch.lerp(prior.rgb, rgb, (distance / ease_px).clamp_max(1.0).to(rgb))
     colors = enlarged(rgb, scale)
     if prior.source is not None and scale > 1:
         colors = colors + copied_detail(prior.source[0], pictures, scale)

@@ -32,6 +32,9 @@ def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
     generator = current.get("generator", {})
     if generator.get("_target_") == RETOUCH and "sampler" in current:  # the loop had the sampler before
         current["generator"] = {"sampler": current["sampler"]} | generator
+    sky = current.get("prior", {}).get("sky", {})
+    if "sideways" in sky:  # the sky was extended by another solver, whose numbers mean nothing to this one
+        current["prior"]["sky"] = {"_target_": sky["_target_"]}
     return current
 
 

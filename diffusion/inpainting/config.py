@@ -148,19 +148,21 @@ class DepthConfig:
 
 @dataclass(frozen=True)
 class SkyConfig:
-    """Extension of the sky.
+    """Extension of the sky, as a plate under tension through what is near the hole.
 
     Attributes:
-        border_px: distance to the hole within which sky is extended, pixels. Default 8: level 119 twenty pixels into
-            the hole and 116 beside it (121 and 115 from all sky, then 114 one chunk later); with 4 steps show.
+        border_px: distance to the hole within which sky is extended, pixels. Default 24; from all of the sky a wide
+            hole gets its mean color, with 4 px steps show.
         mixed_px: sky this close to something else is not extended: it may hold its colors. Default 2; not measured.
-        sideways: how much coarser the sky's level is solved across than down: colors of skies change with height.
-            Default 16; not measured.
+        cell_px: side of a cell in which the sky's level is solved, pixels. Default 4; bounds time.
+        bending: stiffness of the plate against its tension, in cells: the sky's slope at the border goes on for about
+            the root of it. Default 10; with 0 the bend shows as a line (docs/log, Seams at the photo's frame).
     """
 
-    border_px: int = 8
+    border_px: int = 24
     mixed_px: int = 2
-    sideways: int = 16
+    cell_px: int = 4
+    bending: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,8 @@ class OutpaintConfig:
             contrast at chunk 10 .534 -> .559, PSNR 17.57 -> 17.74 (generator, four rollouts).
         margin_share: share of a view that must lie beyond the photo before the margin around the photo is made, once.
             Default .01; not measured.
+        ease_px: distance to the known over which the generator's colors take the place of the prior's, pixels at the
+            generator's size. Default 8: the packaged generator draws a dark line of 3 pixels along the photo's frame.
         border_px: outermost pixels of a margin that are not kept. Default 4; by eye (dark lines where a later margin
             starts).
     """
@@ -182,6 +186,7 @@ class OutpaintConfig:
     end: float = 0.25
     open_share: float = 0.3
     margin_share: float = 0.01
+    ease_px: int = 8
     border_px: int = 4
 
 

@@ -186,9 +186,9 @@ class FrameFill:
         beside = clear & grown(hole, config.border_px)
         clear = beside if beside.any() else clear
         if hole.any() and clear.any():
-            # Skies change with the height above the horizon: colors are extended across first.
-            coarse = _sky_level(self.rgb, clear, config.sideways)[None]
-            level = interpolate(coarse, clear.shape[-2:], mode="bilinear", align_corners=False)[0]
+            # Skies change with the height above the horizon: what is common to a row goes on along all of it.
+            profile = _sky_level(self.rgb, clear, (config.cell_px, clear.shape[-1]), config.bending)
+            level = profile + _sky_level(self.rgb - profile, clear, (config.cell_px, config.cell_px), config.bending)
             filled = level + smooth_fill((self.rgb - level)[None], clear[None])[0]
             self.rgb = torch.where(hole, filled.clamp(0.0, 1.0), self.rgb)
             self.source = torch.where(hole, -1, self.source)
@@ -224,11 +224,18 @@ def _decode(code: Tensor) -> Tensor:
     return (1.0 + bounded) / (1.0 - bounded)
 
 
-def _sky_level(rgb: Float[Tensor, "3 h w"], known: Bool[Tensor, "1 h w"], sideways: int) -> Float[Tensor, "3 h narrow"]:
-    """Colors of the known pixels extended as a membrane (Laplace's equation), ``sideways`` times coarser across."""
-    share = avg_pool2d(known.to(rgb), (1, sideways), ceil_mode=True, count_include_pad=False)
-    mean = avg_pool2d(rgb * known, (1, sideways), ceil_mode=True, count_include_pad=False) / share.clamp_min(1e-6)
-    return thin_plate_fill(mean, share[0], bending=0.0, membrane=1.0).to(rgb)
+def _sky_level(
+    rgb: Float[Tensor, "3 h w"], known: Bool[Tensor, "1 h w"], cell: tuple[int, int], bending: float
+) -> Float[Tensor, "3 h w"]:
+    """Means of the known pixels over cells of ``(rows, columns)``, extended by a plate under tension.
+
+    A membrane alone goes on without the slope that the sky has at its border, and the eye finds the bend.
+    """
+    share = avg_pool2d(known.to(rgb), cell, ceil_mode=True, count_include_pad=False)
+    mean = avg_pool2d(rgb * known, cell, ceil_mode=True, count_include_pad=False) / share.clamp_min(1e-6)
+    weight = share[0] / share.max()
+    coarse = thin_plate_fill(mean, weight, bending=bending, membrane=1.0).to(rgb)
+    return interpolate(coarse[None], known.shape[-2:], mode="bilinear", align_corners=False)[0]
 
 
 def _dense(depth: Float[Tensor, "1 h w"], hit: Bool[Tensor, "1 h w"], config: InpaintConfig) -> Bool[Tensor, "1 h w"]:

@@ -308,6 +308,24 @@ def test_wide_sky_hole_takes_the_color_beside_it_not_the_mean() -> None:
     assert ((prior.rgb[0, :, :, :16] - beside).abs() < 0.25 * (mean - beside)).all()
 
 
+def test_sky_above_goes_on_with_its_slope_and_with_what_varies_across() -> None:
+    height, width = SIZE
+    down = torch.arange(float(height))[:, None].expand(SIZE)
+    across = torch.linspace(-0.15, 0.15, width).expand(SIZE)
+    rgb = (0.4 + 0.004 * down + across).expand(1, 3, *SIZE).clone()
+    covered = torch.ones(1, 1, *SIZE)
+    covered[..., : height // 2, :] = 0.0
+    depth = torch.full((1, 1, *SIZE), 200.0)
+    guide = Guide(rgb * covered, depth * covered, covered, covered, covered.clone(), sideways(1))
+    far = Frame(rgb, depth, depth > 0, depth > 0, sideways(2)[:1])
+    filled = inpaint_prior(guide, far, torch.Generator().manual_seed(0)).rgb[0, 0]
+    border = height // 2
+    above, truth = filled[border - 6 : border], rgb[0, 0, border - 6 : border]
+    assert (above - truth).abs().mean() < 0.012  # .064 where each row is nearly one color
+    slope = (filled[border - 4] - filled[border - 1]).mean() / (truth[2] - truth[5]).mean()
+    assert slope > 0.3
+
+
 def test_slope_of_the_ground_is_extended_behind_foreground() -> None:
     ground = 0.01 * (torch.arange(float(SIZE[0])) + 4.0)[:, None].expand(*SIZE)[None]
     known = torch.ones(1, *SIZE, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from diffusion.passthrough import PassthroughGenerator
 from geometry.camera import Camera
 from tests.helpers import cameras_at, pillar_before_wall, same_bits, world_content
 from worldwarp import explore
-from worldwarp.completion import coarse_to_fine
+from worldwarp.completion import add_margin, coarse_to_fine
 from worldwarp.loop import explore as walk
 from worldwarp.loop import start
 from worldwarp.state import Components, ExploreState, LiftedPhoto, Step
@@ -176,3 +177,27 @@ def test_a_generator_of_video_works_at_frame_size() -> None:
     generator = Counting()
     generator.capabilities = type(generator.capabilities)()
     assert working_scale((480, 832), generator) == 1
+
+
+class Darkening(PassthroughGenerator):
+    """Makes all that it is asked for darker, up to the border of the known."""
+
+    def make(self, condition: Condition, sigma: Tensor, memory: Memory, rng: torch.Generator) -> Made:
+        made = super().make(condition, sigma, memory, rng)
+        return Made(0.5 * made.rgb, made.depth, made.sky)
+
+
+def test_a_generator_draws_no_line_along_the_frame_of_the_photo() -> None:
+    margin = 24
+    wide = cameras_at((0.0, 0.0, 0.0), size=SIZE)
+    wide = replace(wide, center_px=wide.center_px + margin, size=(SIZE[0] + 2 * margin, SIZE[1] + 2 * margin))
+    rows = []
+    for generator in (PassthroughGenerator(), Darkening()):
+        state, components, _ = begun(scale=1)
+        add_margin(state, replace(components, generator=generator, prior=InpaintConfig(fill="smooth")))
+        middle = slice(SIZE[0] // 2 + margin - 8, SIZE[0] // 2 + margin + 8)
+        rows.append(state.view.render(wide).rgb[0, :, middle].mean((0, 1)))
+    darker = rows[1] / rows[0]
+    assert darker[margin:-margin].min() > 0.97  # the photo
+    assert darker[margin - 2 : margin].min() > 0.8
+    assert darker[4:12].max() < 0.6

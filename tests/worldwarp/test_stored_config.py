@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from cache3d.gaussian_cache import GaussianCache
 from geometry.camera import Camera
@@ -37,6 +38,14 @@ def test_targets_are_replaced_at_any_depth_and_nothing_else() -> None:
     assert current["group"]["part"]["_target_"] == "diffusion.noise_map.NoiseConfig"
     assert (current["image"], current["depth"]) == (stored["image"], stored["depth"])
     assert repr(stored) == before
+
+
+def test_numbers_of_the_former_extension_of_the_sky_are_dropped() -> None:
+    sky = {"_target_": "diffusion.inpainting.config.SkyConfig", "border_px": 8, "mixed_px": 2, "sideways": 16}
+    stored = {"prior": {"thin_px": 5, "sky": sky}}
+    assert current_config(stored) == {"prior": {"thin_px": 5, "sky": {"_target_": sky["_target_"]}}}
+    present = compose_config("explore", ["image=a.jpg"])
+    assert current_config(OmegaConf.to_container(present))["prior"]["sky"] == present.prior.sky
 
 
 def test_a_world_stored_under_old_names_opens(tmp_path: Path) -> None:
