@@ -23,7 +23,7 @@ from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.project import unproject
 from geometry.se3 import exp, interpolate, inverse, log
-from worldwarp.surroundings import Surroundings, behind, small_size
+from worldwarp.surroundings import Surroundings, all_around, hidden, small_size
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class AutopilotPolicy:
         clearance: distance that the camera keeps from what is known. Default .05.
         step: mean move of the camera per frame, at most; it peaks at 1.5 times that. Default .02.
         turn_deg: the same of its turn. Default 1.5: at 16 frames per second, 24 degrees a second.
+        chunk: frames of a chunk, of which a way to a view has a whole number. Default None: as the session has them.
     """
 
     radius: float = 0.3
@@ -64,6 +65,7 @@ class AutopilotPolicy:
     clearance: float = 0.05
     step: float = 0.02
     turn_deg: float = 1.5
+    chunk: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers with which there is nothing to choose from."""
@@ -110,7 +112,8 @@ def next_leg(
     """
     around = Surroundings(photo, policy.radius * unit, policy.angle_deg, policy.clearance * unit)
     small = small_size(done.size, policy.view_px)
-    here = view.render(done[-1:].resized(small), 1)
+    here = all_around(view, done[-1:])
+    home = all_around(view, photo.camera)
     # Before it gives up it looks at more views: a few may all be known while others are not.
     for count in (policy.candidates, 4 * policy.candidates):
         targets = around.views(count, skip=policy.candidates * len(done), size=small)
@@ -131,7 +134,9 @@ def next_leg(
             frames_there = int(frames[best])
             target = _on_the_way(done[-1:], targets[best : best + 1], min(1.0, left / frames_there))
             way = smooth_way(done, target, min(frames_there, left), ends=frames_there >= left)
-            if not (around.blocked(way.position) | _behind_known(way.position, here, around.clearance)).any():
+            # Nothing may stand between the way and where it starts, nor between it and the photo's place: what was made
+            # from above would be seen from below.
+            if not (around.blocked(way.position) | hidden(way.position, [*here, *home], around.clearance)).any():
                 return Leg(way, float(gain[best]), float(unknown.mean()))
     return None
 
@@ -226,8 +231,3 @@ def _too_near(shown: Guide, clearance: float) -> Bool[Tensor, "t"]:
     """Views with a surface closer than the clearance; specks of a hundredth of the view are nothing to run into."""
     near = shown.covered & ~shown.sky_mask & (shown.depth < clearance)
     return near.float().mean((1, 2, 3)) > 0.01
-
-
-def _behind_known(places: Tensor, here: Guide, clearance: float) -> Bool[Tensor, "n"]:
-    """Which places lie behind what the world shows to the present camera ``[1]``."""
-    return behind(places, here.camera, here.depth, here.covered & ~here.sky_mask, clearance)

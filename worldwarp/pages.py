@@ -224,7 +224,7 @@ def _option_settings(group: str, option: str) -> list[str]:
     """The settings of one option; a long table of numbers is named by the comment above it."""
     text = conf_text(f"{group}/{option}").splitlines()
     # Keys that belong to Hydra, or that are set elsewhere (`device`).
-    hidden = ("_", "#", "defaults:", "kind:", "device:", "  - _self_", "  - override")
+    hidden = ("_", "#", "defaults:", "kind:", "device:", "  - _self_", "  - cover", "  - override")
     shown = [line for line in text if line.strip() and "_target_" not in line and not line.startswith(hidden)]
     longest_table = 12  # settings of an option that help prints; the documents list longer tables
     if len(shown) > longest_table:

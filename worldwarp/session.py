@@ -74,6 +74,8 @@ class Session:
         if self.settings.path in (LIVE, STUDIO) and self.components.per_view:
             live_frames = 4  # of a chunk with path=keys: half of the wait after a key
             return self.settings.chunk or live_frames
+        if self.autopilot is not None and self.autopilot.chunk is not None:
+            return self.autopilot.chunk
         return self.settings.chunk or self.components.generator.cadence.frames
 
     @property

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from cache3d.world_view import WorldView
 from geometry.camera import Camera
-from geometry.frame import Frame
+from geometry.frame import Frame, Guide
 from geometry.project import project
 from geometry.se3 import rigid
 
@@ -71,6 +71,29 @@ class Surroundings:
         right = torch.linalg.cross(torch.tensor([0.0, 1.0, 0.0]).expand_as(ahead), ahead)
         right = normalize(right, dim=-1)
         return rigid(torch.stack([right, torch.linalg.cross(ahead, right), ahead], -1), place)
+
+
+def all_around(view: WorldView, camera: Camera, side_px: int = 64) -> list[Guide]:
+    """What the world shows from the place of a camera ``[1]``, in the six directions of a cube."""
+    ahead, up = torch.eye(3), torch.tensor([0.0, -1.0, 0.0])
+    guides = []
+    for axis in (*ahead, *-ahead):
+        right = torch.linalg.cross(axis, ahead[2] if axis[1].abs() > 0.5 else up)
+        face = rigid(torch.stack([right, torch.linalg.cross(axis, right), axis], -1), torch.zeros(3))
+        guides.append(view.render(Camera.from_fov(90.0, (side_px, side_px), camera.world_from_camera @ face), 1))
+    return guides
+
+
+def hidden(places: Float[Tensor, "n 3"], around: list[Guide], clearance: float) -> Bool[Tensor, "n"]:
+    """Which places lie behind what is seen all around a camera, or closer than ``clearance`` before it.
+
+    Args:
+        places: in the world.
+        around: from `all_around`.
+        clearance: scene units.
+    """
+    masks = [behind(places, seen.camera, seen.depth, seen.covered & ~seen.sky_mask, clearance) for seen in around]
+    return torch.stack(masks).any(0)
 
 
 def unknown_share(view: WorldView, cameras: Camera) -> Float[Tensor, "t"]:

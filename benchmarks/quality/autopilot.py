@@ -68,6 +68,7 @@ def main() -> None:
     photos = [Path(word) for word in sys.argv[1:] if "=" not in word]
     photos = photos or [Path(str(resources.files("worldwarp") / "photos" / "pagoda.jpg"))]
     print(f"{'known share after':<38} photo   17 frames   33 frames   49 frames")
+    size = (0, 0)
     all_shares: dict[str, list[list[float]]] = {path: [] for path in PATHS}
     for photo in photos:
         for path in PATHS:

@@ -17,7 +17,16 @@ from diffusion.noise_map import NoiseConfig
 from diffusion.passthrough import PassthroughGenerator
 from geometry.frame import Frame
 from geometry.se3 import inverse, log
-from tests.helpers import cameras_at, guide_of, pillar_before_wall, pose_at, same_bits, textured_wall, world_content
+from tests.helpers import (
+    cameras_at,
+    chunk_of,
+    guide_of,
+    pillar_before_wall,
+    pose_at,
+    same_bits,
+    textured_wall,
+    world_content,
+)
 from worldwarp import World, explore
 from worldwarp.autopilot import AutopilotPolicy, conflict, coverage_gain, next_leg, planned_frames, smooth_way
 from worldwarp.cli import main
@@ -26,7 +35,7 @@ from worldwarp.loop import start
 from worldwarp.prepare import prepare
 from worldwarp.resume import resume
 from worldwarp.state import Components, LiftedPhoto
-from worldwarp.surroundings import Surroundings
+from worldwarp.surroundings import Surroundings, all_around, hidden
 
 SIZE = (48, 80)
 SMALL = ["size=48x80", "chunk=4", "depth=plane", "prior=smooth", "cache=points", "viewer=none", "auto.candidates=16"]
@@ -107,6 +116,18 @@ def test_the_next_view_shows_what_is_unknown_and_is_the_same_each_time() -> None
     again = leg_of(photo)
     assert again is not None
     assert torch.equal(leg.cameras.world_from_camera, again.cameras.world_from_camera)
+
+
+def test_places_behind_what_the_world_shows_are_hidden_in_every_direction() -> None:
+    photo, cache, components = world_of(textured_wall(cameras_at((0.0, 0.0, 0.0), size=SIZE), distance=2.0))
+    state = start(LiftedPhoto(photo, photo, photo.rgb[0]), cache, components, torch.Generator())
+    turned = cameras_at(pose_at(yaw_deg=90.0), size=SIZE)  # a wall to the right, as another camera saw it
+    side = textured_wall(cameras_at((0.0, 0.0, 0.0), size=SIZE), distance=1.0)
+    state.view.integrate(chunk_of(replace(side, camera=turned), 1))
+    around = all_around(state.view, photo.camera)
+    places = torch.tensor([[0.0, 0.0, 1.8], [0.0, 0.0, 2.2], [0.8, 0.0, 0.0], [1.2, 0.0, 0.0], [-2.0, 0.0, 0.0]])
+    assert hidden(places, around, 0.0).tolist() == [False, True, False, True, False]
+    assert hidden(places, around, 0.3).tolist() == [True, True, True, True, False]
 
 
 def test_a_leg_that_the_budget_cuts_ends_on_the_way() -> None:

@@ -26,7 +26,7 @@ def complete_command(words: list[str]) -> int:
     from worldwarp.commands.explore import stop_after_chunk
     from worldwarp.recording import open_viewer, record_start, record_step
     from worldwarp.resume import resume
-    from worldwarp.surroundings import JUDGES, small_size, unknown_share
+    from worldwarp.surroundings import JUDGES, all_around, hidden, small_size, unknown_share
 
     with waiting("opening the world"):
         session = resume(folder, config.device, tell=tqdm.write)
@@ -64,8 +64,14 @@ def complete_command(words: list[str]) -> int:
     with waiting("writing the video"):
         session.write_video()
     with waiting("looking around"):
-        after = float(unknown_share(session.state.view, around).mean())
+        seen = all_around(session.state.view, session.photo.camera)
+        free = ~hidden(around.position, seen, 0.0)
+        after = float(unknown_share(session.state.view, around[free]).mean())
     print(f"after    {after:.1%}, with {session.state.frames - first} more frames in {folder}")
+    if not free.all():
+        print(
+            f"         without {int((~free).sum())} views from places that are under the ground, or behind things, now"
+        )
     print(f"  look       worldwarp {pasted('view', folder)}")
     print(f"  take away  worldwarp {pasted('export', folder)}")
     interrupted = 130
