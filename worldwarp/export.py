@@ -15,7 +15,7 @@ from geometry.primitives import Gaussians
 from scenes.formats.export import README, discs
 from scenes.formats.html import pack, read_html, unpack
 from scenes.formats.ply import read_gaussians_ply, read_points_ply
-from scenes.formats.spz import read_spz
+from scenes.formats.spz import read_compressed_ply, read_spz
 from worldwarp.api import World
 from worldwarp.metrics import agreement_db
 
@@ -55,6 +55,9 @@ def reexport_agreement_db(world: World, name: str, path: Path) -> float | None:
     elif name == "spz":
         reread = GaussianCache()
         reread.load(read_spz(path))
+    elif name == "compressed_ply":
+        reread = GaussianCache()
+        reread.load(read_compressed_ply(path))
     elif name == "html":
         reread = GaussianCache()
         reread.load(read_html(path))

@@ -5,6 +5,8 @@
 | ``gaussians_ply`` | ``gaussians.ply``, ``cameras.json`` | gsplat, SuperSplat, Blender | world as stored: y down |
 | ``points_ply`` | ``points.ply`` | MeshLab, CloudCompare, Open3D | world as stored: y down |
 | ``spz`` | ``world.spz`` | phones, Spark, Niantic's tools | OpenGL: y up, z backward |
+| ``compressed_ply`` | ``world.compressed.ply`` | SuperSplat, PlayCanvas | world as stored: y down |
+| ``usd`` | ``world.usdc`` | Omniverse, usdview, Houdini, Blender | OpenGL: y up, z backward |
 | ``glb`` | ``mesh.glb`` | Blender, game engines, browsers | glTF: y up, z backward |
 | ``colmap`` | ``colmap/`` | 3DGS and NeRF training | world-to-camera, OpenCV camera axes |
 | ``nerfstudio`` | ``nerfstudio/`` | nerfstudio | camera-to-world, OpenGL camera axes |
@@ -32,8 +34,9 @@ from scenes.formats.glb import write_glb
 from scenes.formats.html import MIB, PhotoLayer, write_html
 from scenes.formats.mesh import FARTHEST_MEDIANS, mesh_of
 from scenes.formats.ply import sky_on_sphere, write_gaussians_ply, write_points_ply
-from scenes.formats.spz import load_gsply, write_spz
+from scenes.formats.spz import load_gsply, write_compressed_ply, write_spz
 from scenes.formats.tracks import MAX_TRACK, tracks_of
+from scenes.formats.usd import load_usd, write_usd
 from scenes.io.atomic_files import disk_errors, write_bytes
 from scenes.io.png import write_depth_png, write_rgb_png
 from scenes.io.video import write_video
@@ -94,7 +97,7 @@ def export(
     Raises:
         ValueError: no format, an unknown one, or the world's own folder as ``out``, before anything is written; or a
             world without a finished chunk.
-        ImportError: Open3D (for ``glb``) or gsply (for ``spz``) is missing.
+        ImportError: Open3D (for ``glb``), gsply (``spz``, ``compressed_ply``) or usd-core (``usd``) is missing.
     """
     if not formats:
         raise ValueError(f"formats: want some of {', '.join(FORMATS)}, got none")
@@ -103,8 +106,11 @@ def export(
             close = difflib.get_close_matches(name, FORMATS, n=1, cutoff=0.3)
             hint = f"did you mean {close[0]}?" if close else f"want some of {', '.join(FORMATS)}"
             raise ValueError(f"formats: there is no {name!r}; {hint}")
-    if "spz" in formats:
-        load_gsply()  # raises before anything is written if it is missing
+    # Raise before anything is written if a package is missing.
+    for name in {"spz", "compressed_ply"} & set(formats):
+        load_gsply(name)
+    if "usd" in formats:
+        load_usd()
     if not world.chunks:
         raise ValueError(f"{world.folder}: no chunk is finished yet; there is nothing to export")
     folder = world.folder / "exports" if out is None else Path(out)
@@ -148,6 +154,27 @@ def _export_spz(world: WorldStore, folder: Path, _options: ExportOptions) -> tup
     return folder / "world.spz", f"{note}, looking along -z; limits as of gaussians.ply"
 
 
+def _export_compressed_ply(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
+    primitives = sky_on_sphere(world.primitives)
+    target = folder / "world.compressed.ply"
+    write_compressed_ply(target, primitives if isinstance(primitives, Gaussians) else discs(primitives))
+    note = "3D Gaussians in 16 bytes each, for SuperSplat and PlayCanvas; axes and limits as of gaussians.ply; "
+    return target, note + SKY_NOTE
+
+
+def _export_usd(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
+    primitives = sky_on_sphere(world.primitives)
+    gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
+    metric = world.manifest.metric
+    has_field = write_usd(folder / "world.usdc", gaussians, world.cameras, world.fps, metric=metric)
+    field = "3D Gaussians as ParticleField3DGaussianSplat (OpenUSD 26), with points as their proxy"
+    note = (
+        f"OpenUSD, y up: {field if has_field else 'points'}; cameras `photo` (start there) and `path` (animated, "
+        f"{world.fps:g} a second); {SKY_NOTE}"
+    )
+    return folder / "world.usdc", note
+
+
 def _export_points(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
     points = as_points(sky_on_sphere(world.primitives))
     write_points_ply(folder / "points.ply", points)
@@ -157,13 +184,13 @@ def _export_points(world: WorldStore, folder: Path, _options: ExportOptions) -> 
 
 def _export_glb(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
     mesh = mesh_of(world)
-    write_glb(folder / "mesh.glb", mesh)
+    write_glb(folder / "mesh.glb", mesh, world.cameras, world.fps)
     height, width = mesh.texture.shape[:2]
     note = (
         f"glTF mesh, y up, {len(mesh.ground.triangles) + len(mesh.sky.triangles)} triangles with a {width}x{height} "
         f"texture of {mesh.pictures} pictures (the photo, and later frames where it is blind); unlit; nodes `world`, "
-        "`sky` (a sphere behind everything; delete it if it is in the way) and `photo` (the camera that took the "
-        "photo; start there); farther than "
+        "`sky` (a sphere behind everything; delete it if it is in the way), `photo` (the camera that took the "
+        "photo; start there) and `path` (the camera of the path, animated); farther than "
     )
     return folder / "mesh.glb", note + f"{FARTHEST_MEDIANS:g} times the photo's median depth all is drawn at that depth"
 
@@ -239,6 +266,8 @@ FORMATS: dict[str, Callable[[WorldStore, Path, ExportOptions], tuple[Path, str]]
     "gaussians_ply": _export_gaussians,
     "points_ply": _export_points,
     "spz": _export_spz,
+    "compressed_ply": _export_compressed_ply,
+    "usd": _export_usd,
     "glb": _export_glb,
     "colmap": _export_colmap,
     "nerfstudio": _export_nerfstudio,

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from geometry.camera import Camera
+from geometry.se3 import quat_from_matrix
 from scenes.formats.mesh import Mesh, Surface
 from scenes.io.atomic_files import write_bytes
 
@@ -32,10 +35,17 @@ class GL(IntEnum):
     ELEMENT_ARRAY_BUFFER = 34963
 
 
-def write_glb(path: str | Path, mesh: Mesh) -> None:
+def write_glb(path: str | Path, mesh: Mesh, path_cameras: Camera | None = None, fps: float = 16.0) -> None:
     """Write a mesh, y up: the texture as JPEG in an unlit material (a photo carries its own light), the photo's camera.
 
-    The nodes are called ``world``, ``sky`` (if there is any) and ``photo`` (the camera).
+    The nodes are called ``world``, ``sky`` (if there is any), ``photo`` (the camera) and ``path`` (the camera of the
+    path, animated).
+
+    Args:
+        path: the file; replaced if it exists.
+        mesh: of the world.
+        path_cameras: cameras of the path, ``[n]``; its lens is that of the photo, since glTF animates none.
+        fps: cameras per second.
     """
     body, views, accessors, meshes = bytearray(), [], [], []
 
@@ -45,8 +55,8 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
         body.extend(content + bytes(-len(content) % 4))
         return len(views) - 1
 
-    def accessor(values: NDArray, kind: str, component: int, target: int, **more: Any) -> int:
-        index = view(values.tobytes(), target=target)
+    def accessor(values: NDArray, kind: str, component: int, target: int | None = None, **more: Any) -> int:
+        index = view(values.tobytes(), **({} if target is None else {"target": target}))
         accessors.append({"bufferView": index, "componentType": component, "count": len(values), "type": kind, **more})
         return len(accessors) - 1
 
@@ -78,6 +88,28 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
     nodes: list[dict[str, Any]] = [{"name": part["name"], "mesh": i} for i, part in enumerate(meshes)]
     # The world's origin is where the photo was taken, and glTF cameras look along -z: no transform is needed.
     nodes.append({"name": "photo", "camera": 0})
+    animations = []
+    if path_cameras is not None and len(path_cameras) > 1:
+        times = (np.arange(len(path_cameras)) / fps).astype("<f4")
+        poses = path_cameras.world_from_camera.double().numpy(force=True)
+        places = (poses[:, :3, 3] @ GLTF_FROM_OPENCV).astype("<f4")
+        turns = torch.from_numpy(GLTF_FROM_OPENCV @ poses[:, :3, :3] @ GLTF_FROM_OPENCV)
+        quats = quat_from_matrix(turns).numpy()[:, [1, 2, 3, 0]].astype("<f4")  # glTF: xyzw
+        # Neighbors on one side of the sphere, or a player would turn the long way round.
+        flips = np.sign((quats[1:] * quats[:-1]).sum(1, keepdims=True))
+        quats[1:] *= np.cumprod(np.where(flips == 0.0, 1.0, flips), axis=0).astype("<f4")
+        nodes.append({"name": "path", "camera": 0})
+        limits = {"min": [float(times[0])], "max": [float(times[-1])]}
+        at = accessor(times, "SCALAR", GL.FLOAT, **limits)
+        samplers = [
+            {"input": at, "output": accessor(values, kind, GL.FLOAT), "interpolation": "LINEAR"}
+            for values, kind in ((places, "VEC3"), (quats, "VEC4"))
+        ]
+        channels = [
+            {"sampler": k, "target": {"node": len(nodes) - 1, "path": name}}
+            for k, name in enumerate(("translation", "rotation"))
+        ]
+        animations = [{"name": "path", "samplers": samplers, "channels": channels}]
     material = {
         "name": "pictures",
         "pbrMetallicRoughness": {"baseColorTexture": {"index": 0}, "metallicFactor": 0.0, "roughnessFactor": 1.0},
@@ -102,6 +134,7 @@ def write_glb(path: str | Path, mesh: Mesh) -> None:
         "bufferViews": views,
         "buffers": [{"byteLength": len(body)}],
     }
+    tree |= {"animations": animations} if animations else {}
     text = json.dumps(tree, separators=(",", ":")).encode()
     # Chunks of a GLB are padded to 4 bytes: JSON with spaces, the binary part with zeros.
     text += b" " * (-len(text) % 4)

@@ -28,6 +28,8 @@ from geometry.frame import Chunk, Frame
 from geometry.primitives import Change, Gaussians, Points
 from geometry.project import project, unproject
 from scenes.formats.export import FORMATS, as_points, discs, export
+from scenes.formats.glb import write_glb
+from scenes.formats.mesh import mesh_of
 from scenes.formats.ply import (
     SH_CONSTANT,
     read_gaussians_ply,
@@ -37,13 +39,14 @@ from scenes.formats.ply import (
     write_points_ply,
 )
 from scenes.formats.relief import settled, triangulate
-from scenes.formats.spz import read_spz, write_spz
+from scenes.formats.spz import read_compressed_ply, read_spz, write_compressed_ply, write_spz
 from scenes.formats.tracks import tracks_of
+from scenes.formats.usd import load_usd
 from scenes.io.atomic_files import WorldError
 from scenes.io.open3d_library import load_open3d
 from scenes.io.video import read_video, write_video
 from scenes.store.world_store import WorldStore
-from tests.helpers import cameras_along
+from tests.helpers import cameras_along, pose_at
 from worldwarp.api import World
 from worldwarp.export import export_world, reexport_agreement_db
 
@@ -161,6 +164,77 @@ def test_spz_is_upright_and_comes_back(tmp_path: Path) -> None:
     far = replace(gaussians, means=gaussians.means * 10_000.0)
     write_spz(tmp_path / "far.spz", far)
     assert torch.allclose(read_spz(tmp_path / "far.spz").means, far.means, atol=2e-3)
+
+
+def test_a_compressed_ply_comes_back_and_has_the_layout_of_playcanvas(tmp_path: Path) -> None:
+    gaussians = random_gaussians(600)
+    write_compressed_ply(tmp_path / "g.ply", gaussians)
+    other = PlyData.read(tmp_path / "g.ply")
+    assert [(part.name, part.count) for part in other.elements][:2] == [("chunk", 3), ("vertex", 600)]
+    assert other["chunk"]["min_y"].min() == pytest.approx(float(gaussians.means[:, 1].min()), abs=1e-6)  # y as stored
+    read = read_compressed_ply(tmp_path / "g.ply")
+    nearest = torch.cdist(read.means, gaussians.means).min(1)
+    assert nearest.values.max() < 2e-3
+    assert nearest.indices.unique().numel() > 590
+    of = gaussians[nearest.indices]
+    assert (read.scales / of.scales).log().abs().quantile(0.9) < 0.02
+    assert (read.colors - of.colors).abs().quantile(0.9) < 0.02
+    assert (read.quats * of.quats).sum(1).abs().quantile(0.1) > 0.999
+
+
+def test_usd_is_upright_and_its_camera_moves_along_the_path(world: WorldStore) -> None:
+    usd, geom, volume, gf, _ = load_usd()
+    report = export(world, ["usd"])[0]
+    stage = usd.Stage.Open(str(report.path))
+    assert geom.GetStageUpAxis(stage) == "Y"
+    field = volume.ParticleField3DGaussianSplat(stage.GetPrimAtPath("/world/splats"))
+    points = geom.Points(stage.GetPrimAtPath("/world/points"))
+    own = discs(sky_on_sphere(world.primitives))  # type: ignore[arg-type]
+    means = np.array(field.GetPositionsAttr().Get())
+    assert means == pytest.approx(own.means.numpy() * [1.0, -1.0, -1.0], abs=1e-5)
+    assert np.array(points.GetPointsAttr().Get()) == pytest.approx(means)
+    colors = np.array(field.GetRadianceSphericalHarmonicsCoefficientsAttr().Get()) * SH_CONSTANT + 0.5
+    assert colors == pytest.approx(own.colors.numpy(), abs=1e-5)
+    # The thin axis of a disc on the floor points up.
+    floor = int(torch.nonzero((own.colors[:, 1] > 0.5) & (own.colors[:, 0] < 0.3))[0])
+    quat = field.GetOrientationsAttr().Get()[floor]
+    thin = np.eye(3)[int(own.scales[floor].argmin())]
+    up = gf.Rotation(gf.Quatd(quat)).TransformDir(gf.Vec3d(*thin.tolist()))
+    assert abs(up[1]) == pytest.approx(1.0, abs=1e-3)
+    camera = geom.Camera(stage.GetPrimAtPath("/world/path"))
+    for k in (0, 6, 12):
+        frustum = camera.GetCamera(float(k)).frustum
+        position, ahead = frustum.GetPosition(), frustum.ComputeViewDirection()
+        x, y, z = world.cameras.position[k].tolist()
+        assert tuple(position) == pytest.approx((x, -y, -z), abs=1e-5)
+        assert tuple(ahead) == pytest.approx((0.0, 0.0, -1.0), abs=1e-5)
+        assert tuple(frustum.ComputeUpVector()) == pytest.approx((0.0, 1.0, 0.0), abs=1e-5)
+    view = camera.GetCamera(0.0)
+    assert view.GetFieldOfView(view.FOVHorizontal) == pytest.approx(70.0, abs=0.01)
+    assert stage.GetTimeCodesPerSecond() == world.fps
+
+
+def test_the_camera_of_a_glb_moves_along_the_path(tmp_path: Path, world: WorldStore) -> None:
+    poses = torch.stack([pose_at(0.1 * k, 0.02 * k, 0.3 * k, 10.0 * k) for k in range(5)])
+    cameras = Camera.from_fov(70.0, SIZE, poses)
+    write_glb(tmp_path / "m.glb", mesh_of(world), cameras, 10.0)
+    tree, body = read_glb(tmp_path / "m.glb")
+    (animation,) = tree["animations"]
+
+    def values(index: int, width: int) -> np.ndarray:
+        view = tree["bufferViews"][tree["accessors"][index]["bufferView"]]
+        content = body[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+        return np.frombuffer(content, "<f4").reshape(-1, width)
+
+    times = values(animation["samplers"][0]["input"], 1)[:, 0]
+    assert times == pytest.approx(np.arange(5) / 10.0)
+    places, quats = (values(part["output"], width) for part, width in zip(animation["samplers"], (3, 4), strict=True))
+    assert places == pytest.approx(poses[:, :3, 3].numpy() * [1.0, -1.0, -1.0], abs=1e-6)
+    ahead = [trimesh.transformations.quaternion_matrix(q[[3, 0, 1, 2]])[:3, :3] @ [0.0, 0.0, -1.0] for q in quats]
+    assert np.array(ahead) == pytest.approx(poses[:, :3, 2].numpy() * [1.0, -1.0, -1.0], abs=1e-5)
+    assert ((quats[1:] * quats[:-1]).sum(1) > 0.0).all()
+    assert {channel["target"]["path"] for channel in animation["channels"]} == {"translation", "rotation"}
+    assert tree["nodes"][animation["channels"][0]["target"]["node"]] == {"name": "path", "camera": 0}
 
 
 def test_spz_without_its_package_is_refused_first(world: WorldStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,7 +464,7 @@ def test_glb_conforms_to_the_format(world: WorldStore) -> None:
     assert report.bytes == struct.unpack_from("<I", report.path.read_bytes(), 8)[0]
     assert tree["buffers"] == [{"byteLength": len(body)}]
     assert tree["extensionsUsed"] == ["KHR_materials_unlit"]
-    assert [node["name"] for node in tree["nodes"]] == ["world", "sky", "photo"]
+    assert [node["name"] for node in tree["nodes"]] == ["world", "sky", "photo", "path"]
     height, width = SIZE
     lens = tree["cameras"][0]["perspective"]
     assert lens["aspectRatio"] == pytest.approx(width / height)
@@ -607,7 +681,8 @@ def test_video_refuses(tmp_path: Path) -> None:
 def test_formats_are_checked_before_anything_is_written(world: WorldStore) -> None:
     with pytest.raises(ValueError, match=r"there is no 'gaussian_ply'; did you mean gaussians_ply\?"):
         export(world, ["mp4", "gaussian_ply"])
-    with pytest.raises(ValueError, match="want some of gaussians_ply, points_ply, spz, glb, colmap, nerfstudio, mp4"):
+    names = "gaussians_ply, points_ply, spz, compressed_ply, usd, glb, colmap, nerfstudio, html, mp4"
+    with pytest.raises(ValueError, match=f"want some of {names}"):
         export(world, ["qqq"])
     with pytest.raises(ValueError, match="got none"):
         export(world, [])

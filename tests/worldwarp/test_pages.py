@@ -112,3 +112,40 @@ def test_holes_can_be_shown(page: Browser) -> None:
     purple = (page.screenshot() - torch.tensor([0.5, 0.0, 0.5])[:, None, None]).abs().amax(0) < 0.02
     assert 0.2 < purple.float().mean() < 0.95
     assert filled[:, purple].mean() > 0.15  # the page's own color would be darker
+
+
+VIEWERS = Path(__file__).parents[1] / "viewers"
+
+
+@pytest.mark.parametrize(
+    ("name", "turned", "least_db"), [("gaussians_ply", True, 25.0), ("spz", False, 25.0), ("glb", False, 20.0)]
+)
+def test_files_look_the_same_in_the_viewer_of_others(
+    world: World, tmp_path: Path, name: str, turned: bool, least_db: float
+) -> None:
+    """Spark (splats) and three.js (mesh), at the photo's camera and at the end of the path; axes as the notes say."""
+    if not (VIEWERS / "node_modules").exists():
+        pytest.skip("npm install --no-package-lock --prefix tests/viewers was not run")
+    report = world.export([name], tmp_path / "exports")[0]
+    size = (2 * SIZE[0], 2 * SIZE[1])  # others blur a splat by about half a pixel, of whatever size
+    with Browser(tmp_path / "profile", size, "--allow-file-access-from-files") as viewer:
+        viewer.call("Page.navigate", url=(VIEWERS / "viewer.html").as_uri())
+        viewer.wait("window.ready")
+        viewer.evaluate(f"open_file('{report.path.as_uri()}', {str(turned).lower()})")
+        for frame in (0, 4):
+            camera = world.cameras[frame].resized(size)
+            flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+            matrix = (flip @ camera.world_from_camera @ flip).T.flatten().tolist()  # three.js: by columns
+            own, before, picture = world.render(camera).rgb[0], torch.zeros(3, *size), torch.ones(3, *size)
+            for _ in range(30):  # splats are sorted between frames: until the picture stays
+                if picture.mean() > 0.1 and psnr(picture, before) > 60.0:
+                    break
+                before = picture
+                viewer.evaluate(f"look({matrix}, {float(camera.fov_deg[1])})")
+                picture = viewer.screenshot()
+            known = world.render(camera).covered[0].expand_as(own)
+            assert psnr(picture[known], own[known]) > least_db
+            assert max(psnr(picture.flip(axis)[known], own[known]) for axis in (1, 2)) < least_db - 5.0
+        if name == "glb":
+            assert viewer.evaluate("cameras") == 2
+            assert viewer.evaluate("animated") == [["path.position", "path.quaternion"]]
