@@ -21,7 +21,7 @@ from cache3d.world_view import WorldView
 from geometry.camera import Camera
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
-from scenes.formats.export import FORMATS, ExportOptions, ExportReport, discs, export
+from scenes.formats.export import ExportOptions, ExportReport, discs, export
 from scenes.formats.html import PhotoLayer
 from scenes.store import world_store as stored
 from scenes.store.chunk_files import frame_name
@@ -356,7 +356,7 @@ class World:
         """Write the world for other programs.
 
         Args:
-            formats: some of `scenes.formats.export.FORMATS`; None is all of them.
+            formats: some of `scenes.formats.export.FORMATS`; None: as ``worldwarp export``, no extras.
             out: target folder; None is the world's ``exports`` folder.
             html_mib: largest size of ``html``, MiB; Gaussians that contribute least are left out.
 
@@ -373,7 +373,8 @@ class World:
             video.mp4
         """
         options = ExportOptions(html_mib, self._photo_layer, self._thinned)
-        return export(self.record, list(FORMATS) if formats is None else formats, out, options)
+        wanted = list(compose_config("export", []).formats) if formats is None else formats
+        return export(self.record, wanted, out, options)
 
     def _photo_layer(self) -> PhotoLayer:
         texture = self._texture

@@ -99,8 +99,7 @@ def write_glb(path: str | Path, mesh: Mesh, path_cameras: Camera | None = None, 
         flips = np.sign((quats[1:] * quats[:-1]).sum(1, keepdims=True))
         quats[1:] *= np.cumprod(np.where(flips == 0.0, 1.0, flips), axis=0).astype("<f4")
         nodes.append({"name": "path", "camera": 0})
-        limits = {"min": [float(times[0])], "max": [float(times[-1])]}
-        at = accessor(times, "SCALAR", GL.FLOAT, **limits)
+        at = accessor(times, "SCALAR", GL.FLOAT, min=[float(times[0])], max=[float(times[-1])])
         samplers = [
             {"input": at, "output": accessor(values, kind, GL.FLOAT), "interpolation": "LINEAR"}
             for values, kind in ((places, "VEC3"), (quats, "VEC4"))
