@@ -270,7 +270,7 @@ def test_people_who_come_stall_and_leave_are_forgotten(page: Page) -> None:
     gc.collect()
     grown = process.memory_info().rss - before
     assert grown < 64 * 2**20, f"{grown / 2**20:.0f} MiB"
-    assert page.gate._people == 0
+    assert page.gate.people == 0
     assert len(page._server._websock_server._broadcast_buffer.message_from_id) < 500
 
 

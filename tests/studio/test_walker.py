@@ -120,8 +120,11 @@ def test_growing_ends_at_the_view_and_is_an_ordinary_world(studio: Studio, tmp_p
     )
     assert_shows_the_world(studio, tmp_path / "world")
     assert len(studio.page.thumbnails) == len(world.record.chunks)
-    session = resume(tmp_path / "world")
-    assert session.remaining == []
+    assert resume(tmp_path / "world").remaining == []
+    studio.walker.grow(view)
+    studio.settle()
+    assert "here already" in studio.told[-1][0]
+    assert len(World.load(tmp_path / "world").cameras) == len(world.cameras)
 
 
 def test_no_chunk_moves_faster_than_a_key(studio: Studio, tmp_path: Path) -> None:

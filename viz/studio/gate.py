@@ -64,6 +64,11 @@ class Gate:
         host: address to listen on.
         port: None for `PORT`, or a free one if that is in use.
         token: what a link must hold as ``?token=``; None lets in everybody who reaches the port.
+        most_uploaded: bytes of a file.
+
+    Attributes:
+        port: where it listens.
+        people: browsers that are connected now.
 
     Raises:
         ValueError: the port is in use, or the address is not this machine's.
@@ -73,7 +78,7 @@ class Gate:
         self._token, self._host = token, host
         self._socket = _listening(host, port)
         self.port: int = self._socket.getsockname()[1]
-        self._people = 0
+        self.people = 0
         self._backend = 0
         self._index = _index(SCRIPT % (most_uploaded, most_uploaded >> 20))
         self._loop = asyncio.new_event_loop()
@@ -170,10 +175,10 @@ class Gate:
         return None
 
     async def _relay_socket(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._people >= MOST_PEOPLE:
+        if self.people >= MOST_PEOPLE:
             writer.write(_response("503 Service Unavailable", f"{MOST_PEOPLE} people are here already; try later."))
             return
-        self._people += 1
+        self.people += 1
         try:
             behind_reader, behind_writer = await asyncio.open_connection(LOOPBACK, self._backend)
             try:
@@ -191,7 +196,7 @@ class Gate:
             finally:
                 behind_writer.close()
         finally:
-            self._people -= 1
+            self.people -= 1
 
 
 class Brake:

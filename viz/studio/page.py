@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 
@@ -45,6 +46,8 @@ class Page:
 
     def __init__(self, host: str, port: int | None, token: str | None, choices: Choices) -> None:
         self.gate = Gate(host, port, token)
+        # Somebody who is gone is told nothing; that is no defect.
+        warnings.filterwarnings("ignore", "Queued a .* on a closed connection", UserWarning)
         with redirect_stdout(io.StringIO()):  # it prints the address that nobody shall use
             self._server = viser.ViserServer(host="127.0.0.1", port=self.gate.reserve(), verbose=False)
         self.gate.start(self._server.get_port())
@@ -203,6 +206,8 @@ class Page:
             self._panels[client.client_id] = Panel(self, client)
             if self._steerer is None:
                 self._steerer = client.client_id
+            if self.steers(client):
+                self.scene.look_from(client.camera.position)
             self._panels[client.client_id].renew()
             self._each(lambda panel: panel.show_people(len(self._panels)))
 

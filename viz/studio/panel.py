@@ -250,7 +250,7 @@ class Panel:
         self._button("Take back the last chunk (U)", lambda: self._ask("undo"), icon=viser.Icon.ARROW_BACK_UP)
         with gui.add_folder("Forget a box"):
             self._button("Draw a box", self._draw_box, icon=viser.Icon.BOX)
-            self._sides = gui.add_vector3("sides", (1.0, 1.0, 1.0), min=(0.05, 0.05, 0.05), step=0.05, visible=False)
+            self._sides = gui.add_vector3("sides", (0.3, 0.3, 0.3), min=(0.05, 0.05, 0.05), step=0.05, visible=False)
             _by_hand(self._sides, self._size_box)
             self._forget = self._button("Forget what is in it", self._forget_box, visible=False, color="red")
 
@@ -471,10 +471,9 @@ class Panel:
         for node in self._box[1:]:
             node.remove()
         sides = np.asarray(self._sides.value) * MEDIAN_DEPTH
-        self._box[1:] = [
-            self._client.scene.add_box("/forget/box", color=(255, 60, 60), dimensions=sides, wireframe=True),
-            self._client.scene.add_box("/forget/inside", color=(255, 60, 60), dimensions=sides, opacity=0.2),
-        ]
+        # Lines alone: a surface would hide the splats behind it.
+        box = self._client.scene.add_box("/forget/box", color=(255, 60, 60), dimensions=sides, wireframe=True)
+        self._box[1:] = [box]
 
     def _drop_box(self) -> None:
         for node in reversed(self._box):

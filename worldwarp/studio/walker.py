@@ -33,7 +33,7 @@ from worldwarp.resume import forget, resume, undo
 from worldwarp.session import Session
 from worldwarp.state import Step
 from worldwarp.studio.making import free_folder, prepared, world_name
-from worldwarp.studio.ways import box_of, camera_at, foresee, toward, unknown_share
+from worldwarp.studio.ways import box_of, camera_at, foresee, is_at, toward, unknown_share
 
 WAITING = 8  # tasks that may wait
 MOST_CHUNKS = 64  # of one task: a view that is farther away is walked to in several
@@ -290,6 +290,9 @@ class Walker:
         here = session.cameras[session.state.frames - 1]
         there = camera_at(view.world_from_camera, here)
         unit = unit_of(session.photo)
+        if is_at(here, there, unit):
+            self._page.tell("the world's last camera is here already; fly on, then press G")
+            return
         chunk = session.chunk
         cameras = toward(here, there, unit, multiple=chunk, eased=not one_chunk)
         most = chunk * (1 if one_chunk else MOST_CHUNKS)

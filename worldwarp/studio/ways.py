@@ -50,6 +50,12 @@ def toward(here: Camera, there: Camera, unit: float, *, multiple: int, eased: bo
     return spline.at(times * times * (3.0 - 2.0 * times) if eased else times)[1:]
 
 
+def is_at(here: Camera, there: Camera, unit: float) -> bool:
+    """Whether two cameras without batch axis see the same."""
+    moved = (there.position - here.position).norm().item() / unit
+    return moved < 0.1 * STEP and turned_deg(here, there) < 0.1 * TURN_DEG
+
+
 def turned_deg(here: Camera, there: Camera) -> float:
     """Angle between two cameras without batch axis, degrees."""
     quats = quat_from_matrix(torch.stack([camera.world_from_camera[:3, :3].double() for camera in (here, there)]))
