@@ -118,15 +118,8 @@ def test_a_person_makes_grows_plans_forgets_and_takes_home(tmp_path: Path) -> No
             me.presses("Make it")
             me.waits_for(lambda: me.sees(r"(holiday|No world)") == "holiday" and me.frames == 1)
 
-            me.hits("d", for_s=0.3)
-            me.hits("g")
-            me.waits_for(lambda: me.frames > 1)
-            idle(me)
-            first = me.frames
-            me.hits("ArrowRight", for_s=0.4)
-            me.presses("Grow here")
-            me.waits_for(lambda: me.frames > first)
-            idle(me)
+            grow(me, "d", lambda: me.hits("g"))
+            grow(me, "ArrowRight", lambda: me.presses("Grow here"))
             grown = me.frames
 
             me.opens("Path")
@@ -211,6 +204,17 @@ def test_a_browser_without_webgl2_says_so(tmp_path: Path) -> None:
 def idle(person: Person) -> None:
     """Wait until nothing is done."""
     person.sees("Look around, then press")
+
+
+def grow(person: Person, key: str, ask: Callable[[], None]) -> None:
+    """Move, and ask the world to follow, until it does: without a GPU no frame may be drawn while a key is held."""
+    before, until = person.frames, time.monotonic() + 120.0
+    while person.frames == before:
+        assert time.monotonic() < until, person.page.inner_text("body")
+        person.hits(key, for_s=0.5)
+        ask()
+        time.sleep(2.0)
+    idle(person)
 
 
 def fill(person: Person, label: str, text: str) -> None:
