@@ -138,7 +138,7 @@ def _export_gaussians(world: WorldStore, folder: Path, _options: ExportOptions) 
         "3D Gaussian Splatting PLY, world axes x right, y down, z forward (turn it by 180 degrees about x for y up); "
         f"{made}{SKY_NOTE}; {HOME_CAMERAS} beside it holds the cameras of all frames as 3DGS training writes them "
         "(rotation: world from camera, OpenCV axes), the photo's first: start there; what no frame saw is empty, so "
-        "holes show a step off the path (`worldwarp explore` this world's folder with the path `spiral` closes those "
+        "holes show a step off the path (`worldwarp complete` this world's folder closes those "
         "around the photo); inside the photo's frame splats are finer than those made up around it, so "
         "its outline shows as a seam"
     )
