@@ -416,6 +416,18 @@ def test_frustums_around_the_eye_are_hidden(page: Page) -> None:
     assert photo.visible
 
 
+def test_a_line_that_begins_at_the_eye_is_hidden(page: Page) -> None:
+    """Its end would stand before the whole view, as a disc."""
+    page.begin(cameras_at((0.0, 0.0, 0.0))[0], np.zeros((48, 64, 3), np.uint8), 1.0)
+    page.scene.show_path("walked", cameras_at((0.0, 0.0, 0.0), (0.0, 0.0, 0.5)), (255, 170, 40))
+    walked, _ = page.scene._near["walked"]
+    assert not walked.visible
+    page.scene.look_from(np.array([0.0, 0.0, -3.0]))
+    assert walked.visible
+    page.scene.show_path("walked", cameras_at((0.0, 0.0, 0.0)), (255, 170, 40))  # one camera makes no line
+    assert "walked" not in page.scene._near
+
+
 def at(x: float, yaw_deg: float = 0.0) -> Camera:
     return cameras_at(pose_at(x, yaw_deg=yaw_deg))[0]
 

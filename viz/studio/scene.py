@@ -67,7 +67,7 @@ class WorldScene:
         self._shape: Shape = "splats"
         self._tint: Tint = "color"
         self._keys = 0  # of the planned way
-        self._near: dict[str, tuple[viser.CameraFrustumHandle, np.ndarray]] = {}  # frustums, by name, with their places
+        self._near: dict[str, tuple[viser.SceneNodeHandle, np.ndarray]] = {}  # frustums and lines, with places [n 3]
         self._eye = np.zeros(3)
         self.scale = MEDIAN_DEPTH  # page units per scene unit
         self.sent_bytes = 0  # by the last change
@@ -123,10 +123,10 @@ class WorldScene:
             self._make_room()
 
     def look_from(self, eye: Float[np.ndarray, "3"]) -> None:
-        """Hide the frustums around an eye, in page units: from within they are a frame around the view."""
+        """Hide frustums and lines around an eye, in page units: from within they stand before the whole view."""
         self._eye = eye
-        for handle, place in self._near.values():
-            if handle.visible != (outside := _is_outside(place, eye)):
+        for handle, places in self._near.values():
+            if handle.visible != (outside := _is_outside(places, eye)):
                 handle.visible = outside
 
     def show_photo(self, camera: Camera, picture: UInt8[np.ndarray, "h w 3"]) -> None:
@@ -147,7 +147,7 @@ class WorldScene:
                 color = (255, 255, 255) if number == way.chosen else (90, 200, 255)
                 node = self._frustum(f"key{number}", key.camera, None, 0.25, color)
                 node.on_click(lambda event, number=number: choose(event, number))
-            self._server.scene.remove_by_name("/cameras/way")
+            self._remove_line("way")
             cameras = way.sample(fps)
             if cameras is not None and way.start is not None:
                 self._way_line(Camera.concatenate([way.start[None], cameras]), way.forecast)
@@ -158,17 +158,26 @@ class WorldScene:
         if forecast is not None:
             place = np.linspace(0, len(forecast.unknown) - 1, len(colors)).round().astype(int)
             colors = np.array([way_color(forecast.unknown[i], forecast.collides[i]) for i in place], np.uint8)
-        segments = np.stack([points[:-1], points[1:]], 1)
-        self._server.scene.add_line_segments("/cameras/way", segments, np.repeat(colors[:, None], 2, 1), thickness=0.04)
+        self._line("way", points, np.repeat(colors[:, None], 2, 1), 0.04)
 
     def show_path(self, name: str, cameras: Camera, color: tuple[int, int, int]) -> None:
         """A line through cameras ``[t]``; nothing of fewer than two."""
-        self._server.scene.remove_by_name(f"/cameras/{name}")
-        if len(cameras) < 2:
-            return
-        points = (cameras.position * self.scale).cpu().double().numpy()
+        self._remove_line(name)
+        if len(cameras) >= 2:
+            self._line(name, (cameras.position * self.scale).cpu().double().numpy(), color, 0.02)
+
+    def _line(
+        self, name: str, points: Float[np.ndarray, "n 3"], colors: np.ndarray | tuple[int, int, int], thickness: float
+    ) -> None:
         segments = np.stack([points[:-1], points[1:]], 1)
-        self._server.scene.add_line_segments(f"/cameras/{name}", segments, color, thickness=0.02)
+        handle = self._server.scene.add_line_segments(
+            f"/cameras/{name}", segments, colors, thickness=thickness, visible=_is_outside(points, self._eye)
+        )
+        self._near[name] = (handle, points)
+
+    def _remove_line(self, name: str) -> None:
+        self._server.scene.remove_by_name(f"/cameras/{name}")
+        self._near.pop(name, None)
 
     def show_here(self, camera: Camera) -> None:
         """The last finished camera, no batch axis: growing goes on from here."""
@@ -209,9 +218,9 @@ class WorldScene:
             image=picture,
             wxyz=quat_from_matrix(pose[None, :3, :3])[0].numpy(),
             position=place,
-            visible=_is_outside(place, self._eye),
+            visible=_is_outside(place[None], self._eye),
         )
-        self._near[name] = (handle, place)
+        self._near[name] = (handle, place[None])
         return handle
 
     def _change(self, index: Int[np.ndarray, "m"], rows: Gaussians, removed: Int[np.ndarray, "r"]) -> None:
@@ -308,8 +317,9 @@ def _packed(rows: Gaussians | None, tint: Tint) -> tuple[np.ndarray, np.ndarray,
     return centers, covariances, colors, opacities
 
 
-def _is_outside(place: Float[np.ndarray, "3"], eye: Float[np.ndarray, "3"]) -> bool:
-    return float(np.linalg.norm(place - eye)) > 0.6  # page units: larger than a frustum is long
+def _is_outside(places: Float[np.ndarray, "n 3"], eye: Float[np.ndarray, "3"]) -> bool:
+    """Whether an eye is farther from all places than a frustum is long, page units."""
+    return float(np.linalg.norm(places - eye, axis=1).min()) > 0.6
 
 
 def _bytes(values: Float[np.ndarray, "n c"]) -> UInt8[np.ndarray, "n c"]:
