@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
-from cache3d.cache import WorldCache
 from cache3d.gaussian_cache import GaussianCache
 from cache3d.point_cache import PointCache
 from geometry.camera import Camera
-from geometry.primitives import Gaussians
+from geometry.primitives import Gaussians, Points
 from scenes.formats.export import README, discs
 from scenes.formats.html import pack, read_html, unpack
 from scenes.formats.ply import read_gaussians_ply, read_points_ply
@@ -20,6 +19,14 @@ from worldwarp.api import World
 from worldwarp.metrics import agreement_db
 
 CHECKED_VIEWS = 5
+# Of the formats that are read again, rendered and compared.
+READERS: dict[str, Callable[[Path], Gaussians | Points]] = {
+    "gaussians_ply": read_gaussians_ply,
+    "points_ply": read_points_ply,
+    "spz": read_spz,
+    "compressed_ply": read_compressed_ply,
+    "html": read_html,
+}
 
 
 def export_world(folder: Path, formats: list[str], out: Path | None = None, html_mib: float = 10.0) -> Iterator[str]:
@@ -47,25 +54,12 @@ def export_world(folder: Path, formats: list[str], out: Path | None = None, html
 
 def reexport_agreement_db(world: World, name: str, path: Path) -> float | None:
     """PSNR of the re-read export against the live cache, over views along the path; None for other formats."""
-    # What other programs will show is judged from the file, not from what was written.
-    reread: WorldCache
-    if name == "gaussians_ply":
-        reread = GaussianCache()
-        reread.load(read_gaussians_ply(path))
-    elif name == "spz":
-        reread = GaussianCache()
-        reread.load(read_spz(path))
-    elif name == "compressed_ply":
-        reread = GaussianCache()
-        reread.load(read_compressed_ply(path))
-    elif name == "html":
-        reread = GaussianCache()
-        reread.load(read_html(path))
-    elif name == "points_ply":
-        reread = PointCache()
-        reread.load(read_points_ply(path))
-    else:
+    if name not in READERS:
         return None
+    # What other programs will show is judged from the file, not from what was written.
+    primitives = READERS[name](path)
+    reread = GaussianCache() if isinstance(primitives, Gaussians) else PointCache()
+    reread.load(primitives)
     cameras = spread(world.cameras)
     live, exported = world.cache.render(cameras), reread.render(cameras)
     return agreement_db(exported.rgb, live.rgb, live.coverage > 0.5)
