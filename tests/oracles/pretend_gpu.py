@@ -2,7 +2,7 @@
 
 Inside ``with PretendGpu():`` tensors made on or moved to ``cuda`` stay where they are but are marked. Marked tensors
 say they are on ``cuda:0``, give marked results, refuse to become numpy arrays, and refuse to meet unmarked ones, if
-those have dimensions.
+those have dimensions. What would travel from the GPU is counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ CROSSES = {"copy_", "__getitem__", "__setitem__", "__set__", "_has_compatible_sh
 
 
 class PretendGpu(TorchFunctionMode):
-    """See the module."""
+    """See the module.
+
+    Attributes:
+        left: shapes of what was moved from the GPU to the CPU, in their order, numbers without dimensions left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: list[tuple[int, ...]] = []
 
     def __torch_function__(
         self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None
@@ -47,6 +55,8 @@ class PretendGpu(TorchFunctionMode):
         out = func(*args, **kwargs)
         if wanted is not None and name in ("to", "cpu", "cuda"):
             out = out.detach().clone()
+            if wanted.type == "cpu" and marked and out.ndim > 0:
+                self.left.append(tuple(out.shape))
         on_gpu = marked if wanted is None else wanted.type == "cuda"
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor) and name != "copy_":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from cache3d.gaussian_cache import GaussianCache
 from diffusion.inpainting.config import InpaintConfig
@@ -17,26 +20,45 @@ from geometry.primitives import Change
 from scenes.store.delta_log import read_change, write_change
 from tests.oracles.pretend_gpu import PretendGpu, is_marked
 from worldwarp.loop import explore, start
-from worldwarp.state import Components, LiftedPhoto
+from worldwarp.state import Components, ExploreState, LiftedPhoto
 
 SIZE = (16, 24)
 
 
-def explored(device: str) -> tuple[list[Frame], GaussianCache]:
-    """Two chunks of two frames along a wall with a nearer half, rendered by the dense reference rasterizer."""
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The simulated GPU is known to the thread that made it, so all views are rendered on that one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def started(device: str) -> tuple[ExploreState, Components, GaussianCache]:
+    """A wall with a nearer half, rendered by the dense reference rasterizer; cache and network are on ``device``."""
     rng = torch.Generator().manual_seed(0)
     rgb = (torch.rand(1, 3, *SIZE, generator=rng) * 255.0).round() / 255.0
     depth = torch.where(torch.arange(SIZE[1]) < 12, 2.0, 4.0).expand(1, 1, *SIZE).clone()
     sky = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     sky[..., :4, 16:] = True
-    camera = Camera.from_fov(60.0, SIZE, torch.eye(4)[None])
-    photo = Frame(rgb, torch.where(sky, 1000.0, depth), depth > 0, sky, camera)
-    poses = torch.eye(4).repeat(4, 1, 1)
-    poses[:, 0, 3] = 0.05 * torch.arange(1.0, 5.0)
-    path = Camera.from_fov(60.0, SIZE, poses)
+    photo = Frame(rgb, torch.where(sky, 1000.0, depth), depth > 0, sky, aside(torch.zeros(1)))
     cache = GaussianCache(device=device, rasterizer="reference", refine_steps=1)
     components = Components(RetouchGenerator(device=device), NoiseConfig(), InpaintConfig())
     state = start(LiftedPhoto(photo, photo, rgb[0]), cache, components, torch.Generator().manual_seed(0))
+    return state, components, cache
+
+
+def aside(steps: Tensor) -> Camera:
+    """Cameras so many steps to the right of the photo's."""
+    poses = torch.eye(4).repeat(len(steps), 1, 1)
+    poses[:, 0, 3] = 0.05 * steps
+    return Camera.from_fov(60.0, SIZE, poses)
+
+
+def explored(device: str) -> tuple[list[Frame], GaussianCache]:
+    """Two chunks of two frames."""
+    state, components, cache = started(device)
+    path = aside(torch.arange(1.0, 5.0))
     return [step.chunk.frames for step in explore(state, [path[:2], path[2:]], components)], cache
 
 
@@ -56,6 +78,18 @@ def test_a_session_with_its_cache_on_another_device_gives_the_same_frames(tmp_pa
         assert (here.rgb - there.rgb).abs().max() < 0.02
         torch.testing.assert_close(here.depth, there.depth, rtol=0.02, atol=0.0)
     assert len(cache) == len(world)
+
+
+def test_a_view_without_holes_leaves_the_gpu_once() -> None:
+    with PretendGpu() as gpu:
+        state, components, _ = started("cuda")
+        gpu.left.clear()
+        list(explore(state, [aside(torch.zeros(4))], components))
+    pictures = Counter(shape for shape in gpu.left if shape[-2:] == SIZE)
+    # Of each of the four views colors, and depth, coverage, confidence and sky, which are stored.
+    assert pictures == {(1, 3, *SIZE): 4, (1, 1, *SIZE): 16}
+    others = sum(torch.Size(shape).numel() for shape in gpu.left if shape[-2:] != SIZE)
+    assert others <= 4 * 2 * 20  # the numbers of each view's camera, by which its drawing is found again
 
 
 def test_a_generated_chunk_on_another_device_gives_the_same_colors() -> None:
