@@ -170,7 +170,9 @@ def _complete(view: _View, state: ExploreState, components: Components, clock: C
     scale, config, shown, guide = components.scale, components.prior, view.shown, view.guide
     if not _needs_completion(guide, config):
         return False
-    wide = outpaint_camera(guide, config.outpaint) if components.generator.capabilities.wide else None
+    # A hole at the side of a view that stays inside the photo is one behind something near: no strip that grows.
+    beyond = components.generator.capabilities.wide and looks_beyond(guide.camera, state.reference[:1], config.outpaint)
+    wide = outpaint_camera(guide, config.outpaint) if beyond else None
     if wide is not None:
         # Filled chunk by chunk, such a side would become strips with a seam at each chunk.
         seen = state.view.render(_finer(wide, scale), components.samples)
