@@ -27,11 +27,13 @@ SYNONYMS = {
     "estimator": "depth", "model": "generator", "version": "--version", "play": "view", "open": "view", "show": "view",
     "run": "explore", "walk": "explore", "generate": "explore", "create": "explore", "delete": "forget",
     "text": "prompt", "caption": "prompt", "clip": "video", "strength": "video_level",
+    "ls": "list", "worlds": "list", "gallery": "list",
     "negative_prompt": "generator.negative",
 }  # fmt: skip
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".bmp", ".gif", ".avif")
 MANIFEST = "world.json"
+WORLDS = "worlds"  # folder of the worlds that are made without `out=`
 
 
 class ConfigError(ValueError):
@@ -137,7 +139,7 @@ def is_utf8(name: str) -> bool:
 def default_folder(image: str) -> Path:
     """The default folder of a photo's world."""
     stem = Path(image).stem
-    return Path("worlds") / (stem if is_utf8(stem) else stem.encode("ascii", "replace").decode().replace("?", "_"))
+    return Path(WORLDS) / (stem if is_utf8(stem) else stem.encode("ascii", "replace").decode().replace("?", "_"))
 
 
 def check_image(image: str) -> None:

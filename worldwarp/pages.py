@@ -53,6 +53,12 @@ PAGES = {
         },
         ("Needs the library viser: pip install 'worldwarp[studio]'. docs/studio.md describes the page.",),
     ),
+    "list": Page(
+        "list DIR",
+        "the worlds in a folder: size, frames, photo, disk, and how to go on",
+        {"those in `worlds`": "worldwarp list", "another folder, or one world": "worldwarp list worlds/mine"},
+        ("Every file is read and compared with its checksum; damaged worlds are listed with the reason.",),
+    ),
     "view": Page(
         "view DIR",
         "look at a world, or at a recording (.rrd), in Rerun",

@@ -121,12 +121,7 @@ class WorldStore:
         if chunks not in (None, len(manifest.chunks)):
             manifest = replace(manifest, files=_path_file(manifest), chunks=manifest.chunks[:chunks])
         check_files(folder, manifest.all_files())
-        paths = list(_path_file(manifest))
-        if len(paths) != 1:
-            raise WorldError(f"{folder / MANIFEST}: want one planned path, got {paths or 'none'}; it was changed")
-        with open_tensors(folder / paths[0]) as file:
-            pose, focal_px, center_px = (file.get(name) for name in ("world_from_camera", "focal_px", "center_px"))
-        path = Camera(pose, focal_px, center_px, manifest.size)
+        path = planned_path(folder, manifest)
         world = cls(folder, manifest, path)
         read = [chunk_files.read_cameras_of(folder, record, manifest.size) for record in manifest.chunks]
         world.cameras = Camera.concatenate([path[:0], *read])
@@ -424,6 +419,20 @@ class WorldStore:
     def cameras_text(self) -> str:
         """The text of ``cameras.json``: nerfstudio's ``transforms.json`` with an extra key ``worldwarp``."""
         return self._cameras_text.after(self.chunks, self.cameras, metric=self.manifest.metric)
+
+
+def planned_path(folder: Path, manifest: Manifest) -> Camera:
+    """The planned cameras ``[n]`` of a world, that of the photo included.
+
+    Raises:
+        WorldError: the manifest names no path, or several.
+    """
+    names = list(_path_file(manifest))
+    if len(names) != 1:
+        raise WorldError(f"{folder / MANIFEST}: want one planned path, got {names or 'none'}; it was changed")
+    with open_tensors(folder / names[0]) as file:
+        pose, focal_px, center_px = (file.get(name) for name in ("world_from_camera", "focal_px", "center_px"))
+    return Camera(pose, focal_px, center_px, manifest.size)
 
 
 def _path_file(manifest: Manifest) -> dict[str, dict[str, int | str]]:

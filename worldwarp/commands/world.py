@@ -1,4 +1,4 @@
-"""Commands on a stored world: `view`, `export`, `undo`, `forget`."""
+"""Commands on stored worlds: `list`, `view`, `export`, `undo`, `forget`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,42 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from worldwarp.arguments import (
+    WORLDS,
     ConfigError,
     check_world,
     folder_and_settings,
     pasted,
+    split_words,
     user_path,
     whole,
 )
 from worldwarp.commands.signals import handled_signals
 from worldwarp.config import check_choice, check_number, check_whole, compose_config
+
+
+def list_command(words: list[str]) -> int:
+    """`worldwarp list [DIR]`: the worlds in a folder."""
+    folders, settings = split_words(words)
+    if settings or len(folders) > 1:
+        raise ConfigError(f"list: want one folder at most, got {' '.join(words)}; name one")
+    folder = user_path("list", folders[0] if folders else WORLDS)
+    if folders and not folder.is_dir():
+        raise ConfigError(f"list: no such folder '{folder}'; want one that holds worlds")
+
+    from worldwarp.gallery import find_worlds
+    from worldwarp.needs import MIB
+
+    count = disk_bytes = damaged = 0
+    for world in find_worlds(folder):
+        print(*world.lines(), sep="\n", flush=True)
+        count, damaged = count + 1, damaged + (world.trouble is not None)
+        disk_bytes += world.disk_bytes
+    if not count:
+        print(f"no world in {folder}; make one: worldwarp explore photo.jpg")
+        return 0
+    worlds = "1 world" if count == 1 else f"{count} worlds"
+    print(f"{worlds}, {disk_bytes / MIB:.0f} MiB" + (f"; {damaged} damaged" if damaged else ""))
+    return 0
 
 
 def view_command(words: list[str]) -> int:
