@@ -19,7 +19,6 @@ from worldwarp.arguments import BY_ITSELF, LIVE, pasted
 from worldwarp.needs import MIB
 
 DEEPEST = 3  # folders below the one that is looked through
-THUMBNAIL_PX = 160  # width
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,12 @@ def find_worlds(folder: Path, *, contents: bool = True) -> Iterator[FoundWorld]:
         yield _found(manifest.parent, datetime.fromtimestamp(changed).astimezone(), contents)
 
 
-def thumbnail(file: Path) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture, reduced."""
+def thumbnail(file: Path, width_px: int = 320) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture, reduced to a width."""
     with Image.open(file) as picture:
         small = picture.convert("RGB")
-        height = max(1, round(small.height * THUMBNAIL_PX / small.width))
-        return np.asarray(small.resize((THUMBNAIL_PX, height)))
+        height = max(1, round(small.height * width_px / small.width))
+        return np.asarray(small.resize((width_px, height)))
 
 
 def _world_folders(folder: Path, deep: int) -> Iterator[Path]:

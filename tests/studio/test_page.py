@@ -24,10 +24,10 @@ from websockets.typing import Origin, Subprotocol
 from geometry.camera import Camera
 from geometry.primitives import Change, Gaussians
 from tests.helpers import cameras_at, pose_at, wait_until
+from viz.studio.controls import plain
 from viz.studio.events import Actions, Choices, Forecast, Thumbnail, View
 from viz.studio.gate import BURST, MESSAGES_PER_S, Brake, Gate, is_loopback
 from viz.studio.page import Page
-from viz.studio.panel import _plain
 from viz.studio.scene import GROUP_ROWS, MEDIAN_DEPTH, SPARE, tinted
 from viz.studio.strip import forecast_picture, history_page
 from viz.studio.way import Key, Way
@@ -219,20 +219,20 @@ def test_one_steers_and_the_others_look(page: Page, monkeypatch: pytest.MonkeyPa
         await asyncio.to_thread(wait_until, lambda: len(page._panels) == 2)
         await asyncio.to_thread(lambda: page.show_status(page.status))  # after the panels are complete
         one, other = (page._panels[i] for i in sorted(page._panels))
-        assert one._steering
-        assert not other._steering
-        assert not other._ask("undo")
+        assert one.is_steering
+        assert not other.is_steering
+        assert not other.ask("undo")
         assert page.actions.names.count("undo") == 0  # type: ignore[union-attr]
-        assert one._ask("undo")
-        assert not page.steer(other._client)
+        assert one.ask("undo")
+        assert not page.steer(other.client)
         monkeypatch.setattr("viz.studio.page.REST_S", 0.0)
-        assert page.steer(other._client)
-        assert not one._ask("undo")
-        assert page.steer(one._client)
+        assert page.steer(other.client)
+        assert not one.ask("undo")
+        assert page.steer(one.client)
         monkeypatch.undo()
         await gone(first)
-        await asyncio.to_thread(wait_until, lambda: other._steering)
-        assert other._ask("undo")
+        await asyncio.to_thread(wait_until, lambda: other.is_steering)
+        assert other.ask("undo")
         await gone(second)
         await asyncio.to_thread(wait_until, lambda: not page._panels)
 
@@ -295,7 +295,7 @@ def test_a_large_upload_is_refused_before_it_comes(page: Page) -> None:
         client = await look(page.gate.port)
         await asyncio.to_thread(wait_until, lambda: len(page._panels) == 1)
         (panel,) = page._panels.values()
-        gui = panel._client.gui
+        gui = panel.client.gui
         # The lock is held until the panel is complete.
         await asyncio.to_thread(lambda: page.show_status(page.status))
         uuid = next(i for i, h in gui._gui_input_handle_from_uuid.items() if isinstance(h, viser.GuiUploadButtonHandle))
@@ -478,7 +478,7 @@ def test_the_strip_shows_every_chunk_and_no_markup() -> None:
     bars = forecast_picture(Forecast((0.0, 1.0), (False, True), ""))
     assert (bars[0, 0] == bars[0, 0][0]).all()  # nothing unknown: background at the top
     assert bars[5, -1].tolist() == [225, 60, 60]
-    assert _plain("**<b>x</b>**[a](b).jpg") == "___b_x__b____a_(b).jpg"
+    assert plain("**<b>x</b>**[a](b).jpg") == "___b_x__b____a_(b).jpg"
 
 
 def test_actions_are_what_the_walk_has() -> None:

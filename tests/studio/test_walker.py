@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from geometry.camera import Camera
 from tests.helpers import pose_at, same_bits, wait_until
 from viz.studio.events import BUSY, Choices, Forecast, Making, Status, View
 from viz.studio.page import Page
-from worldwarp import World
+from worldwarp import World, explore
 from worldwarp.cli import main
 from worldwarp.config import compose_config
 from worldwarp.prepare import prepare
@@ -358,3 +359,31 @@ def test_a_free_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "a" / "file").write_text("")
     assert free_folder(tmp_path / "a") == tmp_path / "a-2"
     assert free_folder(tmp_path / "b") == tmp_path / "b"
+
+
+def test_worlds_are_found_opened_and_finished_in_the_page(photo: Path, tmp_path: Path) -> None:
+    half = tmp_path / "worlds" / "half"
+    words = [f"{key}={value}" for key, value in TOY.items()]
+    steps = explore(image=photo, path="left", frames=7, out=half, overrides=words)
+    next(steps)
+    steps.close()  # type: ignore[attr-defined]  # a generator, which its type does not say
+    shutil.copytree(half, tmp_path / "worlds" / "broken")
+    (tmp_path / "worlds" / "broken" / "photo.png").unlink()
+    studio = Studio(tmp_path / "worlds", None)
+    try:
+        tiles = {tile.name: tile for tile in studio.page.worlds}
+        assert tiles["half"].is_unfinished
+        assert tiles["half"].line == "3 frames of 64x48, 4 planned ones are left"
+        assert tiles["broken"].picture is None
+        assert "photo.png: missing" in tiles["broken"].line
+        assert studio.page.scene.wall == [str(half)]
+        studio.walker.open(str(tmp_path), False)  # a folder that is none of them
+        studio.settle()
+        assert "is not among the worlds here" in studio.errors[-1]
+        studio.walker.open(str(half), True)
+        studio.settle()
+        assert len(World.load(half).cameras) == 7
+        assert not studio.page.scene.wall
+        assert not {tile.name: tile for tile in studio.page.worlds}["half"].is_unfinished
+    finally:
+        studio.end()

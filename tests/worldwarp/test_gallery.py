@@ -55,7 +55,7 @@ def test_worlds_are_found_with_what_is_left_of_them(worlds: Path) -> None:
     assert half.command == f"worldwarp explore '{half.folder}'"
     assert half.picture is not None
     shown = thumbnail(half.picture)
-    assert shown.shape == (120, 160, 3)
+    assert shown.shape == (240, 320, 3)
     wanted = World.load(half.folder).frames(0, 1).rgb[0].permute(1, 2, 0).numpy()
     assert np.abs(shown.mean((0, 1)) / 255.0 - wanted.mean((0, 1))).max() < 0.01
     assert [world.folder for world in find_worlds(half.folder)] == [half.folder]

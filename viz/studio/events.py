@@ -65,6 +65,25 @@ class Thumbnail:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A world that was found.
+
+    Attributes:
+        folder: by which the walk knows it.
+        name: of the world.
+        picture: the photo, reduced, ``[h w 3]`` bytes; None for a damaged world, which cannot be opened.
+        line: what it is, or what is wrong with it.
+        is_unfinished: whether planned frames are left.
+    """
+
+    folder: str
+    name: str
+    picture: UInt8[np.ndarray, "h w 3"] | None
+    line: str
+    is_unfinished: bool
+
+
+@dataclass(frozen=True)
 class Forecast:
     """What a planned way would show, before anything is made.
 
@@ -167,6 +186,14 @@ class Actions(Protocol):
 
     def make(self, making: Making) -> str | None:
         """Make a world of a photo, and show it instead of the present one."""
+        ...
+
+    def list_worlds(self) -> str | None:
+        """Look for worlds that can be opened; the answer is their tiles."""
+        ...
+
+    def open(self, folder: str, go_on: bool) -> str | None:
+        """Show a world that was found instead of the present one, and finish its path if ``go_on``."""
         ...
 
     def prompt(self, text: str) -> str | None:

@@ -18,13 +18,14 @@ from viser import _messages
 
 from geometry.camera import Camera
 from geometry.primitives import Change, Gaussians
-from viz.studio.events import Actions, Choices, Forecast, Shape, Status, Thumbnail, Tint, View
+from viz.studio.events import Actions, Choices, Forecast, Shape, Status, Thumbnail, Tile, Tint, View
 from viz.studio.gate import Gate
-from viz.studio.panel import Panel
-from viz.studio.scene import WorldScene
+from viz.studio.panel import Panel, Tabs
+from viz.studio.scene import WALL_EYE, WorldScene
 from viz.studio.way import Way
 
 REST_S = 60.0  # without a move, after which somebody else may steer
+PANEL_PX = 380  # wide enough for all tabs beside each other
 MOST_UPLOADED = 64 * 2**20  # bytes of one file
 
 
@@ -54,9 +55,10 @@ class Page:
         self._server.gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
         self._server.gui.set_panel_label("WorldWarp studio")
         self._server.gui.main_panel.dock_right()
+        self._server.gui.main_panel.set_width(PANEL_PX)
         self.scene = WorldScene(self._server)
         self.choices, self.way = choices, Way()
-        self.status, self.thumbnails = Status(), list[Thumbnail]()
+        self.status, self.thumbnails, self.worlds = Status(), list[Thumbnail](), list[Tile]()
         self.takes_prompts, self.remaining = False, 0
         self.actions: Actions | None = None
         self._lock = threading.RLock()
@@ -87,7 +89,7 @@ class Page:
 
     def show_following(self, following: bool) -> None:
         """Whether the world grows by itself where somebody looks."""
-        self._each(lambda panel: panel.show_following(following))
+        self._each_steering(lambda tabs: tabs.grow.show_following(following))
 
     def tell(self, text: str, *, error: bool = False) -> None:
         """A sentence for everybody; errors stay until they are closed."""
@@ -130,19 +132,19 @@ class Page:
             self.scene.show_here(cameras[-1])
             self.way.start = cameras[-1]
             self.remaining = len(remaining)
-            self._each(lambda panel: panel.show_remaining())
+            self._each_steering(lambda tabs: tabs.grow.show_remaining())
 
     def show_history(self, thumbnails: Sequence[Thumbnail]) -> None:
         """The finished chunks."""
         with self._lock:
             self.thumbnails = list(thumbnails)
-            self._each(lambda panel: panel.show_history())
+            self._each_steering(lambda tabs: tabs.history.show_history())
 
     def show_way(self) -> None:
         """The planned way, after it changed."""
         with self._lock:
             self.scene.show_way(self.way, self.choices.fps, self._choose)
-            self._each(lambda panel: panel.show_way())
+            self._each_steering(lambda tabs: tabs.path.show_way())
 
     def change_way(self, change: Callable[[], None]) -> None:
         """Change the planned way, and show it.
@@ -167,9 +169,19 @@ class Page:
             self.way.forecast = forecast
             self.show_way()
 
+    def show_worlds(self, tiles: Sequence[Tile]) -> None:
+        """The worlds that can be opened."""
+        with self._lock:
+            self.worlds = list(tiles)
+            self._each_steering(lambda tabs: tabs.worlds.show_worlds())
+            if self.way.start is None:
+                self.scene.show_wall(tiles, self._open)
+                self.scene.initial_view(WALL_EYE)
+                self._each(lambda panel: panel.go_to(WALL_EYE))
+
     def show_plan(self, text: str) -> None:
         """What a world that is to be made will cost, Markdown."""
-        self._each(lambda panel: panel.show_plan(text))
+        self._each_steering(lambda tabs: tabs.make.show_plan(text))
 
     def steers(self, client: viser.ClientHandle) -> bool:
         """Whether this browser steers."""
@@ -195,10 +207,17 @@ class Page:
 
             self.change_way(choose)
 
+    def _open(self, event: viser.SceneNodePointerEvent, tile: Tile) -> None:
+        if (panel := self._panels.get(event.client.client_id)) is not None:
+            panel.ask("open", tile.folder, False)
+
     def _each(self, show: Callable[[Panel], None]) -> None:
         with self._lock:
             for panel in list(self._panels.values()):
                 show(panel)
+
+    def _each_steering(self, show: Callable[[Tabs], None]) -> None:
+        self._each(lambda panel: show(panel.tabs) if panel.tabs is not None else None)
 
     def _came(self, client: viser.ClientHandle) -> None:
         client.gui._websock_interface.register_handler(_messages.FileTransferStartUpload, self._limit_upload(client))

@@ -6,7 +6,9 @@ two units a second and half precision holds its covariances, so the photo's medi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 
@@ -19,13 +21,15 @@ from torch import Tensor
 from geometry.camera import Camera
 from geometry.primitives import Change, Gaussians
 from geometry.se3 import matrix_from_quat, quat_from_matrix
-from viz.studio.events import Forecast, Shape, Tint
+from viz.studio.events import Forecast, Shape, Tile, Tint
 from viz.studio.strip import way_color
 from viz.studio.way import Way
 
 MEDIAN_DEPTH = 8.0  # of the photo, in the page's units: W walks an eighth of it in half a second
 GROUP_ROWS = 8192  # primitives that are sent together, 256 KiB: a change sends whole groups
 SPARE = 4  # empty groups that wait for what comes, see `WorldScene`
+WALL_EYE = Camera.from_fov(75.0, (3, 4))  # from which people see the worlds that they can open
+WALL_COLUMNS = 4
 WIDENED = 1.25  # of splats: their renderer does not close the gaps of a view that is larger than the frames
 
 OBSERVED, GENERATED = (0.25, 0.55, 0.95), (0.98, 0.62, 0.10)  # tints of provenance
@@ -73,6 +77,8 @@ class WorldScene:
         self.sent_bytes = 0  # by the last change
         server.scene.set_up_direction("-y")  # OpenCV: y points down
         self._marks = server.scene.add_frame("/cameras", show_axes=False)
+        self._wall = server.scene.add_frame("/wall", show_axes=False)
+        self.wall: list[str] = []  # folders of the worlds that hang there
 
     def clear(self, unit: float) -> None:
         """Show nothing; ``unit`` is the photo's median depth, scene units."""
@@ -80,8 +86,11 @@ class WorldScene:
         for handle in self._handles.values():
             handle.remove()
         self._groups, self._handles, self._keys, self._near = [], {}, 0, {}
-        self._marks.remove()
+        self.wall = []
+        for node in (self._marks, self._wall):
+            node.remove()
         self._marks = self._server.scene.add_frame("/cameras", show_axes=False)
+        self._wall = self._server.scene.add_frame("/wall", show_axes=False)
 
     def atomic(self) -> AbstractContextManager[None]:
         """What is shown in it appears at once."""
@@ -128,6 +137,29 @@ class WorldScene:
         for handle, places in self._near.values():
             if handle.visible != (outside := _is_outside(places, eye)):
                 handle.visible = outside
+
+    def show_wall(self, tiles: Sequence[Tile], choose: Callable[[viser.SceneNodePointerEvent, Tile], None]) -> None:
+        """Pictures of worlds before `WALL_EYE`; a click on one calls ``choose``."""
+        self._wall.remove()
+        self._wall = self._server.scene.add_frame("/wall", show_axes=False)
+        self.wall = [tile.folder for tile in tiles if tile.picture is not None]
+        shown = [(tile, tile.picture) for tile in tiles if tile.picture is not None]
+        columns = min(WALL_COLUMNS, max(len(shown), 1))
+        rows = max(1, math.ceil(len(shown) / columns))
+        pitch = 1.05 * MEDIAN_DEPTH / max(columns, rows, 2)  # all are in view where the page is about square
+        for number, (tile, picture) in enumerate(shown):
+            row, column = divmod(number, columns)
+            place = np.array([column - 0.5 * (columns - 1), row - 0.5 * (rows - 1), 0.0]) * pitch
+            place[2] = MEDIAN_DEPTH
+            height, width = picture.shape[:2]
+            side = 0.8 * pitch / max(height, width)
+            node = self._server.scene.add_image(
+                f"/wall/{number}", picture, side * width, side * height, position=place, receive_shadow=False
+            )
+            node.on_click(lambda event, tile=tile: choose(event, tile))
+            below = place + np.array([0.0, 0.5 * side * height + 0.02 * pitch, 0.0])
+            name = textwrap.shorten(tile.name, 24, placeholder="…") or tile.name[:24]
+            self._server.scene.add_label(f"/wall/name{number}", name, position=below, anchor="top-center")
 
     def show_photo(self, camera: Camera, picture: UInt8[np.ndarray, "h w 3"]) -> None:
         """The photo's frustum; ``camera`` has no batch axis."""

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from viz.studio.events import Forecast, Thumbnail
+from viz.studio.events import Forecast, Thumbnail, Tile
 
 MOST = 48  # thumbnails in the page: the photo and the newest
 
@@ -28,6 +28,23 @@ def history_page(thumbnails: Sequence[Thumbnail]) -> str:
         for t in shown
     )
     return f'<div style="display:grid;grid-template-columns:repeat(3,1fr);gap:6px;padding:4px 10px">{tiles}</div>'
+
+
+def tile_page(tile: Tile) -> str:
+    """A world's picture beside its name and what it is, HTML."""
+    picture = (
+        ""
+        if tile.picture is None
+        else (
+            f'<img alt="{html.escape(tile.name)}" style="width:110px;border-radius:4px;display:block" '
+            f'src="data:image/jpeg;base64,{_jpeg(tile.picture)}">'
+        )
+    )
+    return (
+        f'<div style="padding:8px 10px 2px;display:flex;gap:10px">{picture}<div style="min-width:0">'
+        f"<b>{html.escape(tile.name)}</b>"
+        f'<div style="font-size:12px;opacity:.8;overflow-wrap:anywhere">{html.escape(tile.line)}</div></div></div>'
+    )
 
 
 def forecast_picture(forecast: Forecast) -> UInt8[np.ndarray, "h w 3"]:

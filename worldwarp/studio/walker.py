@@ -9,11 +9,10 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
 from geometry.camera import Camera
 from geometry.primitives import Change, Gaussians, Points
@@ -23,9 +22,11 @@ from scenes.io.png import to_bytes
 from scenes.store.chunk_files import frame_name
 from scenes.store.manifest import ChunkRecord
 from viz.recorder import NullRecorder, Recorder
-from viz.studio.events import BUSY, Making, Status, Thumbnail, View
+from viz.studio.events import BUSY, Making, Status, Thumbnail, Tile, View
 from viz.studio.page import Page
+from worldwarp.arguments import WORLDS
 from worldwarp.config import compose_config
+from worldwarp.gallery import FoundWorld, find_worlds, thumbnail
 from worldwarp.plan import collisions
 from worldwarp.planned_path import unit_of
 from worldwarp.recording import RECORDINGS, open_viewer, record_start, record_step, record_undo
@@ -36,6 +37,7 @@ from worldwarp.studio.making import free_folder, prepared, world_name
 from worldwarp.studio.ways import box_of, camera_at, foresee, is_at, toward, unknown_share
 
 WAITING = 8  # tasks that may wait
+MOST_TILES = 24  # worlds that the page shows, those that were changed last
 MOST_CHUNKS = 64  # of one task: a view that is farther away is walked to in several
 NO_WORLD = "there is no world yet; make one of a photo first"
 
@@ -59,7 +61,7 @@ class Walker:
         page: Page,
         open_first: Callable[[Callable[[str], object]], Session] | None,
         device: str = "cpu",
-        worlds: Path = Path("worlds"),
+        worlds: Path = Path(WORLDS),
     ) -> None:
         self._page, self._open_first, self._device, self._worlds = page, open_first, device, worlds
         self._tasks: queue.Queue[tuple[str, Callable[[], None]]] = queue.Queue(WAITING)
@@ -74,6 +76,7 @@ class Walker:
         self._thumbnails: list[Thumbnail] = []
         self._chunk_s: float | None = None
         self._figures = ""
+        self._found: dict[str, FoundWorld] = {}
         self._thread = threading.Thread(target=self._run, name="studio walk")
         self._clock = threading.Thread(target=self._tick, name="studio clock", daemon=True)
 
@@ -81,6 +84,8 @@ class Walker:
         """Begin; returns at once."""
         if self._open_first is not None:
             self._ask("reading the photo and estimating its depth", self._open)
+        else:
+            self.list_worlds()
         self._thread.start()
         self._clock.start()
 
@@ -159,6 +164,14 @@ class Walker:
     def make(self, making: Making) -> str | None:
         """See `Actions`."""
         return self._ask("making a world: reading the photo and estimating its depth", lambda: self._make(making))
+
+    def list_worlds(self) -> str | None:
+        """See `Actions`."""
+        return self._ask("looking for worlds", self._list_worlds)
+
+    def open(self, folder: str, go_on: bool) -> str | None:
+        """See `Actions`."""
+        return self._ask("opening a world", lambda: self._open_found(folder, go_on))
 
     def prompt(self, text: str) -> str | None:
         """See `Actions`."""
@@ -254,6 +267,22 @@ class Walker:
         self._page.begin(session.cameras[0], photo, unit_of(session.photo) or 1.0)
         self._show_world()
         self._show_history()
+        self._list_worlds()
+
+    def _list_worlds(self) -> None:
+        newest = islice(find_worlds(self._worlds, contents=False), MOST_TILES)
+        self._found = {str(world.folder): world for world in newest}
+        self._page.show_worlds([_tile(world) for world in self._found.values()])
+
+    def _open_found(self, folder: str, go_on: bool) -> None:
+        if folder not in self._found:
+            raise ValueError(f"worlds: {folder} is not among the worlds here")
+        session = resume(self._found[folder].folder, self._device)
+        self._leave_world()
+        self._begin(session)
+        if go_on:
+            self._finish()
+            self._list_worlds()
 
     def _take_over(self, session: Session) -> None:
         """Show another state of the same world."""
@@ -437,7 +466,7 @@ class Walker:
     def _show_status(self) -> None:
         session = self._session
         if session is None or session.world is None:
-            doing = self._progress.doing or "No world yet: choose a photo under **Make**."
+            doing = self._progress.doing or "No world yet: open one under **Worlds**, or choose a photo under **Make**."
             self._page.show_status(Status("", doing, "", self._progress.share))
             return
         doing = self._progress.line or "Look around, then press **G** to grow the world to where you look."
@@ -513,13 +542,14 @@ def _as_gaussians_change(change: Change) -> Change:
 def _thumbnail(folder: Path, record: ChunkRecord, cameras: Camera) -> Thumbnail:
     """The last frame of a stored chunk, reduced."""
     last = record.first_frame + record.frames - 1
-    with Image.open(folder / frame_name(last, record)) as picture:
-        small = picture.convert("RGB")
-        width = 160
-        small = small.resize((width, max(1, round(small.height * width / small.width))))
     new = record.gauges.get("hole_ratio")
     caption = "the photo" if record.index == 0 else "" if new is None else f"{new:.0%} new"
-    return Thumbnail(record.index, np.asarray(small), cameras[last], caption)
+    return Thumbnail(record.index, thumbnail(folder / frame_name(last, record), 160), cameras[last], caption)
+
+
+def _tile(world: FoundWorld) -> Tile:
+    picture = None if world.picture is None else thumbnail(world.picture)
+    return Tile(str(world.folder), world.folder.name, picture, world.line, is_unfinished=world.left > 0)
 
 
 def _packed(path: Path) -> tuple[str, bytes]:
