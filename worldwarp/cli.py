@@ -15,6 +15,7 @@ from worldwarp.pages import PAGES, overview, page_of
 MODULES = {
     "explore": "explore",
     "studio": "studio",
+    "preview": "preview",
     "list": "world",
     "view": "world",
     "export": "world",

@@ -42,6 +42,16 @@ PAGES = {
             "continue from its last frame": 'worldwarp explore worlds/mine "up,orbit"',
         },
     ),
+    "preview": Page(
+        "preview PHOTO PATH",
+        "look along a path before it is walked: what is known, what is not, what it costs",
+        {
+            "a sheet of views": 'worldwarp preview photo.jpg "left,orbit"',
+            "the flight": "worldwarp preview photo.jpg orbit out=orbit.gif",
+            "from the last frame of a world": "worldwarp preview worlds/mine up",
+        },
+        ("Nothing is generated or stored. Generators of video are loaded, which takes their time.",),
+    ),
     "studio": Page(
         "studio PHOTO",
         "walk into a photo in a browser: the world grows where you look",

@@ -39,6 +39,8 @@ def resume(
     path: Camera | None = None,
     tell: Callable[[str], object] = lambda _: None,
     given: Mapping[str, Any] | None = None,
+    *,
+    store: bool = True,
 ) -> Session:
     """Prepare a stored session to continue, to the same bits as without the interruption.
 
@@ -50,6 +52,7 @@ def resume(
         path: or cameras ``[n]`` of frame size; the first is placed at the last finished frame.
         tell: receives lines about needed memory and disk, before the slow steps.
         given: objects that replace those of the stored configuration, by group: ``cache``, ``generator``.
+        store: whether a new path is stored, and what is made; else the session is for looking, and the world stays.
 
     Raises:
         WorldError: no world, a later version, or a damaged file, which the message names.
@@ -84,11 +87,12 @@ def resume(
     # Before anything is written: the models of the generator may refuse a new prompt.
     chunks = range(len(world.chunks))
     memory = generator.rebuild((world.chunk(k).pooled(parts.scale), world.carried(k)) for k in chunks)
-    if redirected or text is not None:
+    if store and (redirected or text is not None):
         stored: Any = OmegaConf.to_container(config)
         world.redirect(cameras, stored)
     state = _stored_state(world, cache, memory, photo, finest)
-    return Session(settings, config, parts, photo, world.path, state, world, None, from_file, factor, notes, autopilot)
+    kept = world if store else None
+    return Session(settings, config, parts, photo, cameras, state, kept, None, from_file, factor, notes, autopilot)
 
 
 def _stored_world(folder: Path) -> WorldStore:

@@ -119,7 +119,7 @@ class Session:
         """The chunks of ``path=auto``: each leg is chosen when the one before it is in the world."""
         while self.remaining:
             if self.state.frames >= planned_frames(self.cameras):
-                leg = self._next_leg()
+                leg = self.next_leg()
                 done = self.cameras[: self.state.frames]
                 if leg is None:
                     self._plan(done)
@@ -131,7 +131,7 @@ class Session:
             first, planned = self.state.frames, planned_frames(self.cameras)
             yield self.cameras[first : min(first + self.chunk, planned)]
 
-    def _next_leg(self) -> Leg | None:
+    def next_leg(self) -> Leg | None:
         """The leg that ``path=auto`` chooses from the last finished frame."""
         assert self.autopilot is not None
         return next_leg(
@@ -213,7 +213,7 @@ class Session:
         """Check the path and time rendering and generator; does not change the state."""
         chunks, seconds = self.remaining, 0.0
         if self.autopilot is not None:
-            leg = self._next_leg()
+            leg = self.next_leg()
             chunks = (
                 [] if leg is None else [leg.cameras[k : k + self.chunk] for k in range(0, len(leg.cameras), self.chunk)]
             )

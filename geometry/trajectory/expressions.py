@@ -100,6 +100,15 @@ def _compose(
     return Camera(path, lens, start.center_px.float().expand(len(path), 2).clone(), size)
 
 
+def leg_steps(text: str, frames: int) -> list[int]:
+    """Frames of each leg of an expression with ``frames`` frames in all, that at which the path begins not counted.
+
+    Raises:
+        ValueError: as ``parse_path_expression``.
+    """
+    return _steps([_leg_frames(leg) for leg in parse_legs(text)], frames)
+
+
 def _checked_move(term: Term, progress: Tensor, fov_rad: float) -> Motion:
     found = find_preset(term.name)
     for field in ("distance", "angle_deg"):

@@ -221,6 +221,9 @@ def test_a_forecast_draws_nothing_into_the_world(studio: Studio, tmp_path: Path)
     forecast = studio.forecasts[-1]
     assert forecast.unknown[-1] > forecast.unknown[0]
     assert "20 frames in 10 chunks" in forecast.line
+    assert forecast.sheet is not None
+    magenta = (forecast.sheet == (255, 0, 255)).all(-1)
+    assert magenta[:, -70:].sum() > 1.2 * magenta[:, :70].sum()  # the farther, the less is known
     assert same_bits(World.load(tmp_path / "world").primitives, before)
 
 

@@ -91,11 +91,13 @@ class Forecast:
         unknown: share of each view that the world does not show yet, 0..1, at evenly spaced cameras of the way.
         collides: at which of them the camera is behind a surface of the photo.
         line: the same in words, with frames and seconds.
+        sheet: some of the views, magenta where unknown, ``[h w 3]`` bytes; None where none were rendered.
     """
 
     unknown: tuple[float, ...]
     collides: tuple[bool, ...]
     line: str
+    sheet: UInt8[np.ndarray, "h w 3"] | None = None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class PathTab(Controls):
             {"look": self._look_from_key, "move here": self._move_key, "remove": lambda: self._change(page.way.remove)},
         )
         self._forecast = gui.add_image(np.zeros((16, 64, 3), np.uint8), visible=False)
+        self._sheet = gui.add_image(np.zeros((16, 64, 3), np.uint8), visible=False)
         self._before = self.buttons("before you walk", {"forecast": self._foresee, "fly": self._fly})
         self._walk = self.button("Walk it", self._walk_it, icon=viser.Icon.WALK, color="orange")
         with gui.add_folder("Presets and files", expand_by_default=False):
@@ -79,6 +80,10 @@ class PathTab(Controls):
         if way.forecast is not None:
             self._forecast.image = forecast_picture(way.forecast)
             self._way.content += f"\n\n{way.forecast.line}"
+        sheet = None if way.forecast is None else way.forecast.sheet
+        self._sheet.visible = sheet is not None
+        if sheet is not None:
+            self._sheet.image = sheet
 
     def add_key(self) -> None:
         way = self.page.way

@@ -370,8 +370,7 @@ class Walker:
 
     def _foresee(self, cameras: Camera) -> None:
         session = self._there()
-        cache = session.state.view.cache
-        self._page.show_forecast(foresee(cache, session.photo, cameras, session.chunk, self._chunk_s))
+        self._page.show_forecast(foresee(session.state.view, session.photo, cameras, session.chunk, self._chunk_s))
 
     def _undo(self) -> None:
         session = self._there()

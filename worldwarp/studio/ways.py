@@ -10,16 +10,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cache3d.cache import WorldCache
+from cache3d.world_view import WorldView
 from geometry.camera import Camera
 from geometry.frame import Frame
 from geometry.se3 import checked_rigid, quat_from_matrix
 from geometry.trajectory.spline import CameraSpline, keyframes_of
 from viz.studio.events import Forecast
 from worldwarp.plan import collisions, predicted_holes
+from worldwarp.preview import look_along
 
 STEP = 0.04  # median depths between two frames, as a key of `path=keys` moves
 TURN_DEG = 2.5  # degrees between two frames, likewise
 FORECAST_VIEWS = 24
+SHEET_VIEWS, SHEET_COLUMNS, SHEET_SIDE_PX = 6, 3, 160  # of the small sheet beside them
 
 
 def camera_at(pose: Float[np.ndarray, "4 4"], lens: Camera) -> Camera:
@@ -67,11 +70,11 @@ def unknown_share(cache: WorldCache, camera: Camera) -> float:
     return predicted_holes(cache, [camera[None]])[0]
 
 
-def foresee(cache: WorldCache, photo: Frame, cameras: Camera, chunk: int, chunk_s: float | None) -> Forecast:
+def foresee(view: WorldView, photo: Frame, cameras: Camera, chunk: int, chunk_s: float | None) -> Forecast:
     """What a way would show, by rendering the present world along it.
 
     Args:
-        cache: of the world.
+        view: the world.
         photo: with its depth, ``[1]``.
         cameras: of the way, ``[t]``.
         chunk: frames that are made together.
@@ -79,7 +82,7 @@ def foresee(cache: WorldCache, photo: Frame, cameras: Camera, chunk: int, chunk_
     """
     places = torch.linspace(0, len(cameras) - 1, min(FORECAST_VIEWS, len(cameras))).round().long()
     views = cameras[places]
-    unknown = predicted_holes(cache, [views[i : i + 1] for i in range(len(views))])
+    unknown = predicted_holes(view.cache, [views[i : i + 1] for i in range(len(views))])
     behind = set(collisions(photo, views))
     chunks = math.ceil(len(cameras) / chunk)
     words = [f"{len(cameras)} frames in {chunks} chunks"]
@@ -87,7 +90,8 @@ def foresee(cache: WorldCache, photo: Frame, cameras: Camera, chunk: int, chunk_
     words.append(f"up to {max(unknown):.0%} of a view is unknown today")
     if behind:
         words.append(f"**{len(behind) / len(views):.0%} of the way lies behind what the photo shows**")
-    return Forecast(tuple(unknown), tuple(i in behind for i in range(len(views))), " · ".join(words))
+    sheet = np.asarray(look_along(view, photo, cameras, SHEET_VIEWS, SHEET_SIDE_PX).sheet(SHEET_COLUMNS))
+    return Forecast(tuple(unknown), tuple(i in behind for i in range(len(views))), " · ".join(words), sheet)
 
 
 def box_of(low: tuple[float, float, float], high: tuple[float, float, float]) -> Float[Tensor, "2 3"]:
