@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import base64
 import html
+import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from viz.recorder import Recorder
 from worldwarp.arguments import user_path
 from worldwarp.components import PROTOCOLS, build_cache, check_part
 from worldwarp.config import compose_config, onward
+from worldwarp.notebook import WorldPage
 from worldwarp.prepare import prepare
 from worldwarp.recording import RECORDINGS, open_viewer, open_world, record_start, record_step
 from worldwarp.render import Job, Rendering, cameras_along
@@ -375,6 +377,25 @@ class World:
         options = ExportOptions(html_mib, self._photo_layer, self._thinned)
         wanted = list(compose_config("export", []).formats) if formats is None else formats
         return export(self.record, wanted, out, options)
+
+    def show(self, *, height_px: int = 480, html_mib: float = 6.0) -> WorldPage:
+        """The world to walk through in a notebook (Jupyter, Colab, VS Code): drag, pinch, scroll or W A S D.
+
+        It is the page of ``export(["html"])``, and is stored with the notebook; no server is needed.
+
+        Args:
+            height_px: of the view.
+            html_mib: largest size, MiB; Gaussians that contribute least are left out.
+
+        Raises:
+            ValueError: an empty world, or not even few Gaussians fit.
+
+        Example:
+            >>> world.show()  # as the last line of a cell, or display(world.show())
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            report = self.export(["html"], folder, html_mib=html_mib)[0]
+            return WorldPage(report.path.read_text("utf-8"), repr(self), height_px)
 
     def _photo_layer(self) -> PhotoLayer:
         texture = self._texture

@@ -30,6 +30,8 @@ def test_the_notebook_runs_and_shows_its_world(tmp_path: Path, monkeypatch: pyte
     html = [output.data["text/html"] for output in shown if "text/html" in output.get("data", {})]
     assert sum("Step(chunk" in text and "image/jpeg" in text for text in html) == 2
     assert sum("<video" in text for text in html) == 1
+    (page,) = (text for text in html if "<iframe srcdoc" in text)
+    assert len(page) < 3 * 2**20
     pictures = [output.data["image/png"] for output in shown if "image/png" in output.get("data", {})]
     before, after = (_magenta(base64.b64decode(picture)) for picture in pictures)
     assert after < 0.5 * before

@@ -103,6 +103,23 @@ def test_a_page_works_on_a_telephone(page: Browser) -> None:
         )
 
 
+def test_a_world_is_shown_inside_a_notebook(world: World, browser: Browser, tmp_path: Path) -> None:
+    """As notebooks do, its HTML stands in the middle of a page of theirs."""
+    notebook = tmp_path / "notebook.html"
+    head = "<!doctype html><p style='font-size: 9px; margin: 4px'>a notebook</p>"
+    notebook.write_text(f"{head}{world.show(height_px=60)._repr_html_()}<p>after it</p>")
+    browser.call("Page.navigate", url=notebook.as_uri())
+    browser.wait("frames.length && frames[0].drawn && frames[0].worldwarp")
+    browser.evaluate("frames[0].worldwarp.show(0), 0")
+    browser.wait("frames[0].drawn && frames[0].getComputedStyle(frames[0].poster).opacity === '0'")
+    top, height = browser.evaluate(
+        "[document.querySelector('iframe').getBoundingClientRect().top, frames[0].innerHeight]"
+    )
+    assert height == 60
+    view = browser.screenshot()[:, int(top) + 5 : int(top) + 20]
+    assert view.std() > 0.1  # the photo, not an empty page
+
+
 def test_holes_can_be_shown(page: Browser) -> None:
     page.evaluate("worldwarp.showPose([0, 0, 0], [0.7, 0, 0.714, 0, 1, 0, -0.714, 0, 0.7], 0.9), 0")  # to the right
     page.wait("window.drawn")
