@@ -95,6 +95,15 @@ class WorldCache(Protocol):
         ...
 
 
+@runtime_checkable
+class ShowingCache(Protocol):
+    """A `WorldCache` that renders faster for eyes alone."""
+
+    def show(self, camera: Camera, samples: int | None = None) -> Guide:
+        """As `WorldCache.render`, but the confidence may be anything."""
+        ...
+
+
 def check_chunk(chunk: Chunk) -> None:
     """Refuse a chunk that cannot be integrated.
 

@@ -129,6 +129,23 @@ class GaussianCache(StoredCache[Gaussians]):
             rendered += for_each(cameras, lambda one: self._renderer.render(view, one, samples))  # noqa: B023 (used at once)
         return to_guide(rendered, camera)
 
+    @torch.no_grad()
+    def show(self, camera: Camera, samples: int | None = None) -> Guide:
+        """`render` for eyes alone, in half of the time: the same bits, but the coverage in place of the confidence.
+
+        Args:
+            camera: as of `render`.
+            samples: as of `render`.
+        """
+        if self._device.type != "cpu" or not self._renderer.shows:
+            return self.render(camera, samples)
+        shown: list[Guide] = []
+        for first in range(0, len(camera), 16):
+            part = camera[first : first + 16]
+            view = self._store.near(part)
+            shown += for_each(range(len(part)), lambda k: self._renderer.show(view, part[k], samples))  # noqa: B023 (used at once)
+        return Guide.concatenate(shown)
+
     def apply(self, change: Change) -> None:
         """As `StoredCache.apply`; kept rasters are out of date then."""
         self._renderer.forget()

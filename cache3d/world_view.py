@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cache3d.cache import Integration, WorldCache
+from cache3d.cache import Integration, ShowingCache, WorldCache
 from cache3d.photo_texture import PhotoTexture
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
@@ -26,6 +26,12 @@ class WorldView:
         """Render the world for cameras ``[t]``, with ``samples`` per pixel and axis; None: as the cache is set."""
         # A cache of another package may have no such setting.
         return self.texture.apply(self.cache.render(cameras, **({} if samples is None else {"samples": samples})))
+
+    def show(self, cameras: Camera, samples: int | None = None) -> Guide:
+        """`render` for eyes alone: the same colors, depth, coverage and sky, the confidence may be anything."""
+        if not isinstance(self.cache, ShowingCache):
+            return self.render(cameras, samples)
+        return self.texture.apply(self.cache.show(cameras, samples))
 
     def prefetch(self, cameras: Camera | None) -> None:
         """Start to load the blocks that cameras ``[t]`` will see; nothing when None."""

@@ -117,7 +117,7 @@ def look_along(view: WorldView, photo: Frame, cameras: Camera, count: int, side_
     number = min(count, len(cameras))
     places = torch.linspace(len(cameras) / number, len(cameras), number).round().long() - 1
     seen, behind = cameras[places], set(collisions(photo, cameras[places]))
-    guides = view.render(seen.resized(small))
+    guides = view.show(seen.resized(small))
     rgb = torch.where(guides.hole, guides.rgb.new_tensor(MAGENTA)[:, None, None], guides.rgb)
     unknown = guides.hole.float().mean((1, 2, 3)).tolist()
     frames = tuple(int(place) + 1 for place in places)

@@ -29,6 +29,7 @@ from geometry.camera_io.read_write import CameraPath, continued, open_camera_pat
 from geometry.camera_io.record import cropped
 from geometry.fill import background_fill, smooth_fill
 from geometry.frame import COVERED, SKY, Guide
+from geometry.jit import for_each
 from geometry.panorama import Panorama, side_by_side, stereo_pair
 from geometry.trajectory.expressions import parse_path_expression
 from geometry.trajectory.path_text import begins_with_preset
@@ -293,18 +294,18 @@ class Renderer:
     def _group(self, cameras: Camera) -> Iterator[Picture]:
         if self._panorama is not None:
             for k in range(len(cameras)):
-                faces = self._view.render(self._panorama.faces(cameras[k]), self._samples)
+                faces = self._view.show(self._panorama.faces(cameras[k]), self._samples)
                 yield self._finished(self._panorama.look_up(faces, cameras[k]), wraps=True)
         elif self._settings.view == "stereo":
             eyes = stereo_pair(cameras, self._settings.eye_distance * self._unit, self._unit)
-            guides = self._view.render(Camera.concatenate(list(eyes)), self._samples)
+            guides = self._view.show(Camera.concatenate(list(eyes)), self._samples)
             for k in range(len(cameras)):
                 left, right = (self._finished(guides[i : i + 1]) for i in (k, len(cameras) + k))
                 parts = zip(vars(left).values(), vars(right).values(), strict=True)
                 yield Picture(*(side_by_side(one[None], other[None])[0] for one, other in parts))
         else:
-            guides = self._view.render(cameras, self._samples)
-            yield from (self._finished(guides[k : k + 1]) for k in range(len(guides)))
+            guides = self._view.show(cameras, self._samples)
+            yield from for_each(range(len(guides)), lambda k: self._finished(guides[k : k + 1]))
 
     def _finished(self, guide: Guide, *, wraps: bool = False) -> Picture:
         """A rendered view as it is wanted; ``wraps``: its sides meet."""

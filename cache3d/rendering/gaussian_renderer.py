@@ -11,12 +11,13 @@ from torch import Tensor
 from cache3d.rasterizer.rasterize import rasterize
 from cache3d.rasterizer.types import Backend, Raster
 from cache3d.rendering.incremental import IncrementalRaster
-from cache3d.rendering.pixels import blended
+from cache3d.rendering.pixels import blended, blended_shown
 from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from cache3d.rendering.rendered_view import RenderedView
-from cache3d.rendering.splat_attributes import CHANNELS, in_view, supersampled, to_splats
+from cache3d.rendering.splat_attributes import CHANNELS, SHOWN, in_view, supersampled, to_splats
 from cache3d.store.view import View
 from geometry.camera import Camera
+from geometry.frame import Guide
 from geometry.primitives import Gaussians
 
 
@@ -40,6 +41,7 @@ class GaussianRenderer:
         """Drop the kept rasters."""
         self._rasters: dict[tuple[bytes, bool], IncrementalRaster] = {}
         self._recolored_ids = np.zeros(0, np.int64)
+        self._shown_sky: tuple[tuple[bytes, bool], Tensor, Raster] | None = None
 
     def forget_surfaces(self) -> None:
         """Drop the kept rasters but the last of the sky: cameras that only move have the same one."""
@@ -67,6 +69,45 @@ class GaussianRenderer:
             size = supersampled(camera, policy).size
             near = Raster(*(zero.expand(1, count, *size) for count in (CHANNELS, 1, 1)))
         return blended(near, far, camera, policy)
+
+    def show(self, view: View[Gaussians], camera: Camera, samples: int | None = None) -> Guide:
+        """Colors, depth, coverage and sky of `render`, to the same bits, without what only integration needs.
+
+        Its confidence, which is not computed, is its coverage.
+        """
+        policy = self._policy if samples is None else replace(self._policy, samples=samples)
+        sky_camera = replace(camera, world_from_camera=_at_origin(camera.world_from_camera))
+        near = self._rasterize_shown(view, camera, policy, sky=False)
+        far = self._rasterize_shown(view, sky_camera, policy, sky=True)
+        if near is None:
+            zero = view.rows.means.new_zeros(1, 1, 1, 1)
+            size = supersampled(camera, policy).size
+            near = Raster(*(zero.expand(1, count, *size) for count in (len(SHOWN), 1, 1)))
+        rgb, depth, coverage, sky = (part[None] for part in blended_shown(near, far, camera, policy))
+        return Guide(rgb, depth, coverage, coverage, sky, camera=camera[None])
+
+    def _rasterize_shown(
+        self, view: View[Gaussians], camera: Camera, policy: RenderingPolicy, *, sky: bool
+    ) -> Raster | None:
+        """The raster of the channels `SHOWN`; None where nothing is in view."""
+        index = in_view(view.rows, camera, sky=sky)
+        if len(index) == 0:
+            return None
+        key, ids = _key(camera, policy.samples, sky=sky), view.ids[index]
+        # Cameras that only move have the same sky.
+        if sky and (kept := self._shown_sky) is not None and kept[0] == key and kept[1].equal(ids):
+            return kept[2]
+        splats = to_splats(view.rows, index, camera, policy)
+        splats = replace(splats, values=splats.values[:, SHOWN])
+        raster = rasterize(splats, supersampled(camera, policy)[None], self._backend, eps2d=policy.footprint_floor)
+        if sky:
+            self._shown_sky = key, ids, raster
+        return raster
+
+    @property
+    def shows(self) -> bool:
+        """Whether `show` can be used: on the CPU."""
+        return self._backend in ("auto", "cpu")
 
     def _rasterize(self, view: View[Gaussians], camera: Camera, policy: RenderingPolicy, *, sky: bool) -> Raster | None:
         """Rasterize the values of `to_splats` for one camera, in 2x2 samples; None where nothing is in view.

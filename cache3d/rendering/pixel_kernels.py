@@ -97,6 +97,63 @@ def blend_samples(
 
 
 @compiled(fastmath=False)
+def blend_shown(
+    start, stop, near, near_alpha, far, far_depth, far_alpha, has_far, samples, lens, numbers, sky_share, maps
+):
+    """`blend_samples` of the channels `cache3d.rendering.splat_attributes.SHOWN`: the same bits of fewer maps.
+
+    Args:
+        start, stop, samples, lens, numbers, sky_share: as of `blend_samples`.
+        near: ``[6 h w]`` sums of the surfaces.
+        near_alpha: ``[h w]``.
+        far, far_depth, far_alpha, has_far: likewise, of the sky.
+        maps: ``[6 h w]`` gets rgb, depth, coverage, sky.
+    """
+    outside, gapless, between = numbers[0], numbers[1], numbers[2]
+    share = _one / np.float32(samples * samples)
+    for row in range(start, stop):
+        for column in range(maps.shape[2]):
+            red, green, blue, plane, alpha = _zero, _zero, _zero, _zero, _zero
+            far_red, far_green, far_blue, depth, behind = _zero, _zero, _zero, _zero, _zero
+            for dy in range(samples):
+                y = row * samples + dy
+                ray_y = (np.float32(y) + _half - lens[3]) / lens[1]
+                for dx in range(samples):
+                    x = column * samples + dx
+                    ray_x = (np.float32(x) + _half - lens[2]) / lens[0]
+                    a, w = near_alpha[y, x], _one
+                    if has_far:
+                        s = far_alpha[y, x]
+                        firm = min(max((a - outside) / between, _zero), _one)
+                        w = _one + s * (firm / max(a, outside) - _one)
+                        behind += s
+                        depth += far_depth[y, x] * s
+                        far_red, far_green = far_red + far[0, y, x], far_green + far[1, y, x]
+                        far_blue += far[2, y, x]
+                    alpha += a * w
+                    red, green, blue = red + near[0, y, x] * w, green + near[1, y, x] * w, blue + near[2, y, x] * w
+                    plane += (near[3, y, x] * ray_x + near[4, y, x] * ray_y + near[5, y, x]) * w
+            alpha, behind, plane = alpha * share, behind * share, plane * share
+            passed = _one - alpha
+            total = alpha + passed * behind
+            if not total >= FAINTEST:
+                for k in range(6):
+                    maps[k, row, column] = _zero
+                continue
+            over = _one / max(total, FAINTEST)
+            maps[0, row, column] = min(max((red * share + passed * (far_red * share)) * over, _zero), _one)
+            maps[1, row, column] = min(max((green * share + passed * (far_green * share)) * over, _zero), _one)
+            maps[2, row, column] = min(max((blue * share + passed * (far_blue * share)) * over, _zero), _one)
+            sky = min(max(passed * behind * over, _zero), _one)
+            if sky > sky_share:
+                maps[3, row, column] = depth * share / max(behind, TINY)
+            else:
+                maps[3, row, column] = alpha / max(plane, TINY) if alpha >= FAINTEST else _zero
+            maps[4, row, column] = min(total / gapless, _one)
+            maps[5, row, column] = sky
+
+
+@compiled(fastmath=False)
 def _spread(mean, square):
     """Relative standard deviation, from the means of a quantity and of its square."""
     return np.sqrt(max(square - mean * mean, _zero)) / max(mean, TINY)

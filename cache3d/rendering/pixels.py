@@ -5,13 +5,15 @@ A kernel on the CPU; the function named ``_reference`` is the same in tensor ope
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from cache3d.rasterizer.types import Raster
 from cache3d.rendering.confidence import depth_agreement
-from cache3d.rendering.pixel_kernels import FAINTEST, blend_samples
+from cache3d.rendering.pixel_kernels import FAINTEST, blend_samples, blend_shown
 from cache3d.rendering.policy import DEFAULT_RENDERING, RenderingPolicy
 from cache3d.rendering.rendered_view import RenderedView
 from cache3d.rendering.splat_attributes import sharpen_sky_alpha, supersampled, to_pixels
@@ -36,7 +38,27 @@ def blended(
     """
     if near.alpha.is_cuda:
         return blended_reference(near, far, camera, policy)
-    fine, (height, width) = supersampled(camera, policy), camera.size
+    height, fixed = camera.size[0], _fixed(near, far, camera, policy)
+    maps = np.empty((10, *camera.size), np.float32)
+    for_blocks(height, ROWS, lambda i, j: blend_samples(i, j, *fixed, maps))
+    rgb, *others = torch.from_numpy(maps).split([3] + [1] * 7)
+    return RenderedView(rgb, *others)
+
+
+def blended_shown(
+    near: Raster, far: Raster | None, camera: Camera, policy: RenderingPolicy = DEFAULT_RENDERING
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Colors ``[3 h w]``, depth, coverage and sky ``[1 h w]`` of `blended`, from rasters of the channels `SHOWN`."""
+    fixed = _fixed(near, far, camera, policy)
+    maps = np.empty((6, *camera.size), np.float32)
+    for_blocks(camera.size[0], ROWS, lambda i, j: blend_shown(i, j, *fixed, maps))
+    rgb, depth, coverage, sky = torch.from_numpy(maps).split([3, 1, 1, 1])
+    return rgb, depth, coverage, sky
+
+
+def _fixed(near: Raster, far: Raster | None, camera: Camera, policy: RenderingPolicy) -> tuple[Any, ...]:
+    """The arguments of the kernels between rows and maps."""
+    fine = supersampled(camera, policy)
     sky = near if far is None else far
     arrays = [
         part[0].float().contiguous().numpy()
@@ -45,11 +67,7 @@ def blended(
     lens = torch.cat([fine.focal_px, fine.center_px]).float().numpy()
     low, high = policy.outside_alpha, policy.gapless_alpha
     numbers = tuple(np.float32(number) for number in (low, high, high - low, policy.mixed_sky, policy.spread_tolerance))
-    fixed = (*arrays, far is not None, policy.samples, lens, numbers, np.float32(SKY))
-    maps = np.empty((10, height, width), np.float32)
-    for_blocks(height, ROWS, lambda i, j: blend_samples(i, j, *fixed, maps))
-    rgb, *others = torch.from_numpy(maps).split([3] + [1] * 7)
-    return RenderedView(rgb, *others)
+    return (*arrays, far is not None, policy.samples, lens, numbers, np.float32(SKY))
 
 
 def blended_reference(

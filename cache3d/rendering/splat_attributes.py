@@ -25,6 +25,7 @@ from geometry.se3 import matrix_from_quat
 
 MARGIN = 0.15  # of the image size, around it; the rasterizer culls exactly
 CHANNELS = 11  # composited values, see `to_splats`
+SHOWN = (0, 1, 2, 8, 9, 10)  # those that colors and depth are made of
 
 
 def in_view(gaussians: Gaussians, camera: Camera, *, sky: bool) -> Int[Tensor, "k"]:

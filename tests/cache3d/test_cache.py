@@ -201,6 +201,22 @@ def test_views_rendered_together_equal_each_alone(monkeypatch: pytest.MonkeyPatc
             fresh.load(cache.snapshot())
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_what_is_for_eyes_alone_has_the_same_bits(samples: int) -> None:
+    """Cameras that move and turn, then the same ones again, where the sky is kept; and after a change."""
+    cache = GaussianCache()
+    cache.integrate(chunk_of(with_sky(textured_wall(cameras_at(pose_at(), size=(96, 128))), 30)))
+    cameras = cameras_at(pose_at(), pose_at(x=0.1), pose_at(x=0.1, z=0.3), pose_at(z=0.2, yaw_deg=30), size=SIZE)
+    names = ("rgb", "depth", "coverage", "sky")
+    for _ in range(2):
+        for views in (cameras, cameras[:1]):
+            whole, shown = cache.render(views, samples), cache.show(views, samples)
+            assert 0.1 < whole.sky.mean() < 0.9
+            assert all(same_bits(getattr(whole, name), getattr(shown, name)) for name in names)
+        cache.integrate(chunk_of(with_sky(textured_wall(cameras_at(pose_at(yaw_deg=30), size=SIZE)), 20), 1))
+    assert not GaussianCache().show(cameras).coverage.any()
+
+
 def test_outlines_do_not_fray_into_the_sky() -> None:
     camera = cameras_at(pose_at())
     frame = with_sky(textured_wall(camera), 20)
