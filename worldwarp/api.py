@@ -33,7 +33,8 @@ from worldwarp.config import compose_config, onward
 from worldwarp.notebook import WorldPage
 from worldwarp.prepare import prepare
 from worldwarp.recording import RECORDINGS, open_viewer, open_world, record_start, record_step
-from worldwarp.render import Job, Rendering, cameras_along
+from worldwarp.render import Job, Rendering
+from worldwarp.render_path import cameras_along
 from worldwarp.render_settings import RenderSettings, render_settings
 from worldwarp.resume import resume as resume_session
 from worldwarp.session import VIDEO, Session, write_world_video

@@ -23,8 +23,8 @@ from geometry.trajectory.path_text import begins_with_preset
 from scenes.io.png import to_bytes
 from scenes.io.video import write_gif
 from worldwarp.plan import collisions
+from worldwarp.renderer import MAGENTA
 
-MAGENTA = (1.0, 0.0, 1.0)
 SIDE_PX = 320  # longer side of a view
 COLUMNS, MARGIN_PX, CAPTION_PX = 4, 6, 16
 SHEET_VIEWS, VIEWS_PER_PART, FLIGHT_VIEWS = 16, 3, 97  # of a sheet, at least of each part of a path, of a flight

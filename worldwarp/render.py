@@ -19,42 +19,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from cache3d.world_view import WorldView
-from diffusion.inpainting.masks import thin
 from geometry.camera import Camera
-from geometry.camera_io.read_write import CameraPath, continued, open_camera_path, write_cameras
-from geometry.camera_io.record import cropped
-from geometry.fill import background_fill, smooth_fill
-from geometry.frame import COVERED, SKY, Guide
-from geometry.jit import for_each
-from geometry.panorama import Panorama, side_by_side, stereo_pair
-from geometry.trajectory.expressions import parse_path_expression
+from geometry.camera_io.read_write import write_cameras
 from geometry.trajectory.path_text import begins_with_preset
-from geometry.trajectory.spline import CameraSpline, keyframes_of
 from scenes.io.atomic_files import disk_errors, replacing, write_bytes
 from scenes.io.exr import load_openexr, write_depth_exr
 from scenes.io.png import from_bytes, read_rgb_or_rgba, to_bytes, write_depth_png, write_rgb_png, write_rgb_webp
 from scenes.io.video import write_gif, write_video, write_webm
-from scenes.photos.framing import PIXELS
 from scenes.store.world_store import WorldStore
 from worldwarp.config import ConfigError
 from worldwarp.needs import MIB, available_memory_mib, free_disk_mib, in_gib
 from worldwarp.plan import bars, collisions
-from worldwarp.planned_path import in_scene_units
+from worldwarp.render_path import cameras_along
 from worldwarp.render_settings import PICTURES, VIDEOS, RenderSettings
-from worldwarp.working_size import LARGEST
+from worldwarp.renderer import Picture, Renderer, samples_for
 
 REPORT, CAMERAS = "render.json", "cameras.json"
 WAITING = ".partial"  # ends the name of the folder in which frames wait
 UNKNOWN = "unknown.txt"  # in it: share of unknown pixels, a line per finished frame
-THIN = 200  # a hole thinner than this part of the shorter side is a crack
-FARTHEST = 10.0  # depth of the sky over that of the farthest surface, when holes are filled from what is behind
-GROUP_PIXELS = 4_000_000  # of frames that are rendered together; each pixel takes 28 bytes
 WAITING_MIB = 2048.0  # of frames on disk up to which they wait uncompressed
-MAGENTA = (1.0, 0.0, 1.0)
 WRITERS = {"mp4": write_video, "webm": write_webm, "gif": write_gif}
 
 
@@ -137,215 +123,6 @@ class RenderPlan:
                 "try a smaller distance or another direction"
             )
         return lines
-
-
-def cameras_along(world: WorldStore, settings: RenderSettings) -> Camera:
-    """The cameras ``[n]`` of a path through a world; see `RenderSettings`.
-
-    Frames of another shape than the world's show a part of them, cropped about the center.
-
-    Raises:
-        ValueError: an invalid path, or no such frame of the world.
-    """
-    if not world.chunks:
-        raise ValueError(f"{world.folder}: no chunk is finished yet; there is nothing to render")
-    count = len(world)
-    if not -count <= settings.begin < count:
-        raise ConfigError(
-            f"begin: want a frame from 0 to {count - 1}, or a negative one from the last, got {settings.begin}"
-        )
-    size, fps = frame_size_of(world, settings), settings.fps or world.fps
-    walked = _reshaped(world.cameras, size)
-    if settings.path is None:
-        cameras = _resampled(walked[settings.begin % count :], settings.frames, fps / world.fps)
-        return cameras if settings.fov_deg is None else _with_fov(cameras, settings.fov_deg)
-    begin = walked[settings.begin % count]
-    if settings.fov_deg is not None:
-        begin = _with_fov(begin, settings.fov_deg)
-    photo = world.chunk(0).frames
-    given = _given(settings, begin, fps / world.fps)
-    relative, _, _ = in_scene_units(given, settings.path_scale, photo)
-    onward = continued(begin[None].to(torch.float32), relative)
-    # `continued` keeps the lens of its first camera: a file brings its own.
-    return Camera.concatenate(
-        [replace(onward[:1], focal_px=relative.focal_px[:1], center_px=relative.center_px[:1]), onward[1:]]
-    )
-
-
-def frame_size_of(world: WorldStore, settings: RenderSettings) -> tuple[int, int]:
-    """Size ``(H, W)`` of a frame, of one eye where there are two."""
-    height, width = world.manifest.size
-    if isinstance(settings.size, tuple):
-        return settings.size
-    if settings.view == "360":
-        longer = settings.size or 2 * width  # the world's own frames take up a part of the sphere
-        return (longer // 2, longer // 2 * 2)
-    if settings.size is None:
-        return height, width
-    scale = settings.size / max(height, width)
-    return max(2, 2 * round(height * scale / 2)), max(2, 2 * round(width * scale / 2))
-
-
-def _given(settings: RenderSettings, begin: Camera, rate: float) -> CameraPath:
-    """The path of the settings, relative to its first camera, in its own unit.
-
-    Args:
-        settings: with a path.
-        begin: the camera at which it begins, no batch axis; of the wanted size.
-        rate: frames per frame of a walk.
-    """
-    text, size = settings.path, begin.size
-    assert text is not None
-    if not begins_with_preset(text):
-        fov_deg = float(begin.fov_deg[0])
-        return open_camera_path(
-            text, size=size, fov_deg=fov_deg, frames=settings.frames, convention=settings.convention
-        )
-    if settings.convention is not None:
-        raise ConfigError(f"convention: a preset needs none, got '{settings.convention}'; remove it")
-    start = replace(begin, world_from_camera=torch.eye(4, dtype=begin.world_from_camera.dtype))
-    frames = settings.frames
-    if frames is None:
-        frames = _as_long(len(parse_path_expression(text, size=size, start=start)), rate)
-    if frames == 1:
-        return CameraPath(parse_path_expression(text, size=size, start=start)[:1], False)
-    return CameraPath(parse_path_expression(text, size=size, frames=frames, start=start), False)
-
-
-def _as_long(frames: int, rate: float) -> int:
-    """The number of frames that last as long at ``rate`` times the frames per second."""
-    return max(1, round((frames - 1) * rate) + 1)
-
-
-def _resampled(cameras: Camera, frames: int | None, rate: float) -> Camera:
-    """Cameras ``[n]`` as ``frames`` cameras of a smooth path through them."""
-    frames = _as_long(len(cameras), rate) if frames is None else frames
-    if frames == len(cameras):
-        return cameras
-    if frames == 1 or len(cameras) == 1:
-        return cameras[:1]
-    return CameraSpline(keyframes_of(cameras), cameras.size).sample(frames).to(torch.float32)
-
-
-def _reshaped(cameras: Camera, size: tuple[int, int]) -> Camera:
-    """Cameras ``[n]`` of frames that are cropped about their center to the shape of ``size`` and resampled to it."""
-    whole = cameras.focal_px.new_tensor(cameras.size).expand(len(cameras), 2)
-    focal, center = cropped(cameras.focal_px, cameras.center_px, whole, size)
-    return Camera(cameras.world_from_camera, focal, center, size)
-
-
-def _with_fov(camera: Camera, fov_deg: float) -> Camera:
-    """Cameras with another field of view; the change of lens along the path is kept."""
-    first = camera.focal_px if not camera.batch_shape else camera.focal_px[0]
-    wanted = 0.5 * camera.size[1] / math.tan(math.radians(0.5 * fov_deg))
-    return replace(camera, focal_px=camera.focal_px * (wanted / first[0]))
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One finished frame.
-
-    Attributes:
-        rgb: colors in 0..1, with alpha as fourth channel where that is wanted, ``[c h w]``.
-        depth: scene units, ``[1 h w]``; of a sphere, along the ray.
-        known: whether the world covers the pixel, ``[1 h w]``.
-        sky: whether it is sky, ``[1 h w]``.
-    """
-
-    rgb: Float[Tensor, "c h w"]
-    depth: Float[Tensor, "1 h w"]
-    known: Tensor
-    sky: Tensor
-
-    @property
-    def unknown(self) -> float:
-        """Share of pixels that the world does not cover."""
-        return 1.0 - self.known.float().mean().item()
-
-
-class Renderer:
-    """Renders frames of a world as its settings want them.
-
-    Args:
-        world: the world.
-        view: its cache and photo.
-        settings: see `RenderSettings`.
-    """
-
-    def __init__(self, world: WorldStore, view: WorldView, settings: RenderSettings) -> None:
-        self._view, self._settings = view, settings
-        photo = world.chunk(0).frames
-        self._unit = photo.median_depth()
-        size = frame_size_of(world, settings)
-        self._panorama = Panorama.of(size) if settings.view == "360" else None
-        self._samples = samples_for(world, size) if settings.samples is None else settings.samples
-        solid = world.config.get("prior", {}).get("completion", {}).get("solid", 0.9)
-        self._solid = float(solid)
-
-    @torch.no_grad()
-    def pictures(self, cameras: Camera) -> Iterator[Picture]:
-        """The frames of cameras ``[n]``."""
-        height, width = cameras.size
-        # Neighbors see the same primitives, which are gathered once for all of a group.
-        group = max(1, min(8, GROUP_PIXELS // (height * width)))
-        for k in range(0, len(cameras), group):
-            yield from self._group(cameras[k : k + group])
-
-    def _group(self, cameras: Camera) -> Iterator[Picture]:
-        if self._panorama is not None:
-            for k in range(len(cameras)):
-                faces = self._view.show(self._panorama.faces(cameras[k]), self._samples)
-                yield self._finished(self._panorama.look_up(faces, cameras[k]), wraps=True)
-        elif self._settings.view == "stereo":
-            eyes = stereo_pair(cameras, self._settings.eye_distance * self._unit, self._unit)
-            guides = self._view.show(Camera.concatenate(list(eyes)), self._samples)
-            for k in range(len(cameras)):
-                left, right = (self._finished(guides[i : i + 1]) for i in (k, len(cameras) + k))
-                parts = zip(vars(left).values(), vars(right).values(), strict=True)
-                yield Picture(*(side_by_side(one[None], other[None])[0] for one, other in parts))
-        else:
-            guides = self._view.show(cameras, self._samples)
-            yield from for_each(range(len(guides)), lambda k: self._finished(guides[k : k + 1]))
-
-    def _finished(self, guide: Guide, *, wraps: bool = False) -> Picture:
-        """A rendered view as it is wanted; ``wraps``: its sides meet."""
-        rgb, known, sky = guide.rgb, guide.covered, guide.sky_mask & guide.covered
-        if wraps:
-            half = known.shape[-1] // 2
-            parts = (rgb, guide.depth, guide.coverage, guide.sky)
-            wide = [torch.cat([part[..., -half:], part, part[..., :half]], -1) for part in parts]
-            filled = self._filled(*wide)[..., half : half + known.shape[-1]]
-        else:
-            filled = self._filled(rgb, guide.depth, guide.coverage, guide.sky)
-        if self._settings.alpha != "none":
-            visible = guide.coverage * (1.0 - guide.sky) if self._settings.alpha == "surface" else guide.coverage
-            filled = torch.cat([filled, visible.clamp(0.0, 1.0)], 1)
-        elif self._settings.unknown == "show":
-            filled = torch.where(known, filled, rgb.new_tensor(MAGENTA)[:, None, None])
-        return Picture(filled[0], guide.depth[0], known[0], sky[0])
-
-    def _filled(self, rgb: Tensor, depth: Tensor, coverage: Tensor, sky: Tensor) -> Tensor:
-        """Colors ``[1 3 h w]``: what is covered in part and thin holes from around, wide holes from what is behind."""
-        solid, hole = coverage >= self._solid, coverage < COVERED
-        if solid.all() or not solid.any():
-            return rgb
-        # Pixels that are covered in part would otherwise show as dark lines along cracks.
-        filled = smooth_fill(rgb, solid)
-        wide = hole & ~thin(hole, max(2, min(hole.shape[-2:]) // THIN))
-        if wide.any():
-            far = torch.where(sky > SKY, FARTHEST * depth.max(), depth.clamp_min(1e-6))
-            filled = torch.where(wide, background_fill(rgb, far, solid), filled)
-        return filled
-
-
-def samples_for(world: WorldStore, size: tuple[int, int]) -> int | None:
-    """Samples per pixel and axis for frames of a size: as the loop renders frames, fewer the larger they are."""
-    samples = world.config.get("cache", {}).get("rendering", {}).get("samples")
-    if samples is None:
-        return None
-    # See `worldwarp.working_size`: the cache's samples are those of a frame at the generator's own size.
-    scale = math.ceil(math.sqrt(size[0] * size[1] / (LARGEST * PIXELS)))
-    return max(1, int(samples) // scale)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from worldwarp import World
 from worldwarp import render as rendering
 from worldwarp.cli import main
 from worldwarp.config import ConfigError, compose_config
-from worldwarp.render import Job, Picture, Renderer
+from worldwarp.render import Job
 from worldwarp.render_settings import RenderSettings, render_settings
+from worldwarp.renderer import MAGENTA, Picture, Renderer
 
 SIZE = (48, 80)
 WORDS = ["size=[48,80]", "chunk=4", "depth=plane", "generator=passthrough", "prior=smooth", "viewer=none"]
@@ -137,7 +138,7 @@ def test_unknown_pixels_are_shown_in_magenta_or_filled(world: World) -> None:
         how: next(Renderer(world.record, world.rendered, RenderSettings(unknown=how)).pictures(camera))
         for how in ("fill", "show")
     }
-    magenta = torch.tensor(rendering.MAGENTA)[:, None]
+    magenta = torch.tensor(MAGENTA)[:, None]
     assert (pictures["show"].rgb[:, hole] == magenta).all()
     assert not (pictures["fill"].rgb[:, hole] == magenta).all(0).any()
     filled, seen = pictures["fill"].rgb[:, hole], pictures["fill"].rgb[:, ~hole]
