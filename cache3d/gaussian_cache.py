@@ -83,6 +83,7 @@ class GaussianCache(StoredCache[Gaussians]):
         check_chunk(chunk)
         first, refined = self._store.total, 0
         self._store.near(chunk.frames.camera)  # once for all frames
+        self._renderer.forget_others(chunk.frames.camera)
         for k in range(len(chunk.frames)):
             observation = chunk.observation(k).to(self._device)
             frame = observation.frame
@@ -99,13 +100,15 @@ class GaussianCache(StoredCache[Gaussians]):
             if self._retire_superseded(rendered, observation):
                 after = self._renderer.render(self._store.near(frame.camera), frame.camera)
                 new |= uncovered(rendered, after, frame, self._policy)
+            if k + 1 == len(chunk.frames):
+                # Before lifting, which is where memory peaks. Besides, optimization moves Gaussians, and kept rasters
+                # rely on geometry that stays.
+                self._renderer.forget()
             if not chunk.observed:
                 # Mixed pixels along outlines would stay behind as a ghost of the foreground.
                 cleared = clear_far(chunk.frames[k : k + 1].to("cpu"), new[None].cpu())[0]
                 observation = replace(observation, frame=cleared.to(self._device))
             self._store.append(lift_gaussians(observation, new, chunk.index, self._policy, self._rendering))
-        # Optimization moves Gaussians, and kept rasters rely on geometry that stays.
-        self._renderer.forget()
         self._optimize(chunk, remembered)
         return Integration(self._store.total - first, refined, len(self), first, self._store.take_change())
 

@@ -68,7 +68,8 @@ class _View:
     """One view: ``shown`` at shown size, and ``guide`` at the generator's, before it was completed.
 
     Attributes:
-        shown: the world at the camera, ``[1]``; rendered anew after each change.
+        shown: the world at the camera, ``[1]``; rendered anew after each change. Of a finished view nothing is kept at
+            shown size but its frame, so it is ``guide`` then.
         guide: the same at working size.
         prior, sigma: see `Completed`.
         full: the completed view at shown size; None where nothing was completed.
@@ -98,6 +99,8 @@ def complete_chunk(cameras: Camera, state: ExploreState, components: Components,
     have no hole left when their turn comes.
     """
     views: dict[int, _View] = {}
+    chunks: dict[int, Chunk] = {}
+    solid = components.prior.completion.solid
     changes: list[Integration] = []
     if _wants_margin(cameras, state, components):
         changes.append(add_margin(state, components))
@@ -107,19 +110,20 @@ def complete_chunk(cameras: Camera, state: ExploreState, components: Components,
         # Rendered together, on a thread each; those that come after a change of the world are rendered anew.
         together = order[: torch.get_num_threads()]
         rendered = state.view.render(cameras[together], components.samples)
-        for view in for_each(range(len(together)), lambda k: _View.of(rendered[k : k + 1], components.scale)):  # noqa: B023
-            views[order.pop(0)] = view
+        fresh = for_each(range(len(together)), lambda k: _View.of(rendered[k : k + 1], components.scale))  # noqa: B023
+        ready: list[int] = []
+        while fresh:
+            ready.append(order.pop(0))
+            views[ready[-1]] = fresh.pop(0)
             clock.lap("render")
-            if _complete(view, state, components, clock):
+            if _complete(views[ready[-1]], state, components, clock):
                 break
+        del rendered, fresh
+        chunks |= zip(ready, for_each(ready, lambda index: _finished(views[index], state, solid)), strict=True)
+        clock.lap("render")
     ordered = [views[index] for index in range(len(cameras))]
-    solid = components.prior.completion.solid
-    chunks = for_each(ordered, lambda view: _finished(view, state, solid))
-    frames, confidence = (
-        Frame.concatenate([one.frames for one in chunks]),
-        torch.cat([one.confidence for one in chunks]),
-    )
-    clock.lap("render")
+    frames = Frame.concatenate([chunks[index].frames for index in range(len(cameras))])
+    confidence = torch.cat([chunks[index].confidence for index in range(len(cameras))])
     return Completed(
         replace(chunks[0], frames=frames, confidence=confidence),
         Guide.concatenate([view.guide for view in ordered]),
@@ -181,16 +185,10 @@ def _complete(view: _View, state: ExploreState, components: Components, clock: C
         guide = shown.pooled(scale)
         clock.lap("outpaint")
     if _needs_completion(guide, config):
-        known, pictures = guide, [shown.rgb]
-        ahead = look_ahead(guide, config.look_ahead) if config.fill == "copy" else None
-        if ahead is not None:
-            further = state.view.render(_finer(ahead, scale), components.samples)
-            known, pictures = Guide.concatenate([guide, further.pooled(scale)]), [shown.rgb, further.rgb]
-        reference = Frame.concatenate([state.reference[:1], state.reference[-1:]]).pooled(scale)
-        prior = inpaint_prior(known, reference, state.rng, config, lock_thin=True)
-        pictures = _complete_pictures(pictures, known, prior, state.reference.rgb[:1], scale)
+        prior, pictures = _inpainted(shown, guide, state, components)
         clock.lap("inpaint")
         chunk, sigma, residual = _generate(shown, guide, prior[:1], pictures, state.memory, state, components)
+        del pictures  # memory peaks in what follows
         clock.lap("denoise")
         view.prior, view.sigma, view.full = prior[:1], sigma, chunk.frames
         view.residuals.append(residual)
@@ -198,6 +196,19 @@ def _complete(view: _View, state: ExploreState, components: Components, clock: C
         view.shown = state.view.render(shown.camera, components.samples)
         clock.lap("integrate")
     return True
+
+
+def _inpainted(shown: Guide, guide: Guide, state: ExploreState, components: Components) -> tuple[Prior, Tensor]:
+    """The prior of a view ``[1]``, and what was copied from at shown size (`_complete_pictures`)."""
+    scale, config = components.scale, components.prior
+    known, pictures = guide, [shown.rgb]
+    ahead = look_ahead(guide, config.look_ahead) if config.fill == "copy" else None
+    if ahead is not None:
+        further = state.view.render(_finer(ahead, scale), components.samples)
+        known, pictures = Guide.concatenate([guide, further.pooled(scale)]), [shown.rgb, further.rgb]
+    reference = Frame.concatenate([state.reference[:1], state.reference[-1:]]).pooled(scale)
+    prior = inpaint_prior(known, reference, state.rng, config, lock_thin=True)
+    return prior, _complete_pictures(pictures, known, prior, state.reference.rgb[:1], scale)
 
 
 def _needs_completion(guide: Guide, config: InpaintConfig) -> bool:
@@ -293,6 +304,7 @@ def _finished(view: _View, state: ExploreState, least: float) -> Chunk:
         depth = torch.where(covered, depth, view.full.depth)
     sky = covered & shown.sky_mask
     frame = Frame(rgb, depth.clamp_min(1e-6), covered, sky, shown.camera, state.reference.metric)
+    view.shown, view.full = view.guide, None
     # Rounded to the precision of the stored world: that keeps a resumed session on the same bits.
     return rounded(Chunk(frame, state.chunks, observed=False, confidence=shown.confidence * covered))
 

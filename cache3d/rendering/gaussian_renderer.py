@@ -47,6 +47,11 @@ class GaussianRenderer:
         """Drop the kept rasters but the last of the sky: cameras that only move have the same one."""
         self._rasters = dict([(key, raster) for key, raster in self._rasters.items() if key[1]][-1:])
 
+    def forget_others(self, cameras: Camera) -> None:
+        """Drop the kept rasters of surfaces but those of cameras ``[t]``, rendered at the policy's samples."""
+        wanted = {_key(cameras[k], self._policy.samples, sky=False) for k in range(len(cameras))}
+        self._rasters = {key: raster for key, raster in self._rasters.items() if key[1] or key in wanted}
+
     def recolored(self, ids: Int[Tensor, "k"]) -> None:
         """Mark Gaussians whose colors or confidences changed since the kept rasters were made."""
         self._recolored_ids = np.concatenate([self._recolored_ids, ids.cpu().numpy()])
