@@ -20,15 +20,23 @@ TINY = 1e-20  # below every weight
 
 def smooth_fill(values: Float[Tensor, "*b c h w"], known: Bool[Tensor, "*b 1 h w"]) -> Float[Tensor, "*b c h w"]:
     """Push-pull fill: exact where ``known``, elsewhere a smooth blend of the known pixels around; 0 without any."""
-    if values.device.type != "cpu" or values.dtype != torch.float32:
+    if not _has_kernels(values):
         return smooth_fill_reference(values, known)
-    batch, (channels, height, width) = values.shape[:-3], values.shape[-3:]
-    flat, masks = values.detach().reshape(-1, channels, height, width), known.reshape(-1, height, width)
+    flat, masks = values.detach().reshape(-1, *values.shape[-3:]), known.reshape(-1, *known.shape[-3:])
+    return torch.where(known, values, _filled(flat, masks.float()).reshape(values.shape))
+
+
+def _has_kernels(values: Tensor) -> bool:
+    return values.device.type == "cpu" and values.dtype == torch.float32
+
+
+def _filled(values: Float[Tensor, "b c h w"], weight: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b c h w"]:
+    """`_push_pull` of values times their weights, by kernels."""
     filled = [
-        _fill((image * mask).contiguous().numpy(), mask.float().contiguous().numpy())
-        for image, mask in zip(flat, masks, strict=True)
+        _fill((image * part).contiguous().numpy(), part[0].contiguous().numpy())
+        for image, part in zip(values, weight, strict=True)
     ]
-    return torch.where(known, values, torch.from_numpy(np.stack(filled)).reshape(*batch, channels, height, width))
+    return torch.from_numpy(np.stack(filled))
 
 
 def smooth_fill_reference(
@@ -93,5 +101,5 @@ def background_fill(
     nearness = torch.where(mask, far / around.clamp_min(1e-10), 0.0).clamp(0.0, 1.0)
     least = 1e-4  # weight of the foreground, so that a hole among nothing else is filled from it
     weight = torch.where(mask, (nearness**4).clamp_min(least), 0.0)
-    filled = _push_pull(flat * weight, weight)
+    filled = _filled(flat.detach(), weight) if _has_kernels(values) else _push_pull(flat * weight, weight)
     return torch.where(known, values, filled.reshape(*batch, *values.shape[-3:]))

@@ -80,3 +80,12 @@ def test_a_hole_beside_foreground_is_filled_from_behind_it() -> None:
     assert filled[..., :96].equal(rgb[..., :96])
     alone = background_fill(rgb[..., :99], depth[..., :99], known[..., :99])  # nothing else is there
     assert alone[..., 96:].max() < 0.01
+
+
+def test_the_kernels_fill_from_behind_as_the_tensor_operations_do() -> None:
+    rng = torch.Generator().manual_seed(0)
+    rgb, depth = torch.rand(2, 3, 75, 101, generator=rng), 0.1 + 3.0 * torch.rand(2, 1, 75, 101, generator=rng)
+    known = torch.rand(2, 1, 75, 101, generator=rng) > 0.4
+    known[:, :, 20:50, 30:80] = False
+    exact = background_fill(rgb.double(), depth.double(), known)
+    torch.testing.assert_close(background_fill(rgb, depth, known), exact.float(), rtol=0.0, atol=2e-6)
