@@ -1,17 +1,13 @@
-"""A real browser, driven through Chromium's debugging protocol over two pipes: no driver, no network, no package."""
+"""A real browser: the system's Chromium, driven by Playwright, drawing by software as machines without a GPU do."""
 
 from __future__ import annotations
 
-import base64
 import io
-import json
-import os
-import select
 import shutil
-import subprocess
 import time
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -20,7 +16,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SOFTWARE = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox")
 
 
 def chromium() -> str:
@@ -31,63 +31,47 @@ def chromium() -> str:
     return found
 
 
-class Browser:
-    """A headless browser with one page; a context manager.
+@contextmanager
+def opened(size: tuple[int, int], *arguments: str) -> Iterator[BrowserContext]:
+    """A headless browser without pages.
 
     Args:
-        folder: of its profile.
-        size: of the window, ``(H, W)``.
+        size: of its pages, ``(H, W)``.
         arguments: more of the command line.
     """
+    from playwright.sync_api import sync_playwright
 
-    def __init__(self, folder: Path, size: tuple[int, int], *arguments: str) -> None:
-        to_browser, self._write = os.pipe()
-        self._read, from_browser = os.pipe()
+    height, width = size
+    with sync_playwright() as tool:
+        program = tool.chromium.launch(executable_path=chromium(), args=[*SOFTWARE, *arguments])
+        yield program.new_context(viewport={"width": width, "height": height}, accept_downloads=True)
+        program.close()
 
-        def arrange() -> None:  # the browser reads from descriptor 3 and writes to 4
-            inward, outward = os.dup(to_browser), os.dup(from_browser)
-            os.dup2(inward, 3)
-            os.dup2(outward, 4)
 
-        command = [chromium(), "--headless=new", "--no-sandbox", "--disable-gpu-sandbox", "--remote-debugging-pipe"]
-        command += [
-            "--use-angle=swiftshader",
-            "--enable-unsafe-swiftshader",
-            "--ignore-gpu-blocklist",
-            "--hide-scrollbars",
-        ]
-        command += [f"--user-data-dir={folder}", f"--window-size={size[1]},{size[0]}", "--no-first-run", *arguments]
-        self._process = subprocess.Popen(
-            [*command, "about:blank"], pass_fds=(3, 4), preexec_fn=arrange, stderr=subprocess.DEVNULL
-        )
-        os.close(to_browser)
-        os.close(from_browser)
-        self._next, self._left, self.console = 0, b"", list[str]()
-        target = self._call("Target.createTarget", {"url": "about:blank"})["targetId"]
-        self._session = self._call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-        height, width = size
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+class Drawing:
+    """A page that draws, and tells when it has drawn.
 
-    def __enter__(self) -> Browser:
-        return self
+    Args:
+        page: of the browser.
+    """
 
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(10)
-        os.close(self._write)
-        os.close(self._read)
+    def __init__(self, page: Page) -> None:
+        self._page, self.console = page, list[str]()
+        page.on("console", lambda message: self.console.append(message.text))
+        page.on("pageerror", lambda error: self.console.append(str(error)))
+        self._protocol = page.context.new_cdp_session(page)
+
+    def opens(self, address: str) -> None:
+        """Go to an address."""
+        self._page.goto(address)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Call a method of the protocol for the page."""
-        return self._call(method, parameters, self._session)
+        """Call a method of Chromium's debugging protocol for the page."""
+        return self._protocol.send(method, parameters)
 
     def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression in the page; a promise is awaited."""
-        done = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in done, done["exceptionDetails"]
-        return done["result"].get("value")
+        return self._page.evaluate(script)
 
     def wait(self, condition: str, seconds: float = 120.0) -> None:
         """Wait until a JavaScript expression is true."""
@@ -98,30 +82,5 @@ class Browser:
 
     def screenshot(self) -> Float[Tensor, "3 h w"]:
         """What the page shows, colors in 0..1."""
-        png = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
-        pixels = np.array(Image.open(io.BytesIO(png)).convert("RGB"))
+        pixels = np.array(Image.open(io.BytesIO(self._page.screenshot())).convert("RGB"))
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255.0
-
-    def _call(self, method: str, parameters: dict[str, Any], session: str | None = None) -> dict[str, Any]:
-        self._next += 1
-        message = {"id": self._next, "method": method, "params": parameters}
-        message |= {} if session is None else {"sessionId": session}
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        until = time.monotonic() + 120.0
-        while True:
-            answer = self._message(until)
-            if answer.get("id") == self._next:
-                assert "error" not in answer, answer["error"]
-                return answer["result"]
-            if answer.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled"):
-                self.console.append(json.dumps(answer["params"])[:500])
-
-    def _message(self, until: float) -> dict[str, Any]:
-        while b"\0" not in self._left:
-            ready, _, _ = select.select([self._read], [], [], max(until - time.monotonic(), 0.0))
-            assert ready, "the browser does not answer"
-            part = os.read(self._read, 1 << 20)
-            assert part, "the browser has ended"
-            self._left += part
-        message, _, self._left = self._left.partition(b"\0")
-        return json.loads(message)

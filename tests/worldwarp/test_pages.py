@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import worldwarp
-from tests.browser import Browser, chromium
+from tests.browser import Drawing, chromium, opened
 from tests.helpers import psnr
 from worldwarp import World
 from worldwarp.cli import main
@@ -29,33 +29,31 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("profile"), SIZE) as one:
-        one.call(
-            "Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=-1, uploadThroughput=-1
-        )
-        yield one
+def browser() -> Iterator[Drawing]:
+    with opened(SIZE) as context:
+        context.set_offline(True)
+        yield Drawing(context.new_page())
 
 
 @pytest.fixture
-def page(world: World, browser: Browser, tmp_path: Path) -> Browser:
+def page(world: World, browser: Drawing, tmp_path: Path) -> Drawing:
     """The exported page, opened from the disk without a network, at rest."""
     report = world.export(["html"], tmp_path)[0]
     browser.console.clear()
-    browser.call("Page.navigate", url=f"{report.path.as_uri()}#still")
+    browser.opens(f"{report.path.as_uri()}#still")
     browser.wait("window.drawn")
     style = "document.createElement('style'), {textContent: '#bar, #text {display: none !important}'}"
     browser.evaluate(f"document.head.append(Object.assign({style})), 0")
     return browser
 
 
-def shown(page: Browser, frame: float) -> torch.Tensor:
+def shown(page: Drawing, frame: float) -> torch.Tensor:
     page.evaluate(f"worldwarp.show({frame}), 0")
     page.wait("window.drawn")
     return page.screenshot()
 
 
-def test_a_page_shows_the_frames_of_the_world_upright_and_not_mirrored(page: Browser, world: World) -> None:
+def test_a_page_shows_the_frames_of_the_world_upright_and_not_mirrored(page: Drawing, world: World) -> None:
     page.wait("getComputedStyle(document.getElementById('poster')).opacity === '0'")
     for frame in (0, 4):
         picture, own = shown(page, frame), world.render(world.cameras[frame : frame + 1]).rgb[0]
@@ -64,7 +62,7 @@ def test_a_page_shows_the_frames_of_the_world_upright_and_not_mirrored(page: Bro
     assert page.console == []
 
 
-def test_a_page_plays_the_path_and_yields_to_the_hand(page: Browser) -> None:
+def test_a_page_plays_the_path_and_yields_to_the_hand(page: Drawing) -> None:
     before = page.screenshot()
     page.evaluate("document.getElementById('play').click(), 0")
     page.wait("document.getElementById('at').value > 0.9 && window.drawn")
@@ -82,7 +80,7 @@ def test_a_page_plays_the_path_and_yields_to_the_hand(page: Browser) -> None:
     assert psnr(page.screenshot(), at_home) > 35.0
 
 
-def test_a_page_works_on_a_telephone(page: Browser) -> None:
+def test_a_page_works_on_a_telephone(page: Drawing) -> None:
     page.call("Emulation.setDeviceMetricsOverride", width=120, height=200, deviceScaleFactor=2, mobile=True)
     page.call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=2)
     try:
@@ -103,12 +101,12 @@ def test_a_page_works_on_a_telephone(page: Browser) -> None:
         )
 
 
-def test_a_world_is_shown_inside_a_notebook(world: World, browser: Browser, tmp_path: Path) -> None:
+def test_a_world_is_shown_inside_a_notebook(world: World, browser: Drawing, tmp_path: Path) -> None:
     """As notebooks do, its HTML stands in the middle of a page of theirs."""
     notebook = tmp_path / "notebook.html"
     head = "<!doctype html><p style='font-size: 9px; margin: 4px'>a notebook</p>"
     notebook.write_text(f"{head}{world.show(height_px=60)._repr_html_()}<p>after it</p>")
-    browser.call("Page.navigate", url=notebook.as_uri())
+    browser.opens(notebook.as_uri())
     browser.wait("frames.length && frames[0].drawn && frames[0].worldwarp")
     browser.evaluate("frames[0].worldwarp.show(0), 0")
     browser.wait("frames[0].drawn && frames[0].getComputedStyle(frames[0].poster).opacity === '0'")
@@ -120,7 +118,7 @@ def test_a_world_is_shown_inside_a_notebook(world: World, browser: Browser, tmp_
     assert view.std() > 0.1  # the photo, not an empty page
 
 
-def test_holes_can_be_shown(page: Browser) -> None:
+def test_holes_can_be_shown(page: Drawing) -> None:
     page.evaluate("worldwarp.showPose([0, 0, 0], [0.7, 0, 0.714, 0, 1, 0, -0.714, 0, 0.7], 0.9), 0")  # to the right
     page.wait("window.drawn")
     filled = page.screenshot()
@@ -146,8 +144,9 @@ def test_files_look_the_same_in_the_viewer_of_others(
         pytest.skip("npm install --no-package-lock --prefix tests/viewers was not run")
     report = world.export([name], tmp_path / "exports")[0]
     size = (2 * SIZE[0], 2 * SIZE[1])  # others blur a splat by about half a pixel, of whatever size
-    with Browser(tmp_path / "profile", size, "--allow-file-access-from-files") as viewer:
-        viewer.call("Page.navigate", url=(VIEWERS / "viewer.html").as_uri())
+    with opened(size, "--allow-file-access-from-files") as context:
+        viewer = Drawing(context.new_page())
+        viewer.opens((VIEWERS / "viewer.html").as_uri())
         viewer.wait("window.ready")
         viewer.evaluate(f"open_file('{report.path.as_uri()}', {str(turned).lower()})")
         for frame in (0, 4):
