@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -50,10 +51,15 @@ CAMERA = {
 }
 
 
-async def come(port: int) -> ws.ClientConnection:
-    """A client that comes in as a browser does."""
+async def come(port: int, **more: Any) -> ws.ClientConnection:
+    """A client that comes in as a browser does: it tells where it looks from.
+
+    Args:
+        port: of the page.
+        **more: of the connection, as websockets takes it.
+    """
     protocol = Subprotocol(f"viser-v{viser.__version__}")
-    client = await ws.connect(f"ws://127.0.0.1:{port}/", subprotocols=[protocol], max_size=None)
+    client = await ws.connect(f"ws://127.0.0.1:{port}/", subprotocols=[protocol], max_size=None, **more)
     await client.send(msgspec.msgpack.encode(CAMERA))
     return client
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -19,8 +20,9 @@ import torch
 import viser
 import websockets.asyncio.client as ws
 from websockets.exceptions import InvalidStatus
-from websockets.typing import Origin, Subprotocol
+from websockets.typing import Origin
 
+from benchmarks.speed.studio import come
 from geometry.camera import Camera
 from geometry.primitives import Change, Gaussians
 from tests.helpers import cameras_at, pose_at, wait_until
@@ -66,6 +68,13 @@ def change(index: list[int], content: Gaussians, removed: list[int], total: int)
     return Change(total, torch.tensor(index, dtype=torch.int64), content, torch.tensor(removed, dtype=torch.int64))
 
 
+def steered(page: Page) -> Asked:
+    """Let people in; what they ask is noted alone."""
+    asked = Asked()
+    page.steered_by(cast(Actions, asked))
+    return asked
+
+
 @pytest.fixture
 def page() -> Iterator[Page]:
     found = Page("127.0.0.1", None, None, Choices())
@@ -80,37 +89,10 @@ def get(port: int, path: str = "/", **fields: str) -> tuple[int, str, http.clien
     return answer.status, answer.read().decode("latin-1"), answer.headers
 
 
-VERSION = Subprotocol(f"viser-v{viser.__version__}")
-
-
-async def look(port: int, **more: object) -> ws.ClientConnection:
-    """A client that comes in as a browser does: it tells where it looks from."""
-    client = await ws.connect(f"ws://127.0.0.1:{port}/", subprotocols=[VERSION], max_size=None, **more)  # type: ignore[arg-type]
-    await client.send(camera_message())
-    return client
-
-
 async def gone(client: ws.ClientConnection) -> None:
     """The client's machine has lost its network."""
     client.transport.abort()
     await client.wait_closed()
-
-
-def camera_message() -> bytes:
-    return msgspec.msgpack.encode(
-        {
-            "type": "ViewerCameraMessage",
-            "wxyz": (1.0, 0.0, 0.0, 0.0),
-            "position": (0.0, 0.0, 0.0),
-            "fov": 0.7,
-            "near": 0.1,
-            "far": 100.0,
-            "image_height": 300,
-            "image_width": 400,
-            "look_at": (0.0, 0.0, 1.0),
-            "up_direction": (0.0, -1.0, 0.0),
-        }
-    )
 
 
 def test_the_page_is_served_with_its_title_and_checks(page: Page) -> None:
@@ -127,11 +109,11 @@ def test_pages_of_other_sites_are_refused(page: Page) -> None:
     assert get(port, Origin="http://evil.example")[0] == 403
     assert get(port, Host=f"localhost:{port}", Origin=f"http://localhost:{port}")[0] == 200
 
-    async def come() -> None:
+    async def visit() -> None:
         with pytest.raises(InvalidStatus):
-            await look(port, origin=Origin("http://evil.example"))
+            await come(port, origin=Origin("http://evil.example"))
 
-    asyncio.run(come())
+    asyncio.run(visit())
 
 
 def test_a_link_without_its_token_opens_nothing() -> None:
@@ -149,11 +131,11 @@ def test_a_link_without_its_token_opens_nothing() -> None:
         assert get(gate.port, "/", Cookie=fields["Set-Cookie"].partition(";")[0])[0] == 200
         assert "HttpOnly" in fields["Set-Cookie"]
 
-        async def come() -> None:
+        async def visit() -> None:
             with pytest.raises(InvalidStatus):
-                await look(gate.port)
+                await come(gate.port)
 
-        asyncio.run(come())
+        asyncio.run(visit())
     finally:
         gate.stop()
         backend.close()
@@ -210,19 +192,19 @@ def test_who_sends_too_much_waits() -> None:
 
 
 def test_one_steers_and_the_others_look(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    page.steered_by(Asked())  # type: ignore[arg-type]
+    asked = steered(page)
 
-    async def come() -> None:
-        first = await look(page.gate.port)
+    async def visit() -> None:
+        first = await come(page.gate.port)
         await asyncio.to_thread(wait_until, lambda: len(page._panels) == 1)
-        second = await look(page.gate.port)
+        second = await come(page.gate.port)
         await asyncio.to_thread(wait_until, lambda: len(page._panels) == 2)
         await asyncio.to_thread(lambda: page.show_status(page.status))  # after the panels are complete
         one, other = (page._panels[i] for i in sorted(page._panels))
         assert one.is_steering
         assert not other.is_steering
         assert not other.ask("undo")
-        assert page.actions.names.count("undo") == 0  # type: ignore[union-attr]
+        assert asked.names.count("undo") == 0
         assert one.ask("undo")
         assert not page.steer(other.client)
         monkeypatch.setattr("viz.studio.page.REST_S", 0.0)
@@ -236,13 +218,13 @@ def test_one_steers_and_the_others_look(page: Page, monkeypatch: pytest.MonkeyPa
         await gone(second)
         await asyncio.to_thread(wait_until, lambda: not page._panels)
 
-    asyncio.run(come())
+    asyncio.run(visit())
     assert page._steerer is None
 
 
 def test_people_who_come_stall_and_leave_are_forgotten(page: Page) -> None:
     """50 of them, some of which never read what they are sent; others see the world meanwhile."""
-    page.steered_by(Asked())  # type: ignore[arg-type]
+    steered(page)
     page.begin(cameras_at((0.0, 0.0, 0.0))[0], np.zeros((48, 64, 3), np.uint8), 1.0)
     page.apply(change(list(range(1000)), rows(1000), [], 1000))
 
@@ -252,7 +234,7 @@ def test_people_who_come_stall_and_leave_are_forgotten(page: Page) -> None:
 
     async def visit(rounds: int) -> None:
         for _ in range(rounds):
-            clients = await asyncio.gather(*(look(page.gate.port) for _ in range(10)))
+            clients = await asyncio.gather(*(come(page.gate.port) for _ in range(10)))
             readers = [asyncio.create_task(read_all(client)) for client in clients[::2]]
             await asyncio.to_thread(wait_until, lambda: len(page._panels) == 10)
             for step in range(20):
@@ -274,25 +256,50 @@ def test_people_who_come_stall_and_leave_are_forgotten(page: Page) -> None:
     assert len(page._server._websock_server._broadcast_buffer.message_from_id) < 500
 
 
+def test_a_dragged_gizmo_moves_its_key(page: Page) -> None:
+    """As a browser sends it: while it is dragged, and when it is let go, which alone counts."""
+    steered(page)
+    page.begin(at(0.0), np.zeros((48, 64, 3), np.uint8), 2.0)
+
+    async def drag_it() -> None:
+        client = await come(page.gate.port)
+        await asyncio.to_thread(wait_until, lambda: len(page._panels) == 1)
+        (panel,) = page._panels.values()
+        await asyncio.to_thread(lambda: page.change_way(lambda: page.way.add(at(0.5))))
+        assert panel.tabs is not None
+        which = {"name": "/gizmo", "owner": str(panel.client.client_id)}
+        place = {"wxyz": (1.0, 0.0, 0.0, 0.0), "position": (4.0, 0.0, 1.0)}
+        for kind, more in (("DragStart", {}), ("Update", place), ("DragEnd", {})):
+            await client.send(msgspec.msgpack.encode({"type": f"TransformControls{kind}Message", **which, **more}))
+        await asyncio.to_thread(wait_until, lambda: float(page.way.keys[0].camera.position[2]) > 0.0)
+        await gone(client)
+
+    asyncio.run(drag_it())
+    (key,) = page.way.keys
+    unit = MEDIAN_DEPTH / 2.0  # page units per scene unit
+    torch.testing.assert_close(key.camera.position, torch.tensor([4.0, 0.0, 1.0]) / unit)
+    assert key.camera.focal_px.equal(at(0.5).focal_px)
+
+
 def test_too_many_people_are_told_so(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("viz.studio.gate.MOST_PEOPLE", 1)
-    page.steered_by(Asked())  # type: ignore[arg-type]
+    steered(page)
 
-    async def come() -> None:
-        first = await look(page.gate.port)
+    async def visit() -> None:
+        first = await come(page.gate.port)
         with pytest.raises(InvalidStatus) as refused:
-            await look(page.gate.port)
+            await come(page.gate.port)
         assert refused.value.response.status_code == 503
         await gone(first)
 
-    asyncio.run(come())
+    asyncio.run(visit())
 
 
 def test_a_large_upload_is_refused_before_it_comes(page: Page) -> None:
-    page.steered_by(Asked())  # type: ignore[arg-type]
+    steered(page)
 
-    async def come() -> None:
-        client = await look(page.gate.port)
+    async def visit() -> None:
+        client = await come(page.gate.port)
         await asyncio.to_thread(wait_until, lambda: len(page._panels) == 1)
         (panel,) = page._panels.values()
         gui = panel.client.gui
@@ -315,7 +322,7 @@ def test_a_large_upload_is_refused_before_it_comes(page: Page) -> None:
         assert list(gui._current_file_upload_states) == ["good"]
         await gone(client)
 
-    asyncio.run(come())
+    asyncio.run(visit())
 
 
 def test_only_groups_that_changed_are_sent_again(page: Page) -> None:
@@ -451,6 +458,9 @@ def test_a_way_passes_through_its_keys() -> None:
     assert [round(float(key.camera.position[0]), 2) for key in way.keys] == [0.3, 0.4, 0.3]
     way.replace(seconds=4.0)
     assert way.keys[1].seconds == 4.0
+    way.replace(at(0.45))
+    assert round(float(way.keys[1].camera.position[0]), 2) == 0.45
+    way.replace(at(0.4))
     way.forecast = Forecast((0.0,), (False,), "")
     way.remove()
     assert len(way.keys) == 2

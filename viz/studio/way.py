@@ -72,7 +72,8 @@ class Way:
         if self.chosen is None:
             return
         key = self.keys[self.chosen]
-        self.keys[self.chosen] = Key(camera or key.camera, seconds or key.seconds)
+        # A camera without a batch axis has no length, and so no truth.
+        self.keys[self.chosen] = Key(key.camera if camera is None else camera, seconds or key.seconds)
         self.forecast = None
 
     def remove(self) -> None:
