@@ -333,7 +333,7 @@ def test_a_full_disk_raises_and_loses_nothing(tmp_path: Path, monkeypatch: pytes
     def full(self: Path, mode: str = "r", *rest: object, **more: object) -> object:
         if self.suffix == ".block" and mode == "wb":
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(self, mode, *rest, **more)  # type: ignore[call-overload]
+        return real(self, mode, *rest, **more)  # type: ignore[call-overload]  # passed on as given
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)

@@ -61,7 +61,7 @@ def save(path: Path, content: object) -> Path:
 
 
 def read(path: Path, **settings: object) -> Camera:
-    return read_cameras(path, **({"size": SIZE, "fov_deg": 60.0} | settings)).to(torch.float32)  # type: ignore[arg-type]
+    return read_cameras(path, **({"size": SIZE, "fov_deg": 60.0} | settings)).to(torch.float32)  # type: ignore[arg-type]  # settings by name
 
 
 # --- COLMAP, against pycolmap ----------------------------------------------------------------------------------------
@@ -595,7 +595,7 @@ def test_other_mistakes_around_files(tmp_path: Path) -> None:
 
 def opened(text_or_file: str | Path, **settings: object) -> Camera:
     settings = {"size": SIZE, "fov_deg": 60.0} | settings
-    return open_camera_path(text_or_file, **settings).cameras  # type: ignore[arg-type]
+    return open_camera_path(text_or_file, **settings).cameras  # type: ignore[arg-type]  # settings by name
 
 
 def test_open_takes_presets_and_expressions() -> None:

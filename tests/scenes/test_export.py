@@ -189,7 +189,7 @@ def test_usd_is_upright_and_its_camera_moves_along_the_path(world: WorldStore) -
     assert geom.GetStageUpAxis(stage) == "Y"
     field = volume.ParticleField3DGaussianSplat(stage.GetPrimAtPath("/world/splats"))
     points = geom.Points(stage.GetPrimAtPath("/world/points"))
-    own = discs(sky_on_sphere(world.primitives))  # type: ignore[arg-type]
+    own = discs(sky_on_sphere(world.primitives))  # type: ignore[arg-type]  # a world of points
     means = np.array(field.GetPositionsAttr().Get())
     assert means == pytest.approx(own.means.numpy() * [1.0, -1.0, -1.0], abs=1e-5)
     assert np.array(points.GetPointsAttr().Get()) == pytest.approx(means)

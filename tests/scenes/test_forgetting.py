@@ -226,7 +226,7 @@ def test_full_disk_while_paging_keeps_committed_chunks(
     def full(self: Path, mode: str = "r", *rest: object, **more: object) -> object:
         if self.suffix == ".block" and mode == "wb" and (out / "cache" / "0001.safetensors").exists():
             raise OSError(28, "No space left on device")
-        return real(self, mode, *rest, **more)  # type: ignore[call-overload]
+        return real(self, mode, *rest, **more)  # type: ignore[call-overload]  # passed on as given
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)

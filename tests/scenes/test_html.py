@@ -41,7 +41,7 @@ def layer() -> PhotoLayer:
 
 def written(path: Path, given: Gaussians, **more: object) -> Gaussians:
     cameras = cameras_at((0.0, 0.0, 0.0), (0.1, 0.0, 0.0), size=SIZE)
-    return write_html(path, given, cameras, photo=layer(), title="a", fps=16.0, pivot=1.0, **more)  # type: ignore[arg-type]
+    return write_html(path, given, cameras, photo=layer(), title="a", fps=16.0, pivot=1.0, **more)  # type: ignore[arg-type]  # arguments by name
 
 
 def test_packed_gaussians_are_those_that_went_in_surfaces_first() -> None:

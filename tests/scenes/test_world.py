@@ -498,7 +498,7 @@ def test_append_refuses_a_chunk_that_does_not_follow(tmp_path: Path) -> None:
     add(world, 0)
     chunk = random_chunk(1)
     small = Camera.from_fov(60.0, (8, 16), torch.eye(4)[None])
-    frame = Frame(*(torch.zeros(1, c, 8, 16) for c in (3, 1)), *(2 * [torch.ones(1, 1, 8, 16).bool()]), small)  # type: ignore[arg-type]
+    frame = Frame(*(torch.zeros(1, c, 8, 16) for c in (3, 1)), *(2 * [torch.ones(1, 1, 8, 16).bool()]), small)  # type: ignore[arg-type]  # fields in a row
     rest = {"change": added(random_points(15), 10), "rng_state": torch.Generator().get_state()}
     with pytest.raises(ValueError, match=r"want frames of \(16, 32\), got \(8, 16\)"):
         world.append(Chunk(frame, 1, False, torch.zeros(1, 1, 8, 16)), **rest)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig
 
 from geometry.camera import Camera
 from tests.helpers import pose_at, same_bits, wait_until
@@ -36,9 +37,9 @@ class Studio:
         self.told: list[tuple[str, bool]] = []
         self.forecasts: list[Forecast] = []
         self.statuses: list[Status] = []
-        self.page.tell = self._tell  # type: ignore[method-assign]
-        self.page.show_status = self.statuses.append  # type: ignore[method-assign]
-        self.page.show_forecast = self.forecasts.append  # type: ignore[method-assign]
+        self.page.tell = self._tell  # type: ignore[method-assign]  # noted, not shown
+        self.page.show_status = self.statuses.append  # type: ignore[method-assign]  # noted, not shown
+        self.page.show_forecast = self.forecasts.append  # type: ignore[method-assign]  # noted, not shown
         self.walker = Walker(self.page, first, worlds=worlds)
         self.page.steered_by(self.walker)
         self.walker.start()
@@ -104,7 +105,7 @@ def shown(studio: Studio) -> dict[int, list[float]]:
 def assert_shows_the_world(studio: Studio, folder: Path) -> None:
     cache = World.load(folder).cache
     rows = cache.snapshot()
-    means = rows.means if hasattr(rows, "means") else rows.positions  # type: ignore[union-attr]
+    means = rows.means if hasattr(rows, "means") else rows.positions  # type: ignore[union-attr]  # Gaussians or points
     wanted = dict(zip(cache.ids().tolist(), (means * studio.page.scene.scale).tolist(), strict=True))
     assert shown(studio) == wanted
 
@@ -142,16 +143,16 @@ def test_stop_ends_after_the_chunk_and_keeps_the_rest_planned(studio: Studio, tm
     def stop_at_first(change: object) -> int:
         begun.set()
         studio.walker.stop()
-        return apply(change)  # type: ignore[arg-type]
+        return apply(change)  # type: ignore[arg-type]  # passed on as given
 
-    studio.page.apply = stop_at_first  # type: ignore[method-assign]
+    studio.page.apply = stop_at_first  # type: ignore[method-assign]  # noted, not shown
     studio.walker.grow(looking(x=0.4))
     studio.settle()
     world = World.load(tmp_path / "world")
     assert begun.is_set()
     assert len(world.cameras) == 3  # the photo and one chunk
     assert len(world.record.path) > 3
-    studio.page.apply = apply  # type: ignore[method-assign]
+    studio.page.apply = apply  # type: ignore[method-assign]  # noted, not shown
     studio.walker.finish()
     studio.settle()
     world = World.load(tmp_path / "world")
@@ -165,7 +166,7 @@ def test_a_killed_walk_goes_on_to_the_same_bits(photo: Path, tmp_path: Path) -> 
         folder = tmp_path / name
         studio = Studio(tmp_path / "worlds", begins(photo, folder))
         if name == "broken":
-            studio.page.apply = lambda _, walker=studio.walker: walker.stop() or 0  # type: ignore[method-assign]
+            studio.page.apply = lambda _, walker=studio.walker: walker.stop() or 0  # type: ignore[method-assign]  # noted, not shown
         studio.walker.walk(path_to(folder, 0.2))
         studio.settle()
         studio.end()
@@ -266,7 +267,7 @@ def test_a_world_is_made_of_an_upload(tmp_path: Path, photo: Path) -> None:
     studio.settle()
     assert "make one of a photo first" in studio.errors[-1]
     plans: list[str] = []
-    studio.page.show_plan = plans.append  # type: ignore[method-assign]
+    studio.page.show_plan = plans.append  # type: ignore[method-assign]  # noted, not shown
     studio.walker.plan(making)
     studio.settle()
     assert "plan" in plans[-1]
@@ -390,3 +391,33 @@ def test_worlds_are_found_opened_and_finished_in_the_page(photo: Path, tmp_path:
         assert not {tile.name: tile for tile in studio.page.worlds}["half"].is_unfinished
     finally:
         studio.end()
+
+
+def test_rerun_shows_how_the_next_chunks_are_made(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened once, in a browser, for this world; told where it is; fed by every chunk after that."""
+    seen: list[str] = []
+
+    class Window:
+        how_to_look = "http://127.0.0.1:9090"
+
+        def close(self) -> None:
+            seen.append("closed")
+
+    def opens(viewer: DictConfig, folder: Path) -> Window:
+        seen.append(f"{viewer.mode} {folder.name}")
+        return Window()
+
+    monkeypatch.setattr("worldwarp.studio.walker.open_viewer", opens)
+    monkeypatch.setattr("worldwarp.studio.walker.record_start", lambda *_: seen.append("start"))
+    monkeypatch.setattr("worldwarp.studio.walker.record_step", lambda _, step: seen.append(str(step.chunk.index)))
+    for _ in range(2):
+        studio.walker.inspect()
+        studio.settle()
+        assert "http://127.0.0.1:9090" in studio.told[-1][0]
+    assert seen == ["web world", "start"]
+    studio.walker.walk(path_to(tmp_path / "world", 0.1, frames=4))
+    studio.settle()
+    assert seen[2:] == ["1", "2"]
+    assert not studio.errors

@@ -369,7 +369,7 @@ def taken_port() -> Iterator[int]:
 @pytest.mark.parametrize("mode", ["native", "web"])
 def test_port_in_use_is_refused(mode: str, taken_port: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"viewer.port: want {taken_port} on 127.0.0.1 .*choose another viewer.port="):
-        open_recorder(mode, tmp_path / "recording.rrd", port=taken_port)  # type: ignore[arg-type]
+        open_recorder(mode, tmp_path / "recording.rrd", port=taken_port)  # type: ignore[arg-type]  # a parameter is any text
     assert not (tmp_path / "recording.rrd").exists()
 
 

@@ -352,7 +352,7 @@ def test_public_names_are_imported_on_access() -> None:
     for name in worldwarp.__all__:
         assert getattr(worldwarp, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Wrld'"):
-        _ = worldwarp.Wrld  # type: ignore[attr-defined]
+        _ = worldwarp.Wrld  # type: ignore[attr-defined]  # misspelt
 
 
 def documented_commands() -> list[str]:

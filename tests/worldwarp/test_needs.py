@@ -27,7 +27,7 @@ BASE = Needs(size=(480, 720), frames=49, chunk=8, scale=1.0, generator=REMEMBERI
     [{"size": (496, 720)}, {"size": (480, 736)}, {"chunk": 16}, {"scale": 2.0}],
 )
 def test_larger_settings_need_more_memory(more: dict[str, object]) -> None:
-    assert replace(BASE, **more).memory_mib > BASE.memory_mib  # type: ignore[arg-type]
+    assert replace(BASE, **more).memory_mib > BASE.memory_mib  # type: ignore[arg-type]  # fields by name
 
 
 def test_more_frames_need_more_memory_up_to_the_bound_of_the_kv_memory() -> None:
@@ -40,7 +40,7 @@ def test_more_frames_need_more_memory_up_to_the_bound_of_the_kv_memory() -> None
 @pytest.mark.parametrize("more", [{"size": (496, 720)}, {"frames": 50}, {"scale": 2.0}, {"recorded": True}])
 def test_larger_settings_need_more_disk(more: dict[str, object]) -> None:
     base = replace(BASE, recorded=False)
-    assert replace(base, **more).disk_mib > base.disk_mib  # type: ignore[arg-type]
+    assert replace(base, **more).disk_mib > base.disk_mib  # type: ignore[arg-type]  # fields by name
     assert replace(base, done=20).disk_mib < base.disk_mib
 
 

@@ -109,7 +109,7 @@ def refused(tmp_path: Path) -> Callable[..., str]:
 
     def attempt(file: Path, line: str = "self-forcing", **settings: object) -> str:
         with pytest.raises(ValueError) as error:  # noqa: PT011 (the callers compare the text)
-            convert(file, tmp_path / "out", line, **settings)  # type: ignore[arg-type]
+            convert(file, tmp_path / "out", line, **settings)  # type: ignore[arg-type]  # settings by name
         assert "\n" not in str(error.value)
         assert not (tmp_path / "out").exists()
         return str(error.value)
@@ -141,10 +141,10 @@ def test_a_published_checkpoint_comes_back_to_the_bit(line: str, tmp_path: Path)
 def test_weights_are_written_in_the_precision_of_the_line(precision: str | None, tmp_path: Path) -> None:
     weights = random_weights("self-forcing")
     file = published("self-forcing", tmp_path, weights)
-    convert(file, tmp_path / "out", "self-forcing", precision=precision)  # type: ignore[arg-type]
+    convert(file, tmp_path / "out", "self-forcing", precision=precision)  # type: ignore[arg-type]  # settings by name
     profile = precision or LINES["self-forcing"].precision
     for name, tensor in load_file(tmp_path / "out" / "transformer" / WEIGHTS).items():
-        assert torch.equal(tensor, weights[name].to(dtype_of(name, profile))), name  # type: ignore[arg-type]
+        assert torch.equal(tensor, weights[name].to(dtype_of(name, profile))), name  # type: ignore[arg-type]  # settings by name
     assert find_checkpoint(tmp_path / "out").precision == profile
 
 

@@ -112,14 +112,14 @@ def test_profile_of_wan_keeps_what_diffusers_keeps_in_float32(toy: Path) -> None
 
 @pytest.mark.parametrize("precision", ["wan", "bf16", "float32"])
 def test_rotary_tables_are_float32_under_every_profile(toy: Path, precision: str) -> None:
-    model = load_transformer(find_checkpoint(toy), precision)  # type: ignore[arg-type]
+    model = load_transformer(find_checkpoint(toy), precision)  # type: ignore[arg-type]  # a parameter is any text
     fresh = WanTransformer3DModel(**{**find_checkpoint(toy).config})
     tables = dict(model.named_buffers())
     assert tables.keys() == {"rope.freqs_cos", "rope.freqs_sin"}
     for name, table in fresh.named_buffers():
         assert torch.equal(tables[name], table)
         assert tables[name].dtype == torch.float32
-    assert all(tensor.dtype == dtype_of(name, precision) for name, tensor in model.named_parameters())  # type: ignore[arg-type]
+    assert all(tensor.dtype == dtype_of(name, precision) for name, tensor in model.named_parameters())  # type: ignore[arg-type]  # a parameter is any text
     assert not any(tensor.requires_grad for tensor in model.parameters())
 
 
