@@ -96,7 +96,8 @@ class Preview:
             if collides:
                 pen.rectangle((x, y, x + width - 1, y + height - 1), outline=(255, 40, 40), width=3)
             words = f"frame {frame}: {unknown:.0%} unknown" + (", behind what the photo shows" if collides else "")
-            pen.text((x + 2, y + height + 2), words, fill=(220, 220, 220))
+            fits = pen.textlength(words) <= width - 4
+            pen.text((x + 2, y + height + 2), words if fits else f"{frame}: {unknown:.0%}", fill=(220, 220, 220))
         return sheet
 
 

@@ -77,6 +77,8 @@ def test_views_that_collide_are_framed_in_red() -> None:
     sheet = Preview(gray, (1, 2), (0.0, 0.25), (False, True)).sheet()
     assert sheet.getpixel((6, 20)) == (128, 128, 128)
     assert sheet.getpixel((6 + 46, 20)) == (255, 40, 40)
+    # No caption reaches into the margin beside its view.
+    assert not np.asarray(sheet)[36:, 6 + 40 : 6 + 46].max() > 24
 
 
 @pytest.mark.parametrize(
