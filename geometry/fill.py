@@ -53,7 +53,9 @@ def _fill(weighted: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """All levels of the pyramid of values ``[c h w]`` times their weights ``[h w]``."""
     channels, height, width = weighted.shape
     if min(height, width) <= 1:
-        return weighted / np.maximum(weight, np.float32(TINY))
+        # A cell that knows nothing takes the mean of the others.
+        overall = weighted.sum((1, 2), keepdims=True) / np.maximum(weight.sum(), np.float32(TINY))
+        return np.where(weight > 0.0, weighted / np.maximum(weight, np.float32(TINY)), overall)
     rows, columns = -(-height // 2), -(-width // 2)
     coarse_weighted, coarse_weight = (
         np.empty((channels, rows, columns), np.float32),
@@ -69,7 +71,9 @@ def _push_pull(weighted: Tensor, weight: Tensor) -> Tensor:
     """Pyramid of weighted means; each level fills its unknown pixels from the coarser one."""
     mean = weighted / weight.clamp_min(TINY)
     if min(weighted.shape[-2:]) <= 1:
-        return mean
+        # A cell that knows nothing takes the mean of the others.
+        overall = weighted.sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True).clamp_min(TINY)
+        return torch.where(weight > 0.0, mean, overall)
     coarse_weight = functional.avg_pool2d(weight, 2, ceil_mode=True, count_include_pad=False)
     coarse_weighted = functional.avg_pool2d(weighted, 2, ceil_mode=True, count_include_pad=False)
     scale = coarse_weight.clamp(max=1.0) / coarse_weight.clamp_min(TINY)

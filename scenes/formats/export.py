@@ -8,6 +8,7 @@
 | ``compressed_ply`` | ``world.compressed.ply`` | SuperSplat, PlayCanvas | world as stored: y down |
 | ``usd`` | ``world.usdc`` | Omniverse, usdview, Houdini, Blender | OpenGL: y up, z backward |
 | ``glb`` | ``mesh.glb`` | Blender, game engines, browsers | glTF: y up, z backward |
+| ``usdz`` | ``world.usdz`` | Quick Look on telephones and Macs | y up, z backward |
 | ``colmap`` | ``colmap/`` | 3DGS and NeRF training | world-to-camera, OpenCV camera axes |
 | ``nerfstudio`` | ``nerfstudio/`` | nerfstudio | camera-to-world, OpenGL camera axes |
 | ``html`` | ``world.html`` | anybody with a browser | its own: y up |
@@ -26,17 +27,19 @@ from typing import Any
 
 import torch
 
+from geometry.camera import Camera
 from geometry.camera_io.colmap import write_colmap
 from geometry.frame import Frame
 from geometry.primitives import Gaussians, Points
 from geometry.se3 import matrix_from_quat
 from scenes.formats.glb import write_glb
 from scenes.formats.html import MIB, PhotoLayer, write_html
-from scenes.formats.mesh import FARTHEST_MEDIANS, mesh_of
+from scenes.formats.mesh import FARTHEST_MEDIANS, Mesh, mesh_of
 from scenes.formats.ply import sky_on_sphere, write_gaussians_ply, write_points_ply
 from scenes.formats.spz import load_gsply, write_compressed_ply, write_spz
 from scenes.formats.tracks import MAX_TRACK, tracks_of
 from scenes.formats.usd import load_usd, write_usd
+from scenes.formats.usdz import write_usdz
 from scenes.io.atomic_files import disk_errors, write_bytes
 from scenes.io.png import write_depth_png, write_rgb_png
 from scenes.io.video import write_video
@@ -45,6 +48,8 @@ from scenes.store.world_store import WorldStore
 README = "README.txt"
 HOME_CAMERAS = "cameras.json"
 SKY_NOTE = "the sky is a sphere about the photo's camera, just behind everything else"
+
+FARTHEST_NOTE = f"farther than {FARTHEST_MEDIANS:g} times the photo's median depth all is drawn at that depth"
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,14 @@ class ExportOptions:
         html_mib: largest size of ``html``.
         photo: what the photo shows, for ``html``; None: the page shows the splats alone.
         thinned: fewer Gaussians that look like those of the world, as many as it is given; for ``html``.
+        render: what the world's cache shows to cameras ``[t]``, for ``glb`` and ``usdz``; None: a mesh has what the
+            frames show.
     """
 
     html_mib: float = 10.0
     photo: Callable[[], PhotoLayer] | None = None
     thinned: Callable[[int], Gaussians] | None = None
+    render: Callable[[Camera], Frame] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,8 @@ def export(
     Raises:
         ValueError: no format, an unknown one, or the world's own folder as ``out``, before anything is written; or a
             world without a finished chunk.
-        ImportError: Open3D (for ``glb``), gsply (``spz``, ``compressed_ply``) or usd-core (``usd``) is missing.
+        ImportError: Open3D (for ``glb`` and ``usdz``), gsply (``spz``, ``compressed_ply``) or usd-core (``usd``,
+            ``usdz``) is missing.
     """
     if not formats:
         raise ValueError(f"formats: want some of {', '.join(FORMATS)}, got none")
@@ -109,8 +118,8 @@ def export(
     # Raise before anything is written if a package is missing.
     for name in {"spz", "compressed_ply"} & set(formats):
         load_gsply(name)
-    if "usd" in formats:
-        load_usd()
+    for name in {"usd", "usdz"} & set(formats):
+        load_usd(name)
     if not world.chunks:
         raise ValueError(f"{world.folder}: no chunk is finished yet; there is nothing to export")
     folder = world.folder / "exports" if out is None else Path(out)
@@ -182,17 +191,37 @@ def _export_points(world: WorldStore, folder: Path, _options: ExportOptions) -> 
     return folder / "points.ply", f"{note}{SKY_NOTE}; the photo was taken at the origin, looking along z"
 
 
-def _export_glb(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
-    mesh = mesh_of(world)
+def _export_glb(world: WorldStore, folder: Path, options: ExportOptions) -> tuple[Path, str]:
+    mesh = mesh_of(world, options.render)
     write_glb(folder / "mesh.glb", mesh, world.cameras, world.fps)
     height, width = mesh.texture.shape[:2]
     note = (
-        f"glTF mesh, y up, {len(mesh.ground.triangles) + len(mesh.sky.triangles)} triangles with a {width}x{height} "
-        f"texture of {mesh.pictures} pictures (the photo, and later frames where it is blind); unlit; nodes `world`, "
-        "`sky` (a sphere behind everything; delete it if it is in the way), `photo` (the camera that took the "
-        "photo; start there) and `path` (the camera of the path, animated); farther than "
+        f"glTF mesh, y up, {_triangles(mesh)} triangles with a {width}x{height} texture; unlit; "
+        f"{_parts_note(mesh)} and `path` (the camera of the path, animated); "
     )
-    return folder / "mesh.glb", note + f"{FARTHEST_MEDIANS:g} times the photo's median depth all is drawn at that depth"
+    return folder / "mesh.glb", note + FARTHEST_NOTE
+
+
+def _export_usdz(world: WorldStore, folder: Path, options: ExportOptions) -> tuple[Path, str]:
+    mesh = mesh_of(world, options.render)
+    write_usdz(folder / "world.usdz", mesh)
+    note = (
+        f"textured mesh for Quick Look, y up, a scene unit is a meter; {_triangles(mesh)} triangles; its texture "
+        f"glows, as a photo carries its own light; {_parts_note(mesh)}; "
+    )
+    return folder / "world.usdz", note + FARTHEST_NOTE
+
+
+def _triangles(mesh: Mesh) -> int:
+    return sum(len(part.triangles) for part in (mesh.ground, mesh.background, mesh.sky))
+
+
+def _parts_note(mesh: Mesh) -> str:
+    return (
+        f"`world` ({mesh.pictures} pictures: the photo, and frames and views of the cache where it is blind), "
+        "`background` (made up: what goes on behind things and around the photo), `sky` (a sphere around everything, "
+        "seen from inside; delete it if it is in the way), `photo` (the camera that took the photo; start there)"
+    )
 
 
 def _export_colmap(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
@@ -269,6 +298,7 @@ FORMATS: dict[str, Callable[[WorldStore, Path, ExportOptions], tuple[Path, str]]
     "compressed_ply": _export_compressed_ply,
     "usd": _export_usd,
     "glb": _export_glb,
+    "usdz": _export_usdz,
     "colmap": _export_colmap,
     "nerfstudio": _export_nerfstudio,
     "html": _export_html,

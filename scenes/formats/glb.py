@@ -38,8 +38,8 @@ class GL(IntEnum):
 def write_glb(path: str | Path, mesh: Mesh, path_cameras: Camera | None = None, fps: float = 16.0) -> None:
     """Write a mesh, y up: the texture as JPEG in an unlit material (a photo carries its own light), the photo's camera.
 
-    The nodes are called ``world``, ``sky`` (if there is any), ``photo`` (the camera) and ``path`` (the camera of the
-    path, animated).
+    The nodes are called ``world``, ``background`` (if there is any), ``sky``, ``photo`` (the camera) and ``path`` (the
+    camera of the path, animated).
 
     Args:
         path: the file; replaced if it exists.
@@ -60,7 +60,7 @@ def write_glb(path: str | Path, mesh: Mesh, path_cameras: Camera | None = None, 
         accessors.append({"bufferView": index, "componentType": component, "count": len(values), "type": kind, **more})
         return len(accessors) - 1
 
-    def add(name: str, surface: Surface) -> None:
+    def add(name: str, surface: Surface, material: int) -> None:
         positions = (surface.positions @ GLTF_FROM_OPENCV).astype("<f4")
         # Required by glTF for positions.
         limits = {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
@@ -70,11 +70,13 @@ def write_glb(path: str | Path, mesh: Mesh, path_cameras: Camera | None = None, 
         }
         corners = surface.triangles.astype("<u4").reshape(-1)
         indices = accessor(corners, "SCALAR", GL.UNSIGNED_INT, GL.ELEMENT_ARRAY_BUFFER)
-        meshes.append({"name": name, "primitives": [{"attributes": attributes, "indices": indices, "material": 0}]})
+        meshes.append(
+            {"name": name, "primitives": [{"attributes": attributes, "indices": indices, "material": material}]}
+        )
 
-    for name, surface in {"world": mesh.ground, "sky": mesh.sky}.items():
+    for name, surface in {"world": mesh.ground, "background": mesh.background, "sky": mesh.sky}.items():
         if len(surface.triangles):
-            add(name, surface)
+            add(name, surface, int(name == "sky"))
     picture = io.BytesIO()
     # No chroma subsampling, which would blur colors across the borders of images in the atlas.
     Image.fromarray(mesh.texture).save(picture, "JPEG", quality=95, subsampling=0)
@@ -125,7 +127,8 @@ def write_glb(path: str | Path, mesh: Mesh, path_cameras: Camera | None = None, 
         "nodes": nodes,
         "cameras": [{"name": "photo", "type": "perspective", "perspective": lens}],
         "meshes": meshes,
-        "materials": [material],
+        # From outside the dome would hide the world.
+        "materials": [material, material | {"name": "sky", "doubleSided": False}],
         "textures": [{"source": 0, "sampler": 0}],
         "images": [image],
         "samplers": [sampler],

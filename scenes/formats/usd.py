@@ -72,7 +72,7 @@ def write_usd(path: str | Path, gaussians: Gaussians, cameras: Camera, fps: floa
     if has_field:
         points.CreatePurposeAttr(geom.Tokens.proxy)
     for name, shown in (("photo", cameras[:1]), ("path", cameras)):
-        _add_camera(geom, gf, stage, f"/world/{name}", shown)
+        add_camera(geom, gf, stage, f"/world/{name}", shown)
     with replacing(Path(path)) as partial:
         # The encoding follows the suffix of the name.
         binary = partial.with_name(f"{partial.name}.usdc")
@@ -81,17 +81,17 @@ def write_usd(path: str | Path, gaussians: Gaussians, cameras: Camera, fps: floa
     return has_field
 
 
-def load_usd() -> tuple[Any, Any, Any, Any, Any]:
-    """Import the modules Usd, UsdGeom, UsdVol, Gf and Vt of OpenUSD."""
+def load_usd(name: str = "usd") -> tuple[Any, Any, Any, Any, Any]:
+    """Import the modules Usd, UsdGeom, UsdVol, Gf and Vt of OpenUSD; ``name`` is the format that wants them."""
     try:
         names = ("Usd", "UsdGeom", "UsdVol", "Gf", "Vt")
         usd, geom, volume, gf, vt = (importlib.import_module(f"pxr.{name}") for name in names)
     except ImportError:
-        raise ImportError("formats: usd needs a package: pip install 'worldwarp[usd]'") from None
+        raise ImportError(f"formats: {name} needs a package: pip install 'worldwarp[usd]'") from None
     return usd, geom, volume, gf, vt
 
 
-def _add_camera(geom: Any, gf: Any, stage: Any, name: str, cameras: Camera) -> None:
+def add_camera(geom: Any, gf: Any, stage: Any, name: str, cameras: Camera) -> None:
     """A camera that takes one pose, or all of them, one a frame."""
     camera = geom.Camera.Define(stage, name)
     height, width = cameras.size

@@ -108,6 +108,13 @@ def test_smooth_fill_is_that_of_tensor_operations(size: tuple[int, int]) -> None
     torch.testing.assert_close(smooth_fill(values, known), smooth_fill_reference(values, known), rtol=0.0, atol=2e-6)
 
 
+def test_smooth_fill_of_one_color_is_that_color_however_little_is_known() -> None:
+    known = torch.zeros(1, 103, 154, dtype=torch.bool)
+    known[:, 30:34, 40:50] = True
+    for fill in (smooth_fill, smooth_fill_reference):
+        torch.testing.assert_close(fill(torch.full((1, 103, 154), 0.25), known), torch.full((1, 103, 154), 0.25))
+
+
 def test_smooth_fill_keeps_what_is_known_and_stays_within_its_range() -> None:
     rng = torch.Generator().manual_seed(0)
     values, known = torch.rand(2, 3, 17, 23, generator=rng), torch.rand(2, 1, 17, 23, generator=rng) > 0.7

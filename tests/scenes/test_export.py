@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import importlib
+import io
 import json
 import math
 import re
 import shutil
 import struct
 import sys
+import zipfile
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -419,6 +422,8 @@ def test_mesh_has_the_depth_and_colors_of_the_photo(world: WorldStore) -> None:
     seen = ~frame.sky[0].numpy()
     assert np.isfinite(reach[seen]).all()  # no gap, along depth edges neither
     assert not np.isfinite(reach[~seen]).any()
+    behind = looked_at(parts["background"], rays_of(frame.camera))[0]
+    assert (behind > 0.97 * reach)[seen & np.isfinite(behind)].all()
     wanted = frame.rgb.permute(1, 2, 0).numpy() * 255.0
     inside = far_from_color_edges(frame)
     assert np.abs(reach - frame.depth[0].numpy())[seen].max() < 0.12  # the floor falls by 0.28 from row to row
@@ -427,8 +432,10 @@ def test_mesh_has_the_depth_and_colors_of_the_photo(world: WorldStore) -> None:
     assert np.isfinite(sky_reach[~seen]).all()
     assert np.abs(sky_colors - wanted)[~seen & inside].max() <= 8.0
     radius = np.linalg.norm(sky.vertices, axis=1)
-    assert np.allclose(radius, radius.mean(), rtol=1e-5)
-    assert np.linalg.norm(ground.vertices, axis=1).max() < radius.mean() < 8.0
+    # The pieces of pictures are before the dome.
+    assert radius.max() == pytest.approx(1.02 * radius.min(), rel=1e-5)
+    farthest = max(np.linalg.norm(parts[name].vertices, axis=1).max() for name in ("world", "background"))
+    assert farthest < radius.min() < 1.1 * farthest
     # Outward is towards the viewer, y up: the floor looks up, the wall towards +z.
     centers, normals = np.asarray(ground.triangles_center), np.asarray(ground.face_normals)
     up, towards = normals[np.abs(centers[:, 1] + 1.0) < 0.01][:, 1], normals[np.abs(centers[:, 2] + 4.0) < 0.01][:, 2]
@@ -464,7 +471,7 @@ def test_glb_conforms_to_the_format(world: WorldStore) -> None:
     assert report.bytes == struct.unpack_from("<I", report.path.read_bytes(), 8)[0]
     assert tree["buffers"] == [{"byteLength": len(body)}]
     assert tree["extensionsUsed"] == ["KHR_materials_unlit"]
-    assert [node["name"] for node in tree["nodes"]] == ["world", "sky", "photo", "path"]
+    assert [node["name"] for node in tree["nodes"]] == ["world", "background", "sky", "photo", "path"]
     height, width = SIZE
     lens = tree["cameras"][0]["perspective"]
     assert lens["aspectRatio"] == pytest.approx(width / height)
@@ -556,13 +563,122 @@ def test_a_photo_alone_without_sky_is_a_mesh_and_a_model(tmp_path: Path) -> None
     change = Change.from_nothing(points_of(chunk))
     world.append(chunk, change=change, rng_state=torch.Generator().get_state())
     mesh, colmap = export(world, ["glb", "colmap"])
-    assert [node["name"] for node in read_glb(mesh.path)[0]["nodes"]] == ["world", "photo"]
+    assert [node["name"] for node in read_glb(mesh.path)[0]["nodes"]] == ["world", "background", "sky", "photo"]
     low, high = parts_of(mesh.path)["world"].bounds
     side = 2.0 * math.tan(math.radians(35.0))
     assert low == pytest.approx([-side, -0.6 * side, -2.0], abs=1e-4)  # the whole picture, to its border
     assert high == pytest.approx([side, 0.6 * side, -2.0], abs=1e-4)
     model = pycolmap.Reconstruction(str(colmap.path / "sparse" / "0"))
     assert model.num_points3D() == model.compute_num_observations() == SIZE[0] * SIZE[1]
+
+
+def board_before_a_wall() -> Frame:
+    """A gray board two units ahead of the camera, before a wall whose color goes from left to right."""
+    frame = frame_of(torch.full((1, 64, 96), 4.0))
+    rgb = torch.linspace(0.2, 0.8, 96).expand(3, 64, 96) * torch.tensor([1.0, 0.5, 0.2])[:, None, None]
+    depth = frame.depth.clone()
+    depth[:, 16:48, 36:60] = 2.0
+    rgb = (torch.where(depth < 3.0, torch.tensor(0.5), rgb) * 255.0).round() / 255.0
+    return replace(frame, rgb=rgb, depth=depth)
+
+
+def stored_photo(folder: Path, frame: Frame) -> WorldStore:
+    batch = Frame(frame.rgb[None], frame.depth[None], frame.valid[None], frame.sky[None], frame.camera[None])
+    world = WorldStore.create(folder, path=batch.camera, seed=0)
+    chunk = Chunk(batch, 0, True, torch.ones_like(batch.depth))
+    change = Change.from_nothing(points_of(painted_chunk(0, 0, 1)))
+    world.append(chunk, change=change, rng_state=torch.Generator().get_state())
+    return world
+
+
+def test_from_aside_the_wall_goes_on_behind_a_board_and_beyond_the_frame(tmp_path: Path) -> None:
+    frame = board_before_a_wall()
+    mesh = mesh_of(stored_photo(tmp_path / "w", frame))
+    write_glb(tmp_path / "m.glb", mesh)
+    sheet = parts_of(tmp_path / "m.glb")["background"]
+    for x in (-0.6, 0.6):
+        rays = rays_of(frame.camera)
+        ground = looked_at(parts_of(tmp_path / "m.glb")["world"], rays, (x, 0.0, 0.0))[0]
+        reach, colors = looked_at(sheet, rays, (x, 0.0, 0.0))
+        lacking = ~np.isfinite(ground)
+        assert lacking.mean() > 0.05
+        assert np.isfinite(reach[lacking]).mean() > 0.98
+        assert reach[lacking & np.isfinite(reach)] == pytest.approx(4.0, abs=0.15)
+        # The wall's colors and not the board's, whose parts are equal.
+        hit = lacking & np.isfinite(reach)
+        assert (colors[hit][:, 0] > 1.5 * colors[hit][:, 1]).all()
+    sky = mesh.sky
+    assert np.linalg.norm(sky.positions, axis=1).min() > np.linalg.norm(mesh.background.positions, axis=1).max()
+
+
+def test_a_view_of_the_cache_adds_what_no_frame_shows_and_nothing_for_what_it_does_not_know(tmp_path: Path) -> None:
+    frame = board_before_a_wall()
+    world = stored_photo(tmp_path / "w", frame)
+
+    def render(cameras: Camera) -> Frame:
+        count, (height, width) = len(cameras), cameras.size
+        depth = torch.full((count, 1, height, width), 4.0)
+        # Every view stands where the photo was taken, and knows the wall on the right alone.
+        place = replace(cameras, world_from_camera=frame.camera.world_from_camera.expand(count, 4, 4))
+        valid = torch.zeros_like(depth, dtype=torch.bool)
+        valid[..., width // 2 :] = True
+        rgb = torch.tensor([0.0, 1.0, 0.0])[:, None, None].expand(count, 3, height, width)
+        return Frame(rgb, depth, valid, torch.zeros_like(valid), place)
+
+    plain, more = (mesh_of(world, render=given) for given in (None, render))
+    sides = [(mesh.ground.positions[:, 0].min(), mesh.ground.positions[:, 0].max()) for mesh in (plain, more)]
+    assert sides[0][0] == pytest.approx(sides[1][0])
+    assert sides[1][1] > 1.3 * sides[0][1]
+    assert (plain.pictures, more.pictures) == (1, 2)
+
+
+def test_the_dome_is_sky_above_and_ground_below_and_goes_all_around(world: WorldStore) -> None:
+    sky = parts_of(export(world, ["glb"])[0].path)["sky"]
+    around = np.array(
+        [
+            [[1.0, -0.5, 0.0], [0.05, -1.0, -0.1], [-1.0, -0.4, -1.0]],
+            [[1.0, 0.5, 0.0], [0.1, 1.0, 0.0], [-1.0, 0.6, -1.0]],
+        ]
+    )
+    reach, colors = looked_at(sky, around)
+    assert np.isfinite(reach).all()
+    assert colors[0] / 255.0 == pytest.approx(np.broadcast_to(BLUE, (3, 3)), abs=0.05)
+    assert (colors[1][:, 2] < 120.0).all()  # green and red, no blue
+
+
+def test_usdz_is_what_quick_look_asks_for(world: WorldStore) -> None:
+    usd, geom, _, _, _ = load_usd()
+    mesh = mesh_of(world)
+    report = export(world, ["usdz"])[0]
+    with zipfile.ZipFile(report.path) as package:
+        names = package.namelist()
+        assert names[0].endswith(".usdc")
+        assert [Path(name).suffix for name in names[1:]] == [".jpg"]
+        for entry in package.infolist():
+            assert entry.compress_type == zipfile.ZIP_STORED
+            # The content begins at a multiple of 64 bytes, after a header of 30 bytes, the name and padding.
+            package.fp.seek(entry.header_offset + 26)  # type: ignore[union-attr]
+            name, extra = struct.unpack("<HH", package.fp.read(4))  # type: ignore[union-attr]
+            assert (entry.header_offset + 30 + name + extra) % 64 == 0
+        picture = Image.open(io.BytesIO(package.read(names[1])))
+        assert picture.size == (mesh.texture.shape[1], mesh.texture.shape[0])
+    stage = usd.Stage.Open(str(report.path))
+    assert (geom.GetStageUpAxis(stage), geom.GetStageMetersPerUnit(stage)) == ("Y", 1.0)
+    assert [prim.GetName() for prim in stage.GetDefaultPrim().GetChildren()] == [
+        *("pictures", "world", "background", "sky", "photo"),
+    ]
+    part = geom.Mesh(stage.GetPrimAtPath("/root/world"))
+    points = np.array(part.GetPointsAttr().Get())
+    assert points == pytest.approx(mesh.ground.positions * [1.0, -1.0, -1.0], abs=1e-4)
+    places = np.array(geom.PrimvarsAPI(part).GetPrimvar("st").Get())
+    assert places[:, 1] == pytest.approx(1.0 - mesh.ground.places[:, 1], abs=1e-6)
+    assert np.array(part.GetFaceVertexIndicesAttr().Get()).reshape(-1, 3) == pytest.approx(mesh.ground.triangles)
+    assert not geom.Mesh(stage.GetPrimAtPath("/root/sky")).GetDoubleSidedAttr().Get()
+    validation = importlib.import_module("pxr.UsdValidation")
+    validators = validation.ValidationRegistry().GetOrLoadAllValidators()
+    assert len(validators) > 10
+    errors = validation.ValidationContext(validators).Validate(stage)
+    assert [error.GetErrorAsString() for error in errors] == []
 
 
 def test_photo_of_only_sky_is_refused(tmp_path: Path) -> None:
@@ -681,7 +797,7 @@ def test_video_refuses(tmp_path: Path) -> None:
 def test_formats_are_checked_before_anything_is_written(world: WorldStore) -> None:
     with pytest.raises(ValueError, match=r"there is no 'gaussian_ply'; did you mean gaussians_ply\?"):
         export(world, ["mp4", "gaussian_ply"])
-    names = "gaussians_ply, points_ply, spz, compressed_ply, usd, glb, colmap, nerfstudio, html, mp4"
+    names = "gaussians_ply, points_ply, spz, compressed_ply, usd, glb, usdz, colmap, nerfstudio, html, mp4"
     with pytest.raises(ValueError, match=f"want some of {names}"):
         export(world, ["qqq"])
     with pytest.raises(ValueError, match="got none"):

@@ -157,7 +157,7 @@ def test_the_defaults_of_render_data_are_those_of_the_code() -> None:
 
 
 def test_the_defaults_of_export_are_formats_that_exist() -> None:
-    with_extras = {"spz", "compressed_ply", "usd"}  # these need a package more
+    with_extras = {"spz", "compressed_ply", "usd", "usdz"}  # these need a package more
     assert set(compose_config("export", []).formats) | with_extras == set(FORMATS)
     for words in (["formats=glb,mp4"], ["formats=[glb, mp4]"]):
         assert compose_config("export", words).formats == ["glb", "mp4"]

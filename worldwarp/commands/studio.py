@@ -30,6 +30,7 @@ FORMAT_LABELS = {
     "html": "Page that opens anywhere (HTML)",
     "glb": "Mesh (GLB)",
     "usd": "Universal Scene Description",
+    "usdz": "Mesh for Quick Look (USDZ)",
     "colmap": "COLMAP",
     "nerfstudio": "nerfstudio",
     "mp4": "Video (MP4)",
