@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from geometry.camera import Camera
@@ -35,6 +36,7 @@ from geometry.se3 import matrix_from_quat
 from scenes.formats.glb import write_glb
 from scenes.formats.html import MIB, PhotoLayer, write_html
 from scenes.formats.mesh import FARTHEST_MEDIANS, Mesh, mesh_of
+from scenes.formats.outlines import OutlinePolicy, firm_outlines
 from scenes.formats.ply import sky_on_sphere, write_gaussians_ply, write_points_ply
 from scenes.formats.spz import load_gsply, write_compressed_ply, write_spz
 from scenes.formats.tracks import MAX_TRACK, tracks_of
@@ -138,9 +140,8 @@ def export(
 
 
 def _export_gaussians(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
-    primitives = sky_on_sphere(world.primitives)
-    gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
-    write_gaussians_ply(folder / "gaussians.ply", gaussians)
+    primitives = world.primitives
+    write_gaussians_ply(folder / "gaussians.ply", _for_others(world))
     write_bytes(folder / HOME_CAMERAS, json.dumps(_home_cameras(world), indent=1).encode())
     made = "" if isinstance(primitives, Gaussians) else "made from points, as flat discs; "
     note = (
@@ -155,8 +156,7 @@ def _export_gaussians(world: WorldStore, folder: Path, _options: ExportOptions) 
 
 
 def _export_spz(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
-    primitives = sky_on_sphere(world.primitives)
-    write_spz(folder / "world.spz", primitives if isinstance(primitives, Gaussians) else discs(primitives))
+    write_spz(folder / "world.spz", _for_others(world))
     note = (
         f"3D Gaussians as SPZ version 3, y up, z backward (as it asks); {SKY_NOTE}; the photo was taken at the origin"
     )
@@ -164,18 +164,15 @@ def _export_spz(world: WorldStore, folder: Path, _options: ExportOptions) -> tup
 
 
 def _export_compressed_ply(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
-    primitives = sky_on_sphere(world.primitives)
     target = folder / "world.compressed.ply"
-    write_compressed_ply(target, primitives if isinstance(primitives, Gaussians) else discs(primitives))
+    write_compressed_ply(target, _for_others(world))
     note = "3D Gaussians in 16 bytes each, for SuperSplat and PlayCanvas; axes and limits as of gaussians.ply; "
     return target, note + SKY_NOTE
 
 
 def _export_usd(world: WorldStore, folder: Path, _options: ExportOptions) -> tuple[Path, str]:
-    primitives = sky_on_sphere(world.primitives)
-    gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
     metric = world.manifest.metric
-    has_field = write_usd(folder / "world.usdc", gaussians, world.cameras, world.fps, metric=metric)
+    has_field = write_usd(folder / "world.usdc", _for_others(world), world.cameras, world.fps, metric=metric)
     field = "3D Gaussians as ParticleField3DGaussianSplat (OpenUSD 26), with points as their proxy"
     note = (
         f"OpenUSD, y up: {field if has_field else 'points'}; cameras `photo` (start there) and `path` (animated, "
@@ -304,6 +301,17 @@ FORMATS: dict[str, Callable[[WorldStore, Path, ExportOptions], tuple[Path, str]]
     "html": _export_html,
     "mp4": _export_mp4,
 }
+
+
+def _for_others(world: WorldStore) -> Gaussians:
+    """The world for programs that know neither a sky nor our renderer's rule for outlines before it."""
+    primitives = world.primitives
+    gaussians = primitives if isinstance(primitives, Gaussians) else discs(primitives)
+    index = np.unique(np.linspace(0, len(world) - 1, min(OutlinePolicy.frames, len(world))).round().astype(int))
+    firm = firm_outlines(gaussians, (world.frames(i, i + 1)[0] for i in index.tolist()))
+    placed = sky_on_sphere(firm)
+    assert isinstance(placed, Gaussians)
+    return placed
 
 
 def discs(points: Points) -> Gaussians:

@@ -26,13 +26,17 @@ import trimesh
 from PIL import Image
 from plyfile import PlyData
 
+from cache3d.rasterizer.rasterize import rasterize
+from cache3d.rasterizer.types import Splats
 from geometry.camera import Camera
+from geometry.filters import dilate
 from geometry.frame import Chunk, Frame
 from geometry.primitives import Change, Gaussians, Points
 from geometry.project import project, unproject
 from scenes.formats.export import FORMATS, as_points, discs, export
 from scenes.formats.glb import write_glb
 from scenes.formats.mesh import mesh_of
+from scenes.formats.outlines import firm_outlines
 from scenes.formats.ply import (
     SH_CONSTANT,
     read_gaussians_ply,
@@ -374,6 +378,30 @@ def test_splats_and_points_of_a_world(world: WorldStore) -> None:
     assert "points.ply: " in readme
     export(world, ["points_ply"])  # again: one line each
     assert (world.folder / "exports" / "README.txt").read_text().count("points.ply: ") == 1
+
+
+def test_plain_compositing_shows_outlines_of_an_export_firm_before_the_sky() -> None:
+    chunk = painted_chunk(0, 0, 1)
+    frame, gaussians = chunk.frames[0], discs(points_of(chunk))
+    # As the cache has them: no thinner than half a pixel, so that they reach beyond their outline.
+    gaussians = replace(gaussians, opacities=torch.full_like(gaussians.opacities, 0.95))
+    firm = firm_outlines(gaussians, [frame])
+
+    def error(shown: Gaussians, where: torch.Tensor) -> float:
+        on = sky_on_sphere(shown)
+        assert isinstance(on, Gaussians)
+        splats = Splats(on.means, on.quats, on.scales, on.opacities, on.colors)
+        rgb = rasterize(splats, frame.camera[None], "cpu", eps2d=0.3).values
+        return (rgb[0] - frame.rgb).abs().mean(0)[where].mean().item()
+
+    sky = frame.sky[0]
+    above = sky & (dilate((~sky).float()[None], 1)[0] > 0.0)
+    deep = dilate(sky.float()[None], 4)[0] == 0.0
+    assert error(firm, above) < 0.9 * error(gaussians, above)
+    assert error(firm, deep) == pytest.approx(error(gaussians, deep), abs=1e-4)
+    assert torch.equal(firm.means, gaussians.means)
+    indoors = replace(gaussians, sky=torch.zeros_like(gaussians.sky))
+    assert firm_outlines(indoors, [frame]) is indoors
 
 
 def read_glb(path: Path) -> tuple[dict, bytes]:
