@@ -26,6 +26,7 @@ class Page:
 
 
 TRAININGS = ("depth", "generator", "teacher", "trajectories", "initial-student", "student")  # ``conf/train/*.yaml``
+TRAININGS += ("vae", "latents", "diffuser")  # of the small video diffuser, on accelerate
 MODEL_ACTIONS = ("convert", "toy")  # ``conf/models/*.yaml``
 
 PAGES = {

@@ -75,7 +75,7 @@ class WanDenoiser:
         self,
         noisy: Float[Tensor, "f c h w"],
         level: Float[Tensor, "f 1 h w"],
-        text: Float[Tensor, "b 512 d"],
+        text: Float[Tensor, "b n d"],
         context: Context,
         extra: Float[Tensor, "f e h w"] | None = None,
     ) -> Float[Tensor, "f c h w"]:
@@ -97,7 +97,7 @@ class WanDenoiser:
     def record(
         self,
         latents: Float[Tensor, "f c h w"],
-        text: Float[Tensor, "b 512 d"],
+        text: Float[Tensor, "b n d"],
         context: Context,
         level: float = 0.0,
     ) -> tuple[Slot, ...]:
@@ -125,7 +125,7 @@ class WanDenoiser:
         camera: Camera,
         place: int,
         chunk: int,
-        text: Float[Tensor, "b 512 d"],
+        text: Float[Tensor, "b n d"],
         bounds: Bounds,
         noised: tuple[Float[Tensor, "f c h w"], float] | None = None,
     ) -> LatentBank:
@@ -146,7 +146,7 @@ class WanDenoiser:
         frames = [Remembered(slot, seen[k], place + k, chunk) for k, slot in enumerate(slots)]
         return bank.extended(frames, camera, bounds)
 
-    def recached(self, bank: LatentBank, text: Float[Tensor, "b 512 d"], bounds: Bounds) -> LatentBank:
+    def recached(self, bank: LatentBank, text: Float[Tensor, "b n d"], bounds: Bounds) -> LatentBank:
         """The same frames remembered under another prompt, chunk after chunk (LongLive, section 3.1)."""
         made = LatentBank((), bank.camera[:0], bank.unit)
         for frames, camera in bank.by_chunk():

@@ -34,12 +34,20 @@ from diffusion.memory_plan import MemoryPlan
 from diffusion.noise_map import NoiseConfig
 from diffusion.wan.denoiser import WanDenoiser
 from diffusion.wan.files import stored_tensors
-from diffusion.wan.lines import PRECISIONS, VAES, Precision
+from diffusion.wan.lines import PRECISIONS, VAES, Line, Precision
 from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae, stored_vae_config
 from diffusion.wan.memory import Context, LatentBank, LatentPolicy
 from diffusion.wan.offload import Offloading, Placement
 from diffusion.wan.plan import WanSetup, plan_wan
-from diffusion.wan.prompts import CachedTextEncoder, Captioner, Prompts, PromptSource, clean_prompt, read_prompts
+from diffusion.wan.prompts import (
+    CachedTextEncoder,
+    Captioner,
+    NoPrompts,
+    Prompts,
+    PromptSource,
+    clean_prompt,
+    read_prompts,
+)
 from diffusion.wan.sampling import sample
 from diffusion.wan.schedule import draw
 from diffusion.wan.settings import Recipe, WanSettings
@@ -62,11 +70,11 @@ TEXT_ENCODER_BYTES = 2 * 5_680_910_336  # of UMT5-XXL in bfloat16
 class PromptEmbeddings(Protocol):
     """Where prompts come from (`diffusion.wan.prompts.PromptSource`)."""
 
-    def at(self, chunk: int) -> Float[Tensor, "512 d"]:
+    def at(self, chunk: int) -> Float[Tensor, "n d"]:
         """Embedded prompt of a chunk."""
         ...
 
-    def negative(self) -> Float[Tensor, "512 d"] | None:
+    def negative(self) -> Float[Tensor, "n d"] | None:
         """Embedded negative prompt, for guidance."""
         ...
 
@@ -86,7 +94,7 @@ class WanMemory:
     Attributes:
         chunks: finished chunks, the photo included.
         latents: latent frames of the walk.
-        text: embedded prompt under which ``bank`` was made, and the negative one with guidance, ``[b 512 d]``.
+        text: embedded prompt under which ``bank`` was made, and the negative one with guidance, ``[b n d]``.
         streams: None for lines without memory.
         bank: of causal lines.
         seen: of ``reference`` lines: the still clip ``[f c h w]`` and, after the first chunk, the chunk before.
@@ -95,7 +103,7 @@ class WanMemory:
 
     chunks: int
     latents: int
-    text: Float[Tensor, "b 512 d"]
+    text: Float[Tensor, "b n d"]
     streams: Streams | None = None
     bank: LatentBank | None = None
     seen: tuple[Tensor, ...] = ()
@@ -227,7 +235,8 @@ class WanGenerator:
         settings = WanSettings(*sampling, chunk, overlap, smoothing, policy, guide_history)
         self.recipe = settings.of(self._checkpoint.line)
         self._tiny = None if decoder == "full" else _tiny_file(decoder, self._checkpoint)
-        self._captioner = captioner if prompt is None else None
+        _check_text(self.recipe.line, prompt)
+        self._captioner = captioner if prompt is None and self.recipe.line.reads_text else None
         if isinstance(prompt, Mapping):
             self._prompts = Prompts.of({int(chunk): text for chunk, text in prompt.items()})
         else:
@@ -249,8 +258,10 @@ class WanGenerator:
         """The models, loaded when they are first asked for: prompts are encoded before the transformer is there."""
         if self._loaded is None:
             checkpoint, recipe = self._checkpoint, self.recipe
-            negative = None if recipe.guidance == 1.0 else self._negative
-            prompts = PromptSource.of(self._prompts, self._text_encoder, negative)
+            prompts: PromptEmbeddings = NoPrompts(checkpoint.config["text_dim"])
+            if recipe.line.reads_text:
+                negative = None if recipe.guidance == 1.0 else self._negative
+                prompts = PromptSource.of(self._prompts, self._text_encoder, negative)
             placement = Placement(self._device, self._offload)
             vae = StreamingVAE(load_vae(checkpoint, placement.home), self._decoder_dtype, placement)
             model = load_transformer(checkpoint, self._precision, placement.home)
@@ -307,6 +318,8 @@ class WanGenerator:
 
         Of a Hugging Face id nothing is fetched to find out: what is not in its cache was not encoded here.
         """
+        if not self.recipe.line.reads_text:
+            return 0
         folder = self._checkpoint.folder_at_hand_with("text_encoder", "tokenizer")
         if folder is None:
             return TEXT_ENCODER_BYTES
@@ -339,7 +352,13 @@ class WanGenerator:
         """The generator with another text, or file of texts, from a chunk on.
 
         Its models are shared, this one does not change.
+
+        Raises:
+            ValueError: the line reads no text.
         """
+        _check_text(self.recipe.line, text)
+        if not self.recipe.line.reads_text:
+            return self
         changed = copy.copy(self)
         changed._prompts = self._prompts.then(read_prompts(text, self.recipe.frames), from_chunk)
         if self._loaded is not None:
@@ -525,7 +544,7 @@ class WanGenerator:
         made = self.make(condition, one, memory, torch.Generator().manual_seed(0))
         self.remember(Chunk(shown, 1, observed=False, confidence=one), made, memory)
 
-    def _text(self, chunk: int, before: Tensor | None) -> Float[Tensor, "b 512 d"]:
+    def _text(self, chunk: int, before: Tensor | None) -> Float[Tensor, "b n d"]:
         """The prompt of a chunk; the very tensor ``before`` where it is the same, which attention goes by."""
         rows = [self.parts.prompts.at(chunk)]
         if self.recipe.guidance != 1.0 and (negative := self.parts.prompts.negative()) is not None:
@@ -544,10 +563,10 @@ class WanGenerator:
 
     def _guide(self, condition: Condition) -> tuple[UInt8[Tensor, "t 3 h w"], Float[Tensor, "t 1 h w"] | None]:
         """What is encoded as guide, and for models that read a mask the pixels that are known."""
-        if self.recipe.mode != "mask":
-            return _bytes(condition.prior.rgb), None
         covered = condition.guide.covered
-        return _bytes(torch.where(covered, condition.guide.rgb, 0.0)), covered.float()
+        if self.recipe.mode == "mask":
+            return _bytes(torch.where(covered, condition.guide.rgb, 0.0)), covered.float()
+        return _bytes(condition.prior.rgb), covered.float() if self.recipe.line.extra_channels else None
 
     def _clip(self, memory: WanMemory) -> tuple[Float[Tensor, "o c h w"], Streams]:
         """Latents that come before the chunk in its pass and are held, and the streams after them."""
@@ -575,6 +594,13 @@ class WanGenerator:
         return Context(slots, tuple(range(len(seen))), tuple(range(2 * chunk, 3 * chunk)))
 
 
+def _check_text(line: Line, prompt: str | Mapping[str, str] | None) -> None:
+    """Refuse a prompt that nothing would read; a resumed walk brings an empty one."""
+    texts = [prompt or ""] if not isinstance(prompt, Mapping) else [*prompt.values()]
+    if not line.reads_text and any(texts):
+        raise ValueError(f"prompt: want none for {line.name}, which reads no text, got {prompt!r}; leave it out")
+
+
 def _set_attention(model: WanTransformer3DModel, backend: str) -> None:
     """Choose a backend of diffusers' attention.
 
@@ -595,7 +621,9 @@ def _tiny_file(decoder: str, checkpoint: Checkpoint) -> Path:
     Raises:
         ValueError: it is not there.
     """
-    name = TINY[checkpoint.line.vae]
+    name = TINY.get(checkpoint.line.vae)
+    if name is None:
+        raise ValueError(f"decoder: want full for {checkpoint.line.name}, whose VAE is small, got '{decoder}'")
     path = Path(decoder).expanduser() if decoder != "tiny" else (checkpoint.folder or Path()) / name
     if not path.is_file():
         raise ValueError(

@@ -31,13 +31,14 @@ class Base:
     Attributes:
         config: arguments of diffusers' ``WanTransformer3DModel``, as in its ``config.json``; a line may add input
             channels.
-        vae: ``2.1`` (16 channels, 8 pixels) or ``2.2`` (48 channels, 16 pixels).
-        repository: Hugging Face id of a diffusers folder with the text encoder, the tokenizer and the VAE.
+        vae: ``2.1`` (16 channels, 8 pixels), ``2.2`` (48 channels, 16 pixels) or ``tiny`` (as 2.1, far fewer weights).
+        repository: Hugging Face id of a diffusers folder with the text encoder, the tokenizer and the VAE; empty where
+            these come with the transformer.
         parameters: of the transformer.
     """
 
     config: Config
-    vae: Literal["2.1", "2.2"]
+    vae: Literal["2.1", "2.2", "tiny"]
     repository: str
     parameters: int
 
@@ -75,6 +76,20 @@ BASES: Mapping[str, Base] = MappingProxyType(
         "1.3B": Base(_transformer(12, 8960, 30, 16), "2.1", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 1_418_996_800),
         "5B": Base(_transformer(24, 14336, 30, 48), "2.2", "Wan-AI/Wan2.2-TI2V-5B-Diffusers", 4_999_787_712),
         "14B": Base(_transformer(40, 13824, 40, 16), "2.1", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 14_288_491_584),
+        # Our own: a size that a CPU trains and runs. Its text is one constant token (`diffusion.wan.fresh`).
+        "tiny": Base(
+            MappingProxyType(
+                {
+                    **_transformer(4, 768, 10, 16),
+                    "attention_head_dim": 64,
+                    "text_dim": 16,
+                    "freq_dim": 64,
+                }
+            ),
+            "tiny",
+            "",
+            9_817_408,
+        ),
     }
 )
 
@@ -123,6 +138,24 @@ VAES: Mapping[str, Config] = MappingProxyType(
                 "scale_factor_spatial": 16,
             }
         ),
+        # Frames of pixels in squares of 2x2, then two halvings: height and width by 8, time by 4, as 2.1.
+        "tiny": MappingProxyType(
+            {
+                "base_dim": 16,
+                "decoder_base_dim": 16,
+                "z_dim": 16,
+                "dim_mult": [1, 4, 4],
+                "num_res_blocks": 1,
+                "temperal_downsample": [True, True],
+                "latents_mean": [0.0] * 16,  # those of trained weights are in their own configuration
+                "latents_std": [1.0] * 16,
+                "in_channels": 12,
+                "out_channels": 12,
+                "patch_size": 2,
+                "is_residual": True,
+                "scale_factor_spatial": 8,
+            }
+        ),
     }
 )
 
@@ -168,11 +201,12 @@ class Line:
             the reference (``reference``).
         noise_mode: what a noise level per token does: ``hold``: a token waits until the schedule reaches its level;
             ``scale``: its schedule is scaled to start there; ``uniform``: ignored; ``blend``: after each prediction the
-            guide replaces the share of 1 - level; ``mask``: the model reads guide and coverage as input channels.
+            guide replaces the share of 1 - level; ``mask``: all tokens start at 1, and the model reads guide and
+            coverage as input channels.
         seen: default noise level of a pixel that the world shows, as `diffusion.noise_map.NoiseConfig` has it.
         copied: of a pixel that the prior fills.
         unknown: of any other.
-        extra_channels: input channels after the noisy latents (``inspatio``: 4 of mask, then 16 of the guide).
+        extra_channels: input channels after the noisy latents: 4 of what the guide covers, then 16 of the guide.
         precision: ``wan``: bfloat16, float32 where the original program computes in it; ``bf16``: all bfloat16, as
             students were trained to run.
         lora_alpha: scale of a published LoRA that does not carry it; None: its rank.
@@ -218,6 +252,11 @@ class Line:
     def vae(self) -> str:
         """Key in `VAES`."""
         return BASES[self.bases[0]].vae
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it was trained with prompts; if not, it is given one constant token."""
+        return bool(BASES[self.bases[0]].repository)
 
     @property
     def size_multiple(self) -> int:
@@ -308,6 +347,31 @@ _CAUSAL_FORCING = replace(
     code="thu-ml/Causal-Forcing",
     weights="zhuhz22/Causal-Forcing",
     files=("chunkwise/causal_forcing.pt",),
+)
+
+_TINY = Line(
+    name="tiny",
+    title="our own small one: reads the guide and its coverage, a level per token, many steps",
+    bases=("tiny",),
+    code="",
+    weights="",
+    license="Apache-2.0",
+    commercial=True,
+    chunk=2,
+    trained_span=5,
+    window=5,
+    sink=1,
+    steps=24,
+    shift=3.0,
+    stepper="euler",
+    attention="causal",
+    noise_mode="hold",
+    rotary="relative",
+    size=(96, 160),
+    seen=0.4,
+    copied=0.8,
+    extra_channels=20,
+    precision="float32",
 )
 
 LINES: Mapping[str, Line] = MappingProxyType(
@@ -421,6 +485,7 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 size=(544, 960),
                 noise_mode="hold",
             ),
+            _TINY,
         )
     }
 )

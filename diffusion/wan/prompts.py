@@ -209,6 +209,24 @@ class PromptSource:
         return replace(self, embedded={**self.embedded, **made})
 
 
+@dataclass(frozen=True)
+class NoPrompts:
+    """What a model is given that reads no text: one token of zeros.
+
+    Attributes:
+        dim: channels of an embedded token.
+    """
+
+    dim: int
+
+    def at(self, chunk: int) -> Float[Tensor, "1 d"]:  # noqa: ARG002
+        """The same for all chunks."""
+        return torch.zeros(1, self.dim)
+
+    def negative(self) -> None:
+        """There is nothing to be led away from."""
+
+
 def padded(embedding: Float[Tensor, "n d"]) -> Float[Tensor, "512 d"]:
     """Zeros appended up to ``TOKENS``."""
     return torch.cat([embedding, embedding.new_zeros(TOKENS - len(embedding), embedding.shape[1])])

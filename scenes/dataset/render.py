@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from geometry.depth.embedded import EmbeddedDepth
 from scenes.dataset.clips import write_clip, write_manifest
-from scenes.dataset.plans import CLIPS_PER_SCENE_VISIT, PLANS
+from scenes.dataset.plans import CLIP_FRAMES, CLIPS_PER_SCENE_VISIT, PLANS
 from scenes.synthetic import panoramas, torcs
 from scenes.synthetic.assets import (
     FURNITURE_ARCHIVES,
@@ -101,6 +101,7 @@ def render_data(
     *,
     assets: Path | None = None,
     size: tuple[int, int] = (144, 240),
+    frames: int = CLIP_FRAMES,
     worker: int = 0,
     workers: int = 1,
     stages: Callable[[str, str], Place] | None = None,
@@ -114,6 +115,7 @@ def render_data(
         seed: seed of the plan; the same seed gives the same clips.
         assets: folder filled by ``scenes.synthetic.assets.fetch_assets``.
         size: ``(H, W)`` of the frames.
+        frames: of a clip; the long clips of a plan keep their length. The paths are as long, in finer steps.
         worker: index of the share to render, 0 to ``workers - 1``.
         workers: number of processes that fill the same folder.
         stages: function that returns the stage of a source and scene, instead of ``assets``.
@@ -133,6 +135,7 @@ def render_data(
     assert load is not None
     # By visits and not by clips, so that one process uses a loaded scene for several clips.
     mine = [p for p in PLANS[plan](clips, seed) if (p.index // CLIPS_PER_SCENE_VISIT) % workers == worker]
+    mine = [replace(p, frames=frames) if p.frames == CLIP_FRAMES else p for p in mine]
     written = 0
     for clip in tqdm(mine, desc=f"clips {worker + 1}/{workers}", unit="clip", mininterval=5.0):
         # Clips are written atomically, so an existing file is complete and a run can be repeated.

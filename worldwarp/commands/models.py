@@ -28,7 +28,8 @@ def _list(words: Sequence[str]) -> int:
     for line in LINES.values():
         print(_row(line))
         print(f"    {line.title}")
-        print(f"    https://huggingface.co/{line.weights}" + "".join(f" {file}" for file in line.files))
+        if line.weights:
+            print(f"    https://huggingface.co/{line.weights}" + "".join(f" {file}" for file in line.files))
     print("Download: the transformer; its text encoder and VAE (23 GB) come once for all lines of a size.")
     print(
         "VRAM: by the memory plan or as published, at 480x832 (ti2v: 704x1280), prompts encoded before; - is not known."

@@ -7,11 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from worldwarp.arguments import ConfigError, nearest, user_path
-from worldwarp.config import check_choice, check_number, check_whole, compose_config
+from worldwarp.config import check_choice, check_number, check_whole, checked_size, compose_config
 from worldwarp.pages import TRAININGS
 
-FOLDERS_AND_FILES = ("data", "out", "teacher", "trajectories", "start")  # settings of `train`
+FOLDERS_AND_FILES = ("data", "out", "teacher", "trajectories", "start", "vae", "latents")  # settings of `train`
+ACCELERATED = ("vae", "latents", "diffuser")  # stages of the models of the Wan class, which run on accelerate
 WITHOUT_GUIDES = ("depth", "initial-student")  # trainings that read no guides, so that none are recorded for them
 
 
@@ -23,14 +26,16 @@ def render_data_command(words: list[str]) -> int:
     check_whole(config, "seed", 0, 2**31 - 1)
     check_whole(config, "workers", 1, 1024)
     check_whole(config, "worker", 0, config.workers - 1)
+    check_whole(config, "frames", 5, 1024)
+    size = checked_size(config.size)
     out = user_path("out", config.out)
 
     from scenes.dataset.render import render_data
     from scenes.synthetic.assets import fetch_assets
 
     assets = fetch_assets(user_path("assets", config.assets))
-    share = {key: config[key] for key in ("worker", "workers", "plan")}
-    print(render_data(out, config.clips, config.seed, assets=assets, **share))
+    share = {key: config[key] for key in ("worker", "workers", "plan", "frames")}
+    print(render_data(out, config.clips, config.seed, assets=assets, size=size, **share))
     return 0
 
 
@@ -62,12 +67,15 @@ def train_command(words: list[str]) -> int:
     """`worldwarp train STAGE data=DIR out=DIR device=cpu|cuda ranks=N`: train a network, or continue its training.
 
     STAGE is depth, generator, or a stage of the distillation from many steps to few: teacher, trajectories,
-    initial-student, student. ``viewer=file`` also records the validations into ``training.rrd``.
+    initial-student, student. ``viewer=file`` also records the validations into ``training.rrd``. Or a stage of the
+    small video diffuser, which `accelerate launch` runs in several processes: vae, latents, diffuser.
     """
     stage = words[0] if words else "nothing"
     if stage not in TRAININGS:
         raise ConfigError(f"train: want a stage, got {stage}; {nearest(stage, TRAININGS, TRAININGS)}")
     config = compose_config(f"train/{stage}", words[1:])
+    if stage in ACCELERATED:
+        return _train_accelerated(stage, config)
     check_choice(config, "device", ("cpu", "cuda"), "; say which GPUs with CUDA_VISIBLE_DEVICES")
     check_whole(config, "seed", 0, 2**31 - 1)
     check_whole(config, "steps", 0, 2**31 - 1)
@@ -104,8 +112,36 @@ def train_command(words: list[str]) -> int:
     return 0
 
 
+def _train_accelerated(stage: str, config: DictConfig) -> int:
+    """A stage of the small video diffuser, in as many processes as `accelerate launch` started."""
+    check_whole(config, "seed", 0, 2**31 - 1)
+    for key in ("steps", "batch", "takes"):
+        if key in config:
+            check_whole(config, key, 1, 2**31 - 1)
+    for key in ("minutes", "learning_rate"):
+        if key in config:
+            check_number(config, key, 0.0, 1e9)
+    settings = {str(key): _converted(str(key), config[key]) for key in config}
+    out = settings["out"]
+    if stage == "vae":
+        from worldwarp.training.wan_vae import train_vae
+
+        train_vae(**settings)
+        print(f"averaged weights: {out}/model/vae")
+    elif stage == "latents":
+        from worldwarp.training.wan_latents import record_latents
+
+        print(f"{record_latents(**settings)} clips in {out}")
+    else:
+        from worldwarp.training.wan_diffuser import train_diffuser
+
+        train_diffuser(**settings)
+        print(f"a model for generator.pretrained=: {out}/model")
+    return 0
+
+
 def _converted(key: str, value: str | int | float) -> Path | str | int | float:
     """A setting of `train` as the type that the trainings take."""
     if key in FOLDERS_AND_FILES:
         return user_path(key, str(value))
-    return float(value) if key == "minutes" else value
+    return float(value) if key in ("minutes", "learning_rate") else value

@@ -317,7 +317,9 @@ def test_architectures_have_the_published_number_of_parameters(name: str) -> Non
     assert sum(parameter.numel() for parameter in model.parameters()) == BASES[name].parameters
 
 
-@pytest.mark.parametrize(("version", "millions", "tensors"), [("2.1", 126.9, 194), ("2.2", 704.7, 196)])
+@pytest.mark.parametrize(
+    ("version", "millions", "tensors"), [("2.1", 126.9, 194), ("2.2", 704.7, 196), ("tiny", 2.5, 122)]
+)
 def test_vaes_have_the_published_number_of_parameters(version: str, millions: float, tensors: int) -> None:
     vae = empty_vae(VAES[version])
     parameters = sum(parameter.numel() for parameter in vae.parameters())

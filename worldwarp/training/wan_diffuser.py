@@ -1,0 +1,234 @@
+"""Training of the small video diffuser by flow matching: a level for each token, under guides of the actual cache.
+
+A sample is what the sampler meets at some point of its way (`diffusion.wan.sampling`, mode ``hold``): each frame has a
+level of the schedule, each token starts at a level of its own, full noise where nothing is known and less where the
+guide shows or copies something, and until the schedule has come down to that level the token waits. Half of the samples
+are bidirectional, the other half block-causal with a clean past: one network is the teacher of both.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from diffusion.flow import add_noise, clean_to_velocity, velocity_to_clean
+from diffusion.wan.convert import write_line
+from diffusion.wan.fresh import fresh_transformer, write_part
+from diffusion.wan.lines import LINES, Line
+from diffusion.wan.masked import MaskedAttention, block_causal
+from diffusion.wan.prompts import NoPrompts
+from diffusion.wan.schedule import shifted
+from diffusion.wan.tokens import expanded
+from scenes.dataset.clips import list_clips
+from worldwarp.training.accelerated import Pace, train
+
+LINE = LINES["tiny"]
+CAUSAL = 0.5  # share of samples under a block-causal mask
+UNGUIDED = 0.1  # share of samples without a guide
+MEASURED = 24  # held-out clips of a validation
+LEVELS = (0.2, 0.4, 0.6, 0.8, 0.95)  # of a validation
+SOFT = 0.04  # squared level at which an error of the velocity counts half: lower ones say little about the picture
+
+
+def start_levels(
+    hole: Bool[Tensor, "f 1 ht wt"], copied: bool, rng: np.random.Generator, line: Line = LINE
+) -> Float[Tensor, "f 1 ht wt"]:
+    """Levels at which tokens start: in half of the draws those of the line, else any, and other regions in some."""
+
+    def one(usual: float, low: float) -> float:
+        kind = rng.random()
+        return usual if kind < 0.5 else float(rng.uniform(low, 1.0)) if kind < 0.8 else 1.0
+
+    shown, filled = one(line.seen, 0.1), one(line.copied if copied else line.unknown, 0.6)
+    if rng.random() < 0.15:  # regions of any shape, as other noise maps draw them
+        coarse = torch.from_numpy(rng.random((len(hole), 1, 3, 3), np.float32))
+        hole = nn.functional.interpolate(coarse, hole.shape[-2:], mode="bilinear") < float(rng.uniform(0.2, 0.8))
+    return torch.where(hole, filled, shown)
+
+
+def on_the_way(
+    clean: Float[Tensor, "f c h w"],
+    guide: Float[Tensor, "f c h w"],
+    start: Float[Tensor, "f 1 h w"],
+    row: Float[Tensor, "f 1 1 1"],
+    noise: Float[Tensor, "f c h w"],
+) -> tuple[Float[Tensor, "f c h w"], Float[Tensor, "f 1 h w"]]:
+    """The state of tokens between their noised guide at ``start`` and the truth at 0, and their levels.
+
+    A perfect sampler moves on the straight line between these two: at a share ``s = level / start`` of the way it holds
+    ``(1 - s)`` of the truth and ``s`` of the noised guide.
+    """
+    level = torch.minimum(start, row)
+    share = level / start.clamp_min(1e-6)
+    return torch.lerp(clean, add_noise(guide, noise, start), share), level
+
+
+class DiffuserStage:
+    """Flow matching of the transformer of a line on recorded latents."""
+
+    def __init__(self, latents: Path, vae: Path, line: Line = LINE, **changed: Any) -> None:
+        """Read the latents; a network with random weights.
+
+        Args:
+            latents: folder of `worldwarp.training.wan_latents.record_latents`.
+            vae: folder with the ``vae/`` that they were encoded with.
+            line: whose network, levels and shift.
+            **changed: arguments of the network that differ from the line's.
+
+        Raises:
+            ValueError: no latents to train on, or none held out.
+        """
+        self.takes = [take for split in ("train", "estimated") for take in _takes(latents, split, line.trained_span)]
+        self.held_out = _takes(latents, "heldout", line.trained_span)[:MEASURED]
+        if not self.takes or not self.held_out:
+            raise ValueError(
+                f"latents: want clips to train on and held-out ones in {latents}, got {len(self.takes)} and "
+                f"{len(self.held_out)}; record them with `worldwarp train latents`"
+            )
+        self.line, self.vae, self.changed = line, vae, changed
+        self.network = fresh_transformer(line, **changed)
+        self.attention = MaskedAttention(self.network)
+        self.text = NoPrompts(self.network.config.text_dim).at(0)[None]
+
+    def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """A clip at random levels; its first frame, the photo, is clean."""
+        take = self.takes[rng.integers(len(self.takes))]
+        frames = len(take["clean"])
+        # 1. Which frames are clean, which see which, and the level of each.
+        if rng.random() < CAUSAL:
+            size = int(rng.choice([1, 2, 4]))
+            blocks = [0, *(1 + k // size for k in range(frames - 1))]
+            first = 1 + size * int(rng.integers(-(-(frames - 1) // size)))
+            sees = block_causal(blocks)
+            own = rng.random(max(blocks) + 1)[blocks]
+        else:
+            first = 1 if rng.random() < 0.75 else int(rng.integers(1, frames))
+            sees = torch.ones(frames, frames, dtype=torch.bool)
+            own = rng.random(frames) if rng.random() < 0.5 else np.repeat(rng.random(), frames)
+        later = torch.arange(frames).reshape(-1, 1, 1, 1) >= first
+        row = torch.where(later, shifted(torch.from_numpy(own).float(), self.line.shift).reshape(-1, 1, 1, 1), 0.0)
+        # 2. Where each token starts, and how far it has come.
+        guided = rng.random() >= UNGUIDED
+        start = start_levels(take["hole"], bool(take["copied"]), rng, self.line)
+        start = expanded(start if guided else torch.ones_like(start))
+        clean = take["clean"].float()
+        noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
+        noisy, level = on_the_way(clean, take["guide"].float(), start, row, noise)
+        # 3. Clean frames carry no guide: they are remembered without one.
+        extra = guide_channels(take) * (later & guided)
+        return {
+            "noisy": torch.cat([noisy, extra], 1),
+            "clean": clean,
+            "level": level,
+            "sees": sees,
+            "hole": expanded(take["hole"].float()),
+        }
+
+    def loss(self, network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weighted squared error of the velocity; for the log that of the clean latents, in holes and elsewhere."""
+        level, clean, hole = batch["level"], batch["clean"], batch["hole"]
+        state = batch["noisy"][:, :, : clean.shape[2]]
+        text = self.text.to(clean).expand(len(clean), -1, -1)
+        velocity = self.attention.velocity(network, batch["noisy"], level, text, batch["sees"])
+        weight = level.square() / (level.square() + SOFT)
+        error = (velocity - clean_to_velocity(state, clean, level)).square().mean(2, keepdim=True)
+        moving = (level > 0.0).float()
+
+        def mean(value: Tensor, where: Tensor) -> Tensor:
+            return ((value * where).flatten(1).sum(1) / where.flatten(1).sum(1).clamp_min(1.0)).mean()
+
+        off = (velocity_to_clean(state, velocity, level) - clean).square().mean(2, keepdim=True).detach()
+        terms = {"in_holes": mean(off, moving * hole), "elsewhere": mean(off, moving * (1.0 - hole))}
+        return {"loss": mean(weight * error, moving), **terms}
+
+    def validate(self, network: Any, folder: Path) -> dict[str, float]:  # noqa: ARG002
+        """Squared error of the clean latents by level, of held-out clips whose tokens all start at full noise."""
+        figures: dict[str, list[float]] = {}
+        for number, take in enumerate(self.held_out):
+            clean, hole = take["clean"].float(), expanded(take["hole"].float())[1:] > 0.0
+            noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(number))
+            rows = torch.tensor(LEVELS).reshape(-1, 1, 1, 1, 1).expand(-1, len(clean), 1, *clean.shape[-2:]).clone()
+            rows[:, 0] = 0.0
+            noisy = torch.cat([add_noise(clean, noise, row)[None] for row in rows])
+            extra = guide_channels(take)
+            extra[0] = 0.0
+            device = next(self.network.parameters()).device
+            made = self.predict(network, noisy.to(device), rows.to(device), extra.to(device)).cpu()
+            off = (made - clean).square().mean(2, keepdim=True)[:, 1:]
+            for row, value in zip(LEVELS, off, strict=True):
+                figures.setdefault(f"elsewhere_{row}", []).append(float(value[~hole].mean()))
+                if hole.any():
+                    figures.setdefault(f"in_holes_{row}", []).append(float(value[hole].mean()))
+        return {name: float(np.mean(values)) for name, values in figures.items()}
+
+    def predict(
+        self,
+        network: Any,
+        noisy: Float[Tensor, "b f c h w"],
+        level: Float[Tensor, "b f 1 h w"],
+        extra: Float[Tensor, "f e h w"],
+    ) -> Float[Tensor, "b f c h w"]:
+        """Clean latents of whole clips, all frames seeing each other."""
+        text = self.text.to(noisy).expand(len(noisy), -1, -1)
+        more = extra.expand(len(noisy), *extra.shape)
+        velocity = self.attention.velocity(network, torch.cat([noisy, more], 2), level, text)
+        return velocity_to_clean(noisy, velocity, level)
+
+    def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
+        """A model as `generator.pretrained=` takes it: transformer in float16, VAE and line."""
+        write_part(folder / "transformer", self.network, self.network.config, weights, torch.float16)
+        if not (folder / "vae").exists():
+            shutil.copytree(self.vae / "vae", folder / "vae")
+        write_line(folder, self.line, "float32", ())
+
+
+def guide_channels(take: Mapping[str, Tensor]) -> Float[Tensor, "f 20 h w"]:
+    """What the network reads beside the noisy latents: which pixels are known, then the guide."""
+    return torch.cat([take["known"].float() / 255.0, take["guide"].float()], 1)
+
+
+def _takes(latents: Path, split: str, frames: int) -> list[dict[str, Tensor]]:
+    """The takes of the clips of a split, each cut to its first ``frames`` latents."""
+    takes: list[dict[str, Tensor]] = []
+    for path in list_clips(latents, split):
+        rows = load_file(path)
+        if rows["clean"].shape[1] < frames:
+            continue
+        for k in range(len(rows["clean"])):
+            take = {name: value[k] for name, value in rows.items()}
+            takes.append({name: value[:frames] if value.ndim else value for name, value in take.items()})
+    return takes
+
+
+def train_diffuser(
+    latents: Path,
+    vae: Path,
+    out: Path,
+    steps: int = 100_000,
+    batch: int = 4,
+    learning_rate: float = 5e-4,
+    minutes: float = 600.0,
+    seed: int = 0,
+) -> None:
+    """Train the small diffuser, or go on with it; ``out/model`` is a model for ``generator.pretrained=``.
+
+    Args:
+        latents: folder of `worldwarp.training.wan_latents.record_latents`.
+        vae: folder with the ``vae/`` that they were encoded with.
+        out: folder of the run.
+        steps: see `Pace`, as all that follow.
+        batch: clips.
+        learning_rate: peak.
+        minutes: of this run.
+        seed: of all draws.
+    """
+    pace = Pace(steps, batch, learning_rate, ema=0.998, minutes=minutes, seed=seed)
+    train(lambda: DiffuserStage(latents, vae), pace, out)
