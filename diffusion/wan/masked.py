@@ -29,8 +29,10 @@ class MaskedAttention:
         model.rope = self.rope  # pyright: ignore[reportAttributeAccessIssue] (by design not theirs)
         self.mask: Bool[Tensor, "b 1 n n"] | None = None
         shared, stock = _Masked(self), WanAttnProcessor()
-        model.set_attn_processor({name: shared if ".attn1." in name else stock for name in model.attn_processors})
-        self.patch: int = model.config.patch_size[-1]
+        processors: Any = {name: shared if ".attn1." in name else stock for name in model.attn_processors}
+        model.set_attn_processor(processors)
+        config: Any = model.config
+        self.patch: int = config.patch_size[-1]
 
     def velocity(
         self,

@@ -30,7 +30,7 @@ from worldwarp.training.wan_diffuser import train_diffuser
 from worldwarp.training.wan_latents import record_latents
 from worldwarp.training.wan_vae import train_vae
 
-TRAIN_FUNCTIONS: dict[str, Callable[..., None]] = {
+TRAIN_FUNCTIONS: dict[str, Callable[..., object]] = {
     "depth": train_depth,
     "generator": train_generator,
     "teacher": train_teacher,

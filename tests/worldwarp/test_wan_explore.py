@@ -36,7 +36,7 @@ SETTINGS: Mapping[str, Any] = {
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random model for each way in which the past reaches a chunk."""
     folder = tmp_path_factory.mktemp("models")
-    for line in ("self-forcing", "st-diff", "inspatio"):
+    for line in ("self-forcing", "st-diff", "inspatio", "tiny"):
         make_toy(folder / line, LINES[line])
     return folder
 
@@ -154,6 +154,27 @@ def test_what_the_model_cannot_take_is_refused_in_one_sentence(
         told = capsys.readouterr().err.strip().splitlines()[-1]
         assert message in told
         assert not (tmp_path / "w").exists()
+
+
+def test_the_small_diffuser_wants_its_weights_and_continues_to_the_same_bits(
+    tmp_path: Path, photo: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["explore", str(photo), "left:distance=0.3", "generator=tiny", "viewer=none", "depth=plane", "detail=1"]
+    words += ["size=48x64", "steps=2", "frames=14"]
+    assert main([*words, f"out={tmp_path / 'none'}"]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "generator.pretrained: generator=tiny needs one (folder that `worldwarp train diffuser` wrote" in told
+    model = f"generator.pretrained={models / 'tiny'}"
+    assert main([*words, model, "prompt=a lake", f"out={tmp_path / 'none'}"]) == 2
+    assert "this generator takes no text" in capsys.readouterr().err
+    settings = {**SETTINGS, "prior": "copy", "frames": 14}
+    list(explore(image=photo, out=tmp_path / "whole", generator="tiny", overrides=[model], **settings))
+    next(explore(image=photo, out=tmp_path / "parts", generator="tiny", overrides=[model], **settings))
+    list(explore(resume=tmp_path / "parts", viewer="none"))
+    whole, parts = World.load(tmp_path / "whole"), World.load(tmp_path / "parts")
+    assert [record.frames for record in whole.record.chunks] == [1, 8, 5]
+    assert torch.equal(whole.frames().rgb, parts.frames().rgb)
+    assert whole.record.carried(1)["latents"].shape == (2, 16, 6, 8)
 
 
 def test_a_model_that_is_not_whole_is_refused_by_what_is_wrong_with_it(

@@ -121,7 +121,7 @@ def _train_accelerated(stage: str, config: DictConfig) -> int:
     for key in ("minutes", "learning_rate"):
         if key in config:
             check_number(config, key, 0.0, 1e9)
-    settings = {str(key): _converted(str(key), config[key]) for key in config}
+    settings: dict[str, Any] = {str(key): _converted(str(key), config[key]) for key in config}
     out = settings["out"]
     if stage == "vae":
         from worldwarp.training.wan_vae import train_vae

@@ -197,6 +197,9 @@ class _Training:
 
     def _save_and_validate(self) -> dict[str, float]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights: dict[str, Any]
+        average: dict[str, Any]
+        optimizer: dict[str, Any]
         weights, optimizer = get_state_dict(self.network, self.optimizer.optimizer, options=options)
         # Of a network on a CPU the dictionary holds the parameters themselves, which are about to change.
         weights = {name: value.clone() for name, value in weights.items()}
@@ -227,17 +230,17 @@ class _Training:
         try:
             progress = json.loads((self.folder / PROGRESS).read_text())
             state = load_file(self.folder / CHECKPOINT)
-            part = {
+            part: dict[str, dict[str, Any]] = {
                 prefix: {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
                 for prefix in ("network.", "average.", "optimizer.")
             }
             _, optimizer = get_state_dict(self.network, self.optimizer.optimizer, options=options)
-            stored: dict[str, dict[str, Tensor]] = {}
+            stored: dict[str, Any] = {}
             for name, value in part["optimizer."].items():
                 parameter, _, key = name.rpartition(".")
                 stored.setdefault(parameter, {})[key] = value
-            whole = {"state": stored, "param_groups": optimizer["param_groups"]}
-            nothing = {"state": {}, "param_groups": optimizer["param_groups"]}
+            whole: dict[str, Any] = {"state": stored, "param_groups": optimizer["param_groups"]}
+            nothing: dict[str, Any] = {"state": {}, "param_groups": optimizer["param_groups"]}
             set_state_dict(
                 self.network,
                 (),

@@ -25,7 +25,7 @@ from diffusion.wan.fresh import fresh_transformer, write_part
 from diffusion.wan.lines import LINES, Line
 from diffusion.wan.masked import MaskedAttention, block_causal
 from diffusion.wan.prompts import NoPrompts
-from diffusion.wan.schedule import shifted
+from diffusion.wan.schedule import denoise, draw, schedule_levels, shifted, staggered, token_rows
 from diffusion.wan.tokens import expanded
 from scenes.dataset.clips import list_clips
 from worldwarp.training.accelerated import Pace, train
@@ -96,7 +96,8 @@ class DiffuserStage:
         self.line, self.vae, self.changed = line, vae, changed
         self.network = fresh_transformer(line, **changed)
         self.attention = MaskedAttention(self.network)
-        self.text = NoPrompts(self.network.config.text_dim).at(0)[None]
+        self.config: Any = self.network.config
+        self.text = NoPrompts(self.config.text_dim).at(0)[None]
 
     def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """A clip at random levels; its first frame, the photo, is clean."""
@@ -182,9 +183,34 @@ class DiffuserStage:
         velocity = self.attention.velocity(network, torch.cat([noisy, more], 2), level, text)
         return velocity_to_clean(noisy, velocity, level)
 
+    @torch.no_grad()
+    def sample(
+        self, network: Any, take: Mapping[str, Tensor], steps: int, rng: torch.Generator
+    ) -> Float[Tensor, "f c h w"]:
+        """The clip of a take as the network makes it of its photo and guide, all frames seeing each other.
+
+        Args:
+            network: `network`.
+            take: of `takes` or `held_out`; of the clean latents only the first is used.
+            steps: of Euler, at the line's shift.
+            rng: of the noise.
+        """
+        photo = torch.arange(len(take["clean"])).reshape(-1, 1, 1, 1) == 0
+        guide = torch.where(photo, take["clean"].float(), take["guide"].float())
+        filled = self.line.copied if take["copied"] else self.line.unknown
+        start = expanded(torch.where(take["hole"], filled, self.line.seen))
+        start = torch.where(photo, 0.0, start)
+        extra = torch.where(photo, 0.0, guide_channels(take))
+        rows = staggered(schedule_levels(steps, self.line.shift), len(guide), 0.0)
+
+        def predict(noisy: Tensor, level: Tensor) -> Tensor:
+            return self.predict(network, noisy[None], level[None], extra)[0]
+
+        return denoise(predict, add_noise(guide, draw(guide, rng), start), token_rows(rows, start))
+
     def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """A model as `generator.pretrained=` takes it: transformer in float16, VAE and line."""
-        write_part(folder / "transformer", self.network, self.network.config, weights, torch.float16)
+        write_part(folder / "transformer", self.network, self.config, weights, torch.float16)
         if not (folder / "vae").exists():
             shutil.copytree(self.vae / "vae", folder / "vae")
         write_line(folder, self.line, "float32", ())
