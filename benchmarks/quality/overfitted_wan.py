@@ -31,24 +31,24 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers.models.transformers.transformer_wan import WanAttnProcessor
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.data.walks import determined
 from diffusion.flow import add_noise, clean_to_velocity
-from diffusion.wan.attention import FrameRope
-from diffusion.wan.convert import write_model
+from diffusion.wan.fresh import write_part
 from diffusion.wan.generator import WanGenerator
 from diffusion.wan.lines import LINES
 from diffusion.wan.load import find_checkpoint, load_transformer, load_vae
+from diffusion.wan.masked import MaskedAttention
 from diffusion.wan.schedule import shifted
 from diffusion.wan.tokens import FRAMES_PER_LATENT, expanded, token_levels
 from diffusion.wan.toy import make_toy
@@ -59,6 +59,7 @@ from scenes.io.png import to_bytes
 from tests.helpers import cameras_along, pillar_before_wall
 from worldwarp import explore
 from worldwarp.state import Step
+from worldwarp.training.accelerated import MODEL, Pace, train
 
 LINE = LINES["causal-forcing-frame"]
 REACH = 0.8  # of the camera over the whole clip, scene units; the wall is at 2.5
@@ -120,106 +121,95 @@ def encoded(vae: Any, photo: Float[Tensor, "1 3 h w"], rgb: Float[Tensor, "t 3 h
     return torch.cat([first, stream.encode(rgb, state)[0]])
 
 
-class _Masked(WanAttnProcessor):
-    """Self-attention under one mask."""
-
-    def __init__(self, mask: Bool[Tensor, "n n"]) -> None:
-        super().__init__()
-        self.mask = mask
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,  # noqa: ARG002
-        rotary_emb: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        return super().__call__(attn, hidden_states, encoder_hidden_states, self.mask, rotary_emb)
+Taught = Callable[[Any, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
-Taught = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-
-
-def teach(model: Any, count: int, draws: int, tokens: int) -> Taught:
+def teach(model: Any, count: int, draws: int) -> Taught:
     """One pass of a model for all chunks of a clip, each with the clean clip before it: teacher forcing.
 
-    Attention of the model is replaced. The pass takes ``count`` clean latents ``[f c h w]``, noisy ones of the
-    ``count`` places after the photo, ``draws`` times ``[df c h w]``, their levels ``[df 1 h w]`` and the text
-    ``[1 512 d]``; it returns the velocities of the noisy ones. Clean latents see themselves and those before them, as
-    when they are remembered; noisy ones see the clean ones before their place, and themselves.
+    Attention of the model is replaced. The pass takes the model (as a trainer wraps it), ``count`` clean latents
+    ``[f c h w]``, noisy ones of the ``count`` places after the photo, ``draws`` times ``[df c h w]``, their levels
+    ``[df 1 h w]`` and the text ``[1 512 d]``; it returns the velocities of the noisy ones. Clean latents see themselves
+    and those before them, as when they are remembered; noisy ones see the clean ones before their place, and
+    themselves.
 
     Args:
         model: with its stock attention.
         count: chunks of one latent.
         draws: of noise.
-        tokens: of a latent.
     """
     draw = torch.cat([torch.zeros(count, dtype=torch.int64), torch.arange(1, draws + 1).repeat_interleave(count)])
     place = torch.cat([torch.arange(count), torch.arange(1, count + 1).repeat(draws)])
-    of, at = draw.repeat_interleave(tokens), place.repeat_interleave(tokens)
-    mask = ((of == 0) & (at < at[:, None])) | ((of == of[:, None]) & (at == at[:, None]))
-    names, patch = list(model.attn_processors), model.config.patch_size[-1]
-    model.set_attn_processor({name: _Masked(mask) if ".attn1." in name else WanAttnProcessor() for name in names})
-    model.rope = FrameRope(model.rope)
-    model.rope.positions = tuple(place.tolist())
+    sees = ((draw == 0) & (place < place[:, None])) | ((draw == draw[:, None]) & (place == place[:, None]))
+    attention, positions = MaskedAttention(model), place.tolist()
 
-    def taught(clean: Tensor, noisy: Tensor, level: Tensor, text: Tensor) -> Tensor:
-        clip = torch.cat([clean, noisy]).transpose(0, 1)[None]
-        levels = torch.cat([torch.zeros_like(clean[:, :1]), level])
-        timestep = 1000.0 * levels[:, 0, ::patch, ::patch].flatten()[None]
-        return model(clip, timestep, text, return_dict=False)[0][0].transpose(0, 1)[count:]
+    def taught(network: Any, clean: Tensor, noisy: Tensor, level: Tensor, text: Tensor) -> Tensor:
+        clip, levels = torch.cat([clean, noisy])[None], torch.cat([torch.zeros_like(clean[:, :1]), level])[None]
+        return attention.velocity(network, clip, levels, text, sees[None], positions)[0, count:]
 
     return taught
 
 
-def train_transformer(
-    model: Any,
-    text: Float[Tensor, "1 512 d"],
-    clean: Float[Tensor, "f c h w"],
-    guide: Float[Tensor, "f c h w"],
-    level: Float[Tensor, "f 1 ht wt"],
-    steps: int,
-    rate: float = 2e-3,
-) -> None:
-    """Fit a transformer to one clip by flow matching, a chunk of one latent at a time, in place.
+class Forcing:
+    """A stage of the trainer: one clip by flow matching, a chunk of one latent at a time."""
 
-    Args:
-        model: with its stock attention.
-        text: embedded prompt.
-        clean: latents of the clip, the photo's first.
-        guide: what the loop shows of it, encoded in the same stream.
-        level: at which each token of the guide starts, 1 in holes.
-        steps: of training.
-        rate: peak learning rate.
-    """
-    patch, rng = model.config.patch_size[-1], torch.Generator().manual_seed(0)
-    taught = teach(model, len(clean) - 1, DRAWS, level[0].numel())
-    hole = level[1:].eq(1.0).repeat(DRAWS, 1, 1, 1)
-    truth, shown = clean[1:].repeat(DRAWS, 1, 1, 1), guide[1:].repeat(DRAWS, 1, 1, 1)
+    def __init__(
+        self,
+        model: Any,
+        text: Float[Tensor, "1 512 d"],
+        clean: Float[Tensor, "f c h w"],
+        guide: Float[Tensor, "f c h w"],
+        level: Float[Tensor, "f 1 ht wt"],
+    ) -> None:
+        """What there is to learn.
 
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=rng)
+        Args:
+            model: with its stock attention.
+            text: embedded prompt.
+            clean: latents of the clip, the photo's first.
+            guide: what the loop shows of it, encoded in the same stream.
+            level: at which each token of the guide starts, 1 in holes.
+        """
+        self.network, self.text, self.clean = model.requires_grad_(True), text, clean
+        self.taught = teach(model, len(clean) - 1, DRAWS)
+        self.hole = level[1:].eq(1.0).repeat(DRAWS, 1, 1, 1)
+        self.truth, self.shown = (latents[1:].repeat(DRAWS, 1, 1, 1) for latents in (clean, guide))
+        self.patch: int = model.config.patch_size[-1]
 
-    def loss() -> Tensor:
-        frames = len(truth)
+    def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Noise, levels and masks of all draws of one pass."""
+        frames = len(self.truth)
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.from_numpy(rng.random(shape, np.float32))
+
         # Holes of the walk in half of the draws, any tokens in the others; what is known starts at any level up to .8.
-        anywhere = uniform(*hole.shape) < uniform(frames, 1, 1, 1)
+        anywhere = uniform(*self.hole.shape) < uniform(frames, 1, 1, 1)
         start = torch.where(
-            torch.where(uniform(frames, 1, 1, 1) < 0.5, hole, anywhere), 1.0, 0.8 * uniform(frames, 1, 1, 1)
+            torch.where(uniform(frames, 1, 1, 1) < 0.5, self.hole, anywhere), 1.0, 0.8 * uniform(frames, 1, 1, 1)
         )
         row = shifted(uniform(frames, 1, 1, 1), LINE.shift)
-        sigma, waits = (expanded(value, patch) for value in (torch.minimum(start, row), (row >= start).float()))
+        sigma, waits = (expanded(value, self.patch) for value in (torch.minimum(start, row), (row >= start).float()))
         # A token that waits is a noised guide, which is right or wrong in part; one on its way is the noised truth.
-        base = torch.lerp(truth, shown, waits * uniform(frames, 1, 1, 1))
-        noisy = add_noise(base, torch.randn(truth.shape, generator=rng), sigma)
-        velocity = taught(clean[:-1], noisy, sigma, text)
-        error = velocity - clean_to_velocity(noisy, truth, sigma)
-        return (error.square() * sigma.square()).mean()  # of the clean latents
+        base = torch.lerp(self.truth, self.shown, waits * uniform(frames, 1, 1, 1))
+        noise = torch.from_numpy(rng.standard_normal(self.truth.shape, np.float32))
+        return {"noisy": add_noise(base, noise, sigma), "level": sigma}
 
-    model.requires_grad_(True)
-    _fit(model, loss, steps, rate, "transformer")
-    model.requires_grad_(False)
+    def loss(self, network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Squared error of the clean latents; a batch is one pass."""
+        noisy, sigma = batch["noisy"][0], batch["level"][0]
+        error = self.taught(network, self.clean[:-1], noisy, sigma, self.text) - clean_to_velocity(
+            noisy, self.truth, sigma
+        )
+        return {"loss": (error.square() * sigma.square()).mean()}
+
+    def validate(self, network: Any, folder: Path) -> dict[str, float]:  # noqa: ARG002
+        """Nothing: the walks measure it."""
+        return {}
+
+    def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
+        """In place of what was written there before."""
+        write_part(folder, self.network, self.network.config, weights)
 
 
 def _fit(network: nn.Module, loss: Callable[[], Tensor], steps: int, rate: float, name: str) -> None:
@@ -247,21 +237,17 @@ def overfit(folder: Path, clip: Frame, photo: Path, decoder_steps: int, transfor
     train_decoder(vae, clip, decoder_steps)
     for name in ("untrained transformer", "trained"):
         shutil.copytree(models["untrained"], models[name], ignore=shutil.ignore_patterns("vae"))
-        _write(models[name] / "vae", vae)
+        write_part(models[name] / "vae", vae, vae.config, vae.state_dict())
     shutil.rmtree(models["trained"] / "transformer")
     steps = walked(clip, photo, *PRIOR)
     prior, sigma = torch.cat([step.prior.rgb for step in steps]), torch.cat([step.sigma for step in steps])
     clean, guide = (encoded(vae, clip.rgb[:1], rgb) for rgb in (clip.rgb[1:], prior))
     level = token_levels(torch.cat([torch.zeros_like(sigma[:1]), sigma]), StreamingVAE(vae).factor)
     text = WanGenerator(models["untrained"]).parts.prompts.at(0)[None].float()  # embeddings are bfloat16
-    train_transformer(transformer, text, clean, guide, level, transformer_steps)
-    _write(models["trained"] / "transformer", transformer)
+    pace = Pace(transformer_steps, 1, 2e-3, warmup=10, ema=0.98, weight_decay=0.0)
+    train(lambda: Forcing(transformer, text, clean, guide, level), pace, folder / "run")
+    (folder / "run" / MODEL).rename(models["trained"] / "transformer")
     return models
-
-
-def _write(folder: Path, model: Any) -> None:
-    config = {key: value for key, value in model.config.items() if not key.startswith("_")}
-    write_model(folder, model, config, model.state_dict(), lambda _: torch.float32)
 
 
 def measured(
