@@ -156,7 +156,10 @@ def check_explore(config: DictConfig) -> None:
     """
     # ??? in a file: the option cannot work without a value of the user's.
     for key in sorted(OmegaConf.missing_keys(config)):
-        option, meaning = next((option, text) for option, value, text in _in_conf(key) if value == "???")
+        group, told = key.partition(".")[0], {option: text for option, value, text in _in_conf(key) if value == "???"}
+        # Several options may want it: the one that was chosen has the settings that there are.
+        option = next((name for name in told if _has_settings(group, name, config[group])), next(iter(told)))
+        meaning = told[option]
         raise ConfigError(f"{key}: {key.partition('.')[0]}={option} needs one ({meaning}); add {key}=...")
     _check_values(config)
     check_viewer(config.viewer)
@@ -358,6 +361,11 @@ def _in_conf(key: str) -> list[tuple[str, str, str]]:
         line = re.search(rf"^{re.escape(name)}: (\S+)(?: *# (.*))?$", conf_text(f"{group}/{option}"), re.MULTILINE)
         found += [(option, line.group(1), line.group(2) or "")] if line else []
     return found
+
+
+def _has_settings(group: str, option: str, part: DictConfig) -> bool:
+    """Whether an option has just the settings of a group."""
+    return set(re.findall(r"^(\w+):", conf_text(f"{group}/{option}"), re.MULTILINE)) - {"defaults"} == {*map(str, part)}
 
 
 def _value(key: str, text: str, default: object) -> object:
