@@ -14,7 +14,7 @@ export PYTHONWARNINGS ?= ignore::SyntaxWarning
 explore: .venv/ready
 	@if [ -f $(OUT)/world.json ]; then $(RUN)/worldwarp explore $(OUT); \
 	else $(RUN)/worldwarp explore image=$(PHOTO) path=$(WALK) frames=49 out=$(OUT); fi
-	$(RUN)/worldwarp export $(OUT) formats=gaussians_ply,glb,html,mp4
+	$(RUN)/worldwarp export $(OUT) formats=gaussians_ply,html,mp4
 
 # A stolen test leaves its module whole where possible, so that worlds of a module are made once. Without bytecode, the
 # workers and each program that a test starts would compile all sources anew.
