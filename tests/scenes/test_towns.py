@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scenes.dataset.clips import read_clip
 from scenes.dataset.plans import CLIPS_PER_SCENE_VISIT, plan_clips, plan_town_clips
 from scenes.dataset.render import render_data
 from scenes.synthetic.camera_moves import MOVES, level_camera
@@ -162,8 +163,9 @@ def test_town_plan_is_apart_from_the_others_and_splits_by_scene() -> None:
     assert max(np.unique([p.scene for p in plans], return_counts=True)[1]) == CLIPS_PER_SCENE_VISIT
 
 
-def test_render_data_takes_the_plan(stage: Stage, tmp_path: Path) -> None:
-    render_data(tmp_path, 1, stages=lambda *_: stage, plan="towns", size=SIZE)
+def test_render_data_takes_the_plan_and_the_number_of_frames(stage: Stage, tmp_path: Path) -> None:
+    render_data(tmp_path, 1, stages=lambda *_: stage, plan="towns", size=SIZE, frames=5)
     assert [f.name for f in tmp_path.glob("*.safetensors")] == ["clip_50000.safetensors"]
+    assert read_clip(tmp_path / "clip_50000.safetensors").rgb.shape == (5, 3, *SIZE)
     with pytest.raises(ValueError, match="plan: want one of"):
         render_data(tmp_path, 1, stages=lambda *_: stage, plan="cities")
