@@ -37,6 +37,8 @@ def detect_line(config: Config, where: str, line: str = "auto") -> Line:
             f"line: want a model of a line in `worldwarp models list`, got {config['in_channels']} input and "
             f"{config['out_channels']} output channels of width {width_of(config)}"
         )
+    # A width of no published model fits any line; our own is known by its width alone.
+    fitting = [fit for fit in fitting if fit.weights] or fitting
     if len(fitting) == 1:
         return fitting[0]
     where = where.replace("\\", "/")

@@ -128,8 +128,11 @@ def window() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
 
 
 def screenshot(client: ViewerClient, name: str) -> np.ndarray | None:
-    """Screenshot of a view, ``[h w 3]`` bytes; None while it is blank."""
-    (view,) = [v for v in client.get_state().views if v.name == name]
+    """Screenshot of a view, ``[h w 3]`` bytes; None while it is blank, or not laid out yet."""
+    named = [view for view in client.get_state().views if view.name == name]
+    if not named:
+        return None
+    (view,) = named
     assert not view.reports
     pixels = np.asarray(Image.open(io.BytesIO(client.take_screenshot(view.view_id))).convert("RGB"))
     return pixels if pixels.std() > 8.0 else None

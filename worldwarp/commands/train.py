@@ -99,15 +99,21 @@ def train_command(words: list[str]) -> int:
     from worldwarp.training.train_teacher import train_teacher
     from worldwarp.training.trajectories import record_trajectories
 
-    trainings = (train_depth, train_generator, train_teacher, record_trajectories, train_initial_student, train_student)
-    train: Callable[..., None] = dict(zip(TRAININGS, trainings, strict=True))[stage]
+    trainings: dict[str, Callable[..., None]] = {
+        "depth": train_depth,
+        "generator": train_generator,
+        "teacher": train_teacher,
+        "trajectories": record_trajectories,
+        "initial-student": train_initial_student,
+        "student": train_student,
+    }
     watch = TrainingWatch(settings["out"]) if viewer == "file" else None
     of_run = [field.name for field in fields(TrainingRun) if field.name in settings]
     run = TrainingRun(**{name: settings.pop(name) for name in of_run}, watch=watch)
     check_machine(run.device, run.ranks)  # before recording guides, which takes long
     if stage not in WITHOUT_GUIDES:
         record_guides(list_clips(run.data, "train") + list_clips(run.data, "estimated"), run.data / "guides")
-    train(run, **settings)
+    trainings[stage](run, **settings)
     print(f"written to {run.out}" if stage == "trajectories" else f"averaged weights: {run.out / 'ema.safetensors'}")
     return 0
 

@@ -117,11 +117,11 @@ def refused(tmp_path: Path) -> Callable[..., str]:
     return attempt
 
 
-def test_every_line_is_tested() -> None:
-    assert set(PUBLISHED) == set(LINES)
+def test_every_published_line_is_tested() -> None:
+    assert set(PUBLISHED) == {name for name, line in LINES.items() if line.weights}
 
 
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize("line", PUBLISHED)
 def test_a_published_checkpoint_comes_back_to_the_bit(line: str, tmp_path: Path) -> None:
     weights = random_weights(line)
     file = published(line, tmp_path, weights)
