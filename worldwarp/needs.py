@@ -50,7 +50,7 @@ class Costs:
     pixel_bytes: float = 1000.0
     primitive_bytes: float = 400.0
     chunk_pixel_bytes: float = 830.0
-    rendered_pixel_bytes: float = 320.0
+    rendered_pixel_bytes: float = 230.0
     depth_mib: float = 1400.0
     margin: float = 1.5
     photo_bytes: float = 27.0
@@ -58,7 +58,7 @@ class Costs:
     rendered_frame_bytes: float = 3.0
     recorded_primitive_bytes: float = 34.0
     recorded_frame_bytes: float = 7.0
-    recorded_rendered_bytes: float = 1.0
+    recorded_rendered_bytes: float = 1.2
 
 
 @dataclass(frozen=True)

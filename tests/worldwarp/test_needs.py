@@ -62,7 +62,7 @@ def test_the_memory_estimate_is_within_10_percent_of_measurements(
 
 @pytest.mark.parametrize(
     ("size", "frames", "memory_mib", "disk_mib"),
-    [((480, 720), 17, 2209, 70), ((480, 720), 49, 2243, 109), ((720, 1280), 17, 4869, 184)],
+    [((480, 720), 17, 2097, 76), ((480, 720), 49, 2064, 110), ((720, 1280), 17, 4223, 190)],
 )
 def test_estimates_of_rendered_frames_are_within_15_percent_of_measurements(
     size: tuple[int, int], frames: int, memory_mib: float, disk_mib: float
