@@ -18,10 +18,11 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +63,16 @@ class ExportOptions:
         html_mib: largest size of ``html``.
         photo: what the photo shows, for ``html``; None: the page shows the splats alone.
         thinned: fewer Gaussians that look like those of the world, as many as it is given; for ``html``.
-        render: what the world's cache shows to cameras ``[t]``, for ``glb`` and ``usdz``; None: a mesh has what the
-            frames show.
+        render: what the world's cache shows to cameras ``[t]``, for the mesh; None: a mesh has what the frames show.
+        mesh: the textured mesh, for ``glb`` and ``usdz``; None: `export` makes it of the frames and ``render``, once
+            for both.
     """
 
     html_mib: float = 10.0
     photo: Callable[[], PhotoLayer] | None = None
     thinned: Callable[[int], Gaussians] | None = None
     render: Callable[[Camera], Frame] | None = None
+    mesh: Callable[[], Mesh] | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def export(
     # `_fresh` deletes the folders that an export replaces.
     if folder.resolve() == world.folder.resolve():
         raise ValueError(f"out: {folder} is the world itself, whose files an export would replace; name another folder")
+    options = replace(options, mesh=options.mesh or functools.cache(lambda: mesh_of(world, options.render)))
     reports = []
     with disk_errors(f"cannot write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -189,7 +193,8 @@ def _export_points(world: WorldStore, folder: Path, _options: ExportOptions) -> 
 
 
 def _export_glb(world: WorldStore, folder: Path, options: ExportOptions) -> tuple[Path, str]:
-    mesh = mesh_of(world, options.render)
+    assert options.mesh is not None
+    mesh = options.mesh()
     write_glb(folder / "mesh.glb", mesh, world.cameras, world.fps)
     height, width = mesh.texture.shape[:2]
     note = (
@@ -199,8 +204,9 @@ def _export_glb(world: WorldStore, folder: Path, options: ExportOptions) -> tupl
     return folder / "mesh.glb", note + FARTHEST_NOTE
 
 
-def _export_usdz(world: WorldStore, folder: Path, options: ExportOptions) -> tuple[Path, str]:
-    mesh = mesh_of(world, options.render)
+def _export_usdz(_world: WorldStore, folder: Path, options: ExportOptions) -> tuple[Path, str]:
+    assert options.mesh is not None
+    mesh = options.mesh()
     write_usdz(folder / "world.usdz", mesh)
     note = (
         f"textured mesh for Quick Look, y up, a scene unit is a meter; {_triangles(mesh)} triangles; its texture "

@@ -685,8 +685,9 @@ def test_usdz_is_what_quick_look_asks_for(world: WorldStore) -> None:
         for entry in package.infolist():
             assert entry.compress_type == zipfile.ZIP_STORED
             # The content begins at a multiple of 64 bytes, after a header of 30 bytes, the name and padding.
-            package.fp.seek(entry.header_offset + 26)  # type: ignore[union-attr]
-            name, extra = struct.unpack("<HH", package.fp.read(4))  # type: ignore[union-attr]
+            assert package.fp is not None
+            package.fp.seek(entry.header_offset + 26)
+            name, extra = struct.unpack("<HH", package.fp.read(4))
             assert (entry.header_offset + 30 + name + extra) % 64 == 0
         picture = Image.open(io.BytesIO(package.read(names[1])))
         assert picture.size == (mesh.texture.shape[1], mesh.texture.shape[0])
