@@ -136,6 +136,27 @@ def test_no_chunk_moves_faster_than_a_key(studio: Studio, tmp_path: Path) -> Non
     assert steps.max() < 0.08  # eased: twice the mean at most
 
 
+def test_the_clock_never_shows_a_status_after_a_newer_one(studio: Studio) -> None:
+    show, idle, late = studio.page.show_status, threading.Event(), threading.Event()
+
+    def slow(status: Status) -> None:
+        if threading.current_thread().name == "studio clock" and not late.is_set():
+            late.set()
+            idle.wait(1.0)  # the page is slow, and the task ends meanwhile
+        show(status)
+        if status.share is None:
+            idle.set()
+
+    def work() -> None:
+        late.wait(10.0)
+
+    studio.page.show_status = slow  # type: ignore[method-assign]  # the real one, but slow
+    studio.walker._ask("working", work)
+    wait_until(lambda: studio.walker.is_idle and late.is_set() and idle.is_set(), 20.0)
+    assert studio.statuses[-1].share is None
+    assert "working" not in studio.statuses[-1].doing
+
+
 def test_stop_ends_after_the_chunk_and_keeps_the_rest_planned(studio: Studio, tmp_path: Path) -> None:
     begun = threading.Event()
     apply = studio.page.apply

@@ -73,6 +73,7 @@ class Walker:
         self._seen: View | None = None  # the last that `_follow` looked at
         self._following: float | None = None
         self._progress = Progress()
+        self._showing = threading.Lock()  # one status at a time, so that the clock's is never shown after a newer one
         self._thumbnails: list[Thumbnail] = []
         self._chunk_s: float | None = None
         self._figures = ""
@@ -463,17 +464,20 @@ class Walker:
             _log.warning("studio: %s", error)
 
     def _show_status(self) -> None:
+        with self._showing:
+            self._page.show_status(self._status())
+
+    def _status(self) -> Status:
         session = self._session
         if session is None or session.world is None:
             doing = self._progress.doing or "No world yet: open one under **Worlds**, or choose a photo under **Make**."
-            self._page.show_status(Status("", doing, "", self._progress.share))
-            return
+            return Status("", doing, "", self._progress.share)
         doing = self._progress.line or "Look around, then press **G** to grow the world to where you look."
         waiting = self._tasks.qsize()
         doing += f" · {waiting} waiting" if waiting else ""
         size = f"{session.state.frames} frames · {len(session.state.view.cache):,} splats"
         figures = size if not self._figures else f"{size}\n\n{self._figures}"
-        self._page.show_status(Status(session.world.folder.name, doing, figures, self._progress.share))
+        return Status(session.world.folder.name, doing, figures, self._progress.share)
 
     def _tick(self) -> None:
         """Move the progress bar while a chunk is made."""
