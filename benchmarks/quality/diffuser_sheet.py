@@ -20,7 +20,6 @@ from torch import Tensor
 
 from diffusion.wan.fresh import read_vae
 from diffusion.wan.tokens import expanded
-from diffusion.wan.vae import StreamingVAE
 from scenes.io.png import write_rgb_png
 from worldwarp.training.accelerated import CHECKPOINT
 from worldwarp.training.wan_diffuser import DiffuserStage
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     state = load_file(given.run / CHECKPOINT)
     stage.network.load_state_dict({k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")})
     stage.network.eval().requires_grad_(False)
-    vae = StreamingVAE(read_vae(given.vae))
+    vae = read_vae(given.vae)
 
     def frames(latents: Tensor) -> Tensor:
         first, stream = vae.decode(latents[:1])

@@ -11,19 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from diffusion.wan.convert import write_model
-from diffusion.wan.lines import LINES, VAES, Config, Line
-from diffusion.wan.load import Checkpoint, load_vae
+from diffusion.wan.lines import LINES, Config, Line
+from diffusion.wan.load import Checkpoint, load_vae, streaming
+from diffusion.wan.patch_vae import PatchVAE
+from diffusion.wan.vae import StreamingVAE
 
 if TYPE_CHECKING:
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
-
-
-def fresh_vae(line: Line) -> AutoencoderKLWan:
-    """The VAE of a line, with weights of torch's random generator."""
-    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
-
-    return AutoencoderKLWan(**VAES[line.vae])
 
 
 def fresh_transformer(line: Line, **changed: Any) -> WanTransformer3DModel:
@@ -55,10 +49,10 @@ def write_part(
     write_model(folder, model, stated, weights, lambda _: dtype)
 
 
-def read_vae(folder: Path) -> AutoencoderKLWan:
-    """The VAE in ``folder/vae``, whatever line it belongs to, in evaluation mode.
+def read_vae(folder: Path, line: Line = LINES["tiny"]) -> StreamingVAE | PatchVAE:
+    """The VAE in ``folder/vae``, of a line.
 
     Raises:
         ValueError: there is none, or its file is damaged or of another model.
     """
-    return load_vae(Checkpoint(LINES["tiny"], {}, "float32", "", folder=folder))
+    return streaming(load_vae(Checkpoint(line, {}, "float32", "", folder=folder)))

@@ -35,9 +35,10 @@ from diffusion.noise_map import NoiseConfig
 from diffusion.wan.denoiser import WanDenoiser
 from diffusion.wan.files import stored_tensors
 from diffusion.wan.lines import PRECISIONS, VAES, Line, Precision
-from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae, stored_vae_config
+from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae, stored_vae_config, streaming
 from diffusion.wan.memory import Context, LatentBank, LatentPolicy
 from diffusion.wan.offload import Offloading, Placement
+from diffusion.wan.patch_vae import PatchVAE
 from diffusion.wan.plan import WanSetup, plan_wan
 from diffusion.wan.prompts import (
     CachedTextEncoder,
@@ -135,12 +136,12 @@ class Parts:
     """
 
     denoiser: WanDenoiser
-    vae: StreamingVAE
+    vae: StreamingVAE | PatchVAE
     prompts: PromptEmbeddings
     tiny: TinyDecoder | None = None
 
     @property
-    def decoder(self) -> StreamingVAE | TinyDecoder:
+    def decoder(self) -> StreamingVAE | PatchVAE | TinyDecoder:
         """What makes frames of latents."""
         return self.vae if self.tiny is None else self.tiny
 
@@ -263,7 +264,7 @@ class WanGenerator:
                 negative = None if recipe.guidance == 1.0 else self._negative
                 prompts = PromptSource.of(self._prompts, self._text_encoder, negative)
             placement = Placement(self._device, self._offload)
-            vae = StreamingVAE(load_vae(checkpoint, placement.home), self._decoder_dtype, placement)
+            vae = streaming(load_vae(checkpoint, placement.home), self._decoder_dtype, placement)
             model = load_transformer(checkpoint, self._precision, placement.home)
             whole = not recipe.line.warped
             denoiser = WanDenoiser(model, recipe.guidance, whole_timesteps=whole, placement=placement)

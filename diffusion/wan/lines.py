@@ -138,24 +138,8 @@ VAES: Mapping[str, Config] = MappingProxyType(
                 "scale_factor_spatial": 16,
             }
         ),
-        # Frames of pixels in squares of 2x2, then two halvings: height and width by 8, time by 4, as 2.1.
-        "tiny": MappingProxyType(
-            {
-                "base_dim": 16,
-                "decoder_base_dim": 16,
-                "z_dim": 16,
-                "dim_mult": [1, 4, 4],
-                "num_res_blocks": 1,
-                "temperal_downsample": [True, True],
-                "latents_mean": [0.0] * 16,  # those of trained weights are in their own configuration
-                "latents_std": [1.0] * 16,
-                "in_channels": 12,
-                "out_channels": 12,
-                "patch_size": 2,
-                "is_residual": True,
-                "scale_factor_spatial": 8,
-            }
-        ),
+        # Not of that class: `diffusion.wan.patch_vae.PatchVAE`.
+        "tiny": MappingProxyType({"z_dim": 16, "width": 192, "blocks": 8, "fine_width": 64, "fine_blocks": 2}),
     }
 )
 

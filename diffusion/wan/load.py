@@ -21,6 +21,9 @@ from diffusion.wan.detect import Shapes, base_repository, detect_line, transform
 from diffusion.wan.files import StoredTensors, download, downloaded, listed, read_json, stored_tensors
 from diffusion.wan.keys import Part, renamed, strip_prefixes, to_diffusers, vae_part
 from diffusion.wan.lines import LINES, PRECISIONS, VAES, Config, Line, Precision
+from diffusion.wan.offload import Placement
+from diffusion.wan.patch_vae import PatchVAE
+from diffusion.wan.vae import StreamingVAE
 from geometry.input_files import reason_of
 
 if TYPE_CHECKING:
@@ -173,7 +176,7 @@ def load_transformer(
     return _filled(model, state, device)
 
 
-def load_vae(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> AutoencoderKLWan:
+def load_vae(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> AutoencoderKLWan | PatchVAE:
     """The VAE with its weights in float32, in evaluation mode, without gradients.
 
     Args:
@@ -191,12 +194,16 @@ def load_vae(checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Auto
 
 
 def stored_vae_config(folder: Path, line: Line) -> Config:
-    """Arguments of a VAE in a folder; what its file leaves out is as in 2.1, the defaults of the class.
+    """Arguments of a VAE in a folder; what its file leaves out are the defaults of the class, which are those of 2.1.
 
     Raises:
         ValueError: no such file, or a VAE whose latents are another line's.
     """
-    config = {**VAES["2.1"], **read_json(folder / "config.json")}
+    stored = read_json(folder / "config.json")
+    wanted = "PatchVAE" if is_patched(VAES[line.vae]) else "AutoencoderKLWan"
+    if (kind := stored.get("_class_name", wanted)) != wanted:
+        raise ValueError(f"{folder}: want a {wanted}, as {line.name} has, got a {kind}; take the VAE of the model")
+    config = {**VAES["2.1" if line.vae == "2.2" else line.vae], **stored}
     if config["z_dim"] != line.latent_channels:
         raise ValueError(
             f"{folder}: {line.name} wants latents of {line.latent_channels} channels, got a VAE of {config['z_dim']}; "
@@ -212,8 +219,25 @@ def empty_transformer(config: Config) -> WanTransformer3DModel:
     return _empty(WanTransformer3DModel, config)
 
 
-def empty_vae(config: Config) -> AutoencoderKLWan:
+def is_patched(config: Config) -> bool:
+    """Whether a VAE's arguments are those of a `PatchVAE`."""
+    return "fine_width" in config
+
+
+def streaming(
+    vae: AutoencoderKLWan | PatchVAE, dtype: torch.dtype = torch.float32, placement: Placement | None = None
+) -> StreamingVAE | PatchVAE:
+    """A VAE as a pair of streams; see `StreamingVAE` for the arguments."""
+    if not isinstance(vae, PatchVAE):
+        return StreamingVAE(vae, dtype, placement)
+    vae.placement = placement
+    return vae.eval().requires_grad_(False)
+
+
+def empty_vae(config: Config) -> AutoencoderKLWan | PatchVAE:
     """A VAE without storage, on the meta device."""
+    if is_patched(config):
+        return _empty(PatchVAE, config)
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     return _empty(AutoencoderKLWan, config)

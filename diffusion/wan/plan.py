@@ -24,10 +24,10 @@ from torch.utils._pytree import tree_leaves
 from diffusion.memory_plan import Change, MemoryPlan, Stage
 from diffusion.wan.attention import KVAttention
 from diffusion.wan.lines import Config, Precision
-from diffusion.wan.load import dtype_of, empty_transformer, empty_vae
+from diffusion.wan.load import dtype_of, empty_transformer, empty_vae, is_patched, streaming
 from diffusion.wan.offload import Offloading
+from diffusion.wan.patch_vae import FACTOR
 from diffusion.wan.tiny import TinyDecoder
-from diffusion.wan.vae import StreamingVAE
 
 ALLOCATOR = 0.05  # of all that is allocated: what allocators keep beyond it
 
@@ -105,7 +105,7 @@ class WanSetup:
 
     Attributes:
         transformer: arguments of ``WanTransformer3DModel``.
-        vae: arguments of ``AutoencoderKLWan``.
+        vae: arguments of ``AutoencoderKLWan``, or of `PatchVAE`.
         size: of a frame, ``(H, W)``.
         chunk: latents of one pass.
         context: earlier latents that a pass attends to.
@@ -281,7 +281,8 @@ def _remembering(setup: WanSetup, recent: int) -> WanSetup:
 
 
 def _size_multiple(setup: WanSetup) -> int:
-    factor = (setup.vae.get("patch_size") or 1) * 2 ** (len(setup.vae["dim_mult"]) - 1)
+    vae = setup.vae
+    factor = FACTOR if is_patched(vae) else (vae.get("patch_size") or 1) * 2 ** (len(vae["dim_mult"]) - 1)
     return factor * setup.transformer["patch_size"][-1]
 
 
@@ -345,24 +346,22 @@ def _measure_transformer(setup: WanSetup) -> tuple[int, int, int, int, int, int]
 
 def _measure_encoder(setup: WanSetup) -> tuple[int, int, int]:
     """Of `_Measured`, ``encoder`` to ``encode``."""
-    vae = empty_vae(setup.vae)
-    streaming = StreamingVAE(vae)
-    weights = sum(_bytes(module.parameters()) for module in (vae.encoder, vae.quant_conv))
-    frames = torch.empty(streaming.frames_per_latent * setup.chunk, 3, *setup.size, device="meta")
-    return weights, *_measure_stream(streaming.encode, frames)
+    vae = streaming(empty_vae(setup.vae))
+    weights = sum(_bytes(module.parameters()) for module in vae.halves[0])
+    frames = torch.empty(vae.frames_per_latent * setup.chunk, 3, *setup.size, device="meta")
+    return weights, *_measure_stream(vae.encode, frames)
 
 
 def _measure_decoder(setup: WanSetup) -> tuple[int, int, int, int]:
     """Of `_Measured`, ``decoder`` to ``decode``."""
-    vae = empty_vae(setup.vae)
-    streaming = StreamingVAE(vae, setup.decoder_dtype)
-    weights = sum(_bytes(module.parameters()) for module in (vae.decoder, vae.post_quant_conv))
-    small, decode = 0, streaming.decode
-    size = [side // streaming.factor for side in setup.size]
-    latents = torch.empty(setup.chunk, streaming.channels, *size, device="meta")
+    vae = streaming(empty_vae(setup.vae), setup.decoder_dtype)
+    weights = sum(_bytes(module.parameters()) for module in vae.halves[1])
+    small, decode = 0, vae.decode
+    size = [side // vae.factor for side in setup.size]
+    latents = torch.empty(setup.chunk, vae.channels, *size, device="meta")
     if setup.tiny:
         with torch.device("meta"):
-            tiny = TinyDecoder(streaming.channels, streaming.factor // 8).to(setup.decoder_dtype)
+            tiny = TinyDecoder(vae.channels, vae.factor // 8).to(setup.decoder_dtype)
         small, decode = _bytes(tiny.parameters()), tiny.decode
     return weights, small, *_measure_stream(decode, latents)
 

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from diffusion.wan.convert import write_line, write_model
 from diffusion.wan.lines import VAES, Line
-from diffusion.wan.load import empty_transformer, empty_vae
+from diffusion.wan.load import empty_transformer, empty_vae, is_patched
 from diffusion.wan.text_encoder import write_toy_text_encoder
 
 _SMALL = {"num_attention_heads": 2, "attention_head_dim": 32, "ffn_dim": 192, "num_layers": 3}
 _SMALL |= {"text_dim": 32, "freq_dim": 64}
+_SMALL_PATCHED = {"width": 16, "blocks": 1, "fine_width": 8, "fine_blocks": 1}
 
 
 def make_toy(folder: Path, line: Line, seed: int = 0) -> None:
@@ -35,7 +36,8 @@ def make_toy(folder: Path, line: Line, seed: int = 0) -> None:
     transformer = empty_transformer(config)
     write_model(folder / "transformer", transformer, config, _random(transformer, rng), lambda _: torch.float32)
     published = VAES[line.vae]
-    config = {**published, "base_dim": 8, "decoder_base_dim": 8}
+    small = _SMALL_PATCHED if is_patched(published) else {"base_dim": 8, "decoder_base_dim": 8}
+    config = {**published, **small}
     vae = empty_vae(config)
     write_model(folder / "vae", vae, config, _random(vae, rng), lambda _: torch.float32)
     write_toy_text_encoder(folder, _SMALL["text_dim"], seed)

@@ -93,6 +93,11 @@ class StreamingVAE:
         """Where the VAE computes; results are there."""
         return self._placement.device
 
+    @property
+    def halves(self) -> tuple[tuple[torch.nn.Module, ...], tuple[torch.nn.Module, ...]]:
+        """What encodes, and what decodes."""
+        return (self._vae.encoder, self._vae.quant_conv), (self._vae.decoder, self._vae.post_quant_conv)
+
     @torch.no_grad()
     def encode(
         self, frames: Float[Tensor, "t 3 h w"], state: StreamState | None = None
@@ -111,16 +116,8 @@ class StreamingVAE:
         Raises:
             ValueError: another number of frames, another size than before, or one that is no multiple.
         """
-        count, _, height, width = frames.shape
-        if state is None and count != 1:
-            raise ValueError(f"VAE encode: want one frame first (the photo), got {count}; pass the others afterwards")
-        if count == 0 or (state is not None and count % self.frames_per_latent):
-            raise ValueError(f"VAE encode: want a multiple of {self.frames_per_latent} frames, got {count}; pad them")
-        if height % self.factor or width % self.factor:
-            nearest = "x".join(str(max(1, round(side / self.factor)) * self.factor) for side in (width, height))
-            raise ValueError(
-                f"VAE encode: want width and height in multiples of {self.factor}, got {width}x{height}; take {nearest}"
-            )
+        height, width = frames.shape[-2:]
+        check_frames(frames, state, self.factor, self.frames_per_latent)
         encoder = self._vae.encoder
         before = self._before(encoder, state, (height // self.factor, width // self.factor))
         self._placement.enter(encoder, self._vae.quant_conv)
@@ -149,16 +146,8 @@ class StreamingVAE:
         Raises:
             ValueError: no latent or more than one first, another VAE's latents, or another size than before.
         """
-        count, channels, height, width = latents.shape
-        if channels != self.channels:
-            raise ValueError(
-                f"VAE decode: want latents of {self.channels} channels, got {channels}, which another VAE made; "
-                "decode them with the VAE that belongs to their model"
-            )
-        if count == 0 or (state is None and count != 1):
-            raise ValueError(
-                f"VAE decode: want one latent first (the photo's), got {count}; pass the others afterwards"
-            )
+        check_latents(latents, state, self.channels)
+        height, width = latents.shape[-2:]
         decoder = self._vae.decoder
         before = self._before(decoder, state, (height, width))
         self._placement.enter(decoder, self._vae.post_quant_conv)
@@ -178,8 +167,7 @@ class StreamingVAE:
                 f"VAE: want a state of {self._slots[half]} convolutions, got one of {len(state.cache)}; "
                 "a state belongs to the encoder or the decoder that returned it"
             )
-        if state.size != size:
-            raise ValueError(f"VAE: want latents of {state.size} as before in this stream, got {size}; begin another")
+        check_size(state, size)
         return state
 
     def _after(self, before: StreamState, cache: list[Any], latents: int) -> StreamState:
@@ -195,3 +183,51 @@ class StreamingVAE:
         from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
 
         return unpatchify(clip, self._patch)
+
+
+def check_frames(
+    frames: Float[Tensor, "t 3 h w"], state: StreamState | None, factor: int, frames_per_latent: int
+) -> None:
+    """Whether frames can follow in a stream of an encoder.
+
+    Raises:
+        ValueError: see `StreamingVAE.encode`.
+    """
+    count, _, height, width = frames.shape
+    if state is None and count != 1:
+        raise ValueError(f"VAE encode: want one frame first (the photo), got {count}; pass the others afterwards")
+    if count == 0 or (state is not None and count % frames_per_latent):
+        raise ValueError(f"VAE encode: want a multiple of {frames_per_latent} frames, got {count}; pad them")
+    if height % factor or width % factor:
+        nearest = "x".join(str(max(1, round(side / factor)) * factor) for side in (width, height))
+        raise ValueError(
+            f"VAE encode: want width and height in multiples of {factor}, got {width}x{height}; take {nearest}"
+        )
+    check_size(state, (height // factor, width // factor))
+
+
+def check_latents(latents: Float[Tensor, "f c hl wl"], state: StreamState | None, wanted: int) -> None:
+    """Whether latents can follow in a stream of a decoder.
+
+    Raises:
+        ValueError: see `StreamingVAE.decode`.
+    """
+    count, channels, height, width = latents.shape
+    if channels != wanted:
+        raise ValueError(
+            f"VAE decode: want latents of {wanted} channels, got {channels}, which another VAE made; "
+            "decode them with the VAE that belongs to their model"
+        )
+    if count == 0 or (state is None and count != 1):
+        raise ValueError(f"VAE decode: want one latent first (the photo's), got {count}; pass the others afterwards")
+    check_size(state, (height, width))
+
+
+def check_size(state: StreamState | None, size: tuple[int, int]) -> None:
+    """Whether latents have the size of those before them.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if state is not None and state.size != size:
+        raise ValueError(f"VAE: want latents of {state.size} as before in this stream, got {size}; begin another")

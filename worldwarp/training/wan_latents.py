@@ -23,6 +23,7 @@ from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.prior import inpaint_prior
 from diffusion.wan.fresh import read_vae
 from diffusion.wan.lines import LINES
+from diffusion.wan.patch_vae import PatchVAE
 from diffusion.wan.tokens import FRAMES_PER_LATENT, mask_channels, token_levels
 from diffusion.wan.vae import StreamingVAE
 from geometry.frame import Chunk, Frame
@@ -50,7 +51,7 @@ def record_latents(data: Path, vae: Path, out: Path, takes: int = 1, seed: int =
     Raises:
         ValueError: no clips, or no VAE there.
     """
-    stream = StreamingVAE(read_vae(vae))
+    stream = read_vae(vae)
     out.mkdir(parents=True, exist_ok=True)
     clips = [path for split in ("heldout", "train", "estimated") for path in list_clips(data, split)]
     count = 0
@@ -71,7 +72,7 @@ def record_latents(data: Path, vae: Path, out: Path, takes: int = 1, seed: int =
     return count
 
 
-def _take(clip: Frame, take: int, stream: StreamingVAE, rng: np.random.Generator) -> dict[str, Tensor]:
+def _take(clip: Frame, take: int, stream: StreamingVAE | PatchVAE, rng: np.random.Generator) -> dict[str, Tensor]:
     far, copies = rng.random(2) < 0.5
     wrong = torch.exp(float(rng.uniform(0.0, WORST_DEPTH)) * smooth_noise((len(clip), 1, *clip.camera.size), 4, rng))
     seen = replace(clip, depth=torch.where(clip.sky, clip.depth, clip.depth * wrong))
@@ -102,7 +103,7 @@ def _chunk(frames: Frame, index: int) -> Chunk:
     return Chunk(frames, index, observed=index == 0, confidence=torch.ones_like(frames.depth))
 
 
-def encoded(stream: StreamingVAE, rgb: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "f c hl wl"]:
+def encoded(stream: StreamingVAE | PatchVAE, rgb: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "f c hl wl"]:
     """Latents of a whole clip, its first frame's first."""
     first, state = stream.encode(rgb[:1])
     return torch.cat([first, stream.encode(rgb[1:], state)[0]])

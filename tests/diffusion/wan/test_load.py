@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,6 +72,7 @@ def test_transformer_computes_what_the_original_program_does(golden: Path) -> No
 def test_vae_computes_what_the_original_program_does(golden: Path) -> None:
     stored = load_file(GOLDEN / "vae21.safetensors")
     vae = load_vae(find_checkpoint(golden, "wan"))
+    assert isinstance(vae, AutoencoderKLWan)
     latents = vae.encode(stored["x"], return_dict=False)[0].mode()
     torch.testing.assert_close(latents, stored["latent"], rtol=0.0, atol=2e-5)
     frames = vae.decode(stored["latent"], return_dict=False)[0]
@@ -139,6 +141,7 @@ def test_a_toy_of_each_kind_of_line_runs(tmp_path: Path, line: str) -> None:
     checkpoint = find_checkpoint(tmp_path / "toy")
     assert checkpoint.line is LINES[line]
     model, vae = load_transformer(checkpoint), load_vae(checkpoint)
+    assert isinstance(vae, AutoencoderKLWan)
     assert sum(p.numel() for p in model.parameters()) < 300_000
     frames = torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = vae.encode(frames, return_dict=False)[0].mode()
@@ -318,13 +321,15 @@ def test_architectures_have_the_published_number_of_parameters(name: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("version", "millions", "tensors"), [("2.1", 126.9, 194), ("2.2", 704.7, 196), ("tiny", 2.5, 122)]
+    ("version", "millions", "tensors"), [("2.1", 126.9, 194), ("2.2", 704.7, 196), ("tiny", 2.2, 98)]
 )
 def test_vaes_have_the_published_number_of_parameters(version: str, millions: float, tensors: int) -> None:
     vae = empty_vae(VAES[version])
     parameters = sum(parameter.numel() for parameter in vae.parameters())
     assert (round(parameters / 1e6, 1), len(vae.state_dict())) == (millions, tensors)
-    assert len(vae.config["latents_mean"]) == len(vae.config["latents_std"]) == vae.config["z_dim"]
+    if version != "tiny":  # whose latents have mean 0 and deviation 1
+        config: Any = vae.config
+        assert len(config["latents_mean"]) == len(config["latents_std"]) == config["z_dim"]
 
 
 # -- Hugging Face -----------------------------------------------------------------------------------------------------
