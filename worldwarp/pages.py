@@ -25,8 +25,7 @@ class Page:
     notes: tuple[str, ...] = ()
 
 
-TRAININGS = ("depth", "generator", "teacher", "trajectories", "initial-student", "student")  # ``conf/train/*.yaml``
-TRAININGS += ("vae", "latents", "diffuser")  # of the small video diffuser, on accelerate
+TRAININGS = ("depth", "generator", "vae", "latents", "diffuser")  # ``conf/train/*.yaml``
 MODEL_ACTIONS = ("convert", "toy")  # ``conf/models/*.yaml``
 
 PAGES = {
@@ -161,10 +160,7 @@ PAGES = {
             "the depth network": "worldwarp train depth data=runs/data out=runs/depth",
             "the generator, from weights": "worldwarp train generator start=runs/generator/ema.safetensors",
         },
-        (
-            "STAGE: depth, generator; or, from many steps to few, teacher, trajectories, initial-student, student.",
-            "`trajectories` trains no network: it has no ranks and no viewer.",
-        ),
+        ("STAGE: depth, generator; or, of the small video diffuser, vae, latents, diffuser.",),
     ),
 }
 
@@ -211,18 +207,18 @@ _TABLES = {
 def _settings(command: str) -> list[str]:
     """The settings of a command, as its files in ``worldwarp/conf`` list them; none for a command without a file."""
     # Settings are printed from the files that set them, so that help cannot disagree with the defaults.
-    names = [f"train/{name}" for name in ("common", "network")] if command == "train" else [command.replace("-", "_")]
+    name = "train/network" if command == "train" else command.replace("-", "_")
     if command == "models":
         lines = ["", "Settings (key=value; the values shown are the defaults):"]
-        return lines + [f"  {name:<8} {line}" for name in MODEL_ACTIONS for line in _body(f"models/{name}")]
-    if not has_conf(names[0]):
+        return lines + [f"  {action:<8} {line}" for action in MODEL_ACTIONS for line in _body(f"models/{action}")]
+    if not has_conf(name):
         return []
     lines = ["", "Settings (key=value; the values shown are the defaults):"]
-    lines += [f"  {line}" for name in names for line in _body(name)]
+    lines += [f"  {line}" for line in _body(name)]
     if command == "train":
         lines += ["", "Settings of one stage:"]
-        lines += [f"  {name:<15} {line}" for name in TRAININGS for line in _body(f"train/{name}")]
-    if groups := group_options(names[0]):
+        lines += [f"  {stage:<10} {line}" for stage in TRAININGS for line in _body(f"train/{stage}")]
+    if groups := group_options(name):
         lines += ["", "Components (component=option; settings below an option are set as component.key=value):"]
     for group, options in sorted(groups.items()):
         lines.append(f"  {group}={'|'.join(options)}")

@@ -23,9 +23,6 @@ from worldwarp.pages import TRAININGS
 from worldwarp.training.run import TrainingRun
 from worldwarp.training.train_depth import train_depth
 from worldwarp.training.train_generator import train_generator
-from worldwarp.training.train_student import train_initial_student, train_student
-from worldwarp.training.train_teacher import train_teacher
-from worldwarp.training.trajectories import record_trajectories
 from worldwarp.training.wan_diffuser import train_diffuser
 from worldwarp.training.wan_latents import record_latents
 from worldwarp.training.wan_vae import train_vae
@@ -33,10 +30,6 @@ from worldwarp.training.wan_vae import train_vae
 TRAIN_FUNCTIONS: dict[str, Callable[..., object]] = {
     "depth": train_depth,
     "generator": train_generator,
-    "teacher": train_teacher,
-    "trajectories": record_trajectories,
-    "initial-student": train_initial_student,
-    "student": train_student,
     "vae": train_vae,
     "latents": record_latents,
     "diffuser": train_diffuser,
@@ -139,7 +132,7 @@ def test_the_defaults_of_a_training_are_those_of_the_code(stage: str) -> None:
     config = compose_config(f"train/{stage}", [])
     assert config.out == f"runs/{stage}"
     for field in fields(TrainingRun):
-        own = (stage, field.name) in {("trajectories", "steps"), ("depth", "ranks"), ("generator", "ranks")}
+        own = (stage, field.name) in {("depth", "ranks"), ("generator", "ranks")}
         own |= (stage, field.name) == ("diffuser", "steps")
         if field.default is not MISSING and field.name in config and not own:
             assert config[field.name] == field.default, field.name
@@ -151,8 +144,8 @@ def test_every_setting_of_a_training_is_an_argument_of_its_function() -> None:
         config = compose_config(f"train/{stage}", [])
         assert set(config) <= arguments, stage
         for key, value in inspect.signature(train).parameters.items():
-            assert key in ("run", "guides", "student_steps") or key in config, (stage, key)
-            assert value.default in (inspect.Parameter.empty, config.get(key)) or key == "student_steps"
+            assert key in ("run", "guides") or key in config, (stage, key)
+            assert value.default in (inspect.Parameter.empty, config.get(key))
 
 
 def test_the_defaults_of_render_data_are_those_of_the_code() -> None:
@@ -175,7 +168,7 @@ def test_lists_and_files_of_every_command_are_read_as_those_of_explore() -> None
     forget = compose_config("forget", ["chunks=3,4", "region=-1,-1,0.5,1,1,2"])
     assert (forget.chunks, forget.region) == (["3", "4"], ["-1", "-1", "0.5", "1", "1", "2"])
     assert compose_config("train/depth", ["data=a ${x} (1)=b", "start=null"]).data == "a ${x} (1)=b"
-    assert compose_config("train/student", ["minutes=.5"]).minutes == 0.5
+    assert compose_config("train/generator", ["minutes=.5"]).minutes == 0.5
 
 
 OPTIONS = [(group, option) for group, options in group_options().items() for option in options]

@@ -13,9 +13,8 @@ from worldwarp.arguments import ConfigError, nearest, user_path
 from worldwarp.config import check_choice, check_number, check_whole, checked_size, compose_config
 from worldwarp.pages import TRAININGS
 
-FOLDERS_AND_FILES = ("data", "out", "teacher", "trajectories", "start", "vae", "latents")  # settings of `train`
+FOLDERS_AND_FILES = ("data", "out", "start", "vae", "latents")  # settings of `train`
 ACCELERATED = ("vae", "latents", "diffuser")  # stages of the models of the Wan class, which run on accelerate
-WITHOUT_GUIDES = ("depth", "initial-student")  # trainings that read no guides, so that none are recorded for them
 
 
 def render_data_command(words: list[str]) -> int:
@@ -66,8 +65,7 @@ def unpack_data_command(words: list[str]) -> int:
 def train_command(words: list[str]) -> int:
     """`worldwarp train STAGE data=DIR out=DIR device=cpu|cuda ranks=N`: train a network, or continue its training.
 
-    STAGE is depth, generator, or a stage of the distillation from many steps to few: teacher, trajectories,
-    initial-student, student. ``viewer=file`` also records the validations into ``training.rrd``. Or a stage of the
+    STAGE is depth or generator; ``viewer=file`` also records the validations into ``training.rrd``. Or a stage of the
     small video diffuser, which `accelerate launch` runs in several processes: vae, latents, diffuser.
     """
     stage = words[0] if words else "nothing"
@@ -80,9 +78,8 @@ def train_command(words: list[str]) -> int:
     check_whole(config, "seed", 0, 2**31 - 1)
     check_whole(config, "steps", 0, 2**31 - 1)
     check_number(config, "minutes", 0.0, 1e9)
-    if "ranks" in config:  # not of trajectories, which trains no network
-        check_whole(config, "ranks", 1, 1024)
-        check_choice(config, "viewer", ("none", "file"), "; look at the file with `worldwarp view FILE.rrd`")
+    check_whole(config, "ranks", 1, 1024)
+    check_choice(config, "viewer", ("none", "file"), "; look at the file with `worldwarp view FILE.rrd`")
     settings: dict[str, Any] = {
         str(key): _converted(str(key), config[key]) for key in config if config[key] is not None
     }
@@ -95,26 +92,19 @@ def train_command(words: list[str]) -> int:
     from worldwarp.training.run import TrainingRun
     from worldwarp.training.train_depth import train_depth
     from worldwarp.training.train_generator import train_generator
-    from worldwarp.training.train_student import train_initial_student, train_student
-    from worldwarp.training.train_teacher import train_teacher
-    from worldwarp.training.trajectories import record_trajectories
 
     trainings: dict[str, Callable[..., None]] = {
         "depth": train_depth,
         "generator": train_generator,
-        "teacher": train_teacher,
-        "trajectories": record_trajectories,
-        "initial-student": train_initial_student,
-        "student": train_student,
     }
     watch = TrainingWatch(settings["out"]) if viewer == "file" else None
     of_run = [field.name for field in fields(TrainingRun) if field.name in settings]
     run = TrainingRun(**{name: settings.pop(name) for name in of_run}, watch=watch)
     check_machine(run.device, run.ranks)  # before recording guides, which takes long
-    if stage not in WITHOUT_GUIDES:
+    if stage == "generator":
         record_guides(list_clips(run.data, "train") + list_clips(run.data, "estimated"), run.data / "guides")
     trainings[stage](run, **settings)
-    print(f"written to {run.out}" if stage == "trajectories" else f"averaged weights: {run.out / 'ema.safetensors'}")
+    print(f"averaged weights: {run.out / 'ema.safetensors'}")
     return 0
 
 
