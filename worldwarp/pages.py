@@ -25,7 +25,8 @@ class Page:
     notes: tuple[str, ...] = ()
 
 
-TRAININGS = ("depth", "generator", "vae", "latents", "diffuser")  # ``conf/train/*.yaml``
+TRAININGS = ("depth", "generator")  # ``conf/train/*.yaml``
+TRAININGS += ("vae", "latents", "diffuser", "trajectories", "initial-student", "student")  # of video diffusers
 MODEL_ACTIONS = ("convert", "toy")  # ``conf/models/*.yaml``
 
 PAGES = {
@@ -217,7 +218,7 @@ def _settings(command: str) -> list[str]:
     lines += [f"  {line}" for line in _body(name)]
     if command == "train":
         lines += ["", "Settings of one stage:"]
-        lines += [f"  {stage:<10} {line}" for stage in TRAININGS for line in _body(f"train/{stage}")]
+        lines += [f"  {stage:<15} {line}" for stage in TRAININGS for line in _body(f"train/{stage}")]
     if groups := group_options(name):
         lines += ["", "Components (component=option; settings below an option are set as component.key=value):"]
     for group, options in sorted(groups.items()):

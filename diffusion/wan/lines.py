@@ -357,6 +357,9 @@ _TINY = Line(
     extra_channels=20,
     precision="float32",
 )
+_TINY_STUDENT = replace(
+    _TINY, name="tiny-student", title="as tiny, distilled to four steps", steps=4, stepper="renoise"
+)
 
 LINES: Mapping[str, Line] = MappingProxyType(
     {
@@ -470,6 +473,7 @@ LINES: Mapping[str, Line] = MappingProxyType(
                 noise_mode="hold",
             ),
             _TINY,
+            _TINY_STUDENT,
         )
     }
 )

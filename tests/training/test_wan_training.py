@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from worldwarp.training.wan_vae import VaeStage, train_vae
 
 LINE = replace(LINES["tiny"], trained_span=3)
 SMALL_VAE = {"width": 16, "blocks": 1, "fine_width": 8, "fine_blocks": 1}
-SMALL = {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 2}
+SMALL: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 2}
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from worldwarp.arguments import ConfigError, nearest, user_path
 from worldwarp.config import check_choice, check_number, check_whole, checked_size, compose_config
 from worldwarp.pages import TRAININGS
 
-FOLDERS_AND_FILES = ("data", "out", "start", "vae", "latents")  # settings of `train`
-ACCELERATED = ("vae", "latents", "diffuser")  # stages of the models of the Wan class, which run on accelerate
+FOLDERS_AND_FILES = ("data", "out", "start", "vae", "latents", "trajectories", "teacher")  # settings of `train`
+ACCELERATED = TRAININGS[2:]  # stages of the models of the Wan class, which run on accelerate
 
 
 def render_data_command(words: list[str]) -> int:
@@ -66,7 +66,8 @@ def train_command(words: list[str]) -> int:
     """`worldwarp train STAGE data=DIR out=DIR device=cpu|cuda ranks=N`: train a network, or continue its training.
 
     STAGE is depth or generator; ``viewer=file`` also records the validations into ``training.rrd``. Or a stage of the
-    small video diffuser, which `accelerate launch` runs in several processes: vae, latents, diffuser.
+    small video diffuser, which `accelerate launch` runs in several processes: vae, latents, diffuser, trajectories,
+    initial-student, student.
     """
     stage = words[0] if words else "nothing"
     if stage not in TRAININGS:
@@ -111,28 +112,38 @@ def train_command(words: list[str]) -> int:
 def _train_accelerated(stage: str, config: DictConfig) -> int:
     """A stage of the small video diffuser, in as many processes as `accelerate launch` started."""
     check_whole(config, "seed", 0, 2**31 - 1)
-    for key in ("steps", "batch", "takes"):
+    for key in ("steps", "batch", "takes", "samples"):
         if key in config:
             check_whole(config, key, 1, 2**31 - 1)
     for key in ("minutes", "learning_rate"):
         if key in config:
             check_number(config, key, 0.0, 1e9)
-    settings: dict[str, Any] = {str(key): _converted(str(key), config[key]) for key in config}
+    if "lora" in config:
+        check_whole(config, "lora", 0, 4096)
+    settings: dict[str, Any] = {
+        str(key): _converted(str(key), config[key]) for key in config if config[key] is not None
+    }
+
+    from worldwarp.training.wan_diffuser import train_diffuser
+    from worldwarp.training.wan_latents import record_latents
+    from worldwarp.training.wan_student import train_initial_student, train_student
+    from worldwarp.training.wan_trajectories import record_trajectories
+    from worldwarp.training.wan_vae import train_vae
+
+    trainings: dict[str, Callable[..., None]] = {
+        "vae": train_vae,
+        "diffuser": train_diffuser,
+        "initial-student": train_initial_student,
+        "student": train_student,
+    }
     out = settings["out"]
-    if stage == "vae":
-        from worldwarp.training.wan_vae import train_vae
-
-        train_vae(**settings)
-        print(f"averaged weights: {out}/model/vae")
-    elif stage == "latents":
-        from worldwarp.training.wan_latents import record_latents
-
+    if stage == "latents":
         print(f"{record_latents(**settings)} clips in {out}")
+    elif stage == "trajectories":
+        print(f"{record_trajectories(**settings)} trajectories in {out}")
     else:
-        from worldwarp.training.wan_diffuser import train_diffuser
-
-        train_diffuser(**settings)
-        print(f"a model for generator.pretrained=: {out}/model")
+        trainings[stage](**settings)
+        print(f"averaged weights: {out}/model" if stage == "vae" else f"a model for generator.pretrained=: {out}/model")
     return 0
 
 

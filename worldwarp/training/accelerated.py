@@ -62,6 +62,15 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class StepwiseStage(Stage, Protocol):
+    """A stage whose samples depend on the step, as their size may, for only samples of one shape can be stacked."""
+
+    def set_step(self, step: int) -> None:
+        """Called before the samples of a step are drawn."""
+        ...
+
+
 @dataclass(frozen=True)
 class Pace:
     """Length and optimizer of a training.
@@ -169,6 +178,8 @@ class _Training:
     def _advance(self) -> dict[str, float]:
         own = self.pace.batch // self.accelerator.num_processes
         first = own * self.accelerator.process_index
+        if isinstance(self.stage, StepwiseStage):
+            self.stage.set_step(self.step)
         drawn = [
             self.stage.draw(np.random.default_rng([self.pace.seed, self.step, number]))
             for number in range(first, first + own)
@@ -249,13 +260,18 @@ class _Training:
                 options=options,
             )
             self.average = [p.detach().clone() for p in self.trained]
+            # Networks that are trained in turns may have had no step yet, and no state, which torch would make up.
+            some = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
             set_state_dict(
                 self.network,
                 self.optimizer.optimizer,
                 model_state_dict=part["network."],
                 optim_state_dict=whole,
-                options=options,
+                options=some,
             )
+            for name, parameter in self.stage.network.named_parameters():
+                if name not in stored:
+                    self.optimizer.optimizer.state.pop(parameter, None)
             self.step, self.samples, seed = (int(progress[key]) for key in ("step", "samples", "seed"))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ValueError(

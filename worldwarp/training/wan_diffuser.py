@@ -22,9 +22,11 @@ from torch import Tensor, nn
 from diffusion.flow import add_noise, clean_to_velocity, velocity_to_clean
 from diffusion.wan.convert import write_line
 from diffusion.wan.fresh import fresh_transformer, write_part
-from diffusion.wan.lines import LINES, Line
+from diffusion.wan.keys import merge_lora
+from diffusion.wan.lines import LINES, Line, line_named
+from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer
 from diffusion.wan.masked import MaskedAttention, block_causal
-from diffusion.wan.prompts import NoPrompts
+from diffusion.wan.prompts import CachedTextEncoder, NoPrompts, padded
 from diffusion.wan.schedule import denoise, draw, schedule_levels, shifted, staggered, token_rows
 from diffusion.wan.tokens import expanded
 from scenes.dataset.clips import list_clips
@@ -74,18 +76,30 @@ def on_the_way(
 class DiffuserStage:
     """Flow matching of the transformer of a line on recorded latents."""
 
-    def __init__(self, latents: Path, vae: Path, line: Line = LINE, **changed: Any) -> None:
-        """Read the latents; a network with random weights.
+    def __init__(
+        self,
+        latents: Path,
+        vae: Path | None = None,
+        line: Line | None = None,
+        start: str | Path | None = None,
+        lora: int = 0,
+        **changed: Any,
+    ) -> None:
+        """Read the latents, and make a network or read one.
 
         Args:
             latents: folder of `worldwarp.training.wan_latents.record_latents`.
-            vae: folder with the ``vae/`` that they were encoded with.
-            line: whose network, levels and shift.
-            **changed: arguments of the network that differ from the line's.
+            vae: folder with the ``vae/`` that they were encoded with; None: that of ``start``.
+            line: whose network, levels and shift; None: that of ``start``, or else ``tiny``.
+            start: model whose weights it starts with, as ``generator.pretrained=`` takes it; None: random ones.
+            lora: rank of low-rank updates, which alone are trained (Hu et al., arXiv 2106.09685); 0: all weights.
+            **changed: arguments of a random network that differ from the line's.
 
         Raises:
-            ValueError: no latents to train on, or none held out.
+            ValueError: no latents to train on, or none held out; no model, or one that has no VAE with it.
         """
+        checkpoint = None if start is None else find_checkpoint(start)
+        line = line or (LINE if checkpoint is None else checkpoint.line)
         self.takes = [take for split in ("train", "estimated") for take in _takes(latents, split, line.trained_span)]
         self.held_out = _takes(latents, "heldout", line.trained_span)[:MEASURED]
         if not self.takes or not self.held_out:
@@ -93,11 +107,18 @@ class DiffuserStage:
                 f"latents: want clips to train on and held-out ones in {latents}, got {len(self.takes)} and "
                 f"{len(self.held_out)}; record them with `worldwarp train latents`"
             )
-        self.line, self.vae, self.changed = line, vae, changed
-        self.network = fresh_transformer(line, **changed)
+        self.line = line
+        if checkpoint is None:
+            assert vae is not None
+            self.network, self.vae = fresh_transformer(line, **changed), vae
+        else:
+            self.network = load_transformer(checkpoint, "float32").requires_grad_(lora == 0)
+            self.vae = vae or checkpoint.folder_with("vae")
+        if lora:
+            self.network.add_adapter(lora_config(lora))
         self.attention = MaskedAttention(self.network)
-        self.config: Any = self.network.config
-        self.text = NoPrompts(self.config.text_dim).at(0)[None]
+        config: Any = self.network.config
+        self.text = constant_text(line, checkpoint, config.text_dim)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """A clip at random levels; its first frame, the photo, is clean."""
@@ -124,7 +145,7 @@ class DiffuserStage:
         noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
         noisy, level = on_the_way(clean, take["guide"].float(), start, row, noise)
         # 3. Clean frames carry no guide: they are remembered without one.
-        extra = guide_channels(take) * (later & guided)
+        extra = self.extra(take) * (later & guided)
         return {
             "noisy": torch.cat([noisy, extra], 1),
             "clean": clean,
@@ -159,7 +180,7 @@ class DiffuserStage:
             rows = torch.tensor(LEVELS).reshape(-1, 1, 1, 1, 1).expand(-1, len(clean), 1, *clean.shape[-2:]).clone()
             rows[:, 0] = 0.0
             noisy = torch.cat([add_noise(clean, noise, row)[None] for row in rows])
-            extra = guide_channels(take)
+            extra = self.extra(take)
             extra[0] = 0.0
             device = next(self.network.parameters()).device
             made = self.predict(network, noisy.to(device), rows.to(device), extra.to(device)).cpu()
@@ -195,12 +216,10 @@ class DiffuserStage:
             steps: of Euler, at the line's shift.
             rng: of the noise.
         """
-        photo = torch.arange(len(take["clean"])).reshape(-1, 1, 1, 1) == 0
+        photo = is_photo(len(take["clean"]))
         guide = torch.where(photo, take["clean"].float(), take["guide"].float())
-        filled = self.line.copied if take["copied"] else self.line.unknown
-        start = expanded(torch.where(take["hole"], filled, self.line.seen))
-        start = torch.where(photo, 0.0, start)
-        extra = torch.where(photo, 0.0, guide_channels(take))
+        start = torch.where(photo, 0.0, usual_start(take, self.line))
+        extra = torch.where(photo, 0.0, self.extra(take))
         rows = staggered(schedule_levels(steps, self.line.shift), len(guide), 0.0)
 
         def predict(noisy: Tensor, level: Tensor) -> Tensor:
@@ -210,10 +229,56 @@ class DiffuserStage:
 
     def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """A model as `generator.pretrained=` takes it: transformer in float16, VAE and line."""
-        write_part(folder / "transformer", self.network, self.config, weights, torch.float16)
-        if not (folder / "vae").exists():
-            shutil.copytree(self.vae / "vae", folder / "vae")
-        write_line(folder, self.line, "float32", ())
+        write_diffuser(folder, self.network, merged(weights), self.line, self.vae)
+
+    def extra(self, take: Mapping[str, Tensor]) -> Float[Tensor, "f e h w"]:
+        """The further input channels of the line."""
+        return guide_channels(take) if self.line.extra_channels else take["guide"].float()[:, :0]
+
+
+def is_photo(frames: int) -> Bool[Tensor, "f 1 1 1"]:
+    """Which latent of a clip is the photo's: the first."""
+    return torch.arange(frames).reshape(-1, 1, 1, 1) == 0
+
+
+def usual_start(take: Mapping[str, Tensor], line: Line) -> Float[Tensor, "f 1 h w"]:
+    """The levels at which the tokens of a take start in the loop."""
+    filled = line.copied if take["copied"] else line.unknown
+    return expanded(torch.where(take["hole"], filled, line.seen))
+
+
+def write_diffuser(folder: Path, network: Any, weights: Mapping[str, Tensor], line: Line, vae: Path) -> None:
+    """A model folder: transformer in float16, or bfloat16 where the line has a range of its own; VAE and line."""
+    dtype = torch.float16 if line.precision == "float32" else torch.bfloat16
+    write_part(folder / "transformer", network, network.config, weights, dtype)
+    if not (folder / "vae").exists():
+        shutil.copytree(vae / "vae", folder / "vae")
+    write_line(folder, line, line.precision, ())
+
+
+def lora_config(rank: int) -> Any:
+    """Low-rank updates of all attention."""
+    try:
+        from peft import LoraConfig
+    except ImportError:
+        raise ImportError("lora: peft is missing; pip install 'worldwarp[wan]'") from None
+    return LoraConfig(r=rank, lora_alpha=rank, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+
+
+def merged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a network whose layers may have low-rank updates, by the names that it has without."""
+    own = {name.replace(".base_layer", ""): value for name, value in weights.items() if ".lora_" not in name}
+    updates = {name.replace(".default", ""): value for name, value in weights.items() if ".lora_" in name}
+    return merge_lora(own, updates) if updates else own
+
+
+def constant_text(line: Line, checkpoint: Checkpoint | None, dim: int) -> Float[Tensor, "1 n d"]:
+    """The embedded text of all samples: the empty prompt, or the constant token of lines that read none."""
+    if not line.reads_text:
+        return NoPrompts(dim).at(0)[None]
+    assert checkpoint is not None
+    encode = CachedTextEncoder(checkpoint.folder_with("text_encoder", "tokenizer"))
+    return padded(encode([""])[0])[None]
 
 
 def guide_channels(take: Mapping[str, Tensor]) -> Float[Tensor, "f 20 h w"]:
@@ -236,20 +301,26 @@ def _takes(latents: Path, split: str, frames: int) -> list[dict[str, Tensor]]:
 
 def train_diffuser(
     latents: Path,
-    vae: Path,
     out: Path,
+    vae: Path | None = None,
+    start: str | Path | None = None,
+    line: str = "auto",
+    lora: int = 0,
     steps: int = 100_000,
     batch: int = 4,
     learning_rate: float = 5e-4,
     minutes: float = 600.0,
     seed: int = 0,
 ) -> None:
-    """Train the small diffuser, or go on with it; ``out/model`` is a model for ``generator.pretrained=``.
+    """Train a diffuser, or go on with it; ``out/model`` is a model for ``generator.pretrained=``.
 
     Args:
         latents: folder of `worldwarp.training.wan_latents.record_latents`.
-        vae: folder with the ``vae/`` that they were encoded with.
         out: folder of the run.
+        vae: folder with the ``vae/`` that they were encoded with; None: that of ``start``.
+        start: see `DiffuserStage`, as ``lora``.
+        line: name of a line; ``auto``: that of ``start``, or ``tiny``.
+        lora: rank.
         steps: see `Pace`, as all that follow.
         batch: clips.
         learning_rate: peak.
@@ -257,4 +328,5 @@ def train_diffuser(
         seed: of all draws.
     """
     pace = Pace(steps, batch, learning_rate, ema=0.998, minutes=minutes, seed=seed)
-    train(lambda: DiffuserStage(latents, vae), pace, out)
+    own = None if line == "auto" else line_named(line)
+    train(lambda: DiffuserStage(latents, vae, own, start, lora), pace, out)
