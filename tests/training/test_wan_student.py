@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from benchmarks.speed.gpu_training import go_on, pack
 from diffusion.wan.denoiser import WanDenoiser
 from diffusion.wan.fresh import write_part
 from diffusion.wan.lines import LINES
@@ -178,6 +179,20 @@ def test_student_and_critic_are_trained_in_turns_and_go_on_to_the_bit(
     saved = load_transformer(find_checkpoint(tmp_path / "whole" / "model")).state_dict()
     for name, value in saved.items():
         torch.testing.assert_close(value, whole[f"average.student.{name}"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_gpu_would_go_on_with_what_is_packed_and_tell_what_was_foretold(
+    latents: Path, teacher: Path, tmp_path: Path
+) -> None:
+    log = [{"samples": n, "validation": {"in_holes_0.8": n**-0.5, "elsewhere_0.8": 1.0}} for n in (4, 8, 16, 32, 64)]
+    (tmp_path / LOG).write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    assert pack(latents, tmp_path / "packed", 60.0, tmp_path / LOG) == 2  # one to train on, one held out
+    told: dict[str, Any] = go_on(tmp_path / "packed", tmp_path / "run", teacher, 1.0, 2, rehearse=True)
+    assert told["samples"] == 12
+    assert told["foretold"]["in_holes_0.8"] == pytest.approx((64 + 12) ** -0.5, rel=0.02)
+    assert told["after"] != told["before"]
+    assert find_checkpoint(tmp_path / "run" / "model").line.name == "tiny"
+    assert pack(latents, tmp_path / "nothing", 0.0, None) == 0
 
 
 def test_the_matching_gradient_leads_to_the_teachers_distribution() -> None:

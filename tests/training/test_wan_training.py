@@ -23,6 +23,7 @@ from diffusion.wan.masked import MaskedAttention, block_causal
 from diffusion.wan.memory import LatentBank, LatentPolicy
 from diffusion.wan.patch_vae import PatchVAE
 from diffusion.wan.prompts import NoPrompts
+from diffusion.wan.toy import make_toy
 from geometry.camera import Camera
 from scenes.io.png import to_bytes
 from tests.helpers import cameras_along, pillar_before_wall, write_clip
@@ -211,9 +212,36 @@ def test_a_block_causal_pass_is_what_the_generator_does_chunk_by_chunk() -> None
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("lora", [0, 4])
+def test_a_published_line_is_trained_on_by_low_rank_updates_or_all_of_it(
+    lora: int, clips: Path, tmp_path: Path
+) -> None:
+    toy = tmp_path / "toy"
+    make_toy(toy, LINES["st-diff"])
+    record_latents(clips, toy, tmp_path / "latents", line="st-diff")
+    pace = Pace(40, 2, 5e-3, warmup=5, ema=0.5)
+    train(lambda: DiffuserStage(tmp_path / "latents", start=toy, lora=lora), pace, tmp_path / "run")
+    logged = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    assert logged[1]["loss"] < logged[0]["loss"]
+    made = find_checkpoint(tmp_path / "run" / "model")
+    assert made.line.name == "st-diff"
+    before, after = (load_transformer(c, "float32").state_dict() for c in (find_checkpoint(toy), made))
+    changed = {name for name, value in before.items() if not torch.allclose(after[name], value, rtol=0.01, atol=1e-3)}
+    attention = {name for name in before if ".to_" in name and name.endswith("weight")}
+    assert changed
+    assert (changed <= attention) == (lora > 0)
+    # The updates are merged: the model computes what the network with updates computes.
+    stage = DiffuserStage(tmp_path / "latents", start=tmp_path / "run" / "model")
+    with torch.no_grad():
+        again = stage.validate(stage.network, tmp_path)["elsewhere_0.6"]
+    assert again == pytest.approx(logged[-1]["validation"]["elsewhere_0.6"], rel=0.02)
+
+
 def test_what_is_missing_is_named(clips: Path, vae: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="as `worldwarp render-data` makes it"):
         DiffuserStage(tmp_path, vae)
     record_latents(clips, vae, tmp_path)
+    assert {len(take["clean"]) for take in DiffuserStage(tmp_path, vae).takes} == {3}  # the line takes up to 5
+    (tmp_path / "clip.safetensors").unlink()
     with pytest.raises(ValueError, match="got 0 and 0; record them with `worldwarp train latents`"):
-        DiffuserStage(tmp_path, vae)  # of 3 latents, and the line wants 5
+        DiffuserStage(tmp_path, vae)

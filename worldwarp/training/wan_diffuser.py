@@ -100,8 +100,11 @@ class DiffuserStage:
         """
         checkpoint = None if start is None else find_checkpoint(start)
         line = line or (LINE if checkpoint is None else checkpoint.line)
-        self.takes = [take for split in ("train", "estimated") for take in _takes(latents, split, line.trained_span)]
-        self.held_out = _takes(latents, "heldout", line.trained_span)[:MEASURED]
+        takes = {split: _takes(latents, split) for split in ("train", "estimated", "heldout")}
+        # All samples have the length of the longest that the line takes, so that they can be stacked.
+        span = min(line.trained_span, max((len(take["clean"]) for many in takes.values() for take in many), default=0))
+        self.takes = _cut([*takes["train"], *takes["estimated"]], span)
+        self.held_out = _cut(takes["heldout"], span)[:MEASURED]
         if not self.takes or not self.held_out:
             raise ValueError(
                 f"latents: want clips to train on and held-out ones in {latents}, got {len(self.takes)} and "
@@ -118,14 +121,19 @@ class DiffuserStage:
             self.network.add_adapter(lora_config(lora))
         self.attention = MaskedAttention(self.network)
         config: Any = self.network.config
-        self.text = constant_text(line, checkpoint, config.text_dim)
+        self.texts = None
+        self.text = NoPrompts(config.text_dim).at(0)[None]
+        if line.reads_text:  # all samples have the empty prompt
+            assert checkpoint is not None
+            self.texts = checkpoint.folder_with("text_encoder", "tokenizer")
+            self.text = padded(CachedTextEncoder(self.texts)([""])[0])[None]
 
     def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """A clip at random levels; its first frame, the photo, is clean."""
         take = self.takes[rng.integers(len(self.takes))]
         frames = len(take["clean"])
         # 1. Which frames are clean, which see which, and the level of each.
-        if rng.random() < CAUSAL:
+        if self.line.attention == "causal" and rng.random() < CAUSAL:
             size = int(rng.choice([1, 2, 4]))
             blocks = [0, *(1 + k // size for k in range(frames - 1))]
             first = 1 + size * int(rng.integers(-(-(frames - 1) // size)))
@@ -229,7 +237,7 @@ class DiffuserStage:
 
     def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """A model as `generator.pretrained=` takes it: transformer in float16, VAE and line."""
-        write_diffuser(folder, self.network, merged(weights), self.line, self.vae)
+        write_diffuser(folder, self.network, merged(weights), self.line, self.vae, self.texts)
 
     def extra(self, take: Mapping[str, Tensor]) -> Float[Tensor, "f e h w"]:
         """The further input channels of the line."""
@@ -247,12 +255,27 @@ def usual_start(take: Mapping[str, Tensor], line: Line) -> Float[Tensor, "f 1 h 
     return expanded(torch.where(take["hole"], filled, line.seen))
 
 
-def write_diffuser(folder: Path, network: Any, weights: Mapping[str, Tensor], line: Line, vae: Path) -> None:
-    """A model folder: transformer in float16, or bfloat16 where the line has a range of its own; VAE and line."""
+def write_diffuser(
+    folder: Path, network: Any, weights: Mapping[str, Tensor], line: Line, vae: Path, texts: Path | None = None
+) -> None:
+    """Write a model folder: transformer (float16 for lines of float32, else bfloat16), VAE, line.
+
+    Args:
+        folder: to write to.
+        network: tells class and configuration.
+        weights: by diffusers' names.
+        line: of the model.
+        vae: folder whose ``vae/`` is copied.
+        texts: folder whose text encoder and tokenizer, which may be large, are linked to.
+    """
     dtype = torch.float16 if line.precision == "float32" else torch.bfloat16
     write_part(folder / "transformer", network, network.config, weights, dtype)
     if not (folder / "vae").exists():
         shutil.copytree(vae / "vae", folder / "vae")
+    if texts is not None:
+        for part in ("text_encoder", "tokenizer"):
+            if not (folder / part).exists():
+                (folder / part).symlink_to((texts / part).resolve())
     write_line(folder, line, line.precision, ())
 
 
@@ -272,31 +295,27 @@ def merged(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return merge_lora(own, updates) if updates else own
 
 
-def constant_text(line: Line, checkpoint: Checkpoint | None, dim: int) -> Float[Tensor, "1 n d"]:
-    """The embedded text of all samples: the empty prompt, or the constant token of lines that read none."""
-    if not line.reads_text:
-        return NoPrompts(dim).at(0)[None]
-    assert checkpoint is not None
-    encode = CachedTextEncoder(checkpoint.folder_with("text_encoder", "tokenizer"))
-    return padded(encode([""])[0])[None]
-
-
 def guide_channels(take: Mapping[str, Tensor]) -> Float[Tensor, "f 20 h w"]:
     """What the network reads beside the noisy latents: which pixels are known, then the guide."""
     return torch.cat([take["known"].float() / 255.0, take["guide"].float()], 1)
 
 
-def _takes(latents: Path, split: str, frames: int) -> list[dict[str, Tensor]]:
-    """The takes of the clips of a split, each cut to its first ``frames`` latents."""
+def _takes(latents: Path, split: str) -> list[dict[str, Tensor]]:
+    """The takes of the clips of a split."""
     takes: list[dict[str, Tensor]] = []
     for path in list_clips(latents, split):
         rows = load_file(path)
-        if rows["clean"].shape[1] < frames:
-            continue
-        for k in range(len(rows["clean"])):
-            take = {name: value[k] for name, value in rows.items()}
-            takes.append({name: value[:frames] if value.ndim else value for name, value in take.items()})
+        takes += [{name: value[k] for name, value in rows.items()} for k in range(len(rows["clean"]))]
     return takes
+
+
+def _cut(takes: list[dict[str, Tensor]], frames: int) -> list[dict[str, Tensor]]:
+    """The first latents of the takes that have as many."""
+    return [
+        {name: value[:frames] if value.ndim else value for name, value in take.items()}
+        for take in takes
+        if len(take["clean"]) >= frames > 1
+    ]
 
 
 def train_diffuser(

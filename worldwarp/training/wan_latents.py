@@ -22,7 +22,7 @@ from cache3d.gaussian_cache import GaussianCache
 from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.prior import inpaint_prior
 from diffusion.wan.fresh import read_vae
-from diffusion.wan.lines import LINES
+from diffusion.wan.lines import line_named
 from diffusion.wan.patch_vae import PatchVAE
 from diffusion.wan.tokens import FRAMES_PER_LATENT, mask_channels, token_levels
 from diffusion.wan.vae import StreamingVAE
@@ -30,11 +30,10 @@ from geometry.frame import Chunk, Frame
 from scenes.dataset.clips import MANIFEST, list_clips, read_clip
 from worldwarp.training.augmentation import smooth_noise
 
-LINE = LINES["tiny"]
 WORST_DEPTH = 0.05  # relative error of an estimated depth, smooth over the frame
 
 
-def record_latents(data: Path, vae: Path, out: Path, takes: int = 1, seed: int = 0) -> int:
+def record_latents(data: Path, vae: Path, out: Path, takes: int = 1, seed: int = 0, line: str = "tiny") -> int:
     """Write a file for each clip; those that are there are kept. Returns how many there are.
 
     Every file has rows of takes: ``clean`` and ``guide`` float16 ``[k f c h w]``, ``known`` uint8 ``[k f 4 h w]``
@@ -47,11 +46,13 @@ def record_latents(data: Path, vae: Path, out: Path, takes: int = 1, seed: int =
         out: folder, made when missing; gets the manifest of ``data`` too.
         takes: guides of each clip.
         seed: of depth errors and inpainting, combined with the clip's name.
+        line: name of the line that will be trained on them: whose latents, and how many a chunk has.
 
     Raises:
         ValueError: no clips, or no VAE there.
     """
-    stream = read_vae(vae)
+    trained = line_named(line)
+    stream = read_vae(vae, trained)
     out.mkdir(parents=True, exist_ok=True)
     clips = [path for split in ("heldout", "train", "estimated") for path in list_clips(data, split)]
     count = 0
@@ -62,7 +63,7 @@ def record_latents(data: Path, vae: Path, out: Path, takes: int = 1, seed: int =
                 continue
             # By name: a clip's guides do not depend on which clips were recorded before.
             rng = np.random.default_rng([seed, *path.name.encode()])
-            parts = [_take(clip, take, stream, rng) for take in range(takes)]
+            parts = [_take(clip, take, stream, trained.chunk, rng) for take in range(takes)]
             rows = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
             partial = out / f".{path.name}.partial"
             save_file(rows, partial)
@@ -72,13 +73,15 @@ def record_latents(data: Path, vae: Path, out: Path, takes: int = 1, seed: int =
     return count
 
 
-def _take(clip: Frame, take: int, stream: StreamingVAE | PatchVAE, rng: np.random.Generator) -> dict[str, Tensor]:
+def _take(
+    clip: Frame, take: int, stream: StreamingVAE | PatchVAE, chunk: int, rng: np.random.Generator
+) -> dict[str, Tensor]:
     far, copies = rng.random(2) < 0.5
     wrong = torch.exp(float(rng.uniform(0.0, WORST_DEPTH)) * smooth_noise((len(clip), 1, *clip.camera.size), 4, rng))
     seen = replace(clip, depth=torch.where(clip.sky, clip.depth, clip.depth * wrong))
     config = InpaintConfig(fill="copy" if copies else "smooth")
     draws = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    frames = len(clip) - 1 if far else FRAMES_PER_LATENT * LINE.chunk
+    frames = len(clip) - 1 if far else FRAMES_PER_LATENT * chunk
     cache, colors, covered = GaussianCache(), [clip.rgb[:1]], [torch.ones_like(clip.depth[:1])]
     cache.integrate(_chunk(seen[:1], 0))
     for number, first in enumerate(range(1, len(clip), frames), 1):
