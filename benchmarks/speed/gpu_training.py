@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.quality.learning_curve import fit_law
+from diffusion.wan.load import packaged_model
 from scenes.dataset.clips import MANIFEST, list_clips
 from worldwarp.training.accelerated import LOG, MODEL, Pace, train
 from worldwarp.training.wan_diffuser import MEASURED, DiffuserStage
@@ -107,7 +108,7 @@ def main() -> None:
     training = actions.add_parser("train")
     training.add_argument("packed", type=Path)
     training.add_argument("out", type=Path)
-    training.add_argument("--start", type=Path, required=True)
+    training.add_argument("--start", type=Path, default=packaged_model())
     training.add_argument("--minutes", type=float, default=8.0)
     training.add_argument("--batch", type=int, default=64)
     training.add_argument("--rehearse", action="store_true")

@@ -35,7 +35,15 @@ from diffusion.noise_map import NoiseConfig
 from diffusion.wan.denoiser import WanDenoiser
 from diffusion.wan.files import stored_tensors
 from diffusion.wan.lines import PRECISIONS, VAES, Line, Precision
-from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer, load_vae, stored_vae_config, streaming
+from diffusion.wan.load import (
+    Checkpoint,
+    find_checkpoint,
+    load_transformer,
+    load_vae,
+    packaged_model,
+    stored_vae_config,
+    streaming,
+)
 from diffusion.wan.memory import Context, LatentBank, LatentPolicy
 from diffusion.wan.offload import Offloading, Placement
 from diffusion.wan.patch_vae import PatchVAE
@@ -167,7 +175,7 @@ class WanGenerator:
 
     def __init__(
         self,
-        pretrained: str | Path,
+        pretrained: str | Path | None = None,
         line: str = "auto",
         prompt: str | Mapping[str, str] | None = None,
         negative: str = "",
@@ -192,7 +200,8 @@ class WanGenerator:
         """Find the model and check the settings.
 
         Args:
-            pretrained: folder, file or Hugging Face id (`diffusion.wan.load.find_checkpoint`).
+            pretrained: folder, file or Hugging Face id (`diffusion.wan.load.find_checkpoint`); None: the small model
+                that comes with the package.
             line: a name in `diffusion.wan.lines.LINES`, or ``auto``.
             prompt: text, or a YAML file of texts by chunk or frame (`diffusion.wan.prompts.read_prompts`), or texts by
                 chunk; None: the captioner's text for the photo, or the empty one.
@@ -230,7 +239,7 @@ class WanGenerator:
                 f"offload: want a GPU whose memory is to be spared, got device=cpu and '{offload}'; leave "
                 "generator.offload out, or set device=cuda"
             )
-        self._checkpoint = find_checkpoint(pretrained, line)
+        self._checkpoint = find_checkpoint(packaged_model() if pretrained is None else pretrained, line)
         policy = memory or LatentPolicy()
         sampling = (steps, shift, lag, guidance, mode, pooling)
         settings = WanSettings(*sampling, chunk, overlap, smoothing, policy, guide_history)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -90,6 +91,11 @@ class Checkpoint:
             if folder is not None and all((folder / part).is_dir() for part in parts):
                 return folder
         return None
+
+
+def packaged_model() -> Path:
+    """The folder of the small model that comes with the package."""
+    return Path(str(resources.files("diffusion"))) / "weights" / "tiny"
 
 
 def find_checkpoint(pretrained: str | Path, line: str = "auto") -> Checkpoint:

@@ -24,7 +24,7 @@ from diffusion.wan.convert import write_line
 from diffusion.wan.fresh import fresh_transformer, write_part
 from diffusion.wan.keys import merge_lora
 from diffusion.wan.lines import LINES, Line, line_named
-from diffusion.wan.load import Checkpoint, find_checkpoint, load_transformer
+from diffusion.wan.load import find_checkpoint, load_transformer
 from diffusion.wan.masked import MaskedAttention, block_causal
 from diffusion.wan.prompts import CachedTextEncoder, NoPrompts, padded
 from diffusion.wan.schedule import denoise, draw, schedule_levels, shifted, staggered, token_rows
@@ -112,7 +112,8 @@ class DiffuserStage:
             )
         self.line = line
         if checkpoint is None:
-            assert vae is not None
+            if vae is None:
+                raise ValueError("vae: want the folder of the VAE that the latents were encoded with, got none; set vae=")
             self.network, self.vae = fresh_transformer(line, **changed), vae
         else:
             self.network = load_transformer(checkpoint, "float32").requires_grad_(lora == 0)
