@@ -86,12 +86,12 @@ def open_recorder(
     return recorder
 
 
-def new_recording_path(folder: Path, stem: str = "recording") -> Path:
+def new_recording_path(folder: Path) -> Path:
     """File of the next recording of a world: ``recording.rrd``, and ``recording-2.rrd`` on the first resume."""
-    path, count = folder / f"{stem}.rrd", 1
+    path, count = folder / "recording.rrd", 1
     while path.exists():
         count += 1
-        path = folder / f"{stem}-{count}.rrd"
+        path = folder / f"recording-{count}.rrd"
     return path
 
 

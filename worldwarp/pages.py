@@ -159,9 +159,14 @@ PAGES = {
         "train a network, or continue its training",
         {
             "the depth network": "worldwarp train depth data=runs/data out=runs/depth",
-            "the generator, from weights": "worldwarp train generator start=runs/generator/ema.safetensors",
+            "the generator, from weights": "worldwarp train generator start=my.safetensors out=runs/generator-2",
         },
-        ("STAGE: depth, generator; or, of the small video diffuser, vae, latents, diffuser.",),
+        (
+            "STAGE: depth, generator; or, of the small video diffuser, vae, latents, diffuser, trajectories,",
+            "initial-student, student.",
+            "On several GPUs: accelerate launch -m worldwarp.cli train STAGE ...",
+            "In several processes on a CPU: torchrun --nproc-per-node N -m worldwarp.cli train STAGE ...",
+        ),
     ),
 }
 
@@ -208,7 +213,7 @@ _TABLES = {
 def _settings(command: str) -> list[str]:
     """The settings of a command, as its files in ``worldwarp/conf`` list them; none for a command without a file."""
     # Settings are printed from the files that set them, so that help cannot disagree with the defaults.
-    name = "train/network" if command == "train" else command.replace("-", "_")
+    name = "train/accelerated" if command == "train" else command.replace("-", "_")
     if command == "models":
         lines = ["", "Settings (key=value; the values shown are the defaults):"]
         return lines + [f"  {action:<8} {line}" for action in MODEL_ACTIONS for line in _body(f"models/{action}")]

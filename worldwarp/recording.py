@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from omegaconf import DictConfig
@@ -18,10 +17,6 @@ from worldwarp.config import check_viewer
 from worldwarp.plan import Plan
 from worldwarp.session import VIDEO, Session
 from worldwarp.state import Step
-
-if TYPE_CHECKING:
-    from viz.training import TrainingRecorder
-    from worldwarp.training.trainer import Validation
 
 RECORDINGS = "recording*.rrd"  # of a world, in its folder
 
@@ -177,28 +172,3 @@ def summary(session: Session) -> list[str]:
     if session.remaining:
         lines.append(f"  finish     worldwarp {pasted('explore', folder)}")
     return lines
-
-
-class TrainingWatch:
-    """Records a training's validations into a new ``training.rrd`` in its folder.
-
-    It is pickled to the process that validates, so it opens no file before the first validation.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        """Record into ``folder``, which the training creates."""
-        self.folder = folder
-        self._recorder: TrainingRecorder | None = None
-
-    def __call__(self, validation: Validation) -> None:
-        """Record one validation."""
-        from viz.rerun_recorder import new_recording_path
-        from viz.training import TrainingRecorder
-        from worldwarp.training.trainer import SHEET
-
-        if self._recorder is None:
-            # One identity per folder: Rerun shows the recordings of a resumed training as one.
-            identity = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
-            self._recorder = TrainingRecorder(new_recording_path(self.folder, "training"), identity)
-        sheet = validation.folder / SHEET
-        self._recorder.validation(validation.step, validation.frames, validation.figures, sheet)

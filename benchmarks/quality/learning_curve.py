@@ -6,10 +6,10 @@ holes (`made_depth`, `made_color`, against those of the prior) are fitted over t
 
     error(n) = floor + scale * n ** -power,   floor, scale >= 0
 
-and carried on to 10 and 100 times the frames. Every leg has a cosine schedule of its own: its error rises when the
-learning rate does and falls with it, so that only errors from the *end* of a leg are comparable with each other. The
-fit that counts is therefore of each leg's last quarter, where the rate is below 15 % of its height; the one of all
-points stands beside it to show what the schedule does to it. Intervals (95 %) are from fits to points drawn with
+and carried on to 10 and 100 times the frames. Every leg has a schedule of its own: its error rises when the learning
+rate does and falls with it, so that only errors from the *end* of a leg are comparable with each other. The fit that
+counts is therefore of each leg's last quarter, where the rate falls; the one of all points stands beside it to show
+what the schedule does to it. Intervals (95 %) are from fits to points drawn with
 replacement. Points of one leg follow each other and stand on the same held-out clips, and whatever the weights saw
 before the first log is not counted: the true intervals are wider.
 """
@@ -27,6 +27,8 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from scipy.optimize import minimize_scalar, nnls
 from tqdm import tqdm
+
+from worldwarp.training.train_generator import FULL
 
 FIGURES = ("depth", "color")
 TAIL = 0.75  # share of a leg after which its points count
@@ -82,10 +84,10 @@ class Fit:
 
 
 def read_legs(logs: list[Path], frames_per_step: int | None) -> Points:
-    """Read consecutive legs; an old log, which does not say how far it was, counts as one that reached its end.
+    """Read consecutive legs, each of which counts as one that reached its end.
 
     Raises:
-        ValueError: a log without validations of the generator, or without frames when ``frames_per_step`` is None.
+        ValueError: a log without validations of the generator, or without samples when ``frames_per_step`` is None.
     """
     rows: list[tuple[float, float, float, dict[str, float]]] = []
     before = 0
@@ -97,10 +99,10 @@ def read_legs(logs: list[Path], frames_per_step: int | None) -> Points:
             raise ValueError(f"log: want validations with made_depth, got none in {log}; give a generator's log.jsonl")
         last = max(found)
         for step, entry in sorted(found.items()):
-            frames = entry.get("frames", None if frames_per_step is None else step * frames_per_step)
-            if frames is None:
-                raise ValueError(f"log: want frames in each entry, got none in {log}; do give --frames-per-step")
-            rows.append((before + frames, leg, entry.get("progress", step / last), entry["validation"]))
+            if frames_per_step is None and "samples" not in entry:
+                raise ValueError(f"log: want samples in each entry, got none in {log}; do give --frames-per-step")
+            frames = entry["samples"] * FULL.targets if frames_per_step is None else step * frames_per_step
+            rows.append((before + frames, leg, step / last, entry["validation"]))
         before = int(rows[-1][0])
     frames, legs, shares = (np.array([row[i] for row in rows], dtype=float) for i in range(3))
     names = [f"{who}_{figure}" for figure in FIGURES for who in ("made", "prior")]
@@ -214,7 +216,7 @@ def main() -> None:
     """Fit, draw and tell."""
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n\n")[0])
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG")
-    parser.add_argument("--frames-per-step", type=int, help="of logs that do not count frames: all ranks together")
+    parser.add_argument("--frames-per-step", type=int, help="of logs that do not count samples: all processes together")
     parser.add_argument("--picture", type=Path, default=Path("runs") / "learning_curve.png")
     options = parser.parse_args()
     points = read_legs(options.logs, options.frames_per_step)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -51,6 +51,11 @@ class Line:
         torch.save(dict(weights), folder.with_suffix(".pt"))
 
 
+def half_below(name: str) -> float:
+    """Half of the rate for the first layer."""
+    return 0.5 if name.startswith("0.") else 1.0
+
+
 def checkpoint(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / CHECKPOINT)
 
@@ -80,15 +85,46 @@ def test_a_run_that_was_interrupted_goes_on_to_the_bit(ends: int, tmp_path: Path
             self.drawn += 1
             return super().draw(rng)
 
-    train(Line, PACE, tmp_path / "whole")
+    train(Line, PACE, tmp_path / "whole", half_below)
     every_step = Pace(steps=24, batch=4, learning_rate=0.03, warmup=2, ema=0.9, checkpoint_s=0.0)
     with pytest.raises(KeyboardInterrupt):
-        train(Interrupted, every_step, tmp_path / "parts")
+        train(Interrupted, every_step, tmp_path / "parts", half_below)
     assert entries(tmp_path / "parts")[-1]["step"] == ends
-    train(Line, PACE, tmp_path / "parts")
+    train(Line, PACE, tmp_path / "parts", half_below)
     whole, parts = checkpoint(tmp_path / "whole"), checkpoint(tmp_path / "parts")
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_rates_differ_by_the_names_of_parameters(tmp_path: Path) -> None:
+    starts: list[dict[str, Tensor]] = []
+
+    def make() -> Line:
+        line = Line()
+        starts.append({name: value.clone() for name, value in line.network.state_dict().items()})
+        return line
+
+    pace = Pace(steps=1, batch=4, learning_rate=0.01, warmup=1, weight_decay=0.0)
+    train(make, pace, tmp_path / "one", half_below)
+    after = checkpoint(tmp_path / "one")
+    for name, value in starts[0].items():  # the first step of Adam is as long as its rate
+        step = torch.full_like(value, 0.01 * half_below(name))
+        torch.testing.assert_close((after[f"network.{name}"] - value).abs(), step, rtol=1e-3, atol=0.0)
+
+
+def test_a_stage_is_told_the_step_before_its_samples_are_drawn(tmp_path: Path) -> None:
+    class Counted(Line):
+        told: ClassVar[list[int]] = []
+
+        def set_step(self, step: int) -> None:
+            self.told.append(step)
+
+        def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
+            self.told.append(-1)
+            return super().draw(rng)
+
+    train(Counted, Pace(steps=2, batch=2, learning_rate=0.01), tmp_path)
+    assert Counted.told == [0, -1, -1, 1, -1, -1]
 
 
 def test_the_rate_falls_only_at_the_end_and_the_time_limit_ends_a_run(tmp_path: Path) -> None:
@@ -114,7 +150,7 @@ def test_two_gloo_processes_do_what_one_does(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+    told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", TWO, str(Path(__file__).parent), str(tmp_path / "two")],

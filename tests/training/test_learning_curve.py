@@ -56,9 +56,9 @@ def test_legs_follow_each_other_and_redone_steps_count_once(tmp_path: Path) -> N
     assert points.leg.tolist() == [0, 0, 0, 1, 1]
     assert points.share.tolist() == [0.5, 0.75, 1.0, 0.5, 1.0]
     assert points.error["made_depth"].tolist() == [0.3, 0.25, 0.2, 0.22, 0.18]
-    counted = read_legs([write_leg(tmp_path, "c", [10], {10: 0.1}, frames=77, progress=0.25), second], 6)
-    assert counted.frames.tolist() == [77, 377, 677]
-    assert counted.share.tolist() == [0.25, 0.5, 1.0]
+    counted = read_legs([write_leg(tmp_path, name, [10], {10: 0.1}, samples=40) for name in ("c", "d")], None)
+    assert counted.frames.tolist() == [120, 240]  # three frames of target each
+    assert counted.share.tolist() == [1.0, 1.0]
     with pytest.raises(ValueError, match="--frames-per-step"):
         read_legs([first], None)
     (tmp_path / "none.jsonl").write_text('{"step": 20, "loss": 1.0}\n')

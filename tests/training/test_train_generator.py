@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.data import default_collate
 
 from diffusion.inpainting.masks import thin
 from diffusion.noise_map import NoiseConfig
@@ -18,13 +22,13 @@ from diffusion.rgbd_state import encode
 from scenes.dataset.clips import read_clip
 from tests.helpers import TOY_NETWORK, cameras_along, write_clip
 from worldwarp.training import samples as guides
+from worldwarp.training import train_generator as generator_training
+from worldwarp.training.accelerated import CHECKPOINT, Pace, train
 from worldwarp.training.augmentation import copy_far, copy_near, hairlines, spoil_seen
-from worldwarp.training.generator_loss import generator_loss, loss_terms, noisy_inputs
+from worldwarp.training.generator_loss import loss_terms, noisy_inputs
 from worldwarp.training.record_guides import record_guides
-from worldwarp.training.run import TrainingRun
 from worldwarp.training.samples import Sample, SampleConfig, recorded_sample, warped_sample
-from worldwarp.training.train_generator import GeneratorTask, Stage, train_generator
-from worldwarp.training.trainer import TrainConfig, Trainer
+from worldwarp.training.train_generator import WEIGHTS, GeneratorStage, train_generator
 
 SHAPE = SampleConfig((32, 48), halved=False, context=1, targets=2)
 
@@ -224,85 +228,86 @@ def test_noise_levels_are_those_of_the_sampler(tmp_path: Path) -> None:
     torch.testing.assert_close(start.sigma[:, 1:], entry[:, 1:])
 
 
-def test_a_few_steps_lower_the_loss(tmp_path: Path) -> None:
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], GeneratorStage]:
+    """Makes a small stage, in a folder with a clip; its first two steps are at half size."""
+    monkeypatch.setattr(generator_training, "FULL", SHAPE)
+    monkeypatch.setattr(generator_training, "HALF", replace(SHAPE, size=(16, 16), halved=True))
     _clip(tmp_path / "data")
     torch.manual_seed(0)
-    network = DenoiserNetwork(TOY_NETWORK)
-    batch = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=2),)).batch(0.0, np.random.default_rng(0))
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    save_network(DenoiserNetwork(TOY_NETWORK), tmp_path / "start.safetensors")
+
+    def make() -> GeneratorStage:
+        made = GeneratorStage(tmp_path / "data", tmp_path / "start.safetensors")
+        made.halved_steps = 2
+        return made
+
+    return make
+
+
+def _batch(stage: GeneratorStage) -> dict[str, Tensor]:
+    return default_collate([stage.draw(np.random.default_rng(number)) for number in range(2)])
+
+
+def test_a_few_steps_lower_the_loss(stage: Callable[[], GeneratorStage]) -> None:
+    small = stage()
+    batch = _batch(small)
+    optimizer = torch.optim.Adam(small.network.parameters(), lr=3e-3)
     losses = []
     for _ in range(8):
-        loss, _ = generator_loss(network, *batch, torch.Generator().manual_seed(0))
+        loss = small.loss(small.network, batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.98 * losses[0]
+    assert all(parameter.grad is not None for parameter in small.network.parameters())  # as DDP wants it
 
 
-def test_training_resumes_exactly(tmp_path: Path) -> None:
-    _clip(tmp_path / "data")
-    task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=1),))
-    config = TrainConfig(steps=4, learning_rate=3e-3, warmup=1)
+def test_a_training_that_was_interrupted_goes_on_to_the_bit(
+    stage: Callable[[], GeneratorStage], tmp_path: Path
+) -> None:
+    def stopped() -> GeneratorStage:
+        made = stage()
 
-    def trainer(folder: str) -> tuple[Trainer, DenoiserNetwork]:
-        torch.manual_seed(0)
-        network = DenoiserNetwork(TOY_NETWORK)
-        return Trainer(network, task, config, tmp_path / folder), network
+        def set_step(step: int) -> None:
+            if step == 2:
+                raise KeyboardInterrupt
+            GeneratorStage.set_step(made, step)
 
-    at_once, whole = trainer("whole")
-    figures = at_once.run()
+        made.set_step = set_step  # type: ignore[method-assign]  # of this one stage
+        return made
+
+    pace = Pace(steps=4, batch=2, learning_rate=3e-3, warmup=1)
+    figures = train(stage, pace, tmp_path / "whole")
     assert set(figures) == {"made_color", "made_depth", "prior_color", "prior_depth"}
     assert (tmp_path / "whole" / "sheet.png").is_file()
-    assert load_network(tmp_path / "whole" / "ema.safetensors").config == TOY_NETWORK
-    stopped, _ = trainer("parts")
-    stopped._advance()
-    stopped._advance()
-    stopped._save_and_validate()
-    resumed, parts = trainer("parts")
-    assert resumed.step == 2
-    resumed.run()
-    for name, value in parts.state_dict().items():
-        assert torch.equal(value, whole.state_dict()[name]), name
+    assert load_network(tmp_path / "whole" / "model" / WEIGHTS).config == TOY_NETWORK
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, replace(pace, checkpoint_s=0.0), tmp_path / "parts")
+    train(stage, pace, tmp_path / "parts")
+    whole, parts = (load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_checkpoint_resumes_between_cpu_and_gpu(tmp_path: Path) -> None:
-    _clip(tmp_path / "data")
-    task = GeneratorTask(tmp_path / "data", stages=(Stage(1.0, SHAPE, batch=1),))
-    gpu, cpu = torch.device("cuda", 0), torch.device("cpu")
-
-    def trainer(device: torch.device) -> Trainer:
-        torch.manual_seed(0)
-        return Trainer(
-            DenoiserNetwork(TOY_NETWORK),
-            task,
-            TrainConfig(steps=6, learning_rate=3e-3),
-            tmp_path / "run",
-            device=device,
-        )
-
-    for device, step in ((gpu, 2), (cpu, 4)):
-        stopped = trainer(device)
-        assert stopped.step == step - 2
-        stopped._advance()
-        stopped._advance()
-        stopped._save_and_validate()
-        resumed = trainer(cpu if device == gpu else gpu)
-        assert resumed.step == step
-        for name, value in stopped.network.state_dict().items():
-            assert torch.equal(value.cpu(), resumed.network.state_dict()[name].cpu()), name
-    figures = resumed.run()
-    assert resumed.step == 6
-    assert set(figures) == {"made_color", "made_depth", "prior_color", "prior_depth"}
+def test_training_records_guides_and_starts_from_given_weights(
+    stage: Callable[[], GeneratorStage], tmp_path: Path
+) -> None:
+    start, out = tmp_path / "start.safetensors", tmp_path / "out"
+    stage()
+    train_generator(tmp_path / "data", out, start, steps=1, batch=1)
+    assert (tmp_path / "data" / "guides" / "clip.safetensors").is_file()
+    kept, given = (load_file(path) for path in (out / "model" / WEIGHTS, start))
+    assert load_network(out / "model" / WEIGHTS).config == TOY_NETWORK
+    for name, value in given.items():  # one step of the warm-up
+        torch.testing.assert_close(kept[name], value, rtol=0.0, atol=1e-4)
+    assert any(not torch.equal(kept[name], value) for name, value in given.items())
 
 
-def test_training_continues_from_given_weights(tmp_path: Path) -> None:
-    _clip(tmp_path / "data")
-    (tmp_path / "data" / "manifest.json").write_text('{"clips": [{"file": "clip.safetensors", "split": "train"}]}')
-    weights, out = tmp_path / "weights.safetensors", tmp_path / "out"
-    save_network(DenoiserNetwork(TOY_NETWORK), weights)
-    train_generator(TrainingRun(tmp_path / "data", out, steps=0), start=weights)
-    kept, given = (load_file(path) for path in (out / "ema.safetensors", weights))
-    assert all(torch.equal(kept[name], value) for name, value in given.items())
+def test_the_loss_is_on_the_device_of_the_batch(stage: Callable[[], GeneratorStage]) -> None:
+    """On tensors that only know shape and device: those of two devices do not mix there, as on a GPU."""
+    small, elsewhere = stage(), torch.device("meta")
+    batch = {name: value.to(elsewhere) for name, value in _batch(small).items()}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert small.loss(small.network.to(elsewhere), batch)["loss"].device == elsewhere

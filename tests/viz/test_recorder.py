@@ -34,7 +34,6 @@ from viz.logged_primitives import LoggedPrimitives
 from viz.open_recording import OLDEST, open_recording
 from viz.recorder import ChunkEvent, NullRecorder, StartEvent, UndoEvent
 from viz.rerun_recorder import IDENTITY, RerunRecorder, _Added, new_recording_path, open_recorder
-from viz.training import TrainingRecorder
 from viz.viewer_targets import LiveTarget, native_target, remote_target, web_target
 from worldwarp import World
 from worldwarp.cli import main
@@ -495,24 +494,6 @@ def _listening_addresses(ports: set[int]) -> set[str]:
     rows = [line.split() for line in table.read_text().splitlines()[1:]]
     local = [row[1].split(":") for row in rows if row[3] == "0A"]
     return {socket.inet_ntoa(bytes.fromhex(host)[::-1]) for host, port in local if int(port, 16) in ports}
-
-
-@pytest.mark.filterwarnings("ignore:RRD file has no footer")  # the file of a killed training has none
-def test_a_training_is_recorded_after_every_validation(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    sheet = tmp_path / "sheet.png"
-    recorder = TrainingRecorder(tmp_path / "training.rrd", "an id")
-    assert not (tmp_path / "training.rrd").exists()
-    recorder.validation(10, 60, {"made_depth": 0.5}, sheet)
-    Image.fromarray(np.zeros((8, 12, 3), np.uint8)).save(sheet)
-    recorder.validation(20, 120, {"made_depth": 0.25}, sheet)
-    recorded = Recorded.read(tmp_path / "training.rrd")
-    assert recorded.rows["validation/made_depth"] == 2
-    assert recorded.rows["sheet"] == 1
-    assert [int(n) for n in recorded.column("validation/made_depth", "step")] == [10, 20]
-    assert [int(n) for n in recorded.column("validation/made_depth", "frames_seen")] == [60, 120]
-    sheet.write_bytes(b"no picture")
-    recorder.validation(30, 180, {}, sheet)
-    assert "the training goes on" in caplog.text
 
 
 def test_an_undone_chunk_is_cleared_and_the_earlier_world_logged_again(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
@@ -20,7 +19,6 @@ from scenes.formats.export import FORMATS
 from scenes.io.video import FPS
 from worldwarp.config import ConfigError, build, checked_size, compose_config, explore_settings, group_options
 from worldwarp.pages import TRAININGS
-from worldwarp.training.run import TrainingRun
 from worldwarp.training.train_depth import train_depth
 from worldwarp.training.train_generator import train_generator
 from worldwarp.training.wan_diffuser import train_diffuser
@@ -128,24 +126,13 @@ def test_viewer_is_short_for_viewer_mode_and_is_stored_as_before() -> None:
 
 
 @pytest.mark.parametrize("stage", TRAININGS)
-def test_the_defaults_of_a_training_are_those_of_the_code(stage: str) -> None:
+def test_the_settings_of_a_training_are_the_arguments_of_its_function(stage: str) -> None:
     config = compose_config(f"train/{stage}", [])
     assert config.out == f"runs/{stage}"
-    for field in fields(TrainingRun):
-        own = (stage, field.name) in {("depth", "ranks"), ("generator", "ranks")}
-        own |= (stage, field.name) == ("diffuser", "steps")
-        if field.default is not MISSING and field.name in config and not own:
-            assert config[field.name] == field.default, field.name
-
-
-def test_every_setting_of_a_training_is_an_argument_of_its_function() -> None:
-    for stage, train in TRAIN_FUNCTIONS.items():
-        arguments = {*inspect.signature(train).parameters, *TrainingRun.__dataclass_fields__, "viewer"}
-        config = compose_config(f"train/{stage}", [])
-        assert set(config) <= arguments, stage
-        for key, value in inspect.signature(train).parameters.items():
-            assert key in ("run", "guides") or key in config, (stage, key)
-            assert value.default in (inspect.Parameter.empty, config.get(key))
+    arguments = inspect.signature(TRAIN_FUNCTIONS[stage]).parameters
+    assert set(config) == set(arguments)
+    for key, argument in arguments.items():
+        assert argument.default in (inspect.Parameter.empty, config[key]), key
 
 
 def test_the_defaults_of_render_data_are_those_of_the_code() -> None:

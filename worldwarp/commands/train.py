@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
-
-from omegaconf import DictConfig
 
 from worldwarp.arguments import ConfigError, nearest, user_path
 from worldwarp.config import check_choice, check_number, check_whole, checked_size, compose_config
 from worldwarp.pages import TRAININGS
 
 FOLDERS_AND_FILES = ("data", "out", "start", "vae", "latents", "trajectories", "teacher")  # settings of `train`
-ACCELERATED = TRAININGS[2:]  # stages of the models of the Wan class, which run on accelerate
 
 
 def render_data_command(words: list[str]) -> int:
@@ -63,54 +59,15 @@ def unpack_data_command(words: list[str]) -> int:
 
 
 def train_command(words: list[str]) -> int:
-    """`worldwarp train STAGE data=DIR out=DIR device=cpu|cuda ranks=N`: train a network, or continue its training.
+    """`worldwarp train STAGE data=DIR out=DIR`: train a network, or continue its training.
 
-    STAGE is depth or generator; ``viewer=file`` also records the validations into ``training.rrd``. Or a stage of the
-    small video diffuser, which `accelerate launch` runs in several processes: vae, latents, diffuser, trajectories,
-    initial-student, student.
+    STAGE is depth or generator; or a stage of the small video diffuser: vae, latents, diffuser, trajectories,
+    initial-student, student. `accelerate launch -m worldwarp.cli train STAGE ...` trains on several GPUs.
     """
     stage = words[0] if words else "nothing"
     if stage not in TRAININGS:
         raise ConfigError(f"train: want a stage, got {stage}; {nearest(stage, TRAININGS, TRAININGS)}")
     config = compose_config(f"train/{stage}", words[1:])
-    if stage in ACCELERATED:
-        return _train_accelerated(stage, config)
-    check_choice(config, "device", ("cpu", "cuda"), "; say which GPUs with CUDA_VISIBLE_DEVICES")
-    check_whole(config, "seed", 0, 2**31 - 1)
-    check_whole(config, "steps", 0, 2**31 - 1)
-    check_number(config, "minutes", 0.0, 1e9)
-    check_whole(config, "ranks", 1, 1024)
-    check_choice(config, "viewer", ("none", "file"), "; look at the file with `worldwarp view FILE.rrd`")
-    settings: dict[str, Any] = {
-        str(key): _converted(str(key), config[key]) for key in config if config[key] is not None
-    }
-    viewer = settings.pop("viewer", "none")
-
-    from scenes.dataset.clips import list_clips
-    from worldwarp.recording import TrainingWatch
-    from worldwarp.training.distributed import check_machine
-    from worldwarp.training.record_guides import record_guides
-    from worldwarp.training.run import TrainingRun
-    from worldwarp.training.train_depth import train_depth
-    from worldwarp.training.train_generator import train_generator
-
-    trainings: dict[str, Callable[..., None]] = {
-        "depth": train_depth,
-        "generator": train_generator,
-    }
-    watch = TrainingWatch(settings["out"]) if viewer == "file" else None
-    of_run = [field.name for field in fields(TrainingRun) if field.name in settings]
-    run = TrainingRun(**{name: settings.pop(name) for name in of_run}, watch=watch)
-    check_machine(run.device, run.ranks)  # before recording guides, which takes long
-    if stage == "generator":
-        record_guides(list_clips(run.data, "train") + list_clips(run.data, "estimated"), run.data / "guides")
-    trainings[stage](run, **settings)
-    print(f"averaged weights: {run.out / 'ema.safetensors'}")
-    return 0
-
-
-def _train_accelerated(stage: str, config: DictConfig) -> int:
-    """A stage of the small video diffuser, in as many processes as `accelerate launch` started."""
     check_whole(config, "seed", 0, 2**31 - 1)
     for key in ("steps", "batch", "takes", "samples"):
         if key in config:
@@ -124,6 +81,8 @@ def _train_accelerated(stage: str, config: DictConfig) -> int:
         str(key): _converted(str(key), config[key]) for key in config if config[key] is not None
     }
 
+    from worldwarp.training.train_depth import train_depth
+    from worldwarp.training.train_generator import train_generator
     from worldwarp.training.wan_diffuser import train_diffuser
     from worldwarp.training.wan_latents import record_latents
     from worldwarp.training.wan_student import train_initial_student, train_student
@@ -131,6 +90,8 @@ def _train_accelerated(stage: str, config: DictConfig) -> int:
     from worldwarp.training.wan_vae import train_vae
 
     trainings: dict[str, Callable[..., None]] = {
+        "depth": train_depth,
+        "generator": train_generator,
         "vae": train_vae,
         "diffuser": train_diffuser,
         "initial-student": train_initial_student,
@@ -143,7 +104,8 @@ def _train_accelerated(stage: str, config: DictConfig) -> int:
         print(f"{record_trajectories(**settings)} trajectories in {out}")
     else:
         trainings[stage](**settings)
-        print(f"averaged weights: {out}/model" if stage == "vae" else f"a model for generator.pretrained=: {out}/model")
+        whole = stage not in ("depth", "generator", "vae")
+        print(f"{'a model for generator.pretrained=' if whole else 'averaged weights'}: {out}/model")
     return 0
 
 

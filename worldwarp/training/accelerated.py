@@ -1,9 +1,9 @@
-"""The trainer of the models of the Wan class: one loop on accelerate for a CPU, one GPU, and many (DDP, FSDP).
+"""The trainer of all networks: one loop on accelerate for a CPU, one GPU, and many (DDP, FSDP).
 
-What is trained is a `Stage`; how it runs is accelerate's own configuration: `accelerate launch` starts the processes,
-and the loop asks nothing about them. Everything random follows from seed, step and the number of the sample in its
-batch, so that a run that was interrupted goes on to the bit, and two processes with half a batch each do what one does
-with all of it, up to the order of sums.
+What is trained is a `Stage`; how it runs is accelerate's own configuration: `accelerate launch` (on a CPU
+`torchrun`) starts the processes, and the loop asks nothing about them. Everything random follows from seed, step and
+the number of the sample in its batch, so that a run that was interrupted goes on to the bit, and two processes with
+half a batch each do what one does with all of it, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -106,13 +106,16 @@ class Pace:
         return self.learning_rate * min(1.0, (step + 1) / self.warmup, left)
 
 
-def train(make: Callable[[], Stage], pace: Pace, folder: Path) -> dict[str, float]:
+def train(
+    make: Callable[[], Stage], pace: Pace, folder: Path, rate_of: Callable[[str], float] = lambda _: 1.0
+) -> dict[str, float]:
     """Train a stage, or go on where ``folder`` stands; returns the last validation, none where no step was made.
 
     Args:
         make: the stage; called after the random generators are seeded, for its first weights.
         pace: another one than before changes what is to come, and nothing else.
         folder: of checkpoint, log and ``model/``, the averaged weights.
+        rate_of: factor on the learning rate, by the name of a parameter of the stage's network.
 
     Raises:
         ValueError: a batch that the processes cannot share, or a folder with another network or seed.
@@ -121,28 +124,33 @@ def train(make: Callable[[], Stage], pace: Pace, folder: Path) -> dict[str, floa
     try:
         from accelerate import Accelerator
     except ImportError:
-        raise ImportError("training: accelerate is missing; pip install 'worldwarp[wan]'") from None
-    accelerator = Accelerator()
+        raise ImportError("training: accelerate is missing; pip install 'worldwarp[train-data]'") from None
+    # Processes without a GPU join only if told so; else each would train alone, in the same folder.
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     if pace.batch % accelerator.num_processes:
         raise ValueError(
             f"batch: want a multiple of the {accelerator.num_processes} processes, got {pace.batch}; change batch="
         )
     torch.manual_seed(pace.seed)
-    return _Training(accelerator, make(), pace, folder).run()
+    return _Training(accelerator, make(), pace, folder, rate_of).run()
 
 
 class _Training:
     """A run of `train`."""
 
-    def __init__(self, accelerator: Any, stage: Stage, pace: Pace, folder: Path) -> None:
+    def __init__(
+        self, accelerator: Any, stage: Stage, pace: Pace, folder: Path, rate_of: Callable[[str], float]
+    ) -> None:
         self.accelerator, self.stage, self.pace, self.folder = accelerator, stage, pace, folder
-        # Sharding replaces parameters, so that the optimizer is made of what `prepare` returns.
+        factors = [rate_of(name) for name, p in stage.network.named_parameters() if p.requires_grad]
+        # Sharding replaces parameters, so that the optimizer is made of what `prepare` returns; their order stays.
         self.network = accelerator.prepare(stage.network.train())
         self.trained = [p for p in self.network.parameters() if p.requires_grad]
-        flat = [p for p in self.trained if p.ndim < 2]
-        deep = [p for p in self.trained if p.ndim >= 2]
-        groups = [{"params": deep, "weight_decay": pace.weight_decay}, {"params": flat, "weight_decay": 0.0}]
-        groups = [group for group in groups if group["params"]]
+        alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for factor, parameter in zip(factors, self.trained, strict=True):
+            decay = pace.weight_decay if parameter.ndim >= 2 else 0.0
+            alike.setdefault((factor, decay), []).append(parameter)
+        groups = [{"params": p, "weight_decay": decay, "factor": factor} for (factor, decay), p in alike.items()]
         adam = torch.optim.AdamW(groups, lr=pace.learning_rate, betas=(0.9, 0.95))
         self.optimizer = accelerator.prepare(adam)
         self.step = self.samples = 0
@@ -186,7 +194,7 @@ class _Training:
         ]
         batch = {name: value.to(self.accelerator.device) for name, value in default_collate(drawn).items()}
         for group in self.optimizer.param_groups:
-            group["lr"] = self.pace.rate(self.step)
+            group["lr"] = group["factor"] * self.pace.rate(self.step)
         terms = self.stage.loss(self.network, batch)
         self.accelerator.backward(terms["loss"])
         norm = self.accelerator.clip_grad_norm_(self.trained, self.pace.clip)

@@ -11,6 +11,7 @@ In some samples coverage is hidden and only the noise level tells it, so that th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from diffusion.flow import add_noise
 from diffusion.inpainting.masks import thin
 from diffusion.noise_map import NoiseConfig
-from diffusion.retouch.network import DenoiserNetwork, Inputs, detail, inside
+from diffusion.retouch.network import Inputs, detail, inside
 from diffusion.rgbd_state import SKY_BELOW
 from worldwarp.training.samples import Sample
 
@@ -59,14 +60,14 @@ def noisy_inputs(
     Args:
         sample: a batch ``[b]``.
         context: number of leading frames that stay clean.
-        rng: the only source of randomness; on the CPU, so that all devices draw the same numbers.
+        rng: the only source of randomness.
         at_start: share of samples at the start of the schedule, 0..1.
         blind: share of samples with hidden coverage, 0..1; `BLIND_EVEN` of them have one level everywhere.
     """
     batch = len(sample.truth)
 
     def draw(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(batch, 1, 1, 1, 1, generator=rng).to(sample.truth)
+        return low + (high - low) * torch.rand(batch, 1, 1, 1, 1, generator=rng)
 
     later = draw(0.0, 1.0) >= at_start
     doubt = (1.0 - sample.copied) * (1.0 - sample.confidence)
@@ -79,7 +80,7 @@ def noisy_inputs(
     target = torch.arange(sigma.shape[1], device=sigma.device).reshape(-1, 1, 1, 1) >= context
     sigma, untold = sigma * target, untold & target
     known = torch.where(later, torch.lerp(sample.prior, sample.truth, draw(0.3, 1.0)), sample.prior)
-    noise = torch.randn(known.shape, generator=rng).to(known)
+    noise = torch.randn(known.shape, generator=rng)
     return Inputs(
         state=add_noise(known, noise, sigma),
         prior=sample.prior,
@@ -95,18 +96,20 @@ def noisy_inputs(
 
 
 def generator_loss(
-    network: DenoiserNetwork,
-    sample: Sample,
-    context: int,
-    rng: torch.Generator,
-    weights: LossWeights = LossWeights(),
+    network: Any, sample: Sample, inputs: Inputs, context: int, weights: LossWeights = LossWeights()
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Loss of one batch; differentiable in the network.
+
+    Args:
+        network: a `DenoiserNetwork`, as it is wrapped for several devices.
+        sample: a batch ``[b]``.
+        inputs: of `noisy_inputs`.
+        context: number of leading frames, which are given.
+        weights: of the terms.
 
     Returns:
         The weighted sum of the terms, and the unweighted terms for the log (detached).
     """
-    inputs = noisy_inputs(sample, context, rng, blind=BLIND)
     frames = sample.truth.shape[1]
     chunk_of_frame = (torch.arange(frames, device=sample.truth.device) >= context).long()
     clean, _, _ = network(inputs, chunk_of_frame=chunk_of_frame, first=context)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from functools import partial
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate
 
@@ -18,53 +17,54 @@ from geometry.depth.embedded import load_depth_network, save_depth_network
 from geometry.depth.network import FROZEN_BLOCKS, STRIDE, DepthNetwork
 from geometry.frame import Frame
 from scenes.dataset.clips import list_clips, read_clip
-from worldwarp.training.distributed import device_of
-from worldwarp.training.run import Learner, TrainingRun
-from worldwarp.training.trainer import SHEET
+from scenes.io.png import write_rgb_png
+from worldwarp.training.accelerated import Pace, train
 
-RELIST_S = 60.0  # seconds between listings of the clips, which may still be rendered during training
+WEIGHTS = "depth.safetensors"  # in the folder of averaged weights
 FARTHEST, NEAREST = 3.0, -3.0  # limits of log depth over its median; differences beyond are not visible
 FRAMES_PER_CLIP = 2
+HELD_OUT = 60  # clips of a validation
 Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]
 
 
-class DepthTask:
-    """Scale-free depth from single frames of rendered clips."""
+class DepthStage:
+    """Scale-free depth from single frames of rendered clips, ``FRAMES_PER_CLIP`` of a clip being a sample."""
 
-    def __init__(self, data: Path, clips: int = 5) -> None:
-        """Draw each batch from ``clips`` clips of the folder ``data``."""
-        self.data, self.clips = data, clips
-        self._listed_s, self._paths = -RELIST_S, []
+    def __init__(self, data: Path, start: Path | None = None) -> None:
+        """Read weights and list the clips.
 
-    def batch(self, progress: float, rng: np.random.Generator) -> Batch:  # noqa: ARG002
-        """Augmented frames of one random size: colors 0..1, log depth about its median, sky mask."""
-        if time.monotonic() - self._listed_s > RELIST_S:
-            self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
-        parts = [self._frames(self._paths[int(rng.integers(len(self._paths)))], rng) for _ in range(self.clips)]
-        # A size per batch, as photos come in many; multiples of the network's stride.
-        height = STRIDE * int(rng.integers(4, 8))
-        size = (height, STRIDE * round(height * 5 / 3 / STRIDE))
-        views = [_resized(*cropped(frames, rng), size) for frames in parts]
-        rgb, depth, sky = (torch.cat(part) for part in zip(*views, strict=True))
+        Args:
+            data: folder of rendered clips.
+            start: initial weights; None takes the ImageNet encoder of the ``train-data`` extra and a random decoder.
+        """
+        self.paths, self.held_out = list_clips(data, "train"), list_clips(data, "heldout")[:HELD_OUT]
+        self.network = started_from_imagenet() if start is None else load_depth_network(start)
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(learning_rate_share(name) > 0.0)
+            if parameter.ndim == 4:  # twice as fast on a CPU
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self.set_step(0)
+
+    def set_step(self, step: int) -> None:
+        """Choose the size of a step's images, as photos come in many; multiples of the network's stride."""
+        height = STRIDE * int(np.random.default_rng(step).integers(4, 8))
+        self.size = (height, STRIDE * round(height * 5 / 3 / STRIDE))
+
+    def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Augmented frames of a clip: colors 0..1, log depth about its median, sky mask."""
+        frames = read_clip(self.paths[int(rng.integers(len(self.paths)))])
+        frames = frames[torch.from_numpy(rng.choice(len(frames), FRAMES_PER_CLIP, replace=False))]
+        rgb, depth, sky = _resized(*cropped(frames, rng), self.size)
         log_depth = log_about_median(depth, sky)
-        return augment(hazed(rgb, log_depth, sky, rng), rng), log_depth, sky
+        return {"rgb": augment(hazed(rgb, log_depth, sky, rng), rng), "log_depth": log_depth, "sky": sky}
 
-    def frames(self, batch: Batch) -> int:
-        """Number of images of a batch."""
-        return len(batch[0])
+    def loss(self, network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """L1 on aligned log depth, L1 on its gradients at four scales, and cross entropy of the sky.
 
-    def loss(
-        self,
-        network: DepthNetwork,
-        batch: Batch,
-        rng: torch.Generator,  # noqa: ARG002
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """L1 on aligned log depth, L1 on its gradients at four scales, and cross entropy of the sky."""
-        rgb, truth, sky = batch
-        rgb = rgb.to(memory_format=torch.channels_last)
-        with torch.autocast(rgb.device.type, torch.bfloat16):
-            log_depth, sky_logit = network(rgb)
-        log_depth, sky_logit = log_depth.float(), sky_logit.float()
+        Each is a mean over the pixels of the batch that it applies to, not of means of samples.
+        """
+        rgb, truth, sky = (batch[name].flatten(0, 1) for name in ("rgb", "log_depth", "sky"))
+        log_depth, sky_logit = network(rgb.to(memory_format=torch.channels_last))
         # Sky has no depth: it is learned by its own output alone.
         ground = ~sky
         # Depth is known up to scale, so both sides are compared about their medians.
@@ -72,20 +72,21 @@ class DepthTask:
         value = error.abs().sum() / ground.sum().clamp_min(1)
         edges = gradient_loss(error, ground)
         sky_loss = binary_cross_entropy_with_logits(sky_logit, sky.float())
-        return value + edges + 0.3 * sky_loss, {
+        return {
+            "loss": value + edges + 0.3 * sky_loss,
             "value": value.detach(),
             "edges": edges.detach(),
             "sky": sky_loss.detach(),
         }
 
-    @torch.no_grad()
-    def validate(self, network: DepthNetwork, folder: Path) -> dict[str, float]:
+    def validate(self, network: Any, folder: Path) -> dict[str, float]:
         """AbsRel and δ1 after median scaling on the first frame of held-out clips; writes a contact sheet."""
         absrel, delta, pictures = [], [], []
-        for path in list_clips(self.data, "heldout")[:60]:
+        device = next(self.network.parameters()).device
+        for path in self.held_out:
             frame = read_clip(path)[:1]
             rgb, depth, sky = _resized(frame.rgb, frame.depth, frame.sky, (160, 256))
-            log_depth = network(rgb.to(device_of(network)))[0].cpu()
+            log_depth = network(rgb.to(device))[0].cpu()
             ground = ~sky
             # A median of a few pixels says nothing.
             if ground.sum() < 100:
@@ -98,28 +99,40 @@ class DepthTask:
                 pictures.append(torch.cat([rgb[0], *(_gray(d[0], sky[0]) for d in (true, made))], dim=2))
         if not pictures:
             return {}
-        sheet = (torch.cat(pictures, 1).permute(1, 2, 0) * 255).byte().numpy()
-        Image.fromarray(sheet).save(folder / SHEET)
+        write_rgb_png(folder / "sheet.png", torch.cat(pictures, 1))
         return {"absrel": float(np.mean(absrel)), "delta1": float(np.mean(delta)), "clips": float(len(absrel))}
 
-    def save(self, network: DepthNetwork, path: Path, notes: dict[str, str]) -> None:
+    def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """Write the network in the format of the package."""
-        save_depth_network(network, path, notes)
+        network = DepthNetwork(self.network.channels)
+        network.load_state_dict(weights)
+        folder.mkdir(exist_ok=True)
+        save_depth_network(network, folder / WEIGHTS, {})
 
-    def _frames(self, path: Path, rng: np.random.Generator) -> Frame:
-        frames = read_clip(path)
-        return frames[torch.from_numpy(rng.choice(len(frames), FRAMES_PER_CLIP, replace=False))]
 
-
-def train_depth(run: TrainingRun, *, start: Path | None = None) -> None:
-    """Train the depth network.
+def train_depth(
+    data: Path,
+    out: Path,
+    start: Path | None = None,
+    steps: int = 4000,
+    batch: int = 10,
+    minutes: float = 600.0,
+    seed: int = 0,
+) -> None:
+    """Train the depth network, or go on with it; ``out/model/depth.safetensors`` has its averaged weights.
 
     Args:
-        run: see `TrainingRun`.
+        data: folder of rendered clips.
+        out: folder of the run.
         start: initial weights; None takes the ImageNet encoder of the ``train-data`` extra and a random decoder.
+        steps: see `Pace`, as all that follow.
+        batch: clips, with two frames of each.
+        minutes: of this run.
+        seed: of all draws.
     """
-    list_clips(run.data, "train")
-    run.train(partial(_learner, run.data, start), 5e-4 if start is None else 3e-4)
+    rate = 5e-4 if start is None else 3e-4
+    pace = Pace(steps, batch, rate, ema=0.998, weight_decay=0.02, minutes=minutes, seed=seed)
+    train(lambda: DepthStage(data, start), pace, out, learning_rate_share)
 
 
 def imagenet_weights() -> Path:
@@ -137,14 +150,6 @@ def started_from_imagenet() -> DepthNetwork:
     classifier = ("_conv_head", "_bn1.", "_fc")
     network.encoder.load_state_dict({k: v for k, v in published.items() if not k.startswith(classifier)})
     return network
-
-
-def _learner(data: Path, start: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
-    network = started_from_imagenet() if start is None else load_depth_network(start).train()
-    for parameter in network.parameters():
-        if parameter.ndim == 4:  # twice as fast on a CPU
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-    return Learner(network, DepthTask(data), learning_rate_share)
 
 
 def learning_rate_share(name: str) -> float:

@@ -2,178 +2,162 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from diffusion.retouch.generator import load_network, save_network
-from diffusion.retouch.network import DenoiserNetwork, NetworkConfig
+from diffusion.retouch.network import DenoiserNetwork, Inputs, NetworkConfig
 from scenes.dataset.clips import list_clips, read_clip
-from worldwarp.training.distributed import device_of, moved
-from worldwarp.training.generator_loss import generator_loss, noisy_inputs
-from worldwarp.training.run import Learner, TrainingRun
+from scenes.io.png import write_rgb_png
+from worldwarp.training.accelerated import Pace, train
+from worldwarp.training.generator_loss import BLIND, generator_loss, noisy_inputs
+from worldwarp.training.record_guides import record_guides
 from worldwarp.training.samples import Sample, SampleConfig, recorded_sample, warped_sample
-from worldwarp.training.trainer import SHEET
 
-RELIST_S = 60.0  # seconds between listings of the clips, which may still be rendered during training
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of the training at one resolution.
-
-    Attributes:
-        until: share of the training at which the stage ends, 0..1.
-        config: shape of the samples.
-        batch: number of sequences per rank and step.
-    """
-
-    until: float
-    config: SampleConfig
-    batch: int
-
-
-STAGES = (
-    Stage(0.6, SampleConfig((64, 112), halved=True), batch=5),
-    Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),
-)
-# Fine-tuning of given weights uses full resolution, and a lower learning rate before the last decoder layers.
-FINE_TUNING = (Stage(1.0, SampleConfig((144, 240), halved=False, context=1, targets=3), batch=2),)
+WEIGHTS = "generator.safetensors"  # in the folder of averaged weights
+RECORDED_SHARE = 0.85  # of samples: recorded guides have the errors of the cache, warped ones any camera move
+HALF = SampleConfig((64, 112), halved=True)
+FULL = SampleConfig((144, 240), halved=False, context=1, targets=3)
+HALF_UNTIL = 0.6  # share of the steps of a training from random weights, which are cheap at half size
 LAST_LAYERS = ("grow.2.", "up.2.", "head.")
+RATE_BEFORE = 0.6  # of the layers before the last ones, when given weights are fine-tuned
 
 
-class GeneratorTask:
-    """Task of the generator: sequences with holes, its loss, and a contact sheet of held-out clips."""
+class GeneratorStage:
+    """Sequences with holes: most steps of a network with random weights at half size, those of a given one at full."""
 
-    def __init__(self, data: Path, guides: Path | None = None, stages: tuple[Stage, ...] = STAGES) -> None:
-        """Train on the clips in ``data`` and on their recorded guides in ``guides`` (None: ``data/guides``)."""
-        self.data, self.guides, self.stages = data, guides, stages
-        self._listed_s = -RELIST_S
-        self._paths: list[Path] = []
-        self._recorded: list[Path] = []
+    def __init__(self, data: Path, start: Path | None = None, steps: int = 4000) -> None:
+        """Read weights and list the clips.
 
-    def batch(self, progress: float, rng: np.random.Generator) -> tuple[Sample, int]:
-        """Draw a batch; returns it with its number of context frames."""
-        if time.monotonic() - self._listed_s > RELIST_S:
-            self._paths, self._listed_s = list_clips(self.data, "train"), time.monotonic()
-            listed = self._paths + list_clips(self.data, "estimated")
-            self._recorded = [p for p in listed if self._guide(p).is_file()]
-        # Most steps at half size, where they are cheap; the last ones at full size.
-        stage = next((s for s in self.stages if progress < s.until), self.stages[-1])
-        samples = [self._draw(stage.config, rng) for _ in range(stage.batch)]
-        return Sample.stack(samples), stage.config.context
+        Args:
+            data: folder of rendered clips, whose recorded guides are in ``data/guides``. Clips without guides are used
+                with warped guides.
+            start: initial weights, which are fine-tuned; random ones when None.
+            steps: of the training.
+        """
+        self.guides = data / "guides"
+        self.paths, self.held_out = list_clips(data, "train"), list_clips(data, "heldout")
+        self.recorded = [p for p in self.paths + list_clips(data, "estimated") if (self.guides / p.name).is_file()]
+        network = DenoiserNetwork(NetworkConfig(draws=False)) if start is None else load_network(start)
+        # Convolutions are faster in this layout; torch's type stubs lack this form of `to`.
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.halved_steps = HALF_UNTIL * steps if start is None else 0
+        self.set_step(0)
 
-    def frames(self, batch: tuple[Sample, int]) -> int:
-        """Number of frames after the context."""
-        sample, context = batch
-        return target_frames(sample, context)
+    def set_step(self, step: int) -> None:
+        """Choose the shape of a step's samples."""
+        self.config = HALF if step < self.halved_steps else FULL
 
-    def loss(
-        self, network: DenoiserNetwork, batch: tuple[Sample, int], rng: torch.Generator
-    ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Loss and its terms, computed in bfloat16."""
-        with torch.autocast(batch[0].truth.device.type, torch.bfloat16):
-            return generator_loss(network, *batch, rng)
+    def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """A sample, and the noisy inputs made of it."""
+        sample = Sample.stack([self._sample(rng)])
+        draws = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        inputs = noisy_inputs(sample, self.config.context, draws, blind=BLIND)
+        parts = {"sample": sample, "inputs": inputs}
+        return {f"{part}.{name}": value[0] for part, whole in parts.items() for name, value in vars(whole).items()}
 
-    def validate(self, network: DenoiserNetwork, folder: Path) -> dict[str, float]:
-        """Run the sampler on held-out clips; see `show_held_out`."""
-        config = self.stages[-1].config
+    def loss(self, network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Loss and its terms; each is a mean over the pixels of the batch that it applies to."""
+        sample, inputs = Sample(**_part(batch, "sample.")), Inputs(**_part(batch, "inputs."))
+        loss, terms = generator_loss(network, sample, inputs, self.config.context)
+        return {"loss": loss, **terms}
 
-        def make(sample: Sample, rng: torch.Generator) -> Tensor:
-            return sampled(network, moved(sample, device_of(network)), config.context, rng)
+    def validate(self, network: Any, folder: Path) -> dict[str, float]:
+        """Mean errors of depth and color in the holes of held-out clips, for the prior and the output of the sampler.
 
-        return show_held_out(self.data, config, make, folder)
+        Also writes a contact sheet; its columns are the covered pixels, the prior, the output, the truth, then the
+        depth of prior, output and truth.
+        """
+        rows, figures = [], []
+        validation_clips = 6
+        device = next(self.network.parameters()).device
+        # Every seventh: consecutive clips show the same scene.
+        for index, path in enumerate(self.held_out[::7][:validation_clips]):
+            sample = Sample.stack([warped_sample(read_clip(path), FULL, np.random.default_rng(index))])
+            inputs = noisy_inputs(sample, FULL.context, torch.Generator().manual_seed(index), at_start=1.0)
+            made = sampled(network, _moved(inputs, device), FULL.context).cpu()[0, -1]
+            shown = _last(sample)
+            hole = shown.copied > 0.5
+            figures.append(_figures(made, shown, hole))
+            # Holes are drawn dark on the sheet.
+            seen = torch.where(hole, -0.8, shown.prior[:3])
+            pictures = [*(state[:3] for state in (seen, shown.prior, made, shown.truth))]
+            pictures += [state[3:].expand(3, -1, -1) for state in (shown.prior, made, shown.truth)]
+            rows.append(torch.cat(pictures, 2))
+        if not rows:
+            return {}
+        write_rgb_png(folder / "sheet.png", (0.5 * torch.cat(rows, 1) + 0.5).clamp(0.0, 1.0))
+        return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
 
-    def save(self, network: DenoiserNetwork, path: Path, notes: dict[str, str]) -> None:
+    def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """Write the weights in the format of the package."""
-        save_network(network, path, notes)
+        network = DenoiserNetwork(self.network.config)
+        network.load_state_dict(weights)
+        folder.mkdir(exist_ok=True)
+        save_network(network, folder / WEIGHTS)
 
-    def _draw(self, config: SampleConfig, rng: np.random.Generator) -> Sample:
-        recorded_share = 0.85
-        # Recorded guides have the errors of the cache, warped ones any camera move.
-        if self._recorded and rng.random() < recorded_share:
-            path = self._recorded[int(rng.integers(len(self._recorded)))]
-            return recorded_sample(read_clip(path), self._guide(path), config, rng)
-        return warped_sample(read_clip(self._paths[int(rng.integers(len(self._paths)))]), config, rng)
-
-    def _guide(self, path: Path) -> Path:
-        return (self.data / "guides" if self.guides is None else self.guides) / path.name
+    def _sample(self, rng: np.random.Generator) -> Sample:
+        if self.recorded and rng.random() < RECORDED_SHARE:
+            path = self.recorded[int(rng.integers(len(self.recorded)))]
+            return recorded_sample(read_clip(path), self.guides / path.name, self.config, rng)
+        return warped_sample(read_clip(self.paths[int(rng.integers(len(self.paths)))]), self.config, rng)
 
 
-def train_generator(run: TrainingRun, *, guides: Path | None = None, start: Path | None = None) -> None:
-    """Train the generator.
+def train_generator(
+    data: Path,
+    out: Path,
+    start: Path | None = None,
+    steps: int = 4000,
+    batch: int = 4,
+    minutes: float = 600.0,
+    seed: int = 0,
+) -> None:
+    """Train the packaged generator, or go on with it; ``out/model/generator.safetensors`` has its averaged weights.
+
+    Guides of the clips that have none are recorded first, each process of a training its share.
 
     Args:
-        run: see `TrainingRun`.
-        guides: folder of guides recorded from the clips (`worldwarp.training.record_guides`); ``data/guides`` when
-            None. Clips without guides are used with warped guides.
+        data: folder of rendered clips.
+        out: folder of the run.
         start: initial weights, which are fine-tuned; random ones when None.
+        steps: see `Pace`, as all that follow.
+        batch: sequences.
+        minutes: of this run, without the recording of guides.
+        seed: of all draws.
     """
-    list_clips(run.data, "train")
-    rate, decay = (7e-4, 0.99) if start is None else (4e-4, 0.995)
-    run.train(partial(_learner, run.data, guides, start), rate, ema=decay, checkpoint_s=240.0)
+
+    def make() -> GeneratorStage:
+        _record_missing_guides(data)
+        return GeneratorStage(data, start, steps)
+
+    rate, ema = (7e-4, 0.99) if start is None else (4e-4, 0.995)
+    pace = Pace(steps, batch, rate, ema=ema, weight_decay=0.02, minutes=minutes, seed=seed)
+    fast = ("",) if start is None else LAST_LAYERS  # every name starts with ""
+    train(make, pace, out, lambda name: 1.0 if name.startswith(fast) else RATE_BEFORE)
 
 
-def show_held_out(
-    data: Path, config: SampleConfig, make: Callable[[Sample, torch.Generator], Tensor], folder: Path
-) -> dict[str, float]:
-    """Mean errors of depth and color in the holes of held-out clips, for the prior and the output of ``make``.
+def _record_missing_guides(data: Path) -> None:
+    """Record guides of all clips, each process those of its share."""
+    from accelerate import PartialState
 
-    Also writes a contact sheet; its columns are the covered pixels, the prior, the output, the truth, then the depth of
-    prior, output and truth.
-    """
-    rows, figures = [], []
-    validation_clips = 6
-    # Every seventh: consecutive clips show the same scene.
-    for index, path in enumerate(list_clips(data, "heldout")[::7][:validation_clips]):
-        rng = np.random.default_rng(index)
-        sample = Sample.stack([warped_sample(read_clip(path), config, rng)])
-        made = make(sample, torch.Generator().manual_seed(index)).cpu()
-        shown = _last(sample)
-        hole = shown.copied > 0.5
-        figures.append(_figures(made[0, -1], shown, hole))
-        # Holes are drawn dark on the sheet.
-        seen = torch.where(hole, -0.8, shown.prior[:3])
-        pictures = [_color(t) for t in (seen, shown.prior, made[0, -1], shown.truth)]
-        pictures += [_gray(t) for t in (shown.prior, made[0, -1], shown.truth)]
-        rows.append(np.concatenate(pictures, axis=1))
-    if not rows:
-        return {}
-    Image.fromarray(np.concatenate(rows)).save(folder / SHEET)
-    return {name: float(np.mean([f[name] for f in figures])) for name in figures[0]}
+    processes = PartialState()
+    clips = list_clips(data, "train") + list_clips(data, "estimated")
+    record_guides(clips[processes.process_index :: processes.num_processes], data / "guides")
+    processes.wait_for_everyone()
 
 
-def target_frames(sample: Sample, context: int) -> int:
-    """Number of frames after the context, over all sequences of a batch."""
-    batch, frames = sample.truth.shape[:2]
-    return batch * (frames - context)
-
-
-@torch.no_grad()
-def sampled(network: DenoiserNetwork, sample: Sample, context: int, rng: torch.Generator) -> Tensor:
-    """Output of the sampler, ``[b t-context 4 h w]``: one step, as all pixels enter below its second level."""
-    chunks = (torch.arange(sample.truth.shape[1], device=sample.truth.device) >= context).long()
-    inputs = noisy_inputs(sample, context, rng, at_start=1.0)
+def sampled(network: Any, inputs: Inputs, context: int) -> Float[Tensor, "b s 4 h w"]:
+    """Output of the sampler after the context: one step, as all pixels enter below its second level."""
+    chunks = (torch.arange(inputs.state.shape[1], device=inputs.state.device) >= context).long()
     made, _, _ = network(inputs, chunk_of_frame=chunks, first=context)
     return made.float()
-
-
-def _learner(data: Path, guides: Path | None, start: Path | None, device: torch.device) -> Learner:  # noqa: ARG001
-    network = DenoiserNetwork(NetworkConfig(draws=False)) if start is None else load_network(start).train()
-    # Convolutions are faster in this layout; torch's type stubs lack this form of `to`.
-    network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    stages, fast = (STAGES, ("",)) if start is None else (FINE_TUNING, LAST_LAYERS)  # every name starts with ""
-    task = GeneratorTask(data, guides, stages)
-    rate_before = 0.6
-    return Learner(network, task, lambda name: 1.0 if name.startswith(fast) else rate_before)
 
 
 @dataclass(frozen=True)
@@ -199,9 +183,9 @@ def _figures(made: Tensor, shown: _Shown, hole: Tensor) -> dict[str, float]:
     }
 
 
-def _color(state: Tensor) -> np.ndarray:
-    return ((state[:3].clamp(-1.0, 1.0) + 1.0) * 127.5).to(torch.uint8).permute(1, 2, 0).numpy()
+def _part(batch: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in batch.items() if name.startswith(prefix)}
 
 
-def _gray(state: Tensor) -> np.ndarray:
-    return _color(state[3:].expand(3, -1, -1))
+def _moved(inputs: Inputs, device: torch.device) -> Inputs:
+    return Inputs(**{name: value.to(device) for name, value in vars(inputs).items()})
