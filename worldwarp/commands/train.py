@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from worldwarp.arguments import ConfigError, nearest, user_path
 from worldwarp.config import check_choice, check_number, check_whole, checked_size, compose_config
 from worldwarp.pages import TRAININGS
 
+# Resolved when one is asked for: they need the packages of different extras.
+TRAIN_FUNCTIONS = {
+    "depth": "worldwarp.training.train_depth:train_depth",
+    "generator": "worldwarp.training.train_generator:train_generator",
+    "vae": "worldwarp.training.wan_vae:train_vae",
+    "latents": "worldwarp.training.wan_latents:record_latents",
+    "diffuser": "worldwarp.training.wan_diffuser:train_diffuser",
+    "trajectories": "worldwarp.training.wan_trajectories:record_trajectories",
+    "initial-student": "worldwarp.training.wan_student:train_initial_student",
+    "student": "worldwarp.training.wan_student:train_student",
+}
 FOLDERS_AND_FILES = ("data", "out", "start", "vae", "latents", "trajectories", "teacher")  # settings of `train`
 
 
@@ -81,30 +92,11 @@ def train_command(words: list[str]) -> int:
         str(key): _converted(str(key), config[key]) for key in config if config[key] is not None
     }
 
-    from worldwarp.training.train_depth import train_depth
-    from worldwarp.training.train_generator import train_generator
-    from worldwarp.training.wan_diffuser import train_diffuser
-    from worldwarp.training.wan_latents import record_latents
-    from worldwarp.training.wan_student import train_initial_student, train_student
-    from worldwarp.training.wan_trajectories import record_trajectories
-    from worldwarp.training.wan_vae import train_vae
-
-    trainings: dict[str, Callable[..., None]] = {
-        "depth": train_depth,
-        "generator": train_generator,
-        "vae": train_vae,
-        "diffuser": train_diffuser,
-        "initial-student": train_initial_student,
-        "student": train_student,
-    }
-    out = settings["out"]
-    if stage == "latents":
-        print(f"{record_latents(**settings)} clips in {out}")
-    elif stage == "trajectories":
-        print(f"{record_trajectories(**settings)} trajectories in {out}")
+    made = resolve_name(TRAIN_FUNCTIONS[stage])(**settings)
+    out, whole = settings["out"], stage not in ("depth", "generator", "vae")
+    if isinstance(made, int):
+        print(f"{made} {'clips' if stage == 'latents' else stage} in {out}")
     else:
-        trainings[stage](**settings)
-        whole = stage not in ("depth", "generator", "vae")
         print(f"{'a model for generator.pretrained=' if whole else 'averaged weights'}: {out}/model")
     return 0
 

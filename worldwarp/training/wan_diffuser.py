@@ -113,7 +113,9 @@ class DiffuserStage:
         self.line = line
         if checkpoint is None:
             if vae is None:
-                raise ValueError("vae: want the folder of the VAE that the latents were encoded with, got none; set vae=")
+                raise ValueError(
+                    "vae: want the folder of the VAE that the latents were encoded with, got none; set vae="
+                )
             self.network, self.vae = fresh_transformer(line, **changed), vae
         else:
             self.network = load_transformer(checkpoint, "float32").requires_grad_(lora == 0)
