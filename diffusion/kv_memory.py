@@ -25,8 +25,8 @@ class MemoryPolicy:
     Attributes:
         bank: frames kept, the sink and the recent ones included; 0 turns the memory off: no keys are stored and
             `Generator.remember` runs no network. Default 0: for the packaged network no memory is within the interval
-            of the nearest views (PSNR -.03 +- .07 dB, delta1 -.001 +- .012). A causal few-step generator that was
-            trained with memory (``weights/student.safetensors``) needs it; 24 was used for every figure.
+            of the nearest views (PSNR -.03 +- .07 dB, delta1 -.001 +- .012). A causal network that
+            was trained with memory needs it; 24 was used for every figure.
         recent: newest frames that are always kept and always attended to. Default 2; not tuned.
         nearest: other frames attended to, nearest in view first. Default 2; the photo alone (0 of each) is within the
             interval (-.10 +- .40 dB).

@@ -23,7 +23,7 @@ class SamplerConfig:
 
     Attributes:
         steps: steps that a frame takes from noise 1 to 0; None: 1. Two steps give the same figures to the third digit
-            (``docs/results.md``, The generator on held-out scenes). ``weights/student.safetensors`` was trained for 4.
+            (``docs/results.md``, The generator on held-out scenes).
         shift: above 1, more of the steps are at high noise. Default 1: even spacing; without effect at one step.
         lag: steps by which each frame of a chunk trails the one before it. Default 0: all frames together; not
             measured. 1 is a full pyramid, for generators that were trained with a level per frame.

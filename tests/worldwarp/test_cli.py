@@ -99,7 +99,6 @@ CHEAP = {  # command line, and a part of its output
     "explore photo.jpg depth=transformers depth.checkpoint=": "depth.checkpoint: depth=transformers needs one",
     "explore cameras.json video=clip.mp4": "video: want a clip or a photo, got both, 'cameras.json' as the photo",
     "explore photo.jpg generator=wan generator.pretrained=null": "generator.pretrained: generator=wan needs one",
-    "explore photo.jpg generator=tiny": "generator.pretrained: generator=tiny needs one (folder that `worldwarp train",
     "train latents takes=0": "takes: want a whole number from 1",
     "render-data frames=2": "frames: want a whole number from 5",
     "explore photo.jpg depth=transformers": "depth.checkpoint: depth=transformers needs one",
