@@ -1,7 +1,9 @@
-"""What walks look like, without choosing: `python -m benchmarks.quality.contact_sheet OUT PHOTO... [--path PATH]`.
+"""What walks look like, without choosing: `python -m benchmarks.quality.contact_sheet OUT PHOTO... [--path PATH]
+[--generator NAME] [--size HxW] [--chunks N]`.
 
-Each photograph is walked ten chunks along each of three fixed paths, or those that are given, with seed 0. One row per
-walk: the photograph, then the last frame of every second chunk. The rows are all there is; nothing is left out.
+Each photograph is walked ten chunks along each of three fixed paths, or those that are given, with seed 0, by the
+default generator or each of those that are given. One row per walk: the photograph, then the last frame of every second
+chunk. The rows are all there is; nothing is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from scenes.photos.photo import read_photo
 from worldwarp import explore
 
 PATHS = ("forward:distance=0.4", "orbit:angle_deg=20", "left:distance=0.3")
-CHUNKS, FRAMES_PER_CHUNK, EVERY = 10, 8, 2
+CHUNKS, FRAMES_PER_CHUNK = 10, 8
 ROW_PX = 112
 
 
@@ -29,11 +31,12 @@ def tile(rgb: Tensor) -> Image.Image:
     return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
 
 
-def walk_tiles(photo: Path, path: str) -> list[Image.Image]:
+def walk_tiles(photo: Path, path: str, generator: str, chunks: int, size: str | None) -> list[Image.Image]:
     """The photograph and frames of one walk."""
-    frames = CHUNKS * FRAMES_PER_CHUNK + 1
-    steps = explore(image=photo, path=path, frames=frames, viewer="none", seed=0)
-    shown = [step.chunk.frames.rgb[-1] for step in steps if step.chunk.index % EVERY == 0]
+    frames = chunks * FRAMES_PER_CHUNK + 1
+    more = {} if size is None else {"size": size}
+    steps = explore(image=photo, path=path, generator=generator, frames=frames, viewer="none", seed=0, **more)
+    shown = [step.chunk.frames.rgb[-1] for step in steps if step.chunk.index % 2 == 0]
     size = (shown[0].shape[1], shown[0].shape[2])
     return [tile(rgb) for rgb in (read_photo(photo, size).rgb, *shown)]
 
@@ -44,17 +47,20 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--path", action="append", help="of the walks, instead of the three; may be repeated")
+    parser.add_argument("--generator", action="append", help="instead of retouch; may be repeated, a row for each")
+    parser.add_argument("--size", help="of the frames, instead of the default for the photograph")
+    parser.add_argument("--chunks", type=int, default=CHUNKS)
     given = parser.parse_args()
-    paths = given.path or PATHS
-    walks = [(photo, path) for photo in given.photos for path in paths]
-    rows = [walk_tiles(*walk) for walk in tqdm(walks, unit="walk")]
+    paths, generators = given.path or PATHS, given.generator or ["retouch"]
+    walks = [(photo, path, name) for photo in given.photos for path in paths for name in generators]
+    rows = [walk_tiles(*walk, given.chunks, given.size) for walk in tqdm(walks, unit="walk")]
     width = max(shown.width for row in rows for shown in row)
     sheet = Image.new("RGB", (width * len(rows[0]), ROW_PX * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, shown in enumerate(row):
             sheet.paste(shown, (width * x, ROW_PX * y))
     sheet.save(given.out, quality=80)
-    print(f"{given.out}: {len(rows)} walks; for each photograph {', '.join(paths)}")
+    print(f"{given.out}: {len(rows)} walks; for each photograph {', '.join(paths)}, by {', '.join(generators)}")
 
 
 if __name__ == "__main__":
