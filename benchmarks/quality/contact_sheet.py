@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -34,11 +35,10 @@ def tile(rgb: Tensor) -> Image.Image:
 def walk_tiles(photo: Path, path: str, generator: str, chunks: int, size: str | None) -> list[Image.Image]:
     """The photograph and frames of one walk."""
     frames = chunks * FRAMES_PER_CHUNK + 1
-    more = {} if size is None else {"size": size}
-    steps = explore(image=photo, path=path, generator=generator, frames=frames, viewer="none", seed=0, **more)
+    settings: dict[str, Any] = {} if size is None else {"size": size}
+    steps = explore(image=photo, path=path, generator=generator, frames=frames, viewer="none", seed=0, **settings)
     shown = [step.chunk.frames.rgb[-1] for step in steps if step.chunk.index % 2 == 0]
-    size = (shown[0].shape[1], shown[0].shape[2])
-    return [tile(rgb) for rgb in (read_photo(photo, size).rgb, *shown)]
+    return [tile(rgb) for rgb in (read_photo(photo, (shown[0].shape[1], shown[0].shape[2])).rgb, *shown)]
 
 
 def main() -> None:
