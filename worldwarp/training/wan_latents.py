@@ -8,6 +8,7 @@ own frames chunk after chunk, as on a walk. Half of the holes are filled with co
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from cache3d.cache import WorldCache
 from cache3d.gaussian_cache import GaussianCache
 from diffusion.inpainting.config import InpaintConfig
 from diffusion.inpainting.prior import inpaint_prior
 from diffusion.wan.fresh import read_vae
-from diffusion.wan.lines import line_named
+from diffusion.wan.lines import LINES, Line, line_named
 from diffusion.wan.patch_vae import PatchVAE
 from diffusion.wan.tokens import FRAMES_PER_LATENT, mask_channels, token_levels
 from diffusion.wan.vae import StreamingVAE
@@ -51,10 +53,27 @@ def record_latents(data: Path, vae: Path, out: Path, takes: int = 1, seed: int =
     Raises:
         ValueError: no clips, or no VAE there.
     """
-    trained = line_named(line)
-    stream = read_vae(vae, trained)
-    out.mkdir(parents=True, exist_ok=True)
     clips = [path for split in ("heldout", "train", "estimated") for path in list_clips(data, split)]
+    count = record_clips(clips, vae, out, takes, seed, line_named(line))
+    shutil.copy(data / MANIFEST, out / MANIFEST)
+    return count
+
+
+def record_clips(
+    clips: Sequence[Path],
+    vae: Path,
+    out: Path,
+    takes: int = 1,
+    seed: int = 0,
+    line: Line = LINES["tiny"],
+    make_cache: Callable[[], WorldCache] = GaussianCache,
+) -> int:
+    """`record_latents` of these clips, in any kind of cache; without a manifest.
+
+    The draws of a clip's first take are the same whatever cache shows it.
+    """
+    stream = read_vae(vae, line)
+    out.mkdir(parents=True, exist_ok=True)
     count = 0
     for path in tqdm(clips, desc="latents", unit="clip", mininterval=5.0):
         if not (out / path.name).exists():
@@ -63,18 +82,22 @@ def record_latents(data: Path, vae: Path, out: Path, takes: int = 1, seed: int =
                 continue
             # By name: a clip's guides do not depend on which clips were recorded before.
             rng = np.random.default_rng([seed, *path.name.encode()])
-            parts = [_take(clip, take, stream, trained.chunk, rng) for take in range(takes)]
+            parts = [_take(clip, take, stream, line.chunk, rng, make_cache()) for take in range(takes)]
             rows = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
             partial = out / f".{path.name}.partial"
             save_file(rows, partial)
             partial.replace(out / path.name)
         count += 1
-    shutil.copy(data / MANIFEST, out / MANIFEST)
     return count
 
 
 def _take(
-    clip: Frame, take: int, stream: StreamingVAE | PatchVAE, chunk: int, rng: np.random.Generator
+    clip: Frame,
+    take: int,
+    stream: StreamingVAE | PatchVAE,
+    chunk: int,
+    rng: np.random.Generator,
+    cache: WorldCache,
 ) -> dict[str, Tensor]:
     far, copies = rng.random(2) < 0.5
     wrong = torch.exp(float(rng.uniform(0.0, WORST_DEPTH)) * smooth_noise((len(clip), 1, *clip.camera.size), 4, rng))
@@ -82,7 +105,7 @@ def _take(
     config = InpaintConfig(fill="copy" if copies else "smooth")
     draws = torch.Generator().manual_seed(int(rng.integers(2**31)))
     frames = len(clip) - 1 if far else FRAMES_PER_LATENT * chunk
-    cache, colors, covered = GaussianCache(), [clip.rgb[:1]], [torch.ones_like(clip.depth[:1])]
+    colors, covered = [clip.rgb[:1]], [torch.ones_like(clip.depth[:1])]
     cache.integrate(_chunk(seen[:1], 0))
     for number, first in enumerate(range(1, len(clip), frames), 1):
         guide = cache.render(clip.camera[first : first + frames])
