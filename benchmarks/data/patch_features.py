@@ -24,13 +24,17 @@ class PatchFeatures:
         """Read the pretrained weights."""
         self.weights: dict[str, Tensor] = torch.load(imagenet_weights(), map_location="cpu", weights_only=True)
 
-    @torch.no_grad()
     def __call__(self, rgb: Tensor) -> Tensor:
         """Features ``[n c]`` of patches ``[n 3 h w]`` with colors in 0..1."""
         if len(rgb) == 0:
             return self(rgb.new_zeros(1, *rgb.shape[1:]))[:0]
+        return torch.cat([moment for x in self.maps(rgb) for moment in (x.mean((2, 3)), x.std((2, 3)))], 1)
+
+    @torch.no_grad()
+    def maps(self, rgb: Tensor) -> list[Tensor]:
+        """The three layers' activations ``[n c h w]``, at 1/4, 1/8 and 1/16 of the size of ``rgb [n 3 h w]``."""
         x = relu6(self._convolve(2.0 * rgb - 1.0, "_conv_stem", "_bn0", 2))
-        pooled = []
+        found = []
         for index, stride in enumerate(_STRIDES):
             name, entered = f"_blocks.{index}.", x
             if f"{name}_expand_conv.weight" in self.weights:
@@ -40,8 +44,8 @@ class PatchFeatures:
             if stride == 1 and entered.shape == x.shape:
                 x = x + entered
             if index in _TAPS:
-                pooled += [x.mean((2, 3)), x.std((2, 3))]
-        return torch.cat(pooled, 1)
+                found.append(x)
+        return found
 
     def _convolve(self, x: Tensor, conv: str, norm: str, stride: int) -> Tensor:
         weight = self.weights[f"{conv}.weight"]
