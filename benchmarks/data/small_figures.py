@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -147,6 +149,29 @@ class Rows:
         """Count one walk."""
         for name, value in figures.items():
             self.values.setdefault(row, {}).setdefault(name, {}).setdefault(clip, []).append(value)
+
+    def join(self, other: Rows) -> None:
+        """Count what was counted elsewhere, of other clips."""
+        for row, found in other.values.items():
+            for name, by_clip in found.items():
+                self.values.setdefault(row, {}).setdefault(name, {}).update(by_clip)
+        for row, features in other.features.items():
+            self.features.setdefault(row, []).extend(features)
+
+    def write(self, path: Path) -> None:
+        """Keep them as JSON."""
+        features = {row: [part.tolist() for part in parts] for row, parts in self.features.items()}
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({"values": self.values, "features": features}))
+        partial.replace(path)
+
+    @staticmethod
+    def read(path: Path) -> Rows:
+        """What was kept."""
+        rows, kept = Rows(), json.loads(path.read_text())
+        rows.values = kept["values"]
+        rows.features = {row: [torch.tensor(part) for part in parts] for row, parts in kept["features"].items()}
+        return rows
 
     def by_clip(self, row: str, figure: str) -> dict[str, float]:
         """The mean over seeds for each clip."""

@@ -1,5 +1,5 @@
 """What the small video diffuser shows on held-out clips: `python -m benchmarks.quality.small_diffuser MODEL LATENTS
-DATA [--teacher MODEL] [--clips N] [--seeds N] [--steps N] [--tables NAME,NAME...] [--sheet FILE]`.
+DATA [--teacher MODEL] [--clips N] [--seeds N] [--steps N] [--tables NAME,NAME...] [--out FOLDER] [--sheet FILE]`.
 
 MODEL is a folder as ``generator.pretrained=`` takes it, LATENTS one of `worldwarp train latents` and DATA that of the
 clips. Held-out takes are walked chunk after chunk by the parts of the generator (`benchmarks.data.small_walks`), and
@@ -7,8 +7,8 @@ their frames compared with those of the clip (`benchmarks.data.small_figures` de
 
 * ``diffuses``: distance of the results of two seeds in holes and in covered regions, and their ratio. `state`: the
   first chunk without a guide, from the truth at level .3 and from full noise; `state alone`: the former decoded.
-* ``memory``: a chunk attends to the whole past, the photo alone, or the past in reversed order; and once more without a
-  guide (`unguided ...`), where the past is all that a chunk can go by. Of the first two chunks.
+* ``memory``: a chunk attends to the whole past, the photo alone, or the past in reversed order; ``unguided``: the same
+  without a guide, where the past is all that a chunk can go by. Of the first two chunks.
 * ``noise``: the shape of the noise map (`benchmarks.data.small_walks.noise_levels`). Whole clips.
 * ``cache``: no guide, that of points and that of Gaussians; regions are those of Gaussians for all. Guides of points
   are recorded in LATENTS/points when they are missing. Of the first two chunks.
@@ -19,6 +19,9 @@ their frames compared with those of the clip (`benchmarks.data.small_figures` de
 
 Every figure is a mean over clips, after that over seeds, with half of its 95 % interval (Student's t) and the number of
 clips that have it; differences are paired. Ratios have 95 % intervals by a bootstrap over clips. JSON line last.
+
+``--out``: finished clips are kept there, so that the same call goes on, and calls for other tables may run beside it; a
+folder for each model.
 
 ``--sheet``: six clips, a row each: truth, guide and results of two seeds, in the last frames of the first two chunks.
 """
@@ -162,9 +165,13 @@ def diffuses(session: Session, rows: Rows) -> None:
 
 
 def memory(session: Session, rows: Rows) -> None:
-    """Kinds of past, with a guide and without one."""
-    for cache, prefix in (("gaussians", ""), ("none", "unguided ")):
-        _compare(session, rows, {f"{prefix}{past}": Walk(past=past, cache=cache) for past in PASTS})
+    """Kinds of past."""
+    _compare(session, rows, {past: Walk(past=past) for past in PASTS})
+
+
+def unguided(session: Session, rows: Rows) -> None:
+    """Kinds of past without a guide."""
+    _compare(session, rows, {past: Walk(past=past, cache="none") for past in PASTS})
 
 
 def noise(session: Session, rows: Rows) -> None:
@@ -205,21 +212,17 @@ def steps(session: Session, rows: Rows) -> None:
 TABLES: dict[str, Callable[[Session, Rows], None]] = {
     "diffuses": diffuses,
     "memory": memory,
+    "unguided": unguided,
     "noise": noise,
     "cache": cache,
     "steps": steps,
 }
-REFERENCES = {"memory": "whole", "noise": "uniform", "cache": "none", "diffuses": "full noise"}
+REFERENCES = {"diffuses": "full noise", "memory": "whole", "unguided": "whole", "noise": "uniform", "cache": "none"}
+_PAST = ("psnr_covered@2", "psnr_hole@2", "border", "border_over_inside", "border_hole", "border_over_inside_hole")
 COLUMNS = {
     "diffuses": ("perceptual_hole", "perceptual_covered", "rms_hole", "rms_covered", "rms", "psnr"),
-    "memory": (
-        "psnr_covered@2",
-        "psnr_hole@2",
-        "border",
-        "border_over_inside",
-        "border_hole",
-        "border_over_inside_hole",
-    ),
+    "memory": _PAST,
+    "unguided": _PAST,
     "noise": tuple(
         f"{name}@{k}" for k in (1, 2, 3, 5) for name in ("psnr_covered", "psnr_hole", "perceptual_hole", "warp")
     ),
@@ -287,7 +290,7 @@ def _rounded(value: Any) -> Any:
 
 
 def measured(
-    setting: Setting, clips: Sequence[Path], tables: Sequence[str], sheet: Path | None
+    setting: Setting, clips: Sequence[Path], tables: Sequence[str], out: Path | None, sheet: Path | None
 ) -> dict[str, dict[str, Any]]:
     """The chosen tables over all clips; the sheet is written when its last clip is done."""
     rows = {table: Rows() for table in tables}
@@ -296,12 +299,25 @@ def measured(
     for number, path in enumerate(tqdm(clips, unit="clip")):
         session = Session(setting, Take.read(setting.latents, path), path)
         for table in tables:
-            TABLES[table](session, rows[table])
+            rows[table].join(_counted(session, table, out))
         if number in shown:
             pictures.append(sheet_row(session))
     if sheet:
         write_rgb_png(sheet, torch.cat(pictures, -2).clamp(0.0, 1.0))
     return {table: summary(table, rows[table]) for table in tables}
+
+
+def _counted(session: Session, table: str, out: Path | None) -> Rows:
+    """One clip of one table, kept in ``out`` or to be found there."""
+    kept = None if out is None else out / f"{table}-{session.take.name}-{session.setting.seeds}.json"
+    if kept is not None and kept.is_file():
+        return Rows.read(kept)
+    rows = Rows()
+    TABLES[table](session, rows)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        rows.write(kept)
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -315,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="of MODEL; by default those of its line")
     parser.add_argument("--tables", default=",".join(TABLES))
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--sheet", type=Path)
     given = parser.parse_args(arguments)
     tables = given.tables.split(",")
@@ -331,7 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     timed_against = given.teacher if "steps" in tables else None
     teacher = None if timed_against is None else Walker(timed_against, TEACHER_STEPS)
     setting = Setting(Walker(given.model, given.steps), teacher, given.latents, given.seeds, PatchFeatures())
-    found = measured(setting, clips, tables, given.sheet)
+    found = measured(setting, clips, tables, given.out, given.sheet)
     for table in tables:
         printed(table, found[table])
     line = {"benchmark": "small_diffuser", "clips": len(clips), "seeds": given.seeds, "steps": given.steps}
