@@ -22,6 +22,7 @@ from diffusion.wan.generator import WanGenerator
 from diffusion.wan.lines import LINES
 from diffusion.wan.tokens import FRAMES_PER_LATENT
 from diffusion.wan.toy import make_toy
+from geometry.depth.network import DepthNetwork
 from geometry.frame import Chunk
 from scenes.dataset.clips import read_clip
 from scenes.io.png import to_bytes
@@ -30,6 +31,14 @@ from worldwarp.training.wan_latents import encoded, record_clips, record_latents
 
 LINE = LINES["tiny"]
 SIZE, FRAMES, CHUNK = (32, 48), 17, 8
+
+
+@pytest.fixture(autouse=True)
+def random_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Random weights for perceptual distances: the published ones are an extra that tests do without."""
+    torch.manual_seed(0)
+    torch.save(DepthNetwork().encoder.state_dict(), tmp_path / "features.pth")
+    monkeypatch.setattr("benchmarks.data.patch_features.imagenet_weights", lambda: tmp_path / "features.pth")
 
 
 @pytest.fixture(scope="module")
