@@ -112,7 +112,12 @@ def test_a_token_is_as_noisy_as_its_unknown_share(take: Take) -> None:
     assert level[1, 0, 2, 0] == 1.0
 
 
-def test_a_walk_is_what_the_generator_makes(model: Path, take: Take, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", ["tiny", "tiny-student"])
+def test_a_walk_is_what_the_generator_makes(
+    line: str, take: Take, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    make_toy(model, LINES[line])
     walker, generator = Walker(model, steps=2), WanGenerator(model, steps=2)
     draws = [torch.Generator().manual_seed(k) for k in range(3)]
     monkeypatch.setattr("benchmarks.data.small_walks._draws", lambda _name, _seed, chunk: draws[chunk])
@@ -248,7 +253,8 @@ def test_the_tables_of_a_random_model(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    words = [str(model), str(latents), str(clips), "--seeds", "2", "--steps", "2"]
+    make_toy(tmp_path / "student", LINES["tiny-student"])
+    words = [str(tmp_path / "student"), str(latents), str(clips), "--seeds", "2", "--steps", "2"]
     torch_threads = torch.get_num_threads()
     everything = [*words, "--teacher", str(model), "--out", str(tmp_path / "kept")]
     small_diffuser.main([*everything, "--sheet", str(tmp_path / "sheet.png")])
