@@ -21,7 +21,7 @@ Every figure is a mean over clips, after that over seeds, with half of its 95 % 
 clips that have it; differences are paired. Ratios have 95 % intervals by a bootstrap over clips. JSON line last.
 
 ``--out``: finished clips are kept there, so that the same call goes on, and calls for other tables may run beside it; a
-folder for each model.
+folder for each model and number of steps. A clip takes about 8 processor seconds for each seed, and 10 for the teacher.
 
 ``--sheet``: six clips, a row each: truth, guide and results of two seeds, in the last frames of the first two chunks.
 """
