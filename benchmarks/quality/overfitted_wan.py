@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
@@ -234,6 +235,7 @@ def overfit(folder: Path, clip: Frame, photo: Path, decoder_steps: int, transfor
     make_toy(models["untrained"], LINE)
     toy = find_checkpoint(models["untrained"])
     vae, transformer = load_vae(toy), load_transformer(toy)
+    assert isinstance(vae, AutoencoderKLWan)
     train_decoder(vae, clip, decoder_steps)
     for name in ("untrained transformer", "trained"):
         shutil.copytree(models["untrained"], models[name], ignore=shutil.ignore_patterns("vae"))
@@ -275,6 +277,7 @@ def compared(clip: Frame, photo: Path, models: dict[str, Path]) -> dict[str, flo
         name: decibels((rgb - clip.rgb[1:]).square().mean(1, keepdim=True)[hidden]) for name, rgb in made.items()
     }
     vae = load_vae(find_checkpoint(models["trained"]))
+    assert isinstance(vae, AutoencoderKLWan)
     (latent,) = vae.encode(2.0 * clip.rgb.transpose(0, 1)[None] - 1.0, return_dict=False)
     (again,) = vae.decode(latent.mode(), return_dict=False)
     figures["decoder"] = decibels((0.5 * again[0].transpose(0, 1) + 0.5 - clip.rgb).square())

@@ -15,6 +15,7 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,9 +76,9 @@ def go_on(packed: Path, out: Path, start: Path, minutes: float, batch: int, rehe
     """Train, and tell what was foretold and what came."""
     stage = DiffuserStage(packed, start=start)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    stage.network.to(device)
+    network: Any = stage.network  # whose `to` is typed for other arguments
     with torch.no_grad():
-        before = stage.validate(stage.network.eval(), out)
+        before = stage.validate(network.to(device).eval(), out)
     del stage
     pace = Pace(REHEARSED if rehearse else 10**6, batch, 3e-4, warmup=20, ema=0.998, minutes=minutes, checkpoint_s=60.0)
     started = time.monotonic()

@@ -84,7 +84,9 @@ def test_offloading_changes_no_bit_and_leaves_on_the_gpu_only_what_runs(
 
     with PretendGpu():
         offloaded = WanGenerator(tmp_path, device="cuda", offload=offload, **SETTINGS, **settings)
-        modules = {"transformer": offloaded.parts.denoiser.model, **dict(offloaded.parts.vae._vae.named_children())}
+        vae = offloaded.parts.vae
+        assert isinstance(vae, StreamingVAE)
+        modules = {"transformer": offloaded.parts.denoiser.model, **dict(vae._vae.named_children())}
         assert not any(_on_gpu(module) for module in modules.values())
         watch(StreamingVAE, "encode", stages)
         watch(StreamingVAE, "decode", stages)
