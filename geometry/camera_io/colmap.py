@@ -135,7 +135,7 @@ def read_colmap(folder: Path) -> CameraRecord:
         for field in ("focal_px", "center_px", "image_size")
     )
     found = Lenses(focal, center, size, "WIDTH, HEIGHT of the COLMAP cameras", taken[0].distorted)
-    return CameraRecord(inverse(camera_from_world), found)
+    return CameraRecord(inverse(camera_from_world), found, names=[image.name for image in images])
 
 
 def write_colmap(

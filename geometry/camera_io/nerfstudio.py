@@ -53,10 +53,12 @@ def read_transforms(content: dict, image_size: tuple[int, int]) -> CameraRecord:
     poses = checked_rigid(torch.stack(matrices), "frames[{}].transform_matrix")
     rows = [_Fields(content, frame, f"frames[{i}].").lens(image_size) for i, frame in enumerate(frames)]
     names = [frame.get("file_path") for frame in frames]
-    order = order_by_name(names) if all(isinstance(name, str) for name in names) else list(range(len(frames)))
+    named = all(isinstance(name, str) for name in names)
+    order = order_by_name(names) if named else list(range(len(frames)))
+    ordered = [names[i] for i in order] if named else None
     found = [rows[i] for i in order if rows[i] is not None]
     if not found:
-        return CameraRecord((poses @ OPENGL_AXES)[order])
+        return CameraRecord((poses @ OPENGL_AXES)[order], names=ordered)
     if len(found) < len(rows):
         first = next(i for i, row in enumerate(rows) if row is None)
         raise ValueError(
@@ -65,7 +67,7 @@ def read_transforms(content: dict, image_size: tuple[int, int]) -> CameraRecord:
     table = torch.tensor([lens[0] for lens in found if lens], dtype=torch.float64)
     distorted = found[0][1] if found[0] else None
     lenses = Lenses(table[:, 0:2], table[:, 2:4], table[:, 4:6], "w, h", distorted)
-    return CameraRecord((poses @ OPENGL_AXES)[order], lenses)
+    return CameraRecord((poses @ OPENGL_AXES)[order], lenses, names=ordered)
 
 
 def read_exported(content: list, image_size: tuple[int, int]) -> CameraRecord:

@@ -70,6 +70,25 @@ class CameraPath:
     lens: DistortedLens | None = None
 
 
+@dataclass(frozen=True)
+class FilmedCameras:
+    """The cameras of a file, and what tells which image each of them took.
+
+    Attributes:
+        cameras: ``[n]`` in float64, with the file's poses.
+        time_s: ``n`` times in seconds, or None.
+        stamp_s: seconds per unit of the file's time stamps, or None.
+        names: ``n`` names of images, or None.
+        lens: distorted lens of the images, or None.
+    """
+
+    cameras: Camera
+    time_s: list[float] | None = None
+    stamp_s: float | None = None
+    names: list[str] | None = None
+    lens: DistortedLens | None = None
+
+
 def open_camera_path(
     text_or_file: str | Path,
     *,
@@ -148,17 +167,39 @@ def _read_path(
 ) -> tuple[Camera, DistortedLens | None]:
     if frames is not None and frames < 2:
         raise ValueError(f"frames: want 2 or more, got {frames}")
+    found = read_filmed_cameras(
+        path, size=size, photo_size=photo_size, convention=convention, fov_deg=fov_deg, frames=frames
+    )
+    if frames is None or frames == len(found.cameras):
+        return found.cameras, found.lens
+    return CameraSpline(keyframes_of(found.cameras, found.time_s), size).sample(frames), found.lens
+
+
+def read_filmed_cameras(
+    path: Path,
+    *,
+    size: tuple[int, int],
+    photo_size: tuple[int, int] | None,
+    convention: str | None,
+    fov_deg: float | None,
+    frames: int | None = None,
+) -> FilmedCameras:
+    """Read the cameras of a file with the names and times of their images; arguments as in `read_cameras`.
+
+    Only the keyframes of our own format are resampled to ``frames``.
+
+    Raises:
+        ValueError: as `read_cameras`.
+    """
     try:
         found = _read(path, photo_size or size, convention)
         if isinstance(found, dict):
-            return read_keyframes(found, size, fov_deg, frames, photo_size), None
+            return FilmedCameras(read_keyframes(found, size, fov_deg, frames, photo_size))
         camera = found.camera(size, fov_deg, photo_size)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path}: {error}") from error
     lens = None if found.lenses is None else found.lenses.distorted
-    if frames is None or frames == len(camera):
-        return camera, lens
-    return CameraSpline(keyframes_of(camera, found.time_s), size).sample(frames), lens
+    return FilmedCameras(camera, found.time_s, found.stamp_s, found.names, lens)
 
 
 def _read(path: Path, image_size: tuple[int, int], convention: str | None) -> CameraRecord | dict:

@@ -45,17 +45,21 @@ class Lenses:
 
 @dataclass(frozen=True)
 class CameraRecord:
-    """Content of a camera file: OpenCV camera-to-world poses, and intrinsics and times if the file has them.
+    """Content of a camera file: OpenCV camera-to-world poses, and intrinsics, times and names if the file has them.
 
     Attributes:
         world_from_camera: ``[n 4 4]`` float64, rigid.
         lenses: intrinsics, or None.
         time_s: ``n`` times in seconds, or None.
+        stamp_s: seconds per unit of the time stamps in the file, by which frames are named; None without times.
+        names: ``n`` names of the images, as the file has them, or None.
     """
 
     world_from_camera: Float[Tensor, "n 4 4"]
     lenses: Lenses | None = None
     time_s: list[float] | None = None
+    stamp_s: float | None = None
+    names: list[str] | None = None
 
     def camera(self, size: tuple[int, int], fov_deg: float | None, photo_size: tuple[int, int] | None = None) -> Camera:
         """Cameras in float64 for images of ``size = (H, W)``: the file's images, cropped about their center.

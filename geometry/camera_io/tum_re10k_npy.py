@@ -146,11 +146,12 @@ def _tum(table: torch.Tensor, names: list[str], order: str) -> CameraRecord:
     _check_times(times, names)
     columns, field = [4 + order.index(letter) for letter in "wxyz"], " ".join(f"q{letter}" for letter in order)
     quats = [unit_quat(row[columns].numpy(), f"{name}: {field}") for row, name in zip(table, names, strict=True)]
-    return CameraRecord(rigid(matrix_from_quat(torch.stack(quats)), table[:, 1:4]), None, times)
+    return CameraRecord(rigid(matrix_from_quat(torch.stack(quats)), table[:, 1:4]), None, times, stamp_s=1.0)
 
 
 def _realestate(table: torch.Tensor, names: list[str], image_size: tuple[int, int]) -> CameraRecord:
-    times = (table[:, 0] * 1e-6).tolist()
+    microsecond = 1e-6
+    times = (table[:, 0] * microsecond).tolist()
     _check_times(times, names)
     for row, name in zip(table, names, strict=True):
         if row[1:3].min() <= 0.0:
@@ -164,7 +165,8 @@ def _realestate(table: torch.Tensor, names: list[str], image_size: tuple[int, in
     width = height * table[:, 2] / table[:, 1]
     extent = torch.stack([width, height], -1)
     lenses = Lenses(table[:, 1:3] * extent, table[:, 3:5] * extent, extent.flip(-1), "fx, fy (normalized)")
-    return CameraRecord(inverse(checked_rigid(camera_from_world, "P (world-to-camera) of pose {}")), lenses, times)
+    poses = inverse(checked_rigid(camera_from_world, "P (world-to-camera) of pose {}"))
+    return CameraRecord(poses, lenses, times, stamp_s=microsecond)
 
 
 def read_npy(path: Path, convention: str | None) -> CameraRecord:
