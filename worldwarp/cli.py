@@ -27,6 +27,7 @@ MODULES = {
     "doctor": "info",
     "models": "models",
     "render-data": "train",
+    "import-video": "train",
     "pack-data": "train",
     "unpack-data": "train",
     "train": "train",

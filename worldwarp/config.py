@@ -43,7 +43,7 @@ from worldwarp.stored_config import current_options
 FREE_TEXT = (
     *("image", "path", "out", "resume", "depth.path", "depth.checkpoint", "generator.weights", "depth.weights"),
     *("prompt", "video", "generator.pretrained", "generator.negative", "generator.decoder"),
-    *("data", "assets", "shards", "start", "teacher", "trajectories"),
+    *("data", "assets", "shards", "start", "teacher", "trajectories", "images", "cameras", "name", "license"),
 )
 # Files and folders that a stored world reads again, from wherever it is continued.
 READ_AGAIN = (
@@ -154,13 +154,7 @@ def check_explore(config: DictConfig) -> None:
         ConfigError: an invalid setting; the message names it, the wanted and the given value.
         ValueError: a path that is neither a file nor an expression.
     """
-    # ??? in a file: the option cannot work without a value of the user's.
-    for key in sorted(OmegaConf.missing_keys(config)):
-        group, told = key.partition(".")[0], {option: text for option, value, text in _in_conf(key) if value == "???"}
-        # Several options may want it: the one that was chosen has the settings that there are.
-        option = next((name for name in told if _has_settings(group, name, config[group])), next(iter(told)))
-        meaning = told[option]
-        raise ConfigError(f"{key}: {key.partition('.')[0]}={option} needs one ({meaning}); add {key}=...")
+    check_missing(config)
     _check_values(config)
     check_viewer(config.viewer)
     if config.resume is None and config.video is None:
@@ -176,6 +170,21 @@ def check_explore(config: DictConfig) -> None:
         parse_legs(config.path)
     if config.resume is None and config.prompt is not None and "prompt" not in config.generator:
         raise ConfigError("prompt: this generator takes no text; leave prompt= out, or set generator=wan")
+
+
+def check_missing(config: DictConfig) -> None:
+    """Refuse an option that lacks a value.
+
+    Raises:
+        ConfigError: a setting that is ``???`` in the option's file was not given.
+    """
+    # ??? in a file: the option cannot work without a value of the user's.
+    for key in sorted(OmegaConf.missing_keys(config)):
+        group, told = key.partition(".")[0], {option: text for option, value, text in _in_conf(key) if value == "???"}
+        # Several options may want it: the one that was chosen has the settings that there are.
+        option = next((name for name in told if _has_settings(group, name, config[group])), next(iter(told)))
+        meaning = told[option]
+        raise ConfigError(f"{key}: {key.partition('.')[0]}={option} needs one ({meaning}); add {key}=...")
 
 
 def _check_values(config: DictConfig) -> None:

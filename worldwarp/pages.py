@@ -144,6 +144,19 @@ PAGES = {
         "render training clips from freely licensed textured scenes",
         {"streets": "worldwarp render-data plan=towns clips=360"},
     ),
+    "import-video": Page(
+        "import-video",
+        "make training clips of a filmed video whose cameras are known",
+        {
+            "a video of RealEstate10K": "worldwarp import-video images=frames/VIDEO cameras=RealEstate10K/VIDEO.txt",
+            "a scene of DL3DV": "worldwarp import-video images=scene/images_8 cameras=scene/transforms.json",
+            "fewer frames a second": "worldwarp import-video images=frames cameras=frames.txt every=3 name=street",
+        },
+        (
+            "Camera positions have a scale of their own: it is found with the estimated depth of a clip's first frame.",
+            "Clips whose cameras do not explain their pictures are left out; clips that are there are kept.",
+        ),
+    ),
     "pack-data": Page(
         "pack-data",
         "compress clips into shards of at most 48 MB that travel",

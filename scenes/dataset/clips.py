@@ -1,8 +1,9 @@
 """Training clips as files: one safetensors file each, and a manifest that lists them.
 
-Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/meter, 0 = sky, negative =
+Every file holds ``rgb`` uint8 [T 3 H W], ``inverse_depth`` float16 [T 1 H W] (1 / z in 1/unit, 0 = sky, negative =
 unknown), ``world_from_camera`` float32 [T 4 4] relative to the first frame, ``focal_px`` and ``center_px`` float32
-[T 2], and text fields: the fields of ``ClipPlan``, license, unit.
+[T 2], and text fields: the fields of ``ClipPlan``, license, unit (meter, or of filmed video the median depth of the
+first frame).
 """
 
 from __future__ import annotations

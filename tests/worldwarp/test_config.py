@@ -14,6 +14,7 @@ from cache3d.integration.policy import IntegrationPolicy
 from cache3d.rendering.policy import DiscPolicy, RenderingPolicy
 from geometry.depth.policy import EdgeAlignPolicy
 from scenes.dataset.plans import PLANS
+from scenes.dataset.posed_video import import_video
 from scenes.dataset.render import render_data
 from scenes.formats.export import FORMATS
 from scenes.io.video import FPS
@@ -132,6 +133,17 @@ def test_the_defaults_of_render_data_are_those_of_the_code() -> None:
         assert config[key] == parameters[key].default
     assert checked_size(config.size) == parameters["size"].default
     assert compose_config("render_data", ["plan=towns", "clips=3"]).plan in PLANS
+
+
+def test_the_settings_of_import_video_are_the_arguments_of_its_function() -> None:
+    config = compose_config("import_video", [])
+    arguments = inspect.signature(import_video).parameters
+    assert set(config) - {"device"} == set(arguments)
+    for key in ("name", "frames", "every", "apart", "convention", "fov_deg", "license"):
+        assert config[key] == arguments[key].default
+    assert checked_size(config.size) == arguments["size"].default
+    assert config.depth == compose_config("explore", ["image=a.jpg"]).depth
+    assert compose_config("import_video", ["name=007"]).name == "007"
 
 
 def test_the_defaults_of_export_are_formats_that_exist() -> None:

@@ -7,7 +7,14 @@ from pkgutil import resolve_name
 from typing import Any
 
 from worldwarp.arguments import ConfigError, nearest, user_path
-from worldwarp.config import check_choice, check_number, check_whole, checked_size, compose_config
+from worldwarp.config import (
+    check_choice,
+    check_missing,
+    check_number,
+    check_whole,
+    checked_size,
+    compose_config,
+)
 from worldwarp.pages import TRAININGS
 
 # Resolved when one is asked for: they need the packages of different extras.
@@ -42,6 +49,37 @@ def render_data_command(words: list[str]) -> int:
     assets = fetch_assets(user_path("assets", config.assets))
     share = {key: config[key] for key in ("worker", "workers", "plan", "frames")}
     print(render_data(out, config.clips, config.seed, assets=assets, size=size, **share))
+    return 0
+
+
+def import_video_command(words: list[str]) -> int:
+    """`worldwarp import-video images=DIR cameras=FILE out=DIR`: make clips of a filmed video with its cameras."""
+    config = compose_config("import_video", words)
+    if "path" in list(config.depth):
+        raise ConfigError("depth: want an estimator for the frames of a video, got a file; set depth=embedded")
+    check_missing(config)
+    for key, wanted in (("images", "a folder of frames"), ("cameras", "the file of the frames' cameras")):
+        if config[key] is None:
+            raise ConfigError(f"{key}: want {wanted}, got nothing; add {key}=...")
+    check_whole(config, "frames", 2, 1024)
+    check_whole(config, "every", 1, 1024)
+    check_whole(config, "apart", 1, 1_000_000, optional=True)
+    check_number(config, "fov_deg", 1.0, 150.0, optional=True)
+    check_choice(config, "device", ("cpu", "cuda"))
+    size = checked_size(config.size)
+    images, cameras, out = (user_path(key, config[key]) for key in ("images", "cameras", "out"))
+
+    from scenes.dataset.posed_video import import_video
+    from worldwarp.components import part
+
+    plain = {key: config[key] for key in ("name", "frames", "every", "apart", "convention", "fov_deg", "license")}
+    made = import_video(images, cameras, out, part(config, "depth", None), size=size, **plain)
+    print(f"{made.written + made.kept} clips of {made.name} ({made.split}) in {out}, {made.kept} of them kept")
+    if made.left_out:
+        print(
+            f"{made.left_out} clips are left out: their cameras do not explain the pictures better than a camera that "
+            "only turns (it stands, or its poses or its depth are wrong)"
+        )
     return 0
 
 
