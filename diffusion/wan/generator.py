@@ -23,6 +23,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, get_args, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+EASE_PX = 8.0  # see `over_seen`; as the outpainted sides of a photo have it
 TINY = {"2.1": "taew2_1.safetensors", "2.2": "taew2_2.safetensors"}  # weights of the tiny decoder, by VAE
 TEXT_ENCODER_BYTES = 2 * 5_680_910_336  # of UMT5-XXL in bfloat16
 
@@ -459,6 +461,8 @@ class WanGenerator:
             else:
                 _, encoder = self.parts.vae.encode(frames, streams.encoder)
         rgb = frames[: len(sigma)].to(sigma.device)
+        if recipe.line.keeps_seen:
+            rgb = over_seen(rgb, condition, sigma, recipe.line.seen)
         return WanMade(rgb, None, None, carried, memory, Streams(encoder, decoder))
 
     def remember(self, chunk: Chunk, made: Made, memory: WanMemory) -> WanMemory:
@@ -641,6 +645,25 @@ def _tiny_file(decoder: str, checkpoint: Checkpoint) -> Path:
             "decoder to its path"
         )
     return path
+
+
+def over_seen(
+    rgb: Float[Tensor, "t 3 h w"], condition: Condition, sigma: Float[Tensor, "t 1 h w"], seen: float
+) -> Float[Tensor, "t 3 h w"]:
+    """Generated colors where the level is above ``seen``, elsewhere those of the guide.
+
+    Over `EASE_PX` from the border the generated colors take the place of the prior's, which continue the guide.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    made = []
+    for one, prior, kept in zip(rgb, condition.prior.rgb, condition.guide.covered & (sigma <= seen), strict=True):
+        if kept.any():
+            distance = torch.from_numpy(np.asarray(distance_transform_edt(~kept.cpu().numpy()))).to(one)
+            made.append(torch.lerp(prior.to(one), one, (distance / EASE_PX).clamp_max(1.0)))
+        else:
+            made.append(one)
+    return torch.stack(made)
 
 
 def recipe_frames(recipe: Recipe, given: int) -> int:

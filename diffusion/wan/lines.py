@@ -191,6 +191,8 @@ class Line:
         copied: of a pixel that the prior fills.
         unknown: of any other.
         extra_channels: input channels after the noisy latents: 4 of what the guide covers, then 16 of the guide.
+        keeps_seen: whether pixels at a level of at most ``seen`` are shown as the guide has them: for an autoencoder
+            that loses more than the guide lacks.
         precision: ``wan``: bfloat16, float32 where the original program computes in it; ``bf16``: all bfloat16, as
             students were trained to run.
         lora_alpha: scale of a published LoRA that does not carry it; None: its rank.
@@ -229,6 +231,7 @@ class Line:
     copied: float = 1.0
     unknown: float = 1.0
     extra_channels: int = 0
+    keeps_seen: bool = False
     precision: Precision = "bf16"
     lora_alpha: float | None = None
 
@@ -355,6 +358,7 @@ _TINY = Line(
     seen=0.4,
     copied=0.8,
     extra_channels=20,
+    keeps_seen=True,
     precision="float32",
 )
 _TINY_STUDENT = replace(

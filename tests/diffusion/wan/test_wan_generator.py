@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion.condition import Condition, Prior
 from diffusion.generator import Made
 from diffusion.wan.denoiser import WanDenoiser
-from diffusion.wan.generator import Parts, WanGenerator, WanMemory
+from diffusion.wan.generator import Parts, WanGenerator, WanMemory, over_seen
 from diffusion.wan.lines import LINES
 from diffusion.wan.memory import LatentPolicy
 from diffusion.wan.settings import WanSettings
@@ -24,6 +24,7 @@ from diffusion.wan.toy import make_toy
 from diffusion.wan.vae import StreamingVAE
 from geometry.camera import Camera
 from geometry.frame import Chunk, Frame, Guide
+from tests.helpers import cameras_along, guide_of, prior_of, random_rgb
 
 SIZE = (32, 64)
 
@@ -365,3 +366,19 @@ def test_a_tiny_decoder_decodes_the_same_stream(
 def test_settings_that_a_line_cannot_have_are_refused(line: str, settings: dict[str, Any], word: str) -> None:
     with pytest.raises(ValueError, match=word):
         WanSettings(**settings).of(LINES[line])
+
+
+def test_what_is_seen_stays_and_generated_colors_begin_at_its_border() -> None:
+    covered = torch.arange(48).expand(2, 1, 16, 48) < 20
+    covered = torch.stack([covered[0], torch.zeros_like(covered[0])])
+    rgb = random_rgb((16, 48), 2)
+    guide = guide_of(cameras_along(0.1, 2, (16, 48)), 2.0, rgb, ~covered)
+    condition = Condition(guide, prior_of(rgb, guide.depth, (~covered).float()))
+    sigma = torch.where(covered, 0.4, 1.0)
+    sigma[0, :, :, :4] = 0.7  # covered, but not sure
+    made = over_seen(torch.full_like(rgb, 0.25), condition, sigma, 0.4)
+    assert torch.equal(made[0, :, :, 4:20], rgb[0, :, :, 4:20])
+    assert torch.equal(made[0, :, :, 28:], torch.full((3, 16, 20), 0.25))
+    torch.testing.assert_close(made[0, :, :, 20], torch.lerp(rgb[0, :, :, 20], torch.tensor(0.25), 1.0 / 8.0))
+    assert (made[0, :, :, :4] != rgb[0, :, :, :4]).any()
+    assert torch.equal(made[1], torch.full((3, 16, 48), 0.25))  # nothing is seen
