@@ -1,9 +1,10 @@
 """What walks look like, without choosing: `python -m benchmarks.quality.contact_sheet OUT PHOTO... [--path PATH]
-[--generator NAME] [--size HxW] [--chunks N]`.
+[--generator NAME] [--size HxW] [--chunks N] [--across]`.
 
 Each photograph is walked ten chunks along each of three fixed paths, or those that are given, with seed 0, by the
 default generator or each of those that are given. One row per walk: the photograph, then the last frame of every second
-chunk. The rows are all there is; nothing is left out.
+chunk. With ``--across`` one row per photograph: itself, then the last frame of each walk. The rows are all there is;
+nothing is left out.
 """
 
 from __future__ import annotations
@@ -50,17 +51,22 @@ def main() -> None:
     parser.add_argument("--generator", action="append", help="instead of retouch; may be repeated, a row for each")
     parser.add_argument("--size", help="of the frames, instead of the default for the photograph")
     parser.add_argument("--chunks", type=int, default=CHUNKS)
+    parser.add_argument("--across", action="store_true", help="one row per photograph: the last frame of each walk")
     given = parser.parse_args()
     paths, generators = given.path or PATHS, given.generator or ["retouch"]
     walks = [(photo, path, name) for photo in given.photos for path in paths for name in generators]
     rows = [walk_tiles(*walk, given.chunks, given.size) for walk in tqdm(walks, unit="walk")]
+    walks_each = len(paths) * len(generators)
+    if given.across:
+        groups = (rows[k : k + walks_each] for k in range(0, len(rows), walks_each))
+        rows = [[group[0][0], *(row[-1] for row in group)] for group in groups]
     width = max(shown.width for row in rows for shown in row)
     sheet = Image.new("RGB", (width * len(rows[0]), ROW_PX * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, shown in enumerate(row):
             sheet.paste(shown, (width * x, ROW_PX * y))
     sheet.save(given.out, quality=80)
-    print(f"{given.out}: {len(rows)} walks; for each photograph {', '.join(paths)}, by {', '.join(generators)}")
+    print(f"{given.out}: {len(walks)} walks; for each photograph {', '.join(paths)}, by {', '.join(generators)}")
 
 
 if __name__ == "__main__":
