@@ -23,6 +23,7 @@ from diffusion.wan.memory import LatentBank, LatentPolicy
 from diffusion.wan.patch_vae import PatchVAE
 from diffusion.wan.prompts import NoPrompts
 from diffusion.wan.schedule import denoise, schedule_levels, staggered, token_rows
+from diffusion.wan.toy import make_toy
 from geometry.camera import Camera
 from scenes.io.png import to_bytes
 from tests.helpers import cameras_along, pillar_before_wall, write_clip
@@ -30,7 +31,14 @@ from worldwarp.training.accelerated import LOG, Pace, train
 from worldwarp.training.wan_diffuser import DiffuserStage, guide_channels, is_photo, usual_start
 from worldwarp.training.wan_latents import record_latents
 from worldwarp.training.wan_rollout import roll_out
-from worldwarp.training.wan_student import InitialStudentStage, StudentStage, clean_end, matching_gradient
+from worldwarp.training.wan_student import (
+    InitialStudentStage,
+    StudentStage,
+    clean_end,
+    matching_gradient,
+    train_initial_student,
+    train_student,
+)
 from worldwarp.training.wan_trajectories import list_trajectories, record_trajectories, student_levels
 
 STUDENT = LINES["tiny-student"]
@@ -131,7 +139,7 @@ def test_the_initial_student_learns_the_ends_and_is_a_model_of_its_own_line(
     latents: Path, teacher: Path, trajectories: Path, tmp_path: Path
 ) -> None:
     def make() -> InitialStudentStage:
-        return InitialStudentStage(latents, trajectories, teacher)
+        return InitialStudentStage(latents, trajectories, teacher, STUDENT)
 
     for number in range(20):
         sample = make().draw(np.random.default_rng(number))
@@ -156,13 +164,15 @@ def test_student_and_critic_are_trained_in_turns_and_go_on_to_the_bit(
             super().set_step(step)
 
     def make() -> StudentStage:
-        return StudentStage(latents, teacher, teacher)
+        return StudentStage(latents, teacher, teacher, STUDENT)
 
     pace = Pace(6, 2, 1e-3, warmup=1, ema=0.5)
     train(make, replace(pace, steps=5), tmp_path / "critic")
     train(make, pace, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(lambda: Interrupted(latents, teacher, teacher), replace(pace, checkpoint_s=0.0), tmp_path / "parts")
+        train(
+            lambda: Interrupted(latents, teacher, teacher, STUDENT), replace(pace, checkpoint_s=0.0), tmp_path / "parts"
+        )
     start = load_transformer(find_checkpoint(teacher)).state_dict()
     critic, whole = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("critic", "whole"))
 
@@ -179,6 +189,25 @@ def test_student_and_critic_are_trained_in_turns_and_go_on_to_the_bit(
     saved = load_transformer(find_checkpoint(tmp_path / "whole" / "model")).state_dict()
     for name, value in saved.items():
         torch.testing.assert_close(value, whole[f"average.student.{name}"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_published_architecture_goes_the_same_road(latents: Path, tmp_path: Path) -> None:
+    """From bidirectional Wan 2.1 with many steps to a causal student of four, on a toy of it."""
+    toy, own = tmp_path / "toy", tmp_path / "latents"
+    make_toy(toy, LINES["wan"])
+    record_latents(latents.parent / "clips", toy, own, line="self-forcing")
+    assert record_trajectories(own, toy, tmp_path / "ways", samples=1, steps=4, line="self-forcing") == 1
+    rows = load_file(list_trajectories(tmp_path / "ways")[0])
+    assert rows["extra"].shape[1] == 0  # reads no guide
+    assert (rows["start"][1:] <= 1.0).all()
+    common: dict[str, Any] = {"batch": 1, "learning_rate": 1e-3, "line": "self-forcing"}
+    train_initial_student(own, tmp_path / "ways", toy, tmp_path / "initial", steps=4, **common)
+    start = tmp_path / "initial" / "model"
+    train_student(own, toy, start, tmp_path / "student", steps=6, **common)
+    made = find_checkpoint(tmp_path / "student" / "model")
+    assert made.line.name == "self-forcing"
+    before, after = (load_transformer(c, "float32").state_dict() for c in (find_checkpoint(start), made))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_gpu_would_go_on_with_what_is_packed_and_tell_what_was_foretold(

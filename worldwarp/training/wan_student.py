@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffusion.flow import clean_to_velocity, velocity_to_clean
+from diffusion.wan.lines import Line, line_named
 from diffusion.wan.masked import block_causal
 from diffusion.wan.schedule import shifted
 from diffusion.wan.tokens import expanded
@@ -25,7 +26,6 @@ from worldwarp.training.accelerated import Pace, train
 from worldwarp.training.wan_diffuser import (
     SOFT,
     DiffuserStage,
-    guide_channels,
     is_photo,
     on_the_way,
     start_levels,
@@ -42,15 +42,16 @@ MEASURED = 8  # held-out clips of a validation
 class InitialStudentStage(DiffuserStage):
     """Causal regression from a state on the teacher's trajectory to its end."""
 
-    def __init__(self, latents: Path, trajectories: Path, teacher: Path) -> None:
+    def __init__(self, latents: Path, trajectories: Path, teacher: Path, student: Line) -> None:
         """A copy of the teacher.
 
         Args:
             latents: for validation.
             trajectories: folder of `worldwarp.training.wan_trajectories.record_trajectories`.
             teacher: model folder.
+            student: the line that it becomes, a causal one of few steps.
         """
-        super().__init__(latents, start=teacher, line=STUDENT)
+        super().__init__(latents, start=teacher, line=student)
         self.paths = list_trajectories(trajectories)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -107,15 +108,16 @@ class StudentStage(DiffuserStage):
 
     network: Pair  # pyright: ignore[reportIncompatibleVariableOverride] (two models in place of one)
 
-    def __init__(self, latents: Path, teacher: Path, start: Path) -> None:
+    def __init__(self, latents: Path, teacher: Path, start: Path, student: Line) -> None:
         """Read teacher and student.
 
         Args:
             latents: folder of guides.
             teacher: model folder.
             start: model folder of the student; the critic starts as the teacher.
+            student: its line.
         """
-        super().__init__(latents, start=start, line=STUDENT)
+        super().__init__(latents, start=start, line=student)
         self.of_student = self.attention
         frozen, critic = (DiffuserStage(latents, start=teacher) for _ in range(2))
         self.teacher, self.of_teacher = frozen.network.eval().requires_grad_(False), frozen.attention
@@ -133,13 +135,13 @@ class StudentStage(DiffuserStage):
         take = self.takes[rng.integers(len(self.takes))]
         clean = take["clean"].float()
         photo = is_photo(len(clean))
-        start = torch.where(photo, 0.0, expanded(start_levels(take["hole"], bool(take["copied"]), rng)))
+        start = torch.where(photo, 0.0, expanded(start_levels(take["hole"], bool(take["copied"]), rng, self.line)))
         steps = len(student_levels(self.line)) - 1
         noise = torch.from_numpy(rng.standard_normal((steps + 1, *clean.shape), np.float32))
         level = shifted(torch.tensor(float(rng.uniform(0.02, 0.98))), self.line.shift)
         return {
             "guide": torch.where(photo, clean, take["guide"].float()),
-            "extra": torch.where(photo, 0.0, guide_channels(take)),
+            "extra": torch.where(photo, 0.0, self.extra(take)),
             "start": start,
             "noise": noise,
             "row": torch.where(photo, 0.0, level),
@@ -186,7 +188,7 @@ class StudentStage(DiffuserStage):
     def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """The student as a model."""
         own = {name.removeprefix("student."): w for name, w in weights.items() if name.startswith("student.")}
-        write_diffuser(folder, self.student, own, self.line, self.vae)
+        write_diffuser(folder, self.student, own, self.line, self.vae, self.texts)
 
 
 def matching_gradient(
@@ -233,7 +235,7 @@ def rolled_out_errors(stage: DiffuserStage, predict: Any) -> dict[str, float]:
     for number, take in enumerate(stage.held_out[:MEASURED]):
         clean, photo = take["clean"].float(), is_photo(len(take["clean"]))
         guide = torch.where(photo, clean, take["guide"].float())
-        extra = torch.where(photo, 0.0, guide_channels(take))
+        extra = torch.where(photo, 0.0, stage.extra(take))
         start = torch.where(photo, 0.0, usual_start(take, stage.line))
         rng = torch.Generator().manual_seed(number)
         noise = torch.randn((len(student_levels(stage.line)) - 1, *clean.shape), generator=rng)
@@ -256,6 +258,7 @@ def train_initial_student(
     learning_rate: float = 1e-4,
     minutes: float = 600.0,
     seed: int = 0,
+    line: str = STUDENT,
 ) -> None:
     """Make a causal student of four steps of the teacher, or go on; ``out/model`` is a model.
 
@@ -269,9 +272,11 @@ def train_initial_student(
         learning_rate: peak.
         minutes: of this run.
         seed: of all draws.
+        line: name of the student's line, as the trajectories were recorded for.
     """
     pace = Pace(steps, batch, learning_rate, ema=0.99, minutes=minutes, seed=seed)
-    train(lambda: InitialStudentStage(latents, trajectories, teacher), pace, out)
+    student = line_named(line)
+    train(lambda: InitialStudentStage(latents, trajectories, teacher, student), pace, out)
 
 
 def train_student(
@@ -284,6 +289,7 @@ def train_student(
     learning_rate: float = 2e-5,
     minutes: float = 600.0,
     seed: int = 0,
+    line: str = STUDENT,
 ) -> None:
     """Train the student by distribution matching, or go on; ``out/model`` is a model.
 
@@ -297,6 +303,7 @@ def train_student(
         learning_rate: peak, of both.
         minutes: of this run.
         seed: of all draws.
+        line: name of the student's line.
 
     Raises:
         ValueError: more than one process, whose gradients DDP could not match: half of the weights have none.
@@ -306,4 +313,5 @@ def train_student(
     if (count := PartialState().num_processes) > 1:
         raise ValueError(f"student: want one process, got {count}; start it without `accelerate launch`")
     pace = Pace(steps, batch, learning_rate, ema=0.99, minutes=minutes, seed=seed)
-    train(lambda: StudentStage(latents, teacher, start), pace, out)
+    student = line_named(line)
+    train(lambda: StudentStage(latents, teacher, start, student), pace, out)

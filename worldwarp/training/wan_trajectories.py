@@ -16,17 +16,23 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion.flow import add_noise
-from diffusion.wan.lines import LINES, Line
+from diffusion.wan.lines import Line, line_named
 from diffusion.wan.schedule import denoise, draw, schedule_levels, staggered, token_rows
 from diffusion.wan.tokens import expanded
-from worldwarp.training.wan_diffuser import DiffuserStage, guide_channels, is_photo, start_levels
+from worldwarp.training.wan_diffuser import DiffuserStage, is_photo, start_levels
 
-STUDENT = LINES["tiny-student"]
+STUDENT = "tiny-student"  # line
 STEPS = 48  # of the teacher; the student's levels are among its own
 
 
 def record_trajectories(
-    latents: Path, teacher: Path, out: Path, samples: int = 400, steps: int = STEPS, seed: int = 0
+    latents: Path,
+    teacher: Path,
+    out: Path,
+    samples: int = 400,
+    steps: int = STEPS,
+    seed: int = 0,
+    line: str = STUDENT,
 ) -> int:
     """Write a file for each sample; those that are there are kept. Returns how many there are.
 
@@ -41,11 +47,13 @@ def record_trajectories(
         samples: number of files.
         steps: of the teacher, a multiple of the student's.
         seed: of all draws; a sample depends on it and on its number alone.
+        line: name of the student's line.
 
     Raises:
         ValueError: no latents, no teacher, or another number of steps.
     """
-    few = student_levels(STUDENT)
+    student = line_named(line)
+    few = student_levels(student)
     if steps % (len(few) - 1):
         raise ValueError(f"steps: want a multiple of the student's {len(few) - 1}, got {steps}")
     stage = DiffuserStage(latents, start=teacher)
@@ -55,7 +63,7 @@ def record_trajectories(
         path = out / f"trajectory_{number:06}.safetensors"
         if not path.exists():
             partial = path.with_suffix(".partial")
-            save_file(_trajectory(stage, steps, np.random.default_rng([seed, number])), partial)
+            save_file(_trajectory(stage, student, steps, np.random.default_rng([seed, number])), partial)
             partial.rename(path)
     return len(list_trajectories(out))
 
@@ -80,20 +88,20 @@ def student_levels(line: Line) -> list[float]:
 
 
 @torch.no_grad()
-def _trajectory(stage: DiffuserStage, steps: int, rng: np.random.Generator) -> dict[str, Tensor]:
+def _trajectory(stage: DiffuserStage, student: Line, steps: int, rng: np.random.Generator) -> dict[str, Tensor]:
     take = stage.takes[rng.integers(len(stage.takes))]
     photo = is_photo(len(take["clean"]))
     guide = torch.where(photo, take["clean"].float(), take["guide"].float())
-    extra = torch.where(photo, 0.0, guide_channels(take))
-    start = torch.where(photo, 0.0, expanded(start_levels(take["hole"], bool(take["copied"]), rng)))
-    rows = token_rows(staggered(schedule_levels(steps, stage.line.shift), len(guide), 0.0), start)
+    extra = torch.where(photo, 0.0, stage.extra(take))
+    start = torch.where(photo, 0.0, expanded(start_levels(take["hole"], bool(take["copied"]), rng, student)))
+    rows = token_rows(staggered(schedule_levels(steps, student.shift), len(guide), 0.0), start)
     noise = draw(guide, torch.Generator().manual_seed(int(rng.integers(2**31))))
     states = [add_noise(guide, noise, start)]
 
     def predict(noisy: Tensor, level: Tensor) -> Tensor:
         return stage.predict(stage.network, noisy[None], level[None], extra)[0]
 
-    every = steps // (len(student_levels(STUDENT)) - 1)
+    every = steps // (len(student_levels(student)) - 1)
     for before, after in pairwise(range(0, steps + 1, every)):
         states.append(denoise(predict, states[-1], rows[before : after + 1]))
     return {
