@@ -344,6 +344,7 @@ _TINY = Line(
     weights="",
     license="Apache-2.0",
     commercial=True,
+    verified=True,
     chunk=2,
     trained_span=5,
     window=5,
@@ -361,7 +362,9 @@ _TINY = Line(
     keeps_seen=True,
     precision="float32",
 )
-_TINY_STUDENT = replace(_TINY, name="tiny-student", title="as tiny, distilled to four steps", stepper="renoise")
+_TINY_STUDENT = replace(
+    _TINY, name="tiny-student", title="as tiny, distilled to four steps", stepper="renoise", verified=False
+)
 
 LINES: Mapping[str, Line] = MappingProxyType(
     {
