@@ -233,7 +233,7 @@ def is_patched(config: Config) -> bool:
 def streaming(
     vae: AutoencoderKLWan | PatchVAE, dtype: torch.dtype = torch.float32, placement: Placement | None = None
 ) -> StreamingVAE | PatchVAE:
-    """A VAE as a pair of streams; see `StreamingVAE` for the arguments."""
+    """A VAE as a pair of streams; see `StreamingVAE` for the arguments. A `PatchVAE` stays in float32."""
     if not isinstance(vae, PatchVAE):
         return StreamingVAE(vae, dtype, placement)
     vae.placement = placement

@@ -30,7 +30,7 @@ from tests.helpers import cameras_along, pillar_before_wall, write_clip
 from worldwarp.training.accelerated import LOG, Pace, train
 from worldwarp.training.wan_diffuser import DiffuserStage, guide_channels, is_photo, usual_start
 from worldwarp.training.wan_latents import record_latents
-from worldwarp.training.wan_rollout import roll_out
+from worldwarp.training.wan_rollout import roll_out, student_levels
 from worldwarp.training.wan_student import (
     InitialStudentStage,
     StudentStage,
@@ -39,7 +39,7 @@ from worldwarp.training.wan_student import (
     train_initial_student,
     train_student,
 )
-from worldwarp.training.wan_trajectories import list_trajectories, record_trajectories, student_levels
+from worldwarp.training.wan_trajectories import list_trajectories, record_trajectories
 
 STUDENT = LINES["tiny-student"]
 SMALL: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 32, "num_layers": 2}

@@ -241,6 +241,8 @@ def test_what_is_missing_is_named(clips: Path, vae: Path, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="as `worldwarp render-data` makes it"):
         DiffuserStage(tmp_path, vae)
     record_latents(clips, vae, tmp_path)
+    with pytest.raises(ValueError, match="start: want a model with its text encoder for st-diff, got none"):
+        DiffuserStage(tmp_path, vae, LINES["st-diff"])
     assert {len(take["clean"]) for take in DiffuserStage(tmp_path, vae).takes} == {3}  # the line takes up to 5
     (tmp_path / "clip.safetensors").unlink()
     with pytest.raises(ValueError, match="got 0 and 0; record them with `worldwarp train latents`"):

@@ -47,7 +47,7 @@ class GeneratorStage:
         self.recorded = [p for p in self.paths + list_clips(data, "estimated") if (self.guides / p.name).is_file()]
         network = DenoiserNetwork(NetworkConfig(draws=False)) if start is None else load_network(start)
         # Convolutions are faster in this layout; torch's type stubs lack this form of `to`.
-        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (typed for dtypes alone)
         self.halved_steps = HALF_UNTIL * steps if start is None else 0
         self.set_step(0)
 

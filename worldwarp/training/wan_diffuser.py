@@ -112,6 +112,8 @@ class DiffuserStage:
             )
         self.line = line
         if checkpoint is None:
+            if line.reads_text:
+                raise ValueError(f"start: want a model with its text encoder for {line.name}, got none; set start=")
             if vae is None:
                 raise ValueError(
                     "vae: want the folder of the VAE that the latents were encoded with, got none; set vae="

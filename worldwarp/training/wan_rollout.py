@@ -22,6 +22,11 @@ from diffusion.wan.schedule import schedule_levels
 Predict = Callable[[Tensor, Tensor, Tensor, Bool[Tensor, "f f"]], Tensor]
 
 
+def student_levels(line: Line) -> list[float]:
+    """Levels of the steps of a few-step line, from 1 to 0."""
+    return schedule_levels(line.steps if isinstance(line.steps, int) else [*line.steps], line.shift).tolist()
+
+
 def chunk_of(frames: int, size: int) -> list[int]:
     """The chunk of each latent of a clip: 0 is the photo, then ``size`` latents each."""
     return [0, *(1 + k // size for k in range(frames - 1))]
@@ -49,7 +54,7 @@ def roll_out(
         stop: step, from 0, whose prediction ends every chunk; only it has gradients, as in Self Forcing (Huang et al.,
             arXiv 2506.08009). None: the last, and gradients as they are.
     """
-    levels = schedule_levels(line.steps if isinstance(line.steps, int) else [*line.steps], line.shift).tolist()
+    levels = student_levels(line)
     blocks = chunk_of(guide.shape[1], line.chunk)
     made = guide[:, :1]
     for chunk in range(1, max(blocks) + 1):

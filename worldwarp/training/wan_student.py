@@ -32,8 +32,8 @@ from worldwarp.training.wan_diffuser import (
     usual_start,
     write_diffuser,
 )
-from worldwarp.training.wan_rollout import chunk_of, roll_out
-from worldwarp.training.wan_trajectories import STUDENT, list_trajectories, student_levels
+from worldwarp.training.wan_rollout import chunk_of, roll_out, student_levels
+from worldwarp.training.wan_trajectories import STUDENT, list_trajectories
 
 CRITIC_UPDATES = 5  # updates of the critic for each of the student (DMD2, arXiv 2405.14867, section 4.2)
 MEASURED = 8  # held-out clips of a validation

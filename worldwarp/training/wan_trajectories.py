@@ -20,6 +20,7 @@ from diffusion.wan.lines import Line, line_named
 from diffusion.wan.schedule import denoise, draw, schedule_levels, staggered, token_rows
 from diffusion.wan.tokens import expanded
 from worldwarp.training.wan_diffuser import DiffuserStage, is_photo, start_levels
+from worldwarp.training.wan_rollout import student_levels
 
 STUDENT = "tiny-student"  # line
 STEPS = 48  # of the teacher; the student's levels are among its own
@@ -80,11 +81,6 @@ def list_trajectories(folder: Path) -> list[Path]:
             f"trajectories: want files in {folder}, got none; record them with `worldwarp train trajectories`"
         )
     return paths
-
-
-def student_levels(line: Line) -> list[float]:
-    """Levels of a student's steps, from 1 to 0."""
-    return schedule_levels(line.steps if isinstance(line.steps, int) else [*line.steps], line.shift).tolist()
 
 
 @torch.no_grad()
