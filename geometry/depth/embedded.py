@@ -13,12 +13,15 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from geometry.depth.dino import DinoEncoder
 from geometry.depth.edge_alignment import fit_to_picture
 from geometry.depth.estimator import DepthMap, far_sky
 from geometry.depth.network import STRIDE, DepthNetwork
 from geometry.depth.policy import DEFAULT_EDGES, EdgeAlignPolicy
+from geometry.depth.semantic_network import SemanticDepthNetwork
+from geometry.quantized import dequantized, quantized
 
-FORMAT = "worldwarp-depth-1"
+FORMAT, SEMANTIC_FORMAT = "worldwarp-depth-1", "worldwarp-depth-2"  # without and with DINOv2
 
 
 def package_weights() -> Path:
@@ -27,11 +30,12 @@ def package_weights() -> Path:
 
 
 def save_depth_network(network: DepthNetwork, path: Path, notes: dict[str, str]) -> None:
-    """Write weights as float16 with their architecture and ``notes`` on their training."""
-    tensors = {
-        name: (t.half() if t.is_floating_point() else t).contiguous() for name, t in network.state_dict().items()
-    }
-    save_file(tensors, path, {**notes, "format": FORMAT, "channels": str(network.channels)})
+    """Write weights with their architecture and ``notes`` on their training: float16, matrices of DINOv2 as int8."""
+    about = {**notes, "format": FORMAT, "channels": str(network.channels)}
+    if isinstance(network, SemanticDepthNetwork):
+        shape = ",".join(map(str, network.dino.shape))
+        about |= {"format": SEMANTIC_FORMAT, "width": str(network.width), "dino": shape}
+    save_file(quantized(network.state_dict(), lambda name: name.startswith("dino.")), path, about)
 
 
 def load_depth_network(path: Path) -> DepthNetwork:
@@ -40,20 +44,44 @@ def load_depth_network(path: Path) -> DepthNetwork:
     Raises:
         ValueError: the file is missing, damaged, or holds another architecture.
     """
+    notes = _notes(path)
+    try:
+        network = _built(notes)
+        network.load_state_dict(dequantized(load_file(path)))
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"depth weights: {path} is damaged ({error}); reinstall worldwarp") from error
+    except RuntimeError as error:
+        raise ValueError(f"depth weights: {path} holds another architecture than {notes.get('format')}") from error
+    return network.eval()
+
+
+def has_encoder(path: Path) -> bool:
+    """Whether weights hold DINOv2; errors as of `load_depth_network`."""
+    return _notes(path)["format"] == SEMANTIC_FORMAT
+
+
+def _notes(path: Path) -> dict[str, str]:
+    """The metadata of a file of weights."""
     if not path.is_file():
         raise ValueError(f"depth weights: no file {path}; reinstall worldwarp, or give depth.weights=FILE")
     try:
         with safe_open(path, "pt") as file:
             notes = file.metadata() or {}
-        if notes.get("format") != FORMAT:
-            raise ValueError(f"depth weights: want format {FORMAT}, got {notes.get('format')} in {path}")
-        network = DepthNetwork(int(notes["channels"]))
-        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
-    except (SafetensorError, KeyError) as error:
+    except SafetensorError as error:
         raise ValueError(f"depth weights: {path} is damaged ({error}); reinstall worldwarp") from error
-    except RuntimeError as error:
-        raise ValueError(f"depth weights: {path} holds another architecture than {FORMAT}") from error
-    return network.eval()
+    if notes.get("format") not in (FORMAT, SEMANTIC_FORMAT):
+        raise ValueError(
+            f"depth weights: want format {FORMAT} or {SEMANTIC_FORMAT}, got {notes.get('format')} in {path}"
+        )
+    return notes
+
+
+def _built(notes: dict[str, str]) -> DepthNetwork:
+    """The network that the metadata of a file of weights describes."""
+    channels = int(notes["channels"])
+    if notes["format"] == FORMAT:
+        return DepthNetwork(channels)
+    return SemanticDepthNetwork(channels, int(notes["width"]), DinoEncoder(*map(int, notes["dino"].split(","))))
 
 
 class EmbeddedDepth:
@@ -98,8 +126,11 @@ class EmbeddedDepth:
         return DepthMap.concatenate([self._estimated(image[None]) for image in rgb])
 
     def _estimated(self, rgb: Float[Tensor, "1 3 h w"]) -> DepthMap:
-        log_depth, sky_logit = self._seen_at(self._short_side_px, rgb)
-        sharper, _ = self._seen_at(self._detail_side_px, rgb)
+        shown = rgb.to(self.device)
+        # Once for all sizes and the mirror image: computed for each, no figure changes (log: Depth with DINOv2).
+        told = self.network.tell(shown)
+        log_depth, sky_logit = self._seen_at(self._short_side_px, shown, told)
+        sharper, _ = self._seen_at(self._detail_side_px, shown, told)
         # Of the large image only what is fine: its layout is less reliable than that of the small one.
         detail = (sharper - log_depth).cpu()
         radius = self._detail * min(rgb.shape[-2:])
@@ -115,12 +146,13 @@ class EmbeddedDepth:
         valid = torch.ones_like(sky)
         return DepthMap(far_sky(depth, sky, valid), valid, sky, metric=False)
 
-    def _seen_at(self, short_side_px: int, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
+    def _seen_at(self, short_side_px: int, rgb: Float[Tensor, "b 3 h w"], told: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Log depth and sky logit of an image resized to ``short_side_px``: means over it and its mirror image."""
         scale = short_side_px / min(rgb.shape[-2:])
         # The encoder halves the image five times.
         size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in rgb.shape[-2:]]
-        shown = interpolate(rgb.to(self.device), size, mode="bilinear", antialias=True)
-        made, mirrored = torch.cat(self.network(shown), 1), torch.cat(self.network(shown.flip(-1)), 1)
+        shown = interpolate(rgb, size, mode="bilinear", antialias=True)
+        made = torch.cat(self.network(shown, told), 1)
+        mirrored = torch.cat(self.network(shown.flip(-1), [each.flip(-1) for each in told]), 1)
         both = interpolate(0.5 * (made + mirrored.flip(-1)), rgb.shape[-2:], mode="bilinear", align_corners=False)
         return both[:, :1], both[:, 1:]

@@ -6,6 +6,8 @@ which are loaded strictly (Tan and Le 2019; the *Lite* variant has no squeeze-an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -88,7 +90,7 @@ class Encoder(nn.Module):
         return features
 
 
-class _Fuse(nn.Module):
+class Fuse(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
@@ -110,18 +112,33 @@ class DepthNetwork(nn.Module):
         self.channels = channels
         self.encoder = Encoder()
         self.lateral = nn.ModuleList(nn.Conv2d(width, channels, 1) for width in TAPS.values())
-        self.fuse = nn.ModuleList(_Fuse(channels) for _ in TAPS)
+        self.fuse = nn.ModuleList(Fuse(channels) for _ in TAPS)
         self.detail = nn.Conv2d(3, 16, 3, padding=1)
         self.raise_ = nn.Conv2d(channels, 64, 1)
         self.head = nn.Sequential(nn.Conv2d(32, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 2, 3, padding=1))
 
-    def forward(self, rgb: Float[Tensor, "b 3 h w"]) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
-        """Log depth up to a constant, and the sky logit, of colors in 0..1; height and width multiples of 32."""
+    def tell(self, rgb: Float[Tensor, "b 3 h w"]) -> list[Tensor]:  # noqa: ARG002
+        """What is known of whole pictures before they are looked at in any size: nothing."""
+        return []
+
+    def forward(
+        self, rgb: Float[Tensor, "b 3 h w"], told: Sequence[Tensor] | None = None
+    ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"]]:
+        """Log depth up to a constant, and the sky logit.
+
+        Args:
+            rgb: colors in 0..1; height and width multiples of 32.
+            told: maps ``[B channels y x]`` of the same pictures, of any size, to add to the levels of the pyramid,
+                beginning with the coarsest; None takes `tell` of these colors.
+        """
+        told = self.tell(rgb) if told is None else told
         x: Tensor | None = None
         features = self.encoder(rgb)
-        for level in reversed(range(len(features))):
+        for order, level in enumerate(reversed(range(len(features)))):
             # The encoder's features deviate by 3 to 9: 0.15 brings them near one.
             y = self.lateral[level](features[level] * 0.15)
+            if order < len(told):
+                y = y + interpolate(told[order], y.shape[-2:], mode="bilinear", align_corners=False, antialias=True)
             if x is not None:
                 y = y + interpolate(x, size=y.shape[-2:], mode="bilinear", align_corners=False)
             x = self.fuse[level](y)

@@ -16,7 +16,7 @@ from scenes.dataset.clips import list_clips, read_clip
 from tests.helpers import cameras_along, write_clip
 from worldwarp.training import train_depth as depth_training
 from worldwarp.training.accelerated import LOG
-from worldwarp.training.train_depth import WEIGHTS, DepthStage, hazed, train_depth
+from worldwarp.training.train_depth import WEIGHTS, DepthStage, bend_loss, hazed, train_depth
 
 
 @pytest.fixture
@@ -76,6 +76,22 @@ def test_images_of_a_step_have_one_size_and_those_of_others_another(data: Path, 
         sizes.append(stage.size)
     assert all(side % STRIDE == 0 for size in sizes for side in size)
     assert len(set(sizes)) > 2
+
+
+def test_a_bent_wall_costs_what_a_turned_one_does_not() -> None:
+    inverse = torch.linspace(0.5, 2.0, 48).expand(1, 1, 40, 48)
+    truth, where = -inverse.log(), torch.ones(1, 1, 40, 48, dtype=torch.bool)
+    turned = -torch.linspace(1.5, 0.6, 48).expand(1, 1, 40, 48).log()
+    assert bend_loss(turned, truth, where) < 1e-5
+    across = torch.linspace(-1.0, 1.0, 48)
+    bent = (truth + 0.2 * across**2).requires_grad_()
+    loss = bend_loss(bent, truth, where)
+    assert loss > 0.01
+    loss.backward()
+    assert bent.grad is not None
+    assert bent.grad.abs().sum() > 0.0
+    # Nothing is asked of a surface that is bent in truth.
+    assert bend_loss(truth, bent.detach(), where) < 0.2 * loss
 
 
 def test_clips_are_checked(tmp_path: Path) -> None:

@@ -28,13 +28,22 @@ TRAIN_FUNCTIONS = {
     "initial-student": "worldwarp.training.wan_student:train_initial_student",
     "student": "worldwarp.training.wan_student:train_student",
 }
-FOLDERS_AND_FILES = ("data", "out", "start", "vae", "latents", "trajectories", "teacher")  # settings of `train`
+FOLDERS_AND_FILES = (
+    "data",
+    "out",
+    "start",
+    "encoder",
+    "vae",
+    "latents",
+    "trajectories",
+    "teacher",
+)  # settings of `train`
 
 
 def render_data_command(words: list[str]) -> int:
     """`worldwarp render-data out=DIR assets=DIR`: download freely licensed textured scenes and render clips of them."""
     config = compose_config("render_data", words)
-    check_choice(config, "plan", ("tracks-and-rooms", "towns", "still-lifes", "panoramas"))
+    check_choice(config, "plan", ("tracks-and-rooms", "towns", "still-lifes", "panoramas", "stills", "orbits"))
     check_whole(config, "clips", 1, 1_000_000)
     check_whole(config, "seed", 0, 2**31 - 1)
     check_whole(config, "workers", 1, 1024)
@@ -112,8 +121,11 @@ def train_command(words: list[str]) -> int:
 
     STAGE is depth or generator; or a stage of the small video diffuser: vae, latents, diffuser, trajectories,
     initial-student, student. `accelerate launch -m worldwarp.cli train STAGE ...` trains on several GPUs.
+    `worldwarp train fetch-encoder out=FILE` trains nothing: it downloads the weights of DINOv2.
     """
     stage = words[0] if words else "nothing"
+    if stage == "fetch-encoder":
+        return _fetch_encoder(words[1:])
     if stage not in TRAININGS:
         raise ConfigError(f"train: want a stage, got {stage}; {nearest(stage, TRAININGS, TRAININGS)}")
     config = compose_config(f"train/{stage}", words[1:])
@@ -136,6 +148,15 @@ def train_command(words: list[str]) -> int:
         print(f"{made} {'clips' if stage == 'latents' else stage} in {out}")
     else:
         print(f"{'a model for generator.pretrained=' if whole else 'averaged weights'}: {out}/model")
+    return 0
+
+
+def _fetch_encoder(words: list[str]) -> int:
+    out = user_path("out", compose_config("train/fetch-encoder", words).out)
+
+    from worldwarp.training.fetch_encoder import fetch_encoder
+
+    print(fetch_encoder(out))
     return 0
 
 

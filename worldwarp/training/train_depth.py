@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits, interpolate
 
-from geometry.depth.embedded import load_depth_network, save_depth_network
+from geometry.depth.dino import load_encoder
+from geometry.depth.embedded import has_encoder, load_depth_network, save_depth_network
 from geometry.depth.network import FROZEN_BLOCKS, STRIDE, DepthNetwork
+from geometry.depth.semantic_network import SemanticDepthNetwork
 from geometry.frame import Frame
 from scenes.dataset.clips import list_clips, read_clip
 from scenes.io.png import write_rgb_png
@@ -24,42 +27,53 @@ WEIGHTS = "depth.safetensors"  # in the folder of averaged weights
 FARTHEST, NEAREST = 3.0, -3.0  # limits of log depth over its median; differences beyond are not visible
 FRAMES_PER_CLIP = 2
 HELD_OUT = 60  # clips of a validation
+SPANS_PX, STRAIGHT = (8, 16, 32), 0.01  # of `bend_loss`; and by how much true inverse depth may deviate
+ASPECTS = (5 / 3, 5 / 3, 3 / 2, 4 / 3, 1.0, 3 / 4)  # width over height of images, one of which a step has
 Batch = tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"], Bool[Tensor, "b 1 h w"]]
 
 
 class DepthStage:
     """Scale-free depth from single frames of rendered clips, ``FRAMES_PER_CLIP`` of a clip being a sample."""
 
-    def __init__(self, data: Path, start: Path | None = None) -> None:
+    def __init__(self, data: Path, start: Path | None = None, encoder: Path | None = None) -> None:
         """Read weights and list the clips.
 
         Args:
             data: folder of rendered clips.
             start: initial weights; None takes the ImageNet encoder of the ``train-data`` extra and a random decoder.
+            encoder: weights of DINOv2 for a network that has none; at first it does what it did without.
         """
         self.paths, self.held_out = list_clips(data, "train"), list_clips(data, "heldout")[:HELD_OUT]
         self.network = started_from_imagenet() if start is None else load_depth_network(start)
+        if encoder is not None and not isinstance(self.network, SemanticDepthNetwork):
+            before = self.network.state_dict()
+            self.network = SemanticDepthNetwork(self.network.channels, dino=load_encoder(encoder))
+            self.network.load_state_dict(before, strict=False)
+        semantic = isinstance(self.network, SemanticDepthNetwork)
+        share = semantic_learning_rate_share if semantic else learning_rate_share
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(learning_rate_share(name) > 0.0)
+            parameter.requires_grad_(share(name) > 0.0)
             if parameter.ndim == 4:  # twice as fast on a CPU
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.set_step(0)
 
     def set_step(self, step: int) -> None:
-        """Choose the size of a step's images, as photos come in many; multiples of the network's stride."""
-        height = STRIDE * int(np.random.default_rng(step).integers(4, 8))
-        self.size = (height, STRIDE * round(height * 5 / 3 / STRIDE))
+        """Choose the size of a step's images, up to that of a layout, as photos come in many shapes."""
+        rng = np.random.default_rng(step)
+        short, aspect = STRIDE * int(rng.integers(4, 7)), float(rng.choice(ASPECTS))
+        long = STRIDE * round(short * max(aspect, 1.0 / aspect) / STRIDE)
+        self.size = (short, long) if aspect >= 1.0 else (long, short)
 
     def draw(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """Augmented frames of a clip: colors 0..1, log depth about its median, sky mask."""
         frames = read_clip(self.paths[int(rng.integers(len(self.paths)))])
-        frames = frames[torch.from_numpy(rng.choice(len(frames), FRAMES_PER_CLIP, replace=False))]
-        rgb, depth, sky = _resized(*cropped(frames, rng), self.size)
+        frames = frames[torch.from_numpy(rng.choice(len(frames), FRAMES_PER_CLIP, replace=len(frames) < 2))]
+        rgb, depth, sky = _resized(*cropped(frames, self.size[1] / self.size[0], rng), self.size)
         log_depth = log_about_median(depth, sky)
         return {"rgb": augment(hazed(rgb, log_depth, sky, rng), rng), "log_depth": log_depth, "sky": sky}
 
     def loss(self, network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """L1 on aligned log depth, L1 on its gradients at four scales, and cross entropy of the sky.
+        """L1 on aligned log depth, L1 on its gradients at four scales, straightness, and cross entropy of the sky.
 
         Each is a mean over the pixels of the batch that it applies to, not of means of samples.
         """
@@ -71,11 +85,13 @@ class DepthStage:
         error = (log_depth - median_of(log_depth, ground) - truth) * ground
         value = error.abs().sum() / ground.sum().clamp_min(1)
         edges = gradient_loss(error, ground)
+        bend = bend_loss(log_depth, truth, ground)
         sky_loss = binary_cross_entropy_with_logits(sky_logit, sky.float())
         return {
-            "loss": value + edges + 0.3 * sky_loss,
+            "loss": value + edges + bend + 0.3 * sky_loss,
             "value": value.detach(),
             "edges": edges.detach(),
+            "bend": bend.detach(),
             "sky": sky_loss.detach(),
         }
 
@@ -104,7 +120,7 @@ class DepthStage:
 
     def save(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """Write the network in the format of the package."""
-        network = DepthNetwork(self.network.channels)
+        network = deepcopy(self.network)
         network.load_state_dict(weights)
         folder.mkdir(exist_ok=True)
         save_depth_network(network, folder / WEIGHTS, {})
@@ -114,6 +130,7 @@ def train_depth(
     data: Path,
     out: Path,
     start: Path | None = None,
+    encoder: Path | None = None,
     steps: int = 4000,
     batch: int = 10,
     minutes: float = 600.0,
@@ -125,14 +142,18 @@ def train_depth(
         data: folder of rendered clips.
         out: folder of the run.
         start: initial weights; None takes the ImageNet encoder of the ``train-data`` extra and a random decoder.
+        encoder: weights of DINOv2, of `worldwarp train fetch-encoder`, for a network that has none.
         steps: see `Pace`, as all that follow.
         batch: clips, with two frames of each.
         minutes: of this run.
         seed: of all draws.
     """
-    rate = 5e-4 if start is None else 3e-4
-    pace = Pace(steps, batch, rate, ema=0.998, weight_decay=0.02, minutes=minutes, seed=seed)
-    train(lambda: DepthStage(data, start), pace, out, learning_rate_share)
+    semantic = encoder is not None or (start is not None and has_encoder(start))
+    # A network that learned for long forgets at the rate of a new one, and few samples do not bring that back.
+    rate = 1.2e-4 if semantic else 5e-4 if start is None else 3e-4
+    pace = Pace(steps, batch, rate, ema=0.99 if semantic else 0.998, weight_decay=0.02, minutes=minutes, seed=seed)
+    share = semantic_learning_rate_share if semantic else learning_rate_share
+    train(lambda: DepthStage(data, start, encoder), pace, out, share)
 
 
 def imagenet_weights() -> Path:
@@ -161,11 +182,24 @@ def learning_rate_share(name: str) -> float:
     return 0.0 if name.startswith(early) or "_bn" in name else 0.3
 
 
-def cropped(frames: Frame, rng: np.random.Generator) -> Batch:
-    """One random crop of all frames, mirrored with probability 0.5: varies field of view, horizon and framing."""
+def semantic_learning_rate_share(name: str) -> float:
+    """The factor with DINOv2: 0 for both encoders, 2.5 for what connects DINOv2, which is new, else 1."""
+    if name.startswith(("encoder.", "dino.")):
+        return 0.0
+    return 2.5 if name.startswith(("inject.", "context.")) else 1.0
+
+
+def cropped(frames: Frame, aspect: float, rng: np.random.Generator) -> Batch:
+    """One random crop of all frames, mirrored with probability 0.5: varies field of view, horizon and framing.
+
+    Args:
+        frames: of one size.
+        aspect: width over height of the crop, up to rounding.
+        rng: draws share, place and mirroring.
+    """
     height, width = frames.camera.size
-    share = rng.uniform(0.6, 1.0)
-    rows, columns = round(share * height), round(share * width)
+    tallest = rng.uniform(0.6, 1.0) * min(height, width / aspect)
+    rows, columns = max(1, round(tallest)), min(width, max(1, round(tallest * aspect)))
     top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
     mirrored = bool(rng.random() < 0.5)
 
@@ -229,6 +263,31 @@ def gradient_loss(error: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"
             both = w.narrow(axis, 1, w.shape[axis] - 1) & w.narrow(axis, 0, w.shape[axis] - 1)
             total = total + (e.diff(dim=axis).abs() * both).sum() / both.sum().clamp_min(1)
     return total
+
+
+def bend_loss(
+    log_depth: Float[Tensor, "b 1 h w"], truth: Float[Tensor, "b 1 h w"], where: Bool[Tensor, "b 1 h w"]
+) -> Float[Tensor, ""]:
+    """How far straight surfaces are from straight, mean over spans of `SPANS_PX`.
+
+    Inverse depth is linear in the picture along any straight line in space. Where that of three pixels in a row is in
+    truth, the middle one's estimate is compared with the mean of the outer two, relative to itself.
+    """
+    made, true = (-log_depth).exp(), (-truth).exp()
+    where = where & (truth < FARTHEST) & (truth > NEAREST)
+    terms = []
+    for span in SPANS_PX:
+        for axis in (-1, -2):
+            size = truth.shape[axis] - 2 * span
+            if size <= 0:
+                continue
+            (a, b, c), (true_a, true_b, true_c), (in_a, in_b, in_c) = (
+                tuple(values.narrow(axis, k * span, size) for k in range(3)) for values in (made, true, where)
+            )
+            straight = in_a & in_b & in_c & ((true_a + true_c - 2.0 * true_b).abs() < STRAIGHT * true_b)
+            bend = ((a + c) / (2.0 * b) - 1.0).abs()
+            terms.append((bend * straight).sum() / straight.sum().clamp_min(1))
+    return torch.stack(terms).mean()
 
 
 def _resized(rgb: Tensor, depth: Tensor, sky: Tensor, size: tuple[int, int]) -> Batch:
