@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scenes.synthetic import panoramas, torcs
-from scenes.synthetic.camera_moves import choose_move
+from scenes.synthetic.camera_moves import ORBIT_DEGREES, ORBITS, STILLS, choose_move
 from scenes.synthetic.rooms import factory as rooms
 from scenes.synthetic.still_lifes import factory as still_lifes
 from scenes.synthetic.towns import factory as towns
@@ -19,7 +19,10 @@ CLIPS_PER_SCENE_VISIT = 4  # consecutive clips of one scene, so that a scene is 
 _VISITS_PER_CYCLE = 10  # visits per shuffled cycle, of which one is held out
 _ROOM_VISITS = 4  # of a cycle; the others, but for the held-out one, are tracks
 # First clip index of each plan, far apart, so that clips of all plans fit into one folder.
-_FIRST_TOWN_CLIP, _FIRST_PANORAMA_CLIP, _FIRST_STILL_LIFE_CLIP = 50_000, 70_000, 80_000
+_FIRST_TOWN_CLIP, _FIRST_PANORAMA_CLIP, _FIRST_STILL_LIFE_CLIP, _FIRST_STILLS = 50_000, 70_000, 80_000, 100_000
+_FIRST_ORBITS = 200_000
+_PREFIXES = {rooms.SOURCE: "room", towns.SOURCE: "town", still_lifes.SOURCE: "still-life"}  # of names of scenes
+_STILLS_OF_SCENE = {torcs.SOURCE: 8, rooms.SOURCE: 5, towns.SOURCE: 8, still_lifes.SOURCE: 3}
 
 
 @dataclass(frozen=True)
@@ -131,11 +134,49 @@ def plan_still_life_clips(clips: int, seed: int) -> list[ClipPlan]:
     return plans
 
 
+def plan_stills(clips: int, seed: int) -> list[ClipPlan]:
+    """The first ``clips`` files of single views, each of another scene but for tracks; all are for training.
+
+    A depth network learns more from a new scene than from another view of one it has seen, so sources take turns and
+    no room, town or still life comes twice, nor in another plan.
+    """
+    tracks = _shuffled_tracks(seed, 0) + _shuffled_tracks(seed, 1)
+    plans: list[ClipPlan] = []
+    for number in range(clips):
+        index = _FIRST_STILLS + number
+        source = list(_STILLS_OF_SCENE)[number % len(_STILLS_OF_SCENE)]
+        turn = number // len(_STILLS_OF_SCENE)
+        scene = tracks[turn % len(tracks)] if source == torcs.SOURCE else f"{_PREFIXES[source]}-{_FIRST_STILLS + turn}"
+        clip_seed = int(np.random.default_rng([seed, 2, index]).integers(2**31))
+        plans.append(ClipPlan(index, source, scene, "train", STILLS, _STILLS_OF_SCENE[source], clip_seed))
+    return plans
+
+
+def plan_orbits(clips: int, seed: int) -> list[ClipPlan]:
+    """The first ``clips`` orbits around what is ahead, in held-out rooms, towns and tracks by turns."""
+    scenes = {
+        rooms.SOURCE: [f"room-{number}" for number in rooms.HELD_OUT_SEEDS],
+        towns.SOURCE: [f"town-{number}" for number in towns.HELD_OUT_SEEDS],
+        torcs.SOURCE: list(torcs.HELD_OUT_TRACKS),
+    }
+    plans: list[ClipPlan] = []
+    for number in range(clips):
+        turn, of = divmod(number, len(scenes))
+        source = list(scenes)[of]
+        scene = scenes[source][turn % len(scenes[source])]
+        clip_seed = int(np.random.default_rng([seed, 6, number]).integers(2**31))
+        frames = len(ORBIT_DEGREES)
+        plans.append(ClipPlan(_FIRST_ORBITS + number, source, scene, "heldout", ORBITS, frames, clip_seed))
+    return plans
+
+
 PLANS: dict[str, Callable[[int, int], list[ClipPlan]]] = {
     "tracks-and-rooms": plan_clips,
     "towns": plan_town_clips,
     "still-lifes": plan_still_life_clips,
     "panoramas": plan_panorama_clips,
+    "stills": plan_stills,
+    "orbits": plan_orbits,
 }
 
 

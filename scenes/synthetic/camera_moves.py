@@ -15,6 +15,13 @@ MOVES: dict[str, float] = {
 }  # fmt: skip
 """Moves and their shares of the clips; back, sideways moves and orbits disocclude most."""
 
+STILLS = "stills"
+"""No move: unrelated views of a scene."""
+
+ORBITS = "orbits"
+ORBIT_DEGREES = (0.0, -10.0, -20.0, -30.0, 10.0, 20.0, 30.0)
+"""Views of an ``ORBITS`` clip, see `orbit_poses`."""
+
 _PROBE_SHRINK = 4
 _LEAST_EDGES = 0.02
 
@@ -73,6 +80,21 @@ def move_path(
         local = strength * reach * np.array([right[i] + sway[0, i], down[i] + sway[1, i], ahead[i]])
         poses[i, :3, 3] = start[:3, 3] + start[:3, :3] @ local
         poses[i, :3, :3] = start[:3, :3] @ _turn(1, strength * pan[i]) @ _turn(0, strength * tilt[i])
+    return poses
+
+
+def orbit_poses(start: Float[np.ndarray, "4 4"], reach: float) -> Float[np.ndarray, "7 4 4"]:
+    """Poses turned by ``ORBIT_DEGREES`` about the point ``reach`` ahead of ``start``; positive ones to the right.
+
+    Args:
+        start: ``world_from_camera`` of the first frame.
+        reach: distance of the point, meters.
+    """
+    poses = np.repeat(start[None], len(ORBIT_DEGREES), 0)
+    for pose, angle in zip(poses, np.radians(ORBIT_DEGREES), strict=True):
+        local = reach * np.array([np.sin(angle), 0.0, 1.0 - np.cos(angle)])
+        pose[:3, 3] = start[:3, 3] + start[:3, :3] @ local
+        pose[:3, :3] = start[:3, :3] @ _turn(1, -angle)
     return poses
 
 

@@ -9,12 +9,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scenes.synthetic import torcs
-from scenes.synthetic.camera_moves import is_good_path, level_camera, move_path, probe_view
-from scenes.synthetic.raycast import View, WorldRenderer
+from scenes.synthetic.camera_moves import (
+    ORBITS,
+    STILLS,
+    is_good_path,
+    level_camera,
+    move_path,
+    orbit_poses,
+    probe_view,
+)
+from scenes.synthetic.raycast import CENTER, RenderedView, View, WorldRenderer
 from scenes.synthetic.triangle_scene import Lighting, as_rgb
 
 _ATTEMPTS = 200
 _SHORT_FRAMES = 24
+_LEAST_GROUND = 0.3  # share of a view that must not be sky
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,9 @@ class Stage:
     standpoint: Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]] | None = None
 
     def film(self, *, move: str, frames: int, seed: int, size: tuple[int, int]) -> dict[str, np.ndarray] | None:
-        """See `film_clip`."""
+        """See `film_clip`; of ``STILLS``, `take_stills`."""
+        if move == STILLS:
+            return take_stills(self, frames=frames, seed=seed, size=size)
         return film_clip(self, move=move, frames=frames, seed=seed, size=size)
 
 
@@ -49,8 +60,8 @@ def film_clip(
 
     Args:
         stage: the scene.
-        move: a key of ``scenes.synthetic.camera_moves.MOVES``.
-        frames: length of the clip; long clips move farther.
+        move: a key of ``scenes.synthetic.camera_moves.MOVES``, or ``ORBITS``.
+        frames: length of the clip; long clips move farther. Orbits have one for each of their angles.
         seed: seed of all random choices; the same seed gives the same clip.
         size: ``(H, W)``.
 
@@ -58,7 +69,6 @@ def film_clip(
         The arrays of a clip file (see ``scenes.dataset.render``), or None when no collision-free path is found.
     """
     rng = np.random.default_rng(seed)
-    indoors = stage.low is not None
     for attempt in range(_ATTEMPTS):
         lighting = stage.lighting or _weather(rng)
         first = _first_view(stage, size, rng)
@@ -66,17 +76,52 @@ def film_clip(
             continue
         radiance, depth = stage.renderer.radiance_and_depth(probe_view(first), lighting)
         # Mostly sky: the median depth would say little about the scale of the scene.
-        if (depth > 0).mean() < 0.3:
+        if (depth > 0).mean() < _LEAST_GROUND:
             continue
         reach = float(np.median(depth[depth > 0]))
         # Every third attempt repeats the full strength; those between try shorter paths, which collide less.
         strength = (1.15 if frames <= _SHORT_FRAMES else 1.5) * 0.7 ** (attempt % 3)
-        views = _views(first, move_path(move, first.world_from_camera, frames, reach, strength, rng))
-        nearest, most_sky = (0.22, 0.25) if indoors else (0.7, 0.45) if stage.standpoint is None else (0.25, 0.62)
+        start = first.world_from_camera
+        poses = orbit_poses(start, reach) if move == ORBITS else move_path(move, start, frames, reach, strength, rng)
+        views = _views(first, poses)
+        nearest, most_sky = _limits(stage)
         if _inside(stage, views) and is_good_path(stage.renderer, views, lighting, nearest=nearest, most_sky=most_sky):
-            exposed = replace(lighting, exposure=_exposure(stage, views, lighting, radiance, depth, rng))
-            return _render(stage, views, exposed, seed)
+            exposed = replace(lighting, exposure=_exposure(stage, views[0], lighting, radiance, depth, rng))
+            # A generator per frame: a frame does not depend on how many were rendered before it.
+            rendered = [
+                stage.renderer.render(v, exposed, np.random.default_rng([seed, i])) for i, v in enumerate(views)
+            ]
+            return _arrays(views, rendered)
     return None
+
+
+def take_stills(stage: Stage, *, frames: int, seed: int, size: tuple[int, int]) -> dict[str, np.ndarray] | None:
+    """Unrelated views of a scene, each with a light of its own, one sample a pixel, to be shown at half the size.
+
+    Args and what is returned: see `film_clip`; there are fewer than ``frames`` views where few viewpoints are free.
+    """
+    views: list[View] = []
+    rendered: list[RenderedView] = []
+    nearest, _ = _limits(stage)
+    for number in range(frames):
+        rng = np.random.default_rng([seed, number])
+        for _ in range(_ATTEMPTS // frames):
+            lighting = stage.lighting or _weather(rng)
+            view = _first_view(stage, size, rng)
+            if view is None or not _inside(stage, [view]):
+                continue
+            radiance, depth = stage.renderer.radiance_and_depth(probe_view(view), lighting)
+            if (depth > 0).mean() > _LEAST_GROUND and np.quantile(depth[depth > 0], 0.01) > nearest:
+                exposed = replace(lighting, exposure=_exposure(stage, view, lighting, radiance, depth, rng))
+                views.append(view)
+                rendered.append(stage.renderer.render(view, exposed, rng, CENTER))
+                break
+    return _arrays(views, rendered) if views else None
+
+
+def _limits(stage: Stage) -> tuple[float, float]:
+    """How near a surface may come to the camera, in meters, and the largest share of sky."""
+    return (0.22, 0.25) if stage.low is not None else (0.7, 0.45) if stage.standpoint is None else (0.25, 0.62)
 
 
 def _framed(
@@ -159,22 +204,19 @@ def _weather(rng: np.random.Generator) -> Lighting:
 
 
 def _exposure(
-    stage: Stage, views: list[View], lighting: Lighting, radiance: np.ndarray, depth: np.ndarray,
-    rng: np.random.Generator,
-) -> float:  # fmt: skip
-    """Draw an exposure: bright parts of the first view (quantile 0.85 or 0.9) reach 0.38 to 0.62 of linear white."""
+    stage: Stage, view: View, lighting: Lighting, radiance: np.ndarray, depth: np.ndarray, rng: np.random.Generator
+) -> float:
+    """Draw an exposure: bright parts of a view (quantile 0.85 or 0.9) reach 0.38 to 0.62 of linear white."""
     # Sky is left out: an exposure for sky and ground together made overcast scenes too dark.
     if lighting.occlusion_rays:
-        preview = stage.renderer.render(probe_view(views[0]), lighting, np.random.default_rng(0))
+        preview = stage.renderer.render(probe_view(view), lighting, np.random.default_rng(0))
         bright = float(np.quantile((preview.rgb[~preview.sky].mean(-1) / 255.0) ** 2.2, 0.85))
     else:
         bright = float(np.quantile(radiance.mean(-1)[depth > 0], 0.9))
     return float(np.clip(rng.uniform(0.38, 0.62) / max(bright, 1e-3), 0.4, 5.0))
 
 
-def _render(stage: Stage, views: list[View], lighting: Lighting, seed: int) -> dict[str, np.ndarray]:
-    # A generator per frame: a frame does not depend on how many were rendered before it.
-    rendered = [stage.renderer.render(v, lighting, np.random.default_rng([seed, i])) for i, v in enumerate(views)]
+def _arrays(views: list[View], rendered: list[RenderedView]) -> dict[str, np.ndarray]:
     poses = np.stack([v.world_from_camera for v in views])
     with np.errstate(divide="ignore"):
         inverse = np.stack([np.where(r.sky, 0.0, 1.0 / np.maximum(r.depth, 1e-6)) for r in rendered])

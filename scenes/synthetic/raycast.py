@@ -23,7 +23,9 @@ from scenes.synthetic.triangle_scene import Lighting, TexturedWorld
 # With 8 layers the rays ended inside dense shrubs, which then counted as sky.
 MAX_CUTOUT_LAYERS = 32
 IRRADIANCE_STEP_PX = 2
-_SUBPIXELS = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
+Subpixels = tuple[tuple[float, float], ...]
+FOUR_SUBPIXELS: Subpixels = ((0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
+CENTER: Subpixels = ((0.5, 0.5),)
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,16 @@ class WorldRenderer:
         self._density = texel_density(world.corners, world.uv, world.texture, self._atlas)
         self._shade_density = texel_density(world.corners, world.shade_uv, world.shade_texture, self._atlas)
 
-    def render(self, view: View, lighting: Lighting, rng: np.random.Generator) -> RenderedView:
+    def render(
+        self, view: View, lighting: Lighting, rng: np.random.Generator, subpixels: Subpixels = FOUR_SUBPIXELS
+    ) -> RenderedView:
         """Render color and exact depth.
 
         Args:
             view: the camera.
             lighting: light of the scene and exposure.
             rng: jitters the soft shadows.
+            subpixels: points of a pixel, of 1, whose colors are averaged.
         """
         height, width = view.size
         origin = view.world_from_camera[:3, 3].astype(np.float32)
@@ -107,12 +112,13 @@ class WorldRenderer:
         # Irradiance is smooth, so the many shadow rays are cast from a coarser grid of pixels.
         light = self._coarse_light(view, center, lighting, rng)
         linear = np.zeros((height * width, 3), np.float32)
-        for dy, dx in _SUBPIXELS:
+        for dy, dx in subpixels:
             directions = view.directions(rows + dy, columns + dx)
-            hits = self._trace(origin, directions, 0.5 * view.pixel_angle)
+            angle = view.pixel_angle / math.sqrt(len(subpixels))
+            hits = center if subpixels == CENTER else self._trace(origin, directions, angle)
             color = self._colors(origin, directions, hits, lighting, light, rows + dy, columns + dx, view.pixel_angle)
             # Tone mapping before averaging: one overexposed subpixel must not saturate the whole pixel.
-            linear += 0.25 * _tone(lighting.exposure * color)
+            linear += _tone(lighting.exposure * color) / len(subpixels)
         missed = center.triangle < 0
         return RenderedView(
             rgb=(255.0 * linear_to_srgb(linear) + 0.5).astype(np.uint8).reshape(height, width, 3),

@@ -13,16 +13,25 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from scenes.dataset.plans import CLIPS_PER_SCENE_VISIT, LONG_CLIP_FRAMES, plan_clips
+from scenes.dataset.plans import CLIPS_PER_SCENE_VISIT, LONG_CLIP_FRAMES, plan_clips, plan_orbits, plan_stills
 from scenes.dataset.render import render_data
 from scenes.synthetic import torcs
-from scenes.synthetic.camera_moves import MOVES, is_good_path, level_camera, move_path
+from scenes.synthetic.camera_moves import (
+    MOVES,
+    ORBIT_DEGREES,
+    STILLS,
+    is_good_path,
+    level_camera,
+    move_path,
+    orbit_poses,
+)
 from scenes.synthetic.filming import Stage, film_clip
 from scenes.synthetic.raycast import View, WorldRenderer
 from scenes.synthetic.rooms import factory as rooms
 from scenes.synthetic.rooms.furniture import read_catalogues
 from scenes.synthetic.shading import build_atlas, linear_to_srgb, srgb_to_linear
 from scenes.synthetic.torcs import TextureFolder, load_track, read_acc, read_picture
+from scenes.synthetic.towns import factory as towns
 from scenes.synthetic.triangle_scene import Lighting, TexturedWorld, WorldBuilder, face_normals, flip_up, gradient_sky
 
 SKY = gradient_sky((0.3, 0.5, 0.9), (0.8, 0.85, 0.9))
@@ -391,3 +400,42 @@ def test_furniture_is_scaled_and_read(tmp_path: Path) -> None:
     corners = np.concatenate([part.corners for part in load_furniture(tmp_path, table)]).reshape(-1, 3)
     np.testing.assert_allclose(corners.min(0), [-0.6, 0.0, -0.3], atol=1e-9)
     np.testing.assert_allclose(corners.max(0), [0.6, 0.7, 0.3], atol=1e-9)
+
+
+def test_stills_are_unrelated_views_of_one_scene_with_its_depth(stage: Stage) -> None:
+    taken = stage.film(move=STILLS, frames=4, seed=3, size=SIZE)
+    assert taken is not None
+    again = stage.film(move=STILLS, frames=3, seed=3, size=SIZE)
+    assert again is not None
+    np.testing.assert_array_equal(taken["rgb"][:3], again["rgb"])
+    poses, count = taken["world_from_camera"], len(taken["rgb"])
+    assert count == 4
+    apart = np.linalg.norm(poses[:, None, :3, 3] - poses[None, :, :3, 3], axis=-1)[~np.eye(count, dtype=bool)]
+    assert apart.min() > 0.05
+    assert len(set(taken["focal_px"][:, 0])) == count
+    assert (taken["inverse_depth"] > 0.0).all()  # the room is closed
+
+
+def test_an_orbit_looks_at_one_point_from_its_angles() -> None:
+    start = level_camera(np.array([1.0, -1.6, 2.0]), 0.4, -0.1)
+    poses = orbit_poses(start, 5.0)
+    point = start[:3, 3] + 5.0 * start[:3, 2]
+    toward = point - poses[:, :3, 3]
+    np.testing.assert_allclose(np.linalg.norm(toward, axis=1), 5.0, atol=1e-9)
+    np.testing.assert_allclose(toward, 5.0 * poses[:, :3, 2], atol=1e-9)
+    turned = np.degrees(np.arccos(np.clip(poses[:, :3, 2] @ start[:3, 2], -1.0, 1.0)))
+    np.testing.assert_allclose(turned, np.abs(ORBIT_DEGREES), atol=1e-5)
+    right = (poses[:, :3, 3] - start[:3, 3]) @ start[:3, 0]
+    assert (np.sign(right.round(9)) == np.sign(ORBIT_DEGREES)).all()
+
+
+def test_orbits_are_held_out_and_stills_are_of_scenes_of_their_own() -> None:
+    stills, orbits = plan_stills(40, 0), plan_orbits(30, 0)
+    assert stills[:10] == plan_stills(10, 0)
+    assert {plan.split for plan in stills} == {"train"}
+    assert {plan.split for plan in orbits} == {"heldout"}
+    built = [plan.scene for plan in stills if plan.source != torcs.SOURCE]
+    assert len(set(built)) == len(built)
+    assert not {plan.scene for plan in stills} & {plan.scene for plan in orbits}
+    assert not {plan.scene for plan in stills if plan.source != torcs.SOURCE} & {p.scene for p in plan_clips(900, 0)}
+    assert {plan.source for plan in orbits} == {torcs.SOURCE, rooms.SOURCE, towns.SOURCE}

@@ -73,7 +73,7 @@ CHEAP = {  # command line, and a part of its output
     "train vae out=": "out: want a value, got none; leave out= out for runs/vae",
     "train generator batch=0": "batch: want a whole number from 1",
     "train depth device=cuda": "there is no setting 'device'",
-    "render-data plan=towm": "plan: want tracks-and-rooms, towns, still-lifes or panoramas, got 'towm'",
+    "render-data plan=towm": "plan: want tracks-and-rooms, towns, still-lifes, panoramas, stills or orbits, got 'towm'",
     "render-data worker=2 workers=2": "worker: want a whole number from 0 to 1, got 2",
     "render-data runs": "'runs': want key=value",
     "import-video": "images: want a folder of frames, got nothing; add images=...",
