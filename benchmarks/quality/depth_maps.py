@@ -5,7 +5,8 @@ motorcycle (Scharstein et al.) as scikit-image 0.16.2 carries it: `pip download 
 --python-version 3.8 --platform manylinux1_x86_64 --abi cp38 scikit-image==0.16.2` gives the WHEEL; and the Middlebury
 2006 aloe (Hirschmueller and Scharstein), `examples/data` of Debian's `opencv-doc`. Median-scaled AbsRel and δ1, sky
 left out; the baseline is one depth everywhere. Edges: median distance in pixels from a true depth edge to the nearest
-estimated one. The aloe comes without its camera: what is told is how well inverse depth and disparity correlate.
+estimated one. Normals: mean angle in degrees between true and estimated surface normals away from true edges, for bent
+surfaces. The aloe comes without its camera: what is told is how well inverse depth and disparity correlate.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
+from geometry.camera import Camera
 from geometry.depth import EmbeddedDepth, snap_depth_edges
+from geometry.project import unproject
 from scenes.dataset.clips import list_clips, read_clip
 
 FOCAL_PX, BASELINE_MM, OFFSET_PX = 994.978, 193.001, 31.086  # calibration of the motorcycle at quarter size
@@ -45,6 +48,20 @@ def figures(made: Tensor, truth: Tensor, ground: Tensor) -> dict[str, float]:
         "delta1": (torch.maximum(ratio, 1.0 / ratio)[ground] < 1.25).float().mean().item(),
         "edge_px": float(np.median(away)) if len(away) else 0.0,
     }
+
+
+def normal_deg(made: Tensor, truth: Tensor, ground: Tensor, camera: Camera) -> float:
+    """Mean angle between the normals of two depth maps ``[1 1 h w]`` where ``ground``, away from true edges."""
+    near_edges = np.asarray(ndimage.binary_dilation(edges(truth, ground) | ~ground[0, 0].numpy(), iterations=2), bool)
+    one, other = (_normals(depth / depth[ground].median(), camera) for depth in (made, truth))
+    angles = torch.rad2deg((one * other).sum(1).clamp(-1.0, 1.0).acos())[0]
+    return angles[torch.from_numpy(~near_edges[:-1, :-1])].mean().item()
+
+
+def _normals(depth: Tensor, camera: Camera) -> Tensor:
+    points = unproject(depth, camera)
+    right, down = points[..., :-1, 1:] - points[..., :-1, :-1], points[..., 1:, :-1] - points[..., :-1, :-1]
+    return torch.nn.functional.normalize(torch.linalg.cross(right, down, dim=1), dim=1)
 
 
 def edges(depth: Tensor, ground: Tensor) -> np.ndarray:
@@ -115,7 +132,9 @@ def main() -> None:
         frame = read_clip(path)[:1]
         ground = ~frame.sky
         if ground.float().mean() > 0.05:
-            rows["clips"].append(figures(estimate(frame.rgb), frame.depth, ground))
+            made = estimate(frame.rgb)
+            normals = {"normal_deg": normal_deg(made, frame.depth, ground, frame.camera)}
+            rows["clips"].append(figures(made, frame.depth, ground) | normals)
             rows["clips, one depth"].append(figures(torch.ones_like(frame.depth), frame.depth, ground))
     if given.motorcycle:
         rgb, depth, known = motorcycle(given.motorcycle)
