@@ -61,10 +61,12 @@ def test_the_embedded_network_gives_median_one() -> None:
         assert made.depth[ground].median().item() == pytest.approx(1.0, abs=1e-4)
 
 
-def test_embedded_depth_is_equivariant_to_mirroring() -> None:
-    depth = EmbeddedDepth()
-    a, b = depth.estimate(random_rgb(SIZE)), depth.estimate(random_rgb(SIZE).flip(-1))
-    assert torch.allclose(a.depth.log(), b.depth.flip(-1).log(), atol=1e-3)
+def test_embedded_depth_of_a_mirrored_photo_is_mirrored() -> None:
+    depth, rgb = EmbeddedDepth(), random_rgb(SIZE)
+    a, b = depth.estimate(rgb).depth.log(), depth.estimate(rgb.flip(-1)).depth.log()
+    # DINOv2 sees the photo as it is, and not its mirror image, so that they agree but nearly.
+    assert (a - b.flip(-1)).abs().mean() < 0.03
+    assert (a - b.flip(-1)).abs().mean() < 0.5 * (a - b).abs().mean()
 
 
 def test_soft_edges_move_onto_the_edges_of_the_picture() -> None:
